@@ -1,0 +1,1 @@
+"""HTTP in: takes intents, answers from views; never writes the ledger."""

@@ -1,0 +1,64 @@
+"""Connections to Postgres: one role each, bounded waits, no hung peers."""
+
+from typing import Any, Final
+
+import psycopg
+from psycopg import Connection
+from psycopg_pool import AsyncConnectionPool
+
+from domain.errors import LedgerlineError
+
+# The roles that db/roles.sql makes; a service's login must be a member of its own.
+ROLES: Final = (
+    "ledgerline_owner",
+    "ledgerline_posting",
+    "ledgerline_relay",
+    "ledgerline_api",
+    "ledgerline_reconciliation",
+    "ledgerline_audit",
+    "ledgerline_operator",
+)
+
+# Trouble that passes by waiting: the server or the way to it is away, or others hold what we need.
+TRANSIENT: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+
+
+class DatabaseError(LedgerlineError):
+    """Postgres cannot be reached or refuses the login."""
+
+
+def _options(role: str, lock_timeout_seconds: float) -> dict[str, Any]:
+    return {
+        "options": f"-c role={role} -c lock_timeout={int(lock_timeout_seconds * 1000)}"
+        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+        "application_name": role,
+        "connect_timeout": 10,
+        # A black-holed peer is found after 10 + 3 * 5 seconds of silence; unsent data after 30.
+        "keepalives_idle": 10,
+        "keepalives_interval": 5,
+        "keepalives_count": 3,
+        "tcp_user_timeout": 30_000,
+    }
+
+
+def connect(dsn: str, role: str, *, autocommit: bool = False, lock_timeout_seconds: float = 10.0) -> Connection[Any]:
+    """One connection that acts as `role`; DatabaseError where Postgres is away.
+
+    Posting, reconciliation and audit keep one for their life, and make a new one after any OperationalError.
+    """
+    try:
+        return psycopg.connect(dsn, autocommit=autocommit, **_options(role, lock_timeout_seconds))
+    except psycopg.OperationalError as error:
+        raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
+
+
+def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 5.0) -> AsyncConnectionPool[Any]:
+    """An unopened pool of autocommit connections that act as `role`, for the API; a caller waits at most `wait_seconds`."""
+    return AsyncConnectionPool(
+        dsn,
+        kwargs={"autocommit": True, **_options(role, 10.0)},
+        min_size=1,
+        max_size=size_max,
+        timeout=wait_seconds,
+        open=False,
+    )

@@ -1,0 +1,110 @@
+"""The chart of accounts: patterns of addresses, and what an account that one matches may do."""
+
+import re
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN, CREDIT, DEBIT
+
+PATTERN_PATTERN: Final = re.compile(r"(?:[A-Za-z0-9_-]+|\*)(?::(?:[A-Za-z0-9_-]+|\*))*(?::\*\*)?", re.ASCII)
+
+
+class AccountClass(StrEnum):
+    """The five classes of double-entry accounting."""
+
+    ASSET = "asset"
+    LIABILITY = "liability"
+    EQUITY = "equity"
+    INCOME = "income"
+    EXPENSE = "expense"
+
+
+# The side on which each class grows.
+NORMAL_DIRECTIONS: Final = {
+    AccountClass.ASSET: DEBIT,
+    AccountClass.EXPENSE: DEBIT,
+    AccountClass.LIABILITY: CREDIT,
+    AccountClass.EQUITY: CREDIT,
+    AccountClass.INCOME: CREDIT,
+}
+
+
+class ChartPattern(NamedTuple):
+    """One line of the chart. `*` stands for one segment of an address, a last `**` for one or more."""
+
+    pattern: str
+    account_class: AccountClass
+    normal_direction: int
+    floor_minor: int | None = None
+    """Lowest balance on the normal side, in minor units of each currency; None: no limit."""
+    currencies: frozenset[str] | None = None
+    """The currencies that are allowed; None: all."""
+
+
+class ChartError(ValueError):
+    """A pattern that is no pattern; the message says why."""
+
+
+def _rank(segment: str) -> int:
+    return {"**": 2, "*": 1}.get(segment, 0)
+
+
+def _expression(pattern: str) -> str:
+    wildcards = {"*": "[^:]+", "**": ".+"}
+    return ":".join(wildcards.get(segment, re.escape(segment)) for segment in pattern.split(":"))
+
+
+def check_pattern(line: ChartPattern) -> None:
+    """Raise ChartError where a line of the chart is not well formed."""
+    if len(line.pattern) > ADDRESS_CHARACTERS_MAX or not PATTERN_PATTERN.fullmatch(line.pattern):
+        raise ChartError(
+            f"{line.pattern!r} is no pattern: segments of letters, digits, - and _, or *, joined by colons; ** only last"
+        )
+
+
+class Chart:
+    """A tenant's chart. Of several patterns that match, the one that is literal for longest from the left wins."""
+
+    _CACHE_ADDRESSES_MAX: Final = 200_000
+
+    def __init__(self, lines: Iterable[ChartPattern]) -> None:
+        ordered = sorted(lines, key=lambda line: ([_rank(segment) for segment in line.pattern.split(":")], line.pattern))
+        for line in ordered:
+            check_pattern(line)
+        self._lines = [(re.compile(_expression(line.pattern), re.ASCII), line) for line in ordered]
+        self._matched: dict[str, ChartPattern | None] = {}
+
+    def match(self, address: str) -> ChartPattern | None:
+        """The line that opens `address`, or None where the address is no address or none matches."""
+        try:
+            return self._matched[address]
+        except KeyError:
+            pass
+        found = None
+        if len(address) <= ADDRESS_CHARACTERS_MAX and ADDRESS_PATTERN.fullmatch(address):
+            found = next((line for expression, line in self._lines if expression.fullmatch(address)), None)
+        if len(self._matched) >= self._CACHE_ADDRESSES_MAX:
+            self._matched.clear()
+        self._matched[address] = found
+        return found
+
+
+def _line(pattern: str, account_class: AccountClass, floor_minor: int | None = None) -> ChartPattern:
+    return ChartPattern(pattern, account_class, NORMAL_DIRECTIONS[account_class], floor_minor)
+
+
+# The chart that a new tenant starts with; `ledgerline chart` changes it.
+DEFAULT_CHART: Final[tuple[ChartPattern, ...]] = (
+    _line("users:**", AccountClass.LIABILITY, floor_minor=0),
+    _line("merchants:**", AccountClass.LIABILITY, floor_minor=0),
+    _line("external:**", AccountClass.ASSET),
+    _line("clearing:**", AccountClass.ASSET),
+    _line("platform:fees", AccountClass.INCOME),
+    _line("platform:**", AccountClass.ASSET),
+    _line("assets:**", AccountClass.ASSET),
+    _line("liabilities:**", AccountClass.LIABILITY),
+    _line("equity:**", AccountClass.EQUITY),
+    _line("income:**", AccountClass.INCOME),
+    _line("expenses:**", AccountClass.EXPENSE),
+)

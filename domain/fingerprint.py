@@ -1,0 +1,57 @@
+"""The fingerprint of an intent: equal exactly where two requests ask the same."""
+
+from hashlib import sha256
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from domain.intents import DIRECTION_NAMES, Leg
+
+
+def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
+    """Legs as they stand in canonical JSON; amounts as decimal strings, as JSON's numbers end at 2^53 (RFC 8785, 3.2.2.3)."""
+    return [
+        {
+            "account": leg.account,
+            "amount_minor": str(leg.amount_minor),
+            "currency": leg.currency,
+            "direction": DIRECTION_NAMES[leg.direction],
+        }
+        for leg in legs
+    ]
+
+
+def canonical_json(value: dict[str, Any]) -> bytes:
+    """RFC 8785 canonical JSON.
+
+    orjson with sorted keys writes just that as long as keys are ASCII, no number is a float and no integer passes
+    2^53; the records here keep to it, and a property test holds the output against the rfc8785 package.
+    """
+    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+
+
+def fingerprint_of(
+    intent_type: str,
+    legs: tuple[Leg, ...],
+    reverses: UUID | None,
+    value_time: int | None,
+    reference: str | None,
+    metadata: dict[str, str],
+) -> bytes:
+    """SHA-256 (32 bytes) of what is asked; the key and the time of acceptance are no part of it.
+
+    Legs count in their order; value_time is microseconds since 1970, or None as the client left it out.
+    """
+    return sha256(
+        canonical_json(
+            {
+                "legs": legs_json(legs),
+                "metadata": metadata,
+                "reference": reference,
+                "reverses": None if reverses is None else str(reverses),
+                "type": intent_type,
+                "value_time": value_time,
+            }
+        )
+    ).digest()

@@ -1,0 +1,68 @@
+"""Intents and their legs, as asked; immutable, without I/O."""
+
+import re
+from typing import Final, NamedTuple
+from uuid import UUID, uuid5
+
+DEBIT: Final = 1
+CREDIT: Final = -1
+DIRECTION_NAMES: Final = {DEBIT: "debit", CREDIT: "credit"}
+DIRECTIONS: Final = {"debit": DEBIT, "credit": CREDIT}
+
+AMOUNT_MINOR_MAX: Final = 2**63 - 1
+LEGS_MAX: Final = 1000
+ADDRESS_CHARACTERS_MAX: Final = 256
+KEY_CHARACTERS_MAX: Final = 255
+TENANT_CHARACTERS_MAX: Final = 64
+REFERENCE_CHARACTERS_MAX: Final = 1000
+METADATA_ENTRIES_MAX: Final = 50
+METADATA_VALUE_CHARACTERS_MAX: Final = 1000
+# Value times from 1900-01-01 up to, and without, 2200-01-01, in microseconds since 1970.
+VALUE_TIME_MIN: Final = -2_208_988_800_000_000
+VALUE_TIME_MAX: Final = 7_258_118_400_000_000
+
+ADDRESS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_-]+)*", re.ASCII)
+TENANT_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
+CURRENCY_PATTERN: Final = re.compile(r"[A-Z][A-Z0-9._-]{0,23}", re.ASCII)
+# ASCII, so that sorting by code point, by UTF-8 and by UTF-16 (RFC 8785) agree.
+METADATA_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
+
+# Namespace of intent ids: uuid5(DNS namespace, "ledgerline.intents"), fixed for ever.
+INTENT_NAMESPACE: Final = UUID("caad481a-69a2-59e0-9004-8e048d6013ba")
+
+
+class Leg(NamedTuple):
+    """One debit or credit of an intent."""
+
+    account: str
+    direction: int
+    """DEBIT or CREDIT."""
+    amount_minor: int
+    """Positive count of the currency's minor units."""
+    currency: str
+
+
+class Intent(NamedTuple):
+    """What a client asks the ledger to do, decoded but not yet judged.
+
+    Times are microseconds since 1970-01-01 UTC. `type` is transfer or reversal (or, judged later, something else).
+    """
+
+    intent_id: UUID
+    tenant: str
+    idempotency_key: str
+    type: str
+    legs: tuple[Leg, ...]
+    reverses: UUID | None
+    value_time: int | None
+    reference: str | None
+    metadata: dict[str, str]
+    accepted_time: int
+
+
+def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
+    """The id that every producer gives the intent with this key: UUID version 5 (RFC 9562, 5.5) of tenant, NUL, key.
+
+    Neither may hold a NUL, so no two pairs share a name.
+    """
+    return uuid5(INTENT_NAMESPACE, f"{tenant}\x00{idempotency_key}")

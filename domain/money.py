@@ -1,0 +1,48 @@
+"""Currencies and units: which codes exist, and how many digits of each are minor units."""
+
+from decimal import Decimal
+from functools import cache
+from typing import Final
+
+from iso4217 import Currency
+
+from domain.intents import AMOUNT_MINOR_MAX
+
+EXPONENT_MAX: Final = 18
+
+
+class AmountError(ValueError):
+    """A decimal that has no exact count of minor units; the message says why."""
+
+
+@cache
+def iso_exponent(code: str) -> int | None:
+    """The number of minor-unit digits of an ISO 4217 code, such as 2 for EUR; None where ISO knows none."""
+    try:
+        currency = Currency(code)
+    except ValueError:
+        return None
+    exponent: int | None = currency.exponent
+    return exponent
+
+
+def exponent_of(code: str, units: dict[str, int]) -> int | None:
+    """The exponent of an ISO code or of one of the tenant's registered units; None where it is neither."""
+    exponent = iso_exponent(code)
+    return units.get(code) if exponent is None else exponent
+
+
+def to_minor(amount: Decimal, exponent: int) -> int:
+    """The exact count of minor units of `amount`; raises AmountError where that is no whole number or overflows."""
+    scaled = amount.scaleb(exponent)
+    if scaled != scaled.to_integral_value():
+        raise AmountError(f"{amount} has more than {exponent} decimal places")
+    minor = int(scaled)
+    if abs(minor) > AMOUNT_MINOR_MAX:
+        raise AmountError(f"{amount} does not fit in 64 bits of minor units")
+    return minor
+
+
+def to_decimal(amount_minor: int, exponent: int) -> Decimal:
+    """The decimal that people read, such as 12.50 for 1250 and exponent 2."""
+    return Decimal(amount_minor).scaleb(-exponent)

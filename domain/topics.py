@@ -1,0 +1,51 @@
+"""The topics and the schema subjects, by name."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Topics:
+    """Topic names with the prefix of one ledger before them.
+
+    Subjects in the registry carry no prefix: ledgers that share a broker share their schemas.
+    """
+
+    prefix: str = ""
+
+    @property
+    def intents(self) -> str:
+        return f"{self.prefix}payments.intents"
+
+    @property
+    def journal(self) -> str:
+        return f"{self.prefix}ledger.journal"
+
+    @property
+    def relay(self) -> str:
+        return f"{self.prefix}ledger.relay"
+
+    @property
+    def quarantine(self) -> str:
+        return f"{self.prefix}payments.quarantine"
+
+    @property
+    def breaks(self) -> str:
+        return f"{self.prefix}ledger.breaks"
+
+    @property
+    def checkpoints(self) -> str:
+        return f"{self.prefix}audit.checkpoints"
+
+    def group(self, agent: str) -> str:
+        """The consumer group of an agent, such as ledgerline-posting."""
+        return f"{self.prefix}ledgerline-{agent}"
+
+
+# subject -> (schema file under avro/, compatibility level)
+SUBJECTS: dict[str, tuple[str, str]] = {
+    "payments.intents-value": ("payments/payment_intent.avsc", "BACKWARD_TRANSITIVE"),
+    "payments.quarantine-value": ("payments/quarantined.avsc", "FULL_TRANSITIVE"),
+    "ledger.journal-value": ("ledger/journal_record.avsc", "FULL_TRANSITIVE"),
+    "ledger.breaks-value": ("reconciliation/break.avsc", "FULL_TRANSITIVE"),
+    "audit.checkpoints-value": ("audit/audit_checkpoint.avsc", "FULL_TRANSITIVE"),
+}

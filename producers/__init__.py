@@ -1,0 +1,1 @@
+"""Everything that writes to Kafka: intents, the relay, encoding, importers."""

@@ -1,0 +1,81 @@
+"""Avro in the Schema Registry's wire format: a zero byte, four bytes of schema id (big endian), the body."""
+
+import io
+import json
+import struct
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, cast
+
+import fastavro
+from confluent_kafka import KafkaException
+from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx import HTTPError
+
+from domain.errors import LedgerlineError
+from domain.settings import REPOSITORY_ROOT
+from domain.topics import SUBJECTS
+
+AVRO_FOLDER: Final = REPOSITORY_ROOT / "avro"
+MAGIC: Final = 0
+FRAME: Final = struct.Struct(">bI")
+
+Encoder = Callable[[dict[str, Any]], bytes]
+
+
+class SchemaError(LedgerlineError):
+    """The registry lacks a schema, refuses one, or is away."""
+
+
+def schema_text(subject: str) -> str:
+    """The project's own schema of a subject, as it stands in avro/."""
+    return (AVRO_FOLDER / SUBJECTS[subject][0]).read_text()
+
+
+def without_logical_types(schema: Any) -> Any:
+    """The same schema with bare longs and strings, so that times stay integers of microseconds when decoded."""
+    if isinstance(schema, dict):
+        return {name: without_logical_types(value) for name, value in schema.items() if name != "logicalType"}
+    if isinstance(schema, list):
+        return [without_logical_types(value) for value in schema]
+    return schema
+
+
+@cache
+def parsed_schema(subject: str) -> Any:
+    """The parsed schema of a subject, without logical types."""
+    return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))), _write_hint=False)
+
+
+def registry_client(registry_url: str) -> SchemaRegistryClient:
+    """A client with bounded patience."""
+    return SchemaRegistryClient({"url": registry_url, "timeout": 10, "max.retries": 2})
+
+
+def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
+    """The id under which the registry holds the project's schema; SchemaError where it does not. Never registers."""
+    try:
+        found = registry.lookup_schema(subject, Schema(schema_text(subject), "AVRO"))
+    except SchemaRegistryError as error:
+        if error.http_status_code == 404:
+            raise SchemaError(f"Schema {subject} is not registered: run `ledgerline schemas register`.") from error
+        raise SchemaError(f"The schema registry refused to look up {subject}: {error.error_message}.") from error
+    except (HTTPError, KafkaException, OSError) as error:
+        raise SchemaError(f"The schema registry cannot be reached to look up {subject}: {error}.") from error
+    return cast("int", found.schema_id)
+
+
+def encoder(subject: str, schema_id: int) -> Encoder:
+    """A function from a record, as a dict, to framed bytes."""
+    schema = parsed_schema(subject)
+    frame = FRAME.pack(MAGIC, schema_id)
+    write = fastavro.schemaless_writer
+
+    def encode(record: dict[str, Any]) -> bytes:
+        out = io.BytesIO()
+        out.write(frame)
+        write(out, schema, record)
+        return out.getvalue()
+
+    return encode
