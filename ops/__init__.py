@@ -1,0 +1,1 @@
+"""Running Ledgerline: embedded parts, the supervisor, the command line, benches. Nothing imports this package."""

@@ -1,0 +1,15 @@
+"""The exceptions of the embedded stack.
+
+::
+
+    EmbeddedError        a part cannot do what was asked
+    +-- CancelledError   it was told to give up, because another part failed or the user pressed Ctrl-C
+"""
+
+
+class EmbeddedError(Exception):
+    """An embedded part cannot do what was asked; the message is one sentence that says what to do."""
+
+
+class CancelledError(EmbeddedError):
+    """A part gave up its start because the start of the whole stack was given up."""

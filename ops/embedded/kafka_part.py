@@ -1,0 +1,128 @@
+"""The embedded Kafka: one KRaft node, broker and controller in one process."""
+
+import signal
+import uuid
+from base64 import urlsafe_b64encode
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+
+from ops.embedded.cache import KAFKA, Cache
+from ops.embedded.java import Java, find_java
+from ops.embedded.part import Part, PartContext
+from ops.embedded.ports import LOOPBACK, answers
+from ops.embedded.process import Command
+
+_LOGGING = Path(__file__).parent / "kafka" / "log4j2.properties"
+_METADATA_SECONDS = 5.0
+
+_JVM_OPTIONS = ("-Xms128m", "-Xmx512m", "-XX:+UseSerialGC", "-Djava.awt.headless=true")
+
+_SETTINGS = """\
+# Written by ops/embedded/kafka_part.py at every start.
+process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@{host}:{controller_port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
+advertised.listeners=PLAINTEXT://{host}:{port}
+inter.broker.listener.name=PLAINTEXT
+controller.listener.names=CONTROLLER
+log.dirs={folder}/logs
+
+# Topics are made by `ledgerline prepare`; a misspelt one must fail, not appear.
+auto.create.topics.enable=false
+
+# One broker: the internal topics cannot have the three replicas they ask for by default.
+default.replication.factor=1
+min.insync.replicas=1
+offsets.topic.replication.factor=1
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+share.coordinator.state.topic.replication.factor=1
+share.coordinator.state.topic.min.isr=1
+
+# Fifty partitions for each internal topic cost a second at first use and files for nobody.
+offsets.topic.num.partitions=4
+transaction.state.log.num.partitions=4
+share.coordinator.state.topic.num.partitions=1
+
+# A broker that was killed is let back in when its last session is over; 9 s by default.
+broker.session.timeout.ms=3000
+broker.heartbeat.interval.ms=500
+
+# Nobody is waiting for more consumers to join first.
+group.initial.rebalance.delay.ms=0
+
+# The compactor's buffer is 128 MB by default, a quarter of this heap.
+log.cleaner.dedupe.buffer.size=16777216
+num.network.threads=2
+num.io.threads=4
+"""
+
+
+class KafkaPart(Part):
+    """Apache Kafka from its own jars; `port` is the broker's, `controller_port` the quorum's of one."""
+
+    name = "Kafka"
+    stop_steps = ((signal.SIGTERM, 12.0),)
+
+    def __init__(self, context: PartContext, *, controller_port: int, cache: Cache) -> None:
+        super().__init__(context)
+        self.controller_port = controller_port
+        self._cache = cache
+        self._java: Java | None = None
+
+    @property
+    def bootstrap(self) -> str:
+        """The broker's address, as `bootstrap.servers` takes it."""
+        return f"{LOOPBACK}:{self.port}"
+
+    @property
+    def _settings_file(self) -> Path:
+        return self.folder / "server.properties"
+
+    def prepare(self) -> None:
+        """Write the settings, and give an empty log folder its cluster id (`kafka-storage format`)."""
+        settings = _SETTINGS.format(
+            host=LOOPBACK, port=self.port, controller_port=self.controller_port, folder=self.folder
+        )
+        self._settings_file.write_text(settings)
+        if (self.folder / "logs" / "meta.properties").exists():
+            return
+        self.report("kafka: formatting its log folder")
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # The "=" keeps an id that starts with a dash from being read as an option.
+        format_arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._settings_file}")
+        self.run_tool((*self._java_argv("-XX:TieredStopAtLevel=1"), "kafka.tools.StorageTool", *format_arguments))
+
+    def command(self) -> Command:
+        """Return the broker's command line."""
+        return Command(
+            argv=(*self._java_argv(*_JVM_OPTIONS), "kafka.Kafka", str(self._settings_file)),
+            log=self.log,
+            directory=self.folder,
+        )
+
+    def is_ready(self) -> bool:
+        """Tell whether the broker answers a metadata request and names itself in the answer."""
+        if not answers(LOOPBACK, self.port):
+            return False
+        client = AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+        try:
+            brokers = client.list_topics(timeout=_METADATA_SECONDS).brokers
+        except KafkaException:
+            return False  # it listens before it has registered with its controller: asked again until the deadline
+        return any(broker.port == self.port for broker in brokers.values())
+
+    def _java_argv(self, *options: str) -> tuple[str, ...]:
+        if self._java is None:
+            self._java = find_java()
+        jars = self._cache.get(KAFKA)
+        return (
+            str(self._java.executable),
+            *options,
+            f"-Dlog4j2.configurationFile={_LOGGING}",
+            "-cp",
+            f"{jars}/*",
+        )

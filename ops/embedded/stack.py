@@ -1,0 +1,273 @@
+"""The three parts together, owned by one process at a time."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TypeVar
+from urllib.parse import urlsplit
+
+from ops.embedded.cache import Cache
+from ops.embedded.errors import CancelledError, EmbeddedError
+from ops.embedded.kafka_part import KafkaPart
+from ops.embedded.part import Part, PartContext, Report
+from ops.embedded.ports import PortMemory, answers, variable
+from ops.embedded.postgres_part import PostgresPart
+from ops.embedded.process import wait_until
+from ops.embedded.registry_part import RegistryPart
+
+_REACHABLE_SECONDS_MAX = 15.0
+_DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "http": 80, "https": 443}
+_PORT_NAMES = ("kafka", "kafka_controller", "postgres", "registry")
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Where the three parts answer."""
+
+    kafka_bootstrap: str
+    """Comma-separated host:port, as `bootstrap.servers` takes it."""
+    postgres_dsn: str
+    """A libpq connection URI."""
+    registry_url: str
+    """The base URL of the Confluent-compatible API; for the embedded one it ends with /apis/ccompat/v7."""
+
+
+def _discard(_message: str) -> None:
+    """Report nothing."""
+
+
+SomePart = TypeVar("SomePart", bound=Part)
+
+
+class EmbeddedStack:
+    """Kafka, Postgres and a Schema Registry as child processes of this one.
+
+    `home` holds `data/` (what the servers store, their logs, the ports) and, unless `cache` names another
+    folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
+    `ports` asks for fixed ports by name (kafka, kafka_controller, postgres, registry).
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        *,
+        kafka: str | None = None,
+        postgres: str | None = None,
+        registry: str | None = None,
+        report: Report = _discard,
+        cache: Path | None = None,
+        ports: Mapping[str, int] | None = None,
+    ) -> None:
+        self.home = home.resolve()
+        self.data = self.home / "data"
+        self._given = {"kafka": kafka, "postgres": postgres, "registry": registry}
+        self._report = report
+        self._cancelled = threading.Event()
+        self._cache = Cache((cache or self.home / "cache").resolve(), report, self._cancelled)
+        self._wanted_ports = dict(ports or {})
+        self._owner_lock: IO[str] | None = None
+        self._parts: dict[str, Part] = {}
+        self._state_lock = threading.RLock()
+
+    @classmethod
+    def from_environment(
+        cls, home: Path, environment: Mapping[str, str], *, report: Report = _discard, cache: Path | None = None
+    ) -> "EmbeddedStack":
+        """Make a stack from LEDGERLINE_* variables.
+
+        LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name parts that run
+        already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_POSTGRES_PORT and
+        LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset or empty means embedded, on a free port.
+        """
+        return cls(
+            home,
+            kafka=environment.get("LEDGERLINE_KAFKA_BOOTSTRAP") or None,
+            postgres=environment.get("LEDGERLINE_POSTGRES_DSN") or None,
+            registry=environment.get("LEDGERLINE_REGISTRY_URL") or None,
+            report=report,
+            cache=cache,
+            ports=ports_from_environment(_PORT_NAMES, environment),
+        )
+
+    @property
+    def kafka(self) -> KafkaPart:
+        """The embedded broker; raises EmbeddedError when the stack has none."""
+        return self._part("kafka", KafkaPart)
+
+    @property
+    def postgres(self) -> PostgresPart:
+        """The embedded database server; raises EmbeddedError when the stack has none."""
+        return self._part("postgres", PostgresPart)
+
+    @property
+    def registry(self) -> RegistryPart:
+        """The embedded Schema Registry; raises EmbeddedError when the stack has none."""
+        return self._part("registry", RegistryPart)
+
+    @property
+    def parts(self) -> Mapping[str, Part]:
+        """The embedded parts by name, empty before `start` and after `stop`."""
+        return dict(self._parts)
+
+    def start(self) -> Endpoints:
+        """Start the parts that were not given, at the same time, and return when each of them is ready.
+
+        Raises EmbeddedError when the home is in use, a part cannot be started or a given one does not answer.
+        """
+        with self._state_lock:
+            self._own()
+            self._cancelled.clear()
+            try:
+                if not self._parts:
+                    self._parts = self._make_parts()
+                self._start_parts()
+                self._require_given()
+                return self._endpoints()
+            except BaseException:  # Ctrl-C as well: nothing stays half started
+                self.stop()
+                raise
+
+    def stop(self) -> None:
+        """Stop the parts gracefully, at the same time; does nothing when none is running."""
+        with self._state_lock:
+            try:
+                if self._parts:
+                    self._report("stopping " + ", ".join(self._parts))
+                    self._at_once({name: part.stop for name, part in self._parts.items()})
+            finally:
+                self._parts = {}
+                self._disown()
+
+    def __enter__(self) -> Endpoints:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _part(self, name: str, kind: type[SomePart]) -> SomePart:
+        part = self._parts.get(name)
+        if not isinstance(part, kind):
+            reason = "it was given an address" if self._given[name] else "the stack is not started"
+            raise EmbeddedError(f"There is no embedded {name} here because {reason}: start the stack without it.")
+        return part
+
+    def _own(self) -> None:
+        if self._owner_lock is not None:
+            return
+        self.data.mkdir(parents=True, exist_ok=True)
+        lock = (self.data / "owner.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise EmbeddedError(
+                f"{self.home} is in use by process {owner}: run `ledgerline down`, or choose another home with "
+                "LEDGERLINE_HOME."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._owner_lock = lock
+
+    def _disown(self) -> None:
+        if self._owner_lock is not None:
+            self._owner_lock.close()  # which gives the lock back
+            self._owner_lock = None
+
+    def _make_parts(self) -> dict[str, Part]:
+        missing = [name for name, address in self._given.items() if not address]
+        ports = PortMemory(self.data / "ports.json").claim(
+            tuple(port for port in _PORT_NAMES if port.partition("_")[0] in missing), self._wanted_ports
+        )
+        (self.data / "logs").mkdir(parents=True, exist_ok=True)
+        context = partial(PartContext, report=self._report, cancelled=self._cancelled)
+        makers: dict[str, Callable[[PartContext], Part]] = {
+            "kafka": lambda place: KafkaPart(place, controller_port=ports["kafka_controller"], cache=self._cache),
+            "postgres": PostgresPart,
+            "registry": lambda place: RegistryPart(place, cache=self._cache),
+        }
+        return {
+            name: makers[name](
+                context(folder=self.data / name, log=self.data / "logs" / f"{name}.log", port=ports[name])
+            )
+            for name in missing
+        }
+
+    def _start_parts(self) -> None:
+        def starter(name: str, part: Part) -> Callable[[], None]:
+            def start() -> None:
+                self._report(f"{name}: starting on port {part.port}")
+                part.start()
+                self._report(f"{name}: ready")
+
+            return start
+
+        self._at_once({name: starter(name, part) for name, part in self._parts.items()})
+
+    def _at_once(self, actions: Mapping[str, Callable[[], None]]) -> None:
+        """Run the actions side by side; when all have ended, raise the first one's error if there is one."""
+        if not actions:
+            return
+        with ThreadPoolExecutor(max_workers=len(actions), thread_name_prefix="embedded-part") as pool:
+            futures = [pool.submit(action) for action in actions.values()]
+            try:
+                ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            except BaseException:  # Ctrl-C: the pool would wait for a build of minutes before it let go
+                self._cancelled.set()
+                raise
+            if any(future.exception() for future in ended):
+                self._cancelled.set()
+        errors = [error for error in (future.exception() for future in futures) if error is not None]
+        # The first to fail is the reason; those cancelled because of it are not.
+        for error in sorted(errors, key=lambda error: isinstance(error, CancelledError)):
+            raise error
+
+    def _require_given(self) -> None:
+        """Raise EmbeddedError when nothing accepts connections at a given address."""
+        for setting, host, port in self._given_addresses():
+            if not wait_until(partial(answers, host, port), timeout_seconds=_REACHABLE_SECONDS_MAX):
+                raise EmbeddedError(f"Nothing answers at {host}:{port}: check {setting}.")
+
+    def _given_addresses(self) -> list[tuple[str, str, int]]:
+        """Return (setting, host, port) of each given part; a DSN of libpq keywords is left to the driver."""
+        found: list[tuple[str, str, int]] = []
+        if kafka := self._given["kafka"]:
+            host, _, port = kafka.split(",")[0].rpartition(":")
+            if not port.isdigit():
+                raise EmbeddedError(f"LEDGERLINE_KAFKA_BOOTSTRAP is {kafka!r}: set it to host:port.")
+            found.append(("LEDGERLINE_KAFKA_BOOTSTRAP", host.strip("[]"), int(port)))
+        for name, setting in (("postgres", "LEDGERLINE_POSTGRES_DSN"), ("registry", "LEDGERLINE_REGISTRY_URL")):
+            url = urlsplit(self._given[name] or "")
+            if url.hostname:
+                found.append((setting, url.hostname, url.port or _DEFAULT_PORTS.get(url.scheme, 80)))
+        return found
+
+    def _endpoints(self) -> Endpoints:
+        return Endpoints(
+            kafka_bootstrap=self._given["kafka"] or self.kafka.bootstrap,
+            postgres_dsn=self._given["postgres"] or self.postgres.dsn,
+            registry_url=self._given["registry"] or self.registry.url,
+        )
+
+
+def ports_from_environment(names: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, int]:
+    """Return the ports that LEDGERLINE_<NAME>_PORT asks for; raises EmbeddedError for one that is no port."""
+    ports: dict[str, int] = {}
+    for name in names:
+        text = environment.get(variable(name), "").strip()
+        if not text:
+            continue
+        if not text.isdigit() or not 0 < int(text) < 65_536:
+            raise EmbeddedError(f"{variable(name)} is {text!r}, which is no port: set a number from 1 to 65535.")
+        ports[name] = int(text)
+    return ports
