@@ -61,7 +61,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
 CREATE TABLE ledger.account (
     account_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant text NOT NULL REFERENCES ledger.tenant,
-    address text NOT NULL,
+    -- In byte order on every server, so that lists by prefix are ranges of the index.
+    address text COLLATE "C" NOT NULL,
     account_class text NOT NULL CHECK (account_class IN ('asset', 'liability', 'equity', 'income', 'expense')),
     normal_direction smallint NOT NULL CHECK (normal_direction IN (1, -1)),
     floor_minor bigint,
