@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 import psycopg
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool
 
 from domain.errors import LedgerlineError
@@ -48,6 +48,14 @@ def connect(dsn: str, role: str, *, autocommit: bool = False, lock_timeout_secon
     """
     try:
         return psycopg.connect(dsn, autocommit=autocommit, **_options(role, lock_timeout_seconds))
+    except psycopg.OperationalError as error:
+        raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
+
+
+async def connect_async(dsn: str, role: str) -> AsyncConnection[Any]:
+    """One autocommit connection for asynchronous code, such as a listener; DatabaseError where Postgres is away."""
+    try:
+        return await AsyncConnection.connect(dsn, autocommit=True, **_options(role, 10.0))
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 

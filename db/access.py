@@ -1,0 +1,109 @@
+"""API keys: `llk_<key id>_<secret>`. The secret is 256 random bits, shown once and kept as its SHA-256 only."""
+
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final
+
+import psycopg
+from psycopg import Connection
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from db.queries import load
+from db.reads import fetch
+from domain.errors import LedgerlineError
+
+_QUERIES: Final = load("access")
+KEY_PATTERN: Final = re.compile(r"llk_([0-9a-f]{16})_([A-Za-z0-9_-]{43})", re.ASCII)
+NAME_CHARACTERS_MAX: Final = 100
+
+
+class AccessError(LedgerlineError):
+    """A key that cannot be made or revoked."""
+
+
+class Scope(StrEnum):
+    """What a key may do; the list is closed."""
+
+    INTENTS_WRITE = "intents:write"
+    INTENTS_READ = "intents:read"
+    ACCOUNTS_READ = "accounts:read"
+    JOURNAL_READ = "journal:read"
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as the API knows it, without its secret. Scopes that this release does not know give nothing."""
+
+    key_id: str
+    tenant: str
+    name: str
+    secret_hash: bytes
+    """SHA-256 of the secret, 32 bytes."""
+    scopes: frozenset[str]
+    requests_per_minute: int | None
+    """None: the API's setting holds."""
+
+
+def secret_hash(secret: str) -> bytes:
+    """What is stored of a secret. One round is enough, as the secret is random and long."""
+    return sha256(secret.encode()).digest()
+
+
+def add_key(
+    connection: Connection[Any],
+    tenant: str,
+    name: str,
+    scopes: Iterable[Scope],
+    requests_per_minute: int | None = None,
+) -> tuple[str, str]:
+    """Make a key; returns (key id, the whole key), the only time that the secret is known."""
+    wanted = sorted({scope.value for scope in scopes})
+    if not wanted:
+        raise AccessError(f"A key without a scope can do nothing: give it some of {', '.join(Scope)}.")
+    if not 0 < len(name) <= NAME_CHARACTERS_MAX or not name.isprintable():
+        raise AccessError(f"A key's name has 1 to {NAME_CHARACTERS_MAX} printable characters.")
+    if requests_per_minute is not None and requests_per_minute < 1:
+        raise AccessError("A key's rate limit is at least 1 request a minute.")
+    key_id, secret = secrets.token_hex(8), secrets.token_urlsafe(32)
+    values = {
+        "key_id": key_id,
+        "tenant": tenant,
+        "name": name,
+        "secret_hash": secret_hash(secret),
+        "scopes": wanted,
+        "requests_per_minute": requests_per_minute,
+    }
+    try:
+        with connection.transaction():
+            connection.execute(_QUERIES["add"], values)
+    except psycopg.errors.ForeignKeyViolation as error:
+        raise AccessError(f"There is no tenant {tenant!r}: add it with `ledgerline tenants add {tenant}`.") from error
+    return key_id, f"llk_{key_id}_{secret}"
+
+
+def list_keys(connection: Connection[Any], tenant: str | None = None) -> list[dict[str, Any]]:
+    """All keys, revoked ones too: key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time."""
+    return connection.cursor(row_factory=dict_row).execute(_QUERIES["list"], {"tenant": tenant}).fetchall()
+
+
+def revoke_key(connection: Connection[Any], key_id: str) -> None:
+    """Revoke a key; an API process that has it cached notices within a few seconds."""
+    with connection.transaction():
+        revoked = connection.execute(_QUERIES["revoke"], {"key_id": key_id}).fetchone()
+    if revoked is None:
+        raise AccessError(f"There is no key {key_id!r}: see `ledgerline keys list`.")
+
+
+async def find_key(pool: AsyncConnectionPool[Any], key_id: str) -> ApiKey | None:
+    """The key with this id where it exists and is not revoked; DatabaseError where Postgres is away."""
+    rows = await fetch(pool, _QUERIES["find"], {"key_id": key_id})
+    if not rows:
+        return None
+    row = rows[0]
+    del row["created_time"], row["revoked_time"]
+    return ApiKey(**row | {"scopes": frozenset(row["scopes"])})

@@ -1,0 +1,25 @@
+-- name: add
+-- Store a new key; only the hash of its secret is kept.
+INSERT INTO access.api_key (key_id, tenant, name, secret_hash, scopes, requests_per_minute)
+VALUES (
+    %(key_id)s, %(tenant)s, %(name)s, %(secret_hash)s, %(scopes)s::text[], %(requests_per_minute)s::integer
+)
+
+-- name: find
+-- One key that is not revoked.
+SELECT key_id, tenant, name, secret_hash, scopes, requests_per_minute, created_time, revoked_time
+FROM access.api_key
+WHERE key_id = %(key_id)s AND revoked_time IS NULL
+
+-- name: list
+-- All keys, the revoked ones too, of one tenant or of all.
+SELECT key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time
+FROM access.api_key
+WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s::text
+ORDER BY created_time, key_id
+
+-- name: revoke
+-- Revoke a key; the time of the first revocation stays.
+UPDATE access.api_key SET revoked_time = coalesce(revoked_time, now())
+WHERE key_id = %(key_id)s
+RETURNING key_id

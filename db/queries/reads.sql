@@ -1,0 +1,164 @@
+-- name: settled
+-- What became of these intents of one tenant, if anything, beside the version of the books (one row even if nothing).
+SELECT
+    v.version AS books_version,
+    j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.intent_id, j.idempotency_key,
+    j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time, j.hash
+FROM ledger.books_version AS v
+LEFT JOIN ledger.journal AS j
+    ON j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome IN ('posted', 'rejected')
+
+-- name: intent
+-- One intent as settled with its legs; the lane's next offset; and what became of the delivery at (lane, offset), where given.
+SELECT
+    (SELECT l.next_offset FROM ledger.lane AS l WHERE l.lane = %(lane)s::integer) AS next_offset,
+    d.outcome AS delivery_outcome, d.seq AS delivery_seq, d.hash AS delivery_hash,
+    d.source_topic AS delivery_topic, d.detail AS delivery_detail,
+    j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.intent_id, j.idempotency_key,
+    j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time, j.hash,
+    (
+        SELECT coalesce(jsonb_agg(
+            jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
+        ), '[]')
+        FROM ledger.entry AS e
+        JOIN ledger.account AS a ON a.account_id = e.account_id
+        WHERE e.lane = j.lane AND e.seq = j.seq
+    ) AS legs
+FROM (SELECT 1) AS one
+LEFT JOIN ledger.journal AS j
+    ON j.tenant = %(tenant)s AND j.intent_id = %(intent_id)s::uuid AND j.outcome IN ('posted', 'rejected')
+LEFT JOIN ledger.journal AS d
+    ON d.lane = %(lane)s::integer AND d.source_offset = %(offset)s::bigint
+    AND d.tenant = %(tenant)s AND d.intent_id = %(intent_id)s::uuid
+
+-- name: reversible
+-- Which of these intents are posted, each with the first account that can run dry and that its reversal would draw down.
+SELECT
+    j.intent_id,
+    (
+        SELECT a.address
+        FROM ledger.entry AS e
+        JOIN ledger.account AS a ON a.account_id = e.account_id
+        WHERE e.lane = j.lane AND e.seq = j.seq AND a.floor_minor IS NOT NULL AND e.direction = a.normal_direction
+        ORDER BY e.leg
+        LIMIT 1
+    ) AS drained
+FROM ledger.journal AS j
+WHERE j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome = 'posted'
+
+-- name: next_offsets
+-- The offset after the last posted one, of each of these lanes.
+SELECT lane, next_offset FROM ledger.lane WHERE lane = ANY(%(lanes)s::integer[])
+
+-- name: accounts
+-- A page of a tenant's accounts in order of address, of those that begin with a prefix.
+SELECT address, account_class, normal_direction, floor_minor, opened_time
+FROM ledger.account
+WHERE
+    tenant = %(tenant)s
+    AND address > %(after)s
+    AND address >= %(prefix)s AND address < %(prefix)s || '~'
+ORDER BY address
+LIMIT %(limit)s
+
+-- name: account
+-- One account.
+SELECT address, account_class, normal_direction, floor_minor, opened_time
+FROM ledger.account
+WHERE tenant = %(tenant)s AND address = %(address)s
+
+-- name: balances
+-- A page of balances, summed over the lanes' shards, of the accounts that begin with a prefix.
+SELECT
+    a.address, a.account_class, a.normal_direction, b.currency,
+    sum(b.debits_minor) AS debits_minor, sum(b.credits_minor) AS credits_minor
+FROM (
+    SELECT account_id, address, account_class, normal_direction
+    FROM ledger.account
+    WHERE
+        tenant = %(tenant)s
+        AND address >= %(after)s
+        AND address >= %(prefix)s AND address < %(prefix)s || '~'
+    ORDER BY address
+    LIMIT %(limit)s + 1
+) AS a
+JOIN ledger.balance AS b ON b.account_id = a.account_id
+WHERE (a.address, b.currency COLLATE "C") > (%(after)s, %(after_currency)s COLLATE "C")
+GROUP BY a.address, a.account_class, a.normal_direction, b.currency
+ORDER BY a.address, b.currency COLLATE "C"
+LIMIT %(limit)s
+
+-- name: account_balances
+-- The balances of one account in every currency; one row without a currency where it has none yet.
+SELECT
+    a.address, a.account_class, a.normal_direction, b.currency,
+    sum(b.debits_minor) AS debits_minor, sum(b.credits_minor) AS credits_minor
+FROM ledger.account AS a
+LEFT JOIN ledger.balance AS b ON b.account_id = a.account_id
+WHERE a.tenant = %(tenant)s AND a.address = %(address)s
+GROUP BY a.address, a.account_class, a.normal_direction, b.currency
+ORDER BY b.currency COLLATE "C"
+
+-- name: entries
+-- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to.
+SELECT
+    e.lane, e.seq, e.leg, e.direction, e.amount_minor, e.currency,
+    j.intent_id, j.type, j.reference, j.value_time, j.booked_time
+FROM ledger.account AS a
+JOIN ledger.entry AS e ON e.account_id = a.account_id
+JOIN ledger.journal AS j ON j.lane = e.lane AND j.seq = e.seq
+WHERE
+    a.tenant = %(tenant)s AND a.address = %(address)s
+    AND (e.lane, e.seq, e.leg) > (%(lane)s::integer, %(seq)s::bigint, %(leg)s::smallint)
+ORDER BY e.lane, e.seq, e.leg
+LIMIT %(limit)s
+
+-- name: journal
+-- A page of a tenant's journal rows in order of (lane, seq). At most scan_max rows of all tenants are looked at, so that
+-- a tenant with few rows costs no more than others; the row looked at last comes back too, marked, to go on from.
+WITH scanned AS (
+    SELECT lane, seq, tenant, outcome, row_number() OVER (ORDER BY lane, seq) AS place
+    FROM (
+        SELECT lane, seq, tenant, outcome
+        FROM ledger.journal
+        WHERE
+            (lane, seq) > (%(after_lane)s::integer, %(after_seq)s::bigint)
+            AND lane <= %(lane_max)s::integer
+        ORDER BY lane, seq
+        LIMIT %(scan_max)s
+    ) AS looked_at
+),
+
+wanted AS (
+    SELECT lane, seq, true AS matches
+    FROM scanned
+    WHERE tenant = %(tenant)s AND (%(outcome)s::text IS NULL OR outcome = %(outcome)s::text)
+    ORDER BY lane, seq
+    LIMIT %(limit)s
+),
+
+last_scanned AS (
+    SELECT s.lane, s.seq
+    FROM scanned AS s
+    WHERE s.place = %(scan_max)s AND (SELECT count(*) FROM wanted) < %(limit)s
+)
+
+SELECT
+    w.matches, j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.tenant, j.intent_id,
+    j.idempotency_key, j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time,
+    j.previous_hash, j.hash,
+    (
+        SELECT coalesce(jsonb_agg(
+            jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
+        ), '[]')
+        FROM ledger.entry AS e
+        JOIN ledger.account AS a ON a.account_id = e.account_id
+        WHERE e.lane = j.lane AND e.seq = j.seq AND w.matches
+    ) AS legs
+FROM (
+    SELECT lane, seq, matches FROM wanted
+    UNION ALL
+    SELECT lane, seq, false FROM last_scanned
+) AS w
+JOIN ledger.journal AS j ON j.lane = w.lane AND j.seq = w.seq
+ORDER BY w.lane, w.seq, w.matches DESC

@@ -1,0 +1,296 @@
+"""What the API reads: intents, accounts, balances, entries, journal. Every read is of one tenant.
+
+All functions raise DatabaseError where Postgres is away. Pages are asked for by the place of the last row seen.
+"""
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from datetime import datetime
+from typing import Any, Final, LiteralString, NamedTuple
+from uuid import UUID
+
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
+
+from db.books import Books, load_books_async
+from db.connections import TRANSIENT, DatabaseError, connect_async
+from db.queries import load
+from domain.intents import Leg
+from domain.journal import JournalRow
+from domain.outcomes import Outcome
+
+Pool = AsyncConnectionPool[Any]
+
+_QUERIES: Final = load("reads")
+_LANE_MAX: Final = 2**31 - 1
+JOURNAL_SCAN_ROWS_MAX: Final = 20_000
+
+
+class Settled(NamedTuple):
+    """The journal row that settled an intent, posted or rejected. Times are microseconds since 1970 UTC."""
+
+    intent_id: UUID
+    lane: int
+    seq: int
+    source_topic: str
+    source_offset: int
+    outcome: Outcome
+    reason: str
+    detail: str
+    idempotency_key: str
+    fingerprint: bytes
+    type: str
+    reverses: UUID | None
+    reference: str | None
+    metadata: dict[str, str]
+    value_time: int | None
+    booked_time: int
+    hash: bytes
+    legs: tuple[Leg, ...] | None
+    """None where they were not asked for."""
+
+
+class Delivery(NamedTuple):
+    """What became of one delivery of an intent; a later one moves nothing."""
+
+    lane: int
+    offset: int
+    seq: int
+    outcome: Outcome
+    detail: str
+    hash: bytes
+
+
+class IntentState(NamedTuple):
+    """All that one moment's books say of an intent and of one delivery of it."""
+
+    settled: Settled | None
+    delivery: Delivery | None
+    next_offset: int | None
+    """Of the lane that was asked about; None where no lane was, or none was posted from yet."""
+
+
+class AccountRow(NamedTuple):
+    """An open account, as its chart line said when it opened."""
+
+    address: str
+    account_class: str
+    normal_direction: int
+    floor_minor: int | None
+    opened_time: datetime
+
+
+class BalanceRow(NamedTuple):
+    """An account's sums in one currency, over all lanes; no currency where nothing was posted to the account."""
+
+    address: str
+    account_class: str
+    normal_direction: int
+    currency: str | None
+    debits_minor: int
+    credits_minor: int
+
+    @property
+    def balance_minor(self) -> int:
+        """On the account's normal side."""
+        return self.normal_direction * (self.debits_minor - self.credits_minor)
+
+
+class EntryRow(NamedTuple):
+    """One leg as posted to an account."""
+
+    lane: int
+    seq: int
+    leg: int
+    direction: int
+    amount_minor: int
+    currency: str
+    intent_id: UUID
+    type: str
+    reference: str | None
+    value_time: int | None
+    booked_time: int
+
+
+class JournalPage(NamedTuple):
+    """Some rows, and where to go on from: the last place looked at, None at the end."""
+
+    rows: list[JournalRow]
+    resume: tuple[int, int] | None
+
+
+async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
+    """All rows of a query. A connection that died in the pool is replaced and the query, a read, sent once more."""
+    try:
+        try:
+            return await _fetch(pool, query, values)
+        except TRANSIENT:
+            if pool.get_stats().get("pool_available", 0) == 0:
+                raise
+            await pool.check()
+            return await _fetch(pool, query, values)
+    except TRANSIENT as error:
+        raise DatabaseError("Postgres cannot be reached or does not answer in time.") from error
+
+
+async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
+    async with pool.connection() as connection:
+        cursor = await connection.cursor(row_factory=dict_row).execute(query, values)
+        rows: list[dict[str, Any]] = await cursor.fetchall()
+        return rows
+
+
+async def read_books(pool: Pool) -> Books:
+    """The books' frame as it stands now."""
+    try:
+        async with pool.connection() as connection:
+            return await load_books_async(connection)
+    except TRANSIENT as error:
+        raise DatabaseError("Postgres cannot be reached to load the books.") from error
+
+
+def _legs(found: Iterable[Sequence[Any]]) -> tuple[Leg, ...]:
+    return tuple(Leg(*leg) for leg in found)
+
+
+def _settled(row: dict[str, Any]) -> Settled | None:
+    if row["intent_id"] is None:
+        return None
+    legs = row.get("legs")
+    fields = {name: row[name] for name in Settled._fields if name != "legs"}
+    fields["outcome"] = Outcome(fields["outcome"])
+    fields["metadata"] = fields["metadata"] or {}
+    return Settled(**fields, legs=None if legs is None else _legs(legs))
+
+
+async def settled_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> tuple[int, dict[UUID, Settled]]:
+    """(version of the books, what settled those of these intents that are settled, without legs)."""
+    rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": intent_ids})
+    found = [settled for row in rows if (settled := _settled(row)) is not None]
+    return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
+
+
+async def intent_state(
+    pool: Pool, tenant: str, intent_id: UUID, lane: int | None = None, offset: int | None = None
+) -> IntentState:
+    """What is known of an intent; with lane and offset also of that delivery and of how far the lane is posted."""
+    values = {"tenant": tenant, "intent_id": intent_id, "lane": lane, "offset": offset}
+    row = (await fetch(pool, _QUERIES["intent"], values))[0]
+    delivery = None
+    if row["delivery_outcome"] is not None and lane is not None and offset is not None:
+        delivery = Delivery(
+            lane,
+            offset,
+            row["delivery_seq"],
+            Outcome(row["delivery_outcome"]),
+            row["delivery_detail"],
+            row["delivery_hash"],
+        )
+    return IntentState(_settled(row), delivery, row["next_offset"])
+
+
+async def reversible_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
+    """Those of these intents that are posted, each with the constrained account that its reversal draws down first."""
+    rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": intent_ids})
+    return {row["intent_id"]: row["drained"] for row in rows}
+
+
+async def next_offsets(pool: Pool, lanes: list[int]) -> dict[int, int]:
+    """How far each of these lanes is posted; a lane that never was is missing."""
+    return {row["lane"]: row["next_offset"] for row in await fetch(pool, _QUERIES["next_offsets"], {"lanes": lanes})}
+
+
+async def accounts_page(pool: Pool, tenant: str, prefix: str, after: str, limit: int) -> list[AccountRow]:
+    """Up to `limit` accounts in order of address, of those that begin with `prefix` and come after `after`."""
+    values = {"tenant": tenant, "prefix": prefix, "after": after, "limit": limit}
+    return [AccountRow(**row) for row in await fetch(pool, _QUERIES["accounts"], values)]
+
+
+async def account(pool: Pool, tenant: str, address: str) -> AccountRow | None:
+    """One account, or None where it is not open."""
+    rows = await fetch(pool, _QUERIES["account"], {"tenant": tenant, "address": address})
+    return AccountRow(**rows[0]) if rows else None
+
+
+def _balance(row: dict[str, Any]) -> BalanceRow:
+    sums = {name: int(row[name] or 0) for name in ("debits_minor", "credits_minor")}
+    return BalanceRow(**row | sums)
+
+
+async def balances_page(pool: Pool, tenant: str, prefix: str, after: tuple[str, str], limit: int) -> list[BalanceRow]:
+    """Up to `limit` balances in order of (address, currency), of accounts that begin with `prefix`."""
+    values = {"tenant": tenant, "prefix": prefix, "after": after[0], "after_currency": after[1], "limit": limit}
+    return [_balance(row) for row in await fetch(pool, _QUERIES["balances"], values)]
+
+
+async def account_balances(pool: Pool, tenant: str, address: str) -> list[BalanceRow] | None:
+    """One account's balances, one for each currency it holds; None where the account is not open."""
+    rows = await fetch(pool, _QUERIES["account_balances"], {"tenant": tenant, "address": address})
+    return [_balance(row) for row in rows if row["currency"] is not None] if rows else None
+
+
+async def entries_page(
+    pool: Pool, tenant: str, address: str, after: tuple[int, int, int], limit: int
+) -> list[EntryRow]:
+    """Up to `limit` entries of one account after the place (lane, seq, leg)."""
+    lane, seq, leg = after
+    values = {"tenant": tenant, "address": address, "lane": lane, "seq": seq, "leg": leg, "limit": limit}
+    return [EntryRow(**row) for row in await fetch(pool, _QUERIES["entries"], values)]
+
+
+def _journal_row(row: dict[str, Any]) -> JournalRow:
+    fields = {name: row[name] for name in JournalRow._fields}
+    fields["outcome"] = Outcome(fields["outcome"])
+    fields["metadata"] = fields["metadata"] or {}
+    fields["legs"] = _legs(fields["legs"])
+    return JournalRow(**fields)
+
+
+async def journal_page(
+    pool: Pool,
+    tenant: str,
+    after: tuple[int, int] | None,
+    limit: int,
+    *,
+    lane: int | None = None,
+    outcome: Outcome | None = None,
+) -> JournalPage:
+    """Up to `limit` journal rows after the place (lane, seq).
+
+    Fewer, with a place to go on from, where many rows of others or of other outcomes lay between.
+    """
+    start = after or ((-1, -1) if lane is None else (lane, -1))
+    values = {
+        "tenant": tenant,
+        "after_lane": start[0],
+        "after_seq": start[1],
+        "lane_max": _LANE_MAX if lane is None else lane,
+        "outcome": None if outcome is None else outcome.value,
+        "limit": limit,
+        "scan_max": JOURNAL_SCAN_ROWS_MAX,
+    }
+    found = await fetch(pool, _QUERIES["journal"], values)
+    rows = [_journal_row(row) for row in found if row["matches"]]
+    complete = len(rows) < limit and all(row["matches"] for row in found)
+    return JournalPage(rows, None if complete or not found else (found[-1]["lane"], found[-1]["seq"]))
+
+
+def _postings(payload: str) -> dict[int, int]:
+    pairs = (piece.split(":") for piece in payload.split(","))
+    return {int(lane): int(next_offset) for lane, next_offset in pairs}
+
+
+async def posted_notifications(dsn: str) -> AsyncIterator[dict[int, int]]:
+    """Lane -> next offset, as posting workers announce each commit, over one connection of its own.
+
+    The first item is empty and says that listening has begun: what was announced before must be looked up. Ends with
+    DatabaseError when the connection dies.
+    """
+    try:
+        async with await connect_async(dsn, "ledgerline_api") as connection:
+            # Not among the queries: LISTEN takes no parameter and cannot be prepared.
+            await connection.execute("LISTEN ledgerline_posted")
+            yield {}
+            async for notification in connection.notifies():
+                yield _postings(notification.payload)
+    except TRANSIENT as error:
+        raise DatabaseError("Postgres cannot be reached to listen for postings.") from error
