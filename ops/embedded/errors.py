@@ -6,8 +6,10 @@
     +-- CancelledError   it was told to give up, because another part failed or the user pressed Ctrl-C
 """
 
+from domain.errors import LedgerlineError
 
-class EmbeddedError(Exception):
+
+class EmbeddedError(LedgerlineError):
     """An embedded part cannot do what was asked; the message is one sentence that says what to do."""
 
 

@@ -65,7 +65,7 @@ class KafkaPart(Part):
     """Apache Kafka from its own jars; `port` is the broker's, `controller_port` the quorum's of one."""
 
     name = "Kafka"
-    stop_steps = ((signal.SIGTERM, 12.0),)
+    stop_steps = ((signal.SIGTERM, 8.0),)
 
     def __init__(self, context: PartContext, *, controller_port: int, cache: Cache) -> None:
         super().__init__(context)

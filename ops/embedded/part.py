@@ -54,7 +54,7 @@ class Part(ABC):
     ready_seconds_max = 90.0
     """How long the part may take to become ready; a busy machine is slow, a hung server is not worth more."""
 
-    stop_steps: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 12.0),)
+    stop_steps: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 8.0),)
     """The signals of a graceful stop, each with the seconds to wait for it; SIGKILL comes after the last."""
 
     def __init__(self, context: PartContext) -> None:

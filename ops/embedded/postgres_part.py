@@ -43,13 +43,11 @@ log_timezone = 'UTC'
 log_line_prefix = '%m [%p] %q%u@%d '
 """
 
-# The owner is a superuser, and a superuser may run programs: another user of this machine must not become one.
-# The roles that migrations make may do no more than their grants say, and have no passwords here.
+# A superuser may run programs, so even on loopback the other users of this machine need the password.
 _ACCESS = """\
 # Written by ops/embedded/postgres_part.py at every start.
 # type  database      user      address        method
-host    all           {owner}   {host}/32   scram-sha-256
-host    all           all       {host}/32   trust
+host    all           all       {host}/32   scram-sha-256
 host    replication   {owner}   {host}/32   scram-sha-256
 """
 
@@ -59,7 +57,7 @@ class PostgresPart(Part):
 
     name = "Postgres"
     # SIGINT is the fast shutdown: sessions are rolled back, a checkpoint is written. SIGQUIT skips the checkpoint.
-    stop_steps = ((signal.SIGINT, 12.0), (signal.SIGQUIT, 3.0))
+    stop_steps = ((signal.SIGINT, 7.0), (signal.SIGQUIT, 2.0))
 
     def __init__(self, context: PartContext) -> None:
         super().__init__(context)

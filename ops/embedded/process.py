@@ -8,6 +8,7 @@ terminal reaches the owner alone, which then stops its children in order.
 import ctypes
 import os
 import queue
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ _POLL_SECONDS = 0.05
 _KEEP_GOING_SECONDS = 0.5
 _QUOTE_CHARACTERS_MAX = 240
 _TAIL_BYTES = 16_384
+LOG_BYTES_MAX = 20_000_000
 # Servers write the reason of their end in lines such as these; the last line alone is often a stack frame.
 _CAUSE_MARKERS = ("FATAL", "PANIC", "ERROR", "Error:", "Exception", "Caused by", "error:")
 _STACK_FRAME_MARKERS = ("at ", "... ", "File ")
@@ -41,13 +43,14 @@ class SystemUser:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: arguments, the log file that takes both outputs, and how the child learns of its owner's death."""
+    """What to run, and how it learns of its owner's death (`death_signal`; None means that it outlives its owner)."""
 
     argv: Sequence[str]
     log: Path
+    """Takes both outputs, appended."""
     environment: Mapping[str, str] | None = None
     directory: Path | None = None
-    death_signal: signal.Signals = signal.SIGKILL
+    death_signal: signal.Signals | None = signal.SIGKILL
     user: SystemUser | None = None
 
 
@@ -88,8 +91,10 @@ def _current_spawner() -> _Spawner:
         return _spawners[os.getpid()]
 
 
-def _death_signal_setter(death_signal: signal.Signals) -> Callable[[], None]:
+def _death_signal_setter(death_signal: signal.Signals | None) -> Callable[[], None] | None:
     """Return what a child runs between fork and exec to be told of its owner's death."""
+    if death_signal is None:
+        return None
     if sys.platform != "linux":
         raise EmbeddedError("The embedded parts need Linux: start them with `docker compose up` instead.")
     owner_id = os.getpid()
@@ -251,6 +256,17 @@ def rotate_log(log: Path) -> None:
         log.replace(log.with_name(log.name + ".1"))
 
 
+def bound_log(log: Path, *, bytes_max: int = LOG_BYTES_MAX) -> None:
+    """Move what a log holds to NAME.log.1 when it has grown too large, while its process goes on writing.
+
+    The process appends (O_APPEND), so after the cut it goes on at the new end. What it writes between copy and
+    cut is lost, which is the price of needing no help from it.
+    """
+    if log.exists() and log.stat().st_size > bytes_max:
+        shutil.copyfile(log, log.with_name(log.name + ".1"))
+        os.truncate(log, 0)
+
+
 @dataclass(frozen=True)
 class ProcessIdentity:
     """A process id together with its start time, because the kernel reuses ids (proc(5), field 22 of stat)."""
@@ -268,6 +284,14 @@ class ProcessIdentity:
         fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
         state, start_ticks = fields[0], int(fields[19])
         return None if state in "ZX" else cls(pid, start_ticks)
+
+    @classmethod
+    def of_this_process(cls) -> "ProcessIdentity":
+        """Return the identity of the process that asks."""
+        identity = cls.of(os.getpid())
+        if identity is None:
+            raise EmbeddedError("/proc does not show this process: mount it, as every Linux system does.")
+        return identity
 
     def is_running(self) -> bool:
         """Tell whether this very process still runs."""

@@ -20,7 +20,7 @@ class RegistryPart(Part):
     """Apicurio Registry 2.4.2, an old release that is for loopback only."""
 
     name = "Schema Registry"
-    stop_steps = ((signal.SIGTERM, 10.0),)
+    stop_steps = ((signal.SIGTERM, 6.0),)
 
     def __init__(self, context: PartContext, *, cache: Cache) -> None:
         super().__init__(context)

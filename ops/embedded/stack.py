@@ -83,7 +83,8 @@ class EmbeddedStack:
 
         LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name parts that run
         already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_POSTGRES_PORT and
-        LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset or empty means embedded, on a free port.
+        LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty mean embedded, on a
+        free port; so does port 0.
         """
         return cls(
             home,
@@ -115,6 +116,15 @@ class EmbeddedStack:
         """The embedded parts by name, empty before `start` and after `stop`."""
         return dict(self._parts)
 
+    def cancel(self) -> None:
+        """Make a `start` that runs in another thread, or below a signal handler, give up soon with CancelledError."""
+        self._cancelled.set()
+
+    def own(self) -> None:
+        """Claim the home for this process, which `start` does as well; raises EmbeddedError when it is in use."""
+        with self._state_lock:
+            self._own()
+
     def start(self) -> Endpoints:
         """Start the parts that were not given, at the same time, and return when each of them is ready.
 
@@ -122,7 +132,6 @@ class EmbeddedStack:
         """
         with self._state_lock:
             self._own()
-            self._cancelled.clear()
             try:
                 if not self._parts:
                     self._parts = self._make_parts()
@@ -142,6 +151,7 @@ class EmbeddedStack:
                     self._at_once({name: part.stop for name, part in self._parts.items()})
             finally:
                 self._parts = {}
+                self._cancelled.clear()
                 self._disown()
 
     def __enter__(self) -> Endpoints:
@@ -265,7 +275,7 @@ def ports_from_environment(names: tuple[str, ...], environment: Mapping[str, str
     ports: dict[str, int] = {}
     for name in names:
         text = environment.get(variable(name), "").strip()
-        if not text:
+        if text in ("", "0"):
             continue
         if not text.isdigit() or not 0 < int(text) < 65_536:
             raise EmbeddedError(f"{variable(name)} is {text!r}, which is no port: set a number from 1 to 65535.")
