@@ -229,6 +229,175 @@ CREATE TABLE access.api_key (
     revoked_time timestamptz
 );
 
+-- ---------------------------------------------------------------------------------------------------- reconciliation
+
+-- What reconciliation knows by itself, from the topics alone. A lane's row moves in the transaction of its batch.
+CREATE TABLE reconciliation.lane (
+    lane integer PRIMARY KEY,
+    next_offset bigint NOT NULL DEFAULT 0,
+    next_seq bigint NOT NULL DEFAULT 0,
+    source_first_offset bigint,
+    posted bigint NOT NULL DEFAULT 0,
+    duplicate bigint NOT NULL DEFAULT 0,
+    idempotency_conflict bigint NOT NULL DEFAULT 0,
+    rejected bigint NOT NULL DEFAULT 0,
+    quarantined bigint NOT NULL DEFAULT 0,
+    -- Records whose intent retention had deleted before it could be compared.
+    expired bigint NOT NULL DEFAULT 0,
+    booked_time bigint NOT NULL DEFAULT 0
+);
+
+-- Records that the topic has not brought, though later ones of the lane came.
+CREATE TABLE reconciliation.gap (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (lane, seq)
+);
+
+-- numeric, as reconciliation must be able to hold what the ledger must not.
+CREATE TABLE reconciliation.balance (
+    tenant text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    currency text COLLATE "C" NOT NULL,
+    lane integer NOT NULL,
+    debits_minor numeric(38, 0) NOT NULL,
+    credits_minor numeric(38, 0) NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (tenant, address, currency, lane)
+) WITH (fillfactor = 70);
+
+CREATE TABLE reconciliation.total (
+    lane integer NOT NULL,
+    tenant text NOT NULL,
+    currency text NOT NULL,
+    account_class text NOT NULL,
+    debits_minor numeric(38, 0) NOT NULL,
+    credits_minor numeric(38, 0) NOT NULL,
+    PRIMARY KEY (lane, tenant, currency, account_class)
+);
+
+CREATE TABLE reconciliation.break (
+    break_id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    state text NOT NULL CHECK (state IN ('open', 'explained', 'resolved')),
+    lane integer,
+    seq bigint,
+    detail text NOT NULL,
+    evidence jsonb NOT NULL,
+    opened_time bigint NOT NULL,
+    changed_time bigint NOT NULL,
+    -- The state that ledger.breaks was told last; where it differs, it is told again.
+    published_state text
+);
+CREATE INDEX break_unpublished ON reconciliation.break (changed_time) WHERE published_state IS DISTINCT FROM state;
+CREATE INDEX break_unresolved ON reconciliation.break (break_id) WHERE state <> 'resolved';
+
+-- ---------------------------------------------------------------------------------------------------- audit
+
+-- Where audit stands in each lane, and the Merkle tree (RFC 6962) over the hashes since the last checkpoint: `peaks`
+-- holds the roots of its complete subtrees, from the largest, 32 bytes each.
+CREATE TABLE audit.lane (
+    lane integer PRIMARY KEY,
+    next_offset bigint NOT NULL DEFAULT 0,
+    next_seq bigint NOT NULL DEFAULT 0,
+    head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
+    first_seq bigint NOT NULL DEFAULT 0,
+    peaks bytea NOT NULL DEFAULT ''
+);
+
+-- Audit's own copy of the hash of every record, in the order of arrival; append only.
+CREATE TABLE audit.segment (
+    lane integer NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq bigint NOT NULL,
+    head bytea NOT NULL,
+    -- 32 bytes for each of first_seq to next_seq - 1; zeros for a record that the topic did not bring.
+    hashes bytea NOT NULL,
+    PRIMARY KEY (lane, first_seq),
+    CHECK (length(hashes) = 32 * (next_seq - first_seq))
+);
+ALTER TABLE audit.segment ALTER COLUMN hashes SET STORAGE EXTERNAL;
+
+CREATE TABLE audit.signing_key (
+    key_id text PRIMARY KEY,
+    public_key bytea NOT NULL CHECK (length(public_key) = 32),
+    first_used_time timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE audit.checkpoint (
+    checkpoint bigint PRIMARY KEY,
+    previous_hash bytea NOT NULL,
+    root bytea NOT NULL,
+    signed_time bigint NOT NULL,
+    key_id text NOT NULL REFERENCES audit.signing_key,
+    signature bytea NOT NULL
+);
+
+CREATE TABLE audit.checkpoint_lane (
+    checkpoint bigint NOT NULL REFERENCES audit.checkpoint,
+    lane integer NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq bigint NOT NULL,
+    head bytea NOT NULL,
+    records_root bytea NOT NULL,
+    PRIMARY KEY (checkpoint, lane)
+);
+CREATE INDEX checkpoint_lane_range ON audit.checkpoint_lane (lane, next_seq);
+
+-- One row: the next checkpoint that the topic audit.checkpoints has not got. Who signs holds its lock.
+CREATE TABLE audit.publication (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    next_checkpoint bigint NOT NULL
+);
+INSERT INTO audit.publication (next_checkpoint) VALUES (0);
+
+CREATE TABLE audit.break (
+    break_id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    state text NOT NULL CHECK (state IN ('open', 'explained', 'resolved')),
+    lane integer,
+    seq bigint,
+    detail text NOT NULL,
+    evidence jsonb NOT NULL,
+    opened_time bigint NOT NULL,
+    changed_time bigint NOT NULL,
+    published_state text
+);
+CREATE INDEX break_unpublished ON audit.break (changed_time) WHERE published_state IS DISTINCT FROM state;
+CREATE INDEX break_unresolved ON audit.break (break_id) WHERE state <> 'resolved';
+
+CREATE FUNCTION audit.refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+    RAISE EXCEPTION '% on %.% is refused: what audit has copied or signed stays as it is',
+        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+    USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER segment_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.segment
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER checkpoint_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.checkpoint
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER checkpoint_lane_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.checkpoint_lane
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER signing_key_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.signing_key
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+
+-- The provers read the ledger and write their own schemas, nothing else; what they found is there to be read.
+GRANT USAGE ON SCHEMA reconciliation TO ledgerline_reconciliation, ledgerline_api, ledgerline_operator;
+GRANT USAGE ON SCHEMA audit TO ledgerline_audit, ledgerline_api, ledgerline_operator;
+GRANT SELECT ON ALL TABLES IN SCHEMA reconciliation, audit TO ledgerline_api, ledgerline_operator;
+GRANT SELECT, INSERT, UPDATE ON reconciliation.lane, reconciliation.balance, reconciliation.total,
+reconciliation.break TO ledgerline_reconciliation;
+GRANT SELECT, INSERT, DELETE ON reconciliation.gap TO ledgerline_reconciliation;
+GRANT SELECT, INSERT ON audit.segment, audit.signing_key, audit.checkpoint, audit.checkpoint_lane TO ledgerline_audit;
+GRANT SELECT, INSERT, UPDATE ON audit.lane, audit.break TO ledgerline_audit;
+GRANT SELECT, UPDATE ON audit.publication TO ledgerline_audit;
+
 -- ---------------------------------------------------------------------------------------------------- rights
 
 GRANT USAGE ON SCHEMA ledger TO ledgerline_posting, ledgerline_relay, ledgerline_api,

@@ -1,0 +1,85 @@
+"""Breaks: differences that the proving agents find, and their life: open, explained, resolved."""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+from uuid import UUID, uuid5
+
+# Namespace of break ids: uuid5(DNS namespace, "ledgerline.breaks"), fixed for ever.
+BREAK_NAMESPACE: Final = UUID("328f0712-5195-58c4-b3ea-0e9482ddbd05")
+
+DETAIL_CHARACTERS_MAX: Final = 1000
+
+
+class BreakKind(StrEnum):
+    """What kind of claim a break contradicts; docs/PROOF.md documents each."""
+
+    CONSERVATION = "conservation"
+    SYMMETRY = "symmetry"
+    FAITHFULNESS = "faithfulness"
+    BALANCE = "balance"
+    ENTRIES = "entries"
+    CHAIN = "chain"
+    STORED = "stored"
+    CHECKPOINT = "checkpoint"
+
+
+class BreakState(StrEnum):
+    """Where a break stands in its life."""
+
+    OPEN = "open"
+    EXPLAINED = "explained"
+    RESOLVED = "resolved"
+
+
+class Finding(NamedTuple):
+    """One difference, as a check found it; not yet a row."""
+
+    kind: BreakKind
+    subject: str
+    """What differs, such as `lane 3 seq 17`; with the kind it names the break."""
+    detail: str
+    """One sentence for people."""
+    lane: int | None = None
+    seq: int | None = None
+    state: BreakState = BreakState.OPEN
+    evidence: dict[str, str | int] = {}
+    """What a later check of the same difference needs, as far as the subject does not say it."""
+
+
+class Break(NamedTuple):
+    """A stored break. `changed_time` is microseconds since 1970-01-01 UTC."""
+
+    break_id: UUID
+    found_by: str
+    kind: str
+    subject: str
+    state: str
+    lane: int | None
+    seq: int | None
+    detail: str
+    evidence: dict[str, str | int]
+    changed_time: int
+
+
+def break_id_of(found_by: str, kind: str, subject: str) -> UUID:
+    """The id of a break: the same difference found again is the same break (UUID version 5, RFC 9562)."""
+    return uuid5(BREAK_NAMESPACE, f"{found_by}\x00{kind}\x00{subject}")
+
+
+def record_subject(lane: int, seq: int) -> str:
+    """The subject of a break about one journal record."""
+    return f"lane {lane} seq {seq}"
+
+
+def merged(findings: list[Finding]) -> list[Finding]:
+    """The findings with one for each kind and subject, their details joined in order."""
+    found: dict[tuple[str, str], Finding] = {}
+    for finding in findings:
+        key = (finding.kind, finding.subject)
+        first = found.get(key)
+        if first is None:
+            found[key] = finding
+        elif finding.detail not in first.detail:
+            detail = f"{first.detail} {finding.detail}"[:DETAIL_CHARACTERS_MAX]
+            found[key] = first._replace(detail=detail, evidence=first.evidence | finding.evidence)
+    return list(found.values())
