@@ -59,7 +59,9 @@ def migrate(dsn: str) -> list[str]:
             digest = sha256(path.read_bytes()).hexdigest()
             if path.name in done:
                 if done[path.name] != digest:
-                    raise MigrationError(f"Migration {path.name} was edited after it was applied: add a new one instead.")
+                    raise MigrationError(
+                        f"Migration {path.name} was edited after it was applied: add a new one instead."
+                    )
                 continue
             with connection.transaction():
                 _run_file(connection, path)

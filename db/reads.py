@@ -194,9 +194,9 @@ async def reversible_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) ->
     return {row["intent_id"]: row["drained"] for row in rows}
 
 
-async def next_offsets(pool: Pool, lanes: list[int]) -> dict[int, int]:
-    """How far each of these lanes is posted; a lane that never was is missing."""
-    return {row["lane"]: row["next_offset"] for row in await fetch(pool, _QUERIES["next_offsets"], {"lanes": lanes})}
+async def lane_offsets(pool: Pool) -> dict[int, int]:
+    """How far each lane is posted: lane -> the offset after its last posted one."""
+    return {row["lane"]: row["next_offset"] for row in await fetch(pool, _QUERIES["lane_offsets"], {})}
 
 
 async def accounts_page(pool: Pool, tenant: str, prefix: str, after: str, limit: int) -> list[AccountRow]:

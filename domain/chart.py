@@ -69,7 +69,9 @@ class Chart:
     _CACHE_ADDRESSES_MAX: Final = 200_000
 
     def __init__(self, lines: Iterable[ChartPattern]) -> None:
-        ordered = sorted(lines, key=lambda line: ([_rank(segment) for segment in line.pattern.split(":")], line.pattern))
+        ordered = sorted(
+            lines, key=lambda line: ([_rank(segment) for segment in line.pattern.split(":")], line.pattern)
+        )
         for line in ordered:
             check_pattern(line)
         self._lines = [(re.compile(_expression(line.pattern), re.ASCII), line) for line in ordered]

@@ -1,8 +1,8 @@
 """The root of the errors that people are shown.
 
-    LedgerlineError            one sentence that says what is wrong and what to do
-      ops.embedded.EmbeddedError   an embedded part cannot be started
-      producers.encoding.SchemaError   the registry lacks a schema or refuses one
+LedgerlineError            one sentence that says what is wrong and what to do
+  ops.embedded.EmbeddedError   an embedded part cannot be started
+  producers.encoding.SchemaError   the registry lacks a schema or refuses one
 """
 
 

@@ -6,7 +6,8 @@ from uuid import UUID, uuid5
 
 DEBIT: Final = 1
 CREDIT: Final = -1
-DIRECTION_NAMES: Final = {DEBIT: "debit", CREDIT: "credit"}
+# 0 is a direction that no one knows: it has a name, so that what is malformed has a fingerprint all the same.
+DIRECTION_NAMES: Final = {DEBIT: "debit", CREDIT: "credit", 0: "unknown"}
 DIRECTIONS: Final = {"debit": DEBIT, "credit": CREDIT}
 
 AMOUNT_MINOR_MAX: Final = 2**63 - 1

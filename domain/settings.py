@@ -22,17 +22,23 @@ class Settings(BaseSettings):
     postgres_dsn: SecretStr | None = Field(None, description="Postgres' DSN; unset means the embedded server.")
     registry_url: str | None = Field(None, description="Schema Registry's base URL; unset means the embedded one.")
 
-    topic_prefix: str = Field("", description="Put before every topic and consumer group, so that ledgers can share a broker.")
+    topic_prefix: str = Field(
+        "", description="Put before every topic and consumer group, so that ledgers can share a broker."
+    )
     lanes: int = Field(4, ge=1, le=1024, description="Partitions of payments.intents when the topics are made.")
     replication_factor: int = Field(1, ge=1, description="Of new topics; 3 on a real cluster.")
     min_insync_replicas: int = Field(1, ge=1, description="Of new topics; 2 on a real cluster.")
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")
-    api_url: str | None = Field(None, description="Where the command line finds the API; unset means the running stack's.")
+    api_url: str | None = Field(
+        None, description="Where the command line finds the API; unset means the running stack's."
+    )
     api_key: SecretStr | None = Field(None, description="Key that the command line posts with.")
     api_body_bytes_max: int = Field(4_000_000, ge=1024, description="Largest request body; above it 413.")
-    api_requests_per_minute: int = Field(60_000, ge=1, description="Rate limit of one API key, where the key has none of its own.")
+    api_requests_per_minute: int = Field(
+        60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
+    )
     api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
 
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
@@ -40,7 +46,9 @@ class Settings(BaseSettings):
 
     posting_batch_intents_max: int = Field(2000, ge=1, description="Most intents in one posting transaction.")
     posting_batch_seconds_max: float = Field(0.05, gt=0, description="Longest wait for a posting batch to fill.")
-    posting_stall_seconds_max: float = Field(60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself.")
+    posting_stall_seconds_max: float = Field(
+        60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."
+    )
 
     relay_batch_records_max: int = Field(5000, ge=1, description="Most journal records in one Kafka transaction.")
     relay_shard: int = Field(0, ge=0, description="This relay's shard; it relays the lanes with lane % shards = shard.")
@@ -49,6 +57,8 @@ class Settings(BaseSettings):
     reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
     audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
     audit_checkpoint_seconds: float = Field(10.0, gt=0, description="Pause between signed checkpoints.")
-    audit_key_file: Path | None = Field(None, description="PEM file of the Ed25519 private key; unset means home/audit-key.pem.")
+    audit_key_file: Path | None = Field(
+        None, description="PEM file of the Ed25519 private key; unset means home/audit-key.pem."
+    )
 
     log_level: str = Field("INFO", description="Lowest level that is logged.")

@@ -49,7 +49,7 @@ def parsed_schema(subject: str) -> Any:
 
 
 def registry_client(registry_url: str) -> SchemaRegistryClient:
-    """A client with bounded patience."""
+    """A client with bounded patience; use it in a `with`, as it holds connections."""
     return SchemaRegistryClient({"url": registry_url, "timeout": 10, "max.retries": 2})
 
 

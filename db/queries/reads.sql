@@ -46,9 +46,9 @@ SELECT
 FROM ledger.journal AS j
 WHERE j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome = 'posted'
 
--- name: next_offsets
--- The offset after the last posted one, of each of these lanes.
-SELECT lane, next_offset FROM ledger.lane WHERE lane = ANY(%(lanes)s::integer[])
+-- name: lane_offsets
+-- The offset after the last posted one, of every lane.
+SELECT lane, next_offset FROM ledger.lane
 
 -- name: accounts
 -- A page of a tenant's accounts in order of address, of those that begin with a prefix.

@@ -1,0 +1,85 @@
+"""The rows of breaks, in the schema of the agent that found them: reconciliation.break or audit.break.
+
+The two schemas have the same queries in db/queries/reconciliation.sql and audit.sql, as a role sees only its own.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, LiteralString
+from uuid import UUID
+
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from domain.breaks import Break, BreakState, Finding, break_id_of, merged
+
+
+class BreakStore:
+    """Opens, explains and resolves breaks within the caller's transactions."""
+
+    def __init__(self, found_by: str, queries: Mapping[str, LiteralString]) -> None:
+        self._found_by = found_by
+        self._queries = queries
+
+    def record(self, connection: Connection[Any], findings: Sequence[Finding], now: int) -> None:
+        """Open or explain a break for each finding; one that stands as found is left alone, a resolved one opens again."""
+        ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
+        for finding in ordered:  # in one order, so that two workers do not wait for each other in a ring
+            connection.execute(
+                self._queries["record_break"],
+                {
+                    "break_id": break_id_of(self._found_by, finding.kind, finding.subject),
+                    "kind": finding.kind.value,
+                    "subject": finding.subject,
+                    "state": finding.state.value,
+                    "lane": finding.lane,
+                    "seq": finding.seq,
+                    "detail": finding.detail,
+                    "evidence": Jsonb(finding.evidence),
+                    "now": now,
+                },
+            )
+
+    def resolve(self, connection: Connection[Any], break_ids: Sequence[UUID], detail: str, now: int) -> None:
+        """Resolve those of the breaks that are not resolved yet; `detail` says what explained them."""
+        connection.execute(
+            self._queries["resolve_breaks"], {"break_ids": sorted(break_ids), "detail": detail, "now": now}
+        )
+
+    def unresolved(
+        self, connection: Connection[Any], limit: int, after: UUID | None = None, kinds: Sequence[str] | None = None
+    ) -> list[Break]:
+        """Up to `limit` breaks that are open or explained, in order of id, past `after`."""
+        rows = connection.execute(
+            self._queries["unresolved_breaks"],
+            {"after": after or UUID(int=0), "kinds": None if kinds is None else list(kinds), "limit": limit},
+        )
+        return [self._break(row) for row in rows]
+
+    def unresolved_of(self, connection: Connection[Any], kind: str, subjects: Sequence[str]) -> list[Break]:
+        """Those of the subjects that have an unresolved break of this kind."""
+        break_ids = [break_id_of(self._found_by, kind, subject) for subject in subjects]
+        rows = connection.execute(self._queries["unresolved_of"], {"break_ids": break_ids})
+        return [self._break(row) for row in rows]
+
+    def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:
+        """Up to `limit` breaks whose state the topic was not told, oldest change first."""
+        rows = connection.execute(self._queries["unpublished_breaks"], {"limit": limit})
+        return [self._break(row) for row in rows]
+
+    def published(self, connection: Connection[Any], told: Sequence[Break]) -> None:
+        """Remember which states the topic was told."""
+        connection.execute(
+            self._queries["published_breaks"],
+            {"break_ids": [item.break_id for item in told], "states": [item.state for item in told]},
+        )
+
+    def counts(self, connection: Connection[Any]) -> dict[tuple[str, str], int]:
+        """(kind, state) -> number, of the breaks that are not resolved."""
+        rows = connection.execute(self._queries["break_counts"])
+        return {(kind, state): count for kind, state, count in rows}
+
+    def _break(self, row: Sequence[Any]) -> Break:
+        break_id, kind, subject, state, lane, seq, detail, evidence, changed_time = row
+        return Break(
+            break_id, self._found_by, kind, subject, BreakState(state).value, lane, seq, detail, evidence, changed_time
+        )

@@ -1,0 +1,421 @@
+-- The truth of the database. db/migrations/ adds up to this file; a test proves it.
+-- Times that are hashed are bigint microseconds since 1970-01-01 UTC, so that a rebuilt ledger hashes the same.
+
+CREATE SCHEMA ledger;
+CREATE SCHEMA access;
+CREATE SCHEMA reconciliation;
+CREATE SCHEMA audit;
+
+-- ---------------------------------------------------------------------------------------------------- books
+
+CREATE TABLE ledger.tenant (
+    tenant text PRIMARY KEY CHECK (tenant ~ '^[a-z0-9][a-z0-9_-]{0,63}$'),
+    created_time timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE ledger.unit (
+    tenant text NOT NULL REFERENCES ledger.tenant,
+    code text NOT NULL CHECK (code ~ '^[A-Z][A-Z0-9._-]{0,23}$'),
+    exponent smallint NOT NULL CHECK (exponent BETWEEN 0 AND 18),
+    name text NOT NULL DEFAULT '',
+    PRIMARY KEY (tenant, code)
+);
+
+-- direction: 1 is debit, -1 is credit; here and in every table.
+CREATE TABLE ledger.chart_pattern (
+    tenant text NOT NULL REFERENCES ledger.tenant,
+    pattern text NOT NULL,
+    account_class text NOT NULL CHECK (account_class IN ('asset', 'liability', 'equity', 'income', 'expense')),
+    normal_direction smallint NOT NULL CHECK (normal_direction IN (1, -1)),
+    floor_minor bigint,
+    currencies text[],
+    PRIMARY KEY (tenant, pattern)
+);
+
+-- One row. Posting workers and the API reload their copy of the books when it moves.
+CREATE TABLE ledger.books_version (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    version bigint NOT NULL
+);
+INSERT INTO ledger.books_version (version) VALUES (1);
+
+CREATE FUNCTION ledger.books_changed() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+AS $$
+BEGIN
+    UPDATE ledger.books_version SET version = version + 1;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER tenant_changed AFTER INSERT OR UPDATE OR DELETE ON ledger.tenant
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
+CREATE TRIGGER unit_changed AFTER INSERT OR UPDATE OR DELETE ON ledger.unit
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
+CREATE TRIGGER chart_pattern_changed AFTER INSERT OR UPDATE OR DELETE ON ledger.chart_pattern
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
+
+-- ---------------------------------------------------------------------------------------------------- ledger
+
+-- What the chart said when the account was opened stays with the account.
+CREATE TABLE ledger.account (
+    account_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL REFERENCES ledger.tenant,
+    -- In byte order on every server, so that lists by prefix are ranges of the index.
+    address text COLLATE "C" NOT NULL,
+    account_class text NOT NULL CHECK (account_class IN ('asset', 'liability', 'equity', 'income', 'expense')),
+    normal_direction smallint NOT NULL CHECK (normal_direction IN (1, -1)),
+    floor_minor bigint,
+    opened_time timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (tenant, address)
+);
+
+CREATE TABLE ledger.lane (
+    lane integer PRIMARY KEY,
+    topic text NOT NULL,
+    topic_id text NOT NULL,
+    first_offset bigint NOT NULL DEFAULT 0,
+    next_offset bigint NOT NULL DEFAULT 0,
+    next_seq bigint NOT NULL DEFAULT 0,
+    head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
+    booked_time bigint NOT NULL DEFAULT 0,
+    -- Every offset has one row, and no row is without its offset.
+    CHECK (next_offset - first_offset = next_seq)
+);
+
+CREATE TABLE ledger.journal (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    source_topic text NOT NULL,
+    source_offset bigint NOT NULL,
+    outcome text NOT NULL
+    CHECK (outcome IN ('posted', 'duplicate', 'idempotency_conflict', 'rejected', 'quarantined')),
+    reason text NOT NULL,
+    detail text NOT NULL,
+    tenant text,
+    intent_id uuid,
+    idempotency_key text,
+    fingerprint bytea NOT NULL,
+    type text,
+    reverses uuid,
+    leg_count smallint NOT NULL,
+    reference text,
+    metadata jsonb,
+    value_time bigint,
+    booked_time bigint NOT NULL,
+    previous_hash bytea NOT NULL,
+    hash bytea NOT NULL,
+    PRIMARY KEY (lane, seq),
+    CHECK ((outcome = 'quarantined') = (intent_id IS NULL)),
+    CHECK ((outcome = 'posted') = (leg_count > 0)),
+    CHECK ((outcome IN ('rejected', 'quarantined')) = (reason <> ''))
+);
+
+CREATE UNIQUE INDEX journal_source ON ledger.journal (lane, source_offset);
+-- An intent is settled once.
+CREATE UNIQUE INDEX journal_settled ON ledger.journal (tenant, intent_id)
+WHERE outcome IN ('posted', 'rejected');
+CREATE INDEX journal_reversals ON ledger.journal (tenant, reverses)
+WHERE reverses IS NOT NULL AND outcome = 'posted';
+
+CREATE TABLE ledger.entry (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    leg smallint NOT NULL,
+    account_id bigint NOT NULL,
+    direction smallint NOT NULL CHECK (direction IN (1, -1)),
+    amount_minor bigint NOT NULL CHECK (amount_minor > 0),
+    currency text NOT NULL,
+    PRIMARY KEY (lane, seq, leg)
+);
+
+CREATE INDEX entry_account ON ledger.entry (account_id, lane, seq);
+
+-- Derived from entry; can be dropped and rebuilt. seq is the last journal row of the lane that touched the shard.
+CREATE TABLE ledger.balance (
+    account_id bigint NOT NULL,
+    currency text NOT NULL,
+    lane integer NOT NULL,
+    debits_minor bigint NOT NULL CHECK (debits_minor >= 0),
+    credits_minor bigint NOT NULL CHECK (credits_minor >= 0),
+    seq bigint NOT NULL,
+    PRIMARY KEY (account_id, currency, lane)
+) WITH (fillfactor = 70);
+
+-- The raw bytes behind a quarantined journal row; the relay hands them to payments.quarantine.
+CREATE TABLE ledger.quarantine (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    key bytea,
+    value bytea,
+    headers jsonb NOT NULL,
+    PRIMARY KEY (lane, seq)
+);
+
+CREATE TABLE ledger.quarantine_retry (
+    retry_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    retried_time timestamptz NOT NULL DEFAULT now(),
+    retried_by text NOT NULL,
+    topic text NOT NULL,
+    partition integer NOT NULL,
+    source_offset bigint NOT NULL,
+    FOREIGN KEY (lane, seq) REFERENCES ledger.quarantine
+);
+
+-- The database's own check: each statement's entries balance per currency, and belong to posted rows that have
+-- just so many legs. At statement level, as a row-level or deferred trigger would cost more than the write itself.
+CREATE FUNCTION ledger.entry_balances() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+DECLARE
+    wrong record;
+BEGIN
+    SELECT n.lane, n.seq, n.currency INTO wrong
+    FROM new_entry AS n
+    GROUP BY n.lane, n.seq, n.currency
+    HAVING sum(n.direction * n.amount_minor::numeric) <> 0
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'journal row (%, %) does not balance in %', wrong.lane, wrong.seq, wrong.currency
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'entry_balances';
+    END IF;
+    SELECT n.lane, n.seq INTO wrong
+    FROM (SELECT lane, seq, count(*) AS legs FROM new_entry GROUP BY lane, seq) AS n
+    LEFT JOIN ledger.journal AS j ON j.lane = n.lane AND j.seq = n.seq
+    WHERE j.leg_count IS DISTINCT FROM n.legs
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'journal row (%, %) has other legs than its entries', wrong.lane, wrong.seq
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'entry_legs';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER entry_balances AFTER INSERT ON ledger.entry
+REFERENCING NEW TABLE AS new_entry
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.entry_balances();
+
+CREATE FUNCTION ledger.refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+    RAISE EXCEPTION '% on %.% is refused: the journal is append only; correct a mistake by a reversal',
+        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+    USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER journal_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.journal
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER entry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.entry
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER quarantine_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.quarantine
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+
+-- ---------------------------------------------------------------------------------------------------- access
+
+-- Secrets are 256 random bits, so one round of SHA-256 hides them; a slow hash would guard nothing more.
+CREATE TABLE access.api_key (
+    key_id text PRIMARY KEY,
+    tenant text NOT NULL REFERENCES ledger.tenant,
+    name text NOT NULL,
+    secret_hash bytea NOT NULL,
+    scopes text[] NOT NULL,
+    requests_per_minute integer CHECK (requests_per_minute > 0),
+    created_time timestamptz NOT NULL DEFAULT now(),
+    revoked_time timestamptz
+);
+
+-- ---------------------------------------------------------------------------------------------------- reconciliation
+
+-- What reconciliation knows by itself, from the topics alone. A lane's row moves in the transaction of its batch.
+CREATE TABLE reconciliation.lane (
+    lane integer PRIMARY KEY,
+    next_offset bigint NOT NULL DEFAULT 0,
+    next_seq bigint NOT NULL DEFAULT 0,
+    source_first_offset bigint,
+    posted bigint NOT NULL DEFAULT 0,
+    duplicate bigint NOT NULL DEFAULT 0,
+    idempotency_conflict bigint NOT NULL DEFAULT 0,
+    rejected bigint NOT NULL DEFAULT 0,
+    quarantined bigint NOT NULL DEFAULT 0,
+    -- Records whose intent retention had deleted before it could be compared.
+    expired bigint NOT NULL DEFAULT 0,
+    booked_time bigint NOT NULL DEFAULT 0
+);
+
+-- Records that the topic has not brought, though later ones of the lane came.
+CREATE TABLE reconciliation.gap (
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (lane, seq)
+);
+
+-- numeric, as reconciliation must be able to hold what the ledger must not.
+CREATE TABLE reconciliation.balance (
+    tenant text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    currency text COLLATE "C" NOT NULL,
+    lane integer NOT NULL,
+    debits_minor numeric(38, 0) NOT NULL,
+    credits_minor numeric(38, 0) NOT NULL,
+    seq bigint NOT NULL,
+    PRIMARY KEY (tenant, address, currency, lane)
+) WITH (fillfactor = 70);
+
+CREATE TABLE reconciliation.total (
+    lane integer NOT NULL,
+    tenant text NOT NULL,
+    currency text NOT NULL,
+    account_class text NOT NULL,
+    debits_minor numeric(38, 0) NOT NULL,
+    credits_minor numeric(38, 0) NOT NULL,
+    PRIMARY KEY (lane, tenant, currency, account_class)
+);
+
+CREATE TABLE reconciliation.break (
+    break_id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    state text NOT NULL CHECK (state IN ('open', 'explained', 'resolved')),
+    lane integer,
+    seq bigint,
+    detail text NOT NULL,
+    evidence jsonb NOT NULL,
+    opened_time bigint NOT NULL,
+    changed_time bigint NOT NULL,
+    -- The state that ledger.breaks was told last; where it differs, it is told again.
+    published_state text
+);
+CREATE INDEX break_unpublished ON reconciliation.break (changed_time) WHERE published_state IS DISTINCT FROM state;
+CREATE INDEX break_unresolved ON reconciliation.break (break_id) WHERE state <> 'resolved';
+
+-- ---------------------------------------------------------------------------------------------------- audit
+
+-- Where audit stands in each lane, and the Merkle tree (RFC 6962) over the hashes since the last checkpoint: `peaks`
+-- holds the roots of its complete subtrees, from the largest, 32 bytes each.
+CREATE TABLE audit.lane (
+    lane integer PRIMARY KEY,
+    next_offset bigint NOT NULL DEFAULT 0,
+    next_seq bigint NOT NULL DEFAULT 0,
+    head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
+    first_seq bigint NOT NULL DEFAULT 0,
+    peaks bytea NOT NULL DEFAULT ''
+);
+
+-- Audit's own copy of the hash of every record, in the order of arrival; append only.
+CREATE TABLE audit.segment (
+    lane integer NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq bigint NOT NULL,
+    head bytea NOT NULL,
+    -- 32 bytes for each of first_seq to next_seq - 1; zeros for a record that the topic did not bring.
+    hashes bytea NOT NULL,
+    PRIMARY KEY (lane, first_seq),
+    CHECK (length(hashes) = 32 * (next_seq - first_seq))
+);
+ALTER TABLE audit.segment ALTER COLUMN hashes SET STORAGE EXTERNAL;
+
+CREATE TABLE audit.signing_key (
+    key_id text PRIMARY KEY,
+    public_key bytea NOT NULL CHECK (length(public_key) = 32),
+    first_used_time timestamptz NOT NULL DEFAULT now()
+);
+
+CREATE TABLE audit.checkpoint (
+    checkpoint bigint PRIMARY KEY,
+    previous_hash bytea NOT NULL,
+    root bytea NOT NULL,
+    signed_time bigint NOT NULL,
+    key_id text NOT NULL REFERENCES audit.signing_key,
+    signature bytea NOT NULL
+);
+
+CREATE TABLE audit.checkpoint_lane (
+    checkpoint bigint NOT NULL REFERENCES audit.checkpoint,
+    lane integer NOT NULL,
+    first_seq bigint NOT NULL,
+    next_seq bigint NOT NULL,
+    head bytea NOT NULL,
+    records_root bytea NOT NULL,
+    PRIMARY KEY (checkpoint, lane)
+);
+CREATE INDEX checkpoint_lane_range ON audit.checkpoint_lane (lane, next_seq);
+
+-- One row: the next checkpoint that the topic audit.checkpoints has not got. Who signs holds its lock.
+CREATE TABLE audit.publication (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    next_checkpoint bigint NOT NULL
+);
+INSERT INTO audit.publication (next_checkpoint) VALUES (0);
+
+CREATE TABLE audit.break (
+    break_id uuid PRIMARY KEY,
+    kind text NOT NULL,
+    subject text NOT NULL,
+    state text NOT NULL CHECK (state IN ('open', 'explained', 'resolved')),
+    lane integer,
+    seq bigint,
+    detail text NOT NULL,
+    evidence jsonb NOT NULL,
+    opened_time bigint NOT NULL,
+    changed_time bigint NOT NULL,
+    published_state text
+);
+CREATE INDEX break_unpublished ON audit.break (changed_time) WHERE published_state IS DISTINCT FROM state;
+CREATE INDEX break_unresolved ON audit.break (break_id) WHERE state <> 'resolved';
+
+CREATE FUNCTION audit.refuse_change() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+    RAISE EXCEPTION '% on %.% is refused: what audit has copied or signed stays as it is',
+        TG_OP, TG_TABLE_SCHEMA, TG_TABLE_NAME
+    USING ERRCODE = 'restrict_violation';
+END
+$$;
+
+CREATE TRIGGER segment_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.segment
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER checkpoint_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.checkpoint
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER checkpoint_lane_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.checkpoint_lane
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+CREATE TRIGGER signing_key_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON audit.signing_key
+FOR EACH STATEMENT EXECUTE FUNCTION audit.refuse_change();
+
+-- The provers read the ledger and write their own schemas, nothing else; what they found is there to be read.
+GRANT USAGE ON SCHEMA reconciliation TO ledgerline_reconciliation, ledgerline_api, ledgerline_operator;
+GRANT USAGE ON SCHEMA audit TO ledgerline_audit, ledgerline_api, ledgerline_operator;
+GRANT SELECT ON ALL TABLES IN SCHEMA reconciliation, audit TO ledgerline_api, ledgerline_operator;
+GRANT SELECT, INSERT, UPDATE ON reconciliation.lane, reconciliation.balance, reconciliation.total,
+reconciliation.break TO ledgerline_reconciliation;
+GRANT SELECT, INSERT, DELETE ON reconciliation.gap TO ledgerline_reconciliation;
+GRANT SELECT, INSERT ON audit.segment, audit.signing_key, audit.checkpoint, audit.checkpoint_lane TO ledgerline_audit;
+GRANT SELECT, INSERT, UPDATE ON audit.lane, audit.break TO ledgerline_audit;
+GRANT SELECT, UPDATE ON audit.publication TO ledgerline_audit;
+
+-- ---------------------------------------------------------------------------------------------------- rights
+
+GRANT USAGE ON SCHEMA ledger TO ledgerline_posting, ledgerline_relay, ledgerline_api,
+ledgerline_reconciliation, ledgerline_audit, ledgerline_operator;
+
+GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO ledgerline_posting, ledgerline_api,
+ledgerline_reconciliation, ledgerline_audit, ledgerline_operator;
+GRANT SELECT ON ledger.lane, ledger.journal, ledger.entry, ledger.account, ledger.quarantine TO ledgerline_relay;
+
+GRANT INSERT ON ledger.journal, ledger.entry, ledger.quarantine, ledger.account TO ledgerline_posting;
+GRANT INSERT, UPDATE ON ledger.lane, ledger.balance TO ledgerline_posting;
+-- Postgres asks for UPDATE on a column before it lets a role lock rows; opened_time is the one that harms least.
+GRANT UPDATE (opened_time) ON ledger.account TO ledgerline_posting;
+
+-- People at the command line: they keep the books' frame, and never touch what was posted.
+GRANT INSERT, UPDATE, DELETE ON ledger.tenant, ledger.unit, ledger.chart_pattern TO ledgerline_operator;
+GRANT INSERT ON ledger.quarantine_retry TO ledgerline_operator;
+
+GRANT USAGE ON SCHEMA access TO ledgerline_api, ledgerline_operator;
+GRANT SELECT ON access.api_key TO ledgerline_api, ledgerline_operator;
+GRANT INSERT, UPDATE ON access.api_key TO ledgerline_operator;

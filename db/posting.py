@@ -1,0 +1,283 @@
+"""What the posting transaction asks of Postgres; streams/posting decides, this module reads and writes."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import orjson
+import psycopg
+from psycopg.types.json import Jsonb, set_json_dumps
+
+from db.books import Books, load_books
+from db.connections import connect
+from db.queries import load
+from domain.chart import ChartPattern
+from domain.decision import IntentName, Original
+from domain.intents import Leg
+from domain.journal import JournalRow
+from domain.outcomes import Outcome
+
+SQL: Final = load("posting")
+
+_JOURNAL_TYPES: Final = [
+    "int4",
+    "int8",
+    "text",
+    "int8",
+    "text",
+    "text",
+    "text",
+    "text",
+    "uuid",
+    "text",
+    "bytea",
+    "text",
+    "uuid",
+    "int2",
+    "text",
+    "jsonb",
+    "int8",
+    "int8",
+    "bytea",
+    "bytea",
+]
+_ENTRY_TYPES: Final = ["int4", "int8", "int2", "int8", "int2", "int8", "text"]
+
+
+class Collision(Exception):
+    """Another lane settled one of the batch's intents at the same time: look up again and decide anew."""
+
+
+class BatchRefused(Exception):
+    """Postgres refused the data of the batch, for a reason of some event's own."""
+
+
+class Overflow(BatchRefused):
+    """A balance would leave 64 bits."""
+
+
+class Lane(NamedTuple):
+    """Where a lane stands."""
+
+    lane: int
+    topic: str
+    topic_id: str
+    next_offset: int
+    next_seq: int
+    head: bytes
+    booked_time: int
+
+
+class Account(NamedTuple):
+    """An open account."""
+
+    account_id: int
+    normal_direction: int
+    floor_minor: int | None
+
+
+class BalanceChange(NamedTuple):
+    """What a batch adds to one shard, and the last journal row that did."""
+
+    account_id: int
+    currency: str
+    lane: int
+    debits_minor: int
+    credits_minor: int
+    seq: int
+
+
+class QuarantinedBytes(NamedTuple):
+    """The raw message behind a quarantined journal row; header values in hex."""
+
+    lane: int
+    seq: int
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, str | None]]
+
+
+class PostingStore:
+    """One connection as ledgerline_posting, made anew after it broke. Not safe for threads."""
+
+    def __init__(self, dsn: str) -> None:
+        self._dsn = dsn
+        self._connection: psycopg.Connection[Any] | None = None
+
+    def _open(self) -> psycopg.Connection[Any]:
+        if self._connection is None or self._connection.closed:
+            self._connection = connect(self._dsn, "ledgerline_posting", autocommit=True)
+            set_json_dumps(orjson.dumps, self._connection)
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of the connection; the next call makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """One transaction; errors of the data come out as Collision, Overflow or BatchRefused, outages as they are."""
+        try:
+            with self._open().transaction():
+                yield
+        except psycopg.errors.UniqueViolation as error:
+            raise Collision(str(error)) from error
+        except psycopg.errors.NumericValueOutOfRange as error:
+            raise Overflow(str(error)) from error
+        except (psycopg.DataError, psycopg.IntegrityError) as error:
+            raise BatchRefused(str(error)) from error
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self.close()
+            raise
+
+    def make_lane(self, lane: int, topic: str, topic_id: str, first_offset: int) -> None:
+        """Make the lane's row where there is none."""
+        self._open().execute(
+            SQL["make_lane"], {"lane": lane, "topic": topic, "topic_id": topic_id, "first_offset": first_offset}
+        )
+
+    def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
+        """Where these lanes stand; with `lock` no one else moves them until the transaction ends."""
+        query = SQL["lock_lanes" if lock else "lanes"]
+        try:
+            rows = self._open().execute(query, {"lanes": sorted(lanes)}).fetchall()
+        except (psycopg.OperationalError, psycopg.InterfaceError):
+            self.close()
+            raise
+        return {row[0]: Lane(*row) for row in rows}
+
+    def books_version(self) -> int:
+        """The version of the books that this transaction sees."""
+        return int(self._open().execute(SQL["books_version"]).fetchall()[0][0])
+
+    def books(self) -> Books:
+        """The books as they are now."""
+        return load_books(self._open())
+
+    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
+        """Fingerprints of those of the intents that were settled before."""
+        rows = self._open().execute(SQL["settled"], _columns(names), binary=True)
+        return {(tenant, intent_id): fingerprint for tenant, intent_id, fingerprint in rows}
+
+    def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
+        """The settled intents that reversals name, locked against reversals in other lanes, with what is left of them."""
+        connection = self._open()
+        asked = _columns(names)
+        connection.execute(SQL["lock_originals"], {"intent_ids": asked["intent_ids"]})
+        heads = connection.execute(SQL["originals"], asked).fetchall()
+        legs: dict[IntentName, list[Leg]] = {}
+        for tenant, intent_id, address, direction, amount_minor, currency in connection.execute(
+            SQL["original_legs"], asked
+        ):
+            legs.setdefault((tenant, intent_id), []).append(Leg(address, direction, amount_minor, currency))
+        done: dict[IntentName, dict[tuple[str, int, str], int]] = {}
+        for tenant, intent_id, address, direction, currency, amount in connection.execute(
+            SQL["reversed_so_far"], asked
+        ):
+            done.setdefault((tenant, intent_id), {})[address, direction, currency] = amount
+        return {
+            (tenant, intent_id): Original(
+                Outcome(outcome), kind, tuple(legs.get((tenant, intent_id), ())), done.get((tenant, intent_id), {})
+            )
+            for tenant, intent_id, outcome, kind, _, _ in heads
+        }
+
+    def accounts(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
+        """Those of the accounts, named by tenant and address, that are open."""
+        rows = self._open().execute(
+            SQL["accounts"],
+            {"tenants": [name[0] for name in names], "addresses": [name[1] for name in names]},
+            binary=True,
+        )
+        return {(row[1], row[2]): Account(row[0], row[3], row[4]) for row in rows}
+
+    def open_accounts(self, wanted: Mapping[tuple[str, str], ChartPattern]) -> None:
+        """Open accounts as their lines of the chart say; those that are open already stay as they are."""
+        lines = list(wanted.values())
+        self._open().execute(
+            SQL["open_accounts"],
+            {
+                "tenants": [name[0] for name in wanted],
+                "addresses": [name[1] for name in wanted],
+                "account_classes": [line.account_class.value for line in lines],
+                "normal_directions": [line.normal_direction for line in lines],
+                "floors_minor": [line.floor_minor for line in lines],
+            },
+        )
+
+    def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+        """Lock the accounts in order of id, then read debits less credits of each currency over all lanes."""
+        connection = self._open()
+        connection.execute(SQL["lock_accounts"], {"account_ids": sorted(account_ids)})
+        rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
+        return {(account_id, currency): int(balance) for account_id, currency, balance in rows}
+
+    def write(
+        self,
+        rows: Sequence[JournalRow],
+        account_ids: Mapping[tuple[str, str], int],
+        changes: Sequence[BalanceChange],
+        quarantined: Sequence[QuarantinedBytes],
+    ) -> None:
+        """Write the batch's rows, entries, balance changes and raw bytes."""
+        cursor = self._open().cursor()
+        with cursor.copy(SQL["copy_journal"]) as copy:
+            copy.set_types(_JOURNAL_TYPES)
+            for row in rows:
+                copy.write_row(_journal_columns(row))
+        with cursor.copy(SQL["copy_entries"]) as copy:
+            copy.set_types(_ENTRY_TYPES)
+            for row in rows:
+                for number, leg in enumerate(row.legs):
+                    account_id = account_ids[row.tenant or "", leg.account]
+                    copy.write_row(
+                        (row.lane, row.seq, number, account_id, leg.direction, leg.amount_minor, leg.currency)
+                    )
+        if changes:
+            columns = list(zip(*changes, strict=True))
+            names = ("account_ids", "currencies", "lanes", "debits_minor", "credits_minor", "seqs")
+            cursor.execute(SQL["add_balances"], dict(zip(names, map(list, columns), strict=True)))
+        for raw in quarantined:
+            cursor.execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
+
+    def advance(self, lanes: Sequence[Lane]) -> None:
+        """Move the lanes, and tell those who wait for them."""
+        connection = self._open()
+        for lane in lanes:
+            connection.execute(SQL["advance_lane"], lane._asdict())
+        payload = ",".join(f"{lane.lane}:{lane.next_offset}" for lane in lanes)
+        connection.execute(SQL["notify"], {"payload": payload})
+
+
+def _columns(names: Sequence[IntentName]) -> dict[str, list[Any]]:
+    tenants: list[str] = [name[0] for name in names]
+    intent_ids: list[UUID] = [name[1] for name in names]
+    return {"tenants": tenants, "intent_ids": intent_ids}
+
+
+def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
+    return (
+        row.lane,
+        row.seq,
+        row.source_topic,
+        row.source_offset,
+        row.outcome.value,
+        row.reason,
+        row.detail,
+        row.tenant,
+        row.intent_id,
+        row.idempotency_key,
+        row.fingerprint,
+        row.type,
+        row.reverses,
+        len(row.legs),
+        row.reference,
+        Jsonb(row.metadata) if row.metadata else None,
+        row.value_time,
+        row.booked_time,
+        row.previous_hash,
+        row.hash,
+    )

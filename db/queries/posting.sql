@@ -1,0 +1,146 @@
+-- The posting transaction, in the order of its steps (docs/ARCHITECTURE.md).
+
+-- name: make_lane
+-- A lane that is new stands at the first offset that its topic still has.
+INSERT INTO ledger.lane (lane, topic, topic_id, first_offset, next_offset)
+VALUES (%(lane)s, %(topic)s, %(topic_id)s, %(first_offset)s, %(first_offset)s)
+ON CONFLICT (lane) DO NOTHING
+
+-- name: lanes
+-- Where lanes stand, without a lock.
+SELECT lane, topic, topic_id, next_offset, next_seq, head, booked_time
+FROM ledger.lane
+WHERE lane = ANY(%(lanes)s::integer [])
+ORDER BY lane
+
+-- name: lock_lanes
+-- The fence: one writer for each lane, taken in order so that no two workers wait for each other.
+SELECT lane, topic, topic_id, next_offset, next_seq, head, booked_time
+FROM ledger.lane
+WHERE lane = ANY(%(lanes)s::integer [])
+ORDER BY lane
+FOR NO KEY UPDATE
+
+-- name: books_version
+-- Whether the worker's copy of the books is still the books.
+SELECT version
+FROM ledger.books_version
+
+-- name: settled
+-- The fingerprints of those intents of the batch that were settled before.
+SELECT j.tenant, j.intent_id, j.fingerprint
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j
+    ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+WHERE j.outcome IN ('posted', 'rejected')
+
+-- name: lock_originals
+-- Reversals of one original wait for each other. The locks are 1024 buckets, so that a batch holds few of them.
+SELECT pg_advisory_xact_lock(1279544146, bucket)
+FROM (
+    SELECT DISTINCT abs(hashtext(named.intent_id::text) %% 1024) AS bucket
+    FROM unnest(%(intent_ids)s::uuid []) AS named (intent_id)
+    ORDER BY bucket
+) AS buckets
+
+-- name: originals
+-- The settled intents that the batch's reversals name.
+SELECT j.tenant, j.intent_id, j.outcome, j.type, j.lane, j.seq
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j
+    ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+WHERE j.outcome IN ('posted', 'rejected')
+
+-- name: original_legs
+-- The legs of the originals, in order.
+SELECT j.tenant, j.intent_id, a.address, e.direction, e.amount_minor, e.currency
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j
+    ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+INNER JOIN ledger.account AS a ON a.account_id = e.account_id
+WHERE j.outcome = 'posted'
+ORDER BY j.tenant, j.intent_id, e.leg
+
+-- name: reversed_so_far
+-- What earlier reversals took back of the originals; direction is that of the original's leg.
+SELECT j.tenant, j.reverses, a.address, -e.direction AS direction, e.currency, sum(e.amount_minor)::bigint AS amount
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j
+    ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
+INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+INNER JOIN ledger.account AS a ON a.account_id = e.account_id
+WHERE j.outcome = 'posted'
+GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency
+
+-- name: accounts
+-- The accounts of the batch that are open already.
+SELECT a.account_id, a.tenant, a.address, a.normal_direction, a.floor_minor
+FROM unnest(%(tenants)s::text [], %(addresses)s::text []) AS asked (tenant, address)
+INNER JOIN ledger.account AS a
+    ON a.tenant = asked.tenant AND a.address = asked.address
+
+-- name: open_accounts
+-- Opened in sorted order, so that two lanes that open the same accounts do not wait for each other in a ring.
+INSERT INTO ledger.account (tenant, address, account_class, normal_direction, floor_minor)
+SELECT wanted.tenant, wanted.address, wanted.account_class, wanted.normal_direction, wanted.floor_minor
+FROM unnest(
+    %(tenants)s::text [], %(addresses)s::text [], %(account_classes)s::text [],
+    %(normal_directions)s::smallint [], %(floors_minor)s::bigint []
+) AS wanted (tenant, address, account_class, normal_direction, floor_minor)
+ORDER BY wanted.tenant, wanted.address
+ON CONFLICT (tenant, address) DO NOTHING
+
+-- name: lock_accounts
+-- The constrained accounts that the batch draws down, in order of id.
+SELECT account_id
+FROM ledger.account
+WHERE account_id = ANY(%(account_ids)s::bigint [])
+ORDER BY account_id
+FOR NO KEY UPDATE
+
+-- name: balances
+-- Debits less credits over all lanes; a statement of its own after the locks, so that it sees what they waited for.
+SELECT account_id, currency, sum(debits_minor) - sum(credits_minor) AS balance
+FROM ledger.balance
+WHERE account_id = ANY(%(account_ids)s::bigint [])
+GROUP BY account_id, currency
+
+-- name: copy_journal
+-- The batch's journal rows.
+COPY ledger.journal (
+    lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint,
+    type, reverses, leg_count, reference, metadata, value_time, booked_time, previous_hash, hash
+) FROM STDIN (FORMAT BINARY)
+
+-- name: copy_entries
+-- The batch's entries; the trigger entry_balances judges them at the end of the statement.
+COPY ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency) FROM STDIN (FORMAT BINARY)
+
+-- name: add_balances
+-- Adds up the batch's changes, one row for each shard.
+INSERT INTO ledger.balance (account_id, currency, lane, debits_minor, credits_minor, seq)
+SELECT account_id, currency, lane, debits_minor, credits_minor, seq
+FROM unnest(
+    %(account_ids)s::bigint [], %(currencies)s::text [], %(lanes)s::integer [],
+    %(debits_minor)s::bigint [], %(credits_minor)s::bigint [], %(seqs)s::bigint []
+) AS change (account_id, currency, lane, debits_minor, credits_minor, seq)
+ON CONFLICT (account_id, currency, lane) DO UPDATE SET
+    debits_minor = balance.debits_minor + excluded.debits_minor,
+    credits_minor = balance.credits_minor + excluded.credits_minor,
+    seq = excluded.seq
+
+-- name: add_quarantine
+-- The raw bytes behind a quarantined row.
+INSERT INTO ledger.quarantine (lane, seq, key, value, headers)
+VALUES (%(lane)s, %(seq)s, %(key)s, %(value)s, %(headers)s)
+
+-- name: advance_lane
+-- The last step before the commit: offset, sequence and head move with the rows that they count.
+UPDATE ledger.lane
+SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, booked_time = %(booked_time)s
+WHERE lane = %(lane)s
+
+-- name: notify
+-- Wakes the relay and the API's waiters when the transaction commits; payload: lane:next_offset, comma separated.
+SELECT pg_notify('ledgerline_posted', %(payload)s)

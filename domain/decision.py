@@ -1,0 +1,226 @@
+"""The posting decision: a pure function from events, in order, and what the ledger holds, to their fates.
+
+It reads no clock and no database, and changes nothing that it is given.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+from uuid import UUID
+
+from domain.intents import AMOUNT_MINOR_MAX, DIRECTION_NAMES, Intent, Leg
+from domain.outcomes import SETTLING, Outcome, QuarantineReason, Reason
+from domain.screening import Refusal, shown
+
+IntentName = tuple[str, UUID]
+"""Tenant and intent id."""
+Holding = tuple[str, str, str]
+"""Tenant, account address, currency."""
+
+
+class Event(NamedTuple):
+    """One offset of a lane, decoded and screened."""
+
+    lane: int
+    offset: int
+    fingerprint: bytes
+    """Of the intent; of the raw bytes where there is none."""
+    intent: Intent | None
+    refusal: Refusal | None = None
+    """What screening found, if anything."""
+    quarantine: tuple[QuarantineReason, str] | None = None
+    """Why there is no intent to decide: the reason and a sentence."""
+
+
+class Original(NamedTuple):
+    """A settled intent that a reversal names, and how much of it is reversed already."""
+
+    outcome: Outcome
+    type: str
+    legs: tuple[Leg, ...]
+    reversed: Mapping[tuple[str, int, str], int]
+    """(account, direction of the original's leg, currency) -> amount in minor units."""
+
+
+class Constraint(NamedTuple):
+    """An account that has a floor."""
+
+    normal_direction: int
+    floor_minor: int
+
+
+class LedgerView(NamedTuple):
+    """What the ledger held when the batch's locks were taken."""
+
+    settled: Mapping[IntentName, bytes]
+    """Fingerprint of each intent of the batch that is settled already."""
+    originals: Mapping[IntentName, Original]
+    """The settled intents that the batch's reversals name."""
+    constraints: Mapping[tuple[str, str], Constraint]
+    """(tenant, address) of every constrained account that the batch touches."""
+    balances: Mapping[Holding, int]
+    """Debits less credits over all lanes, of the constrained accounts that the batch may draw down; 0 where missing."""
+
+
+class Fate(NamedTuple):
+    """What became of an event."""
+
+    outcome: Outcome
+    reason: str = ""
+    detail: str = ""
+    legs: tuple[Leg, ...] = ()
+    """As posted; empty for every other outcome."""
+
+
+def mirrored(original: Original) -> tuple[Leg, ...]:
+    """The legs that would reverse all that is still unreversed, merged by account, direction and currency."""
+    totals: dict[tuple[str, int, str], int] = {}
+    for leg in original.legs:
+        key = (leg.account, leg.direction, leg.currency)
+        totals[key] = totals.get(key, 0) + leg.amount_minor
+    return tuple(
+        Leg(account, -direction, amount - original.reversed.get((account, direction, currency), 0), currency)
+        for (account, direction, currency), amount in totals.items()
+        if amount > original.reversed.get((account, direction, currency), 0)
+    )
+
+
+def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] | Refusal:
+    """The legs of a reversal: as asked where they fit into what is left of the original, all that is left by default."""
+    if original is None:
+        return Refusal(Reason.ORIGINAL_NOT_FOUND, f"No posted intent has the id {intent.reverses}.")
+    if original.outcome is not Outcome.POSTED or original.type != "transfer":
+        return Refusal(Reason.ORIGINAL_NOT_REVERSIBLE, f"The intent {intent.reverses} is no posted transfer.")
+    left = mirrored(original)
+    if not left:
+        return Refusal(Reason.REVERSAL_EXCEEDS_ORIGINAL, f"All of the intent {intent.reverses} is reversed already.")
+    if not intent.legs:
+        return left
+    room = {(leg.account, leg.direction, leg.currency): leg.amount_minor for leg in left}
+    for leg in intent.legs:
+        key = (leg.account, leg.direction, leg.currency)
+        room[key] = room.get(key, 0) - leg.amount_minor
+        if room[key] < 0:
+            return Refusal(
+                Reason.REVERSAL_EXCEEDS_ORIGINAL,
+                f"The {DIRECTION_NAMES[leg.direction]} of {shown(leg.account)} in {leg.currency}"
+                f" is {-room[key]} minor units more than is left to reverse.",
+            )
+    return intent.legs
+
+
+def holdings_drawn_down(
+    tenant: str, legs: Iterable[Leg], constraints: Mapping[tuple[str, str], Constraint]
+) -> list[Holding]:
+    """The constrained holdings that these legs take from, in the order of the legs."""
+    drawn = []
+    for leg in legs:
+        constraint = constraints.get((tenant, leg.account))
+        if constraint is not None and leg.direction != constraint.normal_direction:
+            drawn.append((tenant, leg.account, leg.currency))
+    return drawn
+
+
+class _Decider:
+    """The working copy of one batch: what the view says, and what the batch has changed so far."""
+
+    def __init__(self, view: LedgerView) -> None:
+        self._view = view
+        self._settled: dict[IntentName, bytes] = {}
+        self._originals: dict[IntentName, Original] = {}
+        self._balances: dict[Holding, int] = {}
+
+    def decide(self, event: Event) -> Fate:
+        """The event's fate; what it settles and moves is remembered for the events after it."""
+        if event.quarantine is not None:
+            reason, detail = event.quarantine
+            return Fate(Outcome.QUARANTINED, reason.value, detail)
+        intent = event.intent
+        if intent is None:
+            raise ValueError("an event has either an intent or a reason for quarantine")
+        name = (intent.tenant, intent.intent_id)
+        first = self._settled.get(name) or self._view.settled.get(name)
+        if first is not None:
+            if first == event.fingerprint:
+                return Fate(Outcome.DUPLICATE)
+            return Fate(Outcome.IDEMPOTENCY_CONFLICT, detail="The key was used before with another body.")
+        fate = self._settle(intent, event.refusal)
+        self._settled[name] = event.fingerprint
+        self._remember(intent, name, fate)
+        return fate
+
+    def _settle(self, intent: Intent, refusal: Refusal | None) -> Fate:
+        legs = refusal or self._legs(intent)
+        if isinstance(legs, Refusal):
+            return _rejected(legs)
+        refused = _overflow(legs) or self._take_funds(intent.tenant, legs)
+        return Fate(Outcome.POSTED, legs=legs) if refused is None else _rejected(refused)
+
+    def _legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
+        if intent.reverses is None:
+            return intent.legs
+        return reversal_legs(intent, self._original((intent.tenant, intent.reverses)))
+
+    def _original(self, name: IntentName) -> Original | None:
+        return self._originals.get(name) or self._view.originals.get(name)
+
+    def _take_funds(self, tenant: str, legs: tuple[Leg, ...]) -> Refusal | None:
+        """Move the constrained balances, or refuse the intent whole and move nothing."""
+        changes: dict[Holding, int] = {}
+        constraints = self._view.constraints
+        for leg in legs:
+            if (tenant, leg.account) in constraints:
+                holding = (tenant, leg.account, leg.currency)
+                changes[holding] = changes.get(holding, 0) + leg.direction * leg.amount_minor
+        for (_, account, currency), change in changes.items():
+            constraint = constraints[tenant, account]
+            before = self._balance((tenant, account, currency)) * constraint.normal_direction
+            after = before + change * constraint.normal_direction
+            if after < before and after < constraint.floor_minor:
+                return Refusal(
+                    Reason.INSUFFICIENT_FUNDS,
+                    f"{account} holds {before} minor units of {currency}; {before - after} are drawn,"
+                    f" and {constraint.floor_minor} must stay.",
+                )
+        for holding, change in changes.items():
+            self._balances[holding] = self._balance(holding) + change
+        return None
+
+    def _balance(self, holding: Holding) -> int:
+        balance = self._balances.get(holding)
+        return self._view.balances.get(holding, 0) if balance is None else balance
+
+    def _remember(self, intent: Intent, name: IntentName, fate: Fate) -> None:
+        if fate.outcome in SETTLING:
+            self._originals[name] = Original(fate.outcome, intent.type, fate.legs, {})
+        if intent.reverses is None or fate.outcome is not Outcome.POSTED:
+            return
+        original_name = (intent.tenant, intent.reverses)
+        original = self._original(original_name)
+        if original is None:
+            raise ValueError("a posted reversal has its original")
+        done = dict(original.reversed)
+        for leg in fate.legs:
+            key = (leg.account, -leg.direction, leg.currency)
+            done[key] = done.get(key, 0) + leg.amount_minor
+        self._originals[original_name] = original._replace(reversed=done)
+
+
+def _rejected(refusal: Refusal) -> Fate:
+    return Fate(Outcome.REJECTED, refusal.reason.value, refusal.detail)
+
+
+def _overflow(legs: tuple[Leg, ...]) -> Refusal | None:
+    """Refuse an intent whose own debits or credits of one currency do not fit in 64 bits."""
+    sums: dict[tuple[int, str], int] = {}
+    for leg in legs:
+        key = (leg.direction, leg.currency)
+        sums[key] = sums.get(key, 0) + leg.amount_minor
+        if sums[key] > AMOUNT_MINOR_MAX:
+            return Refusal(Reason.AMOUNT_OVERFLOW, f"The legs in {leg.currency} add up to more than 64 bits hold.")
+    return None
+
+
+def decide_batch(events: Sequence[Event], view: LedgerView) -> list[Fate]:
+    """The fate of each event, in order. A lane's events stand in order of offset; lanes may follow one another."""
+    decider = _Decider(view)
+    return [decider.decide(event) for event in events]

@@ -1,0 +1,141 @@
+"""The rules that an intent must keep whatever the balances are: its shape, then its place in the tenant's books.
+
+Each function returns the first Refusal in the order of domain.outcomes.Reason, or None.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from domain.chart import Chart
+from domain.intents import (
+    AMOUNT_MINOR_MAX,
+    CREDIT,
+    DEBIT,
+    KEY_CHARACTERS_MAX,
+    LEGS_MAX,
+    METADATA_ENTRIES_MAX,
+    METADATA_KEY_PATTERN,
+    METADATA_VALUE_CHARACTERS_MAX,
+    REFERENCE_CHARACTERS_MAX,
+    TENANT_CHARACTERS_MAX,
+    TENANT_PATTERN,
+    VALUE_TIME_MAX,
+    VALUE_TIME_MIN,
+    Intent,
+    Leg,
+    intent_id_of,
+)
+from domain.money import exponent_of
+from domain.outcomes import Reason
+
+_SHOWN_CHARACTERS_MAX = 80
+
+
+class Refusal(NamedTuple):
+    """A reason of the closed list, and one sentence for people."""
+
+    reason: Reason
+    detail: str
+
+
+def shown(text: str) -> str:
+    """Foreign text made fit for a sentence: quoted, ASCII, cut."""
+    return ascii(text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "...")
+
+
+def identity_fault(intent: Intent) -> str | None:
+    """Why the intent cannot be told by its tenant and key, in a sentence; None where it can."""
+    if len(intent.tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(intent.tenant):
+        return f"The tenant {shown(intent.tenant)} is no tenant's name."
+    key = intent.idempotency_key
+    if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
+        return f"The idempotency key must have 1 to {KEY_CHARACTERS_MAX} characters and no NUL."
+    if intent.intent_id != intent_id_of(intent.tenant, key):
+        return f"The intent id {intent.intent_id} does not follow from its tenant and idempotency key."
+    return None
+
+
+def _text_fault(intent: Intent) -> str | None:
+    reference, metadata = intent.reference, intent.metadata
+    if reference is not None and (len(reference) > REFERENCE_CHARACTERS_MAX or "\x00" in reference):
+        return f"The reference must have at most {REFERENCE_CHARACTERS_MAX} characters and no NUL."
+    if len(metadata) > METADATA_ENTRIES_MAX:
+        return f"There are more than {METADATA_ENTRIES_MAX} metadata entries."
+    for key, value in metadata.items():
+        if not METADATA_KEY_PATTERN.fullmatch(key):
+            return f"The metadata key {shown(key)} must have 1 to 64 letters, digits, and _ . : -."
+        if len(value) > METADATA_VALUE_CHARACTERS_MAX or "\x00" in value:
+            return (
+                f"The metadata value of {key} must have at most {METADATA_VALUE_CHARACTERS_MAX} characters and no NUL."
+            )
+    return None
+
+
+def _type_fault(intent: Intent) -> str | None:
+    if intent.type == "reversal" and intent.reverses is None:
+        return "A reversal must say which intent it reverses."
+    if intent.type == "transfer" and intent.reverses is not None:
+        return "A transfer reverses nothing: leave `reverses` out, or make it a reversal."
+    if any(leg.direction not in (DEBIT, CREDIT) for leg in intent.legs):
+        return "Each leg must be a debit or a credit."
+    return None
+
+
+def legs_refusal(legs: Sequence[Leg]) -> Refusal | None:
+    """Whether the amounts are amounts, and debits equal credits in each currency."""
+    sums: dict[str, int] = {}
+    for leg in legs:
+        if not 0 < leg.amount_minor <= AMOUNT_MINOR_MAX:
+            return Refusal(Reason.INVALID_AMOUNT, f"An amount must be from 1 to {AMOUNT_MINOR_MAX} minor units.")
+        sums[leg.currency] = sums.get(leg.currency, 0) + leg.direction * leg.amount_minor
+    for currency, difference in sums.items():
+        if difference:
+            side = "Debits" if difference > 0 else "Credits"
+            return Refusal(
+                Reason.UNBALANCED, f"{side} in {shown(currency)} are {abs(difference)} minor units too many."
+            )
+    return None
+
+
+def shape_refusal(intent: Intent) -> Refusal | None:
+    """What can be said without the books; the API asks the same before it accepts an intent."""
+    fault = _text_fault(intent) or _type_fault(intent)
+    if fault is not None:
+        return Refusal(Reason.MALFORMED, fault)
+    if intent.type not in ("transfer", "reversal"):
+        return Refusal(Reason.UNSUPPORTED_TYPE, f"Intents of type {shown(intent.type)} are not supported.")
+    leg_count = len(intent.legs)
+    if leg_count < 2 and (intent.type == "transfer" or leg_count == 1):
+        return Refusal(Reason.NO_LEGS, "At least two legs are needed: a debit and a credit.")
+    if leg_count > LEGS_MAX:
+        return Refusal(Reason.TOO_MANY_LEGS, f"There are {leg_count} legs; the limit is {LEGS_MAX}.")
+    refusal = legs_refusal(intent.legs)
+    if refusal is not None:
+        return refusal
+    if not VALUE_TIME_MIN <= value_time_of(intent) < VALUE_TIME_MAX:
+        return Refusal(Reason.VALUE_TIME_OUT_OF_RANGE, "The value time must lie in the years 1900 to 2199.")
+    return None
+
+
+def value_time_of(intent: Intent) -> int:
+    """The value time that was asked for, else the time of acceptance; microseconds since 1970."""
+    return intent.accepted_time if intent.value_time is None else intent.value_time
+
+
+def books_refusal(legs: Sequence[Leg], chart: Chart, units: Mapping[str, int]) -> Refusal | None:
+    """Whether the tenant's books know each currency and account, and let them meet."""
+    for leg in legs:
+        if exponent_of(leg.currency, units) is None:
+            return Refusal(
+                Reason.UNKNOWN_CURRENCY, f"{shown(leg.currency)} is neither an ISO 4217 code nor a registered unit."
+            )
+    for leg in legs:
+        if chart.match(leg.account) is None:
+            return Refusal(Reason.UNKNOWN_ACCOUNT, f"No pattern of the chart matches the account {shown(leg.account)}.")
+    for leg in legs:
+        line = chart.match(leg.account)
+        if line is not None and line.currencies is not None and leg.currency not in line.currencies:
+            return Refusal(
+                Reason.CURRENCY_NOT_ALLOWED, f"The chart does not allow {leg.currency} in {shown(leg.account)}."
+            )
+    return None

@@ -1,0 +1,114 @@
+"""The deploy step: topics made and schemas registered before anything runs; no service does either."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
+from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.schema_registry import ConfigCompatibilityLevel, Schema, SchemaRegistryClient, ServerConfig
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx import HTTPError
+
+from domain.errors import LedgerlineError
+from domain.topics import SUBJECTS, Topics
+from producers.encoding import SchemaError, registry_client, schema_text
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+FOR_EVER: Final = {"retention.ms": "-1", "cleanup.policy": "delete"}
+ADMIN_SECONDS_MAX: Final = 30.0
+
+
+class TopicError(LedgerlineError):
+    """Topics could not be made, or stand otherwise than they must."""
+
+
+@dataclass(frozen=True)
+class Replication:
+    """How new topics are kept: copies, and how many of them must have a record before it counts."""
+
+    factor: int = 1
+    min_insync: int = 1
+
+
+def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
+    """The configuration of each topic, beside partitions and replication; every writer waits for all in-sync copies."""
+    return {
+        topics.intents: {"retention.ms": str(30 * DAY_MS), "cleanup.policy": "delete"},
+        topics.journal: FOR_EVER,
+        topics.relay: {"cleanup.policy": "compact"},
+        topics.quarantine: {"retention.ms": str(90 * DAY_MS), "cleanup.policy": "delete"},
+        topics.breaks: {"retention.ms": str(90 * DAY_MS), "cleanup.policy": "delete"},
+        topics.checkpoints: FOR_EVER,
+    }
+
+
+def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
+    """Lanes have one partition each in the three topics that follow them; the others have one."""
+    by_lane = {topics.intents, topics.journal, topics.quarantine}
+    return {name: lanes if name in by_lane else 1 for name in topic_configs(topics)}
+
+
+def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replication) -> list[str]:
+    """Make the topics that are missing, and wait until the broker tells of them; returns the names made.
+
+    TopicError where the broker is away, or where a topic that follows the lanes has another number of partitions.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    counts = partition_counts(topics, lanes)
+    wanted = [
+        NewTopic(
+            name,
+            num_partitions=counts[name],
+            replication_factor=replication.factor,
+            config={**config, "min.insync.replicas": str(replication.min_insync)},
+        )
+        for name, config in topic_configs(topics).items()
+    ]
+    made = []
+    try:
+        for name, future in admin.create_topics(wanted, operation_timeout=ADMIN_SECONDS_MAX).items():
+            try:
+                future.result(ADMIN_SECONDS_MAX)
+                made.append(name)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise
+        _check_partitions(admin, counts)
+    except KafkaException as error:
+        raise TopicError(f"The topics could not be made at {bootstrap}: {error.args[0].str()}.") from error
+    return made
+
+
+def _check_partitions(admin: AdminClient, counts: Mapping[str, int]) -> None:
+    described = admin.describe_topics(TopicCollection(list(counts)), request_timeout=ADMIN_SECONDS_MAX)
+    for name, future in described.items():
+        found = len(future.result(ADMIN_SECONDS_MAX).partitions)
+        if found != counts[name]:
+            raise TopicError(
+                f"The topic {name} has {found} partitions and {counts[name]} are asked for:"
+                f" set LEDGERLINE_LANES={found}, as lanes are not added by a deploy."
+            )
+
+
+def register_schemas(registry_url: str) -> dict[str, int]:
+    """Register the project's schemas with their compatibility levels; returns the id of each subject.
+
+    The level is set first, as some registries begin with none. SchemaError where one is refused as incompatible.
+    """
+    with registry_client(registry_url) as registry:
+        return {subject: _register(registry, subject, level) for subject, (_, level) in SUBJECTS.items()}
+
+
+def _register(registry: SchemaRegistryClient, subject: str, level: str) -> int:
+    try:
+        registry.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
+        return int(registry.register_schema(subject, Schema(schema_text(subject), "AVRO")))
+    except SchemaRegistryError as error:
+        if error.http_status_code == 409:
+            raise SchemaError(
+                f"The registry refuses avro/{SUBJECTS[subject][0]} for {subject}: it breaks {level} compatibility."
+            ) from error
+        raise SchemaError(f"The registry did not register {subject}: {error.error_message}.") from error
+    except (HTTPError, OSError) as error:
+        raise SchemaError(f"The schema registry cannot be reached to register {subject}: {error}.") from error

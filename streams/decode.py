@@ -1,0 +1,107 @@
+"""From the bytes of payments.intents to a domain.Intent, or to the reason why not."""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+from uuid import UUID
+
+import fastavro
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx import HTTPError
+
+from domain.intents import DIRECTIONS, Intent, Leg
+from domain.outcomes import QuarantineReason
+from producers.encoding import FRAME, MAGIC, SchemaError, parsed_schema, registry_client, without_logical_types
+
+RECORD_NAME: Final = "ledgerline.payments.PaymentIntent"
+DETAIL_CHARACTERS_MAX: Final = 300
+
+
+class Undecodable(Exception):
+    """The bytes are no intent; `reason` is one of the closed list, the text a sentence."""
+
+    def __init__(self, reason: QuarantineReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class IntentDecoder:
+    """Decodes with the writer's schema of each message, resolved into the project's own; schemas are kept by id.
+
+    An id that the registry does not know makes a message undecodable; a registry that is away is an outage.
+    """
+
+    def __init__(self, registry_url: str) -> None:
+        self._registry_url = registry_url
+        self._reader_schema = parsed_schema("payments.intents-value")
+        self._writer_schemas: dict[int, Any] = {}
+
+    def decode(self, value: bytes | None) -> Intent:
+        """The intent in these bytes; Undecodable where there is none, SchemaError where the registry is away."""
+        if not value:
+            raise Undecodable(QuarantineReason.EMPTY, "The message has no value.")
+        if len(value) < FRAME.size or value[0] != MAGIC:
+            raise Undecodable(QuarantineReason.BAD_MAGIC, "The value does not begin with a zero byte and a schema id.")
+        schema_id = FRAME.unpack_from(value)[1]
+        writer_schema = self._writer_schemas.get(schema_id) or self._fetch(schema_id)
+        body = io.BytesIO(value)
+        body.seek(FRAME.size)
+        try:
+            record = fastavro.schemaless_reader(body, writer_schema, self._reader_schema)
+            if body.tell() != len(value):
+                raise ValueError(f"{len(value) - body.tell()} bytes are left over")
+            return intent_of(record)
+        except Exception as error:  # whatever hostile bytes make a decoder raise, the lane must go on
+            detail = f"The value is no {RECORD_NAME}: {type(error).__name__}: {str(error)!a}"
+            raise Undecodable(QuarantineReason.UNDECODABLE, detail[:DETAIL_CHARACTERS_MAX]) from error
+
+    def _fetch(self, schema_id: int) -> Any:
+        try:
+            with registry_client(self._registry_url) as registry:
+                found = registry.get_schema(schema_id)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                raise Undecodable(
+                    QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
+                ) from error
+            raise SchemaError(
+                f"The schema registry failed to give schema {schema_id}: {error.error_message}."
+            ) from error
+        except (HTTPError, OSError) as error:
+            raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
+        schema = without_logical_types(json.loads(found.schema_str))
+        if found.schema_type != "AVRO" or _full_name(schema) != RECORD_NAME:
+            raise Undecodable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is not that of {RECORD_NAME}.")
+        self._writer_schemas[schema_id] = fastavro.parse_schema(schema, _write_hint=False)
+        return self._writer_schemas[schema_id]
+
+
+def _full_name(schema: Any) -> str | None:
+    if not isinstance(schema, Mapping):
+        return None
+    name, namespace = str(schema.get("name", "")), schema.get("namespace")
+    return name if "." in name or not namespace else f"{namespace}.{name}"
+
+
+def intent_of(record: Mapping[str, Any]) -> Intent:
+    """The domain's intent from the Avro record; ValueError where an id is no UUID."""
+    reverses = record["reverses"]
+    direction: Callable[[str, int], int] = DIRECTIONS.get
+    return Intent(
+        UUID(record["intent_id"]),
+        record["tenant"],
+        record["idempotency_key"],
+        record["type"],
+        tuple(
+            [
+                Leg(leg["account"], direction(leg["direction"], 0), leg["amount_minor"], leg["currency"])
+                for leg in record["legs"]
+            ]
+        ),
+        None if reverses is None else UUID(reverses),
+        record["value_time"],
+        record["reference"],
+        record["metadata"],
+        record["accepted_time"],
+    )

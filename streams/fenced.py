@@ -1,0 +1,352 @@
+"""The fenced consumer: a Faust agent whose offsets live in its own store, and move in its own transactions.
+
+Faust brings partitions, hands over what was fetched, and follows rebalances. What it thinks is committed never
+counts: on each assignment the consumer seeks to what the agent's store says, and each batch carries the offset at
+which the agent believes the store to stand, for a compare-and-set (docs/decisions/0002-fenced-consumer.md).
+
+A whole fetch travels through Faust as one event, since Faust's cost is by the event: 20 to 50 microseconds each.
+"""
+
+import asyncio
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+import faust
+import structlog
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from mode import CrashingSupervisor
+from mode.utils.objects import cached_property
+
+from db.connections import TRANSIENT
+from domain.errors import LedgerlineError
+from streams.metrics import AgentMetrics
+
+logger: Final = structlog.get_logger(__name__)
+
+BACKOFF_SECONDS_MAX: Final = 5.0
+COMMIT_SECONDS: Final = 1.0
+
+
+class Message(NamedTuple):
+    """One record of a topic, as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class PartitionBatch(NamedTuple):
+    """What was fetched of one partition: offsets ascending, none below `expected_offset`."""
+
+    topic: str
+    partition: int
+    expected_offset: int
+    """Where the agent believes its store to stand."""
+    messages: list[Message]
+    end_offset: int
+    """The next offset to fetch; past the last message's, as transaction markers occupy offsets too."""
+
+
+class FenceLost(Exception):
+    """The store stands elsewhere than the batch expects: another worker has the partition, or had it meanwhile."""
+
+
+class BatchHandler(Protocol):
+    """What an agent is; its methods are called from one thread, one at a time."""
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The next offset to read of each partition, from the agent's own store."""
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Process and commit in one transaction that also moves the positions; FenceLost where they moved meanwhile.
+
+        Raises one of `TRANSIENT` or a LedgerlineError where something is away: the batch is then tried again.
+        """
+
+    def idle(self) -> None:
+        """Called about once a second between batches; returns within a second."""
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How an agent reads; `records_max` is the most records in one batch."""
+
+    name: str
+    bootstrap: str
+    topic: str
+    group: str
+    records_max: int = 2000
+    read_committed: bool = False
+    stall_seconds_max: float = 60.0
+
+
+class _Fetch(NamedTuple):
+    """One fetch of several partitions: start and end positions and records of each."""
+
+    partitions: dict[TP, tuple[int, int, list[Any]]]
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Knows where each fetch began, so that what was fetched before a seek can be told from what came after."""
+
+    app: "FencedApp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._next: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        if self.app.options.read_committed:
+            # Faust gives it only to its own exactly-once mode, which loses and doubles (faust#323, #517).
+            consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
+        await super()._seek_wait(consumer, partitions)
+        self._next.update({TP(*tp): offset for tp, offset in partitions.items()})
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> dict[Any, list[Any]]:
+        fetched = await super()._fetch_records(consumer, *args, **options)
+        assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+        partitions = {}
+        for tp, records in (fetched or {}).items():
+            state = assignment and assignment.state_value(tp)
+            if not records or state is None or not state.has_valid_position:
+                continue  # revoked meanwhile
+            start = self._next.get(TP(*tp), records[0].offset)
+            self._next[TP(*tp)] = state.position
+            partitions[TP(*tp)] = (start, state.position, records)
+        return {next(iter(fetched)): [_Fetch(partitions)]} if partitions else {}
+
+
+class _Consumer(driver.Consumer):  # type: ignore[misc]
+    """Seeks to what the agent's store says, after Faust has sought to what Kafka says."""
+
+    app: "FencedApp"
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        positions = await self.app.runner.positions(self.assignment())
+        if positions:
+            await self.seek_wait(positions)
+            self._committed_offset.update(positions)
+            # Records are one event a fetch here, so Faust must not judge by offsets what was seen.
+            self._read_offset.update(dict.fromkeys(positions))
+
+    def _to_message(self, tp: TP, fetch: _Fetch) -> ConsumerMessage:
+        start = next(iter(fetch.partitions.values()))[0]
+        return ConsumerMessage(
+            tp.topic, tp.partition, start, 0.0, 0, [], None, fetch, None, 0, 0, TP(*tp),
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+
+class _Transport(driver.Transport):  # type: ignore[misc]
+    Consumer = _Consumer
+
+
+class FencedApp(faust.App):  # type: ignore[misc]
+    """A Faust app whose consumer is fenced; `runner` stands between it and the agent's handler."""
+
+    def __init__(self, options: AgentOptions, runner: "_Runner") -> None:
+        self.options = options
+        self.runner = runner
+        super().__init__(
+            options.group,
+            broker=f"kafka://{options.bootstrap}",
+            loop=None,
+            autodiscover=False,
+            agent_supervisor=CrashingSupervisor,
+            broker_max_poll_records=options.records_max,
+            consumer_auto_offset_reset="earliest",
+            key_serializer="raw",
+            value_serializer="raw",
+            stream_buffer_maxsize=1,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            # A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's
+            # consumer thread goes on beating while the handler works.
+            broker_session_timeout=10.0,
+            broker_heartbeat_interval=2.0,
+        )
+
+    def _new_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+    @cached_property
+    def fetches(self) -> Any:
+        """The channel of whole fetches; nothing on it is ever acknowledged."""
+        return self.topic(
+            self.options.topic,
+            key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False,
+        )  # fmt: skip
+
+
+class _Runner:
+    """Calls the handler from one thread, keeps what it expects of the store, and waits outages out."""
+
+    def __init__(self, handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics) -> None:
+        self._handler = handler
+        self._options = options
+        self._metrics = metrics
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=options.name)
+        self._expected: dict[TP, int] = {}
+        self.stopping = threading.Event()
+        self.progressed_at = time.monotonic()
+
+    @property
+    def expected(self) -> dict[TP, int]:
+        """The next offset to process of each partition that this worker has."""
+        return dict(self._expected)
+
+    async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
+        """Take over the assigned partitions at the offsets of the store, once a batch under way is through."""
+        return await self._call(self._take_over, [TP(*tp) for tp in assigned])
+
+    async def process(self, fetch: _Fetch) -> bool:
+        """Process a fetch; False where the fence was lost and the consumer must seek again."""
+        return await self._call(self._process, fetch)
+
+    async def idle(self) -> None:
+        """Let the handler do its chores."""
+        await self._call(self._patiently, self._handler.idle)
+
+    async def close(self) -> None:
+        """End the thread after the batch under way."""
+        self.stopping.set()
+        await asyncio.to_thread(self._thread.shutdown, wait=True)
+
+    async def _call(self, function: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+    def _patiently(self, function: Any, *arguments: Any) -> Any:
+        """Call, and call again with growing pauses while what it needs is away; a stop ends the waiting."""
+        pause_seconds = 0.05
+        while True:
+            try:
+                return function(*arguments)
+            except (*TRANSIENT, LedgerlineError) as error:
+                if self.stopping.is_set():
+                    raise
+                self._metrics.retries.inc()
+                logger.warning("waiting", agent=self._options.name, cause=str(error).strip(), seconds=pause_seconds)
+                self.stopping.wait(pause_seconds)
+                pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
+
+    def _take_over(self, assigned: list[TP]) -> dict[TP, int]:
+        partitions = [tp.partition for tp in assigned if tp.topic == self._options.topic]
+        found = self._patiently(self._handler.positions, self._options.topic, partitions) if partitions else {}
+        self._expected = {TP(self._options.topic, partition): offset for partition, offset in found.items()}
+        self.progressed_at = time.monotonic()
+        return self.expected
+
+    def _process(self, fetch: _Fetch) -> bool:
+        try:
+            return bool(self._patiently(self._try_once, fetch))
+        except FenceLost as error:
+            self._metrics.fences_lost.inc()
+            logger.warning("fence lost", agent=self._options.name, cause=str(error))
+            return False
+
+    def _try_once(self, fetch: _Fetch) -> bool:
+        batch = self._batch(fetch)
+        if not batch:
+            return True
+        try:
+            with self._metrics.batch_seconds.time():
+                self._handler.handle(batch)
+        except TRANSIENT:
+            # Whether the commit came through is unknown: the store says.
+            self._take_over(list(self._expected))
+            raise
+        for part in batch:
+            self._expected[TP(part.topic, part.partition)] = part.end_offset
+        self._metrics.records.inc(sum(len(part.messages) for part in batch))
+        self.progressed_at = time.monotonic()
+        return True
+
+    def _batch(self, fetch: _Fetch) -> list[PartitionBatch]:
+        """What of a fetch is still to be processed; what was fetched before a seek and lies past it is dropped."""
+        batch = []
+        for tp, (start, end, records) in sorted(fetch.partitions.items()):
+            expected = self._expected.get(tp)
+            if expected is None or start > expected or end <= expected:
+                continue
+            messages = [
+                Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
+                for r in records
+                if r.offset >= expected
+            ]
+            batch.append(PartitionBatch(tp.topic, tp.partition, expected, messages, end))
+        return batch
+
+
+def make_app(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
+    """The Faust app with its one agent, its chores and its watchdog."""
+    runner = _Runner(handler, options, metrics)
+    app = FencedApp(options, runner)
+    last_commit = 0.0
+
+    async def tell_kafka() -> None:
+        """Commit the store's offsets to Kafka, for lag tools only; a failure harms nothing."""
+        nonlocal last_commit
+        if time.monotonic() - last_commit < COMMIT_SECONDS or not runner.expected:
+            return
+        last_commit = time.monotonic()
+        if not await app.consumer._commit(runner.expected):
+            logger.debug("offsets were not committed to Kafka", agent=options.name)
+
+    @app.agent(app.fetches, name=options.name)  # type: ignore[untyped-decorator]
+    async def agent(fetches: Any) -> None:
+        async for fetch in fetches:
+            if not await runner.process(fetch):
+                await app.consumer.perform_seek()
+            await tell_kafka()
+
+    @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
+    async def chores() -> None:
+        lags = {tp: max((app.consumer.highwater(tp) or 0) - offset, 0) for tp, offset in runner.expected.items()}
+        for tp, lag in lags.items():
+            metrics.lag.labels(str(tp.partition)).set(lag)
+        metrics.partitions.set(len(lags))
+        stalled_seconds = time.monotonic() - runner.progressed_at
+        if not any(lags.values()):
+            runner.progressed_at = time.monotonic()
+        elif stalled_seconds > options.stall_seconds_max:
+            # Stuck consumers are a known fault of the engine (faust#523, #532, #629): to be restarted is the cure.
+            logger.error("stalled", agent=options.name, seconds=stalled_seconds, lags=sum(lags.values()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        await runner.idle()
+        await tell_kafka()
+
+    return app
+
+
+def run_agent(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics, log_level: str = "INFO") -> None:
+    """Run the agent until SIGTERM or SIGINT; the batch under way is finished first. Blocks; call from the main thread."""
+    app = make_app(handler, options, metrics)
+    worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, quiet=True)
+
+    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
+    async def on_before_shutdown(app: Any, **_: Any) -> None:
+        app.runner.stopping.set()
+
+    worker.execute_from_commandline()

@@ -1,0 +1,76 @@
+"""Metrics that every agent has, and the little server that shows them; docs/METRICS.md documents each."""
+
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Final
+
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
+
+SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_RECORDS: Final = Counter("ledgerline_agent_records", "Records processed and committed.", ["agent"])
+_RETRIES: Final = Counter("ledgerline_agent_retries", "Tries of a batch that an outage ended.", ["agent"])
+_FENCES_LOST: Final = Counter(
+    "ledgerline_agent_fences_lost", "Batches dropped as another worker had the lane.", ["agent"]
+)
+_BATCH_SECONDS: Final = Histogram(
+    "ledgerline_agent_batch_seconds", "Time to process and commit one batch.", ["agent"], buckets=SECONDS_BUCKETS
+)
+_LAG: Final = Gauge(
+    "ledgerline_agent_lag_records", "Records of the partition not yet processed.", ["agent", "partition"]
+)
+_PARTITIONS: Final = Gauge("ledgerline_agent_partitions", "Partitions that this worker has.", ["agent"])
+
+
+class _LagOfAgent:
+    def __init__(self, agent: str) -> None:
+        self._agent = agent
+
+    def labels(self, partition: str) -> Gauge:
+        return _LAG.labels(self._agent, partition)
+
+
+class AgentMetrics:
+    """The metrics of one agent, its name already in the label."""
+
+    def __init__(self, agent: str) -> None:
+        self.records = _RECORDS.labels(agent)
+        self.retries = _RETRIES.labels(agent)
+        self.fences_lost = _FENCES_LOST.labels(agent)
+        self.batch_seconds = _BATCH_SECONDS.labels(agent)
+        self.partitions = _PARTITIONS.labels(agent)
+        self.lag = _LagOfAgent(agent)
+
+
+def serve_metrics(host: str, port: int, ready: Callable[[], str | None]) -> int:
+    """Serve /metrics, /livez and /readyz from a daemon thread; returns the port, a free one where `port` is 0.
+
+    `ready` answers None when ready, else what is missing, in a sentence.
+    """
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if self.path == "/metrics":
+                self._answer(200, generate_latest(REGISTRY), CONTENT_TYPE_LATEST)
+            elif self.path == "/livez":
+                self._answer(200, b"alive\n")
+            elif self.path == "/readyz":
+                missing = ready()
+                self._answer(200 if missing is None else 503, (missing or "ready").encode() + b"\n")
+            else:
+                self._answer(404, b"/metrics, /livez or /readyz\n")
+
+        def _answer(self, status: int, body: bytes, content_type: str = "text/plain; charset=utf-8") -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Scrapes are not worth a line each."""
+
+    server = ThreadingHTTPServer((host, port), Handler)
+    Thread(target=server.serve_forever, name="metrics", daemon=True).start()
+    return int(server.server_address[1])

@@ -1,0 +1,1 @@
+"""Posting: the only writer of the ledger. poster.py is the transaction, service.py the Faust worker around it."""

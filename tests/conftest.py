@@ -1,0 +1,89 @@
+"""Real parts for every test: one Kafka, Postgres and registry for the session; a database and topics for each test.
+
+LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name running parts; what is not
+named is started, embedded, and stopped at the end.
+"""
+
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+from confluent_kafka.admin import AdminClient
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from domain.settings import REPOSITORY_ROOT, Settings
+from domain.topics import Topics
+from ops.embedded.stack import EmbeddedStack, Endpoints
+from producers.deploy import Replication, make_topics, register_schemas
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
+LANES = 2
+TEMPLATE = "ledgerline_template"
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """The three parts, with the schemas registered."""
+    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+    parts = EmbeddedStack(
+        tmp_path_factory.mktemp("stack"),
+        cache=cache,
+        kafka=os.environ.get("LEDGERLINE_KAFKA_BOOTSTRAP"),
+        postgres=os.environ.get("LEDGERLINE_POSTGRES_DSN"),
+        registry=os.environ.get("LEDGERLINE_REGISTRY_URL"),
+    )
+    with parts:
+        endpoints = parts.start()
+        register_schemas(endpoints.registry_url)
+        yield endpoints
+
+
+@pytest.fixture(scope="session")
+def template(stack: Endpoints) -> str:
+    """The name of a migrated database, with tenant `default` and the default chart, that tests clone."""
+    name = f"{TEMPLATE}_{uuid.uuid4().hex[:8]}"
+    dsn = make_conninfo(stack.postgres_dsn, dbname=name)
+    migrate(dsn)
+    with connect(dsn, "ledgerline_operator") as connection:
+        add_tenant(connection, "default")
+    return name
+
+
+@pytest.fixture
+def database(stack: Endpoints, template: str) -> Iterator[str]:
+    """The DSN of a fresh database; dropped at the end, whoever is still connected."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(make_conninfo(stack.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
+        yield make_conninfo(stack.postgres_dsn, dbname=name)
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def topics(stack: Endpoints) -> Iterator[Topics]:
+    """Fresh topics under a prefix of their own; deleted at the end."""
+    fresh = Topics(f"t{uuid.uuid4().hex[:10]}.")
+    made = make_topics(stack.kafka_bootstrap, fresh, LANES, Replication())
+    yield fresh
+    admin = AdminClient({"bootstrap.servers": stack.kafka_bootstrap})
+    for deletion in admin.delete_topics(made).values():
+        deletion.result(30)
+
+
+@pytest.fixture
+def settings(stack: Endpoints, database: str, topics: Topics, tmp_path: Path) -> Settings:
+    """Settings wired to the test's own database and topics."""
+    return Settings(
+        home=tmp_path,
+        kafka_bootstrap=stack.kafka_bootstrap,
+        postgres_dsn=database,
+        registry_url=stack.registry_url,
+        topic_prefix=topics.prefix,
+        lanes=LANES,
+        api_port=0,
+    )
