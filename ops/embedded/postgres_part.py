@@ -80,7 +80,7 @@ class PostgresPart(Part):
         if os.geteuid() == 0:
             self._user = _ensure_system_user(_SYSTEM_USER)
             self._let_through(self.folder)
-            self._let_through(_binaries())
+            self._let_through(server_programs())
             os.chown(self.folder, self._user.user_id, self._user.group_id)
         self.folder.chmod(0o700)
         if not (self.folder / "PG_VERSION").exists():
@@ -91,7 +91,7 @@ class PostgresPart(Part):
     def command(self) -> Command:
         """Return the server's command line; a lost owner means a fast shutdown rather than a crash."""
         return Command(
-            argv=(str(_binaries() / "postgres"), "-D", str(self.folder)),
+            argv=(str(server_programs() / "postgres"), "-D", str(self.folder)),
             log=self.log,
             directory=self.folder,
             death_signal=signal.SIGINT,
@@ -136,7 +136,7 @@ class PostgresPart(Part):
 
     def _run_initdb(self, password_file: Path) -> None:
         argv = [
-            str(_binaries() / "initdb"),
+            str(server_programs() / "initdb"),
             f"--pgdata={self.folder}",
             f"--username={OWNER}",
             f"--pwfile={password_file}",
@@ -151,7 +151,13 @@ class PostgresPart(Part):
 
     def _tool(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [str(_binaries() / name), f"--host={LOOPBACK}", f"--port={self.port}", f"--username={OWNER}", *arguments],
+            [
+                str(server_programs() / name),
+                f"--host={LOOPBACK}",
+                f"--port={self.port}",
+                f"--username={OWNER}",
+                *arguments,
+            ],
             env=os.environ | {"PGPASSWORD": self._password(), "PGCONNECT_TIMEOUT": "5"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -175,7 +181,7 @@ class PostgresPart(Part):
                 folder.chmod(mode | stat.S_IXOTH)
 
 
-def _binaries() -> Path:
+def server_programs() -> Path:
     """Return the folder of the server's programs, found without importing the package (which makes folders)."""
     package = importlib.util.find_spec(_PACKAGE)
     folders: Sequence[str] = (package.submodule_search_locations or []) if package is not None else []

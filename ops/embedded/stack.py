@@ -165,8 +165,11 @@ class EmbeddedStack:
     def _part(self, name: str, kind: type[SomePart]) -> SomePart:
         part = self._parts.get(name)
         if not isinstance(part, kind):
-            reason = "it was given an address" if self._given[name] else "the stack is not started"
-            raise EmbeddedError(f"There is no embedded {name} here because {reason}: start the stack without it.")
+            if self._given[name]:
+                raise EmbeddedError(
+                    f"There is no embedded {name} here because it was given an address: leave the address out."
+                )
+            raise EmbeddedError(f"There is no embedded {name} here because the stack is not started: call start first.")
         return part
 
     def _own(self) -> None:
