@@ -1,0 +1,68 @@
+# Everything that is done to Ledgerline from a shell. `make help` lists the targets.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= python3
+# Where data, logs and built parts are; name another one in the environment, which tells the programs as well.
+HOME_FOLDER := $(or $(LEDGERLINE_HOME),.ledgerline)
+
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+.PHONY: help install parts up down status demo test lint types imports bench check clean distclean
+
+help:  ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+install: $(INSTALLED)  ## Make .venv with Ledgerline and its tools in it
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	    || { echo "Ledgerline needs Python 3.11 or later: name one with 'make install PYTHON=python3.11'." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+	    || { echo "$(PYTHON) cannot make virtual environments: install its venv package (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,import]'
+	@touch $@
+
+parts: install  ## Fetch and build the embedded Kafka and Schema Registry (once, 3 minutes)
+	@$(BIN)/python -m ops.embedded '$(HOME_FOLDER)/cache'
+
+up: install  ## Start Ledgerline in the background
+	@$(BIN)/ledgerline up
+
+down: install  ## Stop it
+	@$(BIN)/ledgerline down
+
+status: install  ## Show what runs
+	@$(BIN)/ledgerline status
+
+demo: install  ## Start everything, move some money, prove the books, stop
+	@$(BIN)/ledgerline demo
+
+test: install parts  ## Run the tests
+	@$(BIN)/pytest
+
+lint: install  ## Check style and formatting
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: install  ## Check types
+	$(BIN)/mypy
+
+imports: install  ## Check which package may import which
+	$(BIN)/lint-imports
+
+bench: install parts  ## Measure throughput and latency on this machine
+	@$(BIN)/python -m ops.bench
+
+check: lint types imports  ## Run every check that needs no server
+
+clean:  ## Stop Ledgerline, remove its data and what tools left behind; the built parts stay
+	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/data/run.json' ]; then $(BIN)/ledgerline down; fi
+	rm -rf '$(HOME_FOLDER)/data' .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
+
+distclean: clean  ## Remove the built parts and .venv as well
+	rm -rf '$(HOME_FOLDER)/cache' .venv build dist *.egg-info
