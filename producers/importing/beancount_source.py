@@ -1,0 +1,251 @@
+"""Beancount's records, as the outside reader prints them, turned into drafts of intents."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from datetime import date
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
+from domain.settings import REPOSITORY_ROOT
+from producers.importing.addresses import AddressError, beancount_address, exchange_account
+from producers.importing.keys import KeyMaker
+from producers.importing.model import (
+    Assertion,
+    Draft,
+    DraftLeg,
+    ImportingError,
+    LegOrigin,
+    Place,
+    Problem,
+    SourceLedger,
+    SourceSum,
+    start_of_day,
+)
+
+READER_SECONDS_MAX: Final = 600
+_NOT_INSTALLED: Final = 3
+_UNREADABLE: Final = 4
+_ROOTS: Final = ("assets", "liabilities", "equity", "income", "expenses")
+# Transactions that beancount makes itself to fill a pad directive; their narration holds the amount.
+_PAD_FLAG: Final = "P"
+
+Record = dict[str, Any]
+
+
+def read_records(path: Path) -> list[Record]:
+    """What the outside reader prints for a file; ImportingError where it cannot be run or dies."""
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "producers.importing.beancount_reader", str(path.resolve())],
+            cwd=REPOSITORY_ROOT,
+            env={**os.environ, "PYTHONUTF8": "1"},
+            capture_output=True,
+            timeout=READER_SECONDS_MAX,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise ImportingError(
+            f"Reading {path} took more than {READER_SECONDS_MAX} seconds: import it in parts."
+        ) from error
+    if done.returncode == _NOT_INSTALLED:
+        raise ImportingError(
+            "Reading beancount files needs the package beancount: run `pip install 'ledgerline[import]'`."
+        )
+    if done.returncode == _UNREADABLE:
+        raise ImportingError(f"The file {path} cannot be read: name an existing beancount file.")
+    records = [json.loads(line) for line in done.stdout.decode().splitlines()] if done.returncode == 0 else []
+    if not records or records[-1]["kind"] != "end":
+        trouble = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or [f"exit code {done.returncode}"]
+        raise ImportingError(f"The beancount reader failed on {path}: {trouble[0]}.")
+    return records
+
+
+def read_ledger(path: Path, ledger_name: str, key_metadata: str | None = None) -> SourceLedger:
+    """Read a beancount file; `key_metadata` names a metadata member that tells transactions apart."""
+    return ledger_of(read_records(path), ledger_name, key_metadata)
+
+
+def ledger_of(records: Iterable[Record], ledger_name: str, key_metadata: str | None = None) -> SourceLedger:
+    """The records as drafts, problems, assertions and sums; pure."""
+    return _Mapping(KeyMaker(ledger_name), key_metadata).run(records)
+
+
+class _Mapping:
+    def __init__(self, keys: KeyMaker, key_metadata: str | None) -> None:
+        self._keys = keys
+        self._key_metadata = key_metadata
+        self._roots: dict[str, str] = {}
+        self._ledger = SourceLedger()
+
+    def run(self, records: Iterable[Record]) -> SourceLedger:
+        handlers = {
+            "options": self._options,
+            "transaction": self._transaction,
+            "balance": self._balance,
+            "other": self._other,
+            "error": self._error,
+            "sum": self._sum,
+        }
+        for record in records:
+            if record["kind"] != "end":
+                handlers[record["kind"]](record)
+        return self._ledger
+
+    def _options(self, record: Record) -> None:
+        self._roots = {record["roots"][name]: name for name in _ROOTS}
+
+    def _other(self, record: Record) -> None:
+        self._ledger.without_money[record["directive"]] += 1
+
+    def _error(self, record: Record) -> None:
+        self._problem(record, f"Beancount refuses this: {record['message']}")
+
+    def _problem(self, record: Record, sentence: str) -> None:
+        place = record["place"]
+        self._ledger.problems.append(Problem(Place(place["file"], place["line"]), sentence))
+
+    def _address(self, account: str) -> str:
+        try:
+            return beancount_address(account, self._roots)
+        except AddressError as error:
+            raise AddressError(f"The account {account} {error}.") from error
+
+    def _balance(self, record: Record) -> None:
+        try:
+            account = self._address(record["account"])
+        except AddressError as error:
+            return self._problem(record, str(error))
+        self._ledger.assertions.append(
+            Assertion(
+                Place(record["place"]["file"], record["place"]["line"]),
+                account,
+                Decimal(record["number"]),
+                record["currency"],
+                Decimal(record["tolerance"]),
+                start_of_day(date.fromisoformat(record["date"])),
+            )
+        )
+        return None
+
+    def _sum(self, record: Record) -> None:
+        try:
+            account = self._address(record["account"])
+        except AddressError:
+            return  # Its transactions are listed as problems already.
+        self._ledger.sums.append(SourceSum(account, Decimal(record["number"]), record["currency"]))
+
+    def _transaction(self, record: Record) -> None:
+        # The key is made even where the mapping fails, so that a later fix moves no other transaction's count.
+        key = self._key(record)
+        postings = record["postings"]
+        if all(Decimal(posting["units"]["number"]) == 0 for posting in postings):
+            self._ledger.without_money["transaction of zero"] += 1
+            return
+        try:
+            legs = [leg for posting in postings for leg in self._legs(posting)]
+        except AddressError as error:
+            self._problem(record, str(error))
+            return
+        if key is None:
+            self._problem(
+                record, f"Its {self._key_metadata} is that of an earlier transaction: give it one of its own."
+            )
+            return
+        self._ledger.drafts.append(
+            Draft(
+                place=Place(record["place"]["file"], record["place"]["line"]),
+                idempotency_key=key,
+                value_time=start_of_day(date.fromisoformat(record["date"])),
+                legs=tuple(legs),
+                reference=record["narration"] or record["payee"] or None,
+                metadata=_metadata(record),
+                tolerances={currency: Decimal(number) for currency, number in record["tolerances"].items()},
+            )
+        )
+
+    def _key(self, record: Record) -> str | None:
+        """The key, by the metadata member that the user named where the transaction has it, else by content."""
+        name = self._key_metadata
+        if name is not None and name in record["meta"]:
+            return self._keys.named({"by": name, "id": record["meta"][name]})
+        return self._keys.counted(_content(record))
+
+    def _legs(self, posting: Record) -> list[DraftLeg]:
+        """The posting's own leg and, where it is weighed in another commodity, the two legs of the exchange."""
+        units, weight = posting["units"], posting["weight"]
+        amount, currency = Decimal(units["number"]), units["currency"]
+        legs = [DraftLeg(self._address(posting["account"]), amount, currency)]
+        if weight["currency"] != currency:
+            exchange = exchange_account(currency)
+            legs.append(DraftLeg(exchange, -amount, currency))
+            legs.append(DraftLeg(exchange, Decimal(weight["number"]), weight["currency"], LegOrigin.WEIGHED))
+        return legs
+
+
+def _content(record: Record) -> dict[str, Any]:
+    """What tells a transaction from others: what people wrote, not what beancount worked out from other lines.
+
+    Interpolated amounts, and the lots that a sale is booked against, may change when earlier lines change; a changed
+    transaction then keeps its key and is reported as a conflict, where a new key would post it a second time.
+    """
+    written: dict[tuple[str, str], Decimal | None] = {}
+    for posting in record["postings"]:
+        where = (posting["account"], posting["units"]["currency"])
+        before = written.get(where, Decimal(0))
+        number = None if posting["interpolated"] or before is None else before + Decimal(posting["units"]["number"])
+        written[where] = number
+    padded = record["flag"] == _PAD_FLAG
+    return {
+        "by": "content",
+        "date": record["date"],
+        "payee": record["payee"],
+        "narration": "pad" if padded else record["narration"],
+        "postings": [
+            [account, currency, None if number is None or padded else _normal(number)]
+            for (account, currency), number in sorted(written.items(), key=lambda item: item[0])
+        ],
+    }
+
+
+def _normal(number: Decimal) -> str:
+    """One text for equal numbers: 5, 5.0 and 5.00 are the same amount."""
+    return format(number.normalize() if number else Decimal(0), "f")
+
+
+def _metadata(record: Record) -> dict[str, str]:
+    """What the legs cannot say; without line numbers, which would make an equal transaction look like another one."""
+    found = {"flag": record["flag"] or "", "payee": record["payee"] or ""}
+    found["tags"] = " ".join(record["tags"])
+    found["links"] = " ".join(record["links"])
+    for number, posting in enumerate(record["postings"], start=1):
+        lot = _lot(posting)
+        if lot:
+            found[f"lot.{number}"] = lot
+    for number, posting in enumerate(record["postings"], start=1):
+        found |= {f"posting.{number}.{name}": value for name, value in posting["meta"].items()}
+    found |= {f"meta.{name}": value for name, value in record["meta"].items()}
+    kept = {
+        name: value.replace("\x00", "")[:METADATA_VALUE_CHARACTERS_MAX]
+        for name, value in found.items()
+        if value and METADATA_KEY_PATTERN.fullmatch(name)
+    }
+    return dict(list(kept.items())[:METADATA_ENTRIES_MAX])
+
+
+def _lot(posting: Record) -> str:
+    """Units, cost and price as beancount writes them, such as `-27 ITOT {46.43 USD, 2022-10-03} @ 48.56 USD`."""
+    cost, price, units = posting["cost"], posting["price"], posting["units"]
+    if cost is None and price is None:
+        return ""
+    words = [units["number"], units["currency"]]
+    if cost is not None:
+        label = f', "{cost["label"]}"' if cost["label"] else ""
+        words.append(f"{{{cost['number']} {cost['currency']}, {cost['date']}{label}}}")
+    if price is not None:
+        words.append(f"@ {price['number']} {price['currency']}")
+    return " ".join(words)

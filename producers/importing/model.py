@@ -1,0 +1,139 @@
+"""The records that importers hand on: what a source says, before and after it is counted in minor units."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from domain.errors import LedgerlineError
+from domain.intents import DIRECTION_NAMES, Leg
+
+MICROSECONDS_PER_SECOND = 1_000_000
+
+
+class ImportingError(LedgerlineError):
+    """The import as a whole cannot be done: a file, a mapping or a tool is missing or wrong, or the API refuses."""
+
+
+class Place(NamedTuple):
+    """Where in the source something stands; lines count from 1."""
+
+    file: str
+    line: int
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}"
+
+
+class Problem(NamedTuple):
+    """Something that carries money and cannot be mapped: where it stands, and one sentence that says why."""
+
+    place: Place
+    sentence: str
+
+
+class LegOrigin(StrEnum):
+    """How the amount of a leg came about."""
+
+    WRITTEN = "written"
+    """It stands in the source: it must be exact in minor units."""
+    WEIGHED = "weighed"
+    """Units times cost or price: rounded to minor units, half to even."""
+
+
+class DraftLeg(NamedTuple):
+    """One leg before it is counted in minor units; a positive amount is a debit."""
+
+    account: str
+    amount: Decimal
+    currency: str
+    origin: LegOrigin = LegOrigin.WRITTEN
+
+
+class Draft(NamedTuple):
+    """One transaction of the source, its accounts mapped, its amounts still decimal."""
+
+    place: Place
+    idempotency_key: str
+    value_time: int
+    """Microseconds since 1970-01-01 UTC."""
+    legs: tuple[DraftLeg, ...]
+    reference: str | None
+    metadata: dict[str, str]
+    tolerances: dict[str, Decimal]
+    """How far the source itself lets the legs be from balance, per currency; 0 where none is named."""
+
+
+class Assertion(NamedTuple):
+    """A balance that the source asserts: of an account and all below it, before anything of `value_time` or later."""
+
+    place: Place
+    account: str
+    amount: Decimal
+    currency: str
+    tolerance: Decimal
+    value_time: int
+
+
+class SourceSum(NamedTuple):
+    """An account's final sum in one currency, as the source's own tool computes it; positive is a debit balance."""
+
+    account: str
+    amount: Decimal
+    currency: str
+
+
+@dataclass(frozen=True)
+class SourceLedger:
+    """All that a reader found in one source; nothing of it is dropped silently."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    assertions: list[Assertion] = field(default_factory=list)
+    sums: list[SourceSum] = field(default_factory=list)
+    without_money: Counter[str] = field(default_factory=Counter)
+    """Directives or lines that carry no money, counted by kind."""
+
+
+class ImportIntent(NamedTuple):
+    """One intent, ready to be posted, and the place of the source that it came from."""
+
+    place: Place
+    idempotency_key: str
+    legs: tuple[Leg, ...]
+    reference: str | None
+    metadata: dict[str, str]
+    value_time: int
+
+    def item(self) -> dict[str, Any]:
+        """The intent as an item of POST /v1/intents/batch."""
+        return {
+            "idempotency_key": self.idempotency_key,
+            "type": "transfer",
+            "legs": [
+                {
+                    "account": leg.account,
+                    "direction": DIRECTION_NAMES[leg.direction],
+                    "amount_minor": leg.amount_minor,
+                    "currency": leg.currency,
+                }
+                for leg in self.legs
+            ],
+            "reference": self.reference,
+            "metadata": self.metadata,
+            "value_time": rfc3339(self.value_time),
+        }
+
+
+def rfc3339(time: int) -> str:
+    """Microseconds since 1970 as RFC 3339, in UTC."""
+    seconds, microseconds = divmod(time, MICROSECONDS_PER_SECOND)
+    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def start_of_day(day: date) -> int:
+    """Midnight UTC of a date, in microseconds since 1970."""
+    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * MICROSECONDS_PER_SECOND
