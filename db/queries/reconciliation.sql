@@ -1,0 +1,374 @@
+-- Reconciliation: its own books, and its read-only eyes on the ledger.
+
+-- name: make_lanes
+-- Lanes that reconciliation meets for the first time.
+INSERT INTO reconciliation.lane (lane)
+SELECT wanted.lane
+FROM unnest(%(lanes)s::integer []) AS wanted (lane)
+ORDER BY wanted.lane
+ON CONFLICT (lane) DO NOTHING
+
+-- name: lock_lanes
+-- The fence: one worker for each lane, locked in order.
+SELECT
+    lane, next_offset, next_seq, source_first_offset, posted, duplicate, idempotency_conflict, rejected,
+    quarantined, expired, booked_time
+FROM reconciliation.lane
+WHERE lane = ANY(%(lanes)s::integer [])
+ORDER BY lane
+FOR NO KEY UPDATE
+
+-- name: lanes
+-- Where every lane stands, without a lock.
+SELECT
+    lane, next_offset, next_seq, source_first_offset, posted, duplicate, idempotency_conflict, rejected,
+    quarantined, expired, booked_time
+FROM reconciliation.lane
+ORDER BY lane
+
+-- name: move_lane
+-- Moves a lane with the batch that it counts.
+UPDATE reconciliation.lane
+SET
+    next_offset = %(next_offset)s, next_seq = %(next_seq)s, source_first_offset = %(source_first_offset)s,
+    posted = %(posted)s, duplicate = %(duplicate)s, idempotency_conflict = %(idempotency_conflict)s,
+    rejected = %(rejected)s, quarantined = %(quarantined)s, expired = %(expired)s, booked_time = %(booked_time)s
+WHERE lane = %(lane)s
+
+-- name: gaps
+-- The records that the topic still owes to these lanes.
+SELECT lane, seq
+FROM reconciliation.gap
+WHERE lane = ANY(%(lanes)s::integer [])
+ORDER BY lane, seq
+
+-- name: add_gaps
+-- Records that the topic skipped.
+INSERT INTO reconciliation.gap (lane, seq)
+SELECT missing.lane, missing.seq
+FROM unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS missing (lane, seq)
+ON CONFLICT (lane, seq) DO NOTHING
+
+-- name: remove_gaps
+-- Records that came late.
+DELETE FROM reconciliation.gap AS g
+USING unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS came (lane, seq)
+WHERE g.lane = came.lane AND g.seq = came.seq
+
+-- name: add_balances
+-- Adds a batch's movements to reconciliation's own balances.
+INSERT INTO reconciliation.balance AS own (tenant, address, currency, lane, debits_minor, credits_minor, seq)
+SELECT moved.tenant, moved.address, moved.currency, moved.lane, moved.debits, moved.credits, moved.seq
+FROM unnest(
+    %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [], %(lanes)s::integer [],
+    %(debits_minor)s::numeric [], %(credits_minor)s::numeric [], %(seqs)s::bigint []
+) AS moved (tenant, address, currency, lane, debits, credits, seq)
+ON CONFLICT (tenant, address, currency, lane) DO UPDATE SET
+    debits_minor = own.debits_minor + excluded.debits_minor,
+    credits_minor = own.credits_minor + excluded.credits_minor,
+    seq = greatest(own.seq, excluded.seq)
+
+-- name: add_totals
+-- Adds a batch's movements to the sums by class of account.
+INSERT INTO reconciliation.total AS own (lane, tenant, currency, account_class, debits_minor, credits_minor)
+SELECT moved.lane, moved.tenant, moved.currency, moved.account_class, moved.debits, moved.credits
+FROM unnest(
+    %(lanes)s::integer [], %(tenants)s::text [], %(currencies)s::text [], %(account_classes)s::text [],
+    %(debits_minor)s::numeric [], %(credits_minor)s::numeric []
+) AS moved (lane, tenant, currency, account_class, debits, credits)
+ON CONFLICT (lane, tenant, currency, account_class) DO UPDATE SET
+    debits_minor = own.debits_minor + excluded.debits_minor,
+    credits_minor = own.credits_minor + excluded.credits_minor
+
+-- name: totals
+-- Sums over all lanes by tenant, currency and class of account.
+SELECT tenant, currency, account_class, sum(debits_minor) AS debits_minor, sum(credits_minor) AS credits_minor
+FROM reconciliation.total
+GROUP BY tenant, currency, account_class
+ORDER BY tenant, currency, account_class
+
+-- name: differing_shards
+-- Of these shards, both sides where they are not plainly equal.
+SELECT
+    own.tenant, own.address, own.currency, own.lane, own.debits_minor, own.credits_minor, own.seq,
+    held.debits_minor, held.credits_minor, held.seq, stands.next_seq
+FROM unnest(
+    %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [], %(lanes)s::integer []
+) AS asked (tenant, address, currency, lane)
+INNER JOIN reconciliation.balance AS own
+    ON
+        own.tenant = asked.tenant AND own.address = asked.address AND own.currency = asked.currency
+        AND own.lane = asked.lane
+INNER JOIN reconciliation.lane AS stands ON stands.lane = own.lane
+LEFT JOIN ledger.account AS a ON a.tenant = own.tenant AND a.address = own.address
+LEFT JOIN ledger.balance AS held
+    ON held.account_id = a.account_id AND held.currency = own.currency AND held.lane = own.lane
+WHERE
+    (own.debits_minor, own.credits_minor, own.seq)
+    IS DISTINCT FROM (held.debits_minor::numeric, held.credits_minor::numeric, held.seq)
+
+-- name: shards
+-- Both sides of these shards, whichever exists, for checking a break again.
+SELECT
+    asked.tenant, asked.address, asked.currency, asked.lane, own.debits_minor, own.credits_minor, own.seq,
+    held.debits_minor, held.credits_minor, held.seq, coalesce(stands.next_seq, 0) AS next_seq
+FROM unnest(
+    %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [], %(lanes)s::integer []
+) AS asked (tenant, address, currency, lane)
+LEFT JOIN reconciliation.lane AS stands ON stands.lane = asked.lane
+LEFT JOIN reconciliation.balance AS own
+    ON
+        own.tenant = asked.tenant AND own.address = asked.address AND own.currency = asked.currency
+        AND own.lane = asked.lane
+LEFT JOIN ledger.account AS a ON a.tenant = asked.tenant AND a.address = asked.address
+LEFT JOIN ledger.balance AS held
+    ON held.account_id = a.account_id AND held.currency = asked.currency AND held.lane = asked.lane
+
+-- name: sweep_ledger_shards
+-- A page of the ledger's shards in order of their key, with reconciliation's own beside them.
+SELECT
+    held.account_id, coalesce(a.tenant, '') AS tenant,
+    coalesce(a.address, 'account ' || held.account_id::text) AS address, held.currency, held.lane,
+    own.debits_minor, own.credits_minor, own.seq, held.debits_minor, held.credits_minor, held.seq,
+    coalesce(stands.next_seq, 0) AS next_seq
+FROM (
+    SELECT account_id, currency, lane, debits_minor, credits_minor, seq
+    FROM ledger.balance
+    WHERE (account_id, currency, lane) > (%(account_id)s::bigint, %(currency)s::text, %(lane)s::integer)
+    ORDER BY account_id, currency, lane
+    LIMIT %(limit)s::integer
+) AS held
+LEFT JOIN ledger.account AS a ON a.account_id = held.account_id
+LEFT JOIN reconciliation.lane AS stands ON stands.lane = held.lane
+LEFT JOIN reconciliation.balance AS own
+    ON
+        own.tenant = a.tenant AND own.address = a.address AND own.currency = held.currency
+        AND own.lane = held.lane
+ORDER BY held.account_id, held.currency, held.lane
+
+-- name: sweep_own_shards
+-- A page of reconciliation's own shards in order of their key, with the ledger's beside them.
+SELECT
+    own.tenant, own.address, own.currency, own.lane, own.debits_minor, own.credits_minor, own.seq,
+    held.debits_minor, held.credits_minor, held.seq, stands.next_seq
+FROM (
+    SELECT tenant, address, currency, lane, debits_minor, credits_minor, seq
+    FROM reconciliation.balance
+    WHERE
+        (tenant, address, currency, lane)
+        > (%(tenant)s::text, %(address)s::text, %(currency)s::text, %(lane)s::integer)
+    ORDER BY tenant, address, currency, lane
+    LIMIT %(limit)s::integer
+) AS own
+INNER JOIN reconciliation.lane AS stands ON stands.lane = own.lane
+LEFT JOIN ledger.account AS a ON a.tenant = own.tenant AND a.address = own.address
+LEFT JOIN ledger.balance AS held
+    ON held.account_id = a.account_id AND held.currency = own.currency AND held.lane = own.lane
+ORDER BY own.tenant, own.address, own.currency, own.lane
+
+-- name: faulty_rows
+-- In a window of a lane: journal rows that are missing, and rows whose entries are not theirs in number or do not balance.
+SELECT
+    place.seq, j.seq IS NOT NULL AS has_row, coalesce(j.leg_count, 0)::integer AS leg_count,
+    coalesce(e.legs, 0)::integer AS entry_count, coalesce(e.balanced, true) AS is_balanced
+FROM generate_series(%(first_seq)s::bigint, %(next_seq)s::bigint - 1) AS place (seq)
+LEFT JOIN ledger.journal AS j ON j.lane = %(lane)s::integer AND j.seq = place.seq
+LEFT JOIN (
+    SELECT sums.seq, sum(sums.legs) AS legs, bool_and(sums.difference = 0) AS balanced
+    FROM (
+        SELECT seq, currency, count(*) AS legs, sum(direction * amount_minor::numeric) AS difference
+        FROM ledger.entry
+        WHERE lane = %(lane)s::integer AND seq >= %(first_seq)s::bigint AND seq < %(next_seq)s::bigint
+        GROUP BY seq, currency
+    ) AS sums
+    GROUP BY sums.seq
+) AS e ON e.seq = place.seq
+WHERE j.seq IS NULL OR j.leg_count <> coalesce(e.legs, 0) OR NOT coalesce(e.balanced, true)
+ORDER BY place.seq
+
+-- name: stray_rows
+-- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not.
+SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
+FROM (
+    (
+        SELECT j.lane, j.seq, true AS is_row
+        FROM ledger.journal AS j
+        INNER JOIN ledger.lane AS l ON l.lane = j.lane
+        WHERE j.seq < 0 OR j.seq >= l.next_seq
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT e.lane, e.seq, false AS is_row
+        FROM ledger.entry AS e
+        INNER JOIN ledger.lane AS l ON l.lane = e.lane
+        WHERE e.seq < 0 OR e.seq >= l.next_seq
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT j.lane, j.seq, true AS is_row
+        FROM ledger.journal AS j
+        WHERE j.lane < 0 OR j.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT e.lane, e.seq, false AS is_row
+        FROM ledger.entry AS e
+        WHERE e.lane < 0 OR e.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        LIMIT %(limit)s::integer
+    )
+) AS found
+GROUP BY found.lane, found.seq
+ORDER BY found.lane, found.seq
+
+-- name: account_classes
+-- The class of each of these accounts that the ledger has opened.
+SELECT a.tenant, a.address, a.account_class
+FROM unnest(%(tenants)s::text [], %(addresses)s::text []) AS asked (tenant, address)
+INNER JOIN ledger.account AS a ON a.tenant = asked.tenant AND a.address = asked.address
+
+-- name: settled
+-- The rows that settled these intents.
+SELECT j.tenant, j.intent_id::text AS intent_id, j.lane, j.seq, j.outcome, j.fingerprint
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+WHERE j.outcome IN ('posted', 'rejected')
+
+-- name: original_sums
+-- What the posted transfers with these ids moved, by account, direction and currency.
+SELECT
+    j.tenant, j.intent_id::text AS intent_id, a.address, e.direction, e.currency, sum(e.amount_minor) AS amount_minor
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+INNER JOIN ledger.account AS a ON a.account_id = e.account_id
+WHERE j.outcome = 'posted' AND j.type = 'transfer'
+GROUP BY j.tenant, j.intent_id, a.address, e.direction, e.currency
+
+-- name: reversed_sums
+-- What all posted reversals of these ids took back; direction is that of the original's legs.
+SELECT
+    j.tenant, j.reverses::text AS intent_id, a.address, -e.direction AS direction, e.currency,
+    sum(e.amount_minor) AS amount_minor
+FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
+INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
+INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+INNER JOIN ledger.account AS a ON a.account_id = e.account_id
+WHERE j.outcome = 'posted'
+GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency
+
+-- name: tenant_times
+-- When each of these tenants was made, in microseconds since 1970.
+SELECT t.tenant, (extract(EPOCH FROM t.created_time) * 1000000)::bigint AS created_time
+FROM ledger.tenant AS t
+WHERE t.tenant = ANY(%(tenants)s::text [])
+
+-- name: row_hashes
+-- The hashes that the ledger holds at these places.
+SELECT j.lane, j.seq, j.hash
+FROM unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS asked (lane, seq)
+INNER JOIN ledger.journal AS j ON j.lane = asked.lane AND j.seq = asked.seq
+
+-- name: gap_sums
+-- What the ledger's own rows moved at the places that the topic still owes, for explaining balances by them.
+SELECT
+    a.tenant, a.address, e.currency, e.lane,
+    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,
+    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = -1), 0) AS credits_minor
+FROM reconciliation.gap AS g
+INNER JOIN ledger.entry AS e ON e.lane = g.lane AND e.seq = g.seq
+INNER JOIN ledger.account AS a ON a.account_id = e.account_id
+GROUP BY a.tenant, a.address, e.currency, e.lane
+
+-- name: ledger_lanes
+-- Where the ledger says that its lanes stand.
+SELECT lane, topic, first_offset, next_offset, next_seq, booked_time
+FROM ledger.lane
+ORDER BY lane
+
+-- name: all_ledger_shards
+-- Every shard of the ledger, for a full recomputation.
+SELECT
+    coalesce(a.tenant, '') AS tenant, coalesce(a.address, 'account ' || held.account_id::text) AS address,
+    held.currency, held.lane, held.debits_minor, held.credits_minor, held.seq
+FROM ledger.balance AS held
+LEFT JOIN ledger.account AS a ON a.account_id = held.account_id
+
+-- name: all_entry_sums
+-- What the entries add up to, shard by shard, for a full recomputation.
+SELECT
+    coalesce(a.tenant, '') AS tenant, coalesce(a.address, 'account ' || e.account_id::text) AS address,
+    e.currency, e.lane, e.debits_minor, e.credits_minor, e.seq
+FROM (
+    SELECT
+        account_id, currency, lane,
+        coalesce(sum(amount_minor) FILTER (WHERE direction = 1), 0) AS debits_minor,
+        coalesce(sum(amount_minor) FILTER (WHERE direction = -1), 0) AS credits_minor,
+        max(seq) AS seq
+    FROM ledger.entry
+    GROUP BY account_id, currency, lane
+) AS e
+LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
+
+-- name: all_account_classes
+-- The class of every account.
+SELECT tenant, address, account_class
+FROM ledger.account
+
+-- name: record_break
+-- Opens a break, or brings a known one to what was found now; nothing is written where it stands so already.
+INSERT INTO reconciliation.break AS known (
+    break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
+)
+VALUES (
+    %(break_id)s, %(kind)s, %(subject)s, %(state)s, %(lane)s, %(seq)s, %(detail)s, %(evidence)s, %(now)s, %(now)s
+)
+ON CONFLICT (break_id) DO UPDATE SET
+    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time
+WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
+
+-- name: resolve_breaks
+-- Later evidence explained them.
+UPDATE reconciliation.break
+SET state = 'resolved', detail = %(detail)s, changed_time = %(now)s
+WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
+
+-- name: unresolved_breaks
+-- A page of the breaks that are open or explained, in order of id; all kinds where kinds is null.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM reconciliation.break
+WHERE
+    state <> 'resolved' AND break_id > %(after)s::uuid
+    AND (%(kinds)s::text [] IS NULL OR kind = ANY(%(kinds)s::text []))
+ORDER BY break_id
+LIMIT %(limit)s::integer
+
+-- name: unresolved_of
+-- Which of these breaks are open or explained.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM reconciliation.break
+WHERE state <> 'resolved' AND break_id = ANY(%(break_ids)s::uuid [])
+
+-- name: unpublished_breaks
+-- Breaks whose state ledger.breaks was not told, oldest change first.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM reconciliation.break
+WHERE published_state IS DISTINCT FROM state
+ORDER BY changed_time
+LIMIT %(limit)s::integer
+
+-- name: published_breaks
+-- The topic has these states now; one that changed meanwhile stays unpublished, as its state differs.
+UPDATE reconciliation.break AS known
+SET published_state = told.state
+FROM unnest(%(break_ids)s::uuid [], %(states)s::text []) AS told (break_id, state)
+WHERE known.break_id = told.break_id
+
+-- name: break_counts
+-- How many breaks of each kind are not resolved, for metrics and status.
+SELECT kind, state, count(*) AS breaks
+FROM reconciliation.break
+WHERE state <> 'resolved'
+GROUP BY kind, state

@@ -1,0 +1,291 @@
+"""What reconciliation asks of Postgres: its own books in its own schema, and looks at the ledger that cannot write it.
+
+`shards` in the functions below are (tenant, address, currency, lane); names of intents are (tenant, intent id).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+
+from db.queries import load
+
+SQL: Final = load("reconciliation")
+ROLE: Final = "ledgerline_reconciliation"
+
+IntentName = tuple[str, str]
+ShardKey = tuple[str, str, str, int]
+SideKey = tuple[str, int, str]
+"""Account, direction, currency."""
+
+
+class LaneRow(NamedTuple):
+    """Where reconciliation stands in a lane, and what it has counted."""
+
+    lane: int
+    next_offset: int = 0
+    next_seq: int = 0
+    source_first_offset: int | None = None
+    posted: int = 0
+    duplicate: int = 0
+    idempotency_conflict: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    expired: int = 0
+    booked_time: int = 0
+
+
+class LedgerLane(NamedTuple):
+    """Where the ledger says that a lane stands."""
+
+    lane: int
+    topic: str
+    first_offset: int
+    next_offset: int
+    next_seq: int
+    booked_time: int
+
+
+class Sums(NamedTuple):
+    """Both sides of a shard, and the last record that touched it."""
+
+    debits_minor: int
+    credits_minor: int
+    seq: int
+
+
+class ShardPair(NamedTuple):
+    """A shard as reconciliation holds it and as the ledger does; `next_seq` is reconciliation's place in the lane."""
+
+    key: ShardKey
+    own: Sums | None
+    held: Sums | None
+    next_seq: int
+
+
+class Settled(NamedTuple):
+    """The row that settled an intent."""
+
+    lane: int
+    seq: int
+    outcome: str
+    fingerprint: bytes
+
+
+class FaultyRow(NamedTuple):
+    """A journal row that is missing, or whose entries are not what it says."""
+
+    seq: int
+    has_row: bool
+    leg_count: int
+    entry_count: int
+    is_balanced: bool
+
+
+class Reversed(NamedTuple):
+    """What an original moved, and how much of it all reversals took back, by side of the original; minor units."""
+
+    original: dict[SideKey, int]
+    taken: dict[SideKey, int]
+
+
+def _sums(debits: Any, credits: Any, seq: int | None) -> Sums | None:
+    return None if seq is None else Sums(int(debits), int(credits), seq)
+
+
+def _pair(row: Sequence[Any]) -> ShardPair:
+    return ShardPair((row[0], row[1], row[2], row[3]), _sums(*row[4:7]), _sums(*row[7:10]), row[10])
+
+
+def _shard_columns(shards: Sequence[ShardKey]) -> dict[str, list[Any]]:
+    return {
+        "tenants": [shard[0] for shard in shards],
+        "addresses": [shard[1] for shard in shards],
+        "currencies": [shard[2] for shard in shards],
+        "lanes": [shard[3] for shard in shards],
+    }
+
+
+def _name_columns(names: Sequence[IntentName]) -> dict[str, list[str]]:
+    return {"tenants": [name[0] for name in names], "intent_ids": [name[1] for name in names]}
+
+
+# ------------------------------------------------------------------------------------------------ own books
+
+
+def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
+    """Lock the lanes in order, and make those that are new."""
+    connection.execute(SQL["make_lanes"], {"lanes": list(lanes)})
+    rows = connection.execute(SQL["lock_lanes"], {"lanes": list(lanes)})
+    return {row[0]: LaneRow(*row) for row in rows}
+
+
+def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
+    """Every lane that reconciliation has met."""
+    return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
+
+
+def move_lane(connection: Connection[Any], row: LaneRow) -> None:
+    """Store a lane as it stands after a batch."""
+    connection.execute(SQL["move_lane"], row._asdict())
+
+
+def gaps(connection: Connection[Any], lanes: Sequence[int]) -> set[tuple[int, int]]:
+    """The (lane, seq) that the topic still owes."""
+    return {(lane, seq) for lane, seq in connection.execute(SQL["gaps"], {"lanes": list(lanes)})}
+
+
+def change_gaps(
+    connection: Connection[Any], opened: Sequence[tuple[int, int]], closed: Sequence[tuple[int, int]]
+) -> None:
+    """Remember the (lane, seq) that were skipped, and forget those that came late."""
+    for name, places in (("add_gaps", opened), ("remove_gaps", closed)):
+        if places:
+            connection.execute(SQL[name], {"lanes": [place[0] for place in places], "seqs": [p[1] for p in places]})
+
+
+def add_balances(connection: Connection[Any], moved: Mapping[ShardKey, Sums]) -> None:
+    """Add what a batch moved, shard by shard in order of key so that workers do not wait for each other in a ring."""
+    shards = sorted(moved)
+    connection.execute(
+        SQL["add_balances"],
+        {
+            **_shard_columns(shards),
+            "debits_minor": [moved[shard].debits_minor for shard in shards],
+            "credits_minor": [moved[shard].credits_minor for shard in shards],
+            "seqs": [moved[shard].seq for shard in shards],
+        },
+    )
+
+
+def add_totals(connection: Connection[Any], moved: Mapping[tuple[int, str, str, str], tuple[int, int]]) -> None:
+    """Add debits and credits to (lane, tenant, currency, class of account)."""
+    keys = sorted(moved)
+    connection.execute(
+        SQL["add_totals"],
+        {
+            "lanes": [key[0] for key in keys],
+            "tenants": [key[1] for key in keys],
+            "currencies": [key[2] for key in keys],
+            "account_classes": [key[3] for key in keys],
+            "debits_minor": [moved[key][0] for key in keys],
+            "credits_minor": [moved[key][1] for key in keys],
+        },
+    )
+
+
+def totals(connection: Connection[Any]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """(tenant, currency, class of account) -> debits and credits in minor units, over all lanes."""
+    return {(row[0], row[1], row[2]): (int(row[3]), int(row[4])) for row in connection.execute(SQL["totals"])}
+
+
+# ------------------------------------------------------------------------------------------------ both sides
+
+
+def differing_shards(connection: Connection[Any], shards: Sequence[ShardKey]) -> list[ShardPair]:
+    """Those of the shards that are not plainly equal, in one snapshot."""
+    return [_pair(row) for row in connection.execute(SQL["differing_shards"], _shard_columns(shards))]
+
+
+def shard_pairs(connection: Connection[Any], shards: Sequence[ShardKey]) -> list[ShardPair]:
+    """Both sides of the shards as they stand now."""
+    return [_pair(row) for row in connection.execute(SQL["shards"], _shard_columns(shards))]
+
+
+def sweep_ledger_shards(
+    connection: Connection[Any], after: tuple[int, str, int], limit: int
+) -> tuple[list[ShardPair], tuple[int, str, int] | None]:
+    """A page of the ledger's shards past `after` (account id, currency, lane), and where the page ended; None at the end."""
+    values = {"account_id": after[0], "currency": after[1], "lane": after[2], "limit": limit}
+    rows = connection.execute(SQL["sweep_ledger_shards"], values).fetchall()
+    end = (rows[-1][0], rows[-1][3], rows[-1][4]) if len(rows) == limit else None
+    return [_pair(row[1:]) for row in rows], end
+
+
+def sweep_own_shards(
+    connection: Connection[Any], after: ShardKey, limit: int
+) -> tuple[list[ShardPair], ShardKey | None]:
+    """A page of reconciliation's own shards past `after`, and where the page ended; None at the end."""
+    values = {"tenant": after[0], "address": after[1], "currency": after[2], "lane": after[3], "limit": limit}
+    pairs = [_pair(row) for row in connection.execute(SQL["sweep_own_shards"], values)]
+    return pairs, pairs[-1].key if len(pairs) == limit else None
+
+
+# ------------------------------------------------------------------------------------------------ the ledger
+
+
+def faulty_rows(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> list[FaultyRow]:
+    """Journal rows of the window that are missing, or whose entries are not theirs in number or do not balance."""
+    values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
+    return [FaultyRow(*row) for row in connection.execute(SQL["faulty_rows"], values)]
+
+
+def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
+    """(lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
+    return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
+
+
+def account_classes(connection: Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """(tenant, address) -> class, of those accounts that are open."""
+    values = {"tenants": [name[0] for name in names], "addresses": [name[1] for name in names]}
+    return {(row[0], row[1]): row[2] for row in connection.execute(SQL["account_classes"], values)}
+
+
+def settled(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, Settled]:
+    """The rows that settled these intents, as far as they are settled."""
+    rows = connection.execute(SQL["settled"], _name_columns(names))
+    return {(row[0], row[1]): Settled(*row[2:]) for row in rows}
+
+
+def reversals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, Reversed]:
+    """For each posted transfer among these originals: what it moved, and what all its reversals took back."""
+    found: dict[IntentName, Reversed] = {}
+    for tenant, intent_id, address, direction, currency, amount in connection.execute(
+        SQL["original_sums"], _name_columns(names)
+    ):
+        entry = found.setdefault((tenant, intent_id), Reversed({}, {}))
+        entry.original[address, direction, currency] = int(amount)
+    for tenant, intent_id, address, direction, currency, amount in connection.execute(
+        SQL["reversed_sums"], _name_columns(names)
+    ):
+        if (tenant, intent_id) in found:
+            found[tenant, intent_id].taken[address, direction, currency] = int(amount)
+    return found
+
+
+def tenant_times(connection: Connection[Any], tenants: Sequence[str]) -> dict[str, int]:
+    """When each of these tenants was made, microseconds since 1970; those that the books lack are left out."""
+    return {row[0]: row[1] for row in connection.execute(SQL["tenant_times"], {"tenants": list(tenants)})}
+
+
+def row_hashes(connection: Connection[Any], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
+    """The hashes that the ledger holds at these (lane, seq)."""
+    values = {"lanes": [place[0] for place in places], "seqs": [place[1] for place in places]}
+    return {(row[0], row[1]): bytes(row[2]) for row in connection.execute(SQL["row_hashes"], values)}
+
+
+def gap_sums(connection: Connection[Any]) -> dict[ShardKey, tuple[int, int]]:
+    """Debits and credits that the ledger's rows moved at the places that the topic still owes."""
+    rows = connection.execute(SQL["gap_sums"])
+    return {(row[0], row[1], row[2], row[3]): (int(row[4]), int(row[5])) for row in rows}
+
+
+def ledger_lanes(connection: Connection[Any]) -> dict[int, LedgerLane]:
+    """Where the ledger says that its lanes stand."""
+    return {row[0]: LedgerLane(*row) for row in connection.execute(SQL["ledger_lanes"])}
+
+
+# ------------------------------------------------------------------------------------------------ full recomputation
+
+
+def all_sums(connection: Connection[Any], query: str) -> Iterator[tuple[ShardKey, Sums]]:
+    """Every shard by `query`: all_ledger_shards or all_entry_sums."""
+    with connection.cursor(name=query) as cursor:
+        cursor.itersize = 5000
+        for row in cursor.execute(SQL[query]):
+            yield (row[0], row[1], row[2], row[3]), Sums(int(row[4]), int(row[5]), row[6])
+
+
+def all_account_classes(connection: Connection[Any]) -> dict[tuple[str, str], str]:
+    """(tenant, address) -> class of every account."""
+    return {(row[0], row[1]): row[2] for row in connection.execute(SQL["all_account_classes"])}
