@@ -61,7 +61,7 @@ async def connect_async(dsn: str, role: str) -> AsyncConnection[Any]:
 
 
 def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 5.0) -> AsyncConnectionPool[Any]:
-    """An unopened pool of autocommit connections that act as `role`, for the API; a caller waits at most `wait_seconds`."""
+    """An unopened pool of autocommit connections that act as `role`, for the API; callers wait `wait_seconds` at most."""
     return AsyncConnectionPool(
         dsn,
         kwargs={"autocommit": True, **_options(role, 10.0)},

@@ -20,29 +20,13 @@ from domain.outcomes import Outcome
 
 SQL: Final = load("posting")
 
-_JOURNAL_TYPES: Final = [
-    "int4",
-    "int8",
-    "text",
-    "int8",
-    "text",
-    "text",
-    "text",
-    "text",
-    "uuid",
-    "text",
-    "bytea",
-    "text",
-    "uuid",
-    "int2",
-    "text",
-    "jsonb",
-    "int8",
-    "int8",
-    "bytea",
-    "bytea",
-]
-_ENTRY_TYPES: Final = ["int4", "int8", "int2", "int8", "int2", "int8", "text"]
+# fmt: off
+_JOURNAL_TYPES: Final = (
+    "int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea",
+    "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
+)
+_ENTRY_TYPES: Final = ("int4", "int8", "int2", "int8", "int2", "int8", "text")
+# fmt: on
 
 
 class Collision(Exception):
@@ -163,7 +147,7 @@ class PostingStore:
         return {(tenant, intent_id): fingerprint for tenant, intent_id, fingerprint in rows}
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
-        """The settled intents that reversals name, locked against reversals in other lanes, with what is left of them."""
+        """The settled intents that reversals name, locked against other lanes' reversals, with what is reversed."""
         connection = self._open()
         asked = _columns(names)
         connection.execute(SQL["lock_originals"], {"intent_ids": asked["intent_ids"]})

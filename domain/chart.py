@@ -59,7 +59,7 @@ def check_pattern(line: ChartPattern) -> None:
     """Raise ChartError where a line of the chart is not well formed."""
     if len(line.pattern) > ADDRESS_CHARACTERS_MAX or not PATTERN_PATTERN.fullmatch(line.pattern):
         raise ChartError(
-            f"{line.pattern!r} is no pattern: segments of letters, digits, - and _, or *, joined by colons; ** only last"
+            f"{line.pattern!r} is no pattern: join segments of letters, digits, - and _, or *, by colons; ** only last."
         )
 
 

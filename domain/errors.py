@@ -7,4 +7,4 @@ LedgerlineError            one sentence that says what is wrong and what to do
 
 
 class LedgerlineError(Exception):
-    """An outage or a mistake of use; its text is one sentence for people. The command line prints it and exits with 1."""
+    """An outage or a mistake of use, in one sentence for people; the command line prints it and exits with 1."""

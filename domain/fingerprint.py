@@ -10,7 +10,7 @@ from domain.intents import DIRECTION_NAMES, Leg
 
 
 def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
-    """Legs as they stand in canonical JSON; amounts as decimal strings, as JSON's numbers end at 2^53 (RFC 8785, 3.2.2.3)."""
+    """Legs as in canonical JSON; amounts as decimal strings, as JSON's numbers end at 2^53 (RFC 8785, 3.2.2.3)."""
     return [
         {
             "account": leg.account,

@@ -7,7 +7,7 @@ from domain.journal import JournalRow
 
 
 def record_json(row: JournalRow) -> bytes:
-    """The canonical JSON that is hashed: every member of the row but the two hashes; bytes as hex, amounts as strings."""
+    """The canonical JSON that is hashed: all members but the two hashes; bytes as hex, amounts as strings."""
     return canonical_json(
         {
             "booked_time": row.booked_time,

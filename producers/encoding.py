@@ -79,3 +79,8 @@ def encoder(subject: str, schema_id: int) -> Encoder:
         return out.getvalue()
 
     return encode
+
+
+def read_body(value: bytes, schema: Any) -> dict[str, Any]:
+    """The record of framed bytes that were written with just this parsed schema, such as our own checkpoints."""
+    return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None))

@@ -27,7 +27,7 @@ from mode.utils.objects import cached_property
 
 from db.connections import TRANSIENT
 from domain.errors import LedgerlineError
-from streams.metrics import AgentMetrics
+from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -90,6 +90,9 @@ class AgentOptions:
     records_max: int = 2000
     read_committed: bool = False
     stall_seconds_max: float = 60.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    log_level: str = "INFO"
 
 
 class _Fetch(NamedTuple):
@@ -340,13 +343,26 @@ def make_app(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics
     return app
 
 
-def run_agent(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics, log_level: str = "INFO") -> None:
-    """Run the agent until SIGTERM or SIGINT; the batch under way is finished first. Blocks; call from the main thread."""
-    app = make_app(handler, options, metrics)
-    worker = faust.Worker(app, loglevel=log_level, redirect_stdouts=False, quiet=True)
+def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
+    """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
+
+    Blocks; call it from the main thread.
+    """
+    app = make_app(handler, options, AgentMetrics(options.name))
+    worker = faust.Worker(app, loglevel=options.log_level, redirect_stdouts=False, quiet=True)
+    assigned = threading.Event()
+
+    @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
+    async def on_partitions_assigned(*_: Any, **__: Any) -> None:
+        assigned.set()
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
-    async def on_before_shutdown(app: Any, **_: Any) -> None:
+    async def on_before_shutdown(*_: Any, **__: Any) -> None:
         app.runner.stopping.set()
 
+    serve_metrics(
+        options.metrics_host,
+        options.metrics_port,
+        lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
+    )
     worker.execute_from_commandline()

@@ -28,5 +28,7 @@ def running_ledger() -> Ledger:
     postgres = dsn or (endpoints.postgres_dsn if endpoints else None)
     registry = settings.registry_url or (endpoints.registry_url if endpoints else None)
     if kafka is None or postgres is None or registry is None:
-        raise LedgerlineError("No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables.")
+        raise LedgerlineError(
+            "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
+        )
     return Ledger(settings, kafka, postgres, registry, settings.api_url or (state.api_url if state else None))

@@ -22,7 +22,9 @@ def show_json(value: Any) -> None:
     sys.stdout.write(json.dumps(value, default=str, ensure_ascii=False, indent=2) + "\n")
 
 
-def show_rows(title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Iterable[str] | None = None) -> None:
+def show_rows(
+    title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Iterable[str] | None = None
+) -> None:
     """The rows as a table, or as a JSON array of objects."""
     if as_json:
         show_json(list(rows))

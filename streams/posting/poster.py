@@ -52,7 +52,7 @@ METADATA_OF_THE_REFUSED: Final[dict[str, str]] = {}
 
 
 class TopicMismatch(LedgerlineError):
-    """The lanes were posted from another topic than the one that is there now, or the topic lost what was not posted."""
+    """The lanes were posted from another topic than is there now, or the topic lost what was not posted."""
 
 
 class Source(NamedTuple):
@@ -155,7 +155,7 @@ class Poster:
     # ------------------------------------------------------------------------------------------ post
 
     def _post(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None = None) -> None:
-        """Post all of it, or find by halving the event that cannot be posted with the others and give it its own fate."""
+        """Post all of it; an event that cannot be posted with the others is found by halving and gets its own fate."""
         try:
             self._post_once(work, forced)
         except Collision:
@@ -250,7 +250,7 @@ class Poster:
     def _touched(
         self, live: Sequence[Intent], originals: dict[IntentName, Original]
     ) -> list[tuple[str, Sequence[Leg]]]:
-        """The legs that each intent may post; of a reversal, those of its original mirrored, be it in this batch or before."""
+        """The legs that each intent may post; of a reversal also its original's, mirrored, from this batch or before."""
         in_batch = {(intent.tenant, intent.intent_id): intent for intent in live if intent.reverses is None}
         touched: list[tuple[str, Sequence[Leg]]] = []
         for intent in live:
@@ -348,7 +348,7 @@ def check_source(lane: Lane, source: Source) -> None:
 
 
 def journal_row(lane: Lane, message: Message, event: Event, fate: Fate, booked_time: int) -> JournalRow:
-    """The row of one event, not yet chained. What is malformed keeps no text of its own, as it may be unfit to store."""
+    """The row of one event, not yet chained. What is malformed keeps no text, as that may be unfit to store."""
     intent = event.intent if fate.outcome is not Outcome.QUARANTINED else None
     fit = intent is not None and fate.outcome in (Outcome.POSTED, Outcome.REJECTED)
     fit = fit and fate.reason not in (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)

@@ -1,5 +1,6 @@
 """The posting worker: the poster as a Faust agent."""
 
+from functools import partial
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
@@ -9,7 +10,6 @@ from db.posting import PostingStore
 from domain.errors import LedgerlineError
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, run_agent
-from streams.metrics import AgentMetrics
 from streams.posting.poster import Poster, Source
 
 KAFKA_SECONDS_MAX: Final = 10.0
@@ -20,7 +20,7 @@ class KafkaAway(LedgerlineError):
 
 
 def describe_source(bootstrap: str, topic: str) -> Source:
-    """What the broker says of the topic: its id, and the offsets that each partition has; KafkaAway where it is silent."""
+    """The topic's id, and the offsets that each partition has; KafkaAway where the broker is silent."""
     try:
         admin = AdminClient({"bootstrap.servers": bootstrap})
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
@@ -46,11 +46,11 @@ def describe_source(bootstrap: str, topic: str) -> Source:
     )
 
 
-def serve(*, bootstrap: str, dsn: str, registry_url: str, topic: str, group: str, records_max: int,
-          stall_seconds_max: float, log_level: str) -> None:  # fmt: skip
-    """Post until told to stop; blocks. Outages are waited out."""
-    poster = Poster(PostingStore(dsn), IntentDecoder(registry_url), lambda: describe_source(bootstrap, topic))
-    options = AgentOptions(
-        "posting", bootstrap, topic, group, records_max=records_max, stall_seconds_max=stall_seconds_max
-    )
-    run_agent(poster, options, AgentMetrics("posting"), log_level)
+def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
+    """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out."""
+    store = PostingStore(dsn)
+    describe = partial(describe_source, options.bootstrap, options.topic)
+    try:
+        run_agent(Poster(store, IntentDecoder(registry_url), describe), options)
+    finally:
+        store.close()

@@ -1,0 +1,155 @@
+"""`ledgerline service NAME` and `ledgerline prepare`: what the supervisor, compose and Kubernetes run.
+
+The one place where settings meet the services.
+"""
+
+import logging
+import signal
+import sys
+import threading
+from typing import Final
+
+import structlog
+import typer
+from api.server import serve as serve_api
+from streams.audit.service import serve as serve_audit
+from streams.reconciliation.service import serve as serve_reconciliation
+
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from db.relay import RelayStore
+from domain.settings import Settings
+from domain.topics import Topics
+from ops.cli.context import Ledger, running_ledger
+from ops.cli.output import Json, console, show_json
+from producers.deploy import Replication, make_topics, register_schemas
+from producers.relay import Relay, RelayEncoders, RelayOptions
+from streams.fenced import AgentOptions
+from streams.metrics import serve_metrics
+from streams.posting.service import serve as serve_posting
+
+DEFAULT_TENANT: Final = "default"
+
+
+def configure_logs(level: str) -> None:
+    """JSON lines on standard error: structlog's own, and those of the libraries through logging."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_logger_name,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level, force=True)
+
+
+def agent_options(name: str, ledger: Ledger, topic: str, *, read_committed: bool) -> AgentOptions:
+    """How an agent of this ledger reads its topic."""
+    settings = ledger.settings
+    return AgentOptions(
+        name=name,
+        bootstrap=ledger.kafka_bootstrap,
+        topic=topic,
+        group=Topics(settings.topic_prefix).group(name),
+        records_max=settings.posting_batch_intents_max,
+        read_committed=read_committed,
+        stall_seconds_max=settings.posting_stall_seconds_max,
+        metrics_host=settings.metrics_host,
+        metrics_port=settings.metrics_port,
+        log_level=settings.log_level,
+    )
+
+
+def run_posting(ledger: Ledger, topics: Topics) -> None:
+    """The posting worker."""
+    options = agent_options("posting", ledger, topics.intents, read_committed=False)
+    serve_posting(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url)
+
+
+def run_relay(ledger: Ledger, topics: Topics) -> None:
+    """The relay of one shard."""
+    settings = ledger.settings
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    options = RelayOptions(
+        ledger.kafka_bootstrap, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
+    )
+    relay = Relay(RelayStore(ledger.postgres_dsn), RelayEncoders.registered(ledger.registry_url), options)
+    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing)
+    relay.run(stop)
+
+
+def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
+    """The reconciliation agent."""
+    options = agent_options("reconciliation", ledger, topics.journal, read_committed=True)
+    serve_reconciliation(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics,
+                         settings=ledger.settings)  # fmt: skip
+
+
+def run_audit(ledger: Ledger, topics: Topics) -> None:
+    """The audit agent."""
+    options = agent_options("audit", ledger, topics.journal, read_committed=True)
+    serve_audit(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics,
+                settings=ledger.settings)  # fmt: skip
+
+
+def run_api(ledger: Ledger, topics: Topics) -> None:
+    """The API."""
+    serve_api(ledger.settings, bootstrap=ledger.kafka_bootstrap, dsn=ledger.postgres_dsn,
+              registry_url=ledger.registry_url, topics=topics)  # fmt: skip
+
+
+RUNNERS: Final = {
+    "posting": run_posting,
+    "relay": run_relay,
+    "reconciliation": run_reconciliation,
+    "audit": run_audit,
+    "api": run_api,
+}
+
+
+def service(name: str) -> None:
+    """Run one service until it is told to stop: posting, relay, reconciliation, audit or api."""
+    if name not in RUNNERS:
+        raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
+    ledger = running_ledger()
+    configure_logs(ledger.settings.log_level)
+    RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
+
+
+def prepare_ledger(ledger: Ledger) -> dict[str, object]:
+    """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
+    settings: Settings = ledger.settings
+    applied = migrate(ledger.postgres_dsn)
+    with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
+        add_tenant(connection, DEFAULT_TENANT)
+    replication = Replication(settings.replication_factor, settings.min_insync_replicas)
+    made = make_topics(ledger.kafka_bootstrap, Topics(settings.topic_prefix), settings.lanes, replication)
+    return {"migrations": applied, "topics": made, "schemas": register_schemas(ledger.registry_url)}
+
+
+def prepare(as_json: Json = False) -> None:
+    """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat."""
+    done = prepare_ledger(running_ledger())
+    if as_json:
+        show_json(done)
+    else:
+        console.print("The database, the topics and the schemas are ready.")

@@ -1,0 +1,230 @@
+"""The relay: the journal in Postgres becomes ledger.journal, each record exactly once for read_committed readers.
+
+A Kafka transaction holds the records of a round and the checkpoint of each lane. A relay that starts first calls
+init_transactions(), which ends what an earlier one with the same id left open and locks it out, and only then reads
+the checkpoint: the other way round a zombie could commit in between. The same way leads out of any trouble with Kafka.
+"""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from prometheus_client import Counter, Gauge
+
+from db.connections import TRANSIENT
+from db.relay import PostedLane, RelayStore
+from domain.errors import LedgerlineError
+from domain.topics import Topics
+from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
+
+logger: Final = structlog.get_logger(__name__)
+
+TRANSACTION_SECONDS_MAX: Final = 30.0
+WAIT_SECONDS_MAX: Final = 5.0
+BACKOFF_SECONDS_MAX: Final = 5.0
+
+RELAYED: Final = Counter("ledgerline_relay_records", "Journal records handed to Kafka.", ["outcome"])
+LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not yet relayed.", ["lane"])
+LAG_SECONDS: Final = Gauge(
+    "ledgerline_relay_lag_seconds", "Age of the lane's last posting while it is not yet relayed.", ["lane"]
+)
+RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its checkpoint.")
+
+
+class RelayFenced(LedgerlineError):
+    """Another relay with the same transactional id took over."""
+
+
+@dataclass(frozen=True)
+class RelayOptions:
+    """Which lanes a relay has, and how much goes into one Kafka transaction."""
+
+    bootstrap: str
+    topics: Topics
+    shard: int = 0
+    shards: int = 1
+    records_max: int = 5000
+
+    @property
+    def transactional_id(self) -> str:
+        """Stable over restarts, so that a new relay of the shard fences the old."""
+        return f"{self.topics.prefix}ledgerline-relay-{self.shard}-of-{self.shards}"
+
+
+@dataclass(frozen=True)
+class RelayEncoders:
+    """From records to framed Avro."""
+
+    journal: Encoder
+    quarantined: Encoder
+    checkpoint: Encoder
+
+    @classmethod
+    def registered(cls, registry_url: str) -> "RelayEncoders":
+        """With the ids that the registry holds; SchemaError where one is missing."""
+        with registry_client(registry_url) as registry:
+            subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value")
+            return cls(*(encoder(subject, registered_id(registry, subject)) for subject in subjects))
+
+
+def read_checkpoints(bootstrap: str, topic: str) -> dict[int, int]:
+    """The next sequence number to relay of each lane, from the committed records of the checkpoint's topic."""
+    schema = parsed_schema("ledger.relay-value")
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "ledgerline-relay-checkpoint",
+            "enable.auto.commit": False,
+            "isolation.level": "read_committed",
+            "enable.partition.eof": True,
+        }
+    )
+    checkpoints: dict[int, int] = {}
+    deadline = time.monotonic() + TRANSACTION_SECONDS_MAX
+    try:
+        consumer.assign([TopicPartition(topic, 0, 0)])
+        while time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            error = message.error()
+            if error is None:
+                checkpoint = read_body(message.value(), schema)
+                checkpoints[checkpoint["lane"]] = checkpoint["next_seq"]
+            elif error.code() == KafkaError._PARTITION_EOF:
+                return checkpoints
+            elif not error.retriable():
+                raise KafkaException(error)
+    finally:
+        consumer.close()
+    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
+
+
+class Relay:
+    """Relays one shard's lanes; call `start`, then `round` again and again, or `run` for both with recovery."""
+
+    def __init__(self, store: RelayStore, encoders: RelayEncoders, options: RelayOptions) -> None:
+        self._store = store
+        self._encoders = encoders
+        self._options = options
+        self._producer: Producer | None = None
+        self._next_seq: dict[int, int] = {}
+
+    def start(self) -> None:
+        """Lock out earlier relays of the shard, then read how far they came."""
+        producer = Producer(
+            {
+                "bootstrap.servers": self._options.bootstrap,
+                "transactional.id": self._options.transactional_id,
+                "transaction.timeout.ms": int(TRANSACTION_SECONDS_MAX * 1000),
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 5,
+                "compression.type": "lz4",
+                "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
+            }
+        )
+        producer.init_transactions(TRANSACTION_SECONDS_MAX)
+        self._next_seq = read_checkpoints(self._options.bootstrap, self._options.topics.relay)
+        self._producer = producer
+
+    def close(self) -> None:
+        """Drop the producer; a transaction that is open is aborted by whoever comes next."""
+        self._producer = None
+        self._store.close()
+
+    def missing(self) -> str | None:
+        """None where the relay is at work, else what it waits for, in a sentence."""
+        return None if self._producer is not None else "The relay has not yet read its checkpoint."
+
+    def round(self) -> int:
+        """Relay what is posted, at most one transaction of it; returns how many records."""
+        if self._producer is None:
+            raise RuntimeError("start() comes first")
+        pending = self._pending(self._store.lanes(self._options.shard, self._options.shards))
+        if not any(pending.values()):
+            return 0
+        self._producer.begin_transaction()
+        for lane, records in pending.items():
+            for record in records:
+                self._produce_record(record)
+            if records:
+                last = records[-1]
+                checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
+                self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+        self._producer.commit_transaction(TRANSACTION_SECONDS_MAX)
+        for lane, records in pending.items():
+            if records:
+                self._next_seq[lane] = records[-1]["seq"] + 1
+            for record in records:
+                RELAYED.labels(record["outcome"]).inc()
+        return sum(map(len, pending.values()))
+
+    def run(self, stop: threading.Event) -> None:
+        """Relay until told to stop. After any trouble the relay begins anew; RelayFenced where it must not."""
+        pause_seconds = 0.1
+        while not stop.is_set():
+            try:
+                self.start()
+                while not stop.is_set():
+                    if self.round() == 0:
+                        self._store.wait(WAIT_SECONDS_MAX if not stop.is_set() else 0)
+                    pause_seconds = 0.1
+            except KafkaException as error:
+                if error.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+                    raise RelayFenced(
+                        f"Another relay took over {self._options.transactional_id}: run one relay for each shard."
+                    ) from error
+                cause = str(error.args[0].str())
+            except (*TRANSIENT, LedgerlineError) as error:
+                cause = str(error).strip()
+            else:
+                break
+            RECOVERIES.inc()
+            logger.warning("relay begins anew", cause=cause, seconds=pause_seconds)
+            self.close()
+            stop.wait(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
+        self.close()
+
+    def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
+        """The records of each lane that are to go next; together at most records_max."""
+        room = self._options.records_max
+        pending: dict[int, list[dict[str, Any]]] = {}
+        now = time.time()
+        for lane in lanes:
+            first_seq = self._next_seq.get(lane.lane, 0)
+            behind = lane.next_seq - first_seq
+            LAG_RECORDS.labels(str(lane.lane)).set(behind)
+            LAG_SECONDS.labels(str(lane.lane)).set(max(now - lane.booked_time / 1e6, 0.0) if behind else 0.0)
+            if behind > 0 and room > 0:
+                pending[lane.lane] = self._store.records(lane.lane, first_seq, min(behind, room))
+                room -= len(pending[lane.lane])
+        return pending
+
+    def _produce_record(self, record: dict[str, Any]) -> None:
+        topics = self._options.topics
+        key = record["intent_id"].encode() if record["intent_id"] else None
+        self._produce(topics.journal, record["lane"], key, self._encoders.journal(record))
+        if record["outcome"] == "quarantined":
+            headers = [
+                {"name": name, "value": None if value is None else bytes.fromhex(value)}
+                for name, value in record["raw_headers"] or []
+            ]
+            quarantined = {**record, "key": record["raw_key"], "value": record["raw_value"], "headers": headers}
+            self._produce(topics.quarantine, record["lane"], record["raw_key"], self._encoders.quarantined(quarantined))
+
+    def _produce(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
+        if self._producer is None:
+            raise RuntimeError("start() comes first")
+        while True:
+            try:
+                self._producer.produce(topic, value, key, partition=partition)
+            except BufferError:
+                self._producer.poll(0.1)
+            else:
+                return
