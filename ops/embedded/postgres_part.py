@@ -182,7 +182,7 @@ class PostgresPart(Part):
 
 
 def server_programs() -> Path:
-    """Return the folder of the server's programs, found without importing the package (which makes folders)."""
+    """Return the folder of postgres, psql, pg_dump and so on, without importing the package (that makes folders)."""
     package = importlib.util.find_spec(_PACKAGE)
     folders: Sequence[str] = (package.submodule_search_locations or []) if package is not None else []
     for folder in folders:

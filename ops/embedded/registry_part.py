@@ -9,7 +9,7 @@ from ops.embedded.part import Part, PartContext
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.process import Command
 
-_API_PATH = "/apis/ccompat/v7"
+API_PATH = "/apis/ccompat/v7"
 _READY_PATH = "/health/ready"
 _REQUEST_SECONDS = 2.0
 
@@ -29,7 +29,7 @@ class RegistryPart(Part):
     @property
     def url(self) -> str:
         """The base URL of the Confluent-compatible API."""
-        return f"http://{LOOPBACK}:{self.port}{_API_PATH}"
+        return f"http://{LOOPBACK}:{self.port}{API_PATH}"
 
     def prepare(self) -> None:
         """Do nothing: the registry makes its own tables."""

@@ -27,7 +27,7 @@ def fake_java(folder: Path, answer: str, exit_code: int = 0) -> Path:
 def without_package(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """Make one package look as if it were not installed."""
     find_spec = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda asked, *rest: None if asked == name else find_spec(asked))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda asked: None if asked == name else find_spec(asked))
 
 
 def test_every_error_is_one_that_the_command_line_prints() -> None:

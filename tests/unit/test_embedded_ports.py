@@ -95,5 +95,5 @@ def test_ports_come_from_the_environment(text: str | None, ports: dict[str, int]
 
 @pytest.mark.parametrize("text", ["kafka", "-1", "65536", "90.92"])
 def test_a_variable_that_is_no_port_is_an_error(text: str) -> None:
-    with pytest.raises(EmbeddedError, match="LEDGERLINE_KAFKA_PORT is .* set a number from 1 to 65535"):
+    with pytest.raises(EmbeddedError, match=r"LEDGERLINE_KAFKA_PORT is .* set a number from 1 to 65535"):
         ports_from_environment(("kafka",), {"LEDGERLINE_KAFKA_PORT": text})

@@ -65,7 +65,8 @@ def test_a_child_ends_with_its_owner(tmp_path: Path, death: signal.Signals) -> N
 import sys, time
 from pathlib import Path
 from ops.embedded.process import Child, Command
-child = Child.spawn("child", Command(argv=(sys.executable, "-c", {STUBBORN!r}), log=Path({str(tmp_path)!r}) / "child.log"))
+command = Command(argv=(sys.executable, "-c", {STUBBORN!r}), log=Path({str(tmp_path / "child.log")!r}))
+child = Child.spawn("child", command)
 print(child.pid, flush=True)
 time.sleep(600)
 """
