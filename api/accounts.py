@@ -1,0 +1,147 @@
+"""Accounts, balances and entries of the key's tenant."""
+
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from api.authentication import AccountsReader
+from api.cursors import decode_cursor, encode_cursor
+from api.problems import Kind, Problem
+from api.responses import json_response, next_link, problem_responses
+from api.service import Service
+from api.views import (
+    AccountsPage,
+    AccountView,
+    BalancesPage,
+    EntriesPage,
+    account_view,
+    balance_view,
+    entry_view,
+)
+from db import reads
+from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
+
+router = APIRouter(tags=["accounts"])
+
+LIMIT_MAX: Final = 1000
+Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="From the `next` link; opaque.")]
+Prefix = Annotated[
+    str,
+    Query(
+        max_length=ADDRESS_CHARACTERS_MAX,
+        pattern=r"^[A-Za-z0-9_:-]*$",
+        description="Only accounts whose address begins so.",
+        examples=["users:42:"],
+    ),
+]
+Address = Annotated[
+    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
+]
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _not_open(address: str) -> Problem:
+    return Problem(
+        Kind.ACCOUNT_NOT_FOUND,
+        "No account is open at this address; one opens with the first intent posted to it.",
+        address=address[:ADDRESS_CHARACTERS_MAX],
+    )
+
+
+def _checked(address: str) -> str:
+    if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
+        raise _not_open(address)
+    return address
+
+
+@router.get("/v1/accounts", response_model=AccountsPage, responses=problem_responses(Kind.INVALID_CURSOR))
+async def list_accounts(
+    request: Request,
+    key: AccountsReader,
+    prefix: Prefix = "",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """The open accounts, in order of address."""
+    scope = ("accounts", key.tenant, prefix)
+    (after,) = ("",) if cursor is None else decode_cursor(cursor, scope)
+    rows = await reads.accounts_page(_service(request).pool, key.tenant, prefix, after, limit + 1)
+    page = rows[:limit]
+    following = encode_cursor((page[-1].address,), scope) if len(rows) > limit else None
+    link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
+    return json_response({"items": [account_view(row) for row in page], "next": link})
+
+
+@router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
+async def get_account(request: Request, key: AccountsReader, address: Address) -> Response:
+    """One open account."""
+    row = await reads.account(_service(request).pool, key.tenant, _checked(address))
+    if row is None:
+        raise _not_open(address)
+    return json_response(account_view(row))
+
+
+@router.get(
+    "/v1/accounts/{address}/balances",
+    response_model=BalancesPage,
+    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND),
+)
+async def get_account_balances(request: Request, key: AccountsReader, address: Address) -> Response:
+    """One account's balance in each currency it holds; all on one page."""
+    service = _service(request)
+    rows = await reads.account_balances(service.pool, key.tenant, _checked(address))
+    if rows is None:
+        raise _not_open(address)
+    units = service.units(key.tenant)
+    return json_response({"items": [balance_view(row, units) for row in rows], "next": None})
+
+
+@router.get("/v1/balances", response_model=BalancesPage, responses=problem_responses(Kind.INVALID_CURSOR))
+async def list_balances(
+    request: Request,
+    key: AccountsReader,
+    prefix: Prefix = "",
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """The balances of many accounts, in order of address and currency."""
+    service = _service(request)
+    scope = ("balances", key.tenant, prefix)
+    address, currency = ("", "") if cursor is None else decode_cursor(cursor, scope)
+    rows = await reads.balances_page(service.pool, key.tenant, prefix, (address, currency), limit + 1)
+    page = rows[:limit]
+    following = encode_cursor((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
+    link = next_link("/v1/balances", following, {"prefix": prefix, "limit": limit})
+    units = service.units(key.tenant)
+    return json_response({"items": [balance_view(row, units) for row in page], "next": link})
+
+
+@router.get(
+    "/v1/accounts/{address}/entries",
+    response_model=EntriesPage,
+    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR),
+)
+async def list_entries(
+    request: Request,
+    key: AccountsReader,
+    address: Address,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
+    service = _service(request)
+    scope = ("entries", key.tenant, _checked(address))
+    lane, seq, leg = (-1, -1, -1) if cursor is None else decode_cursor(cursor, scope)
+    rows = await reads.entries_page(service.pool, key.tenant, address, (lane, seq, leg), limit + 1)
+    if not rows and await reads.account(service.pool, key.tenant, address) is None:
+        raise _not_open(address)
+    page = rows[:limit]
+    following = encode_cursor((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
+    link = next_link(f"/v1/accounts/{address}/entries", following, {"limit": limit})
+    units = service.units(key.tenant)
+    return json_response({"items": [entry_view(row, units) for row in page], "next": link})

@@ -1,0 +1,105 @@
+"""The application: routes, the layer around them, and what they answer when something is wrong."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Final
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from starlette.exceptions import HTTPException
+
+from api import accounts, health, intents, journal
+from api.metrics import Metrics
+from api.middleware import RequestLayer
+from api.problems import Kind, Problem
+from api.service import Configuration, Service, database_problem
+from db.connections import DatabaseError
+
+VERSION: Final = "0.1.0"
+DESCRIPTION: Final = """
+A payments ledger: intents in, balanced double entry out.
+
+Every write carries an idempotency key, every error is problem details (RFC 9457; the kinds are in docs/ERRORS.md),
+amounts are whole numbers of minor units, times are RFC 3339, lists go on by their `next` link.
+"""
+
+
+def create_app(configuration: Configuration) -> FastAPI:
+    """The API over the parts that `configuration` names. While they are away, requests are answered 503."""
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        service = Service(configuration, metrics)
+        app.state.service = service
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.close()
+
+    app = FastAPI(
+        title="Ledgerline",
+        version=VERSION,
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        docs_url="/docs",
+        redoc_url=None,
+        exception_handlers={
+            Problem: _answer_problem,
+            DatabaseError: _answer_database,
+            RequestValidationError: _answer_invalid,
+            HTTPException: _answer_http,
+        },
+    )
+    for module in (intents, accounts, journal, health):
+        app.include_router(module.router)
+    app.add_middleware(
+        RequestLayer,
+        metrics=metrics,
+        body_bytes_max=configuration.body_bytes_max,
+        requests_in_flight_max=configuration.requests_in_flight_max,
+    )
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the bodies that are parsed by hand, and without its own error form."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        for model in intents.BODY_MODELS:
+            schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+        app.openapi_schema = document
+    return app.openapi_schema
+
+
+async def _answer_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - as registered
+    return error.response()
+
+
+async def _answer_database(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, DatabaseError)  # noqa: S101 - as registered
+    return database_problem(error).response()
+
+
+async def _answer_invalid(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - as registered
+    faults = [
+        {"parameter": ".".join(str(part) for part in fault["loc"]), "detail": fault["msg"]} for fault in error.errors()
+    ]
+    detail = f"{len(faults)} parameter(s) do not have the documented form."
+    return Problem(Kind.INVALID_REQUEST, detail, errors=faults).response()
+
+
+async def _answer_http(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - as registered
+    kinds = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
+    kind = kinds.get(error.status_code, Kind.BAD_REQUEST if error.status_code < 500 else Kind.INTERNAL)
+    return Problem(kind, f"{kind.title}; /openapi.json lists what there is.", headers=error.headers).response()

@@ -1,0 +1,38 @@
+"""/livez, /readyz and /metrics: open to whoever reaches the port, and silent about users and accounts."""
+
+from fastapi import APIRouter, Request, Response
+
+from api.metrics import CONTENT_TYPE
+from api.problems import Kind, unavailable
+from api.responses import ProblemDocument, json_response
+from api.service import Service
+
+router = APIRouter(tags=["service"])
+
+
+@router.get("/livez")
+async def live() -> Response:
+    """The process answers; nothing else is looked at, as a restart would not mend it."""
+    return json_response({"status": "live"})
+
+
+@router.get(
+    "/readyz",
+    responses={503: {"model": ProblemDocument, "description": "Something is missing; `missing` names it."}},
+)
+async def ready(request: Request) -> Response:
+    """Whether intents can be taken: Kafka, Postgres and the registry have what is needed."""
+    service: Service = request.app.state.service
+    missing = await service.missing()
+    if not missing:
+        return json_response({"status": "ready"})
+    problem = unavailable(Kind.NOT_READY, " ".join(missing.values()))
+    problem.members["missing"] = missing
+    return problem.response()
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics(request: Request) -> Response:
+    """Prometheus' text format."""
+    service: Service = request.app.state.service
+    return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)

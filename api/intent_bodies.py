@@ -1,0 +1,216 @@
+"""The bodies that intents arrive in, and how they become domain intents."""
+
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, Final, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import from_json
+
+from api.problems import Kind, Problem, kind_of
+from api.times import PATTERN, from_rfc3339
+from domain.intents import (
+    ADDRESS_CHARACTERS_MAX,
+    AMOUNT_MINOR_MAX,
+    DIRECTIONS,
+    KEY_CHARACTERS_MAX,
+    METADATA_ENTRIES_MAX,
+    METADATA_VALUE_CHARACTERS_MAX,
+    REFERENCE_CHARACTERS_MAX,
+    Intent,
+    Leg,
+    intent_id_of,
+)
+from domain.screening import identity_fault, shape_refusal
+
+BATCH_ITEMS_MAX: Final = 1000
+_FAULTS_SHOWN_MAX: Final = 20
+_UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+
+_TRANSFER: Final[dict[str, Any]] = {
+    "type": "transfer",
+    "legs": [
+        {"account": "external:stripe", "direction": "debit", "amount_minor": 1250, "currency": "EUR"},
+        {"account": "users:42:wallet", "direction": "credit", "amount_minor": 1250, "currency": "EUR"},
+    ],
+    "reference": "top-up",
+}
+_REVERSAL: Final[dict[str, Any]] = {"type": "reversal", "reverses": "6b1f3f1e-5f0b-5d0e-8a51-0d1a53c3a1b2"}
+
+
+class LegBody(BaseModel):
+    """One debit or credit."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    account: Annotated[str, Field(min_length=1, max_length=ADDRESS_CHARACTERS_MAX, examples=["users:42:wallet"])]
+    direction: Literal["debit", "credit"]
+    # The range is the ledger's own rule: an amount outside it is answered with its reason, invalid-amount.
+    amount_minor: Annotated[
+        int,
+        Field(
+            description="Positive count of the currency's minor units.",
+            json_schema_extra={"minimum": 1, "maximum": AMOUNT_MINOR_MAX},
+        ),
+    ]
+    currency: Annotated[
+        str, Field(min_length=1, max_length=24, description="ISO 4217 or registered unit.", examples=["EUR"])
+    ]
+
+
+class IntentBody(BaseModel):
+    """What the ledger is asked to do. A transfer's debits equal its credits in each currency."""
+
+    model_config = ConfigDict(
+        strict=True, extra="forbid", title="Intent request", json_schema_extra={"examples": [_TRANSFER, _REVERSAL]}
+    )
+
+    type: Annotated[str, Field(max_length=64, json_schema_extra={"enum": ["transfer", "reversal"]})]
+    legs: Annotated[
+        list[LegBody],
+        Field(description="From 2 to 1,000. A reversal may leave them out: then all that is unreversed is reversed."),
+    ] = []
+    reverses: Annotated[
+        str | None, Field(pattern=_UUID_PATTERN, description="For a reversal: the id of the intent that it reverses.")
+    ] = None
+    value_time: Annotated[
+        str | None,
+        Field(
+            max_length=40,
+            description="When the movement takes effect: RFC 3339, from 1900 to 2199; default: on acceptance.",
+            json_schema_extra={"format": "date-time", "pattern": PATTERN},
+        ),
+    ] = None
+    reference: Annotated[
+        str | None, Field(description="For people.", json_schema_extra={"maxLength": REFERENCE_CHARACTERS_MAX})
+    ] = None
+    metadata: Annotated[
+        dict[str, str],
+        Field(
+            description=f"At most {METADATA_ENTRIES_MAX} entries of {METADATA_VALUE_CHARACTERS_MAX} characters.",
+        ),
+    ] = {}
+
+
+class BatchItem(IntentBody):
+    """One intent of a batch."""
+
+    model_config = ConfigDict(
+        title="Batch item", json_schema_extra={"examples": [{"idempotency_key": "order-17"} | _TRANSFER]}
+    )
+
+    idempotency_key: Annotated[str, Field(json_schema_extra={"minLength": 1, "maxLength": KEY_CHARACTERS_MAX})]
+
+
+_validate_intent = IntentBody.__pydantic_validator__.validate_python
+_validate_item = BatchItem.__pydantic_validator__.validate_python
+
+
+def now_microseconds() -> int:
+    """Now, in microseconds since 1970 UTC."""
+    return time.time_ns() // 1000
+
+
+def json_value(raw: bytes) -> Any:
+    """Strict JSON (RFC 8259) in UTF-8: no NaN, no lone surrogates; integers of any size stay exact."""
+    try:
+        return from_json(raw, allow_inf_nan=False)
+    except ValueError as error:
+        raise Problem(Kind.INVALID_JSON, f"The body is not valid JSON: {error}.") from error
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in location)
+
+
+def form_problem(error: ValidationError) -> Problem:
+    """What does not have the documented form, each with a JSON pointer (RFC 6901)."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    faults = [{"pointer": _pointer(fault["loc"]), "detail": fault["msg"]} for fault in found[:_FAULTS_SHOWN_MAX]]
+    return Problem(
+        Kind.INVALID_REQUEST, f"{len(found)} part(s) of the request do not have the documented form.", errors=faults
+    )
+
+
+def _judged(body: IntentBody, tenant: str, idempotency_key: str, accepted_time: int) -> Intent:
+    value_time = None
+    if body.value_time is not None:
+        try:
+            value_time = from_rfc3339(body.value_time)
+        except (ValueError, OverflowError) as error:
+            detail = f"value_time is {error}."
+            raise Problem(
+                Kind.INVALID_REQUEST, detail, errors=[{"pointer": "/value_time", "detail": detail}]
+            ) from error
+    try:
+        intent_id = intent_id_of(tenant, idempotency_key)
+    except UnicodeEncodeError as error:
+        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The idempotency key is not Unicode text.") from error
+    intent = Intent(
+        intent_id,
+        tenant,
+        idempotency_key,
+        body.type,
+        tuple([Leg(leg.account, DIRECTIONS[leg.direction], leg.amount_minor, leg.currency) for leg in body.legs]),
+        None if body.reverses is None else UUID(body.reverses),
+        value_time,
+        body.reference,
+        body.metadata,
+        accepted_time,
+    )
+    fault = identity_fault(intent)
+    if fault is not None:
+        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, fault)
+    refusal = shape_refusal(intent)
+    if refusal is not None:
+        raise Problem(kind_of(refusal.reason), refusal.detail, reason=refusal.reason.value)
+    return intent
+
+
+def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
+    """The intent in a body; Problem where it has not the form or the shape of one."""
+    try:
+        body = _validate_intent(json_value(raw))
+    except ValidationError as error:
+        raise form_problem(error) from error
+    return _judged(body, tenant, idempotency_key, now_microseconds())
+
+
+def _item(value: Any, tenant: str, accepted_time: int) -> Intent:
+    try:
+        item: BatchItem = _validate_item(value)
+    except ValidationError as error:
+        raise form_problem(error) from error
+    return _judged(item, tenant, item.idempotency_key, accepted_time)
+
+
+def _line_item(line: bytes, tenant: str, accepted_time: int) -> Intent:
+    return _item(json_value(line), tenant, accepted_time)
+
+
+def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
+    """The items of a batch in order, each an intent or what is wrong with it.
+
+    Problem, for the batch as a whole, where it is no array or has too many items. Blank lines of NDJSON do not count.
+    """
+    values: list[Any]
+    read: Callable[[Any, str, int], Intent]
+    if is_ndjson:
+        values = [line for line in raw.split(b"\n") if line and not line.isspace()]
+        read = _line_item
+    else:
+        values = json_value(raw)
+        read = _item
+        if not isinstance(values, list):
+            raise Problem(Kind.INVALID_REQUEST, "A batch is a JSON array, or NDJSON with its media type.")
+    if len(values) > BATCH_ITEMS_MAX:
+        raise Problem(Kind.TOO_MANY_ITEMS, f"A batch has at most {BATCH_ITEMS_MAX} items.", items_max=BATCH_ITEMS_MAX)
+    accepted_time = now_microseconds()
+    items: list[Intent | Problem] = []
+    for value in values:
+        try:
+            items.append(read(value, tenant, accepted_time))
+        except Problem as problem:
+            items.append(problem)
+    return items

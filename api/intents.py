@@ -1,0 +1,278 @@
+"""POST /v1/intents, POST /v1/intents/batch, GET /v1/intents/{intent_id}."""
+
+import asyncio
+import re
+from typing import Annotated, Any, Final
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+
+from api.authentication import IntentsReader, IntentsWriter
+from api.intent_bodies import BATCH_ITEMS_MAX, BatchItem, IntentBody, batch_of, intent_of
+from api.problems import Kind, Problem
+from api.responses import json_response, problem_responses
+from api.service import Service
+from api.submission import Result, conflict_problem, fingerprint, submit
+from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
+from db.reads import Settled, intent_state, settled_intents
+from domain.intents import KEY_CHARACTERS_MAX, Intent
+from domain.outcomes import Outcome
+from producers.intents import Delivered, Trace
+
+router = APIRouter(tags=["intents"])
+
+_REPLAYED: Final = "Idempotent-Replayed"
+_WAIT: Final = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
+_JSON_TYPES: Final = frozenset({"application/json"})
+_BATCH_TYPES: Final = {"application/json": False, "application/x-ndjson": True, "application/ndjson": True}
+_PREFER: Final = {
+    "name": "Prefer",
+    "in": "header",
+    "required": False,
+    "schema": {"type": "string"},
+    "description": "`wait=N` (RFC 7240): answer with the outcome if it is known within N seconds.",
+    "example": "wait=5",
+}
+_KEY_HEADER: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": True,
+    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS_MAX},
+    "description": "Names this intent for good within the tenant; a retry sends the same.",
+    "example": "order-17",
+}
+
+
+def _body_schema(name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+BODY_MODELS: Final = (IntentBody, BatchItem)
+_POST_EXTRA: Final[dict[str, Any]] = {
+    "parameters": [_KEY_HEADER, _PREFER],
+    "requestBody": {"required": True, "content": {"application/json": {"schema": _body_schema("IntentBody")}}},
+}
+_BATCH_EXTRA: Final[dict[str, Any]] = {
+    "parameters": [_PREFER],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {"type": "array", "maxItems": BATCH_ITEMS_MAX, "items": _body_schema("BatchItem")}
+            },
+            "application/x-ndjson": {
+                "schema": {"type": "string", "description": "One batch item on each line."},
+                "example": '{"idempotency_key":"order-17","type":"transfer","legs":[]}\n',
+            },
+        },
+    },
+}
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+def _media_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def _idempotency_key(request: Request) -> str:
+    raw = request.headers.get("idempotency-key")
+    if raw is None or not raw.strip():
+        raise Problem(Kind.IDEMPOTENCY_KEY_REQUIRED, "Send an Idempotency-Key header that names this intent for good.")
+    try:
+        # Servers hand headers over as Latin-1; a key is the same text here and in a batch's JSON.
+        return raw.encode("latin-1").decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
+
+
+def wait_seconds(prefer: list[str], seconds_max: float) -> float | None:
+    """The wait that Prefer headers ask for (RFC 7240, 4.3), at most `seconds_max`; None without one."""
+    for preference in ",".join(prefer).split(","):
+        match = _WAIT.fullmatch(preference)
+        if match is not None:
+            return min(float(match[1]), seconds_max)
+    return None
+
+
+def _wait_of(request: Request) -> tuple[float | None, dict[str, str]]:
+    wait = wait_seconds(request.headers.getlist("prefer"), _service(request).configuration.wait_seconds_max)
+    return wait, {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
+
+
+@router.post(
+    "/v1/intents",
+    status_code=202,
+    response_model=IntentView,
+    openapi_extra=_POST_EXTRA,
+    responses=problem_responses(
+        Kind.INVALID_JSON,
+        Kind.IDEMPOTENCY_KEY_REQUIRED,
+        Kind.IDEMPOTENCY_KEY_INVALID,
+        Kind.ORIGINAL_NOT_POSTED,
+        Kind.UNSUPPORTED_MEDIA_TYPE,
+        Kind.IDEMPOTENCY_CONFLICT,
+        Kind.KAFKA_UNAVAILABLE,
+        Kind.MALFORMED,
+        Kind.UNSUPPORTED_TYPE,
+        Kind.NO_LEGS,
+        Kind.TOO_MANY_LEGS,
+        Kind.INVALID_AMOUNT,
+        Kind.UNBALANCED,
+        Kind.VALUE_TIME_OUT_OF_RANGE,
+    )
+    | {
+        200: {"model": IntentView, "description": "Settled: posted or rejected. Known before, or waited for."},
+        202: {"model": IntentView, "description": "Kafka has it, on all in-sync replicas; the outcome is pending."},
+    },
+)
+async def post_intent(request: Request, key: IntentsWriter) -> Response:
+    """Ask for one intent to be posted."""
+    service = _service(request)
+    if _media_type(request) not in _JSON_TYPES:
+        raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the intent as Content-Type: application/json.")
+    idempotency_key = _idempotency_key(request)
+    wait, applied = _wait_of(request)
+    try:
+        intent = intent_of(await request.body(), key.tenant, idempotency_key)
+    except Problem:
+        service.metrics.intents.labels("refused").inc()
+        raise
+    result = (await submit(service, key.tenant, [intent], _trace(request)))[0]
+    if isinstance(result, Problem):
+        raise result
+    units = service.units(key.tenant)
+    if isinstance(result, Settled):
+        state = await intent_state(service.pool, key.tenant, intent.intent_id)
+        return json_response(settled_view(state.settled or result, units), 200, applied | {_REPLAYED: "true"})
+    if wait is not None and await _passed(service, {result.partition: result.offset}, wait):
+        answer = await _outcome(service, key.tenant, intent.intent_id, result, applied)
+        if answer is not None:
+            return answer
+    headers = applied | {"Location": location_of(intent.intent_id, result)}
+    return json_response(pending_view(intent.intent_id, result), 202, headers)
+
+
+def _trace(request: Request) -> Trace:
+    trace: Trace = request.state.trace
+    return trace
+
+
+async def _passed(service: Service, offsets: dict[int, int], wait: float) -> bool:
+    """Whether every one of these lanes was posted past its offset within `wait` seconds, taken together."""
+    if wait <= 0:
+        return False
+    with service.metrics.waiting.track_inprogress():
+        found = await asyncio.gather(*(service.waiter.passed(lane, offset, wait) for lane, offset in offsets.items()))
+    return all(found)
+
+
+async def _outcome(
+    service: Service, tenant: str, intent_id: UUID, delivered: Delivered, applied: dict[str, str]
+) -> Response | None:
+    """The answer for a delivery whose lane was posted past it; None where it was quarantined, which is rare enough."""
+    state = await intent_state(service.pool, tenant, intent_id, delivered.partition, delivered.offset)
+    if state.settled is None:
+        return None
+    if state.delivery is not None and state.delivery.outcome is Outcome.IDEMPOTENCY_CONFLICT:
+        raise conflict_problem(intent_id)
+    headers = applied | {"Location": location_of(intent_id, delivered)}
+    if state.delivery is not None and state.delivery.outcome is Outcome.DUPLICATE:
+        headers[_REPLAYED] = "true"
+    return json_response(settled_view(state.settled, service.units(tenant), state.delivery), 200, headers)
+
+
+@router.post(
+    "/v1/intents/batch",
+    response_model=BatchView,
+    openapi_extra=_BATCH_EXTRA,
+    responses=problem_responses(
+        Kind.INVALID_JSON, Kind.TOO_MANY_ITEMS, Kind.UNSUPPORTED_MEDIA_TYPE, Kind.KAFKA_UNAVAILABLE
+    ),
+)
+async def post_batch(request: Request, key: IntentsWriter) -> Response:
+    """Ask for up to 1,000 intents; each item is answered on its own, in order, with the status it would have alone."""
+    service = _service(request)
+    is_ndjson = _BATCH_TYPES.get(_media_type(request))
+    if is_ndjson is None:
+        raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send a batch as one of {', '.join(_BATCH_TYPES)}.")
+    wait, applied = _wait_of(request)
+    items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=key.tenant)
+    intents = [item for item in items if isinstance(item, Intent)]
+    service.metrics.intents.labels("refused").inc(len(items) - len(intents))
+    results = await submit(service, key.tenant, intents, _trace(request)) if intents else []
+    outcomes = await _batch_outcomes(service, key.tenant, intents, results, wait)
+    answers = iter(zip(intents, results, strict=True))
+    units = service.units(key.tenant)
+    views = [
+        problem_item(item) if isinstance(item, Problem) else _batch_item(*next(answers), outcomes, units)
+        for item in items
+    ]
+    return json_response({"items": views}, 200, applied)
+
+
+async def _batch_outcomes(
+    service: Service, tenant: str, intents: list[Intent], results: list[Result], wait: float | None
+) -> dict[UUID, Settled]:
+    """What settled the delivered intents of a batch within the wait; empty without one."""
+    delivered = [
+        (intent.intent_id, result)
+        for intent, result in zip(intents, results, strict=True)
+        if isinstance(result, Delivered)
+    ]
+    if wait is None or not delivered:
+        return {}
+    last: dict[int, int] = {}
+    for _, (_, partition, offset) in delivered:
+        last[partition] = max(offset, last.get(partition, -1))
+    await _passed(service, last, wait)
+    _, settled = await settled_intents(service.pool, tenant, [intent_id for intent_id, _ in delivered])
+    return settled
+
+
+def _batch_item(intent: Intent, result: Result, outcomes: dict[UUID, Settled], units: dict[str, int]) -> dict[str, Any]:
+    intent_id = str(intent.intent_id)
+    if isinstance(result, Problem):
+        return problem_item(result) | {"intent_id": intent_id}
+    if isinstance(result, Settled):
+        return {"status": 200, "intent_id": intent_id, "replayed": True, "intent": settled_view(result, units)}
+    settled = outcomes.get(intent.intent_id)
+    if settled is None:
+        return {"status": 202, "intent_id": intent_id, "intent": pending_view(intent_id, result)}
+    if settled.fingerprint != fingerprint(intent):
+        return problem_item(conflict_problem(intent.intent_id)) | {"intent_id": intent_id}
+    return {"status": 200, "intent_id": intent_id, "intent": settled_view(settled, units)}
+
+
+@router.get("/v1/intents/{intent_id}", response_model=IntentView, responses=problem_responses(Kind.INTENT_NOT_FOUND))
+async def get_intent(
+    request: Request,
+    key: IntentsReader,
+    intent_id: Annotated[UUID, Path(description="As answered when it was posted.")],
+    partition: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Of the receipt.")] = None,
+    offset: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Of the receipt.")] = None,
+) -> Response:
+    """What became of an intent. With the receipt's partition and offset, pending is told from unknown."""
+    service = _service(request)
+    if (partition is None) != (offset is None):
+        raise Problem(Kind.BAD_REQUEST, "Give both partition and offset of the receipt, or neither.")
+    state = await intent_state(service.pool, key.tenant, intent_id, partition, offset)
+    if state.settled is not None:
+        return json_response(settled_view(state.settled, service.units(key.tenant), state.delivery))
+    if partition is None or offset is None:
+        raise Problem(
+            Kind.INTENT_NOT_FOUND,
+            "No intent with this id is settled; with the receipt's partition and offset, pending is told from unknown.",
+        )
+    if state.next_offset is None or offset >= state.next_offset:
+        return json_response(
+            pending_view(intent_id, Delivered(service.configuration.topics.intents, partition, offset))
+        )
+    raise Problem(
+        Kind.INTENT_NOT_FOUND,
+        "The lane is posted past this offset and did not settle this intent: the receipt is of another one, or what "
+        "stood there could not be decoded and was quarantined.",
+    )

@@ -1,0 +1,43 @@
+"""The journal of the key's tenant."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+
+from api.accounts import Cursor, Limit
+from api.authentication import JournalReader
+from api.cursors import decode_cursor, encode_cursor
+from api.problems import Kind
+from api.responses import json_response, next_link, problem_responses
+from api.service import Service
+from api.views import JournalPageView, journal_view
+from db import reads
+from domain.outcomes import Outcome
+
+router = APIRouter(tags=["journal"])
+
+
+@router.get("/v1/journal", response_model=JournalPageView, responses=problem_responses(Kind.INVALID_CURSOR))
+async def list_journal(
+    request: Request,
+    key: JournalReader,
+    lane: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only this lane.")] = None,
+    outcome: Annotated[Outcome | None, Query(description="Only rows with this outcome.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Journal rows in order of lane and sequence. To follow the journal as it grows, follow each lane.
+
+    Quarantined rows belong to no tenant and are not listed.
+    """
+    service: Service = request.app.state.service
+    name = None if outcome is None else outcome.value
+    scope = ("journal", key.tenant, lane, name)
+    after = None if cursor is None else decode_cursor(cursor, scope)
+    page = await reads.journal_page(
+        service.pool, key.tenant, None if after is None else (after[0], after[1]), limit, lane=lane, outcome=outcome
+    )
+    following = None if page.resume is None else encode_cursor(page.resume, scope)
+    link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
+    units = service.units(key.tenant)
+    return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})

@@ -1,0 +1,127 @@
+"""The outermost layer: trace, correlation id, limits on bodies and requests in flight, metrics, log, the last net."""
+
+import logging
+import time
+from collections.abc import MutableMapping
+from typing import Any, Final
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from api.metrics import Metrics
+from api.problems import Kind, Problem, unavailable
+from api.tracing import trace_of
+
+log = structlog.get_logger(__name__)
+_library_log = logging.getLogger(__name__)
+
+# A body that is too large is read on to this multiple of the limit, and dropped, as a client that is still sending
+# does not see the answer.
+_DRAIN_FACTOR: Final = 4
+_UNMATCHED: Final = "(none)"
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+class _BodyLimit:
+    """Receives the body of one request, and raises Problem as soon as it is known to be too large."""
+
+    def __init__(self, receive: Receive, headers: Headers, bytes_max: int) -> None:
+        self._receive = receive
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        announced = headers.get("content-length", "")
+        self._announced = int(announced) if announced.isascii() and announced.isdigit() else 0
+
+    async def __call__(self) -> Message:
+        message = await self._receive()
+        if message["type"] != "http.request":
+            return message
+        self._bytes += len(message.get("body", b""))
+        if max(self._bytes, self._announced) > self._bytes_max:
+            await self._drain(message)
+            raise Problem(
+                Kind.BODY_TOO_LARGE,
+                f"The body must have at most {self._bytes_max} bytes.",
+                headers={"Connection": "close"},
+                bytes_max=self._bytes_max,
+            )
+        return message
+
+    async def _drain(self, message: Message) -> None:
+        while message.get("more_body") and self._bytes <= _DRAIN_FACTOR * self._bytes_max:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                return
+            self._bytes += len(message.get("body", b""))
+
+
+class RequestLayer:
+    """Pure ASGI, as it is on the path of every request."""
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, body_bytes_max: int, requests_in_flight_max: int) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._body_bytes_max = body_bytes_max
+        self._requests_in_flight_max = requests_in_flight_max
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; other scopes (lifespan) pass through."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        headers = Headers(scope=scope)
+        trace = trace_of(headers)
+        scope.setdefault("state", {})["trace"] = trace
+        status = 0
+
+        async def send_noted(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)["X-Correlation-Id"] = trace.correlation_id
+            await send(message)
+
+        self._in_flight += 1
+        self._metrics.in_flight.set(self._in_flight)
+        try:
+            if self._in_flight > self._requests_in_flight_max:
+                problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
+                await problem.response()(scope, receive, send_noted)
+            else:
+                await self._app(scope, _BodyLimit(receive, headers, self._body_bytes_max), send_noted)
+        except ClientDisconnect:
+            log.debug("client_left", correlation_id=trace.correlation_id)
+        except Exception as error:
+            log.exception("request_failed", method=scope["method"], correlation_id=trace.correlation_id)
+            if status:  # the answer is under way: all that is left is to break the connection off
+                raise
+            detail = "The request failed for a reason of ours; the log has it under the correlation id."
+            problem = Problem(Kind.INTERNAL, detail, correlation_id=trace.correlation_id)
+            problem.__cause__ = error
+            await problem.response()(scope, receive, send_noted)
+        finally:
+            self._in_flight -= 1
+            self._metrics.in_flight.set(self._in_flight)
+            self._note(scope, status, time.perf_counter() - started, trace.correlation_id)
+
+    def _note(self, scope: MutableMapping[str, Any], status: int, seconds: float, correlation_id: str) -> None:
+        route = getattr(scope.get("route"), "path", _UNMATCHED)
+        method = scope["method"] if scope["method"] in _METHODS else "other"
+        self._metrics.requests.labels(method, route, status).inc()
+        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        if _library_log.isEnabledFor(logging.DEBUG):  # the processors would run for a line that is dropped
+            self._log_request(method, route, status, seconds, correlation_id)
+
+    def _log_request(self, method: str, route: str, status: int, seconds: float, correlation_id: str) -> None:
+        log.debug(
+            "request",
+            method=method,
+            route=route,
+            status=status,
+            milliseconds=round(seconds * 1000, 2),
+            correlation_id=correlation_id,
+        )

@@ -1,0 +1,73 @@
+"""JSON out, links between pages, and how routes document their problems."""
+
+import json
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+from fastapi import Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from api.problems import MEDIA_TYPE, Kind, Problem
+
+# What every route behind a key can answer.
+_COMMON: Final = (
+    Kind.BAD_REQUEST,
+    Kind.UNAUTHENTICATED,
+    Kind.SCOPE_MISSING,
+    Kind.BODY_TOO_LARGE,
+    Kind.INVALID_REQUEST,
+    Kind.RATE_LIMITED,
+    Kind.INTERNAL,
+    Kind.DATABASE_UNAVAILABLE,
+    Kind.NOT_READY,
+    Kind.OVERLOADED,
+)
+
+
+class ProblemDocument(BaseModel):
+    """Problem details (RFC 9457). Branch on `type`; some kinds carry more members."""
+
+    model_config = ConfigDict(extra="allow", title="Problem")
+
+    type: str = Field(description="A stable URI, documented in docs/ERRORS.md.", examples=[Kind.UNBALANCED.type])
+    title: str
+    status: int
+    detail: str
+
+
+def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+    """The `responses` of a route behind a key: the common kinds and these, by status, each with an example."""
+    by_status: dict[int | str, list[Kind]] = {}
+    for kind in (*_COMMON, *kinds):
+        by_status.setdefault(kind.status, []).append(kind)
+    return {
+        status: {
+            "model": ProblemDocument,
+            "description": "; ".join(kind.title for kind in found),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemDocument"},
+                    "examples": {kind.slug: {"value": Problem(kind, f"{kind.title}.").document()} for kind in found},
+                }
+            },
+        }
+        for status, found in sorted(by_status.items(), key=lambda entry: int(entry[0]))
+    }
+
+
+def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """The content as JSON. A sum of many lanes can pass 64 bits, which only the standard library's encoder writes."""
+    try:
+        body = orjson.dumps(content)
+    except TypeError:
+        body = json.dumps(content, default=str, ensure_ascii=False, separators=(",", ":")).encode()
+    return Response(body, status, headers=headers, media_type="application/json")
+
+
+def next_link(path: str, cursor: str | None, filters: dict[str, Any]) -> str | None:
+    """The relative URL of the next page, None at the end."""
+    if cursor is None:
+        return None
+    given = {name: value for name, value in filters.items() if value not in (None, "")}
+    return f"{path}?{urlencode(given | {'cursor': cursor})}"

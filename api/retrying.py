@@ -1,0 +1,26 @@
+"""Back-off for the parts of the API that start or recover while it already answers."""
+
+import asyncio
+from typing import Final
+
+_FIRST_SECONDS: Final = 0.2
+_LONGEST_SECONDS: Final = 5.0
+
+
+class Backoff:
+    """Pauses that double up to a bound and end at once when the process stops."""
+
+    def __init__(self, stopping: asyncio.Event) -> None:
+        self._stopping = stopping
+        self._seconds = _FIRST_SECONDS
+
+    def reset(self) -> None:
+        """Begin with short pauses again."""
+        self._seconds = _FIRST_SECONDS
+
+    async def pause(self) -> None:
+        """Wait before the next attempt."""
+        try:
+            await asyncio.wait_for(self._stopping.wait(), self._seconds)
+        except TimeoutError:
+            self._seconds = min(2 * self._seconds, _LONGEST_SECONDS)

@@ -1,0 +1,68 @@
+"""The API as a process: uvicorn, and a shutdown that loses nothing that was taken."""
+
+import socket
+from typing import Final
+
+import structlog
+import uvicorn
+from fastapi import FastAPI
+
+from api.app import create_app
+from api.service import Configuration
+from domain.settings import Settings
+from domain.topics import Topics
+
+_SHUTDOWN_SECONDS: Final = 15
+
+log = structlog.get_logger(__name__)
+
+
+class _Server(uvicorn.Server):
+    """Lets requests that wait for an outcome answer 202 at once when the process is told to stop."""
+
+    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+        super().__init__(config)
+        self._app = app
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        service = getattr(self._app.state, "service", None)
+        if service is not None:
+            service.release_waiting()
+        await super().shutdown(sockets)
+
+
+def configuration_of(
+    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics
+) -> Configuration:
+    """The API's part of the settings, with the addresses as found."""
+    return Configuration(
+        kafka_bootstrap=bootstrap,
+        postgres_dsn=dsn,
+        registry_url=registry_url,
+        topics=topics,
+        body_bytes_max=settings.api_body_bytes_max,
+        requests_per_minute=settings.api_requests_per_minute,
+        wait_seconds_max=settings.api_wait_seconds_max,
+    )
+
+
+def serve(settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics) -> None:
+    """Run until SIGTERM or SIGINT; then finish the requests under way and hand the producer's rest to Kafka.
+
+    Logging is the caller's to set up; uvicorn's goes the same way, without access lines, which the metrics replace.
+    """
+    app = create_app(configuration_of(settings, bootstrap=bootstrap, dsn=dsn, registry_url=registry_url, topics=topics))
+    config = uvicorn.Config(
+        app,
+        host=settings.api_host,
+        port=settings.api_port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
+    )
+    log.info("api_starting", host=settings.api_host, port=settings.api_port)
+    _Server(config, app).run()

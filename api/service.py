@@ -1,0 +1,184 @@
+"""What one API process holds: pool, producer, books, waiters, keys; and what it still lacks to be ready."""
+
+import asyncio
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from api.authentication import Authentication
+from api.metrics import Metrics
+from api.problems import Kind, Problem, unavailable
+from api.retrying import Backoff
+from api.waiting import LaneWaiter
+from db.books import Books
+from db.connections import DatabaseError, pool
+from db.reads import read_books
+from domain.chart import Chart
+from domain.errors import LedgerlineError
+from domain.topics import Topics
+from producers.encoding import SchemaError, registered_id, registry_client
+from producers.intents import SUBJECT, DeliveryError, IntentProducer
+
+_CHECK_TIMEOUT_SECONDS: Final = 3.0
+_CHECKS_KEPT_SECONDS: Final = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Where the API finds its parts, and its limits."""
+
+    kafka_bootstrap: str
+    postgres_dsn: str
+    registry_url: str
+    topics: Topics
+    body_bytes_max: int = 4_000_000
+    requests_per_minute: int = 60_000
+    wait_seconds_max: float = 30.0
+    requests_in_flight_max: int = 2_000
+    delivery_timeout_seconds: float = 10.0
+
+
+class Service:
+    """Made inside the event loop that it serves. What is away at the start is waited for, and /readyz names it."""
+
+    def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
+        self.configuration = configuration
+        self.metrics = metrics
+        self.pool = pool(configuration.postgres_dsn, "ledgerline_api")
+        self.producer = IntentProducer(
+            configuration.kafka_bootstrap,
+            configuration.topics.intents,
+            delivery_timeout_seconds=configuration.delivery_timeout_seconds,
+        )
+        self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
+        self.authentication = Authentication(self.pool, configuration.requests_per_minute)
+        self._books: Books | None = None
+        self._books_lock = asyncio.Lock()
+        self._checks_lock = asyncio.Lock()
+        self._checks: tuple[float, dict[str, str]] = (0.0, {})
+        self._stopping = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to connect; returns at once."""
+        await self.pool.open(wait=False)
+        self._spawn("books", self._load_books_at_start())
+        self._spawn("schema", self._look_up_schema())
+        self._spawn("postings", self.waiter.run(self._stopping))
+
+    def _spawn(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        self._tasks.append(asyncio.create_task(work, name=name))
+
+    def release_waiting(self) -> None:
+        """Let requests that wait for an outcome answer now, as the process is about to end."""
+        self.waiter.release()
+
+    async def close(self) -> None:
+        """Confirm what was taken, then let go of everything."""
+        self._stopping.set()
+        self.release_waiting()
+        for task in self._tasks:
+            task.cancel()
+        for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
+            if isinstance(outcome, Exception):
+                log.error("background_task_failed", error=repr(outcome))
+        await self.producer.close()
+        await self.pool.close()
+
+    async def _load_books_at_start(self) -> None:
+        backoff = Backoff(self._stopping)
+        while self._books is None and not self._stopping.is_set():
+            try:
+                self._books = await read_books(self.pool)
+            except DatabaseError as error:
+                log.warning("books_not_loaded", error=str(error))
+                await backoff.pause()
+
+    async def _look_up_schema(self) -> None:
+        backoff = Backoff(self._stopping)
+        registry = registry_client(self.configuration.registry_url)
+        while not self.producer.has_schema and not self._stopping.is_set():
+            try:
+                self.producer.use_schema(await asyncio.to_thread(registered_id, registry, SUBJECT))
+            except SchemaError as error:
+                log.warning("schema_not_found", error=str(error))
+                await backoff.pause()
+
+    @property
+    def books(self) -> Books:
+        """The books' frame as last seen; Problem before it was loaded."""
+        if self._books is None:
+            raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
+        return self._books
+
+    def chart(self, tenant: str) -> Chart:
+        """The tenant's chart as last seen; empty for a tenant without one."""
+        return self.books.charts.get(tenant) or Chart(())
+
+    def units(self, tenant: str) -> dict[str, int]:
+        """The tenant's registered units as last seen."""
+        return self.books.units.get(tenant, {})
+
+    def require_schema(self) -> None:
+        """Problem until the schema of intents is known."""
+        if not self.producer.has_schema:
+            raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
+
+    async def notice_books_version(self, version: int) -> None:
+        """Load the books anew where their version has moved."""
+        if self.books.version != version:
+            async with self._books_lock:
+                if self.books.version < version:
+                    self._books = await read_books(self.pool)
+
+    async def missing(self) -> dict[str, str]:
+        """What keeps the process from taking intents: part -> sentence. Asked at most once a second."""
+        async with self._checks_lock:
+            checked_at, found = self._checks
+            if not checked_at or time.monotonic() - checked_at > _CHECKS_KEPT_SECONDS:
+                found = await self._check()
+                self._checks = (time.monotonic(), found)
+            return found
+
+    async def _check(self) -> dict[str, str]:
+        kafka, postgres = await asyncio.gather(self._kafka_fault(), self._postgres_fault())
+        found = {
+            "kafka": kafka,
+            "postgres": postgres,
+            "schema": None if self.producer.has_schema else "The schema of intents was not found in the registry yet.",
+            "books": None if self._books is not None else "The books are not loaded yet.",
+            "tasks": self._task_fault(),
+        }
+        return {part: fault for part, fault in found.items() if fault is not None}
+
+    def _task_fault(self) -> str | None:
+        failed = [task.get_name() for task in self._tasks if task.done() and not task.cancelled() and task.exception()]
+        return (
+            f"Background work ended by an error of ours: {', '.join(failed)}; restart the process." if failed else None
+        )
+
+    async def _kafka_fault(self) -> str | None:
+        try:
+            await asyncio.to_thread(self.producer.partition_count, _CHECK_TIMEOUT_SECONDS)
+        except DeliveryError as error:
+            return str(error)
+        return None
+
+    async def _postgres_fault(self) -> str | None:
+        try:
+            self._books = await asyncio.wait_for(read_books(self.pool), _CHECK_TIMEOUT_SECONDS)
+        except TimeoutError:
+            return "Postgres does not answer."
+        except DatabaseError as error:
+            return str(error)
+        return None
+
+
+def database_problem(error: LedgerlineError) -> Problem:
+    """The answer where Postgres is away."""
+    return unavailable(Kind.DATABASE_UNAVAILABLE, f"{error} Nothing was done: the same request may be sent again.")

@@ -1,0 +1,102 @@
+"""From intents to Kafka: known keys are answered from the journal, the rest is published."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from api.problems import Kind, Problem, unavailable
+from api.service import Service
+from db.reads import Settled, reversible_intents, settled_intents
+from domain.fingerprint import fingerprint_of
+from domain.intents import Intent
+from producers.intents import Addressed, Delivered, PublishError, QueueFullError, Trace, drained_account, kafka_key
+
+Result = Settled | Delivered | Problem
+
+
+def conflict_problem(intent_id: UUID) -> Problem:
+    """The answer to a key that stands for another request."""
+    return Problem(
+        Kind.IDEMPOTENCY_CONFLICT,
+        "This idempotency key was used for a request with another body: choose a new key.",
+        intent_id=str(intent_id),
+    )
+
+
+def fingerprint(intent: Intent) -> bytes:
+    """Of what the intent asks: the same for the same request."""
+    return fingerprint_of(
+        intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
+    )
+
+
+def replayed(intent: Intent, settled: Settled) -> Settled | Problem:
+    """The known outcome of the same request, or the conflict with another."""
+    return settled if fingerprint(intent) == settled.fingerprint else conflict_problem(intent.intent_id)
+
+
+def publish_problem(error: PublishError) -> Problem:
+    """The answer where Kafka did not take an intent, or may have."""
+    kind = Kind.OVERLOADED if isinstance(error, QueueFullError) else Kind.KAFKA_UNAVAILABLE
+    return unavailable(kind, f"{error} The same request with the same key may be sent again safely.")
+
+
+async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
+    chart = service.chart(tenant)
+    originals = [intent.reverses for intent in intents if intent.reverses is not None]
+    reversible = await reversible_intents(service.pool, tenant, originals) if originals else {}
+    addressed: list[Addressed | Problem] = []
+    for intent in intents:
+        if intent.reverses is None:
+            addressed.append(Addressed(intent, kafka_key(intent, drained_account(intent.legs, chart))))
+        elif intent.reverses in reversible:
+            addressed.append(Addressed(intent, kafka_key(intent, reversible[intent.reverses])))
+        else:
+            addressed.append(
+                Problem(
+                    Kind.ORIGINAL_NOT_POSTED,
+                    f"Intent {intent.reverses} is not posted (yet): try again once it is. The key is not used up.",
+                    headers={"Retry-After": "1"},
+                    reverses=str(intent.reverses),
+                )
+            )
+    return addressed
+
+
+async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace: Trace) -> list[Result]:
+    """What became of each intent, in order: settled before, delivered to Kafka, or a problem of its own.
+
+    Raises Problem or DatabaseError where none could be looked at; then nothing was published.
+    """
+    service.require_schema()
+    version, known = await settled_intents(service.pool, tenant, [intent.intent_id for intent in intents])
+    await service.notice_books_version(version)
+    results: list[Result | None] = [
+        replayed(intent, known[intent.intent_id]) if intent.intent_id in known else None for intent in intents
+    ]
+    places = [place for place, result in enumerate(results) if result is None]
+    ready: list[tuple[int, Addressed]] = []
+    for place, found in zip(places, await _addressed(service, tenant, [intents[at] for at in places]), strict=True):
+        if isinstance(found, Problem):
+            results[place] = found
+        else:
+            ready.append((place, found))
+    delivered = await service.producer.publish_many([found for _, found in ready], trace)
+    for (place, _), outcome in zip(ready, delivered, strict=True):
+        results[place] = publish_problem(outcome) if isinstance(outcome, PublishError) else outcome
+    final = [result for result in results if result is not None]
+    _count(service, final)
+    return final
+
+
+def _count(service: Service, results: Sequence[Result]) -> None:
+    counts: dict[str, int] = {}
+    for result in results:
+        name = "accepted"
+        if isinstance(result, Settled):
+            name = "replayed"
+        elif isinstance(result, Problem):
+            names = {Kind.IDEMPOTENCY_CONFLICT: "conflict", Kind.ORIGINAL_NOT_POSTED: "refused"}
+            name = names.get(result.kind, "failed")
+        counts[name] = counts.get(name, 0) + 1
+    for name, count in counts.items():
+        service.metrics.intents.labels(name).inc(count)

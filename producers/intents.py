@@ -1,0 +1,287 @@
+"""Intents to Kafka: idempotent, never transactional, so that the offsets of payments.intents have no gaps.
+
+An intent that is published twice, or whose publication timed out, does no harm: its id follows from tenant and
+idempotency key, and the posting worker settles an id once.
+"""
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache, partial
+from typing import Any, Final, NamedTuple
+
+import structlog
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from domain.chart import Chart
+from domain.errors import LedgerlineError
+from domain.intents import DIRECTION_NAMES, Intent, Leg
+from producers.encoding import Encoder, encoder
+
+SUBJECT: Final = "payments.intents-value"
+CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_POLL_SECONDS: Final = 0.1
+
+log = structlog.get_logger(__name__)
+
+
+class PublishError(LedgerlineError):
+    """Kafka did not confirm an intent. It may be published again with the same idempotency key."""
+
+
+class QueueFullError(PublishError):
+    """More intents wait for Kafka than the producer holds; nothing was sent."""
+
+
+class DeliveryError(PublishError):
+    """Kafka is away, refused, or did not confirm in time; the intent may or may not be on the topic."""
+
+
+class Delivered(NamedTuple):
+    """Where an intent stands on the topic; acknowledged by all in-sync replicas."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+class Trace(NamedTuple):
+    """What goes with an intent so that it can be followed: a W3C traceparent and our correlation id."""
+
+    correlation_id: str
+    traceparent: str
+
+
+class Addressed(NamedTuple):
+    """An intent and the Kafka key that chooses its lane."""
+
+    intent: Intent
+    key: bytes
+
+
+class _Flight:
+    """Intents that were published together; touched by the event loop's thread only."""
+
+    __slots__ = ("future", "remaining", "results")
+
+    def __init__(self, count: int, future: "asyncio.Future[None]") -> None:
+        self.results: list[Delivered | PublishError | None] = [None] * count
+        self.remaining = count
+        self.future = future
+
+    def land(self, index: int, result: Delivered | PublishError) -> None:
+        self.results[index] = result
+        self.remaining -= 1
+        if self.remaining == 0 and not self.future.done():
+            self.future.set_result(None)
+
+
+def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
+    """The first account with a floor that the legs draw down; None where none of them can run dry."""
+    for leg in legs:
+        line = chart.match(leg.account)
+        if line is not None and line.floor_minor is not None and leg.direction != line.normal_direction:
+            return leg.account
+    return None
+
+
+def kafka_key(intent: Intent, drained: str | None) -> bytes:
+    """The account that can run dry, so that its draw-downs meet in one lane; else the id, which spreads the rest."""
+    return (str(intent.intent_id) if drained is None else f"{intent.tenant}/{drained}").encode()
+
+
+def record_of(intent: Intent) -> dict[str, Any]:
+    """The intent as the Avro record PaymentIntent."""
+    return {
+        "intent_id": str(intent.intent_id),
+        "tenant": intent.tenant,
+        "idempotency_key": intent.idempotency_key,
+        "type": intent.type,
+        "legs": [
+            {
+                "account": leg.account,
+                "direction": DIRECTION_NAMES[leg.direction],
+                "amount_minor": leg.amount_minor,
+                "currency": leg.currency,
+            }
+            for leg in intent.legs
+        ],
+        "reverses": None if intent.reverses is None else str(intent.reverses),
+        "value_time": intent.value_time,
+        "reference": intent.reference,
+        "metadata": intent.metadata,
+        "accepted_time": intent.accepted_time,
+    }
+
+
+@lru_cache(maxsize=64)
+def _as_rfc3339(microseconds: int) -> bytes:
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
+
+
+def headers_of(intent: Intent, trace: Trace, source: bytes) -> list[tuple[str, bytes]]:
+    """W3C trace context, our correlation id, and the attributes of CloudEvents 1.0 in binary mode (Kafka binding)."""
+    return [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", str(intent.intent_id).encode()),
+        ("ce_source", source),
+        ("ce_type", CLOUD_EVENT_TYPE.encode()),
+        ("ce_time", _as_rfc3339(intent.accepted_time)),
+        ("content-type", b"application/avro"),
+        ("traceparent", trace.traceparent.encode()),
+        ("correlation_id", trace.correlation_id.encode()),
+    ]
+
+
+def _failure(error: KafkaError) -> DeliveryError:
+    return DeliveryError(f"Kafka did not confirm the intent: {error.str()}.")
+
+
+class IntentProducer:
+    """One Kafka producer and the thread that polls it, for the coroutines of one event loop.
+
+    Delivery reports arrive on the thread; they are handed to the loop in bunches, one wake-up for all that are there.
+    """
+
+    def __init__(
+        self,
+        kafka_bootstrap: str,
+        topic: str,
+        *,
+        source: str = "/ledgerline/api",
+        delivery_timeout_seconds: float = 10.0,
+        queue_intents_max: int = 50_000,
+    ) -> None:
+        self.topic = topic
+        self._source = source.encode()
+        self._configuration: dict[str, Any] = {
+            "bootstrap.servers": kafka_bootstrap,
+            "client.id": "ledgerline-intents",
+            "enable.idempotence": True,
+            "acks": "all",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            # What Java's default does, so that clients in any language choose the same lane for an account.
+            "partitioner": "murmur2_random",
+            "delivery.timeout.ms": int(delivery_timeout_seconds * 1000),
+            "queue.buffering.max.messages": queue_intents_max,
+            "queue.buffering.max.kbytes": 256 * 1024,
+            "socket.keepalive.enable": True,
+            "reconnect.backoff.max.ms": 1000,
+            "error_cb": self._on_error,
+            "log_level": 2,
+        }
+        self._delivery_timeout_seconds = delivery_timeout_seconds
+        self._producer = Producer(self._configuration)
+        self._encode: Encoder | None = None
+        self._landings: deque[tuple[_Flight, int, Delivered | PublishError]] = deque()
+        self._waking = False
+        self._stopping = threading.Event()
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._poll, name="intent-deliveries", daemon=True)
+        self._thread.start()
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether `use_schema` was called; nothing can be published before."""
+        return self._encode is not None
+
+    def use_schema(self, schema_id: int) -> None:
+        """Encode under this id of the registry from now on."""
+        self._encode = encoder(SUBJECT, schema_id)
+
+    def partition_count(self, timeout_seconds: float) -> int:
+        """How many partitions the topic has, asked of Kafka; blocks. DeliveryError where it cannot be told."""
+        try:
+            found = self._producer.list_topics(self.topic, timeout_seconds).topics.get(self.topic)
+        except KafkaException as error:
+            raise _failure(error.args[0]) from error
+        if found is None or found.error is not None or not found.partitions:
+            raise DeliveryError(f"Kafka has no topic {self.topic}: run `ledgerline prepare`.")
+        return len(found.partitions)
+
+    async def publish(self, intent: Intent, key: bytes, trace: Trace) -> Delivered:
+        """Publish one intent and wait until all in-sync replicas have it; raises PublishError."""
+        result = (await self.publish_many([Addressed(intent, key)], trace))[0]
+        if isinstance(result, PublishError):
+            raise result
+        return result
+
+    async def publish_many(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
+        """Publish intents and wait for all; one result for each, in order. What fails does not keep the others back."""
+        if not addressed:
+            return []
+        flight = _Flight(len(addressed), self._loop.create_future())
+        for index, (intent, key) in enumerate(addressed):
+            self._produce(flight, index, intent, key, trace)
+        await flight.future
+        return [result for result in flight.results if result is not None]
+
+    def _produce(self, flight: _Flight, index: int, intent: Intent, key: bytes, trace: Trace) -> None:
+        if self._encode is None:
+            raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
+        try:
+            self._producer.produce(
+                self.topic,
+                self._encode(record_of(intent)),
+                key,
+                headers=headers_of(intent, trace, self._source),
+                on_delivery=partial(self._on_delivery, flight, index),
+            )
+        except BufferError:
+            flight.land(index, QueueFullError("Too many intents wait for Kafka: try again in a moment."))
+        except KafkaException as error:
+            flight.land(index, _failure(error.args[0]))
+            if error.args[0].code() == KafkaError._FATAL:
+                self._replace()
+
+    def _replace(self) -> None:
+        # After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good;
+        # what it still held is reported as failed while the old one is flushed by the thread.
+        log.error("kafka_producer_replaced", topic=self.topic)
+        self._producer = Producer(self._configuration)
+
+    def _on_error(self, error: KafkaError) -> None:
+        log.warning("kafka_error", error=error.str(), fatal=error.fatal())
+
+    def _on_delivery(self, flight: _Flight, index: int, error: KafkaError | None, message: Message) -> None:
+        # On the polling thread. The deque is filled before the flag is read, and the loop clears the flag before it
+        # empties the deque: whichever comes first, no landing is left behind.
+        if error is None:
+            self._landings.append((flight, index, Delivered(self.topic, message.partition(), message.offset())))
+        else:
+            self._landings.append((flight, index, _failure(error)))
+        if not self._waking:
+            self._waking = True
+            self._loop.call_soon_threadsafe(self._land)
+
+    def _land(self) -> None:
+        self._waking = False
+        landings = self._landings
+        while landings:
+            flight, index, result = landings.popleft()
+            flight.land(index, result)
+
+    def _poll(self) -> None:
+        polled = self._producer
+        while not self._stopping.is_set():
+            polled.poll(_POLL_SECONDS)
+            if polled is not self._producer:
+                polled.flush(self._delivery_timeout_seconds)
+                polled = self._producer
+
+    def _close(self) -> int:
+        self._stopping.set()
+        self._thread.join()
+        left: int = self._producer.flush(self._delivery_timeout_seconds + 1)
+        return left
+
+    async def close(self) -> None:
+        """Wait for what is under way, at most the delivery timeout, and end."""
+        left = await asyncio.to_thread(self._close)
+        if left:
+            log.error("intents_unconfirmed_at_close", count=left)
