@@ -92,11 +92,12 @@ class KafkaPart(Part):
         self._settings_file.write_text(settings)
         if (self.folder / "logs" / "meta.properties").exists():
             return
+        jvm = self._java_argv(*_JVM_OPTIONS)
         self.report("kafka: formatting its log folder")
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # The "=" keeps an id that starts with a dash from being read as an option.
         format_arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._settings_file}")
-        self.run_tool((*self._java_argv(*_JVM_OPTIONS), "kafka.tools.StorageTool", *format_arguments))
+        self.run_tool((*jvm, "kafka.tools.StorageTool", *format_arguments))
 
     def command(self) -> Command:
         """Return the broker's command line."""
