@@ -3,7 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from string import Formatter
@@ -14,7 +14,6 @@ from producers.importing.addresses import AddressError, checked_address, escaped
 from producers.importing.csv_mapping import AmountFormat, Mapping, Opening
 from producers.importing.keys import KeyMaker, ledger_name_of
 from producers.importing.model import (
-    MICROSECONDS_PER_SECOND,
     Draft,
     DraftLeg,
     ImportingError,
@@ -177,8 +176,7 @@ def _time(text: str, expected: str) -> int:
     except ValueError as error:
         raise _UnmappableError(f"The date {text!r} is not written as {expected}.") from error
     moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    difference = moment - _EPOCH
-    return (difference.days * 86_400 + difference.seconds) * MICROSECONDS_PER_SECOND + difference.microseconds
+    return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
 def _amount(cells: dict[str, str], style: AmountFormat) -> Decimal:

@@ -2,15 +2,16 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTION_NAMES, Leg
 
-MICROSECONDS_PER_SECOND = 1_000_000
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ImportingError(LedgerlineError):
@@ -129,11 +130,14 @@ class ImportIntent(NamedTuple):
 
 def rfc3339(time: int) -> str:
     """Microseconds since 1970 as RFC 3339, in UTC."""
-    seconds, microseconds = divmod(time, MICROSECONDS_PER_SECOND)
-    moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=microseconds)
-    return moment.isoformat().replace("+00:00", "Z")
+    return (_EPOCH + time * _MICROSECOND).isoformat().replace("+00:00", "Z")
+
+
+def from_rfc3339(text: str) -> int:
+    """Microseconds since 1970 of a date-time in RFC 3339, as the API writes them."""
+    return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
 
 
 def start_of_day(day: date) -> int:
     """Midnight UTC of a date, in microseconds since 1970."""
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp()) * MICROSECONDS_PER_SECOND
+    return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND

@@ -1,0 +1,174 @@
+"""One import from beginning to end: count in minor units, register units, post, wait for outcomes, check balances."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+import orjson
+
+from db.books import add_unit, list_units
+from db.connections import connect
+from producers.importing.checks import Difference, LedgerReader, differing_sums, failed_assertions
+from producers.importing.minor import MappedLedger, map_drafts
+from producers.importing.model import ImportIntent, Problem, SourceLedger
+from producers.importing.sender import BatchSender, Fate, ItemResult, Patience
+from producers.importing.units import UnitPlan, plan_units
+
+BATCH_ITEMS: Final = 500
+CONNECTIONS: Final = 4
+WAIT_SECONDS: Final = 20.0
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source, counted and ready to be posted."""
+
+    source: SourceLedger
+    plan: UnitPlan
+    mapped: MappedLedger
+
+    @property
+    def problems(self) -> list[Problem]:
+        """All that carries money and was not mapped, in order of place."""
+        return sorted({*self.source.problems, *self.mapped.problems})
+
+
+@dataclass(frozen=True)
+class Unposted:
+    """An intent that was sent and moved nothing."""
+
+    place: str
+    idempotency_key: str
+    fate: str
+    reason: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What became of an import; `problems` is what was not mapped."""
+
+    transactions: int
+    posted: int
+    duplicates: int
+    """Posted by an earlier import; nothing was posted again."""
+    unposted: list[Unposted]
+    problems: list[Problem]
+    without_money: dict[str, int]
+    units_registered: dict[str, int]
+    rounded: dict[str, str]
+    sums_compared: int
+    assertions_checked: int
+    differences: list[Difference]
+    seconds: float
+    retries: int = 0
+    notes: list[str] = field(default_factory=list)
+
+    def ok(self, *, allow_unmapped: bool) -> bool:
+        """Whether all that was mapped is posted and agrees, and nothing is unmapped unless that is allowed."""
+        return not self.unposted and not self.differences and (allow_unmapped or not self.problems)
+
+    def document(self) -> dict[str, Any]:
+        """The report for machines; decimals as strings."""
+        fields = asdict(self)
+        fields["rejected"] = sum(item.fate == Fate.REJECTED for item in self.unposted)
+        fields["problems"] = [
+            {"file": problem.place.file, "line": problem.place.line, "sentence": problem.sentence}
+            for problem in self.problems
+        ]
+        fields["differences"] = [difference._asdict() for difference in self.differences]
+        return fields
+
+
+def prepare(
+    source: SourceLedger,
+    registered: Mapping[str, int],
+    wanted: Mapping[str, int] | None = None,
+    *,
+    round_written: bool = False,
+) -> Prepared:
+    """Count a source in minor units; `registered` are the units that the tenant's books have. Pure."""
+    plan = plan_units(source.drafts, registered, wanted)
+    return Prepared(source, plan, map_drafts(source.drafts, plan, round_written=round_written))
+
+
+def registered_units(dsn: str, tenant: str) -> dict[str, int]:
+    """The units that a tenant's books have: code -> exponent."""
+    with connect(dsn, "ledgerline_operator") as connection:
+        return {unit.code: unit.exponent for unit in list_units(connection, tenant)}
+
+
+def register_units(dsn: str, tenant: str, units: Mapping[str, int]) -> dict[str, int]:
+    """Register what is missing; returns what is new. Posting workers notice at their next batch."""
+    with connect(dsn, "ledgerline_operator") as connection:
+        return {code: exponent for code, exponent in units.items() if add_unit(connection, tenant, code, exponent)}
+
+
+async def post(
+    intents: list[ImportIntent], api_url: str, api_key: str, on_answered: Callable[[int], None]
+) -> tuple[list[ItemResult], int]:
+    """Post all intents and wait for their outcomes; the results in order, and how often something was sent again."""
+    lines = [orjson.dumps(intent.item()) for intent in intents]
+    batches = [lines[start : start + BATCH_ITEMS] for start in range(0, len(lines), BATCH_ITEMS)]
+    patience = Patience(wait_seconds=WAIT_SECONDS)
+    async with BatchSender(api_url, api_key, connections=CONNECTIONS, patience=patience) as sender:
+        results = await sender.send_all(batches, on_answered)
+        return [result for batch in results for result in batch], sender.retries
+
+
+def check(prepared: Prepared, api_url: str, api_key: str) -> list[Difference]:
+    """Compare the ledger's balances with the source's final sums and with its balance assertions; exact."""
+    with LedgerReader(api_url, api_key) as reader:
+        balances: dict[tuple[str, str], int] = {}
+        for root in sorted(
+            {leg.account.partition(":")[0] for intent in prepared.mapped.intents for leg in intent.legs}
+        ):
+            balances |= reader.balances(f"{root}:")
+        exponents = prepared.plan.exponents
+        found = differing_sums(prepared.source.sums, balances, exponents, prepared.mapped.rounded)
+        accounts = {account for account, _currency in balances}
+        return found + failed_assertions(prepared.source.assertions, reader, accounts, exponents)
+
+
+def report(
+    prepared: Prepared,
+    results: list[ItemResult],
+    *,
+    retries: int,
+    units_registered: dict[str, int],
+    differences: list[Difference],
+    checked: bool,
+    started: float,
+) -> ImportReport:
+    """Sum up an import that began at `started` (monotonic seconds)."""
+    intents = prepared.mapped.intents
+    unposted = [
+        Unposted(str(intent.place), intent.idempotency_key, result.fate.value, result.reason, result.detail)
+        for intent, result in zip(intents, results, strict=True)
+        if result.fate is not Fate.POSTED
+    ]
+    posted = [result for result in results if result.fate is Fate.POSTED]
+    duplicates = sum(result.replayed for result in posted)
+    return ImportReport(
+        transactions=len(intents),
+        posted=len(posted) - duplicates,
+        duplicates=duplicates,
+        unposted=unposted,
+        problems=prepared.problems,
+        without_money=dict(prepared.source.without_money),
+        units_registered=units_registered,
+        rounded={
+            f"{account} {currency}": format(difference, "f") for (account, currency), difference in _rounded(prepared)
+        },
+        sums_compared=len(prepared.source.sums) if checked else 0,
+        assertions_checked=len(prepared.source.assertions) if checked else 0,
+        differences=differences,
+        seconds=round(time.monotonic() - started, 3),
+        retries=retries,
+    )
+
+
+def _rounded(prepared: Prepared) -> list[tuple[tuple[str, str], Decimal]]:
+    return sorted((where, difference) for where, difference in prepared.mapped.rounded.items() if difference)

@@ -1,0 +1,207 @@
+"""Posts prepared items through POST /v1/intents/batch: a few requests at once, patient with 429 and 503, never twice.
+
+A repeat is harmless because every item has its idempotency key, so whatever is in doubt is simply sent again.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from enum import StrEnum
+from typing import Any, Final, NamedTuple
+
+import httpx
+import orjson
+
+from producers.importing.model import ImportingError
+
+BATCH_ITEMS_MAX: Final = 1000
+RETRY_STATUSES: Final = frozenset({429, 503})
+_SENTENCE_CHARACTERS_MAX: Final = 300
+
+
+class Fate(StrEnum):
+    """What the API says of one item."""
+
+    POSTED = "posted"
+    REJECTED = "rejected"
+    PENDING = "pending"
+    """Kafka has it; the outcome was not waited for, or not long enough."""
+    CONFLICT = "conflict"
+    """Its key was used for other content before."""
+    REFUSED = "refused"
+    """The API did not take it; nothing was sent to Kafka and the key is not used up."""
+
+
+class ItemResult(NamedTuple):
+    """The last answer to one item."""
+
+    fate: Fate
+    replayed: bool = False
+    """It was settled by an earlier request: this one posted nothing."""
+    reason: str = ""
+    detail: str = ""
+    partition: int | None = None
+    offset: int | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long the sender waits and how often it tries; every attempt of a request counts."""
+
+    wait_seconds: float = 0
+    """For outcomes, in each request (Prefer: wait); 0: do not wait."""
+    attempts_max: int = 12
+    retry_seconds: float = 0.5
+    """Before the second attempt, doubled for each further one; a Retry-After header counts instead."""
+    retry_seconds_max: float = 10
+    request_seconds_max: float = 60
+
+
+class BatchSender:
+    """Sends requests of up to 1,000 items over a few connections; use it as an asynchronous context manager."""
+
+    def __init__(self, api_url: str, api_key: str, *, connections: int = 4, patience: Patience | None = None) -> None:
+        self._patience = patience or Patience()
+        self._gate = asyncio.Semaphore(connections)
+        headers = {"Authorization": f"Bearer {api_key}", "Content-Type": "application/x-ndjson"}
+        if self._patience.wait_seconds:
+            headers["Prefer"] = f"wait={self._patience.wait_seconds:g}"
+        self._client = httpx.AsyncClient(
+            base_url=api_url,
+            headers=headers,
+            timeout=self._patience.request_seconds_max + self._patience.wait_seconds,
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+        )
+        self.retries = 0
+        """How often anything was sent again."""
+
+    async def __aenter__(self) -> "BatchSender":
+        await self._client.__aenter__()
+        return self
+
+    async def __aexit__(self, *error: Any) -> None:
+        await self._client.__aexit__(*error)
+
+    async def send_all(
+        self, batches: Sequence[Sequence[bytes]], on_answered: Callable[[int], None] = lambda _items: None
+    ) -> list[list[ItemResult]]:
+        """Send every batch, each a list of JSON objects; the results in the same order.
+
+        `on_answered` hears the number of items of each batch that is done. ImportingError where the API cannot be
+        reached, or refuses a whole request, after all attempts.
+        """
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = [group.create_task(self._guarded(batch, on_answered)) for batch in batches]
+        except ExceptionGroup as failed:
+            # The first failure cancels the others; it alone is what people need to read.
+            raise failed.exceptions[0] from None
+        return [task.result() for task in tasks]
+
+    async def _guarded(self, batch: Sequence[bytes], on_answered: Callable[[int], None]) -> list[ItemResult]:
+        async with self._gate:
+            results = await self.send(batch)
+        on_answered(len(batch))
+        return results
+
+    async def send(self, batch: Sequence[bytes]) -> list[ItemResult]:
+        """Send one batch until every item has an answer that stands, or the attempts are used up."""
+        if len(batch) > BATCH_ITEMS_MAX:
+            raise ValueError(f"A batch has at most {BATCH_ITEMS_MAX} items, not {len(batch)}.")
+        results: list[ItemResult | None] = [None] * len(batch)
+        open_places = list(range(len(batch)))
+        retry_after: float | None = None
+        trouble = ""
+        for attempt in range(self._patience.attempts_max):
+            if attempt:
+                self.retries += 1
+                await self._pause(attempt, retry_after)
+            answer = await self._request([batch[place] for place in open_places])
+            if isinstance(answer, _Trouble):
+                trouble, retry_after = answer.sentence, answer.retry_after_seconds
+                continue
+            for place, item in zip(open_places, answer, strict=True):
+                results[place] = item
+            open_places = [place for place in open_places if self._is_open(results[place])]
+            if not open_places:
+                break
+            retry_after = None
+            trouble = next(
+                (f": {found.detail}" for place in open_places if (found := results[place]) and found.detail), ""
+            )
+        done = [result for result in results if result is not None]
+        if len(done) < len(batch):
+            raise ImportingError(f"The API did not take a batch in {self._patience.attempts_max} attempts: {trouble}")
+        return done
+
+    def _is_open(self, result: ItemResult | None) -> bool:
+        """Whether an item must be sent again: not taken for the moment, or taken and still to be waited for."""
+        if result is None or result.reason == "retry":
+            return True
+        return result.fate is Fate.PENDING and self._patience.wait_seconds > 0
+
+    async def _pause(self, attempt: int, retry_after: float | None) -> None:
+        doubled = self._patience.retry_seconds * 2 ** min(attempt - 1, 10)
+        await asyncio.sleep(min(retry_after if retry_after is not None else doubled, self._patience.retry_seconds_max))
+
+    async def _request(self, lines: Sequence[bytes]) -> "list[ItemResult] | _Trouble":
+        try:
+            response = await self._client.post("/v1/intents/batch", content=b"\n".join(lines))
+        except httpx.TransportError as error:
+            return _Trouble(f"the API at {self._client.base_url} does not answer ({type(error).__name__}).", None)
+        if response.status_code in RETRY_STATUSES:
+            return _Trouble(_sentence(response), _retry_after(response))
+        if response.status_code != 200:
+            raise ImportingError(f"The API refuses the batch with status {response.status_code}: {_sentence(response)}")
+        return [_result(item) for item in orjson.loads(response.content)["items"]]
+
+
+class _Trouble(NamedTuple):
+    """A whole request that may do better later."""
+
+    sentence: str
+    retry_after_seconds: float | None
+
+
+def _result(item: dict[str, Any]) -> ItemResult:
+    problem = item.get("problem")
+    if problem is not None:
+        kind = str(problem.get("type", "")).rpartition("/")[2]
+        detail = str(problem.get("detail") or problem.get("title") or "")
+        if item["status"] in RETRY_STATUSES:
+            return ItemResult(Fate.REFUSED, reason="retry", detail=detail)
+        return ItemResult(Fate.CONFLICT if kind == "idempotency-conflict" else Fate.REFUSED, reason=kind, detail=detail)
+    intent = item["intent"]
+    receipt = intent["receipt"]
+    return ItemResult(
+        Fate(intent["status"]),
+        replayed=bool(item.get("replayed")),
+        reason=intent.get("reason") or "",
+        detail=intent.get("detail") or "",
+        partition=receipt["partition"],
+        offset=receipt["offset"],
+    )
+
+
+def _sentence(response: httpx.Response) -> str:
+    """What a problem document says, or the start of anything else."""
+    try:
+        document = orjson.loads(response.content)
+    except orjson.JSONDecodeError:
+        return response.text[:_SENTENCE_CHARACTERS_MAX] or f"status {response.status_code}"
+    detail = document.get("detail") or document.get("title") if isinstance(document, dict) else None
+    return str(detail or f"status {response.status_code}")[:_SENTENCE_CHARACTERS_MAX]
+
+
+def _retry_after(response: httpx.Response) -> float | None:
+    """Seconds from a Retry-After header, in either of its forms (RFC 9110, 10.2.3)."""
+    text = response.headers.get("retry-after", "")
+    if text.isdigit():
+        return float(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
