@@ -5,6 +5,7 @@ import sys
 import typer
 
 from domain.errors import LedgerlineError
+from ops.cli import services
 from ops.cli.output import errors
 
 app = typer.Typer(
@@ -13,6 +14,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+app.command("service", hidden=True)(services.service)
+app.command("prepare")(services.prepare)
 
 
 def main() -> None:

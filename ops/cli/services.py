@@ -1,33 +1,30 @@
 """`ledgerline service NAME` and `ledgerline prepare`: what the supervisor, compose and Kubernetes run.
 
-The one place where settings meet the services.
+The one place where settings meet the services. Each runner imports its service itself, so that a process holds in
+memory what it runs, and no more.
 """
+# ruff: noqa: PLC0415
 
 import logging
 import signal
 import sys
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import structlog
 import typer
-from api.server import serve as serve_api
-from streams.audit.service import serve as serve_audit
-from streams.reconciliation.service import serve as serve_reconciliation
 
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
-from db.relay import RelayStore
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.output import Json, console, show_json
 from producers.deploy import Replication, make_topics, register_schemas
-from producers.relay import Relay, RelayEncoders, RelayOptions
-from streams.fenced import AgentOptions
-from streams.metrics import serve_metrics
-from streams.posting.service import serve as serve_posting
+
+if TYPE_CHECKING:
+    from streams.fenced import AgentOptions
 
 DEFAULT_TENANT: Final = "default"
 
@@ -60,8 +57,10 @@ def configure_logs(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
-def agent_options(name: str, ledger: Ledger, topic: str, *, read_committed: bool) -> AgentOptions:
+def agent_options(name: str, ledger: Ledger, topic: str, *, read_committed: bool) -> "AgentOptions":
     """How an agent of this ledger reads its topic."""
+    from streams.fenced import AgentOptions
+
     settings = ledger.settings
     return AgentOptions(
         name=name,
@@ -79,12 +78,18 @@ def agent_options(name: str, ledger: Ledger, topic: str, *, read_committed: bool
 
 def run_posting(ledger: Ledger, topics: Topics) -> None:
     """The posting worker."""
+    from streams.posting.service import serve
+
     options = agent_options("posting", ledger, topics.intents, read_committed=False)
-    serve_posting(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url)
+    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url)
 
 
 def run_relay(ledger: Ledger, topics: Topics) -> None:
     """The relay of one shard."""
+    from db.relay import RelayStore
+    from producers.relay import Relay, RelayEncoders, RelayOptions
+    from streams.metrics import serve_metrics
+
     settings = ledger.settings
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -99,22 +104,31 @@ def run_relay(ledger: Ledger, topics: Topics) -> None:
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
     """The reconciliation agent."""
+    from streams.reconciliation.service import serve
+
     options = agent_options("reconciliation", ledger, topics.journal, read_committed=True)
-    serve_reconciliation(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics,
-                         settings=ledger.settings)  # fmt: skip
+    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics, settings=ledger.settings)
 
 
 def run_audit(ledger: Ledger, topics: Topics) -> None:
     """The audit agent."""
+    from streams.audit.service import serve
+
     options = agent_options("audit", ledger, topics.journal, read_committed=True)
-    serve_audit(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics,
-                settings=ledger.settings)  # fmt: skip
+    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics, settings=ledger.settings)
 
 
 def run_api(ledger: Ledger, topics: Topics) -> None:
     """The API."""
-    serve_api(ledger.settings, bootstrap=ledger.kafka_bootstrap, dsn=ledger.postgres_dsn,
-              registry_url=ledger.registry_url, topics=topics)  # fmt: skip
+    from api.server import serve
+
+    serve(
+        ledger.settings,
+        bootstrap=ledger.kafka_bootstrap,
+        dsn=ledger.postgres_dsn,
+        registry_url=ledger.registry_url,
+        topics=topics,
+    )
 
 
 RUNNERS: Final = {
