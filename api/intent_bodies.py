@@ -22,7 +22,7 @@ from domain.intents import (
     Leg,
     intent_id_of,
 )
-from domain.screening import identity_fault, shape_refusal
+from domain.screening import key_fault, shape_refusal
 
 BATCH_ITEMS_MAX: Final = 1000
 _FAULTS_SHOWN_MAX: Final = 20
@@ -143,6 +143,9 @@ def _judged(body: IntentBody, tenant: str, idempotency_key: str, accepted_time: 
             raise Problem(
                 Kind.INVALID_REQUEST, detail, errors=[{"pointer": "/value_time", "detail": detail}]
             ) from error
+    fault = key_fault(idempotency_key)
+    if fault is not None:
+        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, fault)
     try:
         intent_id = intent_id_of(tenant, idempotency_key)
     except UnicodeEncodeError as error:
@@ -159,9 +162,6 @@ def _judged(body: IntentBody, tenant: str, idempotency_key: str, accepted_time: 
         body.metadata,
         accepted_time,
     )
-    fault = identity_fault(intent)
-    if fault is not None:
-        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, fault)
     refusal = shape_refusal(intent)
     if refusal is not None:
         raise Problem(kind_of(refusal.reason), refusal.detail, reason=refusal.reason.value)

@@ -101,13 +101,16 @@ class Service:
 
     async def _look_up_schema(self) -> None:
         backoff = Backoff(self._stopping)
-        registry = registry_client(self.configuration.registry_url)
         while not self.producer.has_schema and not self._stopping.is_set():
             try:
-                self.producer.use_schema(await asyncio.to_thread(registered_id, registry, SUBJECT))
+                self.producer.use_schema(await asyncio.to_thread(self._registered_id))
             except SchemaError as error:
                 log.warning("schema_not_found", error=str(error))
                 await backoff.pause()
+
+    def _registered_id(self) -> int:
+        with registry_client(self.configuration.registry_url) as registry:
+            return registered_id(registry, SUBJECT)
 
     @property
     def books(self) -> Books:

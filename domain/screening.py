@@ -43,13 +43,21 @@ def shown(text: str) -> str:
     return ascii(text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "...")
 
 
+def key_fault(idempotency_key: str) -> str | None:
+    """Why the idempotency key is none, in a sentence; None where it is one."""
+    if not 0 < len(idempotency_key) <= KEY_CHARACTERS_MAX or "\x00" in idempotency_key:
+        return f"The idempotency key must have 1 to {KEY_CHARACTERS_MAX} characters and no NUL."
+    return None
+
+
 def identity_fault(intent: Intent) -> str | None:
     """Why the intent cannot be told by its tenant and key, in a sentence; None where it can."""
     if len(intent.tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(intent.tenant):
         return f"The tenant {shown(intent.tenant)} is no tenant's name."
     key = intent.idempotency_key
-    if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
-        return f"The idempotency key must have 1 to {KEY_CHARACTERS_MAX} characters and no NUL."
+    fault = key_fault(key)
+    if fault is not None:
+        return fault
     if intent.intent_id != intent_id_of(intent.tenant, key):
         return f"The intent id {intent.intent_id} does not follow from its tenant and idempotency key."
     return None

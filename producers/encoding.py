@@ -44,8 +44,11 @@ def without_logical_types(schema: Any) -> Any:
 
 @cache
 def parsed_schema(subject: str) -> Any:
-    """The parsed schema of a subject, without logical types."""
-    return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))), _write_hint=False)
+    """The parsed schema of a subject, without logical types.
+
+    With fastavro's mark that it is parsed: without it every record written or read parses the schema again.
+    """
+    return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))))
 
 
 def registry_client(registry_url: str) -> SchemaRegistryClient:
