@@ -1,27 +1,121 @@
-"""The command line `ledgerline`. One module per group of commands; each is listed once in COMMANDS below."""
+"""The command line `ledgerline`. Each group and command is listed once in COMMANDS and imported when it is used.
 
+So `ledgerline --help` draws its list from this table alone, and a command loads what it needs and no more.
+"""
+
+import importlib
+import os
 import sys
+from typing import Any, Final, NamedTuple
 
 import typer
+from rich.markup import escape
+from typer.core import TyperCommand, TyperGroup
 
 from domain.errors import LedgerlineError
-from ops.cli import services
 from ops.cli.output import errors
+from ops.cli.troubles import sentence_of
+
+
+class Entry(NamedTuple):
+    """One name after `ledgerline`: a typer app (a group of commands) or a function (one command) of a module."""
+
+    name: str
+    module: str
+    attribute: str
+    panel: str
+    help: str
+
+
+_STACK: Final = "Run"
+_MONEY: Final = "Money"
+_BOOKS: Final = "Books"
+_PROOF: Final = "Proof"
+_OPERATIONS: Final = "Operations"
+
+COMMANDS: Final = (
+    Entry("up", "stack", "up", _STACK, "Start everything in the background: Kafka, Postgres, registry, services."),
+    Entry("down", "stack", "down", _STACK, "Stop what `up` started."),
+    Entry("status", "status", "status", _STACK, "Show at a glance what runs, how far it is and what needs attention."),
+    Entry("demo", "demo", "demo", _STACK, "Move real money through everything and prove the books."),
+    Entry("intents", "intents", "app", _MONEY, "Post intents through the API and see what became of them."),
+    Entry("import", "importing", "app", _MONEY, "Turn real ledgers into intents and post them."),
+    Entry("balance", "accounts", "balance", _MONEY, "Balances of an account, or of all below a prefix."),
+    Entry("accounts", "accounts", "accounts", _MONEY, "Open accounts."),
+    Entry("journal", "journal", "app", _MONEY, "The journal: one row for each intent that came."),
+    Entry("tenants", "accounts", "tenants", _BOOKS, "Tenants: separate books in one ledger."),
+    Entry("chart", "accounts", "chart", _BOOKS, "The chart of accounts: which addresses may open, and as what."),
+    Entry("units", "accounts", "units", _BOOKS, "Registered units beside the ISO 4217 currencies."),
+    Entry("keys", "keys", "app", _BOOKS, "API keys."),
+    Entry("reconcile", "reconcile", "reconcile", _PROOF, "Recompute the books from the topics and compare."),
+    Entry("audit", "audit", "app", _PROOF, "Verify the hash chains; prove that an intent is in the ledger."),
+    Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
+    Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: look at them, send them again."),
+    Entry("offsets", "offsets", "app", _OPERATIONS, "Where each lane stands, in Postgres and in Kafka."),
+    Entry("prepare", "services", "prepare", _OPERATIONS, "Migrate the database, make topics, register schemas."),
+    Entry("service", "services", "service", _OPERATIONS, "Run one service in the foreground."),
+)
+
+
+def load(entry: Entry) -> Any:
+    """Import an entry's module and make the command that it stands for."""
+    found = getattr(importlib.import_module(f"ops.cli.{entry.module}"), entry.attribute)
+    if not isinstance(found, typer.Typer):
+        single = typer.Typer(add_completion=False)
+        single.command(entry.name)(found)
+        found = single
+    found._add_completion = False
+    command = typer.main.get_command(found)
+    command.name = entry.name
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Knows the commands by COMMANDS, and loads the one that is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for entry in COMMANDS:
+            listed = TyperCommand(entry.name, help=entry.help, rich_help_panel=entry.panel)
+            self.add_command(listed, entry.name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first argument names, imported now; UsageError for an unknown one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        for entry in COMMANDS:
+            if entry.name == name:
+                return name, load(entry), rest
+        return name, command, rest
+
 
 app = typer.Typer(
     name="ledgerline",
-    help="A payments ledger as a Kafka stream: intents in, balanced double entry out, proved symmetric from outside.",
+    cls=LazyGroup,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("service", hidden=True)(services.service)
-app.command("prepare")(services.prepare)
+
+
+@app.callback()
+def ledgerline() -> None:
+    """A payments ledger as a Kafka stream: intents in, balanced double entry out, proved symmetric from outside."""
 
 
 def main() -> None:
-    """Run the command line. A LedgerlineError is printed as its one sentence, and the exit code is 1."""
+    """Run the command line: 0 done, 1 a LedgerlineError or an outage as one sentence, 2 wrong use, 130 interrupted."""
     try:
-        app()
-    except LedgerlineError as error:
-        errors.print(f"[bold red]error:[/] {error}", highlight=False, soft_wrap=True)
+        try:
+            app(prog_name="ledgerline")
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read our output has enough of it; the rest goes nowhere, so that the interpreter's last flush works.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except Exception as error:
+        sentence = str(error) if isinstance(error, LedgerlineError) else sentence_of(error)
+        if sentence is None:
+            raise
+        errors.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
         sys.exit(1)

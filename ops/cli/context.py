@@ -1,10 +1,18 @@
 """Where a command finds the ledger: the environment first, else the stack that `ledgerline up` started."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
 
 from domain.errors import LedgerlineError
 from domain.settings import Settings
 from ops.supervisor import read_state
+
+
+class SettingsError(LedgerlineError):
+    """A LEDGERLINE_* variable has a value that cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -18,9 +26,21 @@ class Ledger:
     api_url: str | None
 
 
+def read_settings() -> Settings:
+    """The settings of the environment; SettingsError names the variable that cannot be used."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors()[0]
+        variable = "LEDGERLINE_" + "_".join(str(part) for part in first["loc"]).upper()
+        raise SettingsError(
+            f"{variable} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
+        ) from None
+
+
 def running_ledger() -> Ledger:
     """The ledger that commands speak to; LedgerlineError where none is named and none runs."""
-    settings = Settings()
+    settings = read_settings()
     state = read_state(settings.home)
     endpoints = state.endpoints if state is not None else None
     kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
@@ -32,3 +52,30 @@ def running_ledger() -> Ledger:
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
         )
     return Ledger(settings, kafka, postgres, registry, settings.api_url or (state.api_url if state else None))
+
+
+def key_file(home: Path) -> Path:
+    """Where `ledgerline up` keeps the command line's API key: beside the data, as it is of no use without them."""
+    return home / "data" / "api-key"
+
+
+def api_key(settings: Settings) -> str | None:
+    """The key that commands post with: LEDGERLINE_API_KEY, else the one that `ledgerline up` stored, else None."""
+    if settings.api_key is not None:
+        return settings.api_key.get_secret_value()
+    try:
+        return key_file(settings.home).read_text().strip() or None
+    except FileNotFoundError:
+        return None
+
+
+def store_api_key(home: Path, key: str) -> Path:
+    """Keep the command line's key where only this user may read it; returns the file."""
+    path = key_file(home)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".draft")
+    draft.unlink(missing_ok=True)
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{key}\n")
+    draft.replace(path)
+    return path

@@ -1,0 +1,53 @@
+"""Errors of the libraries underneath, as sentences for people.
+
+A library is looked for among the loaded modules only: one that was never imported has not raised anything, and the
+command line stays quick to start.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+
+def _postgres(psycopg: Any, error: BaseException) -> str | None:
+    if not isinstance(error, psycopg.Error):
+        return None
+    cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName)):
+        return f"The database lacks what this command reads ({cause}): run `ledgerline prepare`."
+    if isinstance(error, psycopg.errors.InsufficientPrivilege):
+        return f"This login may not do that ({cause}): grant it the role ledgerline_operator."
+    if isinstance(error, psycopg.OperationalError):
+        return f"Postgres does not answer ({cause}): see `ledgerline status`."
+    return None
+
+
+def _kafka(confluent_kafka: Any, error: BaseException) -> str | None:
+    if not isinstance(error, confluent_kafka.KafkaException):
+        return None
+    cause = error.args[0]
+    told = cause.str() if isinstance(cause, confluent_kafka.KafkaError) else str(cause)
+    return f"Kafka does not answer ({told}): see `ledgerline status`."
+
+
+def _http(httpx: Any, error: BaseException) -> str | None:
+    if not isinstance(error, httpx.HTTPError):
+        return None
+    return f"A service does not answer ({error or type(error).__name__}): see `ledgerline status`."
+
+
+_LIBRARIES: Final[dict[str, Callable[[Any, BaseException], str | None]]] = {
+    "psycopg": _postgres,
+    "confluent_kafka": _kafka,
+    "httpx": _http,
+}
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """One sentence for an outage or a missing right; None for what is not known, which is then a bug."""
+    for name, explain in _LIBRARIES.items():
+        library = sys.modules.get(name)
+        sentence = explain(library, error) if library is not None else None
+        if sentence is not None:
+            return sentence
+    return None
