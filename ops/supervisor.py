@@ -15,13 +15,16 @@ from pathlib import Path
 from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError, EmbeddedStack
 from ops.embedded.process import Child, Command, describe_exit, quote_cause, rotate_log, wait_until
-from ops.services import instances_by_service
+from ops.services import PREPARE, SERVICES, Service, instances_by_service
 from ops.supervision.run import Supervisor
 from ops.supervision.state import RunState, load_state, read_state
 
 __all__ = ["RunState", "down", "main", "read_state", "up"]
 
 Report = Callable[[str], None]
+
+DAEMON: tuple[str, ...] = (sys.executable, "-m", "ops.supervisor")
+"""What `up` runs; tests put a program here that calls `main` with other services."""
 
 _DOWN_SECONDS_MAX = 30.0
 _STOPPING_SECONDS_MAX = 30.0
@@ -86,7 +89,9 @@ def down(home: Path, report: Report) -> bool:
     return True
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, services: Sequence[Service] = SERVICES, prepare: Sequence[str] = PREPARE
+) -> int:
     """Run the daemon until it is told to stop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ops.supervisor", description="Run all of Ledgerline.")
     parser.add_argument("--home", type=Path, required=True, help="folder of the data and the logs")
@@ -99,6 +104,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             home,
             lambda report: EmbeddedStack.from_environment(home, os.environ, report=report, cache=options.cache),
             environment=os.environ,
+            services=services,
+            prepare=prepare,
             instances=instances_by_service(_parse_instances(options.instances)),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -124,7 +131,7 @@ def _spawn_daemon(home: Path, *, tied: bool, cache: Path | None, counts: Mapping
     log = home / "data" / "logs" / "supervisor.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     rotate_log(log)
-    argv = [sys.executable, "-m", "ops.supervisor", "--home", str(home)]
+    argv = [*DAEMON, "--home", str(home)]
     argv += ["--cache", str(cache.resolve())] if cache is not None else []
     for name, count in counts.items():
         argv += ["--instances", f"{name}={count}"]
@@ -148,8 +155,8 @@ def _follow(home: Path, daemon: Child | None, report: Report) -> RunState:
             reported = len(state.messages)
             if state.phase == "running" and going_on:
                 return state
-            if state.phase == "failed":
-                raise EmbeddedError(state.messages[-1])
+            if state.error is not None:
+                raise EmbeddedError(state.error)
         if daemon is not None and daemon.exit_code() is not None and not going_on:
             code = daemon.exit_code() or 0
             raise EmbeddedError(

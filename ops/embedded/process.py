@@ -28,7 +28,7 @@ _QUOTE_CHARACTERS_MAX = 240
 _TAIL_BYTES = 16_384
 LOG_BYTES_MAX = 20_000_000
 # Servers write the reason of their end in lines such as these; the last line alone is often a stack frame.
-_CAUSE_MARKERS = ("FATAL", "PANIC", "ERROR", "Error:", "Exception", "Caused by", "error:")
+_CAUSE_MARKERS = ("FATAL", "PANIC", "ERROR", "Error:", "Exception", "Caused by", "error:", '"error"')
 _STACK_FRAME_MARKERS = ("at ", "... ", "File ")
 
 

@@ -56,6 +56,7 @@ class Supervisor:
         self._identity = ProcessIdentity.of_this_process()
         self._stop = threading.Event()
         self._phase: Phase = "starting"
+        self._error: str | None = None
         self._endpoints: Endpoints | None = None
         self._processes: list[ServiceProcess] = []
         self._part_watches: dict[str, PartWatch] = {}
@@ -87,7 +88,7 @@ class Supervisor:
         except CancelledError:
             self.report("the start was given up")
         except EmbeddedError as error:
-            self._phase = "failed"
+            self._phase, self._error = "failed", str(error)
             self.report(str(error))
             raise
         finally:
@@ -212,4 +213,5 @@ class Supervisor:
             parts=tuple(watch.state(name) for name, watch in self._part_watches.items()),
             services=tuple(process.state() for process in self._processes),
             messages=tuple(self._messages),
+            error=self._error,
         )

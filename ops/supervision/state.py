@@ -43,7 +43,7 @@ class ServiceState:
 
 @dataclass(frozen=True)
 class RunState:
-    """One run of the supervisor. `messages` is its progress so far; the last one is why it failed, if it did."""
+    """One run of the supervisor: `messages` is its progress so far, `error` why it failed, if it did."""
 
     pid: int
     start_ticks: int
@@ -53,6 +53,7 @@ class RunState:
     parts: tuple[PartState, ...] = ()
     services: tuple[ServiceState, ...] = ()
     messages: tuple[str, ...] = ()
+    error: str | None = None
 
     @property
     def api_url(self) -> str | None:
