@@ -166,8 +166,9 @@ CREATE TABLE ledger.quarantine_retry (
 
 -- The database's own check: each statement's entries balance per currency, and belong to posted rows that have
 -- just so many legs. At statement level, as a row-level or deferred trigger would cost more than the write itself.
+-- Planned anew at each statement: a plan kept from when the journal was small reads the whole lane for every leg.
 CREATE FUNCTION ledger.entry_balances() RETURNS trigger
-LANGUAGE plpgsql SET search_path = ''
+LANGUAGE plpgsql SET search_path = '' SET plan_cache_mode = force_custom_plan
 AS $$
 DECLARE
     wrong record;
