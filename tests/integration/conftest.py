@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 import pytest
+
 from domain.settings import Settings
 from domain.topics import Topics
-
+from tests.api_bench import ApiBench, running_api
 from tests.posting_bench import PostingBench
 
 
@@ -15,3 +16,10 @@ def bench(settings: Settings, topics: Topics) -> Iterator[PostingBench]:
     made = PostingBench(settings, topics)
     yield made
     made.close()
+
+
+@pytest.fixture
+def api(settings: Settings) -> Iterator[ApiBench]:
+    """A running, ready API over the test's own database and topics."""
+    with running_api(settings) as made:
+        yield made

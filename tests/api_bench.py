@@ -1,0 +1,134 @@
+"""An API over real parts for a test: uvicorn in a thread, on a port of its own, asked over HTTP."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import httpx
+import uvicorn
+
+from api.app import create_app
+from api.server import configuration_of
+from api.service import Configuration
+from db.access import Scope, add_key
+from db.books import add_tenant
+from db.connections import connect
+from domain.settings import Settings
+from domain.topics import Topics
+
+JSON = {"Content-Type": "application/json"}
+NDJSON = {"Content-Type": "application/x-ndjson"}
+START_SECONDS_MAX = 20
+READY_REQUESTS_MAX = 100
+
+
+class _Server(uvicorn.Server):
+    """Says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = threading.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.listening.set()
+
+
+class ApiBench:
+    """A running API, and the operator's hand on its books."""
+
+    def __init__(self, url: str, dsn: str) -> None:
+        self.url = url
+        self.dsn = dsn
+
+    def new_key(self, tenant: str = "default", scopes: tuple[Scope, ...] = tuple(Scope), **options: Any) -> str:
+        """A new API key, whole; the tenant is made where it is missing."""
+        with connect(self.dsn, "ledgerline_operator", autocommit=True) as connection:
+            add_tenant(connection, tenant)
+            return add_key(connection, tenant, "test", scopes, **options)[1]
+
+    @contextmanager
+    def client(self, key: str | None = None) -> Iterator[httpx.Client]:
+        """A client with this key, or with none where it is empty, or with a new one that may do all."""
+        given = self.new_key() if key is None else key
+        headers = {"Authorization": f"Bearer {given}"} if given else {}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=40) as client:
+            yield client
+
+
+@contextmanager
+def running_api(settings: Settings, *, wait_ready: bool = True, **changes: Any) -> Iterator[ApiBench]:
+    """Run the API with these settings; `changes` are fields of api.service.Configuration."""
+    dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
+    configuration: Configuration = configuration_of(
+        settings,
+        bootstrap=str(settings.kafka_bootstrap),
+        dsn=dsn,
+        registry_url=str(settings.registry_url),
+        topics=Topics(settings.topic_prefix),
+    )
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = _Server(
+        uvicorn.Config(create_app(replace(configuration, **changes)), log_config=None, timeout_graceful_shutdown=5)
+    )
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api")
+    thread.start()
+    try:
+        assert server.listening.wait(START_SECONDS_MAX), "the API did not start"
+        bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn)
+        if wait_ready:
+            await_ready(bench)
+        yield bench
+    finally:
+        server.should_exit = True
+        thread.join(START_SECONDS_MAX)
+        listener.close()
+    assert not thread.is_alive(), "the API did not end"
+
+
+def await_ready(bench: ApiBench) -> None:
+    """Ask /readyz until it says so."""
+    pause = threading.Event()
+    answer = httpx.Response(0)
+    with bench.client("") as client:
+        for _ in range(READY_REQUESTS_MAX):
+            answer = client.get("/readyz")
+            if answer.status_code == 200:
+                return
+            pause.wait(0.1)
+    raise AssertionError(answer.text)
+
+
+def leg(account: str, direction: str, amount_minor: Any, currency: Any = "EUR") -> dict[str, Any]:
+    """A leg as JSON has it."""
+    return {"account": account, "direction": direction, "amount_minor": amount_minor, "currency": currency}
+
+
+def transfer(debit: str, credit: str, amount_minor: Any, **changes: Any) -> dict[str, Any]:
+    """A transfer of two legs as JSON has it."""
+    legs = [leg(debit, "debit", amount_minor), leg(credit, "credit", amount_minor)]
+    return {"type": "transfer", "legs": legs, **changes}
+
+
+def top_up(user: int, amount_minor: int, **changes: Any) -> dict[str, Any]:
+    """Money from outside into a user's wallet."""
+    return transfer("external:bank", f"users:{user}:wallet", amount_minor, **changes)
+
+
+def post(client: httpx.Client, key: str, body: Any, **headers: str) -> httpx.Response:
+    """POST /v1/intents; header names with _ for -."""
+    given = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.post("/v1/intents", json=body, headers={"Idempotency-Key": key, **given})
+
+
+def problem(answer: httpx.Response) -> str:
+    """The last part of a problem's type, after a look at its form."""
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["detail"]
+    assert answer.headers["x-correlation-id"]
+    return str(document["type"]).removeprefix("https://ledgerline.dev/problems/")
