@@ -85,7 +85,7 @@ def mirrored(original: Original) -> tuple[Leg, ...]:
 
 
 def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] | Refusal:
-    """The legs of a reversal: as asked where they fit into what is left of the original, by default all that is left."""
+    """The legs of a reversal: as asked where they fit into what is left of the original, else all that is left."""
     if original is None:
         return Refusal(Reason.ORIGINAL_NOT_FOUND, f"No posted intent has the id {intent.reverses}.")
     if original.outcome is not Outcome.POSTED or original.type != "transfer":

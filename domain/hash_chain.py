@@ -34,4 +34,4 @@ def record_json(row: JournalRow) -> bytes:
 
 def chained(previous_hash: bytes, row: JournalRow) -> JournalRow:
     """The row with its place in the chain: `previous_hash` (32 bytes) and its own hash."""
-    return row._replace(previous_hash=previous_hash, hash=sha256(previous_hash + record_json(row)).digest())
+    return JournalRow(*row[:-2], previous_hash, sha256(previous_hash + record_json(row)).digest())

@@ -1,8 +1,9 @@
 """Intents and their legs, as asked; immutable, without I/O."""
 
 import re
+from hashlib import sha1
 from typing import Final, NamedTuple
-from uuid import UUID, uuid5
+from uuid import UUID
 
 DEBIT: Final = 1
 CREDIT: Final = -1
@@ -30,6 +31,10 @@ METADATA_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
 # Namespace of intent ids: uuid5(DNS namespace, "ledgerline.intents"), fixed for ever.
 INTENT_NAMESPACE: Final = UUID("caad481a-69a2-59e0-9004-8e048d6013ba")
+_NAMESPACE_BYTES: Final = INTENT_NAMESPACE.bytes
+# RFC 9562: four bits of version, two of variant; the rest is the name's hash.
+_UUID_MASK: Final = ~(0xF << 76 | 0b11 << 62) & (1 << 128) - 1
+_UUID_VERSION_5: Final = 5 << 76 | 0b10 << 62
 
 
 class Leg(NamedTuple):
@@ -66,4 +71,7 @@ def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
 
     Neither may hold a NUL, so no two pairs share a name.
     """
-    return uuid5(INTENT_NAMESPACE, f"{tenant}\x00{idempotency_key}")
+    name = f"{tenant}\x00{idempotency_key}".encode()
+    digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
+    # What uuid.uuid5 does, at half its cost: it is done for every message.
+    return UUID(int=int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5)

@@ -3,7 +3,7 @@
 Each function returns the first Refusal in the order of domain.outcomes.Reason, or None.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from domain.chart import Chart
@@ -130,7 +130,7 @@ def value_time_of(intent: Intent) -> int:
     return intent.accepted_time if intent.value_time is None else intent.value_time
 
 
-def books_refusal(legs: Sequence[Leg], chart: Chart, units: Mapping[str, int]) -> Refusal | None:
+def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> Refusal | None:
     """Whether the tenant's books know each currency and account, and let them meet."""
     for leg in legs:
         if exponent_of(leg.currency, units) is None:

@@ -34,8 +34,10 @@ class IntentDecoder:
 
     def __init__(self, registry_url: str) -> None:
         self._registry_url = registry_url
-        self._reader_schema = parsed_schema("payments.intents-value")
-        self._writer_schemas: dict[int, Any] = {}
+        self._own_schema = parsed_schema("payments.intents-value")
+        # schema id -> parsed writer's schema, and the schema to resolve into: None where both are the same, as
+        # resolution costs as much again as reading.
+        self._schemas: dict[int, tuple[Any, Any]] = {}
 
     def decode(self, value: bytes | None) -> Intent:
         """The intent in these bytes; Undecodable where there is none, SchemaError where the registry is away."""
@@ -44,11 +46,11 @@ class IntentDecoder:
         if len(value) < FRAME.size or value[0] != MAGIC:
             raise Undecodable(QuarantineReason.BAD_MAGIC, "The value does not begin with a zero byte and a schema id.")
         schema_id = FRAME.unpack_from(value)[1]
-        writer_schema = self._writer_schemas.get(schema_id) or self._fetch(schema_id)
+        writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
         body = io.BytesIO(value)
         body.seek(FRAME.size)
         try:
-            record = fastavro.schemaless_reader(body, writer_schema, self._reader_schema)
+            record = fastavro.schemaless_reader(body, writer_schema, reader_schema)
             if body.tell() != len(value):
                 raise ValueError(f"{len(value) - body.tell()} bytes are left over")
             return intent_of(record)
@@ -56,7 +58,7 @@ class IntentDecoder:
             detail = f"The value is no {RECORD_NAME}: {type(error).__name__}: {str(error)!a}"
             raise Undecodable(QuarantineReason.UNDECODABLE, detail[:DETAIL_CHARACTERS_MAX]) from error
 
-    def _fetch(self, schema_id: int) -> Any:
+    def _fetch(self, schema_id: int) -> tuple[Any, Any]:
         try:
             with registry_client(self._registry_url) as registry:
                 found = registry.get_schema(schema_id)
@@ -73,8 +75,10 @@ class IntentDecoder:
         schema = without_logical_types(json.loads(found.schema_str))
         if found.schema_type != "AVRO" or _full_name(schema) != RECORD_NAME:
             raise Undecodable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is not that of {RECORD_NAME}.")
-        self._writer_schemas[schema_id] = fastavro.parse_schema(schema, _write_hint=False)
-        return self._writer_schemas[schema_id]
+        writer_schema = fastavro.parse_schema(schema)
+        known = (writer_schema, None if writer_schema == self._own_schema else self._own_schema)
+        self._schemas[schema_id] = known
+        return known
 
 
 def _full_name(schema: Any) -> str | None:

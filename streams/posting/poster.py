@@ -13,7 +13,8 @@ Decoding and screening come before, as they need no lock.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -26,6 +27,7 @@ from domain.decision import (
     Constraint,
     Event,
     Fate,
+    Holding,
     IntentName,
     LedgerView,
     Original,
@@ -49,6 +51,10 @@ logger: Final = structlog.get_logger(__name__)
 COLLISIONS_MAX: Final = 20
 ACCOUNTS_CACHED_MAX: Final = 200_000
 METADATA_OF_THE_REFUSED: Final[dict[str, str]] = {}
+
+
+Name = tuple[str, str]
+"""Tenant and account address."""
 
 
 class TopicMismatch(LedgerlineError):
@@ -95,7 +101,7 @@ class Poster:
         self._now_microseconds = now_microseconds
         self._fault = fault
         self._books: Books | None = None
-        self._accounts: dict[tuple[str, str], Account] = {}
+        self._accounts: dict[Name, Account] = {}
 
     # ------------------------------------------------------------------------------------------ BatchHandler
 
@@ -184,7 +190,6 @@ class Poster:
         expected: dict[int, int] = {}
         for item in work:
             expected.setdefault(item.event.lane, item.event.offset)
-        opened: dict[tuple[str, str], Account] = {}
         with self._store.transaction():
             lanes = self._store.lanes(expected, lock=True)
             for number, offset in expected.items():
@@ -193,20 +198,25 @@ class Poster:
             books = self._current_books()
             screened = [_force(item, forced) if forced else self._screen(item, books) for item in work]
             events = [item.event for item in screened]
-            view = self._view(events, books, opened)
+            view, accounts = self._view(events, books)
             fates = decide_batch(events, view)
             self._fault("decided")
             rows, moved, quarantined = self._rows(screened, fates, lanes)
-            self._store.write(rows, self._account_ids(rows, opened), self._changes(rows, opened), quarantined)
+            account_ids = {name: account.account_id for name, account in accounts.items()}
+            self._store.write(rows, account_ids, balance_changes(rows, account_ids), quarantined)
             self._fault("written")
             self._store.advance(moved)
             self._fault("before_commit")
         self._fault("committed")
+        self._remember(accounts)
+        for (outcome, reason), count in Counter((fate.outcome, fate.reason) for fate in fates).items():
+            OUTCOMES.labels(outcome.value, reason).inc(count)
+
+    def _remember(self, accounts: dict[Name, Account]) -> None:
+        """Keep accounts for the batches to come: only now, as what a transaction that failed opened is not there."""
         if len(self._accounts) > ACCOUNTS_CACHED_MAX:
             self._accounts.clear()
-        self._accounts.update(opened)
-        for row in rows:
-            OUTCOMES.labels(row.outcome.value, row.reason).inc()
+        self._accounts.update(accounts)
 
     def _current_books(self) -> Books:
         version = self._store.books_version()
@@ -217,40 +227,46 @@ class Poster:
 
     # ------------------------------------------------------------------------------------------ what the ledger holds
 
-    def _view(self, events: Sequence[Event], books: Books, opened: dict[tuple[str, str], Account]) -> LedgerView:
-        """Look up, open and lock what the decision needs; `opened` gets the accounts that are new to the cache."""
-        intents = [event.intent for event in events if event.intent is not None]
-        settled = self._store.settled(list({(intent.tenant, intent.intent_id): None for intent in intents}))
+    def _view(self, events: Sequence[Event], books: Books) -> tuple[LedgerView, dict[Name, Account]]:
+        """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
+        asked = {(event.intent.tenant, event.intent.intent_id): None for event in events if event.intent is not None}
+        settled = self._store.settled(list(asked))
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
-        live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
+        if settled:
+            live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
         named = {(intent.tenant, intent.reverses): None for intent in live if intent.reverses is not None}
         originals = self._store.originals(list(named)) if named else {}
         touched = self._touched(live, originals)
-        self._find_accounts({(tenant, leg.account) for tenant, legs in touched for leg in legs}, books, opened)
-        constraints: dict[tuple[str, str], Constraint] = {}
-        for tenant, legs in touched:
-            for leg in legs:
-                account = opened.get((tenant, leg.account)) or self._accounts[tenant, leg.account]
-                if account.floor_minor is not None:
-                    constraints[tenant, leg.account] = Constraint(account.normal_direction, account.floor_minor)
-        drawn = {
-            (tenant, account)
+        accounts = self._find_accounts({(tenant, leg.account) for tenant, legs in touched for leg in legs}, books)
+        constraints = {
+            name: Constraint(account.normal_direction, account.floor_minor)
+            for name, account in accounts.items()
+            if account.floor_minor is not None
+        }
+        balances = self._lock(touched, constraints, accounts) if constraints else {}
+        return LedgerView(settled, originals, constraints, balances), accounts
+
+    def _lock(
+        self,
+        touched: Sequence[tuple[str, Sequence[Leg]]],
+        constraints: dict[Name, Constraint],
+        accounts: dict[Name, Account],
+    ) -> dict[Holding, int]:
+        """Lock the constrained accounts that may be drawn down, and read what they hold."""
+        names = {
+            accounts[tenant, account].account_id: (tenant, account)
             for tenant, legs in touched
             for _, account, _ in holdings_drawn_down(tenant, legs, constraints)
         }
-        names = {self._account(name, opened).account_id: name for name in drawn}
-        balances = self._store.locked_balances(list(names)) if names else {}
-        return LedgerView(
-            settled,
-            originals,
-            constraints,
-            {(*names[account_id], currency): balance for (account_id, currency), balance in balances.items()},
-        )
+        if not names:
+            return {}
+        balances = self._store.locked_balances(list(names))
+        return {(*names[account_id], currency): balance for (account_id, currency), balance in balances.items()}
 
     def _touched(
         self, live: Sequence[Intent], originals: dict[IntentName, Original]
     ) -> list[tuple[str, Sequence[Leg]]]:
-        """The legs that each intent may post; of a reversal also its original's, mirrored, from this batch or before."""
+        """The legs that each intent may post; of a reversal also those of its original, mirrored."""
         in_batch = {(intent.tenant, intent.intent_id): intent for intent in live if intent.reverses is None}
         touched: list[tuple[str, Sequence[Leg]]] = []
         for intent in live:
@@ -265,23 +281,23 @@ class Poster:
                 touched.append((intent.tenant, [leg._replace(direction=-leg.direction) for leg in legs]))
         return touched
 
-    def _find_accounts(self, names: set[tuple[str, str]], books: Books, opened: dict[tuple[str, str], Account]) -> None:
-        missing = sorted(name for name in names if name not in self._accounts)
+    def _find_accounts(self, names: set[Name], books: Books) -> dict[Name, Account]:
+        """All of these accounts; those that are missing are opened as the chart says."""
+        known = self._accounts
+        accounts = {name: known[name] for name in names if name in known}
+        missing = sorted(names - accounts.keys())
         if not missing:
-            return
-        opened.update(self._store.accounts(missing))
-        wanted: dict[tuple[str, str], ChartPattern] = {}
+            return accounts
+        accounts |= self._store.accounts(missing)
+        wanted: dict[Name, ChartPattern] = {}
         for tenant, address in missing:
-            if (tenant, address) not in opened:
-                line = books.charts[tenant].match(address)
-                if line is not None:
-                    wanted[tenant, address] = line
+            line = books.charts[tenant].match(address)
+            if (tenant, address) not in accounts and line is not None:
+                wanted[tenant, address] = line
         if wanted:
             self._store.open_accounts(wanted)
-            opened.update(self._store.accounts(list(wanted)))
-
-    def _account(self, name: tuple[str, str], opened: dict[tuple[str, str], Account]) -> Account:
-        return opened.get(name) or self._accounts[name]
+            accounts |= self._store.accounts(list(wanted))
+        return accounts
 
     # ------------------------------------------------------------------------------------------ rows
 
@@ -306,25 +322,19 @@ class Poster:
                 quarantined.append(QuarantinedBytes(row.lane, row.seq, message.key, message.value, headers))
         return rows, list(lanes.values()), quarantined
 
-    def _account_ids(
-        self, rows: Sequence[JournalRow], opened: dict[tuple[str, str], Account]
-    ) -> dict[tuple[str, str], int]:
-        names = {(row.tenant or "", leg.account) for row in rows for leg in row.legs}
-        return {name: self._account(name, opened).account_id for name in names}
 
-    def _changes(self, rows: Sequence[JournalRow], opened: dict[tuple[str, str], Account]) -> list[BalanceChange]:
-        """One change for each shard, in order of its key so that the index is walked once."""
-        sums: dict[tuple[str, str, str, int], list[int]] = {}
-        for row in rows:
-            tenant = row.tenant or ""
-            for leg in row.legs:
-                change = sums.setdefault((tenant, leg.account, leg.currency, row.lane), [0, 0, 0])
-                change[leg.direction < 0] += leg.amount_minor
-                change[2] = row.seq
-        return sorted(
-            BalanceChange(self._account((tenant, address), opened).account_id, currency, lane, debits, credits, seq)
-            for (tenant, address, currency, lane), (debits, credits, seq) in sums.items()
-        )
+def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[Name, int]) -> list[BalanceChange]:
+    """One change for each shard that the rows touch, in order of its key so that the index is walked once."""
+    sums: dict[tuple[int, str, int], list[int]] = {}
+    for row in rows:
+        for account, direction, amount_minor, currency in row.legs:
+            shard = (account_ids[row.tenant or "", account], currency, row.lane)
+            change = sums.get(shard)
+            if change is None:
+                change = sums[shard] = [0, 0, 0]
+            change[direction < 0] += amount_minor
+            change[2] = row.seq
+    return [BalanceChange(*shard, *change) for shard, change in sorted(sums.items())]
 
 
 def check_source(lane: Lane, source: Source) -> None:
