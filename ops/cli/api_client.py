@@ -1,0 +1,58 @@
+"""The command line's way to the HTTP API: the running stack's address and key, pages, problems as sentences."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from domain.errors import LedgerlineError
+from ops.cli.context import api_key, running_ledger
+
+TIMEOUT_SECONDS: Final = 60.0
+PAGE_ITEMS_MAX: Final = 1000
+
+
+class ApiError(LedgerlineError):
+    """The API refused, or does not answer."""
+
+
+@contextmanager
+def api_client() -> Iterator[httpx.Client]:
+    """A client of the running ledger's API with the command line's key; ApiError where either is missing or away."""
+    ledger = running_ledger()
+    if ledger.api_url is None:
+        raise ApiError("The address of the API is not known: set LEDGERLINE_API_URL.")
+    key = api_key(ledger.settings)
+    if key is None:
+        raise ApiError("No API key is known: make one with `ledgerline keys add` and set LEDGERLINE_API_KEY.")
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=ledger.api_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+        try:
+            yield client
+        except httpx.TransportError as error:
+            raise ApiError(f"The API at {ledger.api_url} does not answer: see `ledgerline status`.") from error
+
+
+def answered(response: httpx.Response) -> Any:
+    """The JSON of a success; ApiError with the problem's sentence otherwise."""
+    if response.is_success:
+        return response.json()
+    try:
+        document = response.json()
+        sentence = f"{document['title']}: {document['detail']}"
+    except (ValueError, KeyError, TypeError):
+        sentence = f"The API answered {response.status_code}."
+    raise ApiError(sentence)
+
+
+def listed(client: httpx.Client, path: str, filters: Mapping[str, Any], rows_max: int) -> list[dict[str, Any]]:
+    """Up to `rows_max` items of a list, over as many pages as that takes."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    url: str | None = str(httpx.URL(path, params={**given, "limit": min(rows_max, PAGE_ITEMS_MAX)}))
+    rows: list[dict[str, Any]] = []
+    while url is not None and len(rows) < rows_max:  # ends, as each link goes on after the last
+        page = answered(client.get(url))
+        rows += page["items"]
+        url = page["next"]
+    return rows[:rows_max]

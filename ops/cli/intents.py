@@ -1,0 +1,132 @@
+"""`ledgerline intents`: post through the HTTP API, and see what became of it."""
+
+import sys
+import uuid
+from decimal import Decimal, InvalidOperation
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import orjson
+import typer
+
+from domain.errors import LedgerlineError
+from domain.money import AmountError, iso_exponent, to_minor
+from ops.cli.api_client import answered, api_client
+from ops.cli.output import Json, console, show_json, show_rows
+
+app = typer.Typer(help="Post intents through the API and see what became of them.", no_args_is_help=True)
+
+_SHOWN: Final = ("intent_id", "status", "reason", "detail", "type", "reference", "value_time", "booked_time")
+
+Key = Annotated[str | None, typer.Option(help="Idempotency key; a new one where left out. A retry takes the same.")]
+Wait = Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the outcome.")]
+Reference = Annotated[str | None, typer.Option(help="For people.")]
+
+
+class IntentError(LedgerlineError):
+    """The command line does not say a whole intent."""
+
+
+def _minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
+    if (amount is None) == (amount_minor is None):
+        raise IntentError("Give the amount once: --amount 12.50, or --amount-minor 1250.")
+    if amount_minor is not None:
+        return amount_minor
+    exponent = iso_exponent(currency)
+    if exponent is None:
+        raise IntentError(
+            f"{currency} is no ISO 4217 currency: give --amount-minor, a whole number of its minor units."
+        )
+    try:
+        return to_minor(Decimal(str(amount)), exponent)
+    except (InvalidOperation, AmountError) as error:
+        raise IntentError(f"{amount!r} is no amount of {currency}: it takes at most {exponent} decimals.") from error
+
+
+def _body_of_file(file: Path) -> Any:
+    text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise IntentError(f"{file} is not JSON: {error}.") from error
+
+
+def _show(view: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        show_json(view)
+        return
+    rows = [{"": name.replace("_", " "), "value": view[name]} for name in _SHOWN if view.get(name)]
+    rows += [{"": name, "value": value} for name, value in view["receipt"].items() if value is not None]
+    show_rows("Intent", rows, as_json=False)
+    if view.get("legs"):
+        show_rows("Legs", view["legs"], as_json=False, columns=("account", "direction", "amount", "currency"))
+
+
+def _send(body: Any, key: str | None, wait: int, *, as_json: bool) -> None:
+    headers = {"Idempotency-Key": key or f"cli-{uuid.uuid4()}"}
+    if wait:
+        headers["Prefer"] = f"wait={wait}"
+    with api_client() as client:
+        view = answered(client.post("/v1/intents", json=body, headers=headers))
+    _show(view, as_json=as_json)
+    if view["status"] == "rejected":
+        raise typer.Exit(1)
+
+
+@app.command()
+def post(
+    debit: Annotated[str | None, typer.Option(help="Account to debit.")] = None,
+    credit: Annotated[str | None, typer.Option(help="Account to credit.")] = None,
+    amount: Annotated[str | None, typer.Option(help="Decimal, such as 12.50.")] = None,
+    amount_minor: Annotated[int | None, typer.Option(help="Whole number of minor units, such as 1250.")] = None,
+    currency: Annotated[str, typer.Option(help="ISO 4217 code or registered unit.")] = "EUR",
+    reference: Reference = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A JSON intent instead, with any number of legs; - is input.")
+    ] = None,
+    key: Key = None,
+    wait: Wait = 10,
+    as_json: Json = False,
+) -> None:
+    """Post one transfer, of two legs by options or of any number by a file. Exit code 1 where it is rejected."""
+    if file is not None:
+        body = _body_of_file(file)
+    elif debit is None or credit is None:
+        raise IntentError("Say which account to --debit and which to --credit, or give a --file.")
+    else:
+        minor = _minor(amount, amount_minor, currency)
+        legs = [
+            {"account": account, "direction": direction, "amount_minor": minor, "currency": currency}
+            for account, direction in ((debit, "debit"), (credit, "credit"))
+        ]
+        body = {"type": "transfer", "legs": legs, "reference": reference}
+    _send(body, key, wait, as_json=as_json)
+
+
+@app.command()
+def reverse(
+    intent_id: Annotated[uuid.UUID, typer.Argument(help="The posted intent.")],
+    reference: Reference = None,
+    key: Key = None,
+    wait: Wait = 10,
+    as_json: Json = False,
+) -> None:
+    """Reverse all that is still unreversed of a posted intent."""
+    body = {"type": "reversal", "reverses": str(intent_id), "reference": reference}
+    _send(body, key or f"reverse-{intent_id}", wait, as_json=as_json)
+
+
+@app.command()
+def show(
+    intent_id: Annotated[uuid.UUID, typer.Argument(help="As answered when it was posted.")],
+    partition: Annotated[int | None, typer.Option(help="Of the receipt, to tell pending from unknown.")] = None,
+    offset: Annotated[int | None, typer.Option(help="Of the receipt.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what became of an intent."""
+    receipt = {name: value for name, value in (("partition", partition), ("offset", offset)) if value is not None}
+    with api_client() as client:
+        view = answered(client.get(f"/v1/intents/{intent_id}", params=receipt))
+    _show(view, as_json=as_json)
+    if view["status"] == "pending" and not as_json:
+        console.print("The ledger has not come to it yet.")
