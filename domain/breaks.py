@@ -81,5 +81,7 @@ def merged(findings: list[Finding]) -> list[Finding]:
             found[key] = finding
         elif finding.detail not in first.detail:
             detail = f"{first.detail} {finding.detail}"[:DETAIL_CHARACTERS_MAX]
-            found[key] = first._replace(detail=detail, evidence=first.evidence | finding.evidence)
+            # What one finding alone can be checked again by says nothing about the other.
+            evidence = first.evidence | finding.evidence if first.evidence and finding.evidence else {}
+            found[key] = first._replace(detail=detail, evidence=evidence)
     return list(found.values())

@@ -1,0 +1,82 @@
+"""Breaks and checkpoints to Kafka, at least once: what is not acknowledged is sent again by who keeps the row."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from domain.breaks import Break
+from domain.errors import LedgerlineError
+from producers.encoding import Encoder, encoder, registered_id, registry_client
+
+BREAKS_SUBJECT: Final = "ledger.breaks-value"
+CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"
+
+
+class EventsNotSent(LedgerlineError):
+    """Kafka did not take the events in time; they stay unpublished and are sent again."""
+
+
+class EventProducer:
+    """Sends events of one kind to one topic. The schema is looked up when the first is sent. Not safe for threads."""
+
+    def __init__(
+        self, bootstrap: str, registry_url: str, topic: str, subject: str, timeout_seconds: float = 10.0
+    ) -> None:
+        self._topic = topic
+        self._subject = subject
+        self._registry_url = registry_url
+        self._timeout_seconds = timeout_seconds
+        self._encode: Encoder | None = None
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "acks": "all",
+                "linger.ms": 5,
+                "delivery.timeout.ms": int(timeout_seconds * 1000),
+            }
+        )
+
+    def send(self, events: Iterable[tuple[bytes | None, Mapping[str, Any]]]) -> None:
+        """Send (key, record) in order and wait until all are acknowledged; EventsNotSent where one is not."""
+        encode = self._encoder()
+        failures: list[KafkaError] = []
+
+        def delivered(error: KafkaError | None, _: Message) -> None:
+            if error is not None:
+                failures.append(error)
+
+        sent = 0
+        try:
+            for key, record in events:
+                self._producer.produce(self._topic, encode(dict(record)), key=key, on_delivery=delivered)
+                sent += 1
+        except (BufferError, KafkaException) as error:
+            raise EventsNotSent(f"Kafka takes no more events for {self._topic}: {error}.") from error
+        left = self._producer.flush(self._timeout_seconds)
+        if left or failures:
+            cause = str(failures[0]) if failures else "no acknowledgement came in time"
+            raise EventsNotSent(f"Kafka did not take {left or len(failures)} of {sent} events for {self._topic}: {cause}.")
+
+    def _encoder(self) -> Encoder:
+        if self._encode is None:
+            with registry_client(self._registry_url) as registry:
+                self._encode = encoder(self._subject, registered_id(registry, self._subject))
+        return self._encode
+
+
+def break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
+    """Key and Avro record of a break's present state."""
+    record = {
+        "break_id": str(item.break_id),
+        "found_by": item.found_by,
+        "kind": item.kind,
+        "subject": item.subject,
+        "state": item.state,
+        "lane": item.lane,
+        "seq": item.seq,
+        "detail": item.detail,
+        "changed_time": item.changed_time,
+    }
+    return str(item.break_id).encode(), record

@@ -1,0 +1,222 @@
+"""The reconciling agent: a batch of journal records is checked, counted and committed in one transaction.
+
+1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
+2. decode the records; take them in their order, note gaps and repeats, add up what they moved;
+3. read the intents at their offsets and compare; look up what repeats and reversals refer to;
+4. add the movements to reconciliation's own balances and sums;
+5. compare the touched shards with the ledger's, which committed before the topic was written;
+6. store breaks, counts and positions; commit. Events and metrics follow.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, cast
+
+import structlog
+
+from db import reconciliation as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
+from domain.errors import LedgerlineError
+from producers.events import EventProducer, break_event
+from streams.fenced import FenceLost, PartitionBatch
+from streams.reconciliation import checks, metrics, state
+from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
+from streams.reconciliation.faithful import Comparison
+
+logger: Final = structlog.get_logger(__name__)
+
+FOUND_BY: Final = "reconciliation"
+ACCOUNTS_CACHED_MAX: Final = 200_000
+EVENTS_PER_CALL_MAX: Final = 500
+
+
+def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
+    """A break of one shard; explained where records that the topic owes make up just the difference."""
+    tenant, address, currency, lane = pair.key
+    own, held = pair.own or db.Sums(0, 0, -1), pair.held or db.Sums(0, 0, -1)
+    difference = (held.debits_minor - own.debits_minor, held.credits_minor - own.credits_minor)
+    is_explained = explained_by.get(pair.key) == difference != (0, 0)
+    return Finding(
+        BreakKind.BALANCE,
+        f"{tenant} {address} {currency} lane {lane}",
+        f"{detail} Records that the topic has not brought make up the difference." if is_explained else detail,
+        lane,
+        state=BreakState.EXPLAINED if is_explained else BreakState.OPEN,
+        evidence={"tenant": tenant, "address": address, "currency": currency, "lane": lane},
+    )
+
+
+class LedgerLookups:
+    """The rules' questions to the ledger, within the transaction of the batch."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def settled(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Settled]:
+        """The rows that settled these intents."""
+        return db.settled(self._connection, names)
+
+    def reversals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Reversed]:
+        """What these originals moved and how much of it was taken back."""
+        return db.reversals(self._connection, names)
+
+    def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
+        """When these tenants were made."""
+        return db.tenant_times(self._connection, tenants)
+
+
+class Reconciler:
+    """Checks batches of ledger.journal; a BatchHandler whose chores are given by `chores`."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        reader: RecordReader,
+        comparison: Comparison,
+        events: EventProducer,
+        source_topic: str,
+        *,
+        chores: Callable[[], None] = lambda: None,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._comparison = comparison
+        self._events = events
+        self._source_topic = source_topic
+        self._chores = chores
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._classes: dict[tuple[str, str], str] = {}
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Where reconciliation stands in each partition; 0 where it has not been."""
+        with self._store.transaction() as connection:
+            rows = db.lane_rows(connection)
+        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Check a batch; FenceLost where the lanes stand elsewhere."""
+        taken = state.Taken()
+        expired: dict[int, int] = {}
+        with self._store.transaction() as connection:
+            lanes = sorted(part.partition for part in batch)
+            rows = db.lock_lanes(connection, lanes)
+            for part in batch:
+                if rows[part.partition].next_offset != part.expected_offset:
+                    at = rows[part.partition].next_offset
+                    raise FenceLost(f"lane {part.partition} stands at {at}, not at {part.expected_offset}")
+            counters = self._take(batch, rows, db.gaps(connection, lanes), taken)
+            compared, expired = self._comparison.compare(taken.records, LedgerLookups(connection))
+            findings = taken.findings + compared + self._repeats(connection, taken.repeated)
+            db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
+            for part in batch:
+                row = counters[part.partition].row(part.end_offset)
+                db.move_lane(connection, row._replace(expired=row.expired + expired.get(row.lane, 0)))
+            findings += self._add_up(connection, taken)
+            now = self._now_microseconds()
+            self._breaks.record(connection, findings, now)
+            if taken.gaps_closed:
+                came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
+                self._breaks.resolve(connection, came, "The record came late.", now)
+        for record in taken.records:
+            metrics.RECORDS.labels(record["outcome"]).inc()
+        metrics.EXPIRED.inc(sum(expired.values()))
+        if findings:
+            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
+            self.publish()
+
+    def idle(self) -> None:
+        """Tell the topic of breaks, and do the chores: sweeps, checks of open breaks, gauges."""
+        self.publish()
+        self._chores()
+
+    def publish(self) -> None:
+        """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+        with self._store.transaction() as connection:
+            waiting = self._breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
+            if not waiting:
+                return
+            try:
+                self._events.send(break_event(item) for item in waiting)
+            except LedgerlineError as error:
+                logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
+                return
+            self._breaks.published(connection, waiting)
+
+    # ------------------------------------------------------------------------------------------ steps of a batch
+
+    def _take(
+        self,
+        batch: list[PartitionBatch],
+        rows: dict[int, db.LaneRow],
+        gaps: set[tuple[int, int]],
+        taken: state.Taken,
+    ) -> dict[int, state.LaneCounter]:
+        counters = {}
+        for part in batch:
+            lane = part.partition
+            counter = state.LaneCounter(rows[lane], gaps, self._source_topic, taken)
+            counters[lane] = counter
+            for message in part.messages:
+                try:
+                    record = cast("JournalRecord", self._reader.read(message.value))
+                except Unreadable as unreadable:
+                    taken.findings.append(misplaced(lane, message.offset, str(unreadable)))
+                    continue
+                if record["lane"] != lane:
+                    detail = f"The record says that it is of lane {record['lane']}."
+                    taken.findings.append(misplaced(lane, message.offset, detail))
+                    continue
+                counter.take(record)
+        return counters
+
+    def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
+        """A record that came again is dropped where it is the same, else it is a break."""
+        if not repeated:
+            return []
+        held = db.row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
+        return [
+            repeat_finding(record)
+            for record in repeated
+            if held.get((record["lane"], record["seq"])) != record["hash"]
+        ]
+
+    def _add_up(self, connection: Any, taken: state.Taken) -> list[Finding]:
+        """Add what was moved to the own books, and compare the touched shards with the ledger's."""
+        moved = taken.sums()
+        if not moved:
+            return []
+        db.add_balances(connection, moved)
+        self._learn_classes(connection, {(tenant, address) for tenant, address, _, _ in moved})
+        db.add_totals(connection, state.class_sums(taken.moved, self._classes))
+        return compare_shards(connection, db.differing_shards(connection, list(moved)))
+
+    def _learn_classes(self, connection: Any, names: set[tuple[str, str]]) -> None:
+        missing = sorted(name for name in names if name not in self._classes)
+        if len(self._classes) + len(missing) > ACCOUNTS_CACHED_MAX:
+            self._classes.clear()
+            missing = sorted(names)
+        if missing:
+            self._classes.update(db.account_classes(connection, missing))
+
+
+def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
+    """The findings about shards, with those explained that records owed by the topic explain."""
+    wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
+    explained_by = db.gap_sums(connection) if wrong else {}
+    return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
+
+
+def misplaced(lane: int, offset: int, detail: str) -> Finding:
+    """A message of the journal's topic that is no record of its lane."""
+    return Finding(BreakKind.CONSERVATION, f"lane {lane} journal offset {offset}", detail, lane)
+
+
+def repeat_finding(record: JournalRecord) -> Finding:
+    """A record that stands on the topic twice, and not the same."""
+    lane, seq = record["lane"], record["seq"]
+    detail = "The topic has it a second time, with another hash than the ledger's row."
+    return Finding(BreakKind.CONSERVATION, record_subject(lane, seq), detail, lane, seq)

@@ -1,0 +1,177 @@
+"""Holding a batch of journal records against the intents at their offsets, and against what the ledger settled."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, Protocol, cast
+
+from db.reconciliation import IntentName, Reversed, Settled
+from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.outcomes import Outcome, QuarantineReason
+from streams.reconciliation import checks
+from streams.reconciliation.decoding import IntentRecord, JournalRecord, RecordReader, Unreadable
+from streams.reconciliation.source import IntentSource, Window
+
+# Records that came late are far from the others; a run is read as one window while it has no larger hole than this.
+RUN_HOLE_MAX: Final = 1000
+
+_QUARANTINED: Final = Outcome.QUARANTINED.value
+_REPEATS: Final = (Outcome.DUPLICATE.value, Outcome.IDEMPOTENCY_CONFLICT.value)
+
+
+class Lookups(Protocol):
+    """What the rules ask of the ledger, in one go for a batch."""
+
+    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, Settled]:
+        """The rows that settled these intents."""
+
+    def reversals(self, names: Sequence[IntentName]) -> dict[IntentName, Reversed]:
+        """What these originals moved and how much of it was taken back."""
+
+    def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
+        """When these tenants were made."""
+
+
+class Comparison:
+    """Compares batches; `expired` counts records whose intent retention had deleted."""
+
+    def __init__(self, reader: RecordReader, source: IntentSource) -> None:
+        self._reader = reader
+        self._source = source
+
+    def compare(self, records: Sequence[JournalRecord], lookups: Lookups) -> tuple[list[Finding], dict[int, int]]:
+        """Findings about the records, and how many of each lane had expired. Records of a lane stand in any order."""
+        findings: list[Finding] = []
+        expired: dict[int, int] = {}
+        pending: list[tuple[JournalRecord, checks.Asked]] = []
+        for run in _runs(records):
+            windows = self._source.read({lane: (part[0]["source_offset"], _end(part)) for lane, part in run.items()})
+            for lane, part in run.items():
+                for record in part:
+                    self._compare_one(record, windows[lane], findings, expired, pending)
+        findings += look_up(pending, lookups)
+        return findings, expired
+
+    def _compare_one(
+        self,
+        record: JournalRecord,
+        window: Window,
+        findings: list[Finding],
+        expired: dict[int, int],
+        pending: list[tuple[JournalRecord, checks.Asked]],
+    ) -> None:
+        offset, lane = record["source_offset"], record["lane"]
+        if offset not in window.values:
+            if offset < window.low:
+                expired[lane] = expired.get(lane, 0) + 1
+                return
+            findings.append(found(record, f"payments.intents has no message at offset {offset}.", BreakKind.CONSERVATION))
+            return
+        value = window.values[offset]
+        asked = self.read(value)
+        outcome = record["outcome"]
+        if outcome == _QUARANTINED:
+            wrong = checks.quarantine(record, value, asked)
+        else:
+            wrong = checks.faithfulness(record, asked)
+        findings += [found(record, detail) for detail in wrong]
+        if outcome in _REPEATS or needs_original(record) or needs_tenant(record, asked):
+            pending.append((record, asked))
+
+    def read(self, value: bytes | None) -> checks.Asked:
+        """The intent in these bytes, or why there is none."""
+        try:
+            return checks.readable(cast("IntentRecord", self._reader.read(value)))
+        except Unreadable as unreadable:
+            return unreadable
+
+
+def found(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
+    """A finding about a record."""
+    lane, seq = record["lane"], record["seq"]
+    return Finding(kind, record_subject(lane, seq), detail, lane, seq)
+
+
+def needs_original(record: JournalRecord) -> bool:
+    """Whether the record is a posted reversal."""
+    return record["reverses"] is not None and record["outcome"] == Outcome.POSTED.value
+
+
+def needs_tenant(record: JournalRecord, asked: checks.Asked) -> bool:
+    """Whether the record says that the books did not know a tenant, which they can be asked."""
+    return record["reason"] == QuarantineReason.UNKNOWN_TENANT.value and not isinstance(asked, Unreadable)
+
+
+def look_up(pending: Sequence[tuple[JournalRecord, checks.Asked]], lookups: Lookups) -> list[Finding]:
+    """The findings that need the ledger: of repeats, of reversals, and of tenants that were unknown.
+
+    Those of repeats carry what was compared as evidence: a row that was missing may come back.
+    """
+    repeats = [record for record, _ in pending if record["outcome"] in _REPEATS]
+    settled = lookups.settled(_names(repeats, "intent_id")) if repeats else {}
+    reversals = [record for record, _ in pending if needs_original(record)]
+    moved = lookups.reversals(_names(reversals, "reverses")) if reversals else {}
+    tenants = [asked["tenant"] for record, asked in pending if needs_tenant(record, asked)]  # type: ignore[index]
+    times = lookups.tenant_times(sorted(set(tenants))) if tenants else {}
+    findings = []
+    for record, asked in pending:
+        wrong: list[str] = []
+        if record["outcome"] in _REPEATS:
+            wrong = checks.settlement(record, settled.get((record["tenant"] or "", record["intent_id"] or "")))
+        elif needs_original(record):
+            takes_all = not isinstance(asked, Unreadable) and not asked["legs"]
+            wrong = checks.reversal(record, takes_all, moved.get((record["tenant"] or "", record["reverses"] or "")))
+        elif not isinstance(asked, Unreadable):
+            wrong = checks.unknown_tenant(record, times.get(asked["tenant"]))
+        evidence = repeat_evidence(record) if record["outcome"] in _REPEATS else {}
+        findings += [found(record, detail)._replace(evidence=evidence) for detail in wrong]
+    return findings
+
+
+def repeat_evidence(record: JournalRecord) -> dict[str, str | int]:
+    """What `repeat_still_wrong` needs to judge the record again."""
+    return {
+        "outcome": record["outcome"],
+        "tenant": record["tenant"] or "",
+        "intent_id": record["intent_id"] or "",
+        "fingerprint": record["fingerprint"].hex(),
+    }
+
+
+def repeat_still_wrong(item: Break, lookups: Lookups) -> bool:
+    """Whether the row that a repeat must follow is still missing, or still another."""
+    evidence = item.evidence
+    name = (str(evidence["tenant"]), str(evidence["intent_id"]))
+    record = {
+        "lane": item.lane,
+        "seq": item.seq,
+        "outcome": evidence["outcome"],
+        "fingerprint": bytes.fromhex(str(evidence["fingerprint"])),
+    }
+    return bool(checks.settlement(cast("JournalRecord", record), lookups.settled([name]).get(name)))
+
+
+def _names(records: Iterable[JournalRecord], member: str) -> list[IntentName]:
+    return sorted({(record["tenant"] or "", str(cast("Mapping[str, object]", record)[member])) for record in records})
+
+
+def _end(part: Sequence[JournalRecord]) -> int:
+    return part[-1]["source_offset"] + 1
+
+
+def _runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
+    """The records by lane in order of source offset, cut where there are holes; the n-th runs of all lanes go together."""
+    lanes: dict[int, list[JournalRecord]] = {}
+    for record in records:
+        lanes.setdefault(record["lane"], []).append(record)
+    runs: list[dict[int, list[JournalRecord]]] = []
+    for lane, part in lanes.items():
+        part.sort(key=lambda record: record["source_offset"])
+        number = 0
+        start = 0
+        for index in range(1, len(part) + 1):
+            is_end = index == len(part)
+            if is_end or part[index]["source_offset"] - part[index - 1]["source_offset"] > RUN_HOLE_MAX:
+                if number == len(runs):
+                    runs.append({})
+                runs[number][lane] = part[start:index]
+                number, start = number + 1, index
+    return runs

@@ -1,0 +1,153 @@
+"""Reading payments.intents in step with ledger.journal: exactly the offsets that the records name, as one stream."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from domain.errors import LedgerlineError
+
+MESSAGES_PER_CALL_MAX: Final = 5000
+QUIET_SECONDS: Final = 2.0
+
+
+class SourceAway(LedgerlineError):
+    """The broker does not hand over what the journal says it has."""
+
+
+class Window(NamedTuple):
+    """What stands at the wanted offsets of one lane."""
+
+    low: int
+    """Lowest offset that the lane still has; those below it are deleted by retention."""
+    values: dict[int, bytes | None]
+
+
+class IntentSource:
+    """An assigned consumer that stays where it is, so that lanes read in order are read as a stream. Not safe for threads."""
+
+    def __init__(self, bootstrap: str, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0) -> None:
+        self._topic = topic
+        self._buffered_max = buffered_max
+        self._timeout_seconds = timeout_seconds
+        self._consumer = Consumer(
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
+                "enable.auto.commit": False,
+                "enable.auto.offset.store": False,
+                "auto.offset.reset": "earliest",
+                # As the posting workers read: producers of intents are not transactional, and what came through counts.
+                "isolation.level": "read_uncommitted",
+                "queued.max.messages.kbytes": 16_384,
+                "fetch.wait.max.ms": 50,
+            }
+        )
+        self._buffers: dict[int, deque[tuple[int, bytes | None]]] = {}
+        self._positions: dict[int, int] = {}
+        self._lows: dict[int, int] = {}
+        self._paused: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+    def bounds(self, lane: int) -> tuple[int, int]:
+        """The lowest offset that the lane has, and the one that it will give next."""
+        try:
+            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, lane), timeout=10.0)
+        except KafkaException as error:
+            raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
+        return int(low), int(high)
+
+    def read(self, wanted: Mapping[int, tuple[int, int]]) -> dict[int, Window]:
+        """The values of each lane's offsets from the first up to, and without, the next.
+
+        Offsets without a message are left out. Waits a bounded time, then raises SourceAway.
+        """
+        self._position(wanted)
+        deadline = time.monotonic() + self._timeout_seconds
+        quiet_since = time.monotonic()
+        ends = {lane: end for lane, (_, end) in wanted.items()}
+        while owing := sum(max(end - self._positions[lane], 0) for lane, end in ends.items()):
+            progressed = self._fetch(min(owing, MESSAGES_PER_CALL_MAX), ends)
+            now = time.monotonic()
+            if progressed:
+                quiet_since = now
+                deadline = now + self._timeout_seconds
+            elif now > deadline:
+                lanes = [lane for lane, end in ends.items() if self._positions[lane] < end]
+                raise SourceAway(f"Kafka does not hand over {owing} messages of {self._topic}, lanes {lanes}.")
+            elif now - quiet_since > QUIET_SECONDS:
+                quiet_since = now
+                self._skip_absent(ends)
+        return {lane: Window(self._lows[lane], self._cut(lane, end)) for lane, (_, end) in wanted.items()}
+
+    def _position(self, wanted: Mapping[int, tuple[int, int]]) -> None:
+        """Drop what lies below the wanted offsets; seek the lanes whose stream stands elsewhere."""
+        moved = False
+        for lane, (first, _) in wanted.items():
+            buffer = self._buffers.setdefault(lane, deque())
+            while buffer and buffer[0][0] < first:
+                buffer.popleft()
+            start = buffer[0][0] if buffer else self._positions.get(lane)
+            if start is not None and start <= first and first - start <= self._buffered_max:
+                continue
+            if start is not None and self._lows[lane] >= start > first:
+                continue  # what is missing before it is deleted
+            low, _ = self.bounds(lane)
+            buffer.clear()
+            self._lows[lane] = low
+            self._positions[lane] = max(first, low)
+            moved = True
+        if moved:
+            self._assign()
+        resumed = [lane for lane in wanted if lane in self._paused]
+        if resumed:
+            self._consumer.resume([TopicPartition(self._topic, lane) for lane in resumed])
+            self._paused.difference_update(resumed)
+
+    def _assign(self) -> None:
+        self._paused.clear()
+        self._consumer.assign([TopicPartition(self._topic, lane, at) for lane, at in self._positions.items()])
+
+    def _fetch(self, count: int, ends: Mapping[int, int]) -> bool:
+        """Move up to `count` messages into the buffers; whether any came."""
+        progressed = False
+        for message in self._consumer.consume(count, 0.5):
+            error = message.error()
+            if error is not None:
+                if error.fatal():
+                    raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
+                continue  # librdkafka goes on by itself, and the deadline bounds the wait
+            lane = message.partition()
+            self._buffers[lane].append((message.offset(), message.value()))
+            self._positions[lane] = message.offset() + 1
+            progressed = True
+        for lane, buffer in self._buffers.items():
+            is_full = len(buffer) > self._buffered_max and self._positions[lane] >= ends.get(lane, 0)
+            if is_full and lane not in self._paused:
+                self._consumer.pause([TopicPartition(self._topic, lane)])
+                self._paused.add(lane)
+        return progressed
+
+    def _skip_absent(self, ends: dict[int, int]) -> None:
+        """Do not wait for what retention has overtaken, nor for what lies past the end of the topic."""
+        for lane, end in ends.items():
+            if self._positions[lane] < end:
+                low, high = self.bounds(lane)
+                self._lows[lane] = low
+                ends[lane] = min(end, high)
+                if low > self._positions[lane]:
+                    self._positions[lane] = low
+                    self._assign()
+
+    def _cut(self, lane: int, end: int) -> dict[int, bytes | None]:
+        buffer = self._buffers[lane]
+        values: dict[int, bytes | None] = {}
+        while buffer and buffer[0][0] < end:
+            offset, value = buffer.popleft()
+            values[offset] = value
+        return values

@@ -1,0 +1,227 @@
+"""What reconciliation does between batches: rolling sweeps over what is stored, open breaks checked again, gauges.
+
+A sweep finds what no batch would touch: shards edited behind the ledger's back, rows and entries that exist in one
+place only. It goes page by page, each in a transaction of its own, and never longer than its budget at once.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from db import reconciliation as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from domain.breaks import Break, BreakKind, Finding, record_subject
+from streams.reconciliation import checks, metrics, state
+from streams.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
+from streams.reconciliation.faithful import repeat_still_wrong
+from streams.reconciliation.source import IntentSource
+
+PAGE_SHARDS: Final = 2000
+PAGE_ROWS: Final = 5000
+STRAYS_MAX: Final = 100
+RECHECKED_MAX: Final = 100
+BUDGET_SECONDS: Final = 0.4
+GAUGE_SECONDS: Final = 2.0
+RESOLVED_DETAIL: Final = "Checked again, and both sides agree."
+
+
+def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
+    """A journal row of the ledger that is missing, too much, or has other entries than its own."""
+    evidence: dict[str, str | int] = {"is_stray": int(is_stray)}
+    return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
+
+
+def stray_detail(has_row: bool) -> str:
+    """What is wrong with a row outside its lane."""
+    return ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
+
+
+def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> list[Finding]:
+    """Conservation of one lane: received = fates + owed by the topic + in flight, and none of them below 0.
+
+    `bounds`: lowest and next offset of the lane of payments.intents, read after `row`. `owed`: records in gaps.
+    """
+    wrong = []
+    fates = row.posted + row.duplicate + row.idempotency_conflict + row.rejected + row.quarantined
+    if fates + owed != row.next_seq:
+        wrong.append(f"{fates} fates and {owed} missing records are not the {row.next_seq} of the lane's sequence.")
+    if row.source_first_offset is not None:
+        if row.source_first_offset + row.next_seq > bounds[1]:
+            last = row.source_first_offset + row.next_seq - 1
+            wrong.append(f"Offset {last} has a fate, but the lane of payments.intents ends at {bounds[1]}.")
+        if ledger is not None and ledger.first_offset != row.source_first_offset:
+            wrong.append(
+                f"The ledger began at offset {ledger.first_offset}, the journal at {row.source_first_offset}."
+            )
+    if ledger is not None and ledger.next_seq < row.next_seq:
+        wrong.append(f"The ledger's lane stands at seq {ledger.next_seq}, the journal's topic at {row.next_seq}.")
+    return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
+
+
+class Chores:
+    """The chores of one reconciling worker; `run` returns within about a second."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        source: IntentSource,
+        pause_seconds: float,
+        *,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._pause_seconds = pause_seconds
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._sweep: Iterator[None] | None = None
+        self._sweep_started = 0.0
+        self._sweep_due = 0.0
+        self._gauges_due = 0.0
+        self._recheck_after: Break | None = None
+
+    def run(self) -> None:
+        """Gauges, open breaks, then as many pages of the sweep as the budget allows."""
+        deadline = time.monotonic() + BUDGET_SECONDS
+        if time.monotonic() >= self._gauges_due:
+            self.gauges()
+            self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        self.recheck()
+        while time.monotonic() < deadline and self._turn_page():
+            pass
+
+    def sweep_all(self) -> None:
+        """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
+        self.gauges()
+        for _ in self._pages():
+            pass
+        self._recheck_after = None
+        while self.recheck():
+            pass
+
+    def _turn_page(self) -> bool:
+        """Do one page; False where the next sweep is not due yet."""
+        now = time.monotonic()
+        if self._sweep is None:
+            if now < self._sweep_due:
+                return False
+            self._sweep, self._sweep_started = self._pages(), now
+        sweep, self._sweep = self._sweep, None  # one that raises is not gone on with
+        try:
+            next(sweep)
+        except StopIteration:
+            metrics.SWEEP_SECONDS.set(now - self._sweep_started)
+            self._sweep_due = now + self._pause_seconds
+        else:
+            self._sweep = sweep
+        return True
+
+    # ------------------------------------------------------------------------------------------ the sweep
+
+    def _pages(self) -> Iterator[None]:
+        ledger_end: tuple[int, str, int] | None = (-1, "", -1)
+        while ledger_end is not None:
+            with self._store.transaction() as connection:
+                pairs, ledger_end = db.sweep_ledger_shards(connection, ledger_end, PAGE_SHARDS)
+                self._found(connection, compare_shards(connection, pairs))
+            metrics.SWEPT.labels("shards").inc(len(pairs))
+            yield
+        own_end: db.ShardKey | None = ("", "", "", -1)
+        while own_end is not None:
+            with self._store.transaction() as connection:
+                pairs, own_end = db.sweep_own_shards(connection, own_end, PAGE_SHARDS)
+                self._found(connection, compare_shards(connection, [pair for pair in pairs if pair.held is None]))
+            yield
+        with self._store.transaction() as connection:
+            lanes = db.lane_rows(connection)
+        for lane, row in sorted(lanes.items()):
+            for first in range(0, row.next_seq, PAGE_ROWS):
+                end = min(first + PAGE_ROWS, row.next_seq)
+                with self._store.transaction() as connection:
+                    faulty = db.faulty_rows(connection, lane, first, end)
+                    self._found(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
+                metrics.SWEPT.labels("rows").inc(end - first)
+                yield
+        with self._store.transaction() as connection:
+            strays = db.stray_rows(connection, STRAYS_MAX)
+            self._found(
+                connection, [entries_finding(lane, seq, stray_detail(has), is_stray=True) for lane, seq, has in strays]
+            )
+        yield
+
+    def _found(self, connection: Any, findings: list[Finding]) -> None:
+        if findings:
+            self._breaks.record(connection, findings, self._now_microseconds())
+
+    # ------------------------------------------------------------------------------------------ open breaks again
+
+    def recheck(self) -> bool:
+        """Check a page of unresolved breaks again, and resolve those that later evidence explained; False after the last."""
+        with self._store.transaction() as connection:
+            after = None if self._recheck_after is None else self._recheck_after.break_id
+            page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
+            self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
+            now = self._now_microseconds()
+            gone = [item.break_id for item in page if self._is_gone(connection, item)]
+            self._breaks.resolve(connection, gone, RESOLVED_DETAIL, now)
+            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection))
+        return self._recheck_after is not None
+
+    def _is_gone(self, connection: Any, item: Break) -> bool:
+        evidence = item.evidence
+        if item.kind == BreakKind.BALANCE and evidence:
+            key = (str(evidence["tenant"]), str(evidence["address"]), str(evidence["currency"]), int(evidence["lane"]))
+            pairs = db.shard_pairs(connection, [key])
+            self._found(connection, compare_shards(connection, pairs))
+            return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
+        if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
+            if evidence.get("is_stray"):
+                places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
+                return (item.lane, item.seq) not in places
+            return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
+        if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
+            return not repeat_still_wrong(item, LedgerLookups(connection))
+        return False
+
+    # ------------------------------------------------------------------------------------------ gauges
+
+    def gauges(self) -> None:
+        """Conservation and lag of every lane, and symmetry in total; what is wrong opens a break, what is right again resolves it."""
+        with self._store.transaction() as connection:
+            rows = db.lane_rows(connection)
+            owed: dict[int, int] = {}
+            for lane, _ in db.gaps(connection, list(rows)):
+                owed[lane] = owed.get(lane, 0) + 1
+            ledger = db.ledger_lanes(connection)
+            findings = state.class_findings(db.totals(connection))
+        subjects = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
+        for lane, row in rows.items():
+            bounds = self._source.bounds(lane)
+            findings += lane_findings(row, ledger.get(lane), bounds, owed.get(lane, 0))
+            self._show_lane(row, ledger.get(lane), bounds, owed.get(lane, 0))
+        with self._store.transaction() as connection:
+            self._found(connection, findings)
+            standing = {(finding.kind, finding.subject) for finding in findings}
+            whole = self._breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY.value])
+            subjects |= {(BreakKind.SYMMETRY, item.subject) for item in whole if item.lane is None}
+            for kind in (BreakKind.CONSERVATION, BreakKind.SYMMETRY):
+                right = [subject for found, subject in subjects - standing if found == kind]
+                gone = [item.break_id for item in self._breaks.unresolved_of(connection, kind.value, right)]
+                if gone:
+                    self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+
+    def _show_lane(
+        self, row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int
+    ) -> None:
+        lane = str(row.lane)
+        for outcome in ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined"):
+            metrics.FATES.labels(lane, outcome).set(getattr(row, outcome))
+        if row.source_first_offset is not None:
+            metrics.RECEIVED.labels(lane).set(bounds[1] - row.source_first_offset)
+            metrics.IN_FLIGHT.labels(lane).set(bounds[1] - row.source_first_offset - row.next_seq)
+        metrics.MISSING.labels(lane).set(owed)
+        lag = 0 if ledger is None else max(ledger.next_seq - row.next_seq, 0)
+        age = (self._now_microseconds() - row.booked_time) / 1_000_000
+        metrics.LAG_RECORDS.labels(lane).set(lag)
+        metrics.LAG_SECONDS.labels(lane).set(max(age, 0.0) if lag else 0.0)

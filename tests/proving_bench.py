@@ -1,0 +1,98 @@
+"""A posted and relayed ledger to prove, in a test: agents are driven batch by batch, as the Faust worker drives them."""
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import psycopg
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from db.relay import RelayStore
+from domain.settings import Settings
+from domain.topics import Topics
+from producers.encoding import encoder, registered_id, registry_client
+from producers.relay import Relay, RelayEncoders, RelayOptions
+from streams.fenced import BatchHandler, Message, PartitionBatch
+
+from tests.posting_bench import PostingBench
+
+
+class ProvingBench(PostingBench):
+    """Posts, relays, and lets agents read; `tamper` writes behind everybody's back."""
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        super().__init__(settings, topics)
+        self.registry_url = str(settings.registry_url)
+        with registry_client(self.registry_url) as registry:
+            self.encode_journal = encoder("ledger.journal-value", registered_id(registry, "ledger.journal-value"))
+        options = RelayOptions(self.bootstrap, topics)
+        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry_url), options)
+        self._relay_runs = False
+
+    def close(self) -> None:
+        self.relay.close()
+        super().close()
+
+    def post_and_relay(self) -> list[str]:
+        """Post all that waits and hand it to the journal's topic."""
+        fates = self.post()
+        self.relay_all()
+        return fates
+
+    def relay_all(self) -> None:
+        if not self._relay_runs:
+            self.relay.start()
+            self._relay_runs = True
+        while self.relay.round():
+            pass
+
+    def read(self, topic: str, lane: int, start: int, *, committed: bool = True) -> tuple[list[Message], int]:
+        """What a partition holds from `start`, and its end."""
+        level = "read_committed" if committed else "read_uncommitted"
+        options = {"bootstrap.servers": self.bootstrap, "group.id": "bench", "enable.auto.commit": False}
+        consumer = Consumer({**options, "isolation.level": level, "enable.partition.eof": True})
+        consumer.assign([TopicPartition(topic, lane, start)])
+        messages: list[Message] = []
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            for found in consumer.consume(10_000, 0.2):
+                if found.error() is not None:
+                    assert found.error().code() == KafkaError._PARTITION_EOF, found.error()
+                    end = consumer.position([TopicPartition(topic, lane)])[0].offset
+                    consumer.close()
+                    return messages, max(end, start)
+                messages.append(
+                    Message(topic, lane, found.offset(), found.timestamp()[1], found.key(), found.value(), [])
+                )
+        raise AssertionError("the broker did not hand over what it holds")
+
+    def feed(self, handler: BatchHandler, lanes: Iterable[int] = (0, 1)) -> int:
+        """Give an agent all that the journal's topic holds past its positions; returns how many records."""
+        positions = handler.positions(self.topics.journal, lanes)
+        batch = []
+        for lane, start in positions.items():
+            messages, end = self.read(self.topics.journal, lane, start)
+            if end > start:
+                batch.append(PartitionBatch(self.topics.journal, lane, start, messages, end))
+        if batch:
+            handler.handle(batch)
+        return sum(len(part.messages) for part in batch)
+
+    def put_record(self, record: dict[str, Any]) -> None:
+        """Put a journal record on the topic, whoever should have."""
+        producer = Producer({"bootstrap.servers": self.bootstrap})
+        producer.produce(self.topics.journal, self.encode_journal(record), partition=record["lane"])
+        assert producer.flush(10) == 0
+
+    def tamper(self, statement: str, *parameters: Any) -> None:
+        """Change what no one may change: as the owner, with triggers off."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute("SET session_replication_role = replica")
+            connection.execute(statement, parameters)  # type: ignore[arg-type]
+
+    def breaks(self, agent: str, *states: str) -> dict[tuple[str, str], str]:
+        """(kind, subject) -> state of the breaks of an agent in these states; open and explained where none is named."""
+        rows = self.rows(
+            f"SELECT kind, subject, state FROM {agent}.break WHERE state = ANY(%s)",  # noqa: S608
+            list(states) or ["open", "explained"],
+        )
+        return {(row["kind"], row["subject"]): row["state"] for row in rows}
