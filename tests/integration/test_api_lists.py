@@ -1,0 +1,132 @@
+"""Accounts, balances, entries and journal: pages, filters, cursors."""
+
+import re
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.api_bench import NDJSON, ApiBench, post, problem, top_up, transfer
+from tests.posting_bench import PostingBench
+
+PAGES_MAX = 200
+USERS = 23
+
+
+@pytest.fixture
+def client(api: ApiBench, bench: PostingBench) -> Any:
+    """A client of a ledger with USERS wallets in two currencies, one purchase, one refusal and one duplicate."""
+    with api.client() as made:
+        for number in range(USERS):
+            post(made, f"eur-{number}", top_up(number, 100 + number))
+        dollars = top_up(1, 5)
+        dollars["legs"] = [entry | {"currency": "JPY"} for entry in dollars["legs"]]
+        post(made, "yen", dollars)
+        post(made, "eur-1", top_up(1, 101))
+        bench.post()
+        post(made, "buy", transfer("users:1:wallet", "merchants:1", 31, reference="tea"))
+        post(made, "poor", transfer("users:2:wallet", "merchants:1", 31_000))
+        bench.post()
+        yield made
+
+
+def all_items(client: httpx.Client, url: str) -> tuple[list[Any], int]:
+    """All items of a list, and on how many pages they came."""
+    items: list[Any] = []
+    for pages in range(1, PAGES_MAX):
+        page = client.get(url).json()
+        items += page["items"]
+        if page["next"] is None:
+            return items, pages
+        url = page["next"]
+    raise AssertionError(f"{url} does not end")
+
+
+def test_pages_hold_everything_once_whatever_their_size(client: httpx.Client) -> None:
+    lists = {
+        "/v1/accounts": USERS + 2,
+        "/v1/balances": USERS + 2 + 2,
+        "/v1/accounts/external:bank/entries": USERS + 1,
+        "/v1/journal": USERS + 4,
+        "/v1/accounts?prefix=users:1": 11,
+        "/v1/balances?prefix=users:1:": 2,
+        "/v1/journal?outcome=posted": USERS + 2,
+        "/v1/journal?outcome=rejected": 1,
+        "/v1/journal?outcome=duplicate": 1,
+        "/v1/journal?outcome=quarantined": 0,
+    }
+    for url, count in lists.items():
+        whole, pages = all_items(client, f"{url}{'&' if '?' in url else '?'}limit=1000")
+        assert (url, len(whole), pages) == (url, count, 1)
+        for limit in (1, 7):
+            paged, _ = all_items(client, f"{url}{'&' if '?' in url else '?'}limit={limit}")
+            assert (url, limit, paged) == (url, limit, whole)
+    by_lane = [all_items(client, f"/v1/journal?lane={lane}&limit=3")[0] for lane in (0, 1)]
+    assert by_lane[0] + by_lane[1] == all_items(client, "/v1/journal")[0]
+    assert by_lane[0]
+    assert by_lane[1]
+
+
+def test_balances_stand_on_the_normal_side_and_have_their_currencys_decimals(client: httpx.Client) -> None:
+    items = client.get("/v1/accounts/users:1:wallet/balances").json()["items"]
+    assert [
+        (item["currency"], item["debits_minor"], item["credits_minor"], item["balance_minor"], item["balance"])
+        for item in items
+    ] == [("EUR", 31, 101, 70, "0.70"), ("JPY", 0, 5, 5, "5")]
+    bank = client.get("/v1/accounts/external:bank/balances").json()["items"][0]
+    assert (bank["normal_direction"], bank["balance_minor"]) == ("debit", sum(100 + n for n in range(USERS)))
+    account = client.get("/v1/accounts/users:1:wallet").json()
+    assert (account["account_class"], account["normal_direction"], account["floor_minor"]) == ("liability", "credit", 0)
+    entries = client.get("/v1/accounts/merchants:1/entries").json()["items"]
+    assert [(entry["direction"], entry["amount"], entry["reference"]) for entry in entries] == [
+        ("credit", "0.31", "tea")
+    ]
+
+
+def test_what_is_not_open_is_not_found(client: httpx.Client) -> None:
+    for address in ("users:999:wallet", "not open", "users:1:wallet%00", "a" * 300, "ü"):
+        for suffix in ("", "/balances", "/entries"):
+            assert problem(client.get(f"/v1/accounts/{address}{suffix}")) == "account-not-found"
+
+
+def test_a_cursor_that_was_touched_is_refused(client: httpx.Client) -> None:
+    following = client.get("/v1/accounts?limit=2").json()["next"]
+    cursor = httpx.URL(following).params["cursor"]
+    assert re.fullmatch(r"[A-Za-z0-9_-]+", cursor)
+    assert client.get("/v1/accounts", params={"cursor": cursor}).status_code == 200
+    touched = [
+        cursor[:place] + ("A" if cursor[place] != "A" else "B") + cursor[place + 1 :] for place in range(len(cursor))
+    ]
+    for wrong in [*touched, cursor[:-1], cursor + "A", cursor + "=", "", "€", "a" * 1024]:
+        answer = client.get("/v1/accounts", params={"cursor": wrong})
+        assert (wrong, answer.status_code, problem(answer)) == (wrong, 400, "invalid-cursor")
+    for other in ("/v1/balances", "/v1/journal", "/v1/accounts?prefix=users", "/v1/accounts/external:bank/entries"):
+        url = httpx.URL(other)
+        assert problem(client.get(url.copy_merge_params({"cursor": cursor}))) == "invalid-cursor"
+
+
+@pytest.mark.parametrize(
+    "query",
+    ["limit=0", "limit=1001", "limit=x", "prefix=%00", "prefix=a%25", f"prefix={'a' * 257}", "cursor=" + "a" * 1025],
+)
+def test_parameters_out_of_range_are_told(api: ApiBench, query: str) -> None:
+    with api.client() as client:
+        answer = client.get(f"/v1/accounts?{query}")
+    assert (answer.status_code, problem(answer)) == (422, "invalid-request")
+    assert answer.json()["errors"][0]["parameter"] == f"query.{query.partition('=')[0]}"
+
+
+def test_a_sum_beyond_64_bits_is_told_exactly(api: ApiBench, bench: PostingBench) -> None:
+    lines = b"\n".join(
+        b'{"idempotency_key":"k%d","type":"transfer","legs":['
+        b'{"account":"external:a","direction":"debit","amount_minor":9000000000000000000,"currency":"EUR"},'
+        b'{"account":"external:b","direction":"credit","amount_minor":9000000000000000000,"currency":"EUR"}]}' % number
+        for number in range(20)
+    )
+    with api.client() as client:
+        client.post("/v1/intents/batch", content=lines, headers=NDJSON)
+        fates = bench.post()
+        (balance,) = client.get("/v1/accounts/external:a/balances").json()["items"]
+    assert fates.count("posted") == 2  # one for each lane: the next would pass 64 bits there
+    assert balance["debits_minor"] == 18_000_000_000_000_000_000
+    assert balance["balance"] == "180000000000000000.00"
