@@ -1,6 +1,6 @@
 """Currencies and units: which codes exist, and how many digits of each are minor units."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
 from functools import cache
 from typing import Final
 
@@ -9,6 +9,7 @@ from iso4217 import Currency
 from domain.intents import AMOUNT_MINOR_MAX
 
 EXPONENT_MAX: Final = 18
+AMOUNT_DIGITS_MAX: Final = 18  # after the first
 
 
 class AmountError(ValueError):
@@ -34,7 +35,12 @@ def exponent_of(code: str, units: dict[str, int]) -> int | None:
 
 def to_minor(amount: Decimal, exponent: int) -> int:
     """The exact count of minor units of `amount`; raises AmountError where that is no whole number or overflows."""
-    scaled = amount.scaleb(exponent)
+    if not amount.is_finite():
+        raise AmountError(f"{amount} is no amount")
+    if amount and amount.adjusted() + exponent > AMOUNT_DIGITS_MAX:  # before 1E+999999 is written out
+        raise AmountError(f"{amount} does not fit in 64 bits of minor units")
+    # The default context would round what has more than 28 digits, and call it exact.
+    scaled = amount.scaleb(exponent, Context(prec=len(amount.as_tuple().digits)))
     if scaled != scaled.to_integral_value():
         raise AmountError(f"{amount} has more than {exponent} decimal places")
     minor = int(scaled)

@@ -1,0 +1,141 @@
+"""Fingerprints: the same for the same request, another for any other; canonical JSON as RFC 8785 has it."""
+
+import hashlib
+from typing import Any
+from uuid import UUID
+
+import pytest
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.fingerprint import canonical_json, fingerprint_of, legs_json
+from domain.intents import AMOUNT_MINOR_MAX, VALUE_TIME_MAX, VALUE_TIME_MIN, Leg, intent_id_of
+
+LEGS = (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR"))
+ASKED: dict[str, Any] = {
+    "intent_type": "transfer",
+    "legs": LEGS,
+    "reverses": None,
+    "value_time": None,
+    "reference": None,
+    "metadata": {},
+}
+
+
+def test_a_known_fingerprint() -> None:
+    text = (
+        b'{"legs":[{"account":"external:bank","amount_minor":"700","currency":"EUR","direction":"debit"},'
+        b'{"account":"users:1","amount_minor":"700","currency":"EUR","direction":"credit"}],"metadata":{},'
+        b'"reference":null,"reverses":null,"type":"transfer","value_time":null}'
+    )
+    assert fingerprint_of(**ASKED) == hashlib.sha256(text).digest()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"intent_type": "reversal"},
+        {"legs": LEGS[::-1]},
+        {"legs": (LEGS[0], LEGS[1]._replace(account="users:2"))},
+        {"legs": tuple(leg._replace(amount_minor=701) for leg in LEGS)},
+        {"legs": tuple(leg._replace(currency="USD") for leg in LEGS)},
+        {"legs": tuple(leg._replace(direction=-leg.direction) for leg in LEGS)},
+        {"legs": (LEGS[0]._replace(direction=0), LEGS[1])},
+        {"reverses": intent_id_of("default", "x")},
+        {"value_time": 0},
+        {"reference": ""},
+        {"reference": "null"},
+        {"metadata": {"a": ""}},
+    ],
+)
+def test_whatever_is_asked_otherwise_has_another_fingerprint(change: dict[str, Any]) -> None:
+    assert fingerprint_of(**{**ASKED, **change}) != fingerprint_of(**ASKED)
+
+
+def test_the_order_of_metadata_does_not_count() -> None:
+    one, other = ({"a": "1", "b": "2"}, {"b": "2", "a": "1"})
+    assert fingerprint_of(**{**ASKED, "metadata": one}) == fingerprint_of(**{**ASKED, "metadata": other})
+
+
+def test_amounts_are_decimal_strings_beyond_what_json_numbers_hold() -> None:
+    (leg,) = legs_json((Leg("a", 1, AMOUNT_MINOR_MAX, "EUR"),))
+    assert leg["amount_minor"] == "9223372036854775807"
+
+
+# All of unicode that UTF-8 can carry, control characters, quotes and the rare planes among it.
+texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+ascii_keys = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=10)
+legs = st.lists(
+    st.builds(Leg, texts, st.sampled_from((1, -1, 0)), st.integers(-(2**63), AMOUNT_MINOR_MAX), texts), max_size=4
+)
+
+
+@given(
+    intent_type=texts,
+    legs=legs.map(tuple),
+    reverses=st.one_of(st.none(), st.uuids()),
+    value_time=st.one_of(st.none(), st.integers(VALUE_TIME_MIN, VALUE_TIME_MAX)),
+    reference=st.one_of(st.none(), texts),
+    metadata=st.dictionaries(ascii_keys, texts, max_size=5),
+)
+def test_a_fingerprint_is_over_rfc_8785_json(
+    intent_type: str,
+    legs: tuple[Leg, ...],
+    reverses: UUID | None,
+    value_time: int | None,
+    reference: str | None,
+    metadata: dict[str, str],
+) -> None:
+    asked = {
+        "type": intent_type,
+        "legs": [
+            {
+                "account": leg.account,
+                "direction": {1: "debit", -1: "credit", 0: "unknown"}[leg.direction],
+                "amount_minor": str(leg.amount_minor),
+                "currency": leg.currency,
+            }
+            for leg in legs
+        ],
+        "reverses": None if reverses is None else str(reverses),
+        "value_time": value_time,
+        "reference": reference,
+        "metadata": metadata,
+    }
+    expected = hashlib.sha256(rfc8785.dumps(asked)).digest()
+    assert fingerprint_of(intent_type, legs, reverses, value_time, reference, metadata) == expected
+
+
+json_values = st.recursive(
+    st.one_of(st.none(), st.booleans(), texts, st.integers(-(2**53) + 1, 2**53 - 1)),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(ascii_keys, inner, max_size=4)),
+    max_leaves=20,
+)
+
+
+@given(st.dictionaries(ascii_keys, json_values, max_size=5))
+def test_canonical_json_is_rfc_8785(value: dict[str, Any]) -> None:
+    assert canonical_json(value) == rfc8785.dumps(value)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\x00\x01\x1f\x7f\x80",
+        "\u2028\u2029",
+        '"\\/\b\f\n\r\t',
+        "\N{MONEY BAG}\N{EURO SIGN}",
+        "e\u0301",
+        "\uffff\U0010ffff",
+    ],
+)
+def test_awkward_text_is_written_as_rfc_8785_says(text: str) -> None:
+    assert canonical_json({"a": text, "b": [text]}) == rfc8785.dumps({"a": text, "b": [text]})
+
+
+@pytest.mark.parametrize("value_time", [2**53, -(2**53), 2**63 - 1, -(2**63)])
+def test_a_value_time_beyond_all_years_still_has_a_fingerprint(value_time: int) -> None:
+    """What is to be rejected must have one too, and json's numbers end at 2^53."""
+    near = fingerprint_of(**{**ASKED, "value_time": value_time - (1 if value_time > 0 else -1)})
+    assert fingerprint_of(**{**ASKED, "value_time": value_time}) != near

@@ -1,0 +1,71 @@
+"""Minor units: exact or refused."""
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.intents import AMOUNT_MINOR_MAX
+from domain.money import EXPONENT_MAX, AmountError, exponent_of, iso_exponent, to_decimal, to_minor
+
+
+@pytest.mark.parametrize(
+    ("code", "exponent"),
+    [("EUR", 2), ("JPY", 0), ("BHD", 3), ("CLF", 4), ("XAU", None), ("XQX", None), ("eur", None), ("", None)],
+)
+def test_exponent_of_an_iso_code(code: str, exponent: int | None) -> None:
+    assert iso_exponent(code) == exponent
+
+
+@pytest.mark.parametrize(("code", "exponent"), [("EUR", 2), ("MILES", 0), ("SHARES", 6), ("XQX", None)])
+def test_a_registered_unit_never_hides_an_iso_code(code: str, exponent: int | None) -> None:
+    assert exponent_of(code, {"EUR": 9, "MILES": 0, "SHARES": 6}) == exponent
+
+
+@pytest.mark.parametrize(
+    ("amount", "exponent", "minor"),
+    [
+        ("12.50", 2, 1250),
+        ("12.500", 2, 1250),
+        ("-0.01", 2, -1),
+        ("1E+2", 2, 10000),
+        ("0", 18, 0),
+        ("92233720368547758.07", 2, AMOUNT_MINOR_MAX),
+        ("-92233720368547758.07", 2, -AMOUNT_MINOR_MAX),
+        ("0.005", 2, "has more than 2 decimal places"),
+        ("1.5", 0, "has more than 0 decimal places"),
+        ("92233720368547758.08", 2, "does not fit in 64 bits"),
+        ("1E+400", 2, "does not fit in 64 bits"),
+        # More digits than Decimal's default context keeps: what it would round away must still count.
+        ("92233720368547758.070000000000000000000000000001", 2, "has more than 2 decimal places"),
+        ("1.0000000000000000000000000000000001", 2, "has more than 2 decimal places"),
+        ("1.0000000000000000000000000000000000", 2, 100),
+        ("1E-400", 2, "has more than 2 decimal places"),
+        ("NaN", 2, "is no amount"),
+        ("sNaN", 2, "is no amount"),
+        ("Infinity", 2, "is no amount"),
+        ("-Infinity", 2, "is no amount"),
+    ],
+)
+def test_to_minor(amount: str, exponent: int, minor: int | str) -> None:
+    if isinstance(minor, str):
+        with pytest.raises(AmountError, match=minor):
+            to_minor(Decimal(amount), exponent)
+    else:
+        assert to_minor(Decimal(amount), exponent) == minor
+
+
+@given(minor=st.integers(-AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX), exponent=st.integers(0, EXPONENT_MAX))
+def test_minor_units_survive_the_way_through_decimals(minor: int, exponent: int) -> None:
+    assert to_minor(to_decimal(minor, exponent), exponent) == minor
+
+
+@given(amount=st.decimals(allow_nan=False, allow_infinity=False), exponent=st.integers(0, EXPONENT_MAX))
+def test_what_is_accepted_is_exact(amount: Decimal, exponent: int) -> None:
+    try:
+        minor = to_minor(amount, exponent)
+    except AmountError:
+        return
+    numerator, denominator = amount.as_integer_ratio()
+    assert numerator * 10**exponent == minor * denominator
