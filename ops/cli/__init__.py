@@ -60,12 +60,12 @@ COMMANDS: Final = (
 def load(entry: Entry) -> Any:
     """Import an entry's module and make the command that it stands for."""
     found = getattr(importlib.import_module(f"ops.cli.{entry.module}"), entry.attribute)
-    if not isinstance(found, typer.Typer):
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_group(found)  # a group stays one, though it may have but one command
+    else:
         single = typer.Typer(add_completion=False)
         single.command(entry.name)(found)
-        found = single
-    found._add_completion = False
-    command = typer.main.get_command(found)
+        command = typer.main.get_command(single)
     command.name = entry.name
     return command
 

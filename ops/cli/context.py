@@ -29,7 +29,7 @@ class Ledger:
 def read_settings() -> Settings:
     """The settings of the environment; SettingsError names the variable that cannot be used."""
     try:
-        return Settings()
+        return Settings.model_validate({})
     except ValidationError as error:
         first = error.errors()[0]
         variable = "LEDGERLINE_" + "_".join(str(part) for part in first["loc"]).upper()
