@@ -34,6 +34,9 @@ logger: Final = structlog.get_logger(__name__)
 
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
+# aiokafka has one request to a broker at a time: while it waits there for partitions that have nothing, those that
+# have something wait too. Faust lets it wait for 1.5 seconds.
+FETCH_WAIT_MS: Final = 50
 
 
 class Message(NamedTuple):
@@ -113,6 +116,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
         if self.app.options.read_committed:
             # Faust gives it only to its own exactly-once mode, which loses and doubles (faust#323, #517).
             consumer._isolation_level = "read_committed"
@@ -152,6 +156,12 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
             self._committed_offset.update(positions)
             # Records are one event a fetch here, so Faust must not judge by offsets what was seen.
             self._read_offset.update(dict.fromkeys(positions))
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """A full queue is back-pressure enough: Faust would also stop the one partition that a fetch goes under."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """As nothing was stopped, nothing is resumed."""
 
     def _to_message(self, tp: TP, fetch: _Fetch) -> ConsumerMessage:
         start = next(iter(fetch.partitions.values()))[0]
