@@ -58,6 +58,11 @@ class IntentDecoder:
             detail = f"The value is no {RECORD_NAME}: {type(error).__name__}: {str(error)!a}"
             raise Undecodable(QuarantineReason.UNDECODABLE, detail[:DETAIL_CHARACTERS_MAX]) from error
 
+    def is_ready_for(self, value: bytes | None) -> bool:
+        """Whether `decode` can tell what these bytes are without asking the registry."""
+        framed = value is not None and len(value) >= FRAME.size and value[0] == MAGIC
+        return not framed or FRAME.unpack_from(value)[1] in self._schemas  # type: ignore[arg-type]
+
     def _fetch(self, schema_id: int) -> tuple[Any, Any]:
         try:
             with registry_client(self._registry_url) as registry:

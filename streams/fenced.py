@@ -11,9 +11,10 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
@@ -58,7 +59,8 @@ class PartitionBatch(NamedTuple):
     partition: int
     expected_offset: int
     """Where the agent believes its store to stand."""
-    messages: list[Message]
+    messages: list[Any]
+    """Message, or what the agent's `prepare` made of each."""
     end_offset: int
     """The next offset to fetch; past the last message's, as transaction markers occupy offsets too."""
 
@@ -93,6 +95,9 @@ class AgentOptions:
     group: str
     records_max: int = 2000
     read_committed: bool = False
+    prepare: Callable[[Message], Any] = lambda message: message
+    """Called for each message in the consumer's thread, while the batch before is in the handler's hands: pure work
+    only, that cannot fail. What it returns has the message's `offset`."""
     stall_seconds_max: float = 60.0
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
@@ -100,9 +105,10 @@ class AgentOptions:
 
 
 class _Fetch(NamedTuple):
-    """One fetch of several partitions: start and end positions and records of each."""
+    """What one look at the broker brought, of several partitions."""
 
     partitions: dict[TP, tuple[int, int, list[Any]]]
+    """(start, end, messages as prepared) of each partition."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -136,7 +142,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 continue  # revoked meanwhile
             start = self._next.get(TP(*tp), records[0].offset)
             self._next[TP(*tp)] = state.position
-            partitions[TP(*tp)] = (start, state.position, records)
+            prepare = self.app.options.prepare
+            messages = [
+                prepare(Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+                for r in records
+            ]
+            partitions[TP(*tp)] = (start, state.position, messages)
         return {next(iter(fetched)): [_Fetch(partitions)]} if partitions else {}
 
 
@@ -302,16 +313,12 @@ class _Runner:
     def _batch(self, fetch: _Fetch) -> list[PartitionBatch]:
         """What of a fetch is still to be processed; what was fetched before a seek and lies past it is dropped."""
         batch = []
-        for tp, (start, end, records) in sorted(fetch.partitions.items()):
+        for tp, (start, end, messages) in sorted(fetch.partitions.items()):
             expected = self._expected.get(tp)
             if expected is None or start > expected or end <= expected:
                 continue
-            messages = [
-                Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers)
-                for r in records
-                if r.offset >= expected
-            ]
-            batch.append(PartitionBatch(tp.topic, tp.partition, expected, messages, end))
+            fresh = messages if start == expected else [message for message in messages if message.offset >= expected]
+            batch.append(PartitionBatch(tp.topic, tp.partition, expected, fresh, end))
         return batch
 
 
@@ -365,6 +372,9 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     # fifth of a worker's time. What is there now lives as long as the process.
     gc.freeze()
     gc.set_threshold(200_000, 20, 100)
+    # The consumer's thread prepares one batch while the handler's waits for Postgres with another: when an answer
+    # comes, the handler is to have the interpreter soon, not after the default 5 ms.
+    sys.setswitchinterval(0.0005)
     app = make_app(handler, options, AgentMetrics(options.name))
     worker = faust.Worker(app, loglevel=options.log_level, redirect_stdouts=False, quiet=True)
     assigned = threading.Event()

@@ -78,6 +78,11 @@ class Work(NamedTuple):
     message: Message
     event: Event
 
+    @property
+    def offset(self) -> int:
+        """The message's."""
+        return self.message.offset
+
 
 def _no_fault(point: str) -> None:
     """Fault points cost one call when they are off; chaos tests put a function here that dies."""
@@ -120,13 +125,18 @@ class Poster:
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Post a batch; every offset in it has its row when this returns."""
-        work = [self._read(message) for part in batch for message in part.messages]
+        read = self._read
+        work = [item if isinstance(item, Work) else read(item) for part in batch for item in part.messages]
         self._fault("decoded")
         if work:
             self._post(work)
 
     def idle(self) -> None:
         """Nothing to do between batches."""
+
+    def prepare(self, message: Message) -> "Work | Message":
+        """Decode ahead, in the consumer's thread; what the registry must be asked for is left as it is."""
+        return self._read(message) if self._decoder.is_ready_for(message.value) else message
 
     # ------------------------------------------------------------------------------------------ decode, screen
 

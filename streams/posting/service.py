@@ -1,5 +1,6 @@
 """The posting worker: the poster as a Faust agent."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -50,7 +51,8 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
     """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out."""
     store = PostingStore(dsn)
     describe = partial(describe_source, options.bootstrap, options.topic)
+    poster = Poster(store, IntentDecoder(registry_url), describe)
     try:
-        run_agent(Poster(store, IntentDecoder(registry_url), describe), options)
+        run_agent(poster, replace(options, prepare=poster.prepare))
     finally:
         store.close()
