@@ -7,12 +7,23 @@ from typing import Any, Final
 from uuid import UUID
 
 import fastavro
+import structlog
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.intents import DIRECTIONS, Intent, Leg
 from domain.outcomes import QuarantineReason
-from producers.encoding import FRAME, MAGIC, SchemaError, parsed_schema, registry_client, without_logical_types
+from producers.encoding import (
+    FRAME,
+    MAGIC,
+    SchemaError,
+    parsed_schema,
+    registered_id,
+    registry_client,
+    without_logical_types,
+)
+
+logger: Final = structlog.get_logger(__name__)
 
 RECORD_NAME: Final = "ledgerline.payments.PaymentIntent"
 DETAIL_CHARACTERS_MAX: Final = 300
@@ -69,6 +80,7 @@ class IntentDecoder:
                 found = registry.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
+                self._require_our_registry()
                 raise Undecodable(
                     QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
                 ) from error
@@ -77,13 +89,24 @@ class IntentDecoder:
             ) from error
         except (HTTPError, OSError) as error:
             raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
-        schema = without_logical_types(json.loads(found.schema_str))
-        if found.schema_type != "AVRO" or _full_name(schema) != RECORD_NAME:
+        try:
+            schema = without_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
+            writer_schema = fastavro.parse_schema(schema) if _full_name(schema) == RECORD_NAME else None
+        except Exception:  # whatever anyone registered, the lane must go on
+            logger.exception("unusable schema", schema_id=schema_id)
+            writer_schema = None
+        if writer_schema is None:
             raise Undecodable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is not that of {RECORD_NAME}.")
-        writer_schema = fastavro.parse_schema(schema)
         known = (writer_schema, None if writer_schema == self._own_schema else self._own_schema)
         self._schemas[schema_id] = known
         return known
+
+    def _require_our_registry(self) -> None:
+        """SchemaError where the registry lacks even our own schema: then it is emptied or another's, and an id that
+        it does not know says nothing about the message.
+        """
+        with registry_client(self._registry_url) as registry:
+            registered_id(registry, "payments.intents-value")
 
 
 def _full_name(schema: Any) -> str | None:

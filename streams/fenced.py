@@ -274,6 +274,8 @@ class _Runner:
                 if self.stopping.is_set():
                     raise
                 self._metrics.retries.inc()
+                # The watchdog is for an engine that is stuck: a restart brings back nothing that is away.
+                self.progressed_at = time.monotonic()
                 logger.warning("waiting", agent=self._options.name, cause=str(error).strip(), seconds=pause_seconds)
                 self.stopping.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)

@@ -1,0 +1,160 @@
+"""Decoding hostile bytes: an intent, or a reason of the closed list; never another exception."""
+
+import io
+import struct
+from typing import Any
+from uuid import UUID
+
+import fastavro
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from domain.intents import Intent, Leg, intent_id_of
+from domain.outcomes import QuarantineReason
+from producers.encoding import encoder, parsed_schema
+from streams.decode import DETAIL_CHARACTERS_MAX, IntentDecoder, Undecodable, intent_of
+from tests.posting_bench import intent, leg
+
+SUBJECT = "payments.intents-value"
+SCHEMA_ID = 7
+ENCODE = encoder(SUBJECT, SCHEMA_ID)
+RECORD = intent("key", [leg("external:bank", "debit", 700), leg("users:1", "credit", 700)])
+
+
+@pytest.fixture
+def decoder() -> IntentDecoder:
+    """A decoder that knows the project's schema by an id, and has no registry to ask for others."""
+    return knowing_decoder()
+
+
+def knowing_decoder() -> IntentDecoder:
+    made = IntentDecoder("http://127.0.0.1:9/")
+    made._schemas[SCHEMA_ID] = (parsed_schema(SUBJECT), None)
+    return made
+
+
+def reason_of(decoder: IntentDecoder, value: bytes | None) -> QuarantineReason:
+    with pytest.raises(Undecodable) as caught:
+        decoder.decode(value)
+    assert 0 < len(str(caught.value)) <= DETAIL_CHARACTERS_MAX
+    assert str(caught.value).isascii()
+    return caught.value.reason
+
+
+def test_an_intent_comes_out_as_it_went_in(decoder: IntentDecoder) -> None:
+    record = {**RECORD, "reference": "\N{MONEY BAG}", "metadata": {"a": "\x00"}, "value_time": -5}
+    assert decoder.decode(ENCODE(record)) == Intent(
+        intent_id_of("default", "key"),
+        "default",
+        "key",
+        "transfer",
+        (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR")),
+        None,
+        -5,
+        "\N{MONEY BAG}",
+        {"a": "\x00"},
+        RECORD["accepted_time"],
+    )
+
+
+def test_an_unknown_direction_and_type_are_kept_for_screening(decoder: IntentDecoder) -> None:
+    found = decoder.decode(ENCODE({**RECORD, "type": "unknown", "legs": [leg("a", "unknown", 1)]}))
+    assert (found.type, found.legs[0].direction) == ("unknown", 0)
+
+
+GOOD = ENCODE(RECORD)
+VALID_ID = str(intent_id_of("default", "key")).encode()
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (None, QuarantineReason.EMPTY),
+        (b"", QuarantineReason.EMPTY),
+        (b"\x00", QuarantineReason.BAD_MAGIC),
+        (b"\x00\x00\x00\x00", QuarantineReason.BAD_MAGIC),
+        (b"\x01" + GOOD[1:], QuarantineReason.BAD_MAGIC),
+        (b'{"intent_id": 1}', QuarantineReason.BAD_MAGIC),
+        (GOOD[:5], QuarantineReason.UNDECODABLE),
+        (GOOD[:-1], QuarantineReason.UNDECODABLE),
+        (GOOD + b"\x00", QuarantineReason.UNDECODABLE),
+        (GOOD.replace(VALID_ID, b"x" * 36), QuarantineReason.UNDECODABLE),
+        (ENCODE({**RECORD, "intent_id": ""}), QuarantineReason.UNDECODABLE),
+        (ENCODE({**RECORD, "reverses": "no uuid"}), QuarantineReason.UNDECODABLE),
+        (GOOD.replace(b"default", b"\xff\xfe\xfd\xfc\xfb\xfa\xf9"), QuarantineReason.UNDECODABLE),
+        (GOOD.replace(b"default", b"a\xed\xa0\x80bcd"), QuarantineReason.UNDECODABLE),  # a lone surrogate
+        (GOOD[:5] + b"\xff" * 20, QuarantineReason.UNDECODABLE),
+        (GOOD[:5] + b"\x80" * 50, QuarantineReason.UNDECODABLE),
+        # an array that says it has 2^62 legs
+        (
+            GOOD[: GOOD.index(b"external") - 3] + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x00" * 8,
+            QuarantineReason.UNDECODABLE,
+        ),
+    ],
+)
+def test_bytes_that_are_no_intent(decoder: IntentDecoder, value: bytes | None, reason: QuarantineReason) -> None:
+    assert reason_of(decoder, value) is reason
+
+
+def test_fields_of_an_older_or_newer_writer_are_resolved(decoder: IntentDecoder) -> None:
+    """A writer without value_time and with a field of its own is read by the reader's defaults."""
+    schema: dict[str, Any] = {
+        "type": "record",
+        "name": "ledgerline.payments.PaymentIntent",
+        "fields": [
+            {"name": "intent_id", "type": "string"},
+            {"name": "tenant", "type": "string"},
+            {"name": "idempotency_key", "type": "string"},
+            {"name": "purpose", "type": "string"},
+        ],
+    }
+    written_with = fastavro.parse_schema(schema)
+    decoder._schemas[8] = (written_with, parsed_schema(SUBJECT))
+    out = io.BytesIO()
+    identity = {"intent_id": VALID_ID.decode(), "tenant": "default", "idempotency_key": "key", "purpose": "rent"}
+    fastavro.schemaless_writer(out, written_with, identity)
+    found = decoder.decode(struct.pack(">bI", 0, 8) + out.getvalue())
+    assert (found.type, found.legs, found.value_time, found.metadata) == ("unknown", (), None, {})
+
+
+def fate_of(value: bytes) -> QuarantineReason | None:
+    """Why these bytes are no intent; None where they are one."""
+    try:
+        found = knowing_decoder().decode(value)
+    except Undecodable as error:
+        return error.reason
+    assert isinstance(found.intent_id, UUID)
+    return None
+
+
+@given(st.binary(max_size=200))
+@settings(deadline=None)
+def test_whatever_follows_a_known_id_is_an_intent_or_undecodable(body: bytes) -> None:
+    assert fate_of(GOOD[:5] + body) in (None, QuarantineReason.UNDECODABLE)
+
+
+@given(position=st.integers(5, len(GOOD) - 1), byte=st.integers(0, 255))
+@settings(deadline=None)
+def test_one_changed_byte_never_makes_another_exception(position: int, byte: int) -> None:
+    changed = GOOD[:position] + bytes([byte]) + GOOD[position + 1 :]
+    assert fate_of(changed) in (None, QuarantineReason.UNDECODABLE)
+
+
+@given(
+    st.builds(
+        lambda amount, times, text: {
+            **RECORD,
+            "legs": [leg(text, "debit", amount, text)],
+            "value_time": times[0],
+            "accepted_time": times[1],
+            "reference": text,
+            "metadata": {text: text},
+        },
+        st.integers(-(2**63), 2**63 - 1),
+        st.tuples(st.integers(-(2**63), 2**63 - 1), st.integers(-(2**63), 2**63 - 1)),
+        st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
+    )
+)
+def test_any_record_survives_the_way_through_avro(record: dict[str, Any]) -> None:
+    assert knowing_decoder().decode(ENCODE(record)) == intent_of(record)

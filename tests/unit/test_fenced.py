@@ -1,0 +1,213 @@
+"""The runner between Faust and a handler: what of a fetch is handed on, and what happens when a batch fails."""
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import psycopg
+import pytest
+from faust.types import TP
+
+from domain.errors import LedgerlineError
+from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Fetch, _Runner
+from streams.metrics import AgentMetrics
+
+TOPIC = "payments.intents"
+LANE_0, LANE_1 = TP(TOPIC, 0), TP(TOPIC, 1)
+OPTIONS = AgentOptions("test", "127.0.0.1:9", TOPIC, "group")
+
+
+def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> _Fetch:
+    """One fetch of one partition: where it began and ended, and the records that it has."""
+    records = [
+        SimpleNamespace(
+            topic=tp.topic, partition=tp.partition, offset=offset, timestamp=0, key=None, value=b"", headers=()
+        )
+        for offset in offsets or range(start, end)
+    ]
+    return _Fetch({tp: (start, end, records)})
+
+
+@dataclass
+class Handler:
+    """Stands where its store says, notes what it is handed, and first does what `troubles` say."""
+
+    stands: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
+    troubles: list[Callable[["Handler"], None]] = field(default_factory=list)
+    handled: list[tuple[int, int, list[int], int]] = field(default_factory=list)
+    asked: list[list[int]] = field(default_factory=list)
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        assert topic == TOPIC
+        self.asked.append(sorted(partitions))
+        return {number: self.stands[number] for number in self.asked[-1]}
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        if self.troubles:
+            self.troubles.pop(0)(self)
+        for part in batch:
+            offsets = [message.offset for message in part.messages]
+            self.handled.append((part.partition, part.expected_offset, offsets, part.end_offset))
+            self.stands[part.partition] = part.end_offset
+
+    def idle(self) -> None:
+        """Nothing to do."""
+
+
+def failing(error: Exception, committed: int | None = None) -> Callable[[Handler], None]:
+    """A trouble: the connection dies, before or after lane 0's commit up to an offset."""
+
+    def trouble(handler: Handler) -> None:
+        if committed is not None:
+            handler.stands[0] = committed
+        raise error
+
+    return trouble
+
+
+@pytest.fixture
+def handler() -> Handler:
+    return Handler()
+
+
+@pytest.fixture
+def runner(handler: Handler) -> Iterator[_Runner]:
+    made = _Runner(handler, OPTIONS, AgentMetrics("test"))
+    yield made
+    asyncio.run(made.close())
+
+
+def take_over(runner: _Runner, *assigned: TP) -> dict[TP, int]:
+    return asyncio.run(runner.positions(assigned))
+
+
+def process(runner: _Runner, fetch: _Fetch) -> bool:
+    return asyncio.run(runner.process(fetch))
+
+
+@pytest.mark.parametrize(
+    ("stands", "fetch", "handed"),
+    [
+        (0, fetched(0, 3), (0, 0, [0, 1, 2], 3)),
+        (5, fetched(5, 7), (0, 5, [5, 6], 7)),
+        # fetched before the store moved on: what it has already is dropped
+        (2, fetched(0, 4), (0, 2, [2, 3], 4)),
+        (4, fetched(0, 4), None),
+        (9, fetched(0, 4), None),
+        # fetched past where the store stands: some lie between, so a seek must come first
+        (0, fetched(3, 6), None),
+        # transaction markers occupy offsets
+        (0, fetched(0, 6, 0, 1, 4), (0, 0, [0, 1, 4], 6)),
+        (3, fetched(0, 6, 0, 1, 4), (0, 3, [4], 6)),
+        (5, fetched(0, 6, 0, 1, 4), (0, 5, [], 6)),
+    ],
+)
+def test_what_of_a_fetch_is_handed_on(
+    handler: Handler, runner: _Runner, stands: int, fetch: _Fetch, handed: tuple[Any, ...] | None
+) -> None:
+    handler.stands[0] = stands
+    take_over(runner, LANE_0)
+    assert process(runner, fetch)
+    assert handler.handled == ([handed] if handed else [])
+    assert runner.expected == {LANE_0: handed[3] if handed else stands}
+
+
+def test_only_assigned_partitions_are_handed_on(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    both = _Fetch(fetched(0, 2, tp=LANE_1).partitions | fetched(0, 3).partitions)
+    assert process(runner, both)
+    assert handler.handled == [(0, 0, [0, 1, 2], 3)]
+    take_over(runner, LANE_1)
+    assert runner.expected == {LANE_1: 0}
+    assert process(runner, fetched(3, 5))
+    assert len(handler.handled) == 1
+
+
+def test_partitions_of_a_fetch_come_in_order(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_1, LANE_0)
+    process(runner, _Fetch(fetched(0, 1, tp=LANE_1).partitions | fetched(0, 1).partitions))
+    assert [part[0] for part in handler.handled] == [0, 1]
+
+
+def test_taking_over_nothing_forgets_all(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    assert take_over(runner) == {}
+    assert process(runner, fetched(0, 3))
+    assert handler.handled == []
+
+
+OUTAGES = (psycopg.OperationalError("gone"), psycopg.InterfaceError("closed"), psycopg.errors.DeadlockDetected("ring"))
+
+
+@pytest.mark.parametrize("error", OUTAGES)
+def test_an_outage_before_the_commit_is_tried_again(handler: Handler, runner: _Runner, error: Exception) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(error), failing(error)]
+    assert process(runner, fetched(0, 3))
+    assert handler.handled == [(0, 0, [0, 1, 2], 3)]
+    assert handler.asked == [[0]] * 3, "the store is asked where it stands after each"
+
+
+@pytest.mark.parametrize(("committed", "handed"), [(3, []), (2, [(0, 2, [2], 3)])])
+def test_an_unknown_commit_is_settled_by_the_store(
+    handler: Handler, runner: _Runner, committed: int, handed: list[Any]
+) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(psycopg.OperationalError("died in the commit"), committed)]
+    assert process(runner, fetched(0, 3))
+    assert handler.handled == handed
+    assert runner.expected == {LANE_0: 3}
+
+
+def test_something_else_that_is_away_is_waited_out(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(LedgerlineError("The registry is away."))]
+    assert process(runner, fetched(0, 3))
+    assert handler.handled == [(0, 0, [0, 1, 2], 3)]
+
+
+def test_a_lost_fence_asks_for_a_seek_and_moves_nothing(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(FenceLost("lane 0 stands at 7, not at 0"))]
+    assert not process(runner, fetched(0, 3))
+    assert runner.expected == {LANE_0: 0}
+    handler.stands[0] = 7
+    assert take_over(runner, LANE_0) == {LANE_0: 7}
+    assert process(runner, fetched(3, 6)), "what was fetched before the seek is dropped"
+    assert process(runner, fetched(7, 9))
+    assert handler.handled == [(0, 7, [7, 8], 9)]
+
+
+def test_a_bug_is_no_outage(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(AttributeError("a bug"))]
+    with pytest.raises(AttributeError, match="a bug"):
+        process(runner, fetched(0, 3))
+    assert runner.expected == {LANE_0: 0}
+
+
+def test_a_stop_ends_the_waiting(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(psycopg.OperationalError("gone"))] * 50
+    runner.stopping.set()
+    with pytest.raises(psycopg.OperationalError):
+        process(runner, fetched(0, 3))
+    assert handler.handled == []
+
+
+def test_waiting_out_an_outage_is_no_stall(handler: Handler, runner: _Runner) -> None:
+    """The watchdog is for an engine that is stuck: to be killed would not bring Postgres back."""
+    take_over(runner, LANE_0)
+    before = runner.progressed_at
+    seen: list[float] = []
+
+    def trouble(_: Handler) -> None:
+        seen.append(runner.progressed_at)
+        raise LedgerlineError("Postgres is away.")
+
+    handler.troubles = [trouble, trouble]
+    assert process(runner, fetched(0, 1))
+    assert seen[0] == before
+    assert seen[1] > before
