@@ -1,0 +1,60 @@
+"""What the demo reads of a ledger, and how it alters a row behind the ledger's back: nothing else may use this.
+
+Every function takes the DSN of a superuser, as only the embedded Postgres of the demo has one to give.
+"""
+
+from typing import Any, Final, NamedTuple
+
+from db.connections import connect
+from db.queries import load
+
+SQL: Final = load("demo")
+_OPERATOR: Final = "ledgerline_operator"
+# No role at all: the login itself, which owns the embedded server.
+_SUPERUSER: Final = "none"
+
+
+class CurrencySums(NamedTuple):
+    """Sums over all entries in one currency, in minor units."""
+
+    currency: str
+    debits_minor: int
+    credits_minor: int
+    entries: int
+
+
+def outcome_counts(dsn: str) -> dict[tuple[str, str], int]:
+    """(outcome, reason) -> number of journal rows, counted one by one."""
+    return {(outcome, reason): counted for outcome, reason, counted in _rows(dsn, "outcomes", {})}
+
+
+def balances(dsn: str, tenant: str) -> dict[tuple[str, str], int]:
+    """(account, currency) -> debits less credits in minor units."""
+    return {(address, currency): amount for address, currency, amount in _rows(dsn, "balances", {"tenant": tenant})}
+
+
+def currency_sums(dsn: str) -> list[CurrencySums]:
+    """Sums of debits and credits, the currency with the most entries first."""
+    sums = [CurrencySums(*row) for row in _rows(dsn, "sums", {})]
+    return sorted(sums, key=lambda found: (-found.entries, found.currency))
+
+
+def choose_victim(dsn: str) -> tuple[int, int]:
+    """The (lane, seq) of a posted row to alter; the same for the same ledger."""
+    lane, seq = _rows(dsn, "victim", {})[0]
+    return int(lane), int(seq)
+
+
+def alter_amounts(dsn: str, lane: int, seq: int, by_minor: int) -> int:
+    """Raise all legs of one row by `by_minor`, past every trigger and privilege; returns the number of legs.
+
+    The negative amount restores them.
+    """
+    with connect(dsn, _SUPERUSER) as connection, connection.transaction():
+        connection.execute(SQL["without_triggers"])
+        return connection.execute(SQL["alter"], {"lane": lane, "seq": seq, "by_minor": by_minor}).rowcount
+
+
+def _rows(dsn: str, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+    with connect(dsn, _OPERATOR, autocommit=True) as connection:
+        return connection.execute(SQL[query], values).fetchall()

@@ -1,0 +1,84 @@
+"""`ledgerline demo`: real money through everything, and the proof."""
+
+import os
+import signal
+import time
+from typing import Annotated, Final
+
+import typer
+from rich.markup import escape
+
+from ops.cli.context import read_settings
+from ops.cli.output import Json, console, show_json
+from ops.cli.stack import without_password
+from ops.demo.demo import Demo, Plan
+from ops.demo.screen import Screen
+from ops.demo.stack import demo_home, stop_stack
+from ops.demo.steps import run_steps, show_summary, summary
+from ops.supervisor import read_state
+
+INTERRUPTED: Final = 130
+
+
+def demo(
+    intents: Annotated[int, typer.Option(min=1000, help="Intents of the busy day.")] = Plan.intents,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up and say where it is; also KEEP=1.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Start a ledger of its own, import four years of real transactions and a busy day, prove the books, stop.
+
+    Exit code 0 only if everything that was expected was found; 130 when interrupted, with nothing left running.
+    """
+    settings = read_settings()
+    keep = keep or os.environ.get("KEEP", "") not in {"", "0"}
+    screen = Screen(console, quiet=as_json)
+    run = Demo(
+        home=demo_home(settings),
+        cache=settings.home.resolve() / "cache",
+        plan=Plan(intents=intents),
+        screen=screen,
+        keep=keep,
+    )
+    # Whoever stops the demo from outside means the same as Ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    started = time.monotonic()
+    finished = False
+    try:
+        run_steps(run)
+        finished = True
+    except KeyboardInterrupt:
+        screen.show("[yellow]Interrupted: stopping everything.[/]")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        if not (finished and keep):
+            # A second Ctrl-C must not leave half of it running.
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            stop_stack(run, remove=finished and run.held)
+    seconds = time.monotonic() - started
+    if as_json:
+        show_json(summary(run, seconds))
+    else:
+        show_summary(run, seconds)
+        if keep:
+            _show_addresses(run)
+        elif not run.held:
+            screen.show(f"The logs are in {escape(str(run.home / 'data' / 'logs'))}.")
+    raise typer.Exit(0 if run.held else 1)
+
+
+def _show_addresses(run: Demo) -> None:
+    state = read_state(run.home)
+    console.print(f"\nThe ledger stays up ({run.home}):", highlight=False)
+    console.print(f"  API        {run.api_url}   documents {run.api_url}/docs", highlight=False)
+    console.print(f"  Kafka      {run.ledger.kafka_bootstrap}", highlight=False)
+    console.print(f"  Postgres   {escape(without_password(run.ledger.postgres_dsn))}", highlight=False)
+    console.print(f"  Registry   {run.ledger.registry_url}", highlight=False)
+    for service in state.services if state else ():
+        console.print(f"  {service.name:<10} {service.url}/metrics", highlight=False)
+    console.print(
+        f"Look at it with [bold]LEDGERLINE_HOME={run.home} ledgerline status[/], "
+        f"stop it with [bold]LEDGERLINE_HOME={run.home} ledgerline down[/].",
+        highlight=False,
+        soft_wrap=True,
+    )
