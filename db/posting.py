@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
-from uuid import UUID
 
 import orjson
 import psycopg
 from psycopg.types.json import Jsonb, set_json_dumps
 
+from db.binary import Bigints, Overlong, Texts, Uuids, entries, register
 from db.books import Books, load_books
 from db.connections import connect
 from db.queries import load
@@ -25,7 +25,6 @@ _JOURNAL_TYPES: Final = (
     "int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea",
     "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
 )
-_ENTRY_TYPES: Final = ("int4", "int8", "int2", "int8", "int2", "int8", "text")
 # fmt: on
 
 
@@ -93,6 +92,7 @@ class PostingStore:
         if self._connection is None or self._connection.closed:
             self._connection = connect(self._dsn, "ledgerline_posting", autocommit=True)
             set_json_dumps(orjson.dumps, self._connection)
+            register(self._connection)
         return self._connection
 
     def close(self) -> None:
@@ -109,7 +109,7 @@ class PostingStore:
                 yield
         except psycopg.errors.UniqueViolation as error:
             raise Collision(str(error)) from error
-        except psycopg.errors.NumericValueOutOfRange as error:
+        except (psycopg.errors.NumericValueOutOfRange, Overlong) as error:
             raise Overflow(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise BatchRefused(str(error)) from error
@@ -173,7 +173,7 @@ class PostingStore:
         """Those of the accounts, named by tenant and address, that are open."""
         rows = self._open().execute(
             SQL["accounts"],
-            {"tenants": [name[0] for name in names], "addresses": [name[1] for name in names]},
+            {"tenants": Texts([name[0] for name in names]), "addresses": Texts([name[1] for name in names])},
             binary=True,
         )
         return {(row[1], row[2]): Account(row[0], row[3], row[4]) for row in rows}
@@ -213,19 +213,31 @@ class PostingStore:
             for row in rows:
                 copy.write_row(_journal_columns(row))
         with cursor.copy(SQL["copy_entries"]) as copy:
-            copy.set_types(_ENTRY_TYPES)
-            for row in rows:
-                for number, leg in enumerate(row.legs):
-                    account_id = account_ids[row.tenant or "", leg.account]
-                    copy.write_row(
-                        (row.lane, row.seq, number, account_id, leg.direction, leg.amount_minor, leg.currency)
-                    )
+            copy.write(
+                entries(
+                    (row.lane, row.seq, number, account_ids[row.tenant or "", account], direction, amount, currency)
+                    for row in rows
+                    for number, (account, direction, amount, currency) in enumerate(row.legs)
+                )
+            )
         if changes:
-            columns = list(zip(*changes, strict=True))
-            names = ("account_ids", "currencies", "lanes", "debits_minor", "credits_minor", "seqs")
-            cursor.execute(SQL["add_balances"], dict(zip(names, map(list, columns), strict=True)))
+            self._add_balances(changes)
         for raw in quarantined:
             cursor.execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
+
+    def _add_balances(self, changes: Sequence[BalanceChange]) -> None:
+        account_ids, currencies, lanes, debits_minor, credits_minor, seqs = zip(*changes, strict=True)
+        self._open().execute(
+            SQL["add_balances"],
+            {
+                "account_ids": Bigints(account_ids),
+                "currencies": Texts(currencies),
+                "lanes": Bigints(lanes),
+                "debits_minor": Bigints(debits_minor),
+                "credits_minor": Bigints(credits_minor),
+                "seqs": Bigints(seqs),
+            },
+        )
 
     def advance(self, lanes: Sequence[Lane]) -> None:
         """Move the lanes, and tell those who wait for them."""
@@ -236,10 +248,8 @@ class PostingStore:
         connection.execute(SQL["notify"], {"payload": payload})
 
 
-def _columns(names: Sequence[IntentName]) -> dict[str, list[Any]]:
-    tenants: list[str] = [name[0] for name in names]
-    intent_ids: list[UUID] = [name[1] for name in names]
-    return {"tenants": tenants, "intent_ids": intent_ids}
+def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
+    return {"tenants": Texts([name[0] for name in names]), "intent_ids": Uuids([name[1] for name in names])}
 
 
 def _journal_columns(row: JournalRow) -> tuple[Any, ...]:

@@ -120,9 +120,9 @@ COPY ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency
 -- name: add_balances
 -- Adds up the batch's changes, one row for each shard.
 INSERT INTO ledger.balance (account_id, currency, lane, debits_minor, credits_minor, seq)
-SELECT account_id, currency, lane, debits_minor, credits_minor, seq
+SELECT account_id, currency, lane::integer, debits_minor, credits_minor, seq
 FROM unnest(
-    %(account_ids)s::bigint [], %(currencies)s::text [], %(lanes)s::integer [],
+    %(account_ids)s::bigint [], %(currencies)s::text [], %(lanes)s::bigint [],
     %(debits_minor)s::bigint [], %(credits_minor)s::bigint [], %(seqs)s::bigint []
 ) AS change (account_id, currency, lane, debits_minor, credits_minor, seq)
 ON CONFLICT (account_id, currency, lane) DO UPDATE SET
