@@ -49,6 +49,17 @@ from streams.posting.metrics import OUTCOMES
 logger: Final = structlog.get_logger(__name__)
 
 COLLISIONS_MAX: Final = 20
+# What an event of its own can raise: refused data, or a bug that it alone brings out. Outages and lost fences are not.
+ISOLATING: Final = (
+    BatchRefused,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 ACCOUNTS_CACHED_MAX: Final = 200_000
 METADATA_OF_THE_REFUSED: Final[dict[str, str]] = {}
 
@@ -173,10 +184,8 @@ class Poster:
     def _post(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None = None) -> None:
         """Post all of it; an event that cannot be posted with the others is found by halving and gets its own fate."""
         try:
-            self._post_once(work, forced)
-        except Collision:
-            self._post_after_collision(work, forced)
-        except (BatchRefused, ArithmeticError, LookupError, TypeError, ValueError) as error:
+            self._post_despite_collisions(work, forced)
+        except ISOLATING as error:
             if forced is not None:
                 raise
             if len(work) > 1:
@@ -187,14 +196,14 @@ class Poster:
             logger.exception("isolated", lane=work[0].event.lane, offset=work[0].event.offset)
             self._post(work, _own_fate(work[0], error))
 
-    def _post_after_collision(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None) -> None:
-        """Another lane settled one of our intents first; once its commit is seen, the look-up finds it."""
-        for _ in range(COLLISIONS_MAX):
+    def _post_despite_collisions(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None) -> None:
+        """Where another lane settled one of our intents first, the next look-up sees its commit and finds it."""
+        for tries_left in reversed(range(COLLISIONS_MAX)):
             try:
                 return self._post_once(work, forced)
-            except Collision as collision:
-                last = collision
-        raise last
+            except Collision:
+                if tries_left == 0:
+                    raise
 
     def _post_once(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None) -> None:
         expected: dict[int, int] = {}
@@ -277,7 +286,8 @@ class Poster:
         self, live: Sequence[Intent], originals: dict[IntentName, Original]
     ) -> list[tuple[str, Sequence[Leg]]]:
         """The legs that each intent may post; of a reversal also those of its original, mirrored."""
-        in_batch = {(intent.tenant, intent.intent_id): intent for intent in live if intent.reverses is None}
+        # Of several bodies under one key it is the first that may be posted.
+        in_batch = {(intent.tenant, intent.intent_id): intent for intent in reversed(live) if intent.reverses is None}
         touched: list[tuple[str, Sequence[Leg]]] = []
         for intent in live:
             touched.append((intent.tenant, intent.legs))
@@ -328,7 +338,11 @@ class Poster:
             )
             if fate.outcome is Outcome.QUARANTINED:
                 message = item.message
-                headers = [(name, None if value is None else value.hex()) for name, value in message.headers]
+                # Postgres' JSON has no NUL, which a header's name may hold.
+                headers = [
+                    (name.replace("\x00", "\N{SYMBOL FOR NULL}"), None if value is None else value.hex())
+                    for name, value in message.headers
+                ]
                 quarantined.append(QuarantinedBytes(row.lane, row.seq, message.key, message.value, headers))
         return rows, list(lanes.values()), quarantined
 
