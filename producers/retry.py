@@ -16,6 +16,7 @@ from domain.errors import LedgerlineError
 RETRY_HEADER: Final = "ledgerline_retry_of"
 """Names the quarantined row, as `lane/seq`; bytes that went round several times have several, the first one first."""
 
+ANSWER_SECONDS_MAX: Final = 5.0
 DELIVERY_SECONDS_MAX: Final = 30.0
 
 
@@ -62,6 +63,10 @@ class Retrier:
         """Send rows to the partition of their topic that has their lane's number, and wait for Kafka to confirm."""
         sent: list[Sent] = []
         failures: list[str] = []
+        try:
+            self._producer.list_topics(timeout=ANSWER_SECONDS_MAX)
+        except KafkaException as error:
+            return Attempt(sent, error.args[0].str())  # rather than to wait out each row's delivery timeout
         for row in rows:
             try:
                 self._producer.produce(

@@ -56,18 +56,18 @@ LIMIT 1
 -- A page of quarantined rows in the order of their booking, past a place in it; retries are counted.
 SELECT
     j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time,
-    coalesce(length(q.value), 0) AS value_bytes, sent.retries
+    coalesce(length(q.value), 0) AS value_bytes, coalesce(sent.retries, 0) AS retries
 FROM ledger.quarantine AS q
 INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
-CROSS JOIN LATERAL (
-    SELECT count(*) AS retries
-    FROM ledger.quarantine_retry AS t
-    WHERE t.lane = q.lane AND t.seq = q.seq
-) AS sent
+LEFT JOIN (
+    SELECT lane, seq, count(*) AS retries
+    FROM ledger.quarantine_retry
+    GROUP BY lane, seq
+) AS sent ON sent.lane = q.lane AND sent.seq = q.seq
 WHERE
     (j.booked_time, j.lane, j.seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
     AND (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
-    AND (NOT %(unretried)s::boolean OR sent.retries = 0)
+    AND (NOT %(unretried)s::boolean OR sent.retries IS NULL)
 ORDER BY j.booked_time, j.lane, j.seq
 LIMIT %(limit)s::integer
 

@@ -18,9 +18,7 @@ def _postgres(psycopg: Any, error: BaseException) -> str | None:
     if isinstance(error, psycopg.errors.InsufficientPrivilege):
         return f"This login may not do that ({cause}): grant it the role ledgerline_operator."
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
-        return (
-            f"LEDGERLINE_POSTGRES_DSN cannot be used ({cause}): write it as postgresql://user:password@host/database."
-        )
+        return "LEDGERLINE_POSTGRES_DSN cannot be used: write it as postgresql://user:password@host/database."
     if isinstance(error, psycopg.OperationalError):
         return f"Postgres does not answer ({cause}): see `ledgerline status`."
     return None

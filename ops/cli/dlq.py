@@ -1,0 +1,259 @@
+"""`ledgerline dlq`: the bytes that could not be decoded or decided, to look at and to send again."""
+
+import getpass
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
+
+import typer
+from rich.markup import escape
+
+from db.operations import (
+    LIST_START,
+    Place,
+    QuarantinedBytes,
+    QuarantinedRow,
+    Retry,
+    add_retry,
+    glance,
+    operator,
+    quarantined_bytes,
+    quarantined_count,
+    quarantined_rows,
+    retries_of,
+)
+from domain.errors import LedgerlineError
+from domain.outcomes import QuarantineReason
+from ops.cli.context import running_ledger
+from ops.cli.hexdump import hexdump, readable
+from ops.cli.output import Json, console, progress_bar, show_json, show_rows
+from producers.encoding import FRAME, MAGIC
+from producers.retry import Retrier, Sent, retry
+
+app = typer.Typer(help="Quarantined bytes: look at them, send them again.", no_args_is_help=True)
+
+RETRY_PAGE_ROWS: Final = 200
+DUMP_BYTES: Final = 512
+
+Lane = Annotated[int, typer.Argument(min=0, help="As `dlq list` shows it.")]
+Seq = Annotated[int, typer.Argument(min=0, help="As `dlq list` shows it.")]
+OptionalLane = Annotated[int | None, typer.Argument(min=0, help="As `dlq list` shows it.")]
+OptionalSeq = Annotated[int | None, typer.Argument(min=0, help="As `dlq list` shows it.")]
+Reason = Annotated[QuarantineReason | None, typer.Option(help="Only rows with this reason.")]
+Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Most rows.")]
+After = Annotated[
+    str | None, typer.Option(metavar="CURSOR", help="Go on after a page, with the cursor that it ended with.")
+]
+Untried = Annotated[bool, typer.Option("--untried", help="Only rows that were never sent again.")]
+Bytes = Annotated[int, typer.Option("--bytes", min=0, help="Most bytes to dump; --json has all of them.")]
+All = Annotated[bool, typer.Option("--all", help="Every row that was never sent again.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+class DeadLetterError(LedgerlineError):
+    """There is no such quarantined row, or no such place in their list."""
+
+
+@app.command("list")
+def list_rows(
+    reason: Reason = None, untried: Untried = False, limit: Limit = 50, after: After = None, as_json: Json = False
+) -> None:
+    """List quarantined rows, the oldest first, without their bytes."""
+    place = LIST_START if after is None else _place(after)
+    with glance(running_ledger().postgres_dsn) as connection:
+        rows = quarantined_rows(connection, after=place, limit=limit, reason=reason and reason.value, unretried=untried)
+    cursor = _cursor(rows[-1].place) if len(rows) == limit else None
+    if as_json:
+        show_json({"items": [_listed(row) for row in rows], "next": cursor})
+        return
+    columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "detail")
+    show_rows("Quarantined", [_listed(row) for row in rows], as_json=False, columns=columns)
+    if cursor is not None:
+        console.print(f"More: ledgerline dlq list --after {cursor}", highlight=False, soft_wrap=True)
+
+
+@app.command()
+def show(lane: Lane, seq: Seq, dump_bytes: Bytes = DUMP_BYTES, as_json: Json = False) -> None:
+    """Show one quarantined row: why, its headers, its bytes, and what became of each retry."""
+    with glance(running_ledger().postgres_dsn) as connection:
+        row = _found(quarantined_bytes(connection, lane, seq), lane, seq)
+        retries = retries_of(connection, lane, seq)
+    if as_json:
+        show_json(_document(row, retries))
+        return
+    show_rows(f"Lane {lane} seq {seq}", [{"": name, "value": value} for name, value in _facts(row)], as_json=False)
+    headers = [{"header": name, "value": readable(value or b"")} for name, value in row.headers]
+    show_rows("Headers", headers, as_json=False)
+    for name, value in (("Key", row.key), ("Value", row.value)):
+        _dump(name, value, dump_bytes)
+    show_rows("Retries", [_retried(item) for item in retries], as_json=False)
+
+
+@app.command("retry")
+def send_again(
+    lane: OptionalLane = None,
+    seq: OptionalSeq = None,
+    everything: All = False,
+    reason: Reason = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Send quarantined bytes to payments.intents again, as they are; each retry is kept on record.
+
+    One row by LANE and SEQ, as often as wanted; or with --all every row that was never sent again, of one --reason or
+    of all. Harmless for what is posted already: an intent is settled once.
+    """
+    if everything == (lane is not None) or (lane is None) != (seq is None):
+        raise typer.BadParameter("say LANE and SEQ of one row, or --all")
+    if reason is not None and not everything:
+        raise typer.BadParameter("--reason goes with --all")
+    ledger = running_ledger()
+    retrier = Retrier(ledger.kafka_bootstrap)
+    if lane is not None and seq is not None:
+        with glance(ledger.postgres_dsn) as connection:
+            row = _found(quarantined_bytes(connection, lane, seq), lane, seq)
+        sent = _send(ledger.postgres_dsn, retrier, [row])
+    else:
+        sent = _send_all(ledger.postgres_dsn, retrier, reason and reason.value, yes=yes, quiet=as_json)
+    if as_json:
+        show_json([item._asdict() for item in sent])
+    elif lane is None:
+        console.print(f"Sent {len(sent):,} rows again.", highlight=False)
+    else:
+        console.print(
+            f"Sent again: {sent[0].topic} partition {sent[0].partition} offset {sent[0].offset}."
+            f" What becomes of it: ledgerline dlq show {lane} {seq}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _send_all(dsn: str, retrier: Retrier, reason: str | None, *, yes: bool, quiet: bool) -> list[Sent]:
+    """Every row that was not retried when this began, page by page; what is quarantined anew meanwhile is left."""
+    with glance(dsn) as connection:
+        count = quarantined_count(connection, reason=reason, unretried=True)
+    if count and not yes:
+        typer.confirm(f"Send {count:,} quarantined rows again?", abort=True, err=True)
+    sent: list[Sent] = []
+    place = LIST_START
+    with progress_bar(quiet=quiet) as progress:
+        task = progress.add_task("retrying", total=count)
+        while len(sent) < count:
+            page_rows = min(RETRY_PAGE_ROWS, count - len(sent))
+            with glance(dsn) as connection:
+                page = quarantined_rows(connection, after=place, limit=page_rows, reason=reason, unretried=True)
+                rows = [_found(quarantined_bytes(connection, row.lane, row.seq), row.lane, row.seq) for row in page]
+            if not rows:
+                break  # someone else retried them meanwhile
+            sent += _send(dsn, retrier, rows)
+            place = page[-1].place
+            progress.update(task, completed=len(sent))
+    return sent
+
+
+def _send(dsn: str, retrier: Retrier, rows: list[QuarantinedBytes]) -> list[Sent]:
+    who = getpass.getuser()
+    with operator(dsn) as connection:
+
+        def record(item: Sent) -> None:
+            add_retry(
+                connection,
+                item.lane,
+                item.seq,
+                retried_by=who,
+                topic=item.topic,
+                partition=item.partition,
+                source_offset=item.offset,
+            )
+
+        return retry(retrier, rows, record)
+
+
+def _found(row: QuarantinedBytes | None, lane: int, seq: int) -> QuarantinedBytes:
+    if row is None:
+        raise DeadLetterError(f"Lane {lane} seq {seq} is not quarantined: `ledgerline dlq list` shows what is.")
+    return row
+
+
+def _cursor(place: Place) -> str:
+    return ".".join(map(str, place))
+
+
+def _place(cursor: str) -> Place:
+    parts = cursor.split(".")
+    if len(parts) != len(Place._fields) or not all(part.isascii() and part.isdigit() for part in parts):
+        raise DeadLetterError(f"{cursor!r} is no cursor: take the one that `ledgerline dlq list` ended with.")
+    return Place(*map(int, parts))
+
+
+def _time(microseconds: int) -> str:
+    return datetime.fromtimestamp(microseconds / 1e6, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def _listed(row: QuarantinedRow) -> dict[str, Any]:
+    return row._asdict() | {"booked": _time(row.booked_time)}
+
+
+def _facts(row: QuarantinedBytes) -> list[tuple[str, str]]:
+    return [
+        ("reason", row.reason),
+        ("detail", escape(row.detail)),
+        ("source", f"{row.source_topic} partition {row.lane} offset {row.source_offset}"),
+        ("booked", _time(row.booked_time)),
+        ("bytes", "none: a tombstone" if row.value is None else f"{len(row.value):,}"),
+        ("frame", _frame(row.value)),
+        ("sha-256", row.fingerprint.hex()),
+    ]
+
+
+def _frame(value: bytes | None) -> str:
+    if value is None or len(value) < FRAME.size:
+        return "none: fewer than five bytes"
+    magic, schema_id = FRAME.unpack_from(value)
+    return f"schema id {schema_id}" if magic == MAGIC else f"none: begins with {value[0]:#04x} in place of 0x00"
+
+
+def _dump(name: str, value: bytes | None, dump_bytes: int) -> None:
+    if value is None:
+        console.print(f"{name}: none.", highlight=False)
+        return
+    console.print(f"[bold]{name}[/], {len(value):,} bytes", highlight=False)
+    for line in hexdump(value[:dump_bytes]):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+    if value:
+        console.print(f"as text: {readable(value[:dump_bytes])}", markup=False, highlight=False, soft_wrap=True)
+    if len(value) > dump_bytes:
+        console.print(f"... {len(value) - dump_bytes:,} more; --bytes {len(value)} dumps all.", highlight=False)
+
+
+def _retried(item: Retry) -> dict[str, Any]:
+    return {
+        "time": item.retried_time.isoformat(timespec="seconds"),
+        "by": item.retried_by,
+        "offset": item.source_offset,
+        "seq": item.seq,
+        "outcome": item.outcome or "not posted yet",
+        "reason": item.reason,
+    }
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def _document(row: QuarantinedBytes, retries: list[Retry]) -> dict[str, Any]:
+    """Everything, with bytes in hex."""
+    return {
+        "lane": row.lane,
+        "seq": row.seq,
+        "reason": row.reason,
+        "detail": row.detail,
+        "source_topic": row.source_topic,
+        "source_offset": row.source_offset,
+        "booked_time": row.booked_time,
+        "hash": row.hash.hex(),
+        "fingerprint": row.fingerprint.hex(),
+        "key": _hex(row.key),
+        "value": _hex(row.value),
+        "headers": [{"name": name, "value": _hex(value)} for name, value in row.headers],
+        "retries": [item._asdict() | {"retried_time": item.retried_time.isoformat()} for item in retries],
+    }

@@ -1,0 +1,122 @@
+"""Dead letters: listed, shown byte for byte, sent again to where they came from, with a record of who did it."""
+
+import getpass
+
+import psycopg
+import pytest
+
+from tests.command_line import environment, run, run_json
+from tests.posting_bench import PostingBench
+
+BAD_MAGIC = b"\x01no frame at all \xff\x00\xe2\x82\xac"
+EMPTY = b""
+
+
+@pytest.fixture
+def ledger(bench: PostingBench) -> PostingBench:
+    """Lane 0: a transfer, then bytes with a wrong magic byte, then empty ones; lane 1: a wrong magic byte."""
+    bench.send(bench.transfer("first", "external:bank", "users:1:wallet", 700))
+    bench.send_bytes(BAD_MAGIC)
+    bench.send_bytes(EMPTY)
+    bench.send_bytes(BAD_MAGIC, lane=1)
+    assert bench.post() == ["posted", "bad_magic", "empty", "bad_magic"]
+    return bench
+
+
+def test_list_pages_and_filters(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    first = run_json(variables, "dlq", "list", "--limit", "2")
+    rest = run_json(variables, "dlq", "list", "--limit", "2", "--after", first["next"])
+    found = [(row["lane"], row["seq"], row["reason"]) for row in first["items"] + rest["items"]]
+    assert sorted(found) == [(0, 1, "bad_magic"), (0, 2, "empty"), (1, 0, "bad_magic")]
+    assert rest["next"] is None
+    only = run_json(variables, "dlq", "list", "--reason", "empty")["items"]
+    assert [(row["lane"], row["seq"], row["value_bytes"]) for row in only] == [(0, 2, 0)]
+
+
+def test_show_has_the_bytes_as_they_were(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    document = run_json(variables, "dlq", "show", "0", "1")
+    assert bytes.fromhex(document["value"]) == BAD_MAGIC
+    assert (document["reason"], document["source_offset"], document["retries"]) == ("bad_magic", 1, [])
+    shown = run(variables, "dlq", "show", "0", "1").stdout
+    assert "00000000  01 6e 6f 20 66 72 61 6d  65 20 61 74 20 61 6c 6c  |.no frame at all|" in shown
+    assert "as text: .no frame at all �.€" in shown
+
+
+def test_retry_sends_the_same_bytes_to_the_same_lane_and_is_on_record(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    (sent,) = run_json(variables, "dlq", "retry", "0", "1")
+    assert (sent["topic"], sent["partition"], sent["offset"]) == (ledger.topics.intents, 0, 3)
+    (pending,) = run_json(variables, "dlq", "show", "0", "1")["retries"]
+    assert (pending["source_offset"], pending["outcome"], pending["retried_by"]) == (3, None, getpass.getuser())
+
+    assert ledger.post() == ["bad_magic"]
+    (settled,) = run_json(variables, "dlq", "show", "0", "1")["retries"]
+    assert (settled["seq"], settled["outcome"], settled["reason"]) == (3, "quarantined", "bad_magic")
+    again = run_json(variables, "dlq", "show", "0", "3")
+    assert bytes.fromhex(again["value"]) == BAD_MAGIC
+    assert [(header["name"], bytes.fromhex(header["value"])) for header in again["headers"]] == [
+        ("ledgerline_retry_of", b"0/1")
+    ]
+
+
+def test_bytes_that_can_be_decoded_by_now_are_posted(bench: PostingBench) -> None:
+    good = bench.encode(bench.transfer("late", "external:bank", "users:1:wallet", 50))
+    unknown = good[:1] + (2**31 - 1).to_bytes(4, "big") + good[5:]
+    bench.send_bytes(unknown)
+    assert bench.post() == ["unknown_schema"]
+    # What an operator waits for is that the registry learns the schema; here the ledger is handed the mended frame.
+    mend(bench, good)
+    run(environment(bench.settings), "dlq", "retry", "0", "0")
+    assert bench.post() == ["posted"]
+    assert bench.balance("users:1:wallet") == -50
+    run(environment(bench.settings), "dlq", "retry", "0", "0")
+    assert bench.post() == ["duplicate"]
+    assert bench.balance("users:1:wallet") == -50
+
+
+def mend(bench: PostingBench, value: bytes) -> None:
+    """Replace the quarantined bytes, which only the owner of the database can, and not by any command."""
+    with psycopg.connect(bench.dsn) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE ledger.quarantine SET value = %s WHERE lane = 0 AND seq = 0", (value,))
+
+
+def test_all_takes_each_row_once_and_asks_first(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    refused = run(variables, "dlq", "retry", "--all", code=1, given="n\n")
+    assert "Send 3 quarantined rows again?" in refused.stderr
+    sent = run_json(variables, "dlq", "retry", "--all", "--reason", "bad_magic", "--yes")
+    assert sorted((item["lane"], item["seq"]) for item in sent) == [(0, 1), (1, 0)]
+    assert "Sent 1 rows again." in run(variables, "dlq", "retry", "--all", given="y\n").stdout
+    assert run_json(variables, "dlq", "retry", "--all", "--yes") == []
+    assert sorted(ledger.post()) == ["bad_magic", "bad_magic", "empty"]
+    untried = run_json(variables, "dlq", "list", "--untried")["items"]
+    assert sorted((row["lane"], row["seq"]) for row in untried) == [(0, 3), (0, 4), (1, 1)]
+
+
+MISTAKES = [
+    (("show", "0", "0"), 1, "Lane 0 seq 0 is not quarantined"),
+    (("show", "7", "99"), 1, "Lane 7 seq 99 is not quarantined"),
+    (("retry", "0", "0"), 1, "Lane 0 seq 0 is not quarantined"),
+    (("list", "--after", "nowhere"), 1, "'nowhere' is no cursor"),
+    (("list", "--reason", "boredom"), 2, "Invalid value for '--reason'"),
+    (("retry",), 2, "say LANE and SEQ of one row, or --all"),
+    (("retry", "0"), 2, "say LANE and SEQ of one row, or --all"),
+    (("retry", "0", "1", "--all"), 2, "say LANE and SEQ of one row, or --all"),
+    (("retry", "0", "1", "--reason", "empty"), 2, "--reason goes with --all"),
+]
+
+
+def test_mistakes_are_told_in_a_sentence(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    for arguments, code, told in MISTAKES:
+        assert told in run(variables, "dlq", *arguments, code=code).stderr, arguments
+
+
+def test_kafka_away_leaves_no_record(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings) | {"LEDGERLINE_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
+    refused = run(variables, "dlq", "retry", "0", "1", code=1)
+    assert "Kafka took 0 of 1" in refused.stderr
+    assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []
