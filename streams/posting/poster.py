@@ -200,10 +200,12 @@ class Poster:
         """Where another lane settled one of our intents first, the next look-up sees its commit and finds it."""
         for tries_left in reversed(range(COLLISIONS_MAX)):
             try:
-                return self._post_once(work, forced)
+                self._post_once(work, forced)
             except Collision:
                 if tries_left == 0:
                     raise
+            else:
+                return
 
     def _post_once(self, work: Sequence[Work], forced: Refusal | QuarantineReason | None) -> None:
         expected: dict[int, int] = {}
