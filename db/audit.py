@@ -1,0 +1,215 @@
+"""What audit asks of Postgres: its own append-only schema, and looks at the ledger that cannot write it."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+
+from db.queries import load
+
+SQL: Final = load("audit")
+ROLE: Final = "ledgerline_audit"
+
+HASH_BYTES: Final = 32
+
+
+class LaneRow(NamedTuple):
+    """Where audit stands in a lane. Peaks are those of the tree over the hashes from first_seq to next_seq - 1."""
+
+    lane: int
+    next_offset: int
+    next_seq: int
+    head: bytes
+    first_seq: int
+    peaks: bytes
+
+
+class Segment(NamedTuple):
+    """Hashes of consecutive records, joined, 32 bytes each; zeros where the topic did not bring one."""
+
+    lane: int
+    first_seq: int
+    next_seq: int
+    head: bytes
+    hashes: bytes
+
+
+class LaneHead(NamedTuple):
+    """A lane in a checkpoint: which records it covers, the last one's hash, the Merkle root over all their hashes."""
+
+    lane: int
+    first_seq: int
+    next_seq: int
+    head: bytes
+    records_root: bytes
+
+
+class CheckpointRow(NamedTuple):
+    """A signed checkpoint without its lanes. `signed_time` is microseconds since 1970-01-01 UTC."""
+
+    checkpoint: int
+    previous_hash: bytes
+    root: bytes
+    signed_time: int
+    key_id: str
+    signature: bytes
+
+
+class StoredRow(NamedTuple):
+    """A row of the ledger's journal, as it stands, without its legs."""
+
+    seq: int
+    source_topic: str
+    source_offset: int
+    outcome: str
+    reason: str
+    detail: str
+    tenant: str | None
+    intent_id: str | None
+    idempotency_key: str | None
+    fingerprint: bytes
+    type: str | None
+    reverses: str | None
+    leg_count: int
+    reference: str | None
+    metadata: dict[str, str] | None
+    value_time: int | None
+    booked_time: int
+    previous_hash: bytes
+    hash: bytes
+
+
+class StoredLeg(NamedTuple):
+    """An entry of the ledger by its account's address; the amount as a decimal string, as it is hashed."""
+
+    seq: int
+    account: str | None
+    direction: str
+    amount_minor: str
+    currency: str
+
+
+# ------------------------------------------------------------------------------------------------ own copy
+
+
+def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
+    """Lock the lanes in order, and make those that are new."""
+    connection.execute(SQL["make_lanes"], {"lanes": list(lanes)})
+    rows = connection.execute(SQL["lock_lanes"], {"lanes": list(lanes)})
+    return {row[0]: LaneRow(*row) for row in rows}
+
+
+def lock_all_lanes(connection: Connection[Any]) -> list[LaneRow]:
+    """Lock every lane in order, for one state of all of them."""
+    return [LaneRow(*row) for row in connection.execute(SQL["lock_all_lanes"])]
+
+
+def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
+    """Every lane that audit has met."""
+    return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
+
+
+def move_lane(connection: Connection[Any], row: LaneRow) -> None:
+    """Store a lane as it stands now."""
+    connection.execute(SQL["move_lane"], row._asdict())
+
+
+def add_segment(connection: Connection[Any], segment: Segment) -> None:
+    """Keep the hashes of a batch, for ever."""
+    connection.execute(SQL["add_segment"], segment._asdict())
+
+
+def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
+    """Audit's copy of the hashes of seq first_seq to next_seq - 1, joined; shorter where audit has not come so far."""
+    values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
+    joined = []
+    for row in connection.execute(SQL["segments"], values):
+        segment = Segment(*row)
+        start = max(first_seq - segment.first_seq, 0)
+        end = min(next_seq, segment.next_seq) - segment.first_seq
+        joined.append(segment.hashes[start * HASH_BYTES : end * HASH_BYTES])
+    return b"".join(joined)
+
+
+# ------------------------------------------------------------------------------------------------ checkpoints
+
+
+def lock_signer(connection: Connection[Any]) -> int | None:
+    """The next checkpoint to publish, and the right to sign and publish until the transaction ends; None where another has it."""
+    row = connection.execute(SQL["lock_signer"]).fetchone()
+    return None if row is None else int(row[0])
+
+
+def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
+    """The newest checkpoint, if there is one."""
+    row = connection.execute(SQL["last_checkpoint"]).fetchone()
+    return None if row is None else CheckpointRow(*row)
+
+
+def checkpoints(
+    connection: Connection[Any], first_checkpoint: int, limit: int
+) -> list[tuple[CheckpointRow, list[LaneHead]]]:
+    """Up to `limit` checkpoints from that number on, each with its lanes in order."""
+    values = {"first_checkpoint": first_checkpoint, "limit": limit}
+    rows = [CheckpointRow(*row) for row in connection.execute(SQL["checkpoints"], values)]
+    lanes: dict[int, list[LaneHead]] = {row.checkpoint: [] for row in rows}
+    for row in connection.execute(SQL["checkpoint_lanes"], {"checkpoints": list(lanes)}):
+        lanes[row[0]].append(LaneHead(*row[1:]))
+    return [(row, lanes[row.checkpoint]) for row in rows]
+
+
+def covering_checkpoint(connection: Connection[Any], lane: int, seq: int) -> CheckpointRow | None:
+    """The checkpoint that covers a record; None where none does yet."""
+    row = connection.execute(SQL["covering_checkpoint"], {"lane": lane, "seq": seq}).fetchone()
+    return None if row is None else CheckpointRow(*row)
+
+
+def add_checkpoint(connection: Connection[Any], row: CheckpointRow, lanes: Sequence[LaneHead]) -> None:
+    """Keep a signed checkpoint, for ever."""
+    connection.execute(SQL["add_checkpoint"], row._asdict())
+    for head in lanes:
+        connection.execute(SQL["add_checkpoint_lane"], {"checkpoint": row.checkpoint, **head._asdict()})
+
+
+def add_signing_key(connection: Connection[Any], key_id: str, public_key: bytes) -> None:
+    """Remember a public key (32 raw bytes) that signs from now on."""
+    connection.execute(SQL["add_signing_key"], {"key_id": key_id, "public_key": public_key})
+
+
+def signing_keys(connection: Connection[Any]) -> dict[str, bytes]:
+    """Key id -> raw public key, of every key that has signed."""
+    return {row[0]: bytes(row[1]) for row in connection.execute(SQL["signing_keys"])}
+
+
+def checkpoints_published(connection: Connection[Any], next_checkpoint: int) -> None:
+    """The topic has all checkpoints before this one."""
+    connection.execute(SQL["checkpoints_published"], {"next_checkpoint": next_checkpoint})
+
+
+# ------------------------------------------------------------------------------------------------ the ledger
+
+
+def stored_rows(
+    connection: Connection[Any], lane: int, first_seq: int, next_seq: int
+) -> tuple[list[StoredRow], list[StoredLeg]]:
+    """A window of a lane as the ledger's tables have it: journal rows in order, entries in order of row and leg."""
+    values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
+    rows = connection.execute(SQL["stored_rows"], values, binary=True).fetchall()
+    legs = connection.execute(SQL["stored_legs"], values, binary=True).fetchall()
+    return list(map(StoredRow._make, rows)), list(map(StoredLeg._make, legs))
+
+
+def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
+    """(lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
+    return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
+
+
+def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+    """Lane -> next seq and head of the chain, as the ledger says."""
+    return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["ledger_lanes"])}
+
+
+def intent_places(connection: Connection[Any], intent_id: str, tenant: str | None) -> Iterator[tuple[int, int, str]]:
+    """(lane, seq, tenant) of at most two rows that settled this intent; of any tenant where none is named."""
+    for row in connection.execute(SQL["intent_place"], {"intent_id": intent_id, "tenant": tenant}):
+        yield row[0], row[1], row[2]

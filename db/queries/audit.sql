@@ -1,0 +1,248 @@
+-- Audit: its own copy of the hashes, its checkpoints, and its read-only eyes on the ledger.
+
+-- name: make_lanes
+-- Lanes that audit meets for the first time.
+INSERT INTO audit.lane (lane)
+SELECT wanted.lane
+FROM unnest(%(lanes)s::integer []) AS wanted (lane)
+ORDER BY wanted.lane
+ON CONFLICT (lane) DO NOTHING
+
+-- name: lock_lanes
+-- The fence: one worker for each lane, locked in order.
+SELECT lane, next_offset, next_seq, head, first_seq, peaks
+FROM audit.lane
+WHERE lane = ANY(%(lanes)s::integer [])
+ORDER BY lane
+FOR NO KEY UPDATE
+
+-- name: lock_all_lanes
+-- The signer holds every lane still, so that a checkpoint is one state of all of them.
+SELECT lane, next_offset, next_seq, head, first_seq, peaks
+FROM audit.lane
+ORDER BY lane
+FOR NO KEY UPDATE
+
+-- name: lanes
+-- Where every lane stands, without a lock.
+SELECT lane, next_offset, next_seq, head, first_seq, peaks
+FROM audit.lane
+ORDER BY lane
+
+-- name: move_lane
+-- Moves a lane with its batch, or begins its tree anew behind a checkpoint.
+UPDATE audit.lane
+SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, first_seq = %(first_seq)s, peaks = %(peaks)s
+WHERE lane = %(lane)s
+
+-- name: add_segment
+-- The hashes of a batch, as they arrived.
+INSERT INTO audit.segment (lane, first_seq, next_seq, head, hashes)
+VALUES (%(lane)s, %(first_seq)s, %(next_seq)s, %(head)s, %(hashes)s)
+
+-- name: segments
+-- The hashes of a range of a lane, in order; the first and the last segment may reach beyond it.
+SELECT lane, first_seq, next_seq, head, hashes
+FROM audit.segment
+WHERE
+    lane = %(lane)s AND first_seq < %(next_seq)s
+    AND first_seq >= coalesce(
+        (
+            SELECT max(s.first_seq) FROM audit.segment AS s
+            WHERE s.lane = %(lane)s AND s.first_seq <= %(first_seq)s
+        ),
+        0
+    )
+    AND next_seq > %(first_seq)s
+ORDER BY first_seq
+
+-- name: lock_signer
+-- One worker signs at a time; another that finds the row locked leaves it.
+SELECT next_checkpoint
+FROM audit.publication
+FOR UPDATE SKIP LOCKED
+
+-- name: last_checkpoint
+-- The newest checkpoint.
+SELECT checkpoint, previous_hash, root, signed_time, key_id, signature
+FROM audit.checkpoint
+ORDER BY checkpoint DESC
+LIMIT 1
+
+-- name: checkpoints
+-- A page of checkpoints in order.
+SELECT checkpoint, previous_hash, root, signed_time, key_id, signature
+FROM audit.checkpoint
+WHERE checkpoint >= %(first_checkpoint)s
+ORDER BY checkpoint
+LIMIT %(limit)s::integer
+
+-- name: checkpoint_lanes
+-- The heads that these checkpoints sign.
+SELECT checkpoint, lane, first_seq, next_seq, head, records_root
+FROM audit.checkpoint_lane
+WHERE checkpoint = ANY(%(checkpoints)s::bigint [])
+ORDER BY checkpoint, lane
+
+-- name: covering_checkpoint
+-- The checkpoint that covers a record.
+SELECT c.checkpoint, c.previous_hash, c.root, c.signed_time, c.key_id, c.signature
+FROM audit.checkpoint_lane AS l
+INNER JOIN audit.checkpoint AS c ON c.checkpoint = l.checkpoint
+WHERE l.lane = %(lane)s AND l.next_seq > %(seq)s AND l.first_seq <= %(seq)s
+ORDER BY l.next_seq
+LIMIT 1
+
+-- name: add_checkpoint
+-- A signed checkpoint.
+INSERT INTO audit.checkpoint (checkpoint, previous_hash, root, signed_time, key_id, signature)
+VALUES (%(checkpoint)s, %(previous_hash)s, %(root)s, %(signed_time)s, %(key_id)s, %(signature)s)
+
+-- name: add_checkpoint_lane
+-- One head of a signed checkpoint.
+INSERT INTO audit.checkpoint_lane (checkpoint, lane, first_seq, next_seq, head, records_root)
+VALUES (%(checkpoint)s, %(lane)s, %(first_seq)s, %(next_seq)s, %(head)s, %(records_root)s)
+
+-- name: add_signing_key
+-- A public key that signs from now on.
+INSERT INTO audit.signing_key (key_id, public_key)
+VALUES (%(key_id)s, %(public_key)s)
+ON CONFLICT (key_id) DO NOTHING
+
+-- name: signing_keys
+-- Every public key that has signed.
+SELECT key_id, public_key
+FROM audit.signing_key
+
+-- name: checkpoints_published
+-- The topic has all checkpoints before this one.
+UPDATE audit.publication
+SET next_checkpoint = %(next_checkpoint)s
+
+-- name: stored_rows
+-- A window of a lane's journal, with all that its hashes cover but the legs.
+SELECT
+    seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
+    fingerprint, type, reverses::text AS reverses, leg_count, reference, metadata, value_time, booked_time,
+    previous_hash, hash
+FROM ledger.journal
+WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
+ORDER BY seq
+
+-- name: stored_legs
+-- The entries of the same window by address; an entry whose account is gone has none.
+SELECT
+    e.seq, a.address, CASE e.direction WHEN 1 THEN 'debit' ELSE 'credit' END AS direction,
+    e.amount_minor::text AS amount_minor, e.currency
+FROM ledger.entry AS e
+LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
+WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(next_seq)s
+ORDER BY e.seq, e.leg
+
+-- name: stray_rows
+-- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not.
+SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
+FROM (
+    (
+        SELECT j.lane, j.seq, true AS is_row
+        FROM ledger.journal AS j
+        INNER JOIN ledger.lane AS l ON l.lane = j.lane
+        WHERE j.seq < 0 OR j.seq >= l.next_seq
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT e.lane, e.seq, false AS is_row
+        FROM ledger.entry AS e
+        INNER JOIN ledger.lane AS l ON l.lane = e.lane
+        WHERE e.seq < 0 OR e.seq >= l.next_seq
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT j.lane, j.seq, true AS is_row
+        FROM ledger.journal AS j
+        WHERE j.lane < 0 OR j.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        LIMIT %(limit)s::integer
+    )
+    UNION ALL
+    (
+        SELECT e.lane, e.seq, false AS is_row
+        FROM ledger.entry AS e
+        WHERE e.lane < 0 OR e.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        LIMIT %(limit)s::integer
+    )
+) AS found
+GROUP BY found.lane, found.seq
+ORDER BY found.lane, found.seq
+
+-- name: ledger_lanes
+-- Where the ledger says that its lanes stand, and its head of each chain.
+SELECT lane, next_seq, head
+FROM ledger.lane
+ORDER BY lane
+
+-- name: intent_place
+-- Where an intent was settled; of all tenants where tenant is null.
+SELECT lane, seq, tenant
+FROM ledger.journal
+WHERE
+    intent_id = %(intent_id)s::uuid AND outcome IN ('posted', 'rejected')
+    AND tenant = coalesce(%(tenant)s::text, tenant)
+LIMIT 2
+
+-- name: record_break
+-- Opens a break, or brings a known one to what was found now; nothing is written where it stands so already.
+INSERT INTO audit.break AS known (
+    break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
+)
+VALUES (
+    %(break_id)s, %(kind)s, %(subject)s, %(state)s, %(lane)s, %(seq)s, %(detail)s, %(evidence)s, %(now)s, %(now)s
+)
+ON CONFLICT (break_id) DO UPDATE SET
+    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time
+WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
+
+-- name: resolve_breaks
+-- Later evidence explained them.
+UPDATE audit.break
+SET state = 'resolved', detail = %(detail)s, changed_time = %(now)s
+WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
+
+-- name: unresolved_breaks
+-- A page of the breaks that are open or explained, in order of id; all kinds where kinds is null.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM audit.break
+WHERE
+    state <> 'resolved' AND break_id > %(after)s::uuid
+    AND (%(kinds)s::text [] IS NULL OR kind = ANY(%(kinds)s::text []))
+ORDER BY break_id
+LIMIT %(limit)s::integer
+
+-- name: unresolved_of
+-- Which of these breaks are open or explained.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM audit.break
+WHERE state <> 'resolved' AND break_id = ANY(%(break_ids)s::uuid [])
+
+-- name: unpublished_breaks
+-- Breaks whose state ledger.breaks was not told, oldest change first.
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+FROM audit.break
+WHERE published_state IS DISTINCT FROM state
+ORDER BY changed_time
+LIMIT %(limit)s::integer
+
+-- name: published_breaks
+-- The topic has these states now; one that changed meanwhile stays unpublished, as its state differs.
+UPDATE audit.break AS known
+SET published_state = told.state
+FROM unnest(%(break_ids)s::uuid [], %(states)s::text []) AS told (break_id, state)
+WHERE known.break_id = told.break_id
+
+-- name: break_counts
+-- How many breaks of each kind are not resolved, for metrics and status.
+SELECT kind, state, count(*) AS breaks
+FROM audit.break
+WHERE state <> 'resolved'
+GROUP BY kind, state

@@ -1,0 +1,125 @@
+"""The auditing agent: the chain of each lane is recomputed as its records arrive, in one transaction for each batch.
+
+1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
+2. decode the records and check each against the hash before it; compare repeats with audit's own copy;
+3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Events and metrics follow.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+import structlog
+
+from db import audit as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from domain.breaks import BreakKind, Finding, record_subject
+from domain.errors import LedgerlineError
+from producers.events import EventProducer, break_event
+from streams.audit import metrics
+from streams.audit.chain import LaneChain, repeat_finding
+from streams.fenced import FenceLost, PartitionBatch
+from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
+
+logger: Final = structlog.get_logger(__name__)
+
+FOUND_BY: Final = "audit"
+EVENTS_PER_CALL_MAX: Final = 500
+
+
+class Auditor:
+    """Audits batches of ledger.journal; a BatchHandler whose chores are given by `chores`."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        reader: RecordReader,
+        events: EventProducer,
+        *,
+        chores: Callable[[], None] = lambda: None,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._events = events
+        self._chores = chores
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Where audit stands in each partition; 0 where it has not been."""
+        with self._store.transaction() as connection:
+            rows = db.lane_rows(connection)
+        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Audit a batch; FenceLost where the lanes stand elsewhere."""
+        findings: list[Finding] = []
+        records = 0
+        with self._store.transaction() as connection:
+            rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
+            for part in batch:
+                row = rows[part.partition]
+                if row.next_offset != part.expected_offset:
+                    raise FenceLost(f"lane {row.lane} stands at {row.next_offset}, not at {part.expected_offset}")
+                chain = LaneChain(row)
+                findings += self._take(part, chain)
+                segment = chain.segment()
+                if segment is not None:
+                    db.add_segment(connection, segment)
+                    records += segment.next_seq - segment.first_seq
+                db.move_lane(connection, chain.row(part.end_offset))
+                findings += chain.findings
+                findings += self._repeats(connection, part.partition, chain.repeated)
+            self._breaks.record(connection, findings, self._now_microseconds())
+        metrics.RECORDS.inc(records)
+        if findings:
+            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
+            self.publish()
+
+    def idle(self) -> None:
+        """Tell the topic of breaks, and do the chores: checkpoints, sweeps, checks of open breaks, gauges."""
+        self.publish()
+        self._chores()
+
+    def publish(self) -> None:
+        """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+        with self._store.transaction() as connection:
+            waiting = self._breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
+            if not waiting:
+                return
+            try:
+                self._events.send(break_event(item) for item in waiting)
+            except LedgerlineError as error:
+                logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
+                return
+            self._breaks.published(connection, waiting)
+
+    def _take(self, part: PartitionBatch, chain: LaneChain) -> list[Finding]:
+        """Take the records of a partition; the findings are about messages that are no records of the lane."""
+        lane = part.partition
+        findings = []
+        for message in part.messages:
+            try:
+                record = cast("JournalRecord", self._reader.read(message.value))
+            except Unreadable as unreadable:
+                detail = str(unreadable)
+            else:
+                if record["lane"] == lane:
+                    chain.take(record)
+                    continue
+                detail = f"The record says that it is of lane {record['lane']}."
+            findings.append(Finding(BreakKind.CHAIN, f"lane {lane} journal offset {message.offset}", detail, lane))
+        return findings
+
+    def _repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
+        findings = []
+        for record in repeated:  # rare: a record that the topic has twice
+            seq = record["seq"]
+            kept = db.hashes(connection, lane, seq, seq + 1)
+            missing = self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, [record_subject(lane, seq)])
+            finding = repeat_finding(record, kept, bool(missing))
+            if finding is not None:
+                findings.append(finding)
+        return findings

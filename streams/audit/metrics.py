@@ -1,0 +1,14 @@
+"""Metrics of audit; docs/PROOF.md documents each. Breaks are counted by streams.reconciliation.metrics."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+RECORDS: Final = Counter("ledgerline_audited_records", "Journal records whose place in their chain audit has checked.")
+SWEPT: Final = Counter("ledgerline_audit_swept_rows", "Stored journal rows that sweeps have hashed anew.")
+SWEEP_SECONDS: Final = Gauge("ledgerline_audit_sweep_seconds", "Time that the last whole sweep took.")
+LAG_RECORDS: Final = Gauge("ledgerline_audit_lag_records", "Journal rows that audit has not seen.", ["lane"])
+CHECKPOINTS: Final = Counter("ledgerline_audit_checkpoints", "Checkpoints that this worker has signed.")
+CHECKPOINT_TIME: Final = Gauge(
+    "ledgerline_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed, in seconds since 1970."
+)

@@ -1,0 +1,75 @@
+"""The audit worker: the auditor as a fenced agent on ledger.journal."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from db.agent_connection import AgentConnection
+from db.audit import ROLE
+from domain.settings import Settings
+from domain.topics import Topics
+from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
+from streams.audit.agent import Auditor
+from streams.audit.signing import KEY_FILE, SigningKey, make_key, read_key
+from streams.audit.sweep import Chores, Signer
+from streams.fenced import AgentOptions, run_agent
+from streams.reconciliation.decoding import RecordReader
+
+logger: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The batch handler, its chores, and what they hold open."""
+
+    auditor: Auditor
+    signer: Signer
+    chores: Chores
+    store: AgentConnection
+
+    def close(self) -> None:
+        """Let go of Postgres."""
+        self.store.close()
+
+
+def key_file_of(settings: Settings) -> Path:
+    """Where the private key lies."""
+    return settings.audit_key_file or settings.home / KEY_FILE
+
+
+def ensure_key(settings: Settings) -> SigningKey:
+    """The signing key. Where the file is the default one and there is none yet, a key is made; a named file must exist."""
+    key_file = key_file_of(settings)
+    if settings.audit_key_file is None and not key_file.exists():
+        key = make_key(key_file)
+        logger.warning("made a signing key", file=str(key_file), key_id=key.key_id)
+        return key
+    return read_key(key_file)
+
+
+def wire(
+    bootstrap: str, dsn: str, registry_url: str, topics: Topics, key: SigningKey, settings: Settings
+) -> Audit:
+    """All parts of an auditing worker, wired together."""
+    store = AgentConnection(dsn, ROLE)
+    checkpoints = EventProducer(bootstrap, registry_url, topics.checkpoints, CHECKPOINTS_SUBJECT)
+    signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds)
+    chores = Chores(store, signer, settings.audit_sweep_seconds)
+    auditor = Auditor(
+        store,
+        RecordReader(registry_url, "ledger.journal-value"),
+        EventProducer(bootstrap, registry_url, topics.breaks, BREAKS_SUBJECT),
+        chores=chores.run,
+    )
+    return Audit(auditor, signer, chores, store)
+
+
+def serve(options: AgentOptions, *, dsn: str, registry_url: str, topics: Topics, settings: Settings) -> None:
+    """Audit until told to stop; blocks. Outages are waited out."""
+    parts = wire(options.bootstrap, dsn, registry_url, topics, ensure_key(settings), settings)
+    try:
+        run_agent(parts.auditor, options)
+    finally:
+        parts.close()

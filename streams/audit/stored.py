@@ -1,0 +1,110 @@
+"""Recomputing the hashes of rows as the ledger's tables have them, and holding them against a copy; pure.
+
+Each row is judged by the copy of its own hash and of the one before it, so that just the altered row is named and
+none behind it.
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+from typing import Any
+
+from db.audit import HASH_BYTES, StoredLeg, StoredRow
+from domain.breaks import BreakKind, Finding, record_subject
+from streams.audit.chain import ABSENT
+from streams.reconciliation.canonical import canonical_json
+
+
+def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
+    """The members of a stored row that its hash covers; see streams.reconciliation.canonical.record_members."""
+    return {
+        "booked_time": row.booked_time,
+        "detail": row.detail,
+        "fingerprint": row.fingerprint.hex(),
+        "idempotency_key": row.idempotency_key,
+        "intent_id": row.intent_id,
+        "lane": lane,
+        "legs": legs,
+        "metadata": row.metadata or {},
+        "outcome": row.outcome,
+        "reason": row.reason,
+        "reference": row.reference,
+        "reverses": row.reverses,
+        "seq": row.seq,
+        "source_offset": row.source_offset,
+        "source_topic": row.source_topic,
+        "tenant": row.tenant,
+        "type": row.type,
+        "value_time": row.value_time,
+    }
+
+
+def with_legs(
+    rows: Sequence[StoredRow], legs: Sequence[StoredLeg]
+) -> Iterator[tuple[StoredRow, list[dict[str, str | None]]]]:
+    """Each row with its legs, as they stand in canonical JSON; both in order of seq."""
+    by_seq: dict[int, list[dict[str, str | None]]] = {}
+    for seq, account, direction, amount_minor, currency in legs:
+        leg = {"account": account, "amount_minor": amount_minor, "currency": currency, "direction": direction}
+        by_seq.setdefault(seq, []).append(leg)
+    for row in rows:
+        yield row, by_seq.get(row.seq, [])
+
+
+def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> bytes:
+    """The hash that a stored row's content has, behind the previous hash that it names."""
+    return sha256(row.previous_hash + canonical_json(stored_members(lane, row, legs), row.metadata)).digest()
+
+
+def row_fault(
+    row: StoredRow, content_hash: bytes, leg_total: int, before: bytes | None, kept: bytes
+) -> str | None:
+    """What is wrong with a stored row, by the copies of its hash and of the one before it (None where unknown)."""
+    if kept == ABSENT:
+        return None  # what the topic did not bring cannot be held against it; that is a break of its own
+    if content_hash != kept:
+        return "The stored row is not what was published: its content, its entries or its link were altered."
+    if row.hash != kept:
+        return "The stored row's hash was altered."
+    if before is not None and before != ABSENT and row.previous_hash != before:
+        return "The stored row's link to the row before it was altered."
+    if row.leg_count != leg_total:
+        return f"The stored row says that it has {row.leg_count} legs, and has {leg_total}."
+    return None
+
+
+def window_faults(
+    lane: int,
+    first_seq: int,
+    rows: Sequence[StoredRow],
+    legs: Sequence[StoredLeg],
+    kept: bytes,
+    before: bytes | None,
+) -> Iterator[tuple[int, str]]:
+    """(seq, what is wrong) for a window of a lane, in order.
+
+    `kept`: copies of the hashes from first_seq on, joined; the window ends with them. `before`: that of first_seq - 1.
+    """
+    expected = first_seq
+    for row, row_legs in with_legs(rows, legs):
+        for missing in range(expected, row.seq):
+            yield missing, "The ledger has no row here; it was deleted."
+        at = (row.seq - first_seq) * HASH_BYTES
+        previous = kept[at - HASH_BYTES : at] if at else before
+        fault = row_fault(row, stored_hash(lane, row, row_legs), len(row_legs), previous, kept[at : at + HASH_BYTES])
+        if fault is not None:
+            yield row.seq, fault
+        expected = row.seq + 1
+    for missing in range(expected, first_seq + len(kept) // HASH_BYTES):
+        yield missing, "The ledger has no row here; it was deleted."
+
+
+def stored_finding(lane: int, seq: int, detail: str) -> Finding:
+    """A row of the ledger's tables that is not what was published."""
+    return Finding(BreakKind.STORED, record_subject(lane, seq), detail, lane, seq)
+
+
+def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
+    """A row or entries outside every lane, which nobody published."""
+    what = "A journal row" if has_row else "Entries without a journal row"
+    detail = f"{what} nobody published; inserted past the end of the lane."
+    return stored_finding(lane, seq, detail)._replace(evidence={"is_stray": 1})
