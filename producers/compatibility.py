@@ -1,5 +1,6 @@
 """Whether the project's schemas may follow those that the registry holds: asked, never registered."""
 
+import json
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -7,6 +8,7 @@ import httpx
 
 from domain.topics import SUBJECTS
 from producers.encoding import SchemaError, schema_text
+from producers.schema_rules import losses
 
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 REQUEST_SECONDS_MAX: Final = 10.0
@@ -78,11 +80,23 @@ class Registry:
         answer = self._ask("POST", f"compatibility/subjects/{subject}/versions?verbose=true", body)
         if answer is None:
             return Judgement(subject, file, level, Verdict.NEW, "")
+        lost = self._lost(subject)
+        if lost:
+            return Judgement(subject, file, level, Verdict.REFUSED, "; ".join(lost))
         if answer["is_compatible"]:
             return Judgement(subject, file, level, Verdict.COMPATIBLE, "")
         # Confluent's registry and Karapace say why in `messages`, Apicurio in `reason`.
         cause = answer.get("reason") or "; ".join(answer.get("messages") or ()) or "the registry does not say why"
         return Judgement(subject, file, level, Verdict.REFUSED, cause)
+
+    def _lost(self, subject: str) -> list[str]:
+        """What the project's schema lost of any version, which the registry itself would not mind."""
+        own = json.loads(schema_text(subject))
+        lost: dict[str, None] = {}
+        for version in self._ask("GET", f"subjects/{subject}/versions") or ():
+            held = self._ask("GET", f"subjects/{subject}/versions/{version}") or {}
+            lost |= dict.fromkeys(losses(json.loads(held["schema"]), own) if "schema" in held else ())
+        return list(lost)
 
     def registered(self, subject: str) -> RegisteredSubject:
         """What the registry holds of the subject."""

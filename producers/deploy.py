@@ -1,5 +1,6 @@
 """The deploy step: topics made and schemas registered before anything runs; no service does either."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -13,6 +14,7 @@ from httpx import HTTPError
 from domain.errors import LedgerlineError
 from domain.topics import SUBJECTS, Topics
 from producers.encoding import SchemaError, registry_client, schema_text
+from producers.schema_rules import losses
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 FOR_EVER: Final = {"retention.ms": "-1", "cleanup.policy": "delete"}
@@ -103,6 +105,7 @@ def register_schemas(registry_url: str) -> dict[str, int]:
 def _register(registry: SchemaRegistryClient, subject: str, level: str) -> int:
     try:
         registry.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
+        _refuse_losses(registry, subject)
         return int(registry.register_schema(subject, Schema(schema_text(subject), "AVRO")))
     except SchemaRegistryError as error:
         if error.http_status_code == 409:
@@ -112,3 +115,21 @@ def _register(registry: SchemaRegistryClient, subject: str, level: str) -> int:
         raise SchemaError(f"The registry did not register {subject}: {error.error_message}.") from error
     except (HTTPError, OSError) as error:
         raise SchemaError(f"The schema registry cannot be reached to register {subject}: {error}.") from error
+
+
+def _refuse_losses(registry: SchemaRegistryClient, subject: str) -> None:
+    """SchemaError where the project's schema lost what a version has, which the registry itself would not mind."""
+    own = json.loads(schema_text(subject))
+    try:
+        versions = registry.get_versions(subject)
+    except SchemaRegistryError as error:
+        if error.http_status_code == 404:
+            return  # the subject's first version
+        raise
+    for version in versions:
+        held = registry.get_version(subject, version).schema
+        lost = losses(json.loads(held.schema_str), own) if held is not None and held.schema_str else []
+        if lost:
+            raise SchemaError(
+                f"avro/{SUBJECTS[subject][0]} may not follow version {version} of {subject}: {'; '.join(lost)}."
+            )
