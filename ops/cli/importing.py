@@ -13,8 +13,9 @@ from rich.markup import escape
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.errors import LedgerlineError
-from ops.cli.context import Ledger, running_ledger
+from ops.cli.context import Ledger, api_key, running_ledger
 from ops.cli.output import Json, console, errors, progress_bar, show_json, show_rows
+from ops.cli.stack import KEY_TENANT
 from producers.importing import beancount_source, csv_source
 from producers.importing.csv_mapping import read_mapping
 from producers.importing.importer import (
@@ -152,9 +153,10 @@ def import_prepared(
 
 @contextmanager
 def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
-    """LEDGERLINE_API_KEY where it is set; else a key for just this command, revoked at its end."""
-    if ledger.settings.api_key is not None:
-        yield ledger.settings.api_key.get_secret_value()
+    """The command line's own key where it is of this tenant; else a key for just this command, revoked at its end."""
+    known = api_key(ledger.settings)
+    if known is not None and (ledger.settings.api_key is not None or tenant == KEY_TENANT):
+        yield known
         return
     scopes = (Scope.INTENTS_WRITE, Scope.INTENTS_READ, Scope.ACCOUNTS_READ)
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:

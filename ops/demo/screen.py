@@ -16,7 +16,7 @@ from rich.text import Text
 from ops.demo.watching import STAGES, PipelineWatch
 
 REFRESHES_PER_SECOND: Final = 8
-_TITLE_WIDTH: Final = 58
+_TITLE_WIDTH: Final = 66
 _BAR_WIDTH: Final = 34
 
 
@@ -63,9 +63,9 @@ class Screen:
         line.add_column(width=1)
         line.add_column(width=_TITLE_WIDTH)
         line.add_column(width=7, justify="right")
-        line.add_column(ratio=1)
         mark = "[green]✓[/]" if held else "[bold red]✗[/]"
-        line.add_row(mark, escape(title), f"[dim]{seconds:.1f} s[/]", escape(detail))
+        line.add_row(mark, escape(title), f"[dim]{seconds:.1f} s[/]")
+        line.add_row("", f"[cyan]{escape(detail)}[/]", "")
         self._console.print(line, highlight=False)
 
     @contextmanager
