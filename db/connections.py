@@ -6,7 +6,7 @@ import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool
 
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 
 # The roles that db/roles.sql makes; a service's login must be a member of its own.
 ROLES: Final = (
@@ -23,7 +23,7 @@ ROLES: Final = (
 TRANSIENT: Final = (psycopg.OperationalError, psycopg.InterfaceError)
 
 
-class DatabaseError(LedgerlineError):
+class DatabaseError(Outage):
     """Postgres cannot be reached or refuses the login."""
 
 
@@ -61,7 +61,7 @@ async def connect_async(dsn: str, role: str) -> AsyncConnection[Any]:
 
 
 def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 5.0) -> AsyncConnectionPool[Any]:
-    """An unopened pool of autocommit connections that act as `role`, for the API; callers wait `wait_seconds` at most."""
+    """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most."""
     return AsyncConnectionPool(
         dsn,
         kwargs={"autocommit": True, **_options(role, 10.0)},

@@ -13,7 +13,7 @@ from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from domain.settings import REPOSITORY_ROOT
 from domain.topics import SUBJECTS
 
@@ -24,7 +24,7 @@ FRAME: Final = struct.Struct(">bI")
 Encoder = Callable[[dict[str, Any]], bytes]
 
 
-class SchemaError(LedgerlineError):
+class SchemaError(Outage):
     """The registry lacks a schema, refuses one, or is away."""
 
 

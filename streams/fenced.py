@@ -28,7 +28,7 @@ from mode import CrashingSupervisor
 from mode.utils.objects import cached_property
 
 from db.connections import TRANSIENT
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
@@ -78,7 +78,7 @@ class BatchHandler(Protocol):
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Process and commit in one transaction that also moves the positions; FenceLost where they moved meanwhile.
 
-        Raises one of `TRANSIENT` or a LedgerlineError where something is away: the batch is then tried again.
+        Raises one of `TRANSIENT` or an Outage where something is away: the batch is then tried again.
         """
 
     def idle(self) -> None:
@@ -270,7 +270,7 @@ class _Runner:
         while True:
             try:
                 return function(*arguments)
-            except (*TRANSIENT, LedgerlineError) as error:
+            except (*TRANSIENT, Outage) as error:
                 if self.stopping.is_set():
                     raise
                 self._metrics.retries.inc()

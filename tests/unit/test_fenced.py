@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from faust.types import TP
 
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Fetch, _Runner
 from streams.metrics import AgentMetrics
 
@@ -163,7 +163,7 @@ def test_an_unknown_commit_is_settled_by_the_store(
 
 def test_something_else_that_is_away_is_waited_out(handler: Handler, runner: _Runner) -> None:
     take_over(runner, LANE_0)
-    handler.troubles = [failing(LedgerlineError("The registry is away."))]
+    handler.troubles = [failing(Outage("The registry is away."))]
     assert process(runner, fetched(0, 3))
     assert handler.handled == [(0, 0, [0, 1, 2], 3)]
 
@@ -205,7 +205,7 @@ def test_waiting_out_an_outage_is_no_stall(handler: Handler, runner: _Runner) ->
 
     def trouble(_: Handler) -> None:
         seen.append(runner.progressed_at)
-        raise LedgerlineError("Postgres is away.")
+        raise Outage("Postgres is away.")
 
     handler.troubles = [trouble, trouble]
     assert process(runner, fetched(0, 1))

@@ -1,0 +1,84 @@
+"""From messages to events: decoding, which needs no books, and screening, which does."""
+
+from hashlib import sha256
+from typing import NamedTuple
+
+from db.books import Books
+from db.posting import Overflow
+from domain.decision import Event
+from domain.fingerprint import fingerprint_of
+from domain.outcomes import QuarantineReason, Reason
+from domain.screening import Refusal, books_refusal, identity_fault, shape_refusal
+from streams.decode import IntentDecoder, Undecodable
+from streams.fenced import Message
+
+
+class Work(NamedTuple):
+    """One message with what decoding found in it."""
+
+    message: Message
+    event: Event
+
+    @property
+    def offset(self) -> int:
+        """The message's."""
+        return self.message.offset
+
+
+class IntentReader:
+    """Reads messages one by one, in any thread."""
+
+    def __init__(self, decoder: IntentDecoder) -> None:
+        self._decoder = decoder
+
+    def prepare(self, message: Message) -> Work | Message:
+        """Read ahead, in the consumer's thread; what the registry must be asked for is left as it is."""
+        return self.read(message) if self._decoder.is_ready_for(message.value) else message
+
+    def read(self, message: Message) -> Work:
+        """Decode a message, tell who asks, and judge what can be judged without the books."""
+        try:
+            intent = self._decoder.decode(message.value)
+        except Undecodable as undecodable:
+            return Work(message, quarantined(message, undecodable.reason, str(undecodable)))
+        fault = identity_fault(intent)
+        if fault is not None:
+            return Work(message, quarantined(message, QuarantineReason.IDENTITY_MISMATCH, fault))
+        fingerprint = fingerprint_of(
+            intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
+        )
+        return Work(message, Event(message.partition, message.offset, fingerprint, intent, shape_refusal(intent)))
+
+
+def screen(work: Work, books: Books) -> Work:
+    """Judge the event by the books; what was refused before stays so, and what no tenant sent is quarantined."""
+    intent = work.event.intent
+    if intent is None:
+        return work
+    chart = books.charts.get(intent.tenant)
+    if chart is None:
+        detail = f"The books know no tenant {intent.tenant}."
+        return work._replace(event=quarantined(work.message, QuarantineReason.UNKNOWN_TENANT, detail))
+    if work.event.refusal is not None:
+        return work
+    refusal = books_refusal(intent.legs, chart, books.units.get(intent.tenant, {}))
+    return work if refusal is None else work._replace(event=work.event._replace(refusal=refusal))
+
+
+def quarantined(message: Message, reason: QuarantineReason, detail: str) -> Event:
+    fingerprint = sha256(message.value or b"").digest()
+    return Event(message.partition, message.offset, fingerprint, None, quarantine=(reason, detail))
+
+
+def own_fate(work: Work, error: Exception) -> Refusal | QuarantineReason:
+    """What an event gets that cannot be posted even alone."""
+    if isinstance(error, Overflow) and work.event.intent is not None:
+        return Refusal(Reason.AMOUNT_OVERFLOW, "A balance of one of the accounts would leave 64 bits.")
+    return QuarantineReason.POISON
+
+
+def forced(work: Work, fate: Refusal | QuarantineReason) -> Work:
+    """The event with a fate that no rule gave it."""
+    if isinstance(fate, Refusal):
+        return work._replace(event=work.event._replace(refusal=fate))
+    return work._replace(event=quarantined(work.message, fate, "The event breaks every batch that holds it."))

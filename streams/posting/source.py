@@ -1,0 +1,77 @@
+"""The topic that lanes are made of: what the broker says of it, and whether posting may go on from it."""
+
+from typing import Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka.admin import AdminClient
+
+from db.posting import Lane
+from domain.errors import LedgerlineError, Outage
+
+KAFKA_SECONDS_MAX: Final = 10.0
+
+
+class TopicMismatch(LedgerlineError):
+    """The lanes were posted from another topic than is there now, or the topic lost what was not posted."""
+
+
+class Source(NamedTuple):
+    """The topic that the lanes are made of, as the broker describes it."""
+
+    topic: str
+    topic_id: str
+    first_offsets: dict[int, int]
+    """Lowest offset that each partition still has."""
+    end_offsets: dict[int, int]
+    """Next offset that each partition will give."""
+
+
+class KafkaAway(Outage):
+    """The broker did not answer."""
+
+
+def describe_source(bootstrap: str, topic: str) -> Source:
+    """The topic's id, and the offsets that each partition has; KafkaAway where the broker is silent."""
+    try:
+        admin = AdminClient({"bootstrap.servers": bootstrap})
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
+        consumer = Consumer(
+            {"bootstrap.servers": bootstrap, "group.id": "ledgerline-describe", "enable.auto.commit": False}
+        )
+        try:
+            offsets = {
+                partition.id: consumer.get_watermark_offsets(
+                    TopicPartition(topic, partition.id), timeout=KAFKA_SECONDS_MAX
+                )
+                for partition in described.partitions
+            }
+        finally:
+            consumer.close()
+    except KafkaException as error:
+        raise KafkaAway(f"Kafka at {bootstrap} does not tell of the topic {topic}: {error}.") from error
+    return Source(
+        topic,
+        str(described.topic_id),
+        {number: low for number, (low, _) in offsets.items()},
+        {number: high for number, (_, high) in offsets.items()},
+    )
+
+
+def check_source(lane: Lane, source: Source) -> None:
+    """Refuse to post where skipping or repeating would follow: TopicMismatch says which and what to do."""
+    what = f"Lane {lane.lane} was posted from {lane.topic} ({lane.topic_id})"
+    if lane.topic != source.topic or lane.topic_id != source.topic_id:
+        raise TopicMismatch(
+            f"{what}, but the topic there now is {source.topic} ({source.topic_id}): restore the old topic,"
+            " or start a new ledger on the new one."
+        )
+    if lane.next_offset > source.end_offsets[lane.lane]:
+        raise TopicMismatch(
+            f"{what} up to {lane.next_offset}, but the topic ends at {source.end_offsets[lane.lane]}:"
+            " restore the topic before posting goes on."
+        )
+    if lane.next_offset < source.first_offsets[lane.lane]:
+        raise TopicMismatch(
+            f"{what} up to {lane.next_offset}, but the topic now begins at {source.first_offsets[lane.lane]}:"
+            " intents were deleted before they were posted; restore them from a backup of the topic."
+        )
