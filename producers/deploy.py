@@ -1,6 +1,7 @@
 """The deploy step: topics made and schemas registered before anything runs; no service does either."""
 
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -83,14 +84,24 @@ def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replica
 
 
 def _check_partitions(admin: AdminClient, counts: Mapping[str, int]) -> None:
-    described = admin.describe_topics(TopicCollection(list(counts)), request_timeout=ADMIN_SECONDS_MAX)
-    for name, future in described.items():
-        found = len(future.result(ADMIN_SECONDS_MAX).partitions)
+    for name, found in _partition_counts(admin, list(counts)).items():
         if found != counts[name]:
             raise TopicError(
                 f"The topic {name} has {found} partitions and {counts[name]} are asked for:"
                 f" set LEDGERLINE_LANES={found}, as lanes are not added by a deploy."
             )
+
+
+def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
+    """The partitions of each topic; brokers tell of a new topic a moment after they said that it is made."""
+    deadline = time.monotonic() + ADMIN_SECONDS_MAX
+    while True:
+        described = admin.describe_topics(TopicCollection(names), request_timeout=ADMIN_SECONDS_MAX)
+        try:
+            return {name: len(future.result(ADMIN_SECONDS_MAX).partitions) for name, future in described.items()}
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.UNKNOWN_TOPIC_OR_PART or time.monotonic() > deadline:
+                raise
 
 
 def register_schemas(registry_url: str) -> dict[str, int]:
