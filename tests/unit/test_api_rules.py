@@ -1,0 +1,187 @@
+"""The API's rules that need no ledger: problems, cursors, times, preferences, traces, bodies, pages."""
+
+import re
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.datastructures import Headers
+
+from api.cursors import decode_cursor, encode_cursor
+from api.intent_bodies import batch_of, intent_of
+from api.intents import wait_seconds
+from api.metrics import Metrics
+from api.problems import TYPE_BASE, Kind, Problem, kind_of
+from api.responses import json_response, next_link
+from api.times import from_rfc3339, to_rfc3339
+from api.tracing import trace_of
+from domain.chart import DEFAULT_CHART, Chart
+from domain.intents import CREDIT, DEBIT, Intent, Leg
+from domain.outcomes import Reason
+from domain.settings import REPOSITORY_ROOT
+from producers.intents import drained_account, kafka_key
+
+ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
+API = (REPOSITORY_ROOT / "docs" / "API.md").read_text()
+SHAPE_REASONS = list(Reason)[: list(Reason).index(Reason.UNKNOWN_CURRENCY)]
+
+
+def test_each_kind_of_problem_is_documented_once_with_its_status() -> None:
+    documented = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", ERRORS, re.MULTILINE)
+    assert sorted(documented) == sorted((kind.slug, str(kind.status)) for kind in Kind)
+    assert TYPE_BASE in ERRORS
+
+
+def test_each_metric_is_documented() -> None:
+    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
+    documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", API, re.MULTILINE))
+    assert {name for name in exposed if not name.endswith("_created")} == documented
+
+
+@pytest.mark.parametrize("reason", SHAPE_REASONS)
+def test_each_reason_of_shape_has_its_kind(reason: Reason) -> None:
+    assert kind_of(reason).status == 422
+    assert kind_of(reason).slug == reason.value.replace("_", "-")
+
+
+@given(place=st.tuples(st.text(max_size=200), st.integers(0, 2**53)), prefix=st.text(max_size=50))
+def test_a_cursor_comes_back_as_it_went_and_only_to_its_own_list(place: tuple[Any, ...], prefix: str) -> None:
+    scope = ("accounts", "default", prefix)
+    cursor = encode_cursor(place, scope)
+    assert decode_cursor(cursor, scope) == place
+    for other in (
+        ("accounts", "other", prefix),
+        ("balances", "default", prefix),
+        ("accounts", "default", prefix + "x"),
+    ):
+        with pytest.raises(Problem):
+            decode_cursor(cursor, other)
+
+
+@given(st.text(max_size=100))
+def test_what_is_no_cursor_is_a_problem_and_no_crash(cursor: str) -> None:
+    with pytest.raises(Problem):
+        decode_cursor(cursor, ("accounts",))
+
+
+@pytest.mark.parametrize(
+    ("text", "microseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01t00:00:01.5z", 1_500_000),
+        ("1970-01-01T01:00:00.000001+01:00", 1),
+        ("1969-12-31T23:59:59Z", -1_000_000),
+        ("2026-02-29T00:00:00Z", None),
+        ("2026-01-01", None),
+        ("2026-01-01T00:00:00", None),
+        ("2026-01-01 00:00:00Z", None),
+        ("2026-01-01T00:00:60Z", None),
+        ("2026-01-01T00:00:00.1234567Z", None),
+        ("2026-01-01T00:00:00Z\n", None),
+        ("２026-01-01T00:00:00Z", None),
+        ("", None),
+    ],
+)
+def test_times(text: str, microseconds: int | None) -> None:
+    if microseconds is None:
+        with pytest.raises(ValueError, match=r".+"):
+            from_rfc3339(text)
+    else:
+        assert from_rfc3339(text) == microseconds
+        assert from_rfc3339(to_rfc3339(microseconds)) == microseconds
+
+
+@pytest.mark.parametrize(
+    ("prefer", "seconds"),
+    [
+        ([], None),
+        (["wait=5"], 5.0),
+        (["respond-async, wait=5"], 5.0),
+        (["respond-async", "WAIT = 7"], 7.0),
+        (['wait="3"; strict'], 3.0),
+        (["wait=99999"], 30.0),
+        (["wait=0"], 0.0),
+        (["wait=-1"], None),
+        (["wait=1.5"], None),
+        (["await=5"], None),
+    ],
+)
+def test_preferences(prefer: list[str], seconds: float | None) -> None:
+    assert wait_seconds(prefer, 30.0) == seconds
+
+
+@pytest.mark.parametrize(
+    ("traceparent", "is_kept"),
+    [
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", True),
+        ("00-00000000000000000000000000000000-00f067aa0ba902b7-01", False),
+        ("00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01", False),
+        ("ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", False),
+        ("00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01", False),
+        ("", False),
+    ],
+)
+def test_traces(traceparent: str, *, is_kept: bool) -> None:
+    made = trace_of(Headers({"traceparent": traceparent, "x-correlation-id": "caller-1"}))
+    assert (made.traceparent == traceparent) == is_kept
+    assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", made.traceparent)
+    assert made.correlation_id == "caller-1"
+    assert trace_of(Headers({"x-correlation-id": "a b\n"})).correlation_id != "a b\n"
+
+
+@given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
+def test_no_bytes_crash_the_reading_of_a_body(raw: bytes) -> None:
+    with pytest.raises(Problem):
+        intent_of(raw, "default", "k")
+    for is_ndjson in (True, False):
+        try:
+            items = batch_of(raw, is_ndjson=is_ndjson, tenant="default")
+        except Problem:
+            continue
+        assert all(isinstance(item, Problem) for item in items)
+
+
+def test_an_intent_is_read_as_it_was_asked() -> None:
+    body = {
+        "type": "transfer",
+        "legs": [
+            {"account": "a:b", "direction": "debit", "amount_minor": 2**63 - 1, "currency": "EUR"},
+            {"account": "a:c", "direction": "credit", "amount_minor": 2**63 - 1, "currency": "EUR"},
+        ],
+        "value_time": "1970-01-01T00:00:01Z",
+        "reference": "😀",
+        "metadata": {"k": "v"},
+    }
+    found = intent_of(orjson.dumps(body), "default", "k")
+    assert found.legs == (Leg("a:b", DEBIT, 2**63 - 1, "EUR"), Leg("a:c", CREDIT, 2**63 - 1, "EUR"))
+    assert (found.value_time, found.reference, found.metadata) == (1_000_000, "😀", {"k": "v"})
+
+
+def test_the_key_is_the_first_account_that_can_run_dry() -> None:
+    chart = Chart(DEFAULT_CHART)
+    legs = (
+        Leg("external:bank", CREDIT, 3, "EUR"),
+        Leg("users:1:wallet", CREDIT, 3, "EUR"),
+        Leg("users:2:wallet", DEBIT, 3, "EUR"),
+        Leg("users:3:wallet", DEBIT, 3, "EUR"),
+    )
+    assert drained_account(legs, chart) == "users:2:wallet"
+    assert drained_account(legs[:2], chart) is None
+    assert drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
+    intent = intent_of(b'{"type":"reversal","reverses":"00000000-0000-0000-0000-000000000001"}', "default", "k")
+    assert isinstance(intent, Intent)
+    assert kafka_key(intent, None) == str(intent.intent_id).encode()
+    assert kafka_key(intent, "users:2:wallet") == b"default/users:2:wallet"
+
+
+def test_numbers_beyond_64_bits_are_written_exactly() -> None:
+    assert json_response({"sum": 2**70}).body == b'{"sum":1180591620717411303424}'
+
+
+def test_a_link_keeps_the_filters() -> None:
+    assert next_link("/v1/journal", None, {"lane": 1}) is None
+    assert (
+        next_link("/v1/journal", "abc", {"lane": 0, "outcome": None, "prefix": ""}) == "/v1/journal?lane=0&cursor=abc"
+    )
