@@ -1,22 +1,33 @@
 """A ledger to post to in a test: sends intents to the real topic and posts them with the real poster."""
 
+import hashlib
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, Producer, TopicPartition
+import rfc8785
+import structlog
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from db.connections import TRANSIENT
 from db.posting import PostingStore
-from domain.intents import intent_id_of
+from domain.errors import Outage
+from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import encoder, registered_id, registry_client
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
-from streams.posting.service import describe_source
+from streams.posting.reading import IntentReader
+from streams.posting.source import describe_source
 
 ACCEPTED_TIME = 1_790_000_000_000_000
+TRIES_MAX = 200
+
+Content = Intent | dict[str, Any] | bytes | None
+"""What a message may hold here: an intent in either shape, or bytes as they are."""
 
 
 def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") -> dict[str, Any]:
@@ -41,23 +52,35 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
     return {**record, **changes}
 
 
-@dataclass
+def record_of(asked: Intent) -> dict[str, Any]:
+    """A domain's intent as Avro has it, with the id that follows from its tenant and key."""
+    legs = [leg(each.account, DIRECTION_NAMES[each.direction], each.amount_minor, each.currency) for each in asked.legs]
+    return {
+        **asked._asdict(),
+        "intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key)),
+        "legs": legs,
+        "reverses": None if asked.reverses is None else str(asked.reverses),
+    }
+
+
 class PostingBench:
-    """Drives a Poster as the Faust worker does: fetched batches in, with what it expects of each lane."""
+    """Drives a Poster as the Faust worker does: fetched batches in, with what it expects of each lane.
 
-    settings: Settings
-    topics: Topics
-    expected: dict[int, int] = field(default_factory=dict)
+    `send` and `post` go through the real topic; `batch` makes a batch as if it had been fetched.
+    """
 
-    def __post_init__(self) -> None:
-        registry_url = str(self.settings.registry_url)
-        self.bootstrap = str(self.settings.kafka_bootstrap)
-        self.dsn = self.settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        with registry_client(registry_url) as registry:
-            schema_id = registered_id(registry, "payments.intents-value")
-        self.encode = encoder("payments.intents-value", schema_id)
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        self.settings = settings
+        self.topics = topics
+        self.bootstrap = str(settings.kafka_bootstrap)
+        self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
+        with registry_client(str(settings.registry_url)) as registry:
+            self.schema_id = registered_id(registry, "payments.intents-value")
+        self.encode = encoder("payments.intents-value", self.schema_id)
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
+        # By default structlog draws tracebacks with rich, which takes a second each.
+        structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.KeyValueRenderer()])
         self.poster = self.new_poster()
 
     def close(self) -> None:
@@ -65,12 +88,13 @@ class PostingBench:
         for store in self._stores:
             store.close()
 
-    def new_poster(self, **options: Any) -> Poster:
+    def new_poster(self, *, registry_url: str | None = None, **options: Any) -> Poster:
         """Another worker on the same ledger."""
         self._stores.append(PostingStore(self.dsn))
+        decoder = IntentDecoder(registry_url or str(self.settings.registry_url))
         return Poster(
             self._stores[-1],
-            IntentDecoder(str(self.settings.registry_url)),
+            IntentReader(decoder),
             lambda: describe_source(self.bootstrap, self.topics.intents),
             **options,
         )
@@ -81,79 +105,260 @@ class PostingBench:
         legs = [leg(debit, "debit", amount_minor, currency), leg(credit, "credit", amount_minor, currency)]
         return intent(key, legs, **changes)
 
-    def send(self, record: dict[str, Any], lane: int = 0) -> int:
-        """Encode and send an intent; returns its offset."""
-        return self.send_bytes(self.encode(record), lane)
+    # ------------------------------------------------------------------------------------------ to Kafka and back
 
-    def send_bytes(self, value: bytes | None, lane: int = 0) -> int:
+    def value(self, content: Content) -> bytes | None:
+        """The bytes of a message."""
+        if isinstance(content, Intent):
+            content = record_of(content)
+        return self.encode(content) if isinstance(content, dict) else content
+
+    def send(self, content: Content, lane: int = 0) -> int:
+        """Encode and send an intent; returns its offset."""
+        return self.send_bytes(self.value(content), lane)
+
+    def send_bytes(self, value: bytes | None, lane: int = 0, **message: Any) -> int:
         """Send bytes as they are; returns their offset."""
+        return self.send_all([value], lane, **message)[0]
+
+    def send_all(self, contents: Iterable[Content], lane: int = 0, **message: Any) -> list[int]:
+        """Send many at once; returns their offsets."""
         offsets: list[int] = []
-        self.producer.produce(
-            self.topics.intents, value, partition=lane, on_delivery=lambda _, message: offsets.append(message.offset())
-        )
-        self.producer.flush(10)
-        return offsets[0]
+
+        def delivered(error: KafkaError | None, sent: Any) -> None:
+            assert error is None, error
+            offsets.append(sent.offset())
+
+        count = 0
+        for content in contents:
+            value = self.value(content)
+            self.producer.produce(self.topics.intents, value, partition=lane, on_delivery=delivered, **message)
+            self.producer.poll(0)
+            count += 1
+        assert self.producer.flush(30) == 0
+        assert len(offsets) == count
+        return offsets
 
     def fetch(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[PartitionBatch]:
         """All that the lanes hold past what is posted, as a worker would be handed it."""
-        positions = (poster or self.poster).positions(self.topics.intents, lanes)
+        positions = self.take_over(lanes, poster)
         source = describe_source(self.bootstrap, self.topics.intents)
         batches = []
         for lane in lanes:
             end = source.end_offsets[lane]
             if end > positions[lane]:
-                messages = self._read(lane, positions[lane], end)
+                messages = self._read(lane, positions[lane])
                 batches.append(PartitionBatch(self.topics.intents, lane, positions[lane], messages, end))
         return batches
 
-    def _read(self, lane: int, start: int, end: int) -> list[Message]:
-        consumer = Consumer({"bootstrap.servers": self.bootstrap, "group.id": "bench", "enable.auto.commit": False})
-        consumer.assign([TopicPartition(self.topics.intents, lane, start)])
-        messages: list[Message] = []
-        deadline = time.monotonic() + 20
-        while len(messages) < end - start:
-            assert time.monotonic() < deadline, "the broker did not hand over what it holds"
-            for found in consumer.consume(10_000, 1.0):
-                messages.append(
-                    Message(
-                        self.topics.intents,
-                        lane,
-                        found.offset(),
-                        found.timestamp()[1],
-                        found.key(),
-                        found.value(),
-                        found.headers() or [],
-                    )  # fmt: skip
-                )
-        consumer.close()
-        return messages
+    def take_over(self, lanes: Sequence[int] = (0, 1), poster: Poster | None = None) -> dict[int, int]:
+        """Where the lanes stand, as the worker asks when it gets them: a topic just made may lack its leaders."""
 
-    def post(self, lanes: tuple[int, ...] = (0, 1)) -> list[str]:
+        def ask() -> dict[int, int] | None:
+            try:
+                return (poster or self.poster).positions(self.topics.intents, lanes)
+            except Outage:
+                return None
+
+        found: dict[int, int] = eventually(ask, f"Kafka tells of {self.topics.intents}")
+        return found
+
+    def _read(self, lane: int, start: int) -> list[Message]:
+        messages = read_partition(self.bootstrap, self.topics.intents, lane, start)
+        return [
+            Message(found.topic(), lane, found.offset(), found.timestamp()[1], found.key(), found.value(),
+                    found.headers() or [])
+            for found in messages
+        ]  # fmt: skip
+
+    def post(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[str]:
         """Post all that is waiting; returns what became of each, in order of lane and offset, as outcome or reason."""
-        batches = self.fetch(lanes)
-        self.poster.handle(batches)
-        starts = {batch.partition: batch.expected_offset for batch in batches}
-        fates = []
-        for lane, start in starts.items():
-            fates += [
-                row["reason"] or row["outcome"]
-                for row in self.rows(
-                    "SELECT * FROM ledger.journal WHERE lane = %s AND source_offset >= %s ORDER BY seq", lane, start
-                )
-            ]
-        return fates
+        batches = self.fetch(lanes, poster)
+        (poster or self.poster).handle(batches)
+        return [fate for batch in batches for fate in self.fates(batch.partition, batch.expected_offset)]
+
+    # ------------------------------------------------------------------------------------------ without Kafka
+
+    def batch(self, contents: Sequence[Content], lane: int = 0, start: int | None = None) -> PartitionBatch:
+        """A batch as if fetched; from where the lane stands in Postgres, unless `start` says otherwise."""
+        if not self.stands(lane):
+            self.take_over([lane])
+        first = self.stands(lane)[0]["next_offset"] if start is None else start
+        messages = [
+            Message(self.topics.intents, lane, first + number, 0, None, self.value(content), ())
+            for number, content in enumerate(contents)
+        ]
+        return PartitionBatch(self.topics.intents, lane, first, messages, first + len(messages))
+
+    def stands(self, lane: int) -> list[dict[str, Any]]:
+        """The lane's row, if it has one."""
+        return self.rows("SELECT * FROM ledger.lane WHERE lane = %s", lane)
+
+    def post_now(self, contents: Sequence[Content], lane: int = 0, poster: Poster | None = None) -> list[str]:
+        """Post these as one batch that never saw Kafka; returns what became of each."""
+        made = self.batch(contents, lane)
+        (poster or self.poster).handle([made])
+        return self.fates(lane, made.expected_offset)
+
+    def persist(self, poster: Poster, made: PartitionBatch) -> int:
+        """Post a batch as the worker does: after trouble that passes, what Postgres has not is tried again.
+
+        Returns the number of tries that it took.
+        """
+        for tries in range(1, TRIES_MAX):
+            try:
+                poster.handle([made])
+            except TRANSIENT:
+                stands = self.stands(made.partition)[0]["next_offset"]
+                left = [message for message in made.messages if message.offset >= stands]
+                if not left:
+                    return tries
+                made = made._replace(expected_offset=stands, messages=left)
+            else:
+                return tries
+        raise AssertionError(f"not posted in {TRIES_MAX} tries")
+
+    # ------------------------------------------------------------------------------------------ what the ledger holds
 
     def rows(self, query: str, *parameters: Any) -> list[dict[str, Any]]:
         """What a query finds, as the owner of the database."""
         with psycopg.connect(self.dsn, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
+    def fates(self, lane: int = 0, first_offset: int = 0) -> list[str]:
+        """What became of each offset of a lane: the reason where there is one, else the outcome."""
+        found = self.rows(
+            "SELECT outcome, reason FROM ledger.journal WHERE lane = %s AND source_offset >= %s ORDER BY seq",
+            lane,
+            first_offset,
+        )
+        return [row["reason"] or row["outcome"] for row in found]
+
     def balance(self, address: str, currency: str = "EUR") -> int:
         """Debits less credits of an account over all lanes; 0 where it is not open."""
         found = self.rows(
-            "SELECT coalesce(sum(debits_minor - credits_minor), 0)::bigint AS balance FROM ledger.balance"
+            "SELECT coalesce(sum(debits_minor) - sum(credits_minor), 0) AS balance FROM ledger.balance"
             " JOIN ledger.account USING (account_id) WHERE address = %s AND currency = %s",
             address,
             currency,
         )
         return int(found[0]["balance"])
+
+    def verify(self) -> None:
+        """All that must hold of any ledger at any time, asked of the tables without the poster's code."""
+        for lane in self.rows("SELECT * FROM ledger.lane ORDER BY lane"):
+            head, seq = bytes(32), 0
+            for record in self.records(lane["lane"]):
+                place = f"lane {lane['lane']} seq {seq}"
+                assert (record["seq"], record["source_offset"]) == (seq, lane["first_offset"] + seq), place
+                assert record["previous_hash"] == head, place
+                head, seq = hash_of(record), seq + 1
+                assert record["hash"] == head, place
+            assert (lane["next_seq"], lane["next_offset"]) == (seq, lane["first_offset"] + seq)
+            assert lane["head"] == head
+        assert self.rows("SELECT currency FROM ledger.entry GROUP BY 1 HAVING sum(direction * amount_minor) <> 0") == []
+        assert self.rows(_SHARDS_THAT_DIFFER) == []
+        assert self.rows(_SETTLED_TWICE) == []
+        assert self.rows(_BELOW_FLOOR) == []
+        assert self.rows(_QUARANTINED_WITHOUT_BYTES) == []
+
+    def records(self, lane: int) -> Iterator[dict[str, Any]]:
+        """The lane's journal rows in order, with their legs."""
+        legs: dict[int, list[dict[str, Any]]] = {}
+        for entry in self.rows(
+            "SELECT seq, address, direction, amount_minor, currency FROM ledger.entry JOIN ledger.account"
+            " USING (account_id) WHERE lane = %s ORDER BY seq, leg",
+            lane,
+        ):
+            legs.setdefault(entry["seq"], []).append(entry)
+        for row in self.rows("SELECT * FROM ledger.journal WHERE lane = %s ORDER BY seq", lane):
+            assert len(legs.get(row["seq"], [])) == row["leg_count"]
+            yield {**row, "legs": legs.get(row["seq"], [])}
+
+
+_SHARDS_THAT_DIFFER = """
+    SELECT account_id, currency, lane FROM (
+        SELECT account_id, currency, lane, debits_minor, credits_minor, seq, 0 AS entered FROM ledger.balance
+        UNION ALL
+        SELECT account_id, currency, lane, sum(amount_minor) FILTER (WHERE direction = 1),
+               sum(amount_minor) FILTER (WHERE direction = -1), max(seq), 1
+        FROM ledger.entry GROUP BY account_id, currency, lane
+    ) GROUP BY 1, 2, 3
+    HAVING count(DISTINCT (coalesce(debits_minor, 0), coalesce(credits_minor, 0), seq)) <> 1 OR count(*) <> 2
+"""
+_SETTLED_TWICE = """
+    SELECT tenant, intent_id FROM ledger.journal WHERE outcome IN ('posted', 'rejected')
+    GROUP BY 1, 2 HAVING count(*) > 1
+"""
+# Only accounts that were never below by their floor alone: a positive floor is reached from below.
+_BELOW_FLOOR = """
+    SELECT address FROM ledger.balance JOIN ledger.account USING (account_id) WHERE floor_minor <= 0
+    GROUP BY address, currency, normal_direction, floor_minor
+    HAVING (sum(debits_minor) - sum(credits_minor)) * normal_direction < floor_minor
+"""
+_QUARANTINED_WITHOUT_BYTES = """
+    SELECT lane, seq FROM ledger.journal FULL JOIN ledger.quarantine USING (lane, seq)
+    WHERE (outcome = 'quarantined') IS DISTINCT FROM (headers IS NOT NULL)
+"""
+
+
+def hash_of(row: dict[str, Any]) -> bytes:
+    """The hash of a journal row with its legs, from the documented members alone."""
+    members = {
+        **{name: row[name] for name in ("lane", "seq", "source_topic", "source_offset", "outcome", "reason", "detail")},
+        **{name: row[name] for name in ("tenant", "idempotency_key", "type", "reference", "value_time", "booked_time")},
+        "intent_id": row["intent_id"] and str(row["intent_id"]),
+        "reverses": row["reverses"] and str(row["reverses"]),
+        "metadata": row["metadata"] or {},
+        "fingerprint": row["fingerprint"].hex(),
+        "legs": [
+            {
+                "account": each["address"],
+                "direction": DIRECTION_NAMES[each["direction"]],
+                "amount_minor": str(each["amount_minor"]),
+                "currency": each["currency"],
+            }
+            for each in row["legs"]
+        ],
+    }
+    return hashlib.sha256(row["previous_hash"] + rfc8785.dumps(members)).digest()
+
+
+def read_partition(bootstrap: str, topic: str, partition: int, start: int = 0, **options: str) -> list[Any]:
+    """All records of a partition from an offset to its present end, as a read_committed reader sees them."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "bench",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "fetch.wait.max.ms": 50,
+        }
+    )
+    found = []
+    deadline = time.monotonic() + 30
+    try:
+        consumer.assign([TopicPartition(topic, partition, start)])
+        while time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error() is None:
+                found.append(message)
+            elif message.error().code() == KafkaError._PARTITION_EOF:
+                return found
+    finally:
+        consumer.close()
+    raise AssertionError(f"the end of {topic} [{partition}] was not reached in time")
+
+
+def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
+    """The first true answer of a condition that is asked again and again; AssertionError when the time is up."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        answer = condition()
+        if answer:
+            return answer
+        time.sleep(0.02)  # between two looks, not instead of one
+    raise AssertionError(f"not within {seconds} seconds: {what}")

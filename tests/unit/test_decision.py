@@ -15,6 +15,7 @@ from domain.intents import Intent, Leg
 from domain.outcomes import SETTLING, Outcome, QuarantineReason
 from domain.screening import books_refusal, shape_refusal
 from tests.intent_strategies import cuts, intent_sequences
+from tests.posting_cases import SEQUENCES
 from tests.posting_model import MODEL_CHART, LedgerModel, chart_line, leg, pair, reversal, script, transfer
 
 CHART = Chart(
@@ -79,77 +80,6 @@ class MemoryLedger:
             self.originals[intent.tenant, intent.reverses] = original._replace(reversed=dict(done))
 
 
-SEQUENCES = (
-    # floors, on the side on which the account grows
-    ("fund free:b>zero:a 100 | s zero:a>free:b 99", "posted posted"),
-    ("fund free:b>zero:a 100 | s zero:a>free:b 100", "posted posted"),
-    ("fund free:b>zero:a 100 | s zero:a>free:b 101", "posted insufficient_funds"),
-    ("s zero:a>free:b 1", "insufficient_funds"),
-    ("s overdraft:a>free:b 100", "posted"),
-    ("s overdraft:a>free:b 101", "insufficient_funds"),
-    ("f free:b>reserve:a 20", "posted"),
-    ("f free:b>reserve:a 20 | s reserve:a>free:b 1", "posted insufficient_funds"),
-    ("f free:b>reserve:a 60 | s reserve:a>free:b 10", "posted posted"),
-    ("f free:b>reserve:a 60 | s reserve:a>free:b 11", "posted insufficient_funds"),
-    ("f till:a>free:b 40 | s free:b>till:a 40", "posted posted"),
-    ("f till:a>free:b 40 | s free:b>till:a 41", "posted insufficient_funds"),
-    ("f free:a>free:b max | s free:b>free:a 1", "posted posted"),
-    ("f free:b>zero:a 100 | s zero:a>free:b 1JPY", "posted insufficient_funds"),
-    # legs of one account net out within an intent; an intent moves whole or not at all
-    ("n free:b>zero:a 10 + zero:a>free:c 10", "posted"),
-    ("n zero:a>free:c 10 + free:b>zero:a 10", "posted"),
-    ("n zero:a>free:c 11 + free:b>zero:a 10", "insufficient_funds"),
-    ("n zero:a>zero:a 10", "posted"),
-    ("f free:b>zero:a 9 | n zero:a>zero:c 9 + zero:c>free:b 9", "posted posted"),
-    ("f free:b>zero:a 9 | n zero:a>free:b 5 + zero:a>free:b 5", "posted insufficient_funds"),
-    ("f free:b>zero:a 9 | n zero:a>free:b 9 + zero:c>free:b 1 | m zero:a>free:b 9", "posted insufficient_funds posted"),
-    ("n free:b>zero:a 5 + free:b>zero:a 9JPY | m zero:a>free:b 9JPY", "posted posted"),
-    ("n free:b>zero:a 5 + free:b> 9JPY + >zero:a 8JPY", "unbalanced"),
-    ("n free:b> 5 + >zero:a 5JPY", "unbalanced"),
-    # one intent, many deliveries: the look-up of the key comes before every rule
-    ("f free:b>zero:a 1 | f free:b>zero:a 1 | f free:b>zero:a 1", "posted duplicate duplicate"),
-    ("f free:b>zero:a 1 | f!x free:b>zero:a 1 | f free:b>zero:a 1", "posted idempotency_conflict duplicate"),
-    ("f free:b>zero:a 1 | f zero:a>free:b 1", "posted idempotency_conflict"),
-    ("f free:b>zero:a 1 | f free:b> 1", "posted idempotency_conflict"),
-    ("f free:b>zero:a 1 | f nobody>zero:a 0", "posted idempotency_conflict"),
-    ("f free:b>zero:a 1 | other/f free:b>zero:a 1", "posted posted"),
-    ("s zero:a>free:b 1 | s zero:a>free:b 1", "insufficient_funds duplicate"),
-    ("s zero:a>free:b 1 | f free:b>zero:a 1 | s zero:a>free:b 1", "insufficient_funds posted duplicate"),
-    ("s zero:a>free:b 2 | f free:b>zero:a 1 | s zero:a>free:b 1", "insufficient_funds posted idempotency_conflict"),
-    ("n free:b> 1 | n free:b> 1 | n free:b>zero:a 1", "no_legs duplicate idempotency_conflict"),
-    # reversals: of the whole, of a part, of what is left
-    ("f free:b>zero:a 9 | r ~f", "posted posted"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 9", "posted posted"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 4 | q ~f | p ~f", "posted posted posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f | r ~f | f free:b>zero:a 9", "posted posted duplicate duplicate"),
-    ("f free:b>zero:a 9 | r ~f | q ~f", "posted posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 10", "posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 5 + zero:a>free:b 5", "posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 5 | q ~f zero:a>free:b 5", "posted posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 5 | q ~f zero:a>free:b 4", "posted posted posted"),
-    ("f free:b>zero:a 9 | r ~f free:b>zero:a 9", "posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:c>free:b 1", "posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>free:b 1JPY", "posted reversal_exceeds_original"),
-    ("f free:b>zero:a 9 | r ~f zero:a>nobody 1", "posted unknown_account"),
-    ("f free:b>zero:a 9 | r ~f | q ~r", "posted posted original_not_reversible"),
-    ("s zero:a>free:b 9 | r ~s", "insufficient_funds original_not_reversible"),
-    ("r ~never", "original_not_found"),
-    ("r ~r", "original_not_found"),
-    ("r ~f | f free:b>zero:a 9 | r ~f", "original_not_found posted duplicate"),
-    ("f free:b>zero:a 9 | other/r ~f", "posted original_not_found"),
-    ("f free:b>zero:a 9 | s zero:a>free:b 6 | r ~f", "posted posted insufficient_funds"),
-    ("f free:b>zero:a 9 | s zero:a>free:b 6 | r ~f zero:a>free:b 3", "posted posted posted"),
-    ("f free:b>zero:a 3 + free:b>zero:a 3 | r ~f zero:a>free:b 6 | q ~f", "posted posted reversal_exceeds_original"),
-    ("f free:b>zero:a 3 + free:c>zero:a 3 | r ~f zero:a>free:c 3 | q ~f", "posted posted posted"),
-    ("f free:b>zero:a 9 | s zero:a>free:b 9 | r ~f | g free:b>zero:a 9 | q ~f",
-     "posted posted insufficient_funds posted posted"),
-    # sums beyond 64 bits, within one intent, per direction and currency
-    ("o free:a>free:b max", "posted"),
-    ("o free:a>free:b max + free:a>free:b 1", "amount_overflow"),
-    ("o free:a>free:b max + free:c>free:d 1", "amount_overflow"),
-    ("o free:a>free:b max + free:a>free:b maxJPY", "posted"),
-    ("o zero:a>free:b max + zero:a>free:b 1", "amount_overflow"),
-)  # fmt: skip
 FUND, SPEND = script("fund free:bank>zero:a 100 | spend zero:a>free:bank 60")
 (SPLIT,) = script("split free:bank>zero:a 30 + free:bank>zero:a 30 + free:b>zero:c 7JPY")
 
