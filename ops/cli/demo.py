@@ -39,14 +39,16 @@ def demo(
         screen=screen,
         keep=keep,
     )
-    # Whoever stops the demo from outside means the same as Ctrl-C.
+    # Whoever stops the demo from outside means the same as Ctrl-C; and a shell may have started it with that ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
-    finished = False
+    finished = interrupted = False
     try:
         run_steps(run)
         finished = True
     except KeyboardInterrupt:
+        interrupted = True
         screen.show("[yellow]Interrupted: stopping everything.[/]")
         raise typer.Exit(INTERRUPTED) from None
     finally:
@@ -54,7 +56,7 @@ def demo(
             # A second Ctrl-C must not leave half of it running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            stop_stack(run, remove=finished and run.held)
+            stop_stack(run, remove=interrupted or (finished and run.held))
     seconds = time.monotonic() - started
     if as_json:
         show_json(summary(run, seconds))

@@ -33,7 +33,7 @@ def own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str
 def start_stack(demo: Demo) -> str:
     """Start Kafka, Postgres, the registry and the services with empty books."""
     supervisor.down(demo.home, demo.screen.note)
-    shutil.rmtree(demo.home / "data", ignore_errors=True)
+    shutil.rmtree(demo.home, ignore_errors=True)
     environment = own_environment(demo.home, os.environ)
     os.environ.clear()
     os.environ.update(environment)
