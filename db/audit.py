@@ -135,7 +135,7 @@ def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int
 
 
 def lock_signer(connection: Connection[Any]) -> int | None:
-    """The next checkpoint to publish, and the right to sign and publish until the transaction ends; None where another has it."""
+    """The next checkpoint to publish, and the right to sign until the transaction ends; None where another has it."""
     row = connection.execute(SQL["lock_signer"]).fetchone()
     return None if row is None else int(row[0])
 

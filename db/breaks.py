@@ -21,7 +21,7 @@ class BreakStore:
         self._queries = queries
 
     def record(self, connection: Connection[Any], findings: Sequence[Finding], now: int) -> None:
-        """Open or explain a break for each finding; one that stands as found is left alone, a resolved one opens again."""
+        """Open or explain a break for each finding; one that stands so is left alone, a resolved one opens again."""
         ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
         for finding in ordered:  # in one order, so that two workers do not wait for each other in a ring
             connection.execute(
@@ -34,7 +34,7 @@ class BreakStore:
                     "lane": finding.lane,
                     "seq": finding.seq,
                     "detail": finding.detail,
-                    "evidence": Jsonb(finding.evidence),
+                    "evidence": Jsonb(dict(finding.evidence)),
                     "now": now,
                 },
             )

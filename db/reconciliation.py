@@ -195,7 +195,7 @@ def shard_pairs(connection: Connection[Any], shards: Sequence[ShardKey]) -> list
 def sweep_ledger_shards(
     connection: Connection[Any], after: tuple[int, str, int], limit: int
 ) -> tuple[list[ShardPair], tuple[int, str, int] | None]:
-    """A page of the ledger's shards past `after` (account id, currency, lane), and where the page ended; None at the end."""
+    """A page of the ledger's shards past `after` (account id, currency, lane), and where it ended; None at the end."""
     values = {"account_id": after[0], "currency": after[1], "lane": after[2], "limit": limit}
     rows = connection.execute(SQL["sweep_ledger_shards"], values).fetchall()
     end = (rows[-1][0], rows[-1][3], rows[-1][4]) if len(rows) == limit else None

@@ -1,6 +1,8 @@
 """Breaks: differences that the proving agents find, and their life: open, explained, resolved."""
 
+from collections.abc import Mapping
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 from uuid import UUID, uuid5
 
@@ -42,7 +44,7 @@ class Finding(NamedTuple):
     lane: int | None = None
     seq: int | None = None
     state: BreakState = BreakState.OPEN
-    evidence: dict[str, str | int] = {}
+    evidence: Mapping[str, str | int] = MappingProxyType({})
     """What a later check of the same difference needs, as far as the subject does not say it."""
 
 
@@ -82,6 +84,6 @@ def merged(findings: list[Finding]) -> list[Finding]:
         elif finding.detail not in first.detail:
             detail = f"{first.detail} {finding.detail}"[:DETAIL_CHARACTERS_MAX]
             # What one finding alone can be checked again by says nothing about the other.
-            evidence = first.evidence | finding.evidence if first.evidence and finding.evidence else {}
+            evidence = {**first.evidence, **finding.evidence} if first.evidence and finding.evidence else {}
             found[key] = first._replace(detail=detail, evidence=evidence)
     return list(found.values())

@@ -57,7 +57,9 @@ class EventProducer:
         left = self._producer.flush(self._timeout_seconds)
         if left or failures:
             cause = str(failures[0]) if failures else "no acknowledgement came in time"
-            raise EventsNotSent(f"Kafka did not take {left or len(failures)} of {sent} events for {self._topic}: {cause}.")
+            raise EventsNotSent(
+                f"Kafka did not take {left or len(failures)} of {sent} events for {self._topic}: {cause}."
+            )
 
     def _encoder(self) -> Encoder:
         if self._encode is None:

@@ -1,4 +1,4 @@
-"""A posted and relayed ledger to prove, in a test: agents are driven batch by batch, as the Faust worker drives them."""
+"""A posted and relayed ledger to prove, in a test: agents are driven as the Faust worker drives them."""
 
 import time
 from collections.abc import Iterable
@@ -6,13 +6,13 @@ from typing import Any
 
 import psycopg
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
 from db.relay import RelayStore
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import encoder, registered_id, registry_client
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from streams.fenced import BatchHandler, Message, PartitionBatch
-
 from tests.posting_bench import PostingBench
 
 
@@ -90,7 +90,7 @@ class ProvingBench(PostingBench):
             connection.execute(statement, parameters)  # type: ignore[arg-type]
 
     def breaks(self, agent: str, *states: str) -> dict[tuple[str, str], str]:
-        """(kind, subject) -> state of the breaks of an agent in these states; open and explained where none is named."""
+        """(kind, subject) -> state of the breaks of an agent in these states; the unresolved where none is named."""
         rows = self.rows(
             f"SELECT kind, subject, state FROM {agent}.break WHERE state = ANY(%s)",  # noqa: S608
             list(states) or ["open", "explained"],

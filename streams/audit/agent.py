@@ -47,7 +47,7 @@ class Auditor:
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
 
-    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Where audit stands in each partition; 0 where it has not been."""
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)

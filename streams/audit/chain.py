@@ -67,9 +67,7 @@ class LaneChain:
         """The lane as it stands after what was taken, at `next_offset` of the journal's partition."""
         tree = MerkleRange(self._row.next_seq - self._row.first_seq, self._row.peaks)
         tree.extend(self._hashes)
-        return self._row._replace(
-            next_offset=next_offset, next_seq=self._next_seq, head=self._head, peaks=tree.peaks
-        )
+        return self._row._replace(next_offset=next_offset, next_seq=self._next_seq, head=self._head, peaks=tree.peaks)
 
     def _skip_to(self, record: JournalRecord) -> None:
         for missing in range(self._next_seq, record["seq"]):

@@ -40,7 +40,7 @@ def key_file_of(settings: Settings) -> Path:
 
 
 def ensure_key(settings: Settings) -> SigningKey:
-    """The signing key. Where the file is the default one and there is none yet, a key is made; a named file must exist."""
+    """The signing key; made where there is none yet and the file is the default one, as a named file must exist."""
     key_file = key_file_of(settings)
     if settings.audit_key_file is None and not key_file.exists():
         key = make_key(key_file)
@@ -49,9 +49,7 @@ def ensure_key(settings: Settings) -> SigningKey:
     return read_key(key_file)
 
 
-def wire(
-    bootstrap: str, dsn: str, registry_url: str, topics: Topics, key: SigningKey, settings: Settings
-) -> Audit:
+def wire(bootstrap: str, dsn: str, registry_url: str, topics: Topics, key: SigningKey, settings: Settings) -> Audit:
     """All parts of an auditing worker, wired together."""
     store = AgentConnection(dsn, ROLE)
     checkpoints = EventProducer(bootstrap, registry_url, topics.checkpoints, CHECKPOINTS_SUBJECT)

@@ -132,7 +132,7 @@ def sign(
 def checkpoint_faults(
     row: CheckpointRow, lanes: Sequence[LaneHead], previous: tuple[CheckpointRow, Sequence[LaneHead]] | None, key: bytes
 ) -> list[str]:
-    """What is wrong with a checkpoint in itself and in its place behind the previous one; `key` is the raw public key."""
+    """What is wrong with a checkpoint in itself and behind the previous one; `key` is the raw public key."""
     wrong = []
     if row.root != root_of(lane_leaves(lanes)):
         wrong.append("Its root is not that of its lanes.")

@@ -55,9 +55,7 @@ def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]
     return sha256(row.previous_hash + canonical_json(stored_members(lane, row, legs), row.metadata)).digest()
 
 
-def row_fault(
-    row: StoredRow, content_hash: bytes, leg_total: int, before: bytes | None, kept: bytes
-) -> str | None:
+def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, before: bytes | None, kept: bytes) -> str | None:
     """What is wrong with a stored row, by the copies of its hash and of the one before it (None where unknown)."""
     if kept == ABSENT:
         return None  # what the topic did not bring cannot be held against it; that is a break of its own
@@ -65,7 +63,7 @@ def row_fault(
         return "The stored row is not what was published: its content, its entries or its link were altered."
     if row.hash != kept:
         return "The stored row's hash was altered."
-    if before is not None and before != ABSENT and row.previous_hash != before:
+    if before is not None and before not in (ABSENT, row.previous_hash):
         return "The stored row's link to the row before it was altered."
     if row.leg_count != leg_total:
         return f"The stored row says that it has {row.leg_count} legs, and has {leg_total}."

@@ -1,4 +1,4 @@
-"""What audit does between batches: signed checkpoints, rolling sweeps over the stored rows, open breaks checked again."""
+"""What audit does between batches: signed checkpoints, rolling sweeps over stored rows, open breaks checked again."""
 
 import time
 from collections.abc import Callable, Iterator

@@ -22,8 +22,20 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 FORMAT = "ledgerline-proof-1"
 HASH_BYTES = 32
 RECORD_MEMBERS = frozenset(
-    "booked_time detail fingerprint idempotency_key intent_id lane legs metadata outcome reason reference reverses seq"
-    " source_offset source_topic tenant type value_time".split()
+    (
+        *(
+            "booked_time",
+            "detail",
+            "fingerprint",
+            "idempotency_key",
+            "intent_id",
+            "lane",
+            "legs",
+            "metadata",
+            "outcome",
+        ),
+        *("reason", "reference", "reverses", "seq", "source_offset", "source_topic", "tenant", "type", "value_time"),
+    )
 )
 LANE_MEMBERS = frozenset(("lane", "first_seq", "next_seq", "head", "records_root"))
 CHECKPOINT_MEMBERS = frozenset(("checkpoint", "previous_hash", "lanes", "root", "signed_time", "key_id", "signature"))

@@ -91,7 +91,7 @@ class Reconciler:
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._classes: dict[tuple[str, str], str] = {}
 
-    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Where reconciliation stands in each partition; 0 where it has not been."""
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)
@@ -179,9 +179,7 @@ class Reconciler:
             return []
         held = db.row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
         return [
-            repeat_finding(record)
-            for record in repeated
-            if held.get((record["lane"], record["seq"])) != record["hash"]
+            repeat_finding(record) for record in repeated if held.get((record["lane"], record["seq"])) != record["hash"]
         ]
 
     def _add_up(self, connection: Any, taken: state.Taken) -> list[Finding]:

@@ -16,7 +16,7 @@ Asked = IntentRecord | Unreadable
 TENANT_GRACE_MICROSECONDS: Final = 60_000_000
 
 _WITHOUT_TEXT: Final = (Reason.MALFORMED.value, Reason.UNSUPPORTED_TYPE.value)
-_OUTCOMES: Final = frozenset(outcome.value for outcome in Outcome)
+OUTCOME_NAMES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined")
 _POSTED: Final = Outcome.POSTED.value
 _REJECTED: Final = Outcome.REJECTED.value
 
@@ -68,7 +68,7 @@ def readable(intent: IntentRecord) -> Asked:
 
 
 def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list[str]:
-    """A quarantined offset really holds what cannot be decoded or decided, and the record keeps the hash of its bytes."""
+    """A quarantined offset really holds what cannot be decoded or decided; the record keeps the hash of its bytes."""
     wrong = []
     if record["fingerprint"] != sha256(value or b"").digest():
         wrong.append("Its fingerprint is not that of the bytes at its offset.")
@@ -211,7 +211,7 @@ def stored_row(row: FaultyRow) -> str:
 
 def outcome_is_known(record: JournalRecord) -> bool:
     """Whether the outcome is one of the closed list."""
-    return record["outcome"] in _OUTCOMES
+    return record["outcome"] in OUTCOME_NAMES
 
 
 def _sides(debits_minor: int, credits_minor: int) -> str:

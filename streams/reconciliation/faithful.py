@@ -63,7 +63,9 @@ class Comparison:
             if offset < window.low:
                 expired[lane] = expired.get(lane, 0) + 1
                 return
-            findings.append(found(record, f"payments.intents has no message at offset {offset}.", BreakKind.CONSERVATION))
+            findings.append(
+                found(record, f"payments.intents has no message at offset {offset}.", BreakKind.CONSERVATION)
+            )
             return
         value = window.values[offset]
         asked = self.read(value)
@@ -158,7 +160,7 @@ def _end(part: Sequence[JournalRecord]) -> int:
 
 
 def _runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
-    """The records by lane in order of source offset, cut where there are holes; the n-th runs of all lanes go together."""
+    """The records by lane in order of source offset, cut at holes; the n-th runs of all lanes go together."""
     lanes: dict[int, list[JournalRecord]] = {}
     for record in records:
         lanes.setdefault(record["lane"], []).append(record)

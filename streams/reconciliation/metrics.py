@@ -8,19 +8,25 @@ from prometheus_client import Counter, Gauge
 from domain.breaks import BreakKind, BreakState
 
 BREAKS: Final = Gauge("ledgerline_breaks_open", "Breaks that are not resolved.", ["found_by", "kind", "state"])
-RECORDS: Final = Counter("ledgerline_reconciled_records", "Journal records that reconciliation has checked.", ["outcome"])
+RECORDS: Final = Counter(
+    "ledgerline_reconciled_records", "Journal records that reconciliation has checked.", ["outcome"]
+)
 EXPIRED: Final = Counter(
     "ledgerline_reconciled_expired_records", "Records whose intent retention had deleted before it was compared."
 )
 FATES: Final = Gauge("ledgerline_conservation_fates", "Intents of a lane by what became of them.", ["lane", "outcome"])
-RECEIVED: Final = Gauge("ledgerline_conservation_received", "Intents that a lane of payments.intents received.", ["lane"])
+RECEIVED: Final = Gauge(
+    "ledgerline_conservation_received", "Intents that a lane of payments.intents received.", ["lane"]
+)
 MISSING: Final = Gauge("ledgerline_conservation_missing", "Records that the topic skipped and still owes.", ["lane"])
 IN_FLIGHT: Final = Gauge("ledgerline_conservation_in_flight", "Received, without a reconciled fate yet.", ["lane"])
 LAG_RECORDS: Final = Gauge(
     "ledgerline_reconciliation_lag_records", "Journal rows of the ledger that reconciliation has not seen.", ["lane"]
 )
 LAG_SECONDS: Final = Gauge(
-    "ledgerline_reconciliation_lag_seconds", "Age of the newest reconciled record of a lane that has newer ones.", ["lane"]
+    "ledgerline_reconciliation_lag_seconds",
+    "Age of the newest reconciled record of a lane that has newer ones.",
+    ["lane"],
 )
 SWEPT: Final = Counter("ledgerline_reconciliation_swept", "Stored shards and rows that sweeps have checked.", ["what"])
 SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Time that the last whole sweep took.")

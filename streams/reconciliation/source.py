@@ -26,9 +26,11 @@ class Window(NamedTuple):
 
 
 class IntentSource:
-    """An assigned consumer that stays where it is, so that lanes read in order are read as a stream. Not safe for threads."""
+    """An assigned consumer that stays where it is, so that lanes are read as streams. Not safe for threads."""
 
-    def __init__(self, bootstrap: str, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0) -> None:
+    def __init__(
+        self, bootstrap: str, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0
+    ) -> None:
         self._topic = topic
         self._buffered_max = buffered_max
         self._timeout_seconds = timeout_seconds

@@ -44,7 +44,7 @@ class LaneCounter:
         self._gaps = {seq for lane, seq in gaps if lane == row.lane}
         self._source_topic = source_topic
         self._taken = taken
-        self._counts = dict.fromkeys(("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined"), 0)
+        self._counts = dict.fromkeys(checks.OUTCOME_NAMES, 0)
 
     @property
     def next_seq(self) -> int:
@@ -130,7 +130,7 @@ class LaneCounter:
 def class_sums(
     moved: dict[ShardKey, list[int]], classes: dict[tuple[str, str], str]
 ) -> dict[tuple[int, str, str, str], tuple[int, int]]:
-    """(lane, tenant, currency, class of account) -> debits and credits; accounts of no known class count as `unknown`."""
+    """(lane, tenant, currency, class) -> debits and credits; accounts of no known class count as `unknown`."""
     sums: dict[tuple[int, str, str, str], tuple[int, int]] = {}
     for (tenant, address, currency, lane), (debits, credits, _) in moved.items():
         key = (lane, tenant, currency, classes.get((tenant, address), "unknown"))

@@ -51,9 +51,7 @@ def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[i
             last = row.source_first_offset + row.next_seq - 1
             wrong.append(f"Offset {last} has a fate, but the lane of payments.intents ends at {bounds[1]}.")
         if ledger is not None and ledger.first_offset != row.source_first_offset:
-            wrong.append(
-                f"The ledger began at offset {ledger.first_offset}, the journal at {row.source_first_offset}."
-            )
+            wrong.append(f"The ledger began at offset {ledger.first_offset}, the journal at {row.source_first_offset}.")
     if ledger is not None and ledger.next_seq < row.next_seq:
         wrong.append(f"The ledger's lane stands at seq {ledger.next_seq}, the journal's topic at {row.next_seq}.")
     return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
@@ -157,7 +155,7 @@ class Chores:
     # ------------------------------------------------------------------------------------------ open breaks again
 
     def recheck(self) -> bool:
-        """Check a page of unresolved breaks again, and resolve those that later evidence explained; False after the last."""
+        """Check a page of unresolved breaks again, and resolve those that are gone; False after the last."""
         with self._store.transaction() as connection:
             after = None if self._recheck_after is None else self._recheck_after.break_id
             page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
@@ -187,7 +185,7 @@ class Chores:
     # ------------------------------------------------------------------------------------------ gauges
 
     def gauges(self) -> None:
-        """Conservation and lag of every lane, and symmetry in total; what is wrong opens a break, what is right again resolves it."""
+        """Conservation and lag of every lane, and symmetry in total; breaks of them open here, and resolve here."""
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)
             owed: dict[int, int] = {}
@@ -211,11 +209,9 @@ class Chores:
                 if gone:
                     self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
 
-    def _show_lane(
-        self, row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int
-    ) -> None:
+    def _show_lane(self, row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> None:
         lane = str(row.lane)
-        for outcome in ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined"):
+        for outcome in checks.OUTCOME_NAMES:
             metrics.FATES.labels(lane, outcome).set(getattr(row, outcome))
         if row.source_first_offset is not None:
             metrics.RECEIVED.labels(lane).set(bounds[1] - row.source_first_offset)

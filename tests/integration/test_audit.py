@@ -5,12 +5,12 @@ from typing import Any
 
 import psycopg
 import pytest
+
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from streams.audit.service import Audit, ensure_key, wire
 from streams.fenced import FenceLost, PartitionBatch
-
 from tests.integration.test_reconciliation import busy
 from tests.proving_bench import ProvingBench
 
@@ -166,14 +166,13 @@ def test_a_repeated_record_is_dropped_and_another_is_named(proving: ProvingBench
 
 @pytest.mark.parametrize("table", ["segment", "checkpoint", "checkpoint_lane", "signing_key"])
 @pytest.mark.parametrize("action", ["DELETE FROM audit.{}", "TRUNCATE audit.{} CASCADE"])
-def test_what_audit_keeps_cannot_be_taken_back(
-    proving: ProvingBench, agent: Audit, table: str, action: str
-) -> None:
+def test_what_audit_keeps_cannot_be_taken_back(proving: ProvingBench, agent: Audit, table: str, action: str) -> None:
     busy(proving)
     proving.feed(agent.auditor)
     assert agent.signer.sign_if_due() is not None
     with psycopg.connect(proving.dsn) as connection, pytest.raises(psycopg.errors.RestrictViolation):
         connection.execute(action.format(table))  # type: ignore[arg-type]
-    with psycopg.connect(proving.dsn) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
-        connection.execute("SET ROLE ledgerline_audit")
-        connection.execute(action.format(table))  # type: ignore[arg-type]
+    with psycopg.connect(proving.dsn) as connection, connection.cursor() as cursor:
+        cursor.execute("SET ROLE ledgerline_audit")
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            cursor.execute(action.format(table))  # type: ignore[arg-type]

@@ -1,15 +1,15 @@
-"""Reconciliation on the real parts: what is right passes, what is planted is found, named, and resolves when restored."""
+"""Reconciliation on the real parts: what is right passes; what is planted is named, and resolves when restored."""
 
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.reconciliation.service import Reconciliation, wire
-
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 

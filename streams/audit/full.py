@@ -1,0 +1,191 @@
+"""`ledgerline audit verify`: every chain recomputed from the topic and from the tables, every checkpoint checked anew.
+
+One snapshot of the database fixes where each lane ends; the topic is read up to there, so that posting may go on.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from db import audit as db
+from db.agent_connection import snapshot
+from domain.breaks import BreakKind, Finding, merged
+from domain.topics import Topics
+from streams.audit.chain import LaneChain, chain_finding, repeat_finding
+from streams.audit.merkle import root_of
+from streams.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
+from streams.audit.stored import stored_finding, stray_finding, window_faults
+from streams.reconciliation.decoding import RecordReader
+from streams.reconciliation.journal import read_all, read_up_to
+
+PAGE_ROWS: Final = 5000
+PAGE_CHECKPOINTS: Final = 500
+STRAYS_MAX: Final = 1000
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, how much of it is done, and how much it is in all."""
+
+
+@dataclass
+class Report:
+    """What a full verification found."""
+
+    lanes: list[dict[str, int | str]] = field(default_factory=list)
+    """By lane: records, and the head as recomputed, in hex."""
+    findings: list[Finding] = field(default_factory=list)
+    records: int = 0
+    checkpoints: int = 0
+    seconds: float = 0.0
+
+    @property
+    def records_per_second(self) -> int:
+        """How fast the records were checked, each on the topic and in the tables."""
+        return int(self.records / self.seconds) if self.seconds else 0
+
+
+class _Verification:
+    def __init__(self, connection: Any, progress: Progress) -> None:
+        self._connection = connection
+        self._progress = progress
+        self._ledger = db.ledger_lanes(connection)
+        self._own = db.lane_rows(connection)
+        self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
+        # What the hashes must be, joined, by lane: audit's own copy, and what the topic has beyond it.
+        self._trusted: dict[int, bytes] = {}
+        self.report = Report(records=sum(self.bounds.values()))
+
+    def read_topic(self, bootstrap: str, topic: str, reader: RecordReader, grace_seconds: float) -> None:
+        """Recompute each chain from the topic, and hold it against audit's own copy."""
+        chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
+        done = 0
+        for page in read_up_to(bootstrap, topic, reader, self.bounds, grace_seconds):
+            for lane, offset, detail in page.unreadable:
+                subject = f"lane {lane} journal offset {offset}"
+                self.report.findings.append(Finding(BreakKind.CHAIN, subject, detail, lane))
+            for record in page.records:
+                chains[record["lane"]].take(record)
+            done += len(page.records)
+            self._progress("topic", done, self.report.records)
+        for lane, chain in chains.items():
+            segment = chain.segment()
+            published = b"" if segment is None else segment.hashes
+            self._judge_topic(lane, chain, published)
+
+    def _judge_topic(self, lane: int, chain: LaneChain, published: bytes) -> None:
+        findings = chain.findings
+        for record in chain.repeated:
+            at = record["seq"] * db.HASH_BYTES
+            late = repeat_finding(record, published[at : at + db.HASH_BYTES], is_missing=False)
+            if late is not None:
+                findings.append(late)
+        own = db.hashes(self._connection, lane, 0, self.bounds[lane])
+        common = min(len(own), len(published))
+        if own[:common] != published[:common]:
+            differing = [seq for seq in range(common // db.HASH_BYTES) if _at(own, seq) != _at(published, seq)]
+            findings += [
+                chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
+                for seq in differing
+            ]
+        for seq in range(len(published) // db.HASH_BYTES, self.bounds[lane]):
+            findings.append(chain_finding(lane, seq, "The topic has no such record; it ends before."))
+        self._trusted[lane] = own + published[len(own) :]
+        self.report.findings += findings
+
+    def read_tables(self) -> None:
+        """Hash every stored row anew; each that is not what was published is named, and none behind it."""
+        done = 0
+        for lane, bound in self.bounds.items():
+            kept = self._trusted[lane]
+            for first in range(0, bound, PAGE_ROWS):
+                end = min(first + PAGE_ROWS, bound)
+                rows, legs = db.stored_rows(self._connection, lane, first, end)
+                before = _at(kept, first - 1) if first else GENESIS
+                window = kept[first * db.HASH_BYTES : end * db.HASH_BYTES]
+                known = [row for row in rows if row.seq < first + len(window) // db.HASH_BYTES]
+                for seq, detail in window_faults(lane, first, known, legs, window, before):
+                    self.report.findings.append(stored_finding(lane, seq, detail))
+                done += end - first
+                self._progress("tables", done, self.report.records)
+            head = _at(kept, bound - 1) if bound else GENESIS
+            if len(kept) == bound * db.HASH_BYTES and head != self._ledger[lane][1]:
+                detail = "The ledger's head of the chain is not the last record's hash."
+                self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
+            self.report.lanes.append({"lane": lane, "records": bound, "head": head.hex()})
+        for lane, own in self._own.items():
+            if own.next_seq > self.bounds.get(lane, 0):
+                at = self.bounds.get(lane, 0)
+                detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
+                self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
+        strays = db.stray_rows(self._connection, STRAYS_MAX)
+        self.report.findings += [stray_finding(*stray) for stray in strays]
+
+    def check_checkpoints(self, published: Iterator[dict[str, Any]], public_key: bytes | None) -> None:
+        """Signatures, roots and links of all checkpoints, and that the topic has them as they are stored."""
+        on_topic = {record["checkpoint"]: record for record in published}
+        keys = db.signing_keys(self._connection)
+        previous: tuple[db.CheckpointRow, list[db.LaneHead]] | None = None
+        total = 0
+        while page := db.checkpoints(self._connection, total, PAGE_CHECKPOINTS):
+            for row, heads in page:
+                key = public_key or keys.get(row.key_id, b"")
+                faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
+                faults += checkpoint_faults(row, heads, previous, key)
+                faults += self._root_faults(heads)
+                told = on_topic.pop(row.checkpoint, None)
+                if told is not None and told != checkpoint_event(row, heads):
+                    faults.append("The topic has another checkpoint under its number.")
+                self._checkpoint_findings(row.checkpoint, faults)
+                previous, total = (row, heads), row.checkpoint + 1
+            self._progress("checkpoints", total, total)
+        # The snapshot may be older than what was published meanwhile; what lies just behind its end is no fault.
+        for number in sorted(on_topic):
+            if number < total:
+                self._checkpoint_findings(number, ["The topic has it, the database has not."])
+        self.report.checkpoints = total
+
+    def _root_faults(self, heads: list[db.LaneHead]) -> list[str]:
+        wrong = []
+        for head in heads:
+            kept = self._trusted.get(head.lane, b"")
+            leaves = [_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
+            if root_of(leaves) != head.records_root or (head.next_seq and _at(kept, head.next_seq - 1) != head.head):
+                wrong.append(f"Its root of lane {head.lane} is not that of the records.")
+        return wrong
+
+    def _checkpoint_findings(self, number: int, faults: list[str]) -> None:
+        self.report.findings += [Finding(BreakKind.CHECKPOINT, f"checkpoint {number}", fault) for fault in faults]
+
+
+def _at(joined: bytes, seq: int) -> bytes:
+    return joined[seq * db.HASH_BYTES : (seq + 1) * db.HASH_BYTES]
+
+
+def verify(
+    *,
+    bootstrap: str,
+    dsn: str,
+    registry_url: str,
+    topics: Topics,
+    public_key: bytes | None = None,
+    progress: Progress = lambda *_: None,
+    grace_seconds: float = 5.0,
+) -> Report:
+    """Verify everything; `public_key` (32 raw bytes) must have signed all checkpoints, else the keys audit remembers.
+
+    Raises DatabaseError, SourceAway or SchemaError where a part is away, so that nothing could be said.
+    """
+    started = time.monotonic()
+    with snapshot(dsn, db.ROLE) as connection:
+        work = _Verification(connection, progress)
+        reader = RecordReader(registry_url, "ledger.journal-value")
+        work.read_topic(bootstrap, topics.journal, reader, grace_seconds)
+        work.read_tables()
+        checkpoint_reader = RecordReader(registry_url, "audit.checkpoints-value")
+        work.check_checkpoints(read_all(bootstrap, topics.checkpoints, checkpoint_reader), public_key)
+    report = work.report
+    report.findings = sorted(
+        merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
+    )
+    report.seconds = time.monotonic() - started
+    return report

@@ -1,0 +1,135 @@
+"""Full recomputations: they agree with an honest ledger while posting goes on, and name what was planted."""
+
+from typing import Any
+
+import pytest
+
+from domain.settings import Settings
+from streams.audit import full as audit_full
+from streams.audit.proofs import ProofError, prove
+from streams.audit.service import Audit
+from streams.audit.signing import public_pem, read_key
+from streams.audit.verifier import Refused, verify
+from streams.reconciliation import full as reconciliation_full
+from tests.integration.test_audit import ALTERATIONS, agent, proving, records
+from tests.integration.test_reconciliation import PLANTS, busy
+from tests.proving_bench import ProvingBench
+
+__all__ = ["agent", "proving"]
+
+
+def reconcile(bench: ProvingBench) -> reconciliation_full.Report:
+    return reconciliation_full.recompute(
+        bootstrap=bench.bootstrap,
+        dsn=bench.dsn,
+        registry_url=bench.registry_url,
+        topics=bench.topics,
+        grace_seconds=0.3,
+    )
+
+
+def audit(bench: ProvingBench, **options: Any) -> audit_full.Report:
+    return audit_full.verify(
+        bootstrap=bench.bootstrap,
+        dsn=bench.dsn,
+        registry_url=bench.registry_url,
+        topics=bench.topics,
+        grace_seconds=0.3,
+        **options,
+    )
+
+
+def names(report: reconciliation_full.Report | audit_full.Report) -> set[tuple[str, str]]:
+    return {(str(finding.kind), finding.subject) for finding in report.findings}
+
+
+def test_both_agree_with_an_honest_ledger(proving: ProvingBench, agent: Audit) -> None:
+    busy(proving)
+    proving.feed(agent.auditor)
+    agent.signer.sign_if_due()
+    agent.signer.publish()
+    report = reconcile(proving)
+    assert report.findings == []
+    assert report.records == 16
+    assert [(lane["received"], lane["posted"], lane["in_flight"]) for lane in report.lanes] == [(9, 6, 0), (7, 4, 0)]
+    net = {row["account_class"]: int(row["debits_minor"]) - int(row["credits_minor"]) for row in report.totals}
+    assert net == {"asset": 10_043, "liability": -10_043}
+    verified = audit(proving)
+    assert verified.findings == []
+    assert (verified.records, verified.checkpoints) == (16, 1)
+
+
+def test_they_agree_while_intents_wait_and_the_relay_lags(proving: ProvingBench) -> None:
+    busy(proving)
+    proving.send(proving.transfer("later", "external:bank", "users:1:wallet", 5))
+    report = reconcile(proving)
+    assert report.findings == []
+    assert report.lanes[0]["in_flight"] == 1
+    proving.post()
+    assert names(reconcile(proving)) >= {("conservation", "lane 0 seq 9")}
+    assert names(audit(proving)) == {("chain", "lane 0 seq 9")}
+    proving.relay_all()
+    assert reconcile(proving).findings == []
+    assert audit(proving).findings == []
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+def test_reconcile_names_what_was_edited(proving: ProvingBench, plant: str) -> None:
+    edit, restore, expected = PLANTS[plant]
+    busy(proving)
+    for statement in edit.split(";"):
+        proving.tamper(statement)
+    found = names(reconcile(proving))
+    # What the entries add up to differs as well where one of them was edited.
+    assert {name for name in found if name[0] != "entries" or "seq" in name[1]} == set(expected)
+    proving.tamper(restore)
+    assert reconcile(proving).findings == []
+
+
+@pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.parametrize("audited", [True, False])
+def test_verify_names_just_the_altered_row(proving: ProvingBench, agent: Audit, alteration: str, audited: bool) -> None:
+    alter, restore, subject = ALTERATIONS[alteration]
+    busy(proving)
+    if audited:
+        proving.feed(agent.auditor)
+    proving.tamper(alter)
+    assert names(audit(proving)) == {("stored", subject)}
+    proving.tamper(restore)
+    assert audit(proving).findings == []
+
+
+def test_verify_finds_a_forged_checkpoint(proving: ProvingBench, agent: Audit) -> None:
+    busy(proving)
+    proving.feed(agent.auditor)
+    agent.signer.sign_if_due()
+    proving.tamper("UPDATE audit.checkpoint SET signed_time = signed_time + 1")
+    assert names(audit(proving)) == {("checkpoint", "checkpoint 0")}
+    assert names(audit(proving, public_key=bytes(32))) == {("checkpoint", "checkpoint 0")}
+
+
+def test_a_proof_holds_for_every_settled_intent_and_for_no_altered_one(
+    proving: ProvingBench, agent: Audit, settings: Settings
+) -> None:
+    busy(proving)
+    proving.feed(agent.auditor)
+    assert agent.signer.sign_if_due() is not None
+    proving.send(proving.transfer("second", "external:bank", "users:1:wallet", 5))
+    proving.post_and_relay()
+    proving.feed(agent.auditor)
+    later = records(proving)[-1]["intent_id"]
+    with pytest.raises(ProofError, match="No checkpoint covers lane 0 seq 9 yet"):
+        prove(proving.dsn, later)
+    assert agent.signer.sign_if_due() is not None
+    key = read_key(settings.home / "audit-key.pem").private.public_key()
+    settled = [r for lane in (0, 1) for r in records(proving, lane) if r["outcome"] in ("posted", "rejected")]
+    assert len(settled) == 12
+    for record in settled:
+        proved = verify(prove(proving.dsn, record["intent_id"]), key)
+        assert (proved["lane"], proved["seq"]) == (record["lane"], record["seq"])
+    proving.tamper("UPDATE ledger.journal SET reference = 'x' WHERE lane = 0 AND seq = 9")
+    with pytest.raises(ProofError, match="is not what was published"):
+        prove(proving.dsn, later)
+    assert public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
+    with pytest.raises(Refused):
+        verify({}, key)
