@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import psycopg
 
-BATCH_ROWS: Final = 2000
+BATCH_ROWS: Final = 1000
 
 _TABLES: Final = """
 DROP SCHEMA IF EXISTS bare CASCADE;
@@ -23,8 +23,12 @@ ON CONFLICT (account_id, currency) DO UPDATE SET
 debits_minor = balance.debits_minor + excluded.debits_minor,
 credits_minor = balance.credits_minor + excluded.credits_minor
 """
-_JOURNAL_TYPES: Final = ["int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea", "text",
-                         "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea"]  # fmt: skip
+# fmt: off
+_JOURNAL_TYPES: Final = [
+    "int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea",
+    "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
+]
+# fmt: on
 _ENTRY_TYPES: Final = ["int4", "int8", "int2", "int8", "int2", "int8", "text"]
 
 

@@ -68,7 +68,7 @@ class BenchLedger:
         for _ in range(count):
             debited, credited = next(pairs)
             key = f"bench-{self.sent}"
-            record = {
+            record: dict[str, Any] = {
                 "intent_id": str(intent_id_of(TENANT, key)),
                 "tenant": TENANT,
                 "idempotency_key": key,
