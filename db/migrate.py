@@ -31,14 +31,14 @@ def _run_file(connection: psycopg.Connection[tuple[object, ...]], path: Path) ->
 
 def ensure_database(dsn: str) -> None:
     """Create the database that the DSN names, where the server has none of that name."""
-    name = str(conninfo_to_dict(dsn).get("dbname") or "ledgerline")
+    name = conninfo_to_dict(dsn).get("dbname") or "ledgerline"
     try:
         with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()
             if known is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
-    except psycopg.errors.DuplicateDatabase:
-        return  # another migration made it between the two statements
+    except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        return  # another migration made it between the two statements, or at the same moment
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached to migrate: {str(error).strip().splitlines()[-1]}") from error
 
@@ -46,7 +46,8 @@ def ensure_database(dsn: str) -> None:
 def migrate(dsn: str) -> list[str]:
     """Apply what is missing, each file in a transaction of its own; returns the names applied.
 
-    Raises MigrationError where an applied file has since been edited.
+    Raises MigrationError where an applied file has since been edited, where the database has a migration that this
+    release does not know, and where a file fails: it then leaves nothing behind, and those before it stand.
     """
     ensure_database(dsn)
     applied: list[str] = []
@@ -54,8 +55,16 @@ def migrate(dsn: str) -> list[str]:
         connection.execute("SELECT pg_advisory_lock(hashtext('ledgerline.migrate'))")
         _run_file(connection, FOLDER / "roles.sql")
         connection.execute(_TABLE)
-        done = dict(connection.execute("SELECT name, digest FROM public.ledgerline_migration").fetchall())
-        for path in sorted(MIGRATIONS.glob("*.sql")):
+        done: dict[str, str] = dict(
+            connection.execute("SELECT name, digest FROM public.ledgerline_migration").fetchall()
+        )
+        paths = sorted(MIGRATIONS.glob("*.sql"))
+        newer = done.keys() - {path.name for path in paths}
+        if newer:
+            raise MigrationError(
+                f"The database has the migration {max(newer)}, which this release does not know: use a later release."
+            )
+        for path in paths:
             digest = sha256(path.read_bytes()).hexdigest()
             if path.name in done:
                 if done[path.name] != digest:
@@ -63,10 +72,18 @@ def migrate(dsn: str) -> list[str]:
                         f"Migration {path.name} was edited after it was applied: add a new one instead."
                     )
                 continue
-            with connection.transaction():
-                _run_file(connection, path)
-                connection.execute(
-                    "INSERT INTO public.ledgerline_migration (name, digest) VALUES (%s, %s)", (path.name, digest)
-                )
+            _apply(connection, path, digest)
             applied.append(path.name)
     return applied
+
+
+def _apply(connection: psycopg.Connection[tuple[object, ...]], path: Path, digest: str) -> None:
+    try:
+        with connection.transaction():
+            _run_file(connection, path)
+            connection.execute(
+                "INSERT INTO public.ledgerline_migration (name, digest) VALUES (%s, %s)", (path.name, digest)
+            )
+    except psycopg.Error as error:
+        cause = str(error).strip().splitlines()[0]
+        raise MigrationError(f"Migration {path.name} failed and left nothing behind: {cause}.") from error

@@ -165,7 +165,8 @@ CREATE TABLE ledger.quarantine_retry (
 );
 
 -- The database's own check: each statement's entries balance per currency, and belong to posted rows that have
--- just so many legs. At statement level, as a row-level or deferred trigger would cost more than the write itself.
+-- just so many legs, numbered from 0: so a second statement can add none, as the numbers are taken. At statement level,
+-- as a row-level or deferred trigger would cost more than the write itself.
 CREATE FUNCTION ledger.entry_balances() RETURNS trigger
 LANGUAGE plpgsql SET search_path = ''
 AS $$
@@ -184,9 +185,13 @@ BEGIN
     -- Dynamic, so that it is planned anew: a plan kept from when the journal was small reads the lane for every row.
     EXECUTE
         'SELECT n.lane, n.seq
-        FROM (SELECT lane, seq, count(*) AS legs FROM new_entry GROUP BY lane, seq) AS n
+        FROM (
+            SELECT lane, seq, count(*) AS legs, min(leg) AS first_leg, max(leg) AS last_leg
+            FROM new_entry
+            GROUP BY lane, seq
+        ) AS n
         LEFT JOIN ledger.journal AS j ON j.lane = n.lane AND j.seq = n.seq
-        WHERE j.leg_count IS DISTINCT FROM n.legs
+        WHERE j.leg_count IS DISTINCT FROM n.legs OR n.first_leg <> 0 OR n.last_leg <> n.legs - 1
         LIMIT 1'
     INTO wrong;
     IF wrong.lane IS NOT NULL THEN

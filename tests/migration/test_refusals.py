@@ -1,0 +1,199 @@
+"""What the database itself refuses, whoever asks: the owner, or a posting worker with a fault in it."""
+
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg import Connection, sql
+
+APPEND_ONLY: Final = [
+    "ledger.journal",
+    "ledger.entry",
+    "ledger.quarantine",
+    "ledger.quarantine_retry",
+    "audit.segment",
+    "audit.checkpoint",
+    "audit.checkpoint_lane",
+    "audit.signing_key",
+]
+
+HASH: Final = bytes(32)
+
+
+def journal(connection: Connection[Any], seq: int, outcome: str = "posted", legs: int = 2, **changes: Any) -> None:
+    """One journal row of lane 0, as posting would write it."""
+    row = {
+        "lane": 0, "seq": seq, "source_topic": "payments.intents", "source_offset": seq, "outcome": outcome,
+        "reason": "unbalanced" if outcome == "rejected" else "empty" if outcome == "quarantined" else "",
+        "detail": "", "tenant": "default", "intent_id": f"00000000-0000-5000-8000-{seq:012}",
+        "idempotency_key": f"k{seq}",
+        "fingerprint": HASH, "type": "transfer", "reverses": None,
+        "leg_count": legs if outcome == "posted" else 0, "reference": None, "metadata": None, "value_time": 0,
+        "booked_time": 0, "previous_hash": HASH, "hash": HASH,
+    } | changes  # fmt: skip
+    names = ", ".join(row)
+    places = ", ".join(f"%({name})s" for name in row)
+    connection.execute(f"INSERT INTO ledger.journal ({names}) VALUES ({places})".encode(), row)  # noqa: S608
+
+
+def entries(connection: Connection[Any], *legs: tuple[int, int, int, int, str]) -> None:
+    """Entries of lane 0, all in one statement: (seq, leg, direction, amount, currency)."""
+    values = ", ".join(["(0, %s, %s, 1, %s, %s, %s)"] * len(legs))
+    columns = "lane, seq, leg, account_id, direction, amount_minor, currency"
+    flat = [value for leg in legs for value in leg]
+    connection.execute(f"INSERT INTO ledger.entry ({columns}) VALUES {values}".encode(), flat)  # noqa: S608
+
+
+@pytest.fixture
+def posted(owner: Connection[Any]) -> Connection[Any]:
+    """A ledger with one posted row and one row of quarantine."""
+    journal(owner, 0)
+    entries(owner, (0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "EUR"))
+    journal(owner, 1, "quarantined", tenant=None, intent_id=None, idempotency_key=None)
+    owner.execute("INSERT INTO ledger.quarantine (lane, seq, headers) VALUES (0, 1, '[]')")
+    return owner
+
+
+@pytest.mark.parametrize("table", APPEND_ONLY)
+def test_even_the_owner_cannot_change_what_is_append_only(posted: Connection[Any], table: str) -> None:
+    columns = posted.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND attidentity = ''"
+        " ORDER BY attnum LIMIT 1",
+        (table,),
+    ).fetchall()
+    names = {"table": sql.Identifier(*table.split(".")), "column": sql.Identifier(columns[0][0])}
+    for statement in ("UPDATE {table} SET {column} = {column}", "DELETE FROM {table}", "TRUNCATE {table} CASCADE"):
+        # With rows or without: the triggers are of the statement.
+        with pytest.raises(psycopg.errors.RestrictViolation, match="is refused"):
+            posted.execute(sql.SQL(statement).format(**names))  # type: ignore[arg-type]
+    assert posted.execute("SELECT count(*) FROM ledger.entry").fetchall() == [(2,)]
+
+
+def test_append_only_is_complete(owner: Connection[Any]) -> None:
+    """Whatever no role may update or delete is guarded by a trigger too, but for the migrations' own list."""
+    guarded = {
+        row[0]
+        for row in owner.execute(
+            "SELECT tgrelid::regclass::text FROM pg_trigger WHERE tgfoid::regproc::text LIKE '%refuse_change'"
+        )
+    }
+    assert guarded == set(APPEND_ONLY)
+
+
+# Entries of one statement, for journal row 0 with two legs; what the database says of them.
+ENTRY_SETS: Final = [
+    ("balanced", [(0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "EUR")], None),
+    ("one side", [(0, 0, 1, 500, "EUR")], "entry_balances"),
+    ("sums differ", [(0, 0, 1, 500, "EUR"), (0, 1, -1, 499, "EUR")], "entry_balances"),
+    ("same side twice", [(0, 0, 1, 500, "EUR"), (0, 1, 1, 500, "EUR")], "entry_balances"),
+    ("balanced over currencies only", [(0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "USD")], "entry_balances"),
+    ("64 bits overflow", [(0, 0, 1, 2**63 - 1, "EUR"), (0, 1, 1, 2**63 - 1, "EUR")], "entry_balances"),
+    ("more legs than the row", [(0, n, 1 if n % 2 else -1, 5, "EUR") for n in range(4)], "entry_legs"),
+    ("legs not numbered from 0", [(0, 1, 1, 500, "EUR"), (0, 2, -1, 500, "EUR")], "entry_legs"),
+    ("legs numbered with a gap", [(0, 0, 1, 500, "EUR"), (0, 2, -1, 500, "EUR")], "entry_legs"),
+    ("no journal row", [(7, 0, 1, 500, "EUR"), (7, 1, -1, 500, "EUR")], "entry_legs"),
+    ("zero", [(0, 0, 1, 0, "EUR"), (0, 1, -1, 0, "EUR")], "entry_amount_minor_check"),
+    ("negative", [(0, 0, 1, -5, "EUR"), (0, 1, -1, -5, "EUR")], "entry_amount_minor_check"),
+    ("no direction", [(0, 0, 0, 5, "EUR"), (0, 1, 0, 5, "EUR")], "entry_direction_check"),
+]
+
+
+@pytest.mark.parametrize(("name", "legs", "constraint"), ENTRY_SETS, ids=[case[0] for case in ENTRY_SETS])
+def test_entries_that_do_not_add_up_are_refused(
+    owner: Connection[Any], name: str, legs: list[tuple[int, int, int, int, str]], constraint: str | None
+) -> None:
+    journal(owner, 0)
+    if constraint is None:
+        entries(owner, *legs)
+    else:
+        with pytest.raises(psycopg.errors.CheckViolation) as refused:
+            entries(owner, *legs)
+        assert refused.value.diag.constraint_name == constraint
+    kept = owner.execute("SELECT count(*) FROM ledger.entry").fetchall()
+    assert kept == [(len(legs) if constraint is None else 0,)]
+
+
+def test_legs_cannot_be_added_later(posted: Connection[Any]) -> None:
+    for error, first, second in ((psycopg.errors.CheckViolation, 2, 3), (psycopg.errors.UniqueViolation, 0, 1)):
+        with pytest.raises(error):
+            entries(posted, (0, first, 1, 5, "EUR"), (0, second, -1, 5, "EUR"))
+
+
+def test_one_bad_row_refuses_the_whole_statement(owner: Connection[Any]) -> None:
+    journal(owner, 0)
+    journal(owner, 1)
+    with pytest.raises(psycopg.errors.CheckViolation, match=r"journal row \(0, 1\) does not balance in EUR"):
+        entries(owner, (0, 0, 1, 5, "EUR"), (0, 1, -1, 5, "EUR"), (1, 0, 1, 5, "EUR"), (1, 1, -1, 6, "EUR"))
+    assert owner.execute("SELECT count(*) FROM ledger.entry").fetchall() == [(0,)]
+
+
+def test_copy_is_checked_like_insert(owner: Connection[Any]) -> None:
+    journal(owner, 0)
+    with pytest.raises(psycopg.errors.CheckViolation):
+        copied(owner, (0, 0, 0, 1, 1, 500, "EUR"), (0, 0, 1, 1, -1, 501, "EUR"))
+    assert owner.execute("SELECT count(*) FROM ledger.entry").fetchall() == [(0,)]
+
+
+def copied(connection: Connection[Any], *rows: tuple[Any, ...]) -> None:
+    command = b"COPY ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency) FROM STDIN"
+    with connection.cursor().copy(command) as copy:
+        for row in rows:
+            copy.write_row(row)
+
+
+# A change to a good row, and which error it makes.
+ROWS: Final = [
+    ({"outcome": "perhaps"}, psycopg.errors.CheckViolation),
+    ({"outcome": "posted", "leg_count": 0}, psycopg.errors.CheckViolation),
+    ({"outcome": "duplicate", "leg_count": 2}, psycopg.errors.CheckViolation),
+    ({"outcome": "rejected", "leg_count": 0, "reason": ""}, psycopg.errors.CheckViolation),
+    ({"reason": "unbalanced"}, psycopg.errors.CheckViolation),
+    ({"intent_id": None}, psycopg.errors.CheckViolation),
+    ({"seq": 0}, psycopg.errors.UniqueViolation),
+    ({"source_offset": 0}, psycopg.errors.UniqueViolation),
+    ({"intent_id": "00000000-0000-5000-8000-000000000000"}, psycopg.errors.UniqueViolation),
+    ({"hash": None}, psycopg.errors.NotNullViolation),
+]
+
+
+@pytest.mark.parametrize(("changes", "error"), ROWS, ids=[str(case[0]) for case in ROWS])
+def test_journal_rows_that_contradict_themselves_are_refused(
+    posted: Connection[Any], changes: dict[str, Any], error: type[Exception]
+) -> None:
+    with pytest.raises(error):
+        journal(posted, **{"seq": 2, **changes})
+
+
+def test_an_intent_is_settled_once_but_delivered_often(posted: Connection[Any]) -> None:
+    same = {"intent_id": "00000000-0000-5000-8000-000000000000", "idempotency_key": "k0"}
+    journal(posted, 2, "duplicate", **same)
+    journal(posted, 3, "idempotency_conflict", **same)
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        journal(posted, 4, "rejected", **same)
+    journal(posted, 4, "rejected", **same, tenant=other_tenant(posted))
+
+
+def other_tenant(connection: Connection[Any]) -> str:
+    connection.execute("INSERT INTO ledger.tenant (tenant) VALUES ('other')")
+    return "other"
+
+
+def test_a_lane_cannot_count_otherwise_than_its_offsets(owner: Connection[Any]) -> None:
+    owner.execute(
+        "INSERT INTO ledger.lane (lane, topic, topic_id, first_offset, next_offset, next_seq)"
+        " VALUES (0, 't', 'i', 10, 12, 2)"
+    )
+    for change in ("next_offset = 13", "next_seq = 3", "first_offset = 9"):
+        with pytest.raises(psycopg.errors.CheckViolation):
+            owner.execute(f"UPDATE ledger.lane SET {change}".encode())  # noqa: S608
+    owner.execute("UPDATE ledger.lane SET next_offset = 13, next_seq = 3")
+
+
+def test_a_retry_needs_its_quarantined_row(posted: Connection[Any]) -> None:
+    insert = (
+        "INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, source_offset)"
+        " VALUES (0, %s, 'me', 't', 0, 1)"
+    )
+    posted.execute(insert, (1,))
+    with pytest.raises(psycopg.errors.ForeignKeyViolation):
+        posted.execute(insert, (0,))

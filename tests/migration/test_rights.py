@@ -1,0 +1,152 @@
+"""Least privilege, as a table: what each role may do on each table. The table below is the truth."""
+
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg import Connection, sql
+
+from db.connections import ROLES
+
+# s: SELECT, i: INSERT, u: UPDATE, d: DELETE, c: UPDATE of some columns only (Postgres asks it of whoever locks rows).
+# No role may TRUNCATE, refer to, or put a trigger on any table; ledgerline_owner is a name for whoever owns them.
+RIGHTS: Final = """
+                               posting  relay  api  reconciliation  audit  operator
+access.api_key                 -        -      s    -               -      siu
+audit.break                    -        -      s    -               siu    s
+audit.checkpoint               -        -      s    -               si     s
+audit.checkpoint_lane          -        -      s    -               si     s
+audit.lane                     -        -      s    -               siu    s
+audit.publication              -        -      s    -               su     s
+audit.segment                  -        -      s    -               si     s
+audit.signing_key              -        -      s    -               si     s
+ledger.account                 sic      s      s    s               s      s
+ledger.balance                 siu      -      s    s               s      s
+ledger.books_version           s        -      s    s               s      s
+ledger.chart_pattern           s        -      s    s               s      siud
+ledger.entry                   si       s      s    s               s      s
+ledger.journal                 si       s      s    s               s      s
+ledger.lane                    siu      s      s    s               s      s
+ledger.quarantine              si       s      s    s               s      s
+ledger.quarantine_retry        s        -      s    s               s      si
+ledger.tenant                  s        -      s    s               s      siud
+ledger.unit                    s        -      s    s               s      siud
+public.ledgerline_migration    -        -      -    -               -      -
+reconciliation.balance         -        -      s    siu             -      s
+reconciliation.break           -        -      s    siu             -      s
+reconciliation.gap             -        -      s    sid             -      s
+reconciliation.lane            -        -      s    siu             -      s
+reconciliation.total           -        -      s    siu             -      s
+"""
+
+LETTERS: Final = {"SELECT": "s", "INSERT": "i", "UPDATE": "u", "DELETE": "d"}
+FORBIDDEN: Final = ("TRUNCATE", "REFERENCES", "TRIGGER")
+
+TABLES: Final = """
+SELECT c.oid, format('%s.%s', nspname, relname)
+FROM pg_class AS c JOIN pg_namespace AS n ON n.oid = relnamespace
+WHERE relkind IN ('r', 'p', 'v', 'm') AND nspname !~ '^pg_' AND nspname <> 'information_schema'
+ORDER BY 2
+"""
+
+
+def expected() -> dict[tuple[str, str], str]:
+    """(table, role) -> letters."""
+    heading, *lines = RIGHTS.strip("\n").splitlines()
+    roles = heading.split()
+    rows = [line.split() for line in lines]
+    return {
+        (row[0], f"ledgerline_{role}"): letters.replace("-", "")
+        for row in rows
+        for role, letters in zip(roles, row[1:], strict=True)
+    }
+
+
+def found(connection: Connection[Any], oid: int, role: str) -> str:
+    """The letters of a role on a table, by the catalog; column rights count."""
+    letters = ""
+    for privilege, letter in LETTERS.items():
+        asked = connection.execute(
+            "SELECT has_table_privilege(%(r)s, %(t)s, %(p)s), has_any_column_privilege(%(r)s, %(t)s, 'UPDATE')",
+            {"r": role, "t": oid, "p": privilege},
+        ).fetchall()
+        whole, some_columns = asked[0]
+        letters += letter if whole else "c" if privilege == "UPDATE" and some_columns else ""
+    return letters
+
+
+def test_each_role_may_do_what_the_table_says_and_no_more(owner: Connection[Any]) -> None:
+    tables = owner.execute(TABLES).fetchall()
+    wanted = expected()
+    assert {name for _, name in tables} == {table for table, _ in wanted}
+    assert {role for _, role in wanted} == set(ROLES) - {"ledgerline_owner"}
+    assert {(name, role): found(owner, oid, role) for oid, name in tables for role in ROLES[1:]} == wanted
+
+
+def test_no_role_may_truncate_or_attach_anything(owner: Connection[Any]) -> None:
+    for oid, name in owner.execute(TABLES).fetchall():
+        for role in ROLES:
+            for privilege in FORBIDDEN:
+                asked = owner.execute("SELECT has_table_privilege(%s, %s, %s)", (role, oid, privilege)).fetchall()
+                assert asked == [(False,)], (name, role, privilege)
+
+
+def test_no_role_may_make_tables_or_log_in_or_be_another(owner: Connection[Any]) -> None:
+    for role in ROLES:
+        rows = owner.execute(
+            "SELECT rolsuper, rolcreatedb, rolcreaterole, rolbypassrls, rolcanlogin FROM pg_roles WHERE rolname = %s",
+            (role,),
+        ).fetchall()
+        assert rows == [(False, False, False, False, False)], role
+        for schema in ("ledger", "access", "reconciliation", "audit", "public"):
+            asked = owner.execute("SELECT has_schema_privilege(%s, %s, 'CREATE')", (role, schema)).fetchall()
+            assert asked == [(False,)], (role, schema)
+        memberships = owner.execute(
+            "SELECT m.roleid::regrole::text FROM pg_auth_members AS m WHERE m.member = %s::regrole", (role,)
+        ).fetchall()
+        assert memberships == [], role
+
+
+# What a role might try; each is refused by privilege, before any trigger sees it.
+ATTEMPTS: Final = [
+    ("posting", "UPDATE ledger.journal SET outcome = 'posted'"),
+    ("posting", "DELETE FROM ledger.journal"),
+    ("posting", "TRUNCATE ledger.journal, ledger.entry"),
+    ("posting", "UPDATE ledger.entry SET amount_minor = 1"),
+    ("posting", "DELETE FROM ledger.entry"),
+    ("posting", "UPDATE ledger.account SET floor_minor = NULL"),
+    ("posting", "UPDATE ledger.chart_pattern SET floor_minor = NULL"),
+    ("posting", "UPDATE ledger.books_version SET version = 1"),
+    ("posting", "SELECT * FROM access.api_key"),
+    ("posting", "DELETE FROM ledger.lane"),
+    ("posting", "SELECT * FROM reconciliation.balance"),
+    ("relay", "UPDATE ledger.lane SET next_seq = 0"),
+    ("relay", "INSERT INTO ledger.quarantine (lane, seq, headers) VALUES (0, 0, '[]')"),
+    ("relay", "SELECT * FROM ledger.balance"),
+    ("api", "INSERT INTO ledger.tenant (tenant) VALUES ('mallory')"),
+    ("api", "UPDATE ledger.balance SET debits_minor = 0"),
+    ("api", "UPDATE access.api_key SET revoked_time = NULL"),
+    ("reconciliation", "UPDATE ledger.balance SET debits_minor = 0"),
+    (
+        "reconciliation",
+        "INSERT INTO audit.signing_key (key_id, public_key) VALUES ('x', decode(repeat('00', 32), 'hex'))",
+    ),
+    ("reconciliation", "SELECT * FROM access.api_key"),
+    ("audit", "UPDATE ledger.journal SET hash = ''"),
+    ("audit", "UPDATE audit.segment SET head = ''"),
+    ("audit", "DELETE FROM audit.checkpoint"),
+    ("audit", "UPDATE reconciliation.lane SET next_seq = 0"),
+    ("operator", "INSERT INTO ledger.lane (lane, topic, topic_id) VALUES (9, 't', 'i')"),
+    ("operator", "UPDATE ledger.journal SET outcome = 'posted'"),
+    ("operator", "DELETE FROM ledger.quarantine"),
+    ("operator", "DELETE FROM ledger.quarantine_retry"),
+    ("operator", "DELETE FROM access.api_key"),
+    ("operator", "CREATE TABLE ledger.mine (a integer)"),
+]
+
+
+@pytest.mark.parametrize(("role", "statement"), ATTEMPTS)
+def test_an_attempt_is_refused(owner: Connection[Any], role: str, statement: str) -> None:
+    owner.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"ledgerline_{role}")))
+    with pytest.raises(psycopg.errors.InsufficientPrivilege):
+        owner.execute(statement.encode())
