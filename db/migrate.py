@@ -2,7 +2,7 @@
 
 from hashlib import sha256
 from pathlib import Path
-from typing import Final, LiteralString, cast
+from typing import Final
 
 import psycopg
 from psycopg import sql
@@ -26,12 +26,12 @@ class MigrationError(LedgerlineError):
 
 
 def _run_file(connection: psycopg.Connection[tuple[object, ...]], path: Path) -> None:
-    connection.execute(cast("LiteralString", path.read_text()))
+    connection.execute(path.read_text())
 
 
 def ensure_database(dsn: str) -> None:
     """Create the database that the DSN names, where the server has none of that name."""
-    name = conninfo_to_dict(dsn).get("dbname") or "ledgerline"
+    name = str(conninfo_to_dict(dsn).get("dbname") or "ledgerline")
     try:
         with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
             known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone()

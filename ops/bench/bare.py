@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import psycopg
 
+# As the limit was measured when the design was made.
 BATCH_ROWS: Final = 1000
 
 _TABLES: Final = """
