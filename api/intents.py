@@ -5,6 +5,7 @@ import re
 from typing import Annotated, Any, Final
 from uuid import UUID
 
+import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.authentication import IntentsReader, IntentsWriter
@@ -14,12 +15,14 @@ from api.responses import json_response, problem_responses
 from api.service import Service
 from api.submission import Result, conflict_problem, fingerprint, submit
 from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
+from db.connections import DatabaseError
 from db.reads import Settled, intent_state, settled_intents
 from domain.intents import KEY_CHARACTERS_MAX, Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered, Trace
 
 router = APIRouter(tags=["intents"])
+log = structlog.get_logger(__name__)
 
 _REPLAYED: Final = "Idempotent-Replayed"
 _WAIT: Final = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
@@ -173,8 +176,15 @@ async def _passed(service: Service, offsets: dict[int, int], wait: float) -> boo
 async def _outcome(
     service: Service, tenant: str, intent_id: UUID, delivered: Delivered, applied: dict[str, str]
 ) -> Response | None:
-    """The answer for a delivery whose lane was posted past it; None where it was quarantined, which is rare enough."""
-    state = await intent_state(service.pool, tenant, intent_id, delivered.partition, delivered.offset)
+    """The answer for a delivery whose lane was posted past it.
+
+    None, so that it is answered as pending, where it was quarantined or where Postgres is away: Kafka has the intent.
+    """
+    try:
+        state = await intent_state(service.pool, tenant, intent_id, delivered.partition, delivered.offset)
+    except DatabaseError as error:
+        log.warning("outcome_not_read", error=str(error))
+        return None
     if state.settled is None:
         return None
     if state.delivery is not None and state.delivery.outcome is Outcome.IDEMPOTENCY_CONFLICT:
@@ -229,7 +239,11 @@ async def _batch_outcomes(
     for _, (_, partition, offset) in delivered:
         last[partition] = max(offset, last.get(partition, -1))
     await _passed(service, last, wait)
-    _, settled = await settled_intents(service.pool, tenant, [intent_id for intent_id, _ in delivered])
+    try:
+        _, settled = await settled_intents(service.pool, tenant, [intent_id for intent_id, _ in delivered])
+    except DatabaseError as error:  # Kafka has them all the same: they are pending
+        log.warning("outcome_not_read", error=str(error))
+        return {}
     return settled
 
 

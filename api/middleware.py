@@ -21,6 +21,8 @@ _library_log = logging.getLogger(__name__)
 # does not see the answer.
 _DRAIN_FACTOR: Final = 4
 _UNMATCHED: Final = "(none)"
+# A process that is busy is alive: it must not be restarted for it.
+_ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -88,7 +90,7 @@ class RequestLayer:
         self._in_flight += 1
         self._metrics.in_flight.set(self._in_flight)
         try:
-            if self._in_flight > self._requests_in_flight_max:
+            if self._in_flight > self._requests_in_flight_max and scope["path"] not in _ALWAYS_ANSWERED:
                 problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
                 await problem.response()(scope, receive, send_noted)
             else:

@@ -9,7 +9,7 @@ from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.books import Books, load_books_async
 from db.connections import TRANSIENT, DatabaseError, connect_async
@@ -123,9 +123,9 @@ async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> lis
     try:
         try:
             return await _fetch(pool, query, values)
+        except PoolTimeout:
+            raise
         except TRANSIENT:
-            if pool.get_stats().get("pool_available", 0) == 0:
-                raise
             await pool.check()
             return await _fetch(pool, query, values)
     except TRANSIENT as error:

@@ -55,7 +55,7 @@ def test_whatever_is_sent_is_answered_as_documented(
             if mode is GenerationMode.POSITIVE or can_be_wrong(operation):
                 ask()
     assert statuses.total() > 100
-    assert statuses[422] > 20  # most of what is made up does not balance, or is no intent at all
+    assert statuses[422] > 10  # most of what is made up does not balance, or is no intent at all
     assert mode is GenerationMode.NEGATIVE or statuses[200] > 50
 
 

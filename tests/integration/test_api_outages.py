@@ -170,6 +170,21 @@ def test_a_waiting_request_survives_the_loss_of_the_listener(api: ApiBench, benc
     assert [answer.status_code for answer in answers] == [200]
 
 
+def test_what_kafka_has_is_pending_though_postgres_went_away_meanwhile(api: ApiBench, bench: PostingBench) -> None:
+    answers: list[Any] = []
+    with api.client() as client:
+        waiting = threading.Thread(target=lambda: answers.append(post(client, "k", top_up(1, 1), Prefer="wait=6")))
+        waiting.start()
+        pause = threading.Event()
+        for _ in range(ATTEMPTS_MAX):
+            if bench.fetch():
+                break
+            pause.wait(0.1)
+        with database_shut(api.dsn):
+            waiting.join(30)
+    assert [answer.status_code for answer in answers] == [202]
+
+
 def test_the_registry_away_at_the_start_is_named_and_waited_for(settings: Settings, closed_port: int) -> None:
     away = settings.model_copy(update={"registry_url": f"http://127.0.0.1:{closed_port}"})
     with running_api(away, wait_ready=False) as api, api.client() as client:
