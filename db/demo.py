@@ -55,6 +55,11 @@ def alter_amounts(dsn: str, lane: int, seq: int, by_minor: int) -> int:
         return connection.execute(SQL["alter"], {"lane": lane, "seq": seq, "by_minor": by_minor}).rowcount
 
 
+def open_audit_breaks(dsn: str) -> list[tuple[int | None, int | None]]:
+    """The (lane, seq) of each break that the running audit agent has found and not resolved."""
+    return [(lane, seq) for lane, seq in _rows(dsn, "audit_breaks", {})]
+
+
 def _rows(dsn: str, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     with connect(dsn, _OPERATOR, autocommit=True) as connection:
         return connection.execute(SQL[query], values).fetchall()

@@ -33,6 +33,13 @@ WHERE j.outcome = 'posted' AND j.leg_count = 2 AND j.seq >= l.next_seq / 2
 ORDER BY j.seq
 LIMIT 1
 
+-- name: audit_breaks
+-- Where the running audit agent sees the ledger altered.
+SELECT DISTINCT lane, seq
+FROM audit.break
+WHERE state <> 'resolved'
+ORDER BY lane, seq
+
 -- name: without_triggers
 -- What only a superuser may: the triggers that keep entries as they are stay silent until the transaction's end.
 SELECT set_config('session_replication_role', 'replica', true)
