@@ -1,0 +1,101 @@
+"""Every named query has a sentence, is used, and is one that Postgres can prepare against the schema."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from db.queries import FOLDER, load
+from domain.settings import REPOSITORY_ROOT
+
+STEMS: Final = sorted(path.stem for path in FOLDER.glob("*.sql"))
+QUERIES: Final = [(stem, name) for stem in STEMS for name in load(stem)]
+
+# Commands that PREPARE does not take; each is looked at in its own way below.
+UNPREPARED: Final = ("COPY", "LISTEN", "SET", "LOCK")
+
+PLACEHOLDER: Final = re.compile(r"%(?:\((?P<name>\w+)\)[sbt]|(?P<percent>%)|(?P<other>.))", re.DOTALL)
+
+
+def numbered(query: str) -> str:
+    """The query as PREPARE takes it: %(name)s becomes $n, the same name the same n, and %% becomes %."""
+    numbers: dict[str, int] = {}
+
+    def place(match: re.Match[str]) -> str:
+        assert match["other"] is None, f"{match[0]!r} is no named placeholder"
+        if match["percent"]:
+            return "%"
+        return f"${numbers.setdefault(match['name'], len(numbers) + 1)}"
+
+    return PLACEHOLDER.sub(place, query)
+
+
+def statement(query: str) -> str:
+    """The query without its comments."""
+    return "\n".join(line for line in query.splitlines() if not line.lstrip().startswith("--")).strip()
+
+
+@pytest.fixture(scope="module")
+def connection(stack: Any, template: str) -> Iterator[Connection[Any]]:
+    """One connection to the template database: preparing changes nothing."""
+    dsn = psycopg.conninfo.make_conninfo(stack.postgres_dsn, dbname=template)
+    with psycopg.connect(dsn, autocommit=True) as found:
+        yield found
+
+
+@pytest.mark.parametrize(("stem", "name"), QUERIES, ids=[f"{stem}.{name}" for stem, name in QUERIES])
+def test_postgres_prepares_it(connection: Connection[Any], stem: str, name: str) -> None:
+    query = statement(load(stem)[name])
+    if query.startswith("COPY"):
+        relation, columns = re.match(r"COPY ([\w.]+) \(([\w\s,]+)\)", query).groups()  # type: ignore[union-attr]
+        connection.execute(f"SELECT {columns} FROM {relation} LIMIT 0".encode())  # noqa: S608
+    elif query.startswith(UNPREPARED):
+        with connection.transaction(force_rollback=True):
+            connection.execute(query.encode())
+    else:
+        with connection.transaction(force_rollback=True):
+            connection.execute(f"PREPARE named AS {numbered(query)}".encode())
+            connection.execute("DEALLOCATE named")
+
+
+@pytest.mark.parametrize(("stem", "name"), QUERIES, ids=[f"{stem}.{name}" for stem, name in QUERIES])
+def test_it_begins_with_a_sentence(stem: str, name: str) -> None:
+    first, *_ = load(stem)[name].splitlines()
+    assert re.match(r"-- \S", first), "a comment comes first"
+    comment = []
+    for line in load(stem)[name].splitlines():
+        if not line.startswith("--"):
+            break
+        comment.append(line.removeprefix("--").strip())
+    assert " ".join(comment).rstrip().endswith("."), "the comment is a sentence"
+    assert ";" not in statement(load(stem)[name]), "one statement, without a semicolon"
+
+
+@pytest.mark.parametrize("stem", STEMS)
+def test_every_query_is_used(stem: str) -> None:
+    sources = [path.read_text() for path in (REPOSITORY_ROOT / "db").glob("*.py")]
+    asking = "\n".join(source for source in sources if f'load("{stem}")' in source or "queries[" in source)
+    unused = [name for name in load(stem) if f'["{name}"]' not in asking and f'"{name}"' not in asking]
+    assert unused == []
+
+
+def test_queries_are_run_by_db_alone() -> None:
+    tops = ("api", "domain", "ops", "producers", "streams")
+    askers = [
+        str(path)
+        for top in tops
+        for path in Path(REPOSITORY_ROOT / top).rglob("*.py")
+        if "db.queries" in path.read_text()
+    ]
+    assert askers == []
+
+
+def test_the_same_query_twice_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("db.queries.FOLDER", tmp_path)
+    (tmp_path / "twice_named.sql").write_text("-- name: one\n-- A.\nSELECT 1\n\n-- name: one\n-- B.\nSELECT 2\n")
+    with pytest.raises(ValueError, match="names a query twice"):
+        load("twice_named")
