@@ -90,8 +90,7 @@ def _check_place(proof: Mapping[str, Any], record: Mapping[str, Any], lane: Mapp
 
 
 def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey) -> None:
-    raw = public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
-    if checkpoint["key_id"] != sha256(raw).hexdigest()[:16]:
+    if checkpoint["key_id"] != sha256(raw_bytes(public_key)).hexdigest()[:16]:
         raise Refused(f"The checkpoint was signed by another key, {checkpoint['key_id']}.")
     signed = _canonical({name: value for name, value in checkpoint.items() if name != "signature"})
     try:
@@ -99,6 +98,11 @@ def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey
         public_key.verify(signature, signed)
     except (InvalidSignature, TypeError, ValueError) as error:
         raise Refused("The checkpoint's signature is not that of the public key.") from error
+
+
+def raw_bytes(public_key: Ed25519PublicKey) -> bytes:
+    """The key as 32 bytes (RFC 8032)."""
+    return public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def _climb(data: bytes, place: Mapping[str, Any]) -> bytes:

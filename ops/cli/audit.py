@@ -1,0 +1,157 @@
+"""`ledgerline audit`: the hash chains verified, proofs made and checked, the signing key."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from domain.errors import LedgerlineError
+from domain.topics import Topics
+from ops.cli.context import read_settings, running_ledger
+from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
+from streams.audit import proofs, verifier
+from streams.audit.full import Report
+from streams.audit.full import verify as verify_all
+from streams.audit.service import key_file_of
+from streams.audit.signing import make_key, public_file, public_pem, read_key
+
+app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
+
+PublicKey = Annotated[Path | None, typer.Option("--public-key", help="PEM file of the Ed25519 public key.")]
+
+_STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "checkpoints": "checkpoints"}
+
+
+@app.command()
+def verify(public_key: PublicKey = None, as_json: Json = False) -> None:
+    """Recompute every hash chain from the topic and from the tables, and check every checkpoint.
+
+    Names each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: could not run. Without a public key
+    those are taken that audit remembers, in the same database as what they signed.
+    """
+    with exit_code_for_outages():
+        ledger = running_ledger()
+        raw = None if public_key is None else _raw_public_key(public_key)
+        with progress_of(_STEPS, quiet=as_json) as progress:
+            report = verify_all(
+                bootstrap=ledger.kafka_bootstrap,
+                dsn=ledger.postgres_dsn,
+                registry_url=ledger.registry_url,
+                topics=Topics(ledger.settings.topic_prefix),
+                public_key=raw,
+                progress=progress,
+            )
+    if as_json:
+        show_json(report_json(report))
+    else:
+        _show(report)
+    if report.findings:
+        raise typer.Exit(BREAKS_FOUND)
+
+
+def report_json(report: Report) -> dict[str, Any]:
+    """The report for machines."""
+    return {
+        "ok": not report.findings,
+        "records": report.records,
+        "checkpoints": report.checkpoints,
+        "seconds": round(report.seconds, 3),
+        "records_per_second": report.records_per_second,
+        "lanes": report.lanes,
+        "breaks": findings_json(report.findings),
+    }
+
+
+def _show(report: Report) -> None:
+    show_rows("Chains, as recomputed", report.lanes, as_json=False)
+    show_findings(report.findings)
+    verdict = "[bold green]Every chain holds.[/]" if not report.findings else "[bold red]Something was altered.[/]"
+    console.print(
+        f"{verdict} {report.records:,} records on the topic and in the tables, {report.checkpoints:,} checkpoints,"
+        f" in {report.seconds:.1f} s ({report.records_per_second:,} records/s); {len(report.findings)} breaks.",
+        highlight=False,
+    )
+
+
+@app.command()
+def prove(
+    intent: Annotated[str, typer.Argument(help="The intent's id.")],
+    tenant: Annotated[str | None, typer.Option(help="The intent's tenant, where several have the id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the proof; standard output where left out.")] = None,
+) -> None:
+    """Prove that the record which settled an intent is under a signed checkpoint.
+
+    Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
+    """
+    proof = proofs.prove(running_ledger().postgres_dsn, intent, tenant)
+    if out is None:
+        show_json(proof)
+        return
+    try:
+        out.write_text(json.dumps(proof, ensure_ascii=False, indent=2) + "\n")
+    except OSError as error:
+        raise LedgerlineError(f"The proof cannot be written to {out}: {error.strerror}.") from error
+    record = proof["record"]
+    console.print(f"Proof of lane {record['lane']} seq {record['seq']} written to {out}.", highlight=False)
+
+
+@app.command()
+def check(
+    proof: Annotated[Path, typer.Argument(help="A proof that `audit prove` made.")],
+    public_key: Annotated[Path, typer.Option("--public-key", help="PEM file of the Ed25519 public key.")],
+    as_json: Json = False,
+) -> None:
+    """Check a proof with the public key alone. Exit code 0: it holds; 1: it does not."""
+    try:
+        record = verifier.verify(verifier.read_proof(proof), verifier.read_public_key(public_key))
+    except verifier.Refused as refused:
+        if as_json:
+            show_json({"ok": False, "refused": str(refused)})
+            raise typer.Exit(BREAKS_FOUND) from refused
+        raise LedgerlineError(f"The proof does not hold. {refused}") from refused
+    if as_json:
+        show_json({"ok": True, "record": record})
+    else:
+        console.print(
+            f"[bold green]The proof holds:[/] intent {record['intent_id']} is {record['outcome']} at lane"
+            f" {record['lane']} seq {record['seq']}.",
+            highlight=False,
+        )
+
+
+@app.command()
+def keygen(
+    file: Annotated[Path | None, typer.Option(help="File for the private key; by default the configured one.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a signing key: the private one readable by its owner only, the public one beside it."""
+    path = file or key_file_of(read_settings())
+    key = make_key(path)
+    if as_json:
+        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(public_file(path))})
+    else:
+        console.print(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.", highlight=False)
+
+
+@app.command("public-key")
+def public_key_command(
+    out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
+) -> None:
+    """Print the public key, in PEM, for those who check proofs."""
+    pem = public_pem(read_key(key_file_of(read_settings())).public_raw)
+    if out is None:
+        typer.echo(pem.decode(), nl=False)
+        return
+    try:
+        out.write_bytes(pem)
+    except OSError as error:
+        raise LedgerlineError(f"The key cannot be written to {out}: {error.strerror}.") from error
+
+
+def _raw_public_key(path: Path) -> bytes:
+    try:
+        return verifier.raw_bytes(verifier.read_public_key(path))
+    except verifier.Refused as refused:
+        raise LedgerlineError(str(refused)) from refused
