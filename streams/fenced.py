@@ -2,7 +2,7 @@
 
 Faust brings partitions, hands over what was fetched, and follows rebalances. What it thinks is committed never
 counts: on each assignment the consumer seeks to what the agent's store says, and each batch carries the offset at
-which the agent believes the store to stand, for a compare-and-set (docs/decisions/0002-fenced-consumer.md).
+which the agent believes the store to stand, for a compare-and-set (docs/decisions/0001-whole-fetches-through-faust.md).
 
 A whole fetch travels through Faust as one event, since Faust's cost is by the event: 20 to 50 microseconds each.
 """
