@@ -70,8 +70,10 @@ def verify(proof: Any, public_key: Ed25519PublicKey) -> dict[str, Any]:
         raise Refused("The lane's head is not its last record.")
     if _climb(_canonical(lane), proof["lanes"]) != _bytes(checkpoint["root"], "root"):
         raise Refused("The path from the lane does not lead to the checkpoint's root.")
-    if not isinstance(checkpoint["lanes"], list) or lane not in checkpoint["lanes"]:
-        raise Refused("The checkpoint does not name the lane's head.")
+    # The size is bound by nothing else: trees of different sizes can have the same path to one of their leaves.
+    place, heads = proof["lanes"], checkpoint["lanes"]
+    if not isinstance(heads, list) or place["size"] != len(heads) or heads[place["index"]] != lane:
+        raise Refused("The checkpoint does not name the lane's head in its place.")
     _check_signature(checkpoint, public_key)
     return dict(record)
 
