@@ -1,0 +1,280 @@
+"""The style that a linter does not know (docs: CONTRIBUTING.md), as tests over the files that git has."""
+
+import ast
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from domain.settings import REPOSITORY_ROOT
+
+PACKAGES: Final = ("api", "db", "domain", "ops", "producers", "streams")
+MODULE_LINES_MAX: Final = 400
+FUNCTION_LINES_MAX: Final = 70
+
+# Where waiting for time itself is the task, and not a guess at when something will have happened.
+SLEEPERS: Final = {
+    "ops/bench/http.py": "between two looks at a condition, bounded by a deadline",
+    "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
+    "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
+    "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
+    "tests/posting_bench.py": "between two looks at a condition, bounded by a deadline",
+}
+
+# SQL outside db/: what is measured or planted there must not go through the code that it is a measure of.
+SQL_ALLOWED: Final = {
+    "ops/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
+    "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
+}
+
+
+@cache
+def tracked() -> tuple[str, ...]:
+    """Every file that git has or would have: tracked, and new ones that are not ignored."""
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY_ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return tuple(sorted(name for name in listed.stdout.splitlines() if (REPOSITORY_ROOT / name).is_file()))
+
+
+def modules(*tops: str) -> list[str]:
+    return [name for name in tracked() if name.endswith(".py") and name.split("/")[0] in tops]
+
+
+@cache
+def tree(name: str) -> ast.Module:
+    return ast.parse((REPOSITORY_ROOT / name).read_text(), name)
+
+
+OURS: Final = modules(*PACKAGES)
+TESTS: Final = modules("tests")
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
+def functions(name: str) -> Iterator[Function]:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, Function):
+            yield node
+
+
+def calls(name: str) -> Iterator[tuple[int, str]]:
+    """Line and dotted name of each call whose function is a plain name or attribute."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Call):
+            yield node.lineno, ast.unparse(node.func)
+
+
+def test_the_packages_are_there() -> None:
+    assert {name.split("/")[0] for name in OURS} == set(PACKAGES)
+    assert len(TESTS) > 10
+
+
+@pytest.mark.parametrize("name", OURS + TESTS)
+def test_a_module_is_at_most_400_lines(name: str) -> None:
+    assert len((REPOSITORY_ROOT / name).read_text().splitlines()) <= MODULE_LINES_MAX
+
+
+def test_a_function_is_at_most_70_lines() -> None:
+    long = [
+        f"{name}:{node.lineno} {node.name}"
+        for name in OURS + TESTS
+        for node in functions(name)
+        if node.end_lineno and node.end_lineno - node.lineno + 1 > FUNCTION_LINES_MAX
+    ]
+    assert long == []
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    assert [name for name in OURS if ast.get_docstring(tree(name)) is None] == []
+    silent = [
+        name for name in TESTS if ast.get_docstring(tree(name)) is None and (REPOSITORY_ROOT / name).read_text().strip()
+    ]
+    assert silent == []
+
+
+def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
+    """Public functions and classes, and the public methods of those; properties that only name something are let be."""
+    for node in body:
+        if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
+            continue
+        yield f"{prefix}{node.name}", node
+        if isinstance(node, ast.ClassDef):
+            yield from public(node.body, f"{node.name}.")
+
+
+def is_plain(node: Function | ast.ClassDef) -> bool:
+    """A one-line property or an override whose base has the words."""
+    if isinstance(node, ast.ClassDef):
+        return False
+    decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
+    one_line = len(node.body) == 1 and node.body[0].lineno == node.body[0].end_lineno
+    return ("property" in decorators and one_line) or "override" in decorators
+
+
+# Methods that a framework calls by this name and documents itself.
+FRAMEWORK_METHODS: Final = {"do_GET", "log_message", "perform_seek", "fetches", "shutdown", "dispatch"}
+
+
+def test_everything_public_has_a_docstring() -> None:
+    silent = [
+        f"{name}:{node.lineno} {path}"
+        for name in OURS
+        for path, node in public(tree(name).body)
+        if ast.get_docstring(node) is None and not is_plain(node) and node.name not in FRAMEWORK_METHODS
+    ]
+    assert silent == []
+
+
+def test_nothing_is_printed_past_the_console() -> None:
+    assert [f"{name}:{line}" for name in OURS for line, called in calls(name) if called == "print"] == []
+
+
+def test_nothing_sleeps_in_place_of_a_condition() -> None:
+    sleeping = {name for name in OURS + TESTS for _, called in calls(name) if called.split(".")[-1] == "sleep"}
+    assert sleeping == set(SLEEPERS)
+
+
+def swallowing(name: str) -> Iterator[int]:
+    """Handlers that catch everything and do nothing about it."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.ExceptHandler):
+            broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
+            if broad and all(isinstance(line, ast.Pass | ast.Continue) for line in node.body):
+                yield node.lineno
+
+
+def test_no_exception_is_swallowed_whole() -> None:
+    assert [f"{name}:{line}" for name in OURS + TESTS for line in swallowing(name)] == []
+
+
+SQL: Final = re.compile(
+    r"^\s*(SELECT\s.+\sFROM\s|SELECT\s+\w+\(|INSERT\s+INTO\s|UPDATE\s+[\w.\"]+\s+SET\s|DELETE\s+FROM\s|TRUNCATE\s"
+    r"|(CREATE|ALTER|DROP)\s+(TABLE|INDEX|SCHEMA|ROLE|DATABASE|FUNCTION|TRIGGER)\s|COPY\s+[\w.]+\s*\("
+    r"|WITH\s+\w+\s+AS\s*\(|GRANT\s|REVOKE\s|LISTEN\s+\w+$|NOTIFY\s+\w+)",
+    re.DOTALL,
+)
+
+
+def strings(name: str) -> Iterator[tuple[int, str]]:
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
+            value = node.value
+            yield node.lineno, value.decode("latin-1") if isinstance(value, bytes) else value
+
+
+def test_sql_is_in_queries_and_nowhere_else() -> None:
+    outside = [name for name in OURS if not name.startswith("db/")]
+    found = {name for name in outside for _, text in strings(name) if SQL.match(text)}
+    assert found == set(SQL_ALLOWED)
+
+
+def test_in_db_too() -> None:
+    found = {name for name in OURS if name.startswith("db/") for _, text in strings(name) if SQL.match(text)}
+    assert found == {"db/migrate.py", "db/reads.py"}  # and the one LISTEN, which takes no parameter and no row
+
+
+# Put together here, so that this file does not hold what it looks for.
+HOSTS: Final = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("files", "pythonhosted", "org"),
+        ("repo1", "maven", "org"),
+        ("repo", "maven", "apache", "org"),
+        ("registry", "npmjs", "org"),
+        ("proxy", "golang", "org"),
+        ("index", "crates", "io"),
+    )
+]
+PLACES: Final = [f"/{top}/" for top in ("work/main", "work/shared", "tmp/w", "root", "home/user")]
+MARKS: Final = [first + second for first, second in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"))]
+TEXT: Final = [name for name in tracked() if not re.search(r"\.(png|jpg|gif|svg|ico|lock)$", name)]
+
+
+@pytest.mark.parametrize("needles", [HOSTS, PLACES], ids=["package registries", "this machine"])
+def test_no_file_names_a_registry_host_or_a_path_of_one_machine(needles: list[str]) -> None:
+    found = [
+        f"{name}: {needle}"
+        for name in TEXT
+        for needle in needles
+        if needle in (REPOSITORY_ROOT / name).read_text(errors="replace")
+    ]
+    assert found == []
+
+
+def test_nothing_is_left_for_later() -> None:
+    pattern = re.compile(rf"\b({'|'.join(MARKS)})\b")
+    assert [name for name in TEXT if pattern.search((REPOSITORY_ROOT / name).read_text(errors="replace"))] == []
+
+
+def test_text_files_end_with_one_newline_and_have_no_trailing_space() -> None:
+    wrong = []
+    for name in TEXT:
+        text = (REPOSITORY_ROOT / name).read_text(errors="replace")
+        if text and (not text.endswith("\n") or text.endswith("\n\n")):
+            wrong.append(f"{name}: its end")
+        wrong += [f"{name}:{number}" for number, line in enumerate(text.split("\n"), 1) if line != line.rstrip(" \t")]
+    assert wrong == []
+
+
+# Abbreviations that the project spells out; as whole words of a name.
+SHORT: Final = {
+    "acct", "amt", "btn", "cfg", "cnt", "conn", "ctx", "cur", "curr", "db_conn", "desc", "dst", "err", "idx", "impl",
+    "len_", "mgr", "msg", "num", "obj", "param", "pos", "prev", "proc", "qty", "recv", "repo", "req", "res", "resp",
+    "ret", "sched", "src", "svc", "tmp", "tot", "txn", "val", "vals", "wrk",
+}  # fmt: skip
+
+
+# Arguments that override a library's, under its name.
+GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("ops/cli/__init__.py", "ctx")}
+
+
+def named(name: str) -> Iterator[tuple[int, str]]:
+    """Names that a module gives: arguments, variables, functions, classes."""
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.arg):
+            yield node.lineno, node.arg
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.lineno, node.id
+        elif isinstance(node, Function | ast.ClassDef):
+            yield node.lineno, node.name
+
+
+def test_names_are_whole_words() -> None:
+    short = [
+        f"{name}:{line} {given}"
+        for name in OURS
+        for line, given in named(name)
+        if set(given.lower().strip("_").split("_")) & SHORT and (name, given) not in GIVEN_NAMES
+    ]
+    assert short == []
+
+
+@pytest.mark.parametrize("top", PACKAGES)
+def test_packages_import_downwards_only_at_their_top(top: str) -> None:
+    """A quick look at what import-linter proves in `make imports`: nothing reaches up from domain or db."""
+    allowed = {"domain": {"domain"}, "db": {"db", "domain"}}.get(top)
+    if allowed is None:
+        return
+    reached = {
+        (node.module or "").split(".")[0]
+        for name in OURS
+        if name.startswith(f"{top}/")
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.ImportFrom)
+    }
+    assert reached & set(PACKAGES) <= allowed
+
+
+def test_beside_the_packages_there_is_no_python() -> None:
+    strays = [name for name in tracked() if name.endswith(".py") and name.split("/")[0] not in (*PACKAGES, "tests")]
+    assert strays == []
+    assert not list(Path(REPOSITORY_ROOT / "avro").rglob("*.py"))
