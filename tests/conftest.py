@@ -12,6 +12,9 @@ from pathlib import Path
 import psycopg
 import pytest
 from confluent_kafka.admin import AdminClient
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
+
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
@@ -19,8 +22,6 @@ from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics, register_schemas
-from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 LANES = 2
 TEMPLATE = "ledgerline_template"
