@@ -20,6 +20,8 @@ from producers.schema_rules import losses
 DAY_MS: Final = 24 * 60 * 60 * 1000
 FOR_EVER: Final = {"retention.ms": "-1", "cleanup.policy": "delete"}
 ADMIN_SECONDS_MAX: Final = 30.0
+# A message of payments.intents is at most 1 MiB by Kafka's default; in quarantine its key stands there twice.
+QUARANTINED_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class TopicError(LedgerlineError):
@@ -40,7 +42,11 @@ def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
         topics.intents: {"retention.ms": str(30 * DAY_MS), "cleanup.policy": "delete"},
         topics.journal: FOR_EVER,
         topics.relay: {"cleanup.policy": "compact"},
-        topics.quarantine: {"retention.ms": str(90 * DAY_MS), "cleanup.policy": "delete"},
+        topics.quarantine: {
+            "retention.ms": str(90 * DAY_MS),
+            "cleanup.policy": "delete",
+            "max.message.bytes": str(QUARANTINED_BYTES_MAX),
+        },
         topics.breaks: {"retention.ms": str(90 * DAY_MS), "cleanup.policy": "delete"},
         topics.checkpoints: FOR_EVER,
     }

@@ -19,6 +19,7 @@ from db.connections import TRANSIENT
 from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError
 from domain.topics import Topics
+from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
 
 logger: Final = structlog.get_logger(__name__)
@@ -26,6 +27,8 @@ logger: Final = structlog.get_logger(__name__)
 TRANSACTION_SECONDS_MAX: Final = 30.0
 WAIT_SECONDS_MAX: Final = 5.0
 BACKOFF_SECONDS_MAX: Final = 5.0
+# What Kafka adds to a record and a batch, generously; and what of a quarantined record is neither key nor value.
+BATCH_BYTES_SPARE: Final = 4096
 
 RELAYED: Final = Counter("ledgerline_relay_records", "Journal records handed to Kafka.", ["outcome"])
 LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not yet relayed.", ["lane"])
@@ -125,6 +128,7 @@ class Relay:
                 "acks": "all",
                 "linger.ms": 5,
                 "compression.type": "lz4",
+                "message.max.bytes": QUARANTINED_BYTES_MAX - BATCH_BYTES_SPARE,
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
             }
         )
@@ -216,7 +220,16 @@ class Relay:
                 for name, value in record["raw_headers"] or []
             ]
             quarantined = {**record, "key": record["raw_key"], "value": record["raw_value"], "headers": headers}
-            self._produce(topics.quarantine, record["lane"], record["raw_key"], self._encoders.quarantined(quarantined))
+            value = self._encoders.quarantined(quarantined)
+            key = record["raw_key"]
+            if len(value) + len(key or b"") > QUARANTINED_BYTES_MAX - 2 * BATCH_BYTES_SPARE:
+                # Compressed it came through the broker; as it is it would not, and the relay must go on.
+                detail = f"{record['detail']} Its {len(value)} bytes are too many for this topic: Postgres has them."
+                key = None
+                value = self._encoders.quarantined(
+                    {**quarantined, "detail": detail, "key": None, "value": None, "headers": []}
+                )
+            self._produce(topics.quarantine, record["lane"], key, value)
 
     def _produce(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
         if self._producer is None:

@@ -2,12 +2,14 @@
 
 import io
 import json
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 from uuid import UUID
 
 import fastavro
 import structlog
+from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
@@ -27,6 +29,9 @@ logger: Final = structlog.get_logger(__name__)
 
 RECORD_NAME: Final = "ledgerline.payments.PaymentIntent"
 DETAIL_CHARACTERS_MAX: Final = 300
+# Short, as the next schema that someone registers gets an id that is unknown until then.
+REFUSED_SECONDS: Final = 1.0
+REFUSED_IDS_MAX: Final = 10_000
 
 
 class Undecodable(Exception):
@@ -49,6 +54,9 @@ class IntentDecoder:
         # schema id -> parsed writer's schema, and the schema to resolve into: None where both are the same, as
         # resolution costs as much again as reading.
         self._schemas: dict[int, tuple[Any, Any]] = {}
+        # schema id -> until when it is not asked about again, and why no intent can have it.
+        self._refused: dict[int, tuple[float, QuarantineReason, str]] = {}
+        self._registry: SchemaRegistryClient | None = None
 
     def decode(self, value: bytes | None) -> Intent:
         """The intent in these bytes; Undecodable where there is none, SchemaError where the registry is away."""
@@ -57,7 +65,7 @@ class IntentDecoder:
         if len(value) < FRAME.size or value[0] != MAGIC:
             raise Undecodable(QuarantineReason.BAD_MAGIC, "The value does not begin with a zero byte and a schema id.")
         schema_id = FRAME.unpack_from(value)[1]
-        writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
+        writer_schema, reader_schema = self._schemas.get(schema_id) or self._look_up(schema_id)
         body = io.BytesIO(value)
         body.seek(FRAME.size)
         try:
@@ -74,13 +82,38 @@ class IntentDecoder:
         framed = value is not None and len(value) >= FRAME.size and value[0] == MAGIC
         return not framed or FRAME.unpack_from(value)[1] in self._schemas  # type: ignore[arg-type]
 
-    def _fetch(self, schema_id: int) -> tuple[Any, Any]:
+    def close(self) -> None:
+        """Let go of the connection to the registry; the next look-up makes a new one."""
+        if self._registry is not None:
+            self._registry.close()
+            self._registry = None
+
+    def _look_up(self, schema_id: int) -> tuple[Any, Any]:
+        """Ask the registry, over one connection and not again and again, so that rubbish cannot slow a lane down."""
+        refused = self._refused.get(schema_id)
+        if refused is not None and time.monotonic() < refused[0]:
+            raise Undecodable(refused[1], refused[2])
+        if self._registry is None:
+            self._registry = registry_client(self._registry_url)
         try:
-            with registry_client(self._registry_url) as registry:
-                found = registry.get_schema(schema_id)
+            return self._fetch(self._registry, schema_id)
+        except Undecodable as undecodable:
+            if len(self._refused) >= REFUSED_IDS_MAX:
+                self._refused.clear()
+            refusal = (time.monotonic() + REFUSED_SECONDS, undecodable.reason, str(undecodable))
+            self._refused[schema_id] = refusal
+            raise
+        except SchemaError:
+            self.close()
+            raise
+
+    def _fetch(self, registry: SchemaRegistryClient, schema_id: int) -> tuple[Any, Any]:
+        try:
+            found = registry.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
-                self._require_our_registry()
+                # One that lacks even our own schema was emptied, or is another's: it says nothing about the message.
+                registered_id(registry, "payments.intents-value")
                 raise Undecodable(
                     QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
                 ) from error
@@ -100,13 +133,6 @@ class IntentDecoder:
         known = (writer_schema, None if writer_schema == self._own_schema else self._own_schema)
         self._schemas[schema_id] = known
         return known
-
-    def _require_our_registry(self) -> None:
-        """SchemaError where the registry lacks even our own schema: then it is emptied or another's, and an id that
-        it does not know says nothing about the message.
-        """
-        with registry_client(self._registry_url) as registry:
-            registered_id(registry, "payments.intents-value")
 
 
 def _full_name(schema: Any) -> str | None:

@@ -79,22 +79,23 @@ class PostingBench:
         self.encode = encoder("payments.intents-value", self.schema_id)
         self.producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
+        self._decoders: list[IntentDecoder] = []
         # By default structlog draws tracebacks with rich, which takes a second each.
         structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.KeyValueRenderer()])
         self.poster = self.new_poster()
 
     def close(self) -> None:
         """Let go of every connection."""
-        for store in self._stores:
-            store.close()
+        for used in (*self._stores, *self._decoders):
+            used.close()
 
     def new_poster(self, *, registry_url: str | None = None, **options: Any) -> Poster:
         """Another worker on the same ledger."""
         self._stores.append(PostingStore(self.dsn))
-        decoder = IntentDecoder(registry_url or str(self.settings.registry_url))
+        self._decoders.append(IntentDecoder(registry_url or str(self.settings.registry_url)))
         return Poster(
             self._stores[-1],
-            IntentReader(decoder),
+            IntentReader(self._decoders[-1]),
             lambda: describe_source(self.bootstrap, self.topics.intents),
             **options,
         )

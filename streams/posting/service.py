@@ -14,9 +14,11 @@ from streams.posting.source import describe_source
 def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
     """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out."""
     store = PostingStore(dsn)
-    reader = IntentReader(IntentDecoder(registry_url))
+    decoder = IntentDecoder(registry_url)
+    reader = IntentReader(decoder)
     poster = Poster(store, reader, partial(describe_source, options.bootstrap, options.topic))
     try:
         run_agent(poster, replace(options, prepare=reader.prepare))
     finally:
         store.close()
+        decoder.close()
