@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
+import structlog
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -24,6 +25,9 @@ from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics, register_schemas
 
 LANES = 2
+
+# Plain lines: structlog's default draws each traceback with all its locals, which takes longer than most tests.
+structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 TEMPLATE = "ledgerline_template"
 
 
