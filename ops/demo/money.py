@@ -111,8 +111,8 @@ def send_poison(demo: Demo) -> str:
     refused = _send(demo, [[_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
     demo.check(
         "unbalanced intents refused by the API",
-        {(Fate.REFUSED, "unbalanced"): REFUSED_ITEMS},
-        dict(Counter((result.fate, result.reason) for result in refused)),
+        {"refused unbalanced": REFUSED_ITEMS},
+        dict(Counter(f"{result.fate} {result.reason}" for result in refused)),
     )
     rogues = make_rogues(demo.ledger.registry_url, TENANT)
     for (outcome, reason), count in send_rogues(demo.ledger.kafka_bootstrap, demo.topics, rogues).items():

@@ -102,5 +102,5 @@ def _stages(watch: PipelineWatch, total: int) -> RenderableType:
         bar = ProgressBar(total=max(total, 1), completed=min(count, total), width=_BAR_WIDTH)
         grid.add_row(stage, bar, f"{count:,}", f"{max(rates[stage], 0):,.0f}/s")
     lags = "  ".join(f"lane {lane}: {lag:,}" for lane, lag in sorted(latest.lags.items())) if latest else ""
-    grid.add_row("lag", Text(watch.trouble or lags, overflow="ellipsis", no_wrap=True), "", "")
-    return grid
+    below = f"         lag  {watch.trouble or lags}"
+    return Group(grid, Text(below, style="dim", overflow="ellipsis", no_wrap=True))
