@@ -1,14 +1,17 @@
 """Canonical JSON, hashes and fingerprints, written anew from docs/PROOF.md so that they can catch the poster's."""
 
+import re
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 from uuid import UUID
 
 import orjson
 import rfc8785
 
 from streams.reconciliation.decoding import IntentRecord, JournalRecord, LegRecord
+
+_PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
@@ -71,7 +74,7 @@ def record_hash(previous_hash: bytes, record: JournalRecord) -> bytes:
 
 def plain_uuid(text: str) -> str:
     """The canonical form of a UUID (RFC 9562); ValueError where the text is none."""
-    return str(UUID(text))
+    return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
 
 
 def intent_fingerprint(intent: IntentRecord) -> bytes:

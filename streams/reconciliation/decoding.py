@@ -112,7 +112,7 @@ class RecordReader:
         except (HTTPError, OSError) as error:
             raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
         try:
-            schema = fastavro.parse_schema(without_logical_types(json.loads(found.schema_str or "")), _write_hint=False)
+            schema = fastavro.parse_schema(without_logical_types(json.loads(found.schema_str or "")))
         except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
             raise Unreadable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is no Avro schema.") from error
         if not isinstance(schema, dict) or schema.get("name") != self._name:
