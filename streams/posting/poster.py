@@ -38,9 +38,9 @@ from domain.outcomes import QuarantineReason
 from domain.screening import Refusal
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import OUTCOMES
-from streams.posting.reading import IntentReader, Work, forced, own_fate, screen
+from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, quarantined_bytes
-from streams.posting.source import Source, check_source
+from streams.posting.source import Source, check_absent, check_source
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -104,14 +104,28 @@ class Poster:
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Post a batch; every offset in it has its row when this returns."""
-        read = self._reader.read
-        work = [item if isinstance(item, Work) else read(item) for part in batch for item in part.messages]
+        work = [item for part in batch for item in self._work(part)]
         self._fault("decoded")
         if work:
             self._post(work)
 
     def idle(self) -> None:
         """Nothing to do between batches."""
+
+    def _work(self, part: PartitionBatch) -> list[Work]:
+        """What was fetched of a lane, read; one for each offset."""
+        read = self._reader.read
+        work = [item if isinstance(item, Work) else read(item) for item in part.messages]
+        absent = part.end_offset - part.expected_offset - len(work)
+        if absent == 0:
+            return work
+        (lane,) = self._store.lanes([part.partition]).values()
+        if lane.next_offset != part.expected_offset:
+            raise FenceLost(f"lane {lane.lane} stands at {lane.next_offset}, not at {part.expected_offset}")
+        check_absent(lane, self._describe(), part.end_offset, absent)
+        found = {item.offset: item for item in work}
+        offsets = range(part.expected_offset, part.end_offset)
+        return [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in offsets]
 
     # ------------------------------------------------------------------------------------------ post
 

@@ -1,16 +1,21 @@
 """From messages to events: decoding, which needs no books, and screening, which does."""
 
 from hashlib import sha256
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import structlog
 
 from db.books import Books
 from db.posting import Overflow
 from domain.decision import Event
 from domain.fingerprint import fingerprint_of
+from domain.intents import Intent
 from domain.outcomes import QuarantineReason, Reason
 from domain.screening import Refusal, books_refusal, identity_fault, shape_refusal
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
+
+logger: Final = structlog.get_logger(__name__)
 
 
 class Work(NamedTuple):
@@ -41,6 +46,14 @@ class IntentReader:
             intent = self._decoder.decode(message.value)
         except Undecodable as undecodable:
             return Work(message, quarantined(message, undecodable.reason, str(undecodable)))
+        try:
+            return self._judged(message, intent)
+        except Exception as error:  # a bug that this intent alone brings out; here it must not end the consumer
+            logger.exception("unreadable", lane=message.partition, offset=message.offset)
+            detail = f"The intent breaks its reading: {type(error).__name__}."
+            return Work(message, quarantined(message, QuarantineReason.POISON, detail))
+
+    def _judged(self, message: Message, intent: Intent) -> Work:
         fault = identity_fault(intent)
         if fault is not None:
             return Work(message, quarantined(message, QuarantineReason.IDENTITY_MISMATCH, fault))
@@ -48,6 +61,13 @@ class IntentReader:
             intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
         )
         return Work(message, Event(message.partition, message.offset, fingerprint, intent, shape_refusal(intent)))
+
+
+def without_record(topic: str, lane: int, offset: int) -> Work:
+    """An offset that holds no record. It has its fate like every other, so that offsets can be counted."""
+    message = Message(topic, lane, offset, 0, None, None, ())
+    detail = "There is no record at this offset: a transactional producer, which must not write here, left its mark."
+    return Work(message, quarantined(message, QuarantineReason.EMPTY, detail))
 
 
 def screen(work: Work, books: Books) -> Work:

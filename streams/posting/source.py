@@ -9,6 +9,7 @@ from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 
 KAFKA_SECONDS_MAX: Final = 10.0
+ABSENT_OFFSETS_MAX: Final = 10_000
 
 
 class TopicMismatch(LedgerlineError):
@@ -74,4 +75,17 @@ def check_source(lane: Lane, source: Source) -> None:
         raise TopicMismatch(
             f"{what} up to {lane.next_offset}, but the topic now begins at {source.first_offsets[lane.lane]}:"
             " intents were deleted before they were posted; restore them from a backup of the topic."
+        )
+
+
+def check_absent(lane: Lane, source: Source, end_offset: int, absent: int) -> None:
+    """Whether offsets below `end_offset` may count as offsets without a record, as transaction markers are.
+
+    TopicMismatch where the broker lost records rather than never had them.
+    """
+    check_source(lane, source)
+    if end_offset > source.end_offsets[lane.lane] or absent > ABSENT_OFFSETS_MAX:
+        raise TopicMismatch(
+            f"{lane.topic} lacks {absent} records of lane {lane.lane} between {lane.next_offset} and {end_offset}:"
+            " restore the topic before posting goes on."
         )

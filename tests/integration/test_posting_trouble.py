@@ -1,0 +1,294 @@
+"""An event that breaks its batch, an outage in the middle, a topic that is not the one that it was."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient
+
+from db.posting import PostingStore
+from domain import decision
+from domain.decision import Event, Fate, LedgerView
+from domain.intents import Leg
+from domain.outcomes import Outcome
+from domain.topics import Topics
+from producers.deploy import Replication, make_topics
+from streams.fenced import FenceLost
+from streams.posting.source import TopicMismatch
+from tests.posting_bench import PostingBench, eventually
+from tests.posting_model import script
+
+KEYS = " | ".join(f"k{number} external:b>users:{number} 9" for number in range(9))
+MOVES = script(KEYS)
+POISONED = "k4"
+
+Decide = Callable[[Sequence[Event], LedgerView], list[Fate]]
+
+
+def is_poisoned(event: Event) -> bool:
+    """Whether this is the one that a test makes trouble for."""
+    return event.intent is not None and event.intent.idempotency_key == POISONED
+
+
+def sabotage(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Fate], Fate]) -> None:
+    """Have the decision go wrong about the poisoned event."""
+
+    def decide(events: Sequence[Event], view: LedgerView) -> list[Fate]:
+        fates = decision.decide_batch(events, view)
+        return [wrong(fate) if is_poisoned(event) else fate for event, fate in zip(events, fates, strict=True)]
+
+    monkeypatch.setattr("streams.posting.poster.decide_batch", decide)
+
+
+def raising(error: Exception) -> Callable[[Fate], Fate]:
+    """A decision that has a bug."""
+
+    def wrong(_: Fate) -> Fate:
+        raise error
+
+    return wrong
+
+
+def with_legs(change: Callable[[tuple[Leg, ...]], tuple[Leg, ...]]) -> Callable[[Fate], Fate]:
+    """A decision that posts other legs than it should; what is forced into quarantine has none to change."""
+    return lambda fate: fate._replace(legs=change(fate.legs)) if fate.outcome is Outcome.POSTED else fate
+
+
+# fmt: off
+SABOTAGES: tuple[tuple[str, Callable[[Fate], Fate]], ...] = (
+    ("a bug: TypeError", raising(TypeError("a bug"))),
+    ("a bug: KeyError", raising(KeyError("a bug"))),
+    ("a bug: AttributeError", raising(AttributeError("a bug"))),
+    ("a bug: ZeroDivisionError", raising(ZeroDivisionError("a bug"))),
+    ("a bug: RecursionError", raising(RecursionError("a bug"))),
+    ("a bug: assert", raising(AssertionError("a bug"))),
+    ("unbalanced", with_legs(lambda legs: (legs[0], legs[1]._replace(amount_minor=8)))),
+    ("balanced only across currencies", with_legs(lambda legs: (legs[0], legs[1]._replace(currency="USD")))),
+    ("one leg", with_legs(lambda legs: legs[:1])),
+    ("no legs", with_legs(lambda _: ())),
+    ("nothing moved", with_legs(lambda legs: tuple(leg._replace(amount_minor=0) for leg in legs))),
+    ("negative", with_legs(lambda legs: tuple(leg._replace(amount_minor=-9) for leg in legs))),
+    ("no direction", with_legs(lambda legs: tuple(leg._replace(direction=0) for leg in legs))),
+    ("an account that is not open", with_legs(lambda legs: tuple(leg._replace(account="users:x") for leg in legs))),
+    ("a reason for what was posted", lambda fate: fate._replace(reason="none") if fate.legs else fate),
+    ("rejected without a reason", lambda fate: Fate(Outcome.REJECTED) if fate.legs else fate),
+    ("text that Postgres has not", lambda fate: fate._replace(detail="a\x00b") if fate.legs else fate),
+)
+# fmt: on
+
+
+@pytest.mark.parametrize("wrong", [wrong for _, wrong in SABOTAGES], ids=[name for name, _ in SABOTAGES])
+def test_a_poisoned_event_is_isolated_and_its_neighbours_are_posted(
+    bench: PostingBench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Fate], Fate]
+) -> None:
+    """The code's checks are broken on purpose here: it is the database that refuses most of these."""
+    made = bench.batch(MOVES)
+    sabotage(monkeypatch, wrong)
+    bench.poster.handle([made])
+    assert bench.fates() == ["posted"] * 4 + ["poison"] + ["posted"] * 4
+    kept = bench.rows("SELECT lane, seq, value FROM ledger.quarantine")
+    assert kept == [{"lane": 0, "seq": 4, "value": made.messages[4].value}]
+    assert bench.balance("external:b") == 9 * 8
+    bench.verify()
+    monkeypatch.undo()
+    # Quarantine settles nothing: what was poison to a bug is posted when it comes again.
+    assert bench.post_now(MOVES[3:6]) == ["duplicate", "posted", "duplicate"]
+    bench.verify()
+
+
+def test_several_poisoned_events_in_two_lanes(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [bench.batch([*MOVES, *MOVES], 0), bench.batch(MOVES, 1)]
+    sabotage(monkeypatch, raising(ValueError("a bug")))
+    bench.poster.handle(batches)
+    once = ["posted"] * 4 + ["poison"] + ["posted"] * 4
+    again = ["duplicate"] * 4 + ["poison"] + ["duplicate"] * 4
+    assert (bench.fates(0), bench.fates(1)) == (once + again, again)
+    bench.verify()
+
+
+def test_a_poisoned_event_is_isolated_while_another_lane_settles_the_rest(
+    bench: PostingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collision and a poison in one batch: the collision is met first."""
+    # Accounts that are open already, as who opens one keeps others waiting until the commit.
+    bench.post_now([move._replace(idempotency_key=f"open-{move.idempotency_key}") for move in MOVES])
+    first = bench.stands(0)[0]["next_offset"]
+    mine, theirs = bench.batch(MOVES, 0), bench.batch(MOVES[:1], 1)
+    other = bench.new_poster()
+    pending = [theirs]
+
+    def settle_elsewhere(point: str) -> None:
+        if point == "decided" and pending:
+            other.handle([pending.pop()])
+
+    sabotage(monkeypatch, with_legs(lambda legs: legs[:1]))
+    bench.new_poster(fault=settle_elsewhere).handle([mine])
+    assert bench.fates(0, first) == ["duplicate"] + ["posted"] * 3 + ["poison"] + ["posted"] * 4
+    assert bench.fates(1) == ["posted"]
+    bench.verify()
+
+
+def test_an_event_that_breaks_the_reading_is_isolated_too(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    from streams.posting import reading
+
+    whole = reading.fingerprint_of
+
+    def broken(kind: str, legs: tuple[Leg, ...], *rest: Any) -> bytes:
+        if legs[1].account == "users:4":
+            raise TypeError("a bug")
+        return whole(kind, legs, *rest)
+
+    monkeypatch.setattr(reading, "fingerprint_of", broken)
+    assert bench.post_now(MOVES) == ["posted"] * 4 + ["poison"] + ["posted"] * 4
+    bench.verify()
+
+
+@pytest.mark.parametrize("point", ["decoded", "decided", "written", "before_commit", "committed"])
+def test_a_connection_that_dies_at_any_point_leaves_all_or_nothing(bench: PostingBench, point: str) -> None:
+    made = bench.batch(MOVES)
+    strikes = [point]
+
+    def kill(at: str) -> None:
+        """Have Postgres end this worker's backend."""
+        if at in strikes:
+            strikes.remove(at)
+            bench.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'ledgerline_posting' AND datname = current_database()"
+            )
+
+    poster = bench.new_poster(fault=kill)
+    bench.take_over([0], poster)
+    tries = bench.persist(poster, made)
+    assert tries == (1 if point == "committed" else 2)
+    assert bench.fates() == ["posted"] * 9
+    bench.verify()
+    assert bench.persist(poster, bench.batch(script("next external:b>users:1 1"))) == (2 if point == "committed" else 1)
+    assert bench.balance("external:b") == 9 * 9 + 1
+    bench.verify()
+
+
+def test_a_worker_that_dies_between_the_halves_of_an_isolation_goes_on_where_it_was(
+    bench: PostingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = bench.batch(MOVES)
+    sabotage(monkeypatch, raising(ValueError("a bug")))
+    commits = iter(range(100))
+
+    def die(point: str) -> None:
+        if point == "committed" and next(commits) == 1:
+            raise psycopg.OperationalError("the worker lost its connection")
+
+    assert bench.persist(bench.new_poster(fault=die), made) == 2
+    assert bench.fates() == ["posted"] * 4 + ["poison"] + ["posted"] * 4
+    bench.verify()
+
+
+def test_a_lock_that_someone_holds_is_waited_for_not_for_ever(bench: PostingBench) -> None:
+    """An operator's forgotten transaction on the lane: refused after lock_timeout, as an outage; then posted."""
+    made = bench.batch(MOVES)
+    store = PostingStore(bench.dsn)
+    store._open().execute("SET lock_timeout = '200ms'")
+    poster = bench.new_poster()
+    poster._store = store
+    with psycopg.connect(bench.dsn) as holder:
+        holder.execute("SELECT * FROM ledger.lane FOR UPDATE")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            poster.handle([made])
+    poster.handle([made])
+    store.close()
+    assert bench.fates() == ["posted"] * 9
+    bench.verify()
+
+
+def test_a_batch_from_elsewhere_than_the_lane_stands_moves_nothing(bench: PostingBench) -> None:
+    assert bench.post_now(MOVES[:3]) == ["posted"] * 3
+    for start in (0, 2, 4, 100):
+        with pytest.raises(FenceLost, match=f"lane 0 stands at 3, not at {start}"):
+            bench.poster.handle([bench.batch(MOVES, start=start)])
+    with pytest.raises(FenceLost):  # one lane right, one wrong: both are left alone
+        bench.poster.handle([bench.batch(MOVES, 0), bench.batch(MOVES, 1, start=5)])
+    assert (bench.fates(0), bench.fates(1)) == (["posted"] * 3, [])
+    bench.verify()
+
+
+def test_records_that_the_topic_lost_are_never_stepped_over(bench: PostingBench) -> None:
+    made = bench.batch(MOVES)
+    holed = made._replace(messages=[message for message in made.messages if message.offset != 4])
+    with pytest.raises(TopicMismatch, match="lacks 1 records of lane 0 between 0 and 9: restore the topic"):
+        bench.poster.handle([holed])
+    assert bench.fates() == []
+
+
+# ------------------------------------------------------------------------------------------ another topic
+
+
+def test_a_topic_made_anew_is_refused(bench: PostingBench, topics: Topics) -> None:
+    bench.send_all(MOVES)
+    assert bench.post() == ["posted"] * 9
+    remake(bench, topics)
+    for lane in (0, 1):
+        with pytest.raises(TopicMismatch, match="but the topic there now is"):
+            bench.take_over([lane])
+    bench.verify()
+
+
+def test_a_topic_that_lost_its_end_is_refused(bench: PostingBench) -> None:
+    """Such as one restored from a backup older than the ledger."""
+    bench.send_all(MOVES)
+    assert bench.post() == ["posted"] * 9
+    bench.poster.handle([bench.batch(MOVES[:1])])
+    with pytest.raises(TopicMismatch, match="up to 10, but the topic ends at 9: restore the topic"):
+        bench.take_over([0])
+
+
+def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -> None:
+    from confluent_kafka import TopicPartition
+
+    bench.send_all(MOVES)
+    assert bench.take_over([0]) == {0: 0}
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
+        deletion.result(10)
+    with pytest.raises(TopicMismatch, match="up to 0, but the topic now begins at 5: intents were deleted"):
+        bench.take_over([0])
+
+
+def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: PostingBench) -> None:
+    from confluent_kafka import TopicPartition
+
+    bench.send_all(MOVES)
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
+        deletion.result(10)
+    assert bench.post() == ["posted"] * 4
+    assert bench.stands(0)[0]["first_offset"] == 5
+    bench.verify()
+
+
+def test_markers_of_a_transactional_producer_have_their_rows_and_the_lane_goes_on(bench: PostingBench) -> None:
+    """Such a producer must not write here; when one does, each offset has its one fate all the same."""
+    producer = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.topics.prefix}rogue"})
+    producer.init_transactions(30)
+    for move in MOVES[:2]:
+        producer.begin_transaction()
+        producer.produce(bench.topics.intents, bench.value(move), partition=0)
+        producer.commit_transaction(30)
+    bench.send(MOVES[2])
+    assert bench.post() == ["posted", "empty", "posted", "empty", "posted"]
+    details = bench.rows("SELECT DISTINCT detail FROM ledger.journal WHERE reason = 'empty'")
+    assert [row["detail"] for row in details] == [
+        "There is no record at this offset: a transactional producer, which must not write here, left its mark."
+    ]
+    bench.verify()
+
+
+def remake(bench: PostingBench, topics: Topics) -> None:
+    """Delete the topic of intents and make it again."""
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
+        deletion.result(10)
+    eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")
+    make_topics(bench.bootstrap, topics, 2, Replication())
