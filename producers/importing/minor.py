@@ -3,7 +3,8 @@
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from decimal import ROUND_HALF_EVEN, Decimal
+from decimal import ROUND_HALF_EVEN, Decimal, localcontext
+from typing import Final
 
 from domain.intents import (
     AMOUNT_MINOR_MAX,
@@ -19,6 +20,9 @@ from domain.money import AmountError, to_minor
 from producers.importing.addresses import ROUNDING_ACCOUNT
 from producers.importing.model import Draft, DraftLeg, ImportIntent, LegOrigin, Problem
 from producers.importing.units import UnitPlan
+
+# Beyond Python's 28, so that an amount with more digits is found not to be exact rather than rounded unseen.
+DIGITS_MAX: Final = 200
 
 
 @dataclass(frozen=True)
@@ -42,15 +46,16 @@ def map_drafts(drafts: Iterable[Draft], plan: UnitPlan, *, round_written: bool =
     rounds it half to even. What rounding leaves of a transaction is booked to equity:rounding, as a leg of its own.
     """
     mapped = MappedLedger()
-    for draft in drafts:
-        try:
-            intent, rounded = _intent(draft, plan, round_written=round_written)
-        except _UnmappableError as error:
-            mapped.problems.append(Problem(draft.place, str(error)))
-            continue
-        mapped.intents.append(intent)
-        for where, difference in rounded.items():
-            mapped.rounded[where] += difference
+    with localcontext(prec=DIGITS_MAX):
+        for draft in drafts:
+            try:
+                intent, rounded = _intent(draft, plan, round_written=round_written)
+            except _UnmappableError as error:
+                mapped.problems.append(Problem(draft.place, str(error)))
+                continue
+            mapped.intents.append(intent)
+            for where, difference in rounded.items():
+                mapped.rounded[where] += difference
     return mapped
 
 
@@ -87,6 +92,8 @@ def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, 
     if exponent is None:
         raise _UnmappableError(f"The commodity {leg.currency} {plan.impossible.get(leg.currency, 'has no exponent')}.")
     amount = leg.amount
+    if len(amount.as_tuple().digits) > DIGITS_MAX:
+        raise _UnmappableError(f"An amount in {leg.account} has more than {DIGITS_MAX} digits.")
     if leg.origin is LegOrigin.WEIGHED or round_written:
         amount = round(amount.scaleb(exponent).to_integral_value(ROUND_HALF_EVEN)) * Decimal(1).scaleb(-exponent)
     try:

@@ -34,6 +34,12 @@ def decimals_of(amount: Decimal) -> int:
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
+def _decimals_needed(amount: Decimal) -> int:
+    """The decimals without trailing zeros, counted on the digits, as arithmetic would round a long amount."""
+    digits = format(amount, "f").partition(".")[2].rstrip("0")
+    return len(digits)
+
+
 def plan_units(
     drafts: Iterable[Draft], registered: Mapping[str, int], wanted: Mapping[str, int] | None = None
 ) -> UnitPlan:
@@ -79,7 +85,7 @@ def _uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
         for leg in draft.legs:
             counts = leg.origin is LegOrigin.WRITTEN
             written = decimals_of(leg.amount) if counts else 0
-            needed = decimals_of(leg.amount.normalize()) if counts else 0
+            needed = _decimals_needed(leg.amount) if counts else 0
             use = uses.get(leg.currency, _Use(0, 0, draft.place))
             place = draft.place if needed > use.decimals_needed else use.place
             uses[leg.currency] = _Use(max(written, use.decimals_written), max(needed, use.decimals_needed), place)

@@ -90,6 +90,8 @@ def test_the_example_maps_as_the_documentation_says() -> None:
         ("", "", "is no decimal"),
         ("-", "", "is no decimal"),
         ("12.345", "", "more than 2 decimal places"),
+        (f"1.{'0' * 40}1", "", "more than 2 decimal places"),
+        (f"1.{'0' * 300}", "", "more than 200 digits"),
         ("92233720368547758.08", "", "does not fit in 64 bits"),
     ],
 )
