@@ -19,8 +19,14 @@ ROLES: Final = (
     "ledgerline_operator",
 )
 
-# Trouble that passes by waiting: the server or the way to it is away, or others hold what we need.
-TRANSIENT: Final = (psycopg.OperationalError, psycopg.InterfaceError)
+# Trouble that passes by waiting: the server or the way to it is away, others hold what we need, or we slept so long
+# over a transaction that Postgres ended it (which psycopg counts as an internal error).
+TRANSIENT: Final = (
+    psycopg.OperationalError,
+    psycopg.InterfaceError,
+    psycopg.errors.IdleInTransactionSessionTimeout,
+    psycopg.errors.TransactionTimeout,
+)
 
 
 class DatabaseError(Outage):

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb, set_json_dumps
 
 from db.binary import Bigints, Overlong, Texts, Uuids, entries, register
 from db.books import Books, load_books
-from db.connections import connect
+from db.connections import TRANSIENT, connect
 from db.queries import load
 from domain.chart import ChartPattern
 from domain.decision import IntentName, Original
@@ -113,7 +113,7 @@ class PostingStore:
             raise Overflow(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise BatchRefused(str(error)) from error
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except TRANSIENT:
             self.close()
             raise
 
@@ -128,7 +128,7 @@ class PostingStore:
         query = SQL["lock_lanes" if lock else "lanes"]
         try:
             rows = self._open().execute(query, {"lanes": sorted(lanes)}).fetchall()
-        except (psycopg.OperationalError, psycopg.InterfaceError):
+        except TRANSIENT:
             self.close()
             raise
         return {row[0]: Lane(*row) for row in rows}
