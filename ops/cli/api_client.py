@@ -17,21 +17,27 @@ class ApiError(LedgerlineError):
     """The API refused, or does not answer."""
 
 
-@contextmanager
-def api_client() -> Iterator[httpx.Client]:
-    """A client of the running ledger's API with the command line's key; ApiError where either is missing or away."""
+def api_address() -> tuple[str, str]:
+    """The URL of the running ledger's API and the command line's key; ApiError where either is missing."""
     ledger = running_ledger()
     if ledger.api_url is None:
         raise ApiError("The address of the API is not known: set LEDGERLINE_API_URL.")
     key = api_key(ledger.settings)
     if key is None:
         raise ApiError("No API key is known: make one with `ledgerline keys add` and set LEDGERLINE_API_KEY.")
+    return ledger.api_url, key
+
+
+@contextmanager
+def api_client() -> Iterator[httpx.Client]:
+    """A client of the running ledger's API with the command line's key; ApiError where either is missing or away."""
+    url, key = api_address()
     headers = {"Authorization": f"Bearer {key}"}
-    with httpx.Client(base_url=ledger.api_url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         try:
             yield client
         except httpx.TransportError as error:
-            raise ApiError(f"The API at {ledger.api_url} does not answer: see `ledgerline status`.") from error
+            raise ApiError(f"The API at {url} does not answer: see `ledgerline status`.") from error
 
 
 def answered(response: httpx.Response) -> Any:

@@ -1,7 +1,10 @@
 """`ledgerline intents`: post through the HTTP API, and see what became of it."""
 
+import asyncio
 import sys
 import uuid
+from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -11,8 +14,9 @@ import typer
 
 from domain.errors import LedgerlineError
 from domain.money import AmountError, iso_exponent, to_minor
-from ops.cli.api_client import answered, api_client
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.api_client import answered, api_address, api_client
+from ops.cli.output import Json, console, progress_bar, show_json, show_rows
+from producers.importing.sender import BATCH_ITEMS_MAX, BatchSender, Fate, ItemResult, Patience
 
 app = typer.Typer(help="Post intents through the API and see what became of them.", no_args_is_help=True)
 
@@ -44,7 +48,7 @@ def _minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
 
 
 def _body_of_file(file: Path) -> Any:
-    text = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    text = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
     try:
         return orjson.loads(text)
     except orjson.JSONDecodeError as error:
@@ -130,3 +134,50 @@ def show(
     _show(view, as_json=as_json)
     if view["status"] == "pending" and not as_json:
         console.print("The ledger has not come to it yet.")
+
+
+@app.command("import")
+def import_lines(
+    file: Annotated[Path, typer.Argument(help="NDJSON: one intent with its idempotency_key a line; - is input.")],
+    wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for each batch's outcomes.")] = 30,
+    as_json: Json = False,
+) -> None:
+    """Post many intents, in batches. What is not posted is listed with its line; exit code 1 where there is any."""
+    content = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
+    numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
+    batches = [
+        [line for _, line in numbered[at : at + BATCH_ITEMS_MAX]] for at in range(0, len(numbered), BATCH_ITEMS_MAX)
+    ]
+    url, key = api_address()
+    with progress_bar(quiet=as_json) as progress:
+        task = progress.add_task("posting", total=len(numbered))
+        answers = asyncio.run(_send_batches(url, key, batches, wait, lambda items: progress.advance(task, items)))
+    results = [result for batch in answers for result in batch]
+    counts = Counter("posted before" if result.replayed else result.fate.value for result in results)
+    wanted = (Fate.POSTED,) if wait else (Fate.POSTED, Fate.PENDING)
+    others = [
+        {"line": number, "fate": result.fate.value, "reason": result.reason, "detail": result.detail}
+        for (number, _), result in zip(numbered, results, strict=True)
+        if result.fate not in wanted
+    ]
+    if as_json:
+        show_json({"counts": counts, "not_posted": others})
+    else:
+        show_rows("Intents", [{"fate": fate, "count": count} for fate, count in counts.items()], as_json=False)
+        if others:
+            show_rows("Not posted", others, as_json=False)
+    raise typer.Exit(1 if others else 0)
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise IntentError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+async def _send_batches(
+    url: str, key: str, batches: list[list[bytes]], wait: int, on_answered: Callable[[int], None]
+) -> list[list[ItemResult]]:
+    async with BatchSender(url, key, patience=Patience(wait_seconds=wait)) as sender:
+        return await sender.send_all(batches, on_answered)

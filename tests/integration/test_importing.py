@@ -1,5 +1,6 @@
 """Imports through the real API, Kafka and posting worker, as people run them."""
 
+import json
 import subprocess
 import sys
 import threading
@@ -164,3 +165,28 @@ def test_without_an_api_nothing_is_posted_and_the_reason_is_one_sentence(setting
     dry = run_json(variables, *command, "--dry-run", code=1)
     assert len(dry["intents"]) == 6
     assert dry["units"] == {"MILES": 0}
+
+
+def test_intents_of_a_file_are_posted_and_what_is_not_is_told_with_its_line(
+    ledger: dict[str, str], api: ApiBench, tmp_path: Path
+) -> None:
+    def line(key: str, debit: str, credit: str) -> str:
+        legs = [
+            {"account": debit, "direction": "debit", "amount_minor": 5, "currency": "EUR"},
+            {"account": credit, "direction": "credit", "amount_minor": 5, "currency": "EUR"},
+        ]
+        return json.dumps({"idempotency_key": key, "type": "transfer", "legs": legs})
+
+    path = tmp_path / "intents.ndjson"
+    top_up = line("a", "external:bank", "users:1:wallet")
+    broke = line("b", "users:2:wallet", "users:1:wallet")
+    path.write_text("\n".join([top_up, "", "no JSON", broke]))
+    with_key = {**ledger, "LEDGERLINE_API_KEY": api.new_key()}
+    report = run_json(with_key, "intents", "import", str(path), code=1)
+    assert report["counts"] == {"posted": 1, "refused": 1, "rejected": 1}
+    assert [(item["line"], item["fate"], item["reason"]) for item in report["not_posted"]] == [
+        (3, "refused", "invalid-json"),
+        (4, "rejected", "insufficient_funds"),
+    ]
+    path.write_text(top_up)
+    assert run_json(with_key, "intents", "import", str(path))["counts"] == {"posted before": 1}
