@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
-console = Console()
-errors = Console(stderr=True)
+# Without emoji codes: the address assets:bank:checking is no picture of a bank.
+console = Console(emoji=False)
+errors = Console(stderr=True, emoji=False)
 
 
 def show_json(value: Any) -> None:
@@ -35,7 +37,8 @@ def show_rows(
         numeric = bool(rows) and all(isinstance(row.get(name), int) for row in rows)
         table.add_column(name.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*("" if row.get(name) is None else str(row[name]) for name in names))
+        # Cells hold what people wrote, where a square bracket is no markup.
+        table.add_row(*("" if row.get(name) is None else escape(str(row[name])) for name in names))
     console.print(table if rows else f"{title}: none.")
 
 
