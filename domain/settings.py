@@ -45,7 +45,6 @@ class Settings(BaseSettings):
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
 
     posting_batch_intents_max: int = Field(2000, ge=1, description="Most intents in one posting transaction.")
-    posting_batch_seconds_max: float = Field(0.05, gt=0, description="Longest wait for a posting batch to fill.")
     posting_stall_seconds_max: float = Field(
         60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."
     )

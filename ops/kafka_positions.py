@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from producers.encoding import FRAME
 
 REQUEST_SECONDS_MAX: Final = 5.0
@@ -38,7 +38,7 @@ _RECORD_START: Final = fastavro.parse_schema(
 )
 
 
-class KafkaSilent(LedgerlineError):
+class KafkaSilent(Outage):
     """The broker did not answer an operator's question."""
 
 

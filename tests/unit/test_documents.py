@@ -1,0 +1,279 @@
+"""What is documented is what there is: settings, metrics, outcomes, errors, commands, targets, problems. Both ways."""
+
+import ast
+import importlib
+import json
+import pkgutil
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, Final
+
+import pytest
+
+from api.problems import Kind
+from domain.breaks import BreakKind
+from domain.errors import LedgerlineError
+from domain.outcomes import Outcome, QuarantineReason, Reason
+from domain.settings import REPOSITORY_ROOT, Settings
+from ops.cli import COMMANDS, load
+
+PACKAGES: Final = ("api", "db", "domain", "ops", "producers", "streams")
+
+
+@cache
+def document(name: str) -> str:
+    return (REPOSITORY_ROOT / name).read_text()
+
+
+def rows(text: str) -> Iterator[list[str]]:
+    """The cells of each row of each table in a document, without its heading."""
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("|---"):
+            yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
+
+
+def rows_of(name: str, first: str) -> dict[str, list[str]]:
+    """Rows whose first cell is code that matches, by that code."""
+    found = {}
+    for cells in rows(document(name)):
+        match = re.fullmatch(rf"`({first})`", cells[0])
+        if match:
+            assert match[1] not in found, f"{match[1]} is documented twice"
+            found[match[1]] = cells[1:]
+    return found
+
+
+# ---------------------------------------------------------------------------------------------------- settings
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = rows_of("docs/SETTINGS.md", r"LEDGERLINE_\w+")
+    fields = {f"LEDGERLINE_{name.upper()}": field for name, field in Settings.model_fields.items()}
+    assert documented.keys() == fields.keys()
+    for variable, field in fields.items():
+        shown, words = documented[variable]
+        if isinstance(field.default, int | float):
+            assert shown == f"`{field.default}`", variable
+        assert field.description, variable
+        said = field.description.split(";")[0].rstrip(".").replace("`", "")
+        assert said.lower() in words.lower().replace("`", ""), f"{variable}: the document does not say {said!r}"
+
+
+def test_every_setting_is_used() -> None:
+    sources = "".join(
+        path.read_text() for top in PACKAGES for path in (REPOSITORY_ROOT / top).rglob("*.py") if path.stem != "settings"
+    )
+    assert [name for name in Settings.model_fields if not re.search(rf"settings\.{name}\b", sources)] == []
+
+
+# ---------------------------------------------------------------------------------------------------- metrics
+
+KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Summary": "summary"}
+
+
+def metrics() -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """Exposed name, type and labels of each metric that the code makes."""
+    for top in PACKAGES:
+        for path in sorted((REPOSITORY_ROOT / top).rglob("*.py")):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] in KINDS and node.args:
+                    name = node.args[0]
+                    if isinstance(name, ast.Constant) and str(name.value).startswith("ledgerline_"):
+                        yield made(node, str(name.value))
+
+
+def made(call: ast.Call, name: str) -> tuple[str, str, tuple[str, ...]]:
+    kind = KINDS[ast.unparse(call.func).split(".")[-1]]
+    given = [keyword.value for keyword in call.keywords if keyword.arg == "labelnames"] or call.args[2:3]
+    labels = tuple(ast.literal_eval(given[0])) if given else ()
+    return name + ("_total" if kind == "counter" else ""), kind, labels
+
+
+def test_every_metric_is_documented_with_type_and_labels() -> None:
+    found = {name: (kind, ", ".join(labels) or "-") for name, kind, labels in metrics()}
+    documented = rows_of("docs/METRICS.md", r"ledgerline_\w+")
+    assert documented.keys() == found.keys()
+    assert {name: (cells[0], cells[1]) for name, cells in documented.items()} == found
+
+
+def test_alerts_ask_for_metrics_that_there_are() -> None:
+    known = {name for name, _, _ in metrics()}
+    text = document("docs/METRICS.md")
+    asked = set(re.findall(r"\bledgerline_\w+", text)) - {"ledgerline_"}
+    assert {name for name in asked if re.sub(r"_(bucket|sum|count)$", "", name) not in known} == set()
+
+
+def test_labels_are_closed_lists() -> None:
+    used = {label for _, _, labels in metrics() for label in labels}
+    assert used <= {
+        "agent", "found_by", "kind", "lane", "method", "outcome", "partition", "reason", "result", "route", "state",
+        "status", "what",
+    }  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------------------------- outcomes
+
+
+def ordered(section: str) -> list[tuple[str, str]]:
+    return [(cells[0], cells[1]) for cells in rows(section) if cells[0].isdigit()]
+
+
+def test_outcomes_and_reasons_are_documented_in_order() -> None:
+    text = document("docs/OUTCOMES.md")
+    outcomes, reasons, quarantine = re.split(r"^## ", text, flags=re.MULTILINE)
+    for section, members in ((outcomes, Outcome), (reasons, Reason), (quarantine, QuarantineReason)):
+        assert ordered(section) == [(str(number), f"`{member.value}`") for number, member in enumerate(members, 1)]
+
+
+# ---------------------------------------------------------------------------------------------------- errors
+
+
+def every_module() -> None:
+    """Import everything, so that every error class is known; what is a program by itself is left out."""
+    for top in PACKAGES:
+        package = importlib.import_module(top)
+        for found in pkgutil.walk_packages(package.__path__, f"{top}."):
+            if not found.name.endswith(("__main__", "beancount_reader")):
+                importlib.import_module(found.name)
+
+
+def subclasses(base: type) -> Iterator[type]:
+    for found in base.__subclasses__():
+        if found.__module__.split(".")[0] in PACKAGES:
+            yield found
+            yield from subclasses(found)
+
+
+def tree(base: type, depth: int = 0) -> Iterator[tuple[int, str]]:
+    """(depth, name) of each error class, as the docstring of domain/errors.py draws them: by module and name."""
+    name = base.__qualname__ if depth == 0 else f"{base.__module__}.{base.__qualname__}"
+    yield depth, name
+    ours = [found for found in base.__subclasses__() if found.__module__.split(".")[0] in PACKAGES]
+    for found in sorted(ours, key=lambda one: (one.__module__, one.__qualname__)):
+        yield from tree(found, depth + 1)
+
+
+def test_the_error_tree_is_drawn_whole() -> None:
+    every_module()
+    drawn = []
+    for line in (importlib.import_module("domain.errors").__doc__ or "").splitlines():
+        match = re.match(r"( *)(LedgerlineError|[a-z_]+(?:\.[a-z_0-9]+)*\.[A-Z]\w+)  +\S", line)
+        if match:
+            drawn.append((len(match[1]) // 2, match[2]))
+    assert drawn == list(tree(LedgerlineError))
+
+
+def test_every_error_says_what_it_is_for() -> None:
+    every_module()
+    assert [found.__qualname__ for found in subclasses(LedgerlineError) if not (found.__doc__ or "").strip()] == []
+
+
+def test_every_problem_type_is_documented_with_its_status() -> None:
+    documented = rows_of("docs/ERRORS.md", r"[a-z]+(?:-[a-z]+)*")
+    assert {kind.slug: str(kind.status) for kind in Kind} == {name: cells[0] for name, cells in documented.items()}
+
+
+def test_every_kind_of_break_is_documented() -> None:
+    text = document("docs/PROOF.md")
+    assert [kind.value for kind in BreakKind if f"`{kind.value}`" not in text] == []
+
+
+# ---------------------------------------------------------------------------------------------------- commands
+
+
+def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every command that does something, with the words that name it."""
+    children = getattr(command, "commands", None)
+    if children is None:
+        yield path, command
+        return
+    for name, child in children.items():
+        yield from leaves(child, (*path, name))
+
+
+LEAVES: Final = [leaf for entry in COMMANDS for leaf in leaves(load(entry), (entry.name,))]
+
+
+def test_every_command_and_option_is_documented() -> None:
+    documented = rows_of("docs/CLI.md", "ledgerline [^`]+")
+    by_words = {re.sub(r" \[?[A-Z-]+\]?", "", usage): (usage, cells) for usage, cells in documented.items()}
+    assert by_words.keys() == {" ".join(("ledgerline", *path)) for path, _ in LEAVES}
+    for path, command in LEAVES:
+        usage, (summary, options) = by_words[" ".join(("ledgerline", *path))]
+        assert summary == command.help.splitlines()[0], path
+        assert set(re.findall(r"--[a-z-]+", options)) == options_of(command) - {"--json"}, path
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                assert parameter.name.upper().replace("_", "-") in usage, path
+
+
+def options_of(command: Any) -> set[str]:
+    return {
+        option
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for option in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+# A service logs; a proof is JSON and a key is PEM whoever asks for it.
+WITHOUT_JSON: Final = {("service",), ("audit", "prove"), ("audit", "public-key")}
+
+
+def test_every_command_prints_json_when_asked() -> None:
+    assert {path for path, command in LEAVES if "--json" not in options_of(command)} == WITHOUT_JSON
+
+
+def test_every_command_and_option_explains_itself() -> None:
+    silent = []
+    for path, command in LEAVES:
+        if not (command.help or "").strip():
+            silent.append(path)
+        silent += [
+            (*path, parameter.name)
+            for parameter in command.params
+            if not (getattr(parameter, "help", None) or "").strip() and path != ("service",)
+        ]
+    assert silent == []
+
+
+# ---------------------------------------------------------------------------------------------------- make, links
+
+
+def test_every_make_target_has_help_and_is_mentioned() -> None:
+    makefile = document("Makefile")
+    targets = re.search(r"^\.PHONY: (.+)$", makefile, re.MULTILINE)
+    assert targets is not None
+    told = document("README.md") + document("CONTRIBUTING.md")
+    for target in targets[1].split():
+        assert re.search(rf"^{target}:.*## \S", makefile, re.MULTILINE), target
+        assert f"make {target}" in told, f"neither README.md nor CONTRIBUTING.md mentions make {target}"
+
+
+DOCUMENTS: Final = sorted(
+    str(path.relative_to(REPOSITORY_ROOT))
+    for path in [*REPOSITORY_ROOT.glob("*.md"), *(REPOSITORY_ROOT / "docs").rglob("*.md")]
+)
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_links_between_documents_lead_somewhere(name: str) -> None:
+    folder = (REPOSITORY_ROOT / name).parent
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document(name)):
+        if not re.match(r"[a-z]+:", target):
+            assert (folder / target).exists(), target
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_commands_in_documents_exist(name: str) -> None:
+    known = {path for path, _ in LEAVES} | {path[:1] for path, _ in LEAVES}
+    for words in re.findall(r"(?:^|`)ledgerline ([a-z]+(?: [a-z-]+)?)", document(name), re.MULTILINE):
+        path = tuple(words.split())
+        assert path in known or path[:1] in {leaf for leaf, _ in LEAVES}, f"ledgerline {words}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_json_in_documents_is_json(name: str) -> None:
+    for block in re.findall(r"^```json\n(.*?)^```$", document(name), re.MULTILINE | re.DOTALL):
+        json.loads(block)
