@@ -7,8 +7,10 @@ LedgerlineError                             one sentence that says what is wrong
   domain.errors.Outage                      what the process needs is away or not ready yet
     db.connections.DatabaseError            Postgres cannot be reached or refuses the login
     ops.kafka_positions.KafkaSilent         the broker did not answer an operator's question
+    producers.events.EventsNotSent          Kafka did not take the events in time
     producers.encoding.SchemaError          the registry lacks a schema, refuses one, or is away
     streams.posting.source.KafkaAway        the broker did not answer
+    streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   ops.bench.http.MissingK6                  k6 is not installed
   ops.cli.api_client.ApiError               the API refused, or does not answer
   ops.cli.context.SettingsError             a LEDGERLINE_* variable has a value that cannot be used
@@ -21,7 +23,6 @@ LedgerlineError                             one sentence that says what is wrong
   ops.embedded.errors.EmbeddedError         an embedded part cannot do what was asked
     ops.embedded.errors.CancelledError      a part gave up its start because the start of the whole stack was given up
   producers.deploy.TopicError               topics could not be made, or stand otherwise than they must
-  producers.events.EventsNotSent            Kafka did not take the events in time
   producers.importing.model.ImportingError  the import as a whole cannot be done
   producers.intents.PublishError            Kafka did not confirm an intent
     producers.intents.DeliveryError         Kafka is away, refused, or did not confirm in time
@@ -31,7 +32,6 @@ LedgerlineError                             one sentence that says what is wrong
   streams.audit.proofs.ProofError           there is no proof of this record, or not yet
   streams.audit.signing.KeyFileError        the key file is missing, unreadable, or there already
   streams.posting.source.TopicMismatch      the lanes were posted from another topic than is there now
-  streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
 """
 
 

@@ -6,14 +6,14 @@ from typing import Any, Final
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from producers.encoding import Encoder, encoder, registered_id, registry_client
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
 CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"
 
 
-class EventsNotSent(LedgerlineError):
+class EventsNotSent(Outage):
     """Kafka did not take the events in time; they stay unpublished and are sent again."""
 
 

@@ -148,7 +148,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 for r in records
             ]
             partitions[TP(*tp)] = (start, state.position, messages)
-        return {next(iter(fetched)): [_Fetch(partitions)]} if partitions else {}
+        for tp in assignment.tps if assignment else ():
+            # A fetch of nothing but transaction markers brings no records, and moves the position all the same: an
+            # agent that was not told would seem to lag by them for ever, and its watchdog would end it.
+            state, start = assignment.state_value(tp), self._next.get(TP(*tp))
+            if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
+                self._next[TP(*tp)] = state.position
+                if state.position > start:
+                    partitions[TP(*tp)] = (start, state.position, [])
+        return {next(iter(partitions)): [_Fetch(partitions)]} if partitions else {}
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]

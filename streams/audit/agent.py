@@ -15,7 +15,7 @@ from db import audit as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import BreakKind, Finding, record_subject
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from producers.events import EventProducer, break_event
 from streams.audit import metrics
 from streams.audit.chain import LaneChain, repeat_finding
@@ -91,7 +91,7 @@ class Auditor:
                 return
             try:
                 self._events.send(break_event(item) for item in waiting)
-            except LedgerlineError as error:
+            except Outage as error:
                 logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
                 return
             self._breaks.published(connection, waiting)

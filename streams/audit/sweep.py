@@ -11,7 +11,7 @@ from db import audit as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import Break, BreakKind, Finding
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.agent import FOUND_BY
@@ -88,7 +88,7 @@ class Signer:
                 return 0
             try:
                 self._events.send((None, checkpoint_event(row, heads)) for row, heads in waiting)
-            except LedgerlineError as error:
+            except Outage as error:
                 logger.warning("checkpoints wait to be published", checkpoints=len(waiting), cause=str(error))
                 return 0
             db.checkpoints_published(connection, waiting[-1][0].checkpoint + 1)

@@ -18,7 +18,7 @@ from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 from producers.events import EventProducer, break_event
 from streams.fenced import FenceLost, PartitionBatch
 from streams.reconciliation import checks, metrics, state
@@ -141,7 +141,7 @@ class Reconciler:
                 return
             try:
                 self._events.send(break_event(item) for item in waiting)
-            except LedgerlineError as error:
+            except Outage as error:
                 logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
                 return
             self._breaks.published(connection, waiting)

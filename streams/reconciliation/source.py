@@ -7,13 +7,13 @@ from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 
-from domain.errors import LedgerlineError
+from domain.errors import Outage
 
 MESSAGES_PER_CALL_MAX: Final = 5000
 QUIET_SECONDS: Final = 2.0
 
 
-class SourceAway(LedgerlineError):
+class SourceAway(Outage):
     """The broker does not hand over what the journal says it has."""
 
 
