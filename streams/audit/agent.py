@@ -79,9 +79,9 @@ class Auditor:
             self.publish()
 
     def idle(self) -> None:
-        """Tell the topic of breaks, and do the chores: checkpoints, sweeps, checks of open breaks, gauges."""
-        self.publish()
+        """Do the chores (checkpoints, sweeps, open breaks, gauges), and tell the topic what they found."""
         self._chores()
+        self.publish()
 
     def publish(self) -> None:
         """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
