@@ -252,9 +252,8 @@ def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
     troubles = []
     unresolved = sum(found.breaks for found in books.breaks)
     if unresolved:
-        troubles.append(
-            f"{unresolved} breaks are not resolved: run `ledgerline reconcile` and `ledgerline audit verify`."
-        )
+        told = "1 break is" if unresolved == 1 else f"{unresolved} breaks are"
+        troubles.append(f"{told} not resolved: run `ledgerline reconcile` and `ledgerline audit verify`.")
     for row in books.lanes:
         if streams is not None and row.topic_id != streams.intents.topic_id:
             troubles.append(

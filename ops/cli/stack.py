@@ -39,7 +39,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         return
     console.print(f"[bold green]Ledgerline is up[/] after {time.monotonic() - started:.1f} s.", highlight=False)
     for name, where in _addresses(state).items():
-        console.print(f"  {name.replace('_', ' '):<16} {escape(str(where))}", highlight=False, soft_wrap=True)
+        console.print(f"  {name.replace('_', ' '):<22} {escape(str(where))}", highlight=False, soft_wrap=True)
     if key_made:
         console.print("An API key for the command line was made and stored; no other user can read it.")
     console.print(
