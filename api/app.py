@@ -8,6 +8,7 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
+from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
 from api import accounts, health, intents, journal
@@ -24,6 +25,8 @@ A payments ledger: intents in, balanced double entry out.
 Every write carries an idempotency key, every error is problem details (RFC 9457; the kinds are in docs/ERRORS.md),
 amounts are whole numbers of minor units, times are RFC 3339, lists go on by their `next` link.
 """
+
+DOCS_PARAMETERS: Final = {"persistAuthorization": True, "displayRequestDuration": True, "docExpansion": "list"}
 
 
 def create_app(configuration: Configuration) -> FastAPI:
@@ -45,8 +48,10 @@ def create_app(configuration: Configuration) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
-        docs_url="/docs",
+        # Not FastAPI's own pages, whose scripts come from elsewhere.
+        docs_url=None,
         redoc_url=None,
+        swagger_ui_oauth2_redirect_url=None,
         exception_handlers={
             Problem: _answer_problem,
             DatabaseError: _answer_database,
@@ -62,6 +67,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         body_bytes_max=configuration.body_bytes_max,
         requests_in_flight_max=configuration.requests_in_flight_max,
     )
+    patch_fastapi(app, redirect_from_root_to_docs=False, title="Ledgerline", swagger_ui_parameters=DOCS_PARAMETERS)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 

@@ -125,3 +125,14 @@ def test_a_sum_of_lanes_beyond_63_bits_is_told_exactly(api: ApiBench, bench: Pos
         (credited,) = client.get("/v1/accounts/external:b/balances").json()["items"]
     assert (debited["debits_minor"], debited["balance"]) == (18 * 10**18, "180000000000000000.00")
     assert credited["balance_minor"] == -18 * 10**18
+
+
+def test_the_docs_page_needs_nothing_from_elsewhere(api: ApiBench) -> None:
+    page = httpx.get(f"{api.url}/docs")
+    assert page.status_code == 200
+    sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(sources) == 3
+    for source in sources:
+        url = httpx.URL(api.url).join(source)
+        assert url.host == httpx.URL(api.url).host
+        assert httpx.get(url).status_code == 200
