@@ -86,6 +86,7 @@ def screen(work: Work, books: Books) -> Work:
 
 
 def quarantined(message: Message, reason: QuarantineReason, detail: str) -> Event:
+    """The event of bytes that are no intent; their own hash stands for the fingerprint."""
     fingerprint = sha256(message.value or b"").digest()
     return Event(message.partition, message.offset, fingerprint, None, quarantine=(reason, detail))
 
