@@ -62,7 +62,10 @@ def test_every_setting_is_documented_with_its_default() -> None:
 
 def test_every_setting_is_used() -> None:
     sources = "".join(
-        path.read_text() for top in PACKAGES for path in (REPOSITORY_ROOT / top).rglob("*.py") if path.stem != "settings"
+        path.read_text()
+        for top in PACKAGES
+        for path in (REPOSITORY_ROOT / top).rglob("*.py")
+        if path.stem != "settings"
     )
     assert [name for name in Settings.model_fields if not re.search(rf"settings\.{name}\b", sources)] == []
 
