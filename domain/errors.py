@@ -1,37 +1,38 @@
 """The errors that people are shown, as a tree; a test notices when one is missing here.
 
-LedgerlineError                             one sentence that says what is wrong and what to do
-  db.access.AccessError                     a key that cannot be made or revoked
-  db.books.BooksError                       a change of the books' frame that cannot be made
-  db.migrate.MigrationError                 the database was migrated by other files than these
-  domain.errors.Outage                      what the process needs is away or not ready yet
-    db.connections.DatabaseError            Postgres cannot be reached or refuses the login
-    ops.kafka_positions.KafkaSilent         the broker did not answer an operator's question
-    producers.events.EventsNotSent          Kafka did not take the events in time
-    producers.encoding.SchemaError          the registry lacks a schema, refuses one, or is away
-    streams.posting.source.KafkaAway        the broker did not answer
+LedgerlineError                               one sentence that says what is wrong and what to do
+  db.access.AccessError                       a key that cannot be made or revoked
+  db.books.BooksError                         a change of the books' frame that cannot be made
+  db.migrate.MigrationError                   the database was migrated by other files than these
+  domain.errors.Outage                        what the process needs is away or not ready yet
+    db.connections.DatabaseError              Postgres cannot be reached or refuses the login
+    ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
+    producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
+    producers.events.EventsNotSent            Kafka did not take the events in time
+    streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
-  ops.bench.http.MissingK6                  k6 is not installed
-  ops.cli.api_client.ApiError               the API refused, or does not answer
-  ops.cli.context.SettingsError             a LEDGERLINE_* variable has a value that cannot be used
-  ops.cli.dlq.DeadLetterError               there is no such quarantined row, or no such place in their list
-  ops.cli.intents.IntentError               the command line does not say a whole intent
-  ops.demo.demo.DemoError                   the demo cannot go on
-  ops.demo.example.ExampleError             the example ledger cannot be made
-  ops.demo.rogues.RogueError                Kafka did not take the demo's bytes
-  ops.demo.watching.WaitError               the pipeline did not get where it should in time
-  ops.embedded.errors.EmbeddedError         an embedded part cannot do what was asked
-    ops.embedded.errors.CancelledError      a part gave up its start because the start of the whole stack was given up
-  producers.deploy.TopicError               topics could not be made, or stand otherwise than they must
-  producers.importing.model.ImportingError  the import as a whole cannot be done
-  producers.intents.PublishError            Kafka did not confirm an intent
-    producers.intents.DeliveryError         Kafka is away, refused, or did not confirm in time
-    producers.intents.QueueFullError        more intents wait for Kafka than the producer holds; nothing was sent
-  producers.relay.RelayFenced               another relay with the same transactional id took over
-  producers.retry.RetryError                quarantined bytes could not be sent again
-  streams.audit.proofs.ProofError           there is no proof of this record, or not yet
-  streams.audit.signing.KeyFileError        the key file is missing, unreadable, or there already
-  streams.posting.source.TopicMismatch      the lanes were posted from another topic than is there now
+  ops.bench.http.MissingK6                    k6 is not installed
+  ops.cli.api_client.ApiError                 the API refused, or does not answer
+  ops.cli.context.SettingsError               a LEDGERLINE_* variable has a value that cannot be used
+  ops.cli.dlq.DeadLetterError                 there is no such quarantined row, or no such place in their list
+  ops.cli.intents.IntentError                 the command line does not say a whole intent
+  ops.demo.demo.DemoError                     the demo cannot go on
+  ops.demo.example.ExampleError               the example ledger cannot be made
+  ops.demo.rogues.RogueError                  Kafka did not take the demo's bytes
+  ops.demo.watching.WaitError                 the pipeline did not get where it should in time
+  ops.embedded.errors.EmbeddedError           an embedded part cannot do what was asked
+    ops.embedded.errors.CancelledError        a part gave up its start because the start of the whole stack was given up
+  producers.deploy.TopicError                 topics could not be made, or stand otherwise than they must
+  producers.importing.model.ImportingError    the import as a whole cannot be done
+  producers.intents.PublishError              Kafka did not confirm an intent
+    producers.intents.DeliveryError           Kafka is away, refused, or did not confirm in time
+    producers.intents.QueueFullError          more intents wait for Kafka than the producer holds; nothing was sent
+  producers.relay.RelayFenced                 another relay with the same transactional id took over
+  producers.retry.RetryError                  quarantined bytes could not be sent again
+  streams.audit.proofs.ProofError             there is no proof of this record, or not yet
+  streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
+  streams.fenced.TopicBegunAnew               a partition goes back behind what was read of it
+  streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
 """
 
 
