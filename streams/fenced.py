@@ -21,6 +21,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import faust
 import structlog
+from aiokafka.errors import KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -28,7 +29,7 @@ from mode import CrashingSupervisor
 from mode.utils.objects import cached_property
 
 from db.connections import TRANSIENT
-from domain.errors import Outage
+from domain.errors import LedgerlineError, Outage
 from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
@@ -38,6 +39,7 @@ COMMIT_SECONDS: Final = 1.0
 # aiokafka has one request to a broker at a time: while it waits there for partitions that have nothing, those that
 # have something wait too. Faust lets it wait for 1.5 seconds.
 FETCH_WAIT_MS: Final = 50
+METADATA_AGE_MS_MAX: Final = 10_000
 
 
 class Message(NamedTuple):
@@ -67,6 +69,10 @@ class PartitionBatch(NamedTuple):
 
 class FenceLost(Exception):
     """The store stands elsewhere than the batch expects: another worker has the partition, or had it meanwhile."""
+
+
+class TopicBegunAnew(LedgerlineError):
+    """A partition goes back behind what was read of it: its offsets no longer mean what the store means by them."""
 
 
 class BatchHandler(Protocol):
@@ -128,6 +134,26 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             consumer._isolation_level = "read_committed"
         return consumer
 
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        """Tell Kafka where the store stands; whether that worked.
+
+        It is for lag tools only, so no failure may end the worker, as it does in Faust: neither a broker that is away
+        nor a rebalance that has just taken everything.
+        """
+        assigned = self.assignment()
+        theirs = {
+            driver.ensure_aiokafka_TP(tp): driver.OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            if theirs:
+                await self._ensure_consumer().commit(theirs)
+        except KafkaError as error:
+            logger.debug("offsets were not committed to Kafka", agent=self.app.options.name, cause=repr(error))
+            return False
+        return True
+
     async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
         await super()._seek_wait(consumer, partitions)
         self._next.update({TP(*tp): offset for tp, offset in partitions.items()})
@@ -141,6 +167,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if not records or state is None or not state.has_valid_position:
                 continue  # revoked meanwhile
             start = self._next.get(TP(*tp), records[0].offset)
+            if records[0].offset < start:
+                raise TopicBegunAnew(
+                    f"The topic {tp.topic} was read up to {start} in partition {tp.partition} and now gives offset"
+                    f" {records[0].offset}: it was deleted and made again; restore the old one."
+                )
             self._next[TP(*tp)] = state.position
             prepare = self.app.options.prepare
             messages = [
@@ -218,8 +249,17 @@ class FencedApp(faust.App):  # type: ignore[misc]
             # A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's
             # consumer thread goes on beating while the handler works.
             broker_session_timeout=10.0,
+            # A topic that was away for a moment is found again after this, not after 5 minutes.
+            consumer_metadata_max_age_ms=METADATA_AGE_MS_MAX,
             broker_heartbeat_interval=2.0,
         )
+
+    def end_of(self, tp: TP) -> int:
+        """The partition's next offset, as far as is known; 0 where a rebalance has just taken it away."""
+        try:
+            return self.consumer.highwater(tp) or 0
+        except (AssertionError, AttributeError):  # so aiokafka says that it is not assigned
+            return 0
 
     def _new_transport(self) -> _Transport:
         return _Transport(self.conf.broker_consumer, self)
@@ -344,8 +384,7 @@ def make_app(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics
         if time.monotonic() - last_commit < COMMIT_SECONDS or not runner.expected:
             return
         last_commit = time.monotonic()
-        if not await app.consumer._commit(runner.expected):
-            logger.debug("offsets were not committed to Kafka", agent=options.name)
+        await app.consumer._commit(runner.expected)
 
     @app.agent(app.fetches, name=options.name)  # type: ignore[untyped-decorator]
     async def agent(fetches: Any) -> None:
@@ -356,7 +395,8 @@ def make_app(handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def chores() -> None:
-        lags = {tp: max((app.consumer.highwater(tp) or 0) - offset, 0) for tp, offset in runner.expected.items()}
+        assigned = app.consumer.assignment()
+        lags = {tp: max(app.end_of(tp) - offset, 0) for tp, offset in runner.expected.items() if tp in assigned}
         for tp, lag in lags.items():
             metrics.lag.labels(str(tp.partition)).set(lag)
         metrics.partitions.set(len(lags))
@@ -386,7 +426,9 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     # comes, the handler is to have the interpreter soon, not after the default 5 ms.
     sys.setswitchinterval(0.0005)
     app = make_app(handler, options, AgentMetrics(options.name))
-    worker = faust.Worker(app, loglevel=options.log_level, redirect_stdouts=False, quiet=True)
+    worker = faust.Worker(
+        app, loglevel=options.log_level, override_logging=False, redirect_stdouts=False, quiet=True
+    )  # fmt: skip
     assigned = threading.Event()
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
@@ -402,4 +444,10 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
         options.metrics_port,
         lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
     )
-    worker.execute_from_commandline()
+    try:
+        worker.execute_from_commandline()
+    except SystemExit:
+        # Faust ends with a code alone; what people can mend is told in its sentence.
+        if isinstance(worker.crash_reason, LedgerlineError):
+            raise worker.crash_reason from None
+        raise

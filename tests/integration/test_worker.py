@@ -1,0 +1,214 @@
+"""The real posting worker, as a process: posted once and only once whatever ends it or takes its lanes away."""
+
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from confluent_kafka.admin import AdminClient
+
+from domain.intents import Intent
+from domain.settings import Settings
+from domain.topics import Topics
+from producers.deploy import Replication, make_topics
+from tests.posting_bench import PostingBench, eventually
+from tests.posting_model import pair, script, transfer
+from tests.service_process import ServiceProcess
+
+STOP_SECONDS_MAX = 10.0
+
+Start = Callable[..., ServiceProcess]
+
+
+@pytest.fixture
+def slow_batches(settings: Settings) -> Settings:
+    """Settings with small batches, so that a run takes long enough to be met in the middle."""
+    return settings.model_copy(update={"posting_batch_intents_max": 100})
+
+
+def moves(count: int, first: int = 0) -> list[Intent]:
+    """Deposits, each of one cent."""
+    return [
+        transfer(f"k{number}", *pair("external:b", f"users:{number % 50}", 1))
+        for number in range(first, first + count)
+    ]  # fmt: skip
+
+
+def send(bench: PostingBench, count: int) -> None:
+    """The moves, half of them in each lane."""
+    asked = moves(count)
+    bench.send_all(asked[::2], lane=0)
+    bench.send_all(asked[1::2], lane=1)
+
+
+def posted(bench: PostingBench) -> int:
+    """How many offsets have their fate."""
+    found = bench.rows("SELECT coalesce(sum(next_offset), 0)::bigint AS posted FROM ledger.lane")
+    return int(found[0]["posted"])
+
+
+def wait_for(bench: PostingBench, count: int, *workers: ServiceProcess, seconds: float = 60.0) -> None:
+    """Until so many offsets have their fate; the workers must live meanwhile."""
+
+    def reached() -> bool:
+        for worker in workers:
+            assert worker.runs(), worker.log()[-3000:]
+        return posted(bench) >= count
+
+    eventually(reached, f"{count} intents have their fate", seconds)
+
+
+def check(bench: PostingBench, count: int) -> None:
+    """All of them were posted, each once."""
+    assert posted(bench) == count
+    assert Counter(bench.fates(0) + bench.fates(1)) == {"posted": count}
+    assert bench.balance("external:b") == count
+    bench.verify()
+
+
+def lanes_of(worker: ServiceProcess) -> int:
+    """How many lanes a worker says that it has."""
+    return int(worker.metric("ledgerline_agent_partitions"))
+
+
+def test_a_worker_posts_what_was_sent_before_and_after_its_start_and_stops(
+    bench: PostingBench, settings: Settings, tmp_path: Path
+) -> None:
+    send(bench, 500)
+    with ServiceProcess("posting", settings, tmp_path) as worker:
+        worker.wait_until_ready()
+        wait_for(bench, 500, worker)
+        bench.send_all(script("late external:b>users:1 1 | late external:b>users:1 1"), lane=1)
+        bench.send_bytes(b"garbage", lane=0)
+        wait_for(bench, 503, worker)
+        eventually(lambda: worker.metric("ledgerline_posting_outcomes_total") == 503, "its metrics count all")
+        eventually(lambda: lanes_of(worker) == 2, "it tells of its lanes")
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    assert Counter(bench.fates(0) + bench.fates(1)) == {"posted": 501, "duplicate": 1, "bad_magic": 1}
+    bench.verify()
+
+
+def test_killed_in_the_middle_and_started_again_it_posts_each_once(
+    bench: PostingBench, slow_batches: Settings, tmp_path: Path
+) -> None:
+    total = 8000
+    send(bench, total)
+    with ServiceProcess("posting", slow_batches, tmp_path) as worker:
+        wait_for(bench, total // 4, worker)
+        worker.kill()
+    assert posted(bench) < total, "it was to be killed in the middle"
+    bench.verify()
+    with ServiceProcess("posting", slow_batches, tmp_path) as worker:
+        wait_for(bench, total, worker)
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    check(bench, total)
+
+
+def test_two_workers_share_the_lanes_and_one_takes_over_from_the_other(
+    bench: PostingBench, slow_batches: Settings, tmp_path: Path
+) -> None:
+    with ServiceProcess("posting", slow_batches, tmp_path) as first:
+        first.wait_until_ready()
+        with ServiceProcess("posting", slow_batches, tmp_path) as second:
+            second.wait_until_ready()
+            send(bench, 6000)
+            eventually(
+                lambda: (
+                    first.metric("ledgerline_agent_partitions") == second.metric("ledgerline_agent_partitions") == 1
+                ),
+                "each has a lane",
+            )
+            wait_for(bench, 1000, first, second)
+            assert first.stop(STOP_SECONDS_MAX) == 0
+            wait_for(bench, 6000, second)
+            eventually(lambda: lanes_of(second) == 2, "the second has both")
+            assert second.stop(STOP_SECONDS_MAX) == 0
+    check(bench, 6000)
+
+
+def test_a_worker_that_dies_is_followed_by_the_one_that_lives(
+    bench: PostingBench, slow_batches: Settings, tmp_path: Path
+) -> None:
+    with ServiceProcess("posting", slow_batches, tmp_path) as first:
+        first.wait_until_ready()
+        with ServiceProcess("posting", slow_batches, tmp_path) as second:
+            second.wait_until_ready()
+            send(bench, 4000)
+            wait_for(bench, 500, first, second)
+            first.kill()
+            wait_for(bench, 4000, second)
+    check(bench, 4000)
+
+
+def test_told_to_stop_under_load_it_ends_soon_and_leaves_nothing_half_done(
+    bench: PostingBench, settings: Settings, tmp_path: Path
+) -> None:
+    send(bench, 30_000)
+    with ServiceProcess("posting", settings, tmp_path) as worker:
+        wait_for(bench, 1000, worker)
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+        assert "Traceback" not in worker.log()
+    assert posted(bench) < 30_000, "it was to be stopped under load"
+    bench.verify()
+
+
+def test_connections_that_postgres_ends_in_mid_flight_cost_nothing(
+    bench: PostingBench, slow_batches: Settings, tmp_path: Path
+) -> None:
+    total = 6000
+    send(bench, total)
+    with ServiceProcess("posting", slow_batches, tmp_path) as worker:
+        for share in (0.1, 0.3, 0.5, 0.7):
+            wait_for(bench, int(total * share), worker)
+            ended = bench.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name = 'ledgerline_posting' AND datname = current_database()"
+            )
+            assert ended
+        wait_for(bench, total, worker)
+        assert worker.events("waiting")
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    check(bench, total)
+
+
+def remake(bench: PostingBench, topics: Topics) -> None:
+    """Delete the topic of intents and make it again."""
+    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
+        deletion.result(10)
+    eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")
+    make_topics(bench.bootstrap, topics, 2, Replication())
+
+
+def test_on_a_topic_made_anew_it_refuses_to_start_in_one_sentence(
+    bench: PostingBench, settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    bench.send_all(moves(10))
+    assert bench.post() == ["posted"] * 10
+    remake(bench, topics)
+    send(bench, 100)
+    with ServiceProcess("posting", settings, tmp_path) as worker:
+        assert worker.ended() == 1
+        sentence = worker.log().strip().splitlines()[-1]
+        assert f"was posted from {topics.intents} (" in sentence
+        assert "but the topic there now is" in sentence
+    check(bench, 10)
+
+
+def test_a_topic_made_anew_under_a_running_worker_is_never_posted_from(
+    bench: PostingBench, settings: Settings, topics: Topics, tmp_path: Path
+) -> None:
+    """Its offsets begin anew, and pass those of the old one: none of them may be taken for the old one's."""
+    with ServiceProcess("posting", settings, tmp_path) as worker:
+        worker.wait_until_ready()
+        bench.send_all(moves(50))
+        wait_for(bench, 50, worker)
+        remake(bench, topics)
+        others = [asked._replace(idempotency_key=f"new{uuid.uuid4()}") for asked in moves(500)]
+        bench.send_all(others)
+        assert worker.ended(60) != 0
+        sentence = worker.log().strip().splitlines()[-1]
+        assert "error: " in sentence
+        assert f"was posted from {topics.intents} (" in sentence or "was deleted and made again" in sentence
+    check(bench, 50)

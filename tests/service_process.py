@@ -1,0 +1,102 @@
+"""The real processes of the services, as an operator starts, stops and kills them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.error import URLError
+
+from domain.settings import REPOSITORY_ROOT, Settings
+from ops.embedded.ports import pick_free
+from tests.posting_bench import eventually
+
+START_SECONDS_MAX = 40.0
+
+
+def environment_of(settings: Settings, **changes: str) -> dict[str, str]:
+    """The variables that tell a process these settings, and none that the tests themselves were told."""
+    named: dict[str, Any] = settings.model_dump(exclude_none=True)
+    named["postgres_dsn"] = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else ""
+    ours = {f"LEDGERLINE_{name.upper()}": str(value) for name, value in named.items()}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("LEDGERLINE_")}
+    return {**inherited, **ours, **changes}
+
+
+class ServiceProcess:
+    """One `ledgerline service NAME`, killed at the end of its `with` if it still runs then."""
+
+    def __init__(self, name: str, settings: Settings, folder: Path, **changes: str) -> None:
+        self.name = name
+        self.port = pick_free()
+        self.log_file = folder / f"{name}-{self.port}.log"
+        variables = environment_of(settings, LEDGERLINE_METRICS_PORT=str(self.port), **changes)
+        with self.log_file.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ops.cli", "service", name],
+                cwd=REPOSITORY_ROOT, env=variables, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    def __enter__(self) -> "ServiceProcess":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.process.kill()
+        self.process.wait(10)
+        if error is not None:
+            sys.stderr.write(f"--- {self.name} {self.process.pid}:\n{self.log()[-4000:]}\n")
+
+    def kill(self) -> None:
+        """SIGKILL, at once."""
+        assert self.process.poll() is None, f"it had ended by itself: {self.log()[-2000:]}"
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait(10)
+
+    def stop(self, seconds: float) -> int:
+        """SIGTERM; the exit code, if it comes within so many seconds."""
+        assert self.process.poll() is None, f"it had ended by itself: {self.log()[-2000:]}"
+        self.process.terminate()
+        return self.process.wait(seconds)
+
+    def ended(self, seconds: float = START_SECONDS_MAX) -> int:
+        """The exit code of a process that ends by itself."""
+        return self.process.wait(seconds)
+
+    def runs(self) -> bool:
+        """Whether it still runs."""
+        return self.process.poll() is None
+
+    def wait_until_ready(self) -> None:
+        """Until /readyz says so."""
+        eventually(
+            lambda: not self.runs() or self._answer("readyz") is not None, f"{self.name} is ready", START_SECONDS_MAX
+        )
+        assert self.runs(), self.log()[-2000:]
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric over its labels; 0 where it is not there."""
+        lines = (self._answer("metrics") or "").splitlines()
+        return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def log(self) -> str:
+        """All that it wrote so far."""
+        return self.log_file.read_text(errors="replace")
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """The log lines that tell of one kind of event."""
+        lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
+        return [line for line in lines if line.get("event") == name]
+
+    def _answer(self, path: str) -> str | None:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+                text: str = answer.read().decode()
+                return text
+        except (URLError, OSError):
+            return None
