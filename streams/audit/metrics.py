@@ -1,4 +1,4 @@
-"""Metrics of audit; docs/PROOF.md documents each. Breaks are counted by streams.reconciliation.metrics."""
+"""Metrics of audit; docs/METRICS.md documents each. Breaks are counted by streams.reconciliation.metrics."""
 
 from typing import Final
 

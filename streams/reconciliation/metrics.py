@@ -1,4 +1,4 @@
-"""Metrics of the proving agents; docs/PROOF.md documents each. Labels are closed lists and lanes, never accounts."""
+"""Metrics of the proving agents; docs/METRICS.md documents each. Labels are closed lists and lanes, never accounts."""
 
 from collections.abc import Mapping
 from typing import Final
