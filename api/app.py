@@ -8,10 +8,10 @@ from typing import Any, Final
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi_swagger import patch_fastapi
 from starlette.exceptions import HTTPException
 
 from api import accounts, health, intents, journal
+from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
 from api.problems import Kind, Problem
@@ -25,8 +25,6 @@ A payments ledger: intents in, balanced double entry out.
 Every write carries an idempotency key, every error is problem details (RFC 9457; the kinds are in docs/ERRORS.md),
 amounts are whole numbers of minor units, times are RFC 3339, lists go on by their `next` link.
 """
-
-DOCS_PARAMETERS: Final = {"persistAuthorization": True, "displayRequestDuration": True, "docExpansion": "list"}
 
 
 def create_app(configuration: Configuration) -> FastAPI:
@@ -51,7 +49,6 @@ def create_app(configuration: Configuration) -> FastAPI:
         # Not FastAPI's own pages, whose scripts come from elsewhere.
         docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         exception_handlers={
             Problem: _answer_problem,
             DatabaseError: _answer_database,
@@ -67,7 +64,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         body_bytes_max=configuration.body_bytes_max,
         requests_in_flight_max=configuration.requests_in_flight_max,
     )
-    patch_fastapi(app, redirect_from_root_to_docs=False, title="Ledgerline", swagger_ui_parameters=DOCS_PARAMETERS)
+    add_documentation(app)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 
