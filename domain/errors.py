@@ -31,7 +31,7 @@ LedgerlineError                               one sentence that says what is wro
   producers.retry.RetryError                  quarantined bytes could not be sent again
   streams.audit.proofs.ProofError             there is no proof of this record, or not yet
   streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
-  streams.fenced.TopicBegunAnew               a partition goes back behind what was read of it
+  streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
 """
 

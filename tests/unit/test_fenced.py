@@ -11,7 +11,8 @@ import pytest
 from faust.types import TP
 
 from domain.errors import Outage
-from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Fetch, _Runner
+from streams.engine import Fetch
+from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
 from streams.metrics import AgentMetrics
 
 TOPIC = "payments.intents"
@@ -19,7 +20,7 @@ LANE_0, LANE_1 = TP(TOPIC, 0), TP(TOPIC, 1)
 OPTIONS = AgentOptions("test", "127.0.0.1:9", TOPIC, "group")
 
 
-def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> _Fetch:
+def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
     """One fetch of one partition: where it began and ended, and the records that it has."""
     records = [
         SimpleNamespace(
@@ -27,7 +28,7 @@ def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> _Fetch:
         )
         for offset in offsets or range(start, end)
     ]
-    return _Fetch({tp: (start, end, records)})
+    return Fetch({tp: (start, end, records)})
 
 
 @dataclass
@@ -83,7 +84,7 @@ def take_over(runner: _Runner, *assigned: TP) -> dict[TP, int]:
     return asyncio.run(runner.positions(assigned))
 
 
-def process(runner: _Runner, fetch: _Fetch) -> bool:
+def process(runner: _Runner, fetch: Fetch) -> bool:
     return asyncio.run(runner.process(fetch))
 
 
@@ -105,7 +106,7 @@ def process(runner: _Runner, fetch: _Fetch) -> bool:
     ],
 )
 def test_what_of_a_fetch_is_handed_on(
-    handler: Handler, runner: _Runner, stands: int, fetch: _Fetch, handed: tuple[Any, ...] | None
+    handler: Handler, runner: _Runner, stands: int, fetch: Fetch, handed: tuple[Any, ...] | None
 ) -> None:
     handler.stands[0] = stands
     take_over(runner, LANE_0)
@@ -116,7 +117,7 @@ def test_what_of_a_fetch_is_handed_on(
 
 def test_only_assigned_partitions_are_handed_on(handler: Handler, runner: _Runner) -> None:
     take_over(runner, LANE_0)
-    both = _Fetch(fetched(0, 2, tp=LANE_1).partitions | fetched(0, 3).partitions)
+    both = Fetch(fetched(0, 2, tp=LANE_1).partitions | fetched(0, 3).partitions)
     assert process(runner, both)
     assert handler.handled == [(0, 0, [0, 1, 2], 3)]
     take_over(runner, LANE_1)
@@ -127,7 +128,7 @@ def test_only_assigned_partitions_are_handed_on(handler: Handler, runner: _Runne
 
 def test_partitions_of_a_fetch_come_in_order(handler: Handler, runner: _Runner) -> None:
     take_over(runner, LANE_1, LANE_0)
-    process(runner, _Fetch(fetched(0, 1, tp=LANE_1).partitions | fetched(0, 1).partitions))
+    process(runner, Fetch(fetched(0, 1, tp=LANE_1).partitions | fetched(0, 1).partitions))
     assert [part[0] for part in handler.handled] == [0, 1]
 
 

@@ -1,0 +1,69 @@
+"""What the fenced consumer and an agent say to each other: messages, batches, and how to read."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+
+class Message(NamedTuple):
+    """One record of a topic, as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes | None]]
+
+
+class PartitionBatch(NamedTuple):
+    """What was fetched of one partition: offsets ascending, none below `expected_offset`."""
+
+    topic: str
+    partition: int
+    expected_offset: int
+    """Where the agent believes its store to stand."""
+    messages: list[Any]
+    """Message, or what the agent's `prepare` made of each."""
+    end_offset: int
+    """The next offset to fetch; past the last message's, as transaction markers occupy offsets too."""
+
+
+class FenceLost(Exception):
+    """The store stands elsewhere than the batch expects: another worker has the partition, or had it meanwhile."""
+
+
+class BatchHandler(Protocol):
+    """What an agent is; its methods are called from one thread, one at a time."""
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """The next offset to read of each partition, from the agent's own store."""
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Process and commit in one transaction that also moves the positions; FenceLost where they moved meanwhile.
+
+        Raises one of `TRANSIENT` or an Outage where something is away: the batch is then tried again.
+        """
+
+    def idle(self) -> None:
+        """Called about once a second between batches; returns within a second."""
+
+
+@dataclass(frozen=True)
+class AgentOptions:
+    """How an agent reads; `records_max` is the most records in one batch."""
+
+    name: str
+    bootstrap: str
+    topic: str
+    group: str
+    records_max: int = 2000
+    read_committed: bool = False
+    prepare: Callable[[Message], Any] = lambda message: message
+    """Called for each message in the consumer's thread, while the batch before is in the handler's hands: pure work
+    only, that cannot fail. What it returns has the message's `offset`."""
+    stall_seconds_max: float = 60.0
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = 0
+    log_level: str = "INFO"

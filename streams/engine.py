@@ -1,0 +1,200 @@
+"""Faust, bent to what streams/fenced.py needs: whole fetches as events, seeks to the agent's store, no own commits.
+
+Written against faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0, whose insides it overrides.
+"""
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple, Protocol
+
+import faust
+import structlog
+from aiokafka.errors import KafkaError
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+from faust.types.tuples import ConsumerMessage
+from mode import CrashingSupervisor
+from mode.utils.objects import cached_property
+
+from domain.errors import LedgerlineError
+from streams.batches import AgentOptions, Message
+
+logger: Final = structlog.get_logger(__name__)
+
+# aiokafka has one request to a broker at a time: while it waits there for partitions that have nothing, those that
+# have something wait too. Faust lets it wait for 1.5 seconds.
+FETCH_WAIT_MS: Final = 50
+METADATA_AGE_MS_MAX: Final = 10_000
+
+
+class TopicBegunAnew(LedgerlineError):
+    """A partition goes back behind what was read of it: its offsets no longer mean what the store means by them."""
+
+
+class Positions(Protocol):
+    """What the consumer asks the agent's runner."""
+
+    async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
+        """Take the assigned partitions over; the offsets at which the agent's store stands."""
+
+
+class Fetch(NamedTuple):
+    """What one look at the broker brought, of several partitions."""
+
+    partitions: dict[TP, tuple[int, int, list[Any]]]
+    """(start, end, messages as prepared) of each partition."""
+
+
+class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Knows where each fetch began, so that what was fetched before a seek can be told from what came after."""
+
+    app: "FencedApp"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._next: dict[TP, int] = {}
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        if self.app.options.read_committed:
+            # Faust gives it only to its own exactly-once mode, which loses and doubles (faust#323, #517).
+            consumer._isolation_level = "read_committed"
+        return consumer
+
+    async def _commit(self, offsets: dict[TP, int]) -> bool:
+        """Tell Kafka where the store stands; whether that worked.
+
+        It is for lag tools only, so no failure may end the worker, as it does in Faust: neither a broker that is away
+        nor a rebalance that has just taken everything.
+        """
+        assigned = self.assignment()
+        theirs = {
+            driver.ensure_aiokafka_TP(tp): driver.OffsetAndMetadata(offset, "")
+            for tp, offset in offsets.items()
+            if tp in assigned
+        }
+        try:
+            if theirs:
+                await self._ensure_consumer().commit(theirs)
+        except KafkaError as error:
+            logger.debug("offsets were not committed to Kafka", agent=self.app.options.name, cause=repr(error))
+            return False
+        return True
+
+    async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
+        await super()._seek_wait(consumer, partitions)
+        self._next.update({TP(*tp): offset for tp, offset in partitions.items()})
+
+    async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> dict[Any, list[Any]]:
+        fetched = await super()._fetch_records(consumer, *args, **options)
+        assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+        partitions = {}
+        for tp, records in (fetched or {}).items():
+            state = assignment and assignment.state_value(tp)
+            if not records or state is None or not state.has_valid_position:
+                continue  # revoked meanwhile
+            start = self._next.get(TP(*tp), records[0].offset)
+            if records[0].offset < start:
+                raise TopicBegunAnew(
+                    f"The topic {tp.topic} was read up to {start} in partition {tp.partition} and now gives offset"
+                    f" {records[0].offset}: it was deleted and made again; restore the old one."
+                )
+            self._next[TP(*tp)] = state.position
+            prepare = self.app.options.prepare
+            messages = [
+                prepare(Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
+                for r in records
+            ]
+            partitions[TP(*tp)] = (start, state.position, messages)
+        for tp in assignment.tps if assignment else ():
+            # A fetch of nothing but transaction markers brings no records, and moves the position all the same: an
+            # agent that was not told would seem to lag by them for ever, and its watchdog would end it.
+            state, start = assignment.state_value(tp), self._next.get(TP(*tp))
+            if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
+                self._next[TP(*tp)] = state.position
+                if state.position > start:
+                    partitions[TP(*tp)] = (start, state.position, [])
+        return {next(iter(partitions)): [Fetch(partitions)]} if partitions else {}
+
+
+class _Consumer(driver.Consumer):  # type: ignore[misc]
+    """Seeks to what the agent's store says, after Faust has sought to what Kafka says."""
+
+    app: "FencedApp"
+
+    def _new_consumer_thread(self) -> _ConsumerThread:
+        return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
+
+    async def perform_seek(self) -> None:
+        await super().perform_seek()
+        positions = await self.app.runner.positions(self.assignment())
+        if positions:
+            await self.seek_wait(positions)
+            self._committed_offset.update(positions)
+            # Records are one event a fetch here, so Faust must not judge by offsets what was seen.
+            self._read_offset.update(dict.fromkeys(positions))
+
+    def on_buffer_full(self, tp: TP) -> None:
+        """A full queue is back-pressure enough: Faust would also stop the one partition that a fetch goes under."""
+
+    def on_buffer_drop(self, tp: TP) -> None:
+        """As nothing was stopped, nothing is resumed."""
+
+    def _to_message(self, tp: TP, fetch: Fetch) -> ConsumerMessage:
+        start = next(iter(fetch.partitions.values()))[0]
+        return ConsumerMessage(
+            tp.topic, tp.partition, start, 0.0, 0, [], None, fetch, None, 0, 0, TP(*tp),
+            generation_id=self.app.consumer_generation_id,
+        )  # fmt: skip
+
+
+class _Transport(driver.Transport):  # type: ignore[misc]
+    Consumer = _Consumer
+
+
+class FencedApp(faust.App):  # type: ignore[misc]
+    """A Faust app whose consumer is fenced; `runner` stands between it and the agent's handler."""
+
+    def __init__(self, options: AgentOptions, runner: Positions) -> None:
+        self.options = options
+        self.runner = runner
+        super().__init__(
+            options.group,
+            broker=f"kafka://{options.bootstrap}",
+            loop=None,
+            autodiscover=False,
+            agent_supervisor=CrashingSupervisor,
+            broker_max_poll_records=options.records_max,
+            consumer_auto_offset_reset="earliest",
+            key_serializer="raw",
+            value_serializer="raw",
+            stream_buffer_maxsize=1,
+            stream_wait_empty=False,
+            topic_allow_declare=False,
+            topic_disable_leader=True,
+            web_enabled=False,
+            # A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's
+            # consumer thread goes on beating while the handler works.
+            broker_session_timeout=10.0,
+            # A topic that was away for a moment is found again after this, not after 5 minutes.
+            consumer_metadata_max_age_ms=METADATA_AGE_MS_MAX,
+            broker_heartbeat_interval=2.0,
+        )
+
+    def end_of(self, tp: TP) -> int:
+        """The partition's next offset, as far as is known; 0 where a rebalance has just taken it away."""
+        try:
+            return self.consumer.highwater(tp) or 0
+        except (AssertionError, AttributeError):  # so aiokafka says that it is not assigned
+            return 0
+
+    def _new_transport(self) -> _Transport:
+        return _Transport(self.conf.broker_consumer, self)
+
+    @cached_property  # type: ignore[untyped-decorator]
+    def fetches(self) -> Any:
+        """The channel of whole fetches; nothing on it is ever acknowledged."""
+        return self.topic(
+            self.options.topic,
+            key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False,
+        )  # fmt: skip
