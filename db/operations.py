@@ -7,6 +7,7 @@ of a retry. Times are microseconds since 1970-01-01 UTC.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
 import psycopg
@@ -55,6 +56,16 @@ class Checkpoint(NamedTuple):
     root: bytes
 
 
+class Which(StrEnum):
+    """Which quarantined rows are meant; the last two leave out rows that are themselves a retry's sorry end."""
+
+    ALL = "all"
+    UNTRIED = "untried"
+    """Never sent again."""
+    UNSETTLED = "unsettled"
+    """Sent again or not: no retry came to a better end."""
+
+
 class Place(NamedTuple):
     """A place in the list of quarantined rows, which is in the order of their booking."""
 
@@ -78,6 +89,9 @@ class QuarantinedRow(NamedTuple):
     booked_time: int
     value_bytes: int
     retries: int
+    retry_of_lane: int | None
+    """With `retry_of_seq` the row that these bytes were a retry of; None where they came by themselves."""
+    retry_of_seq: int | None
 
     @property
     def place(self) -> Place:
@@ -168,23 +182,23 @@ def quarantined_rows(
     after: Place = LIST_START,
     limit: int = 100,
     reason: str | None = None,
-    unretried: bool = False,
+    which: Which = Which.ALL,
 ) -> list[QuarantinedRow]:
-    """Up to `limit` quarantined rows past a place; with `unretried`, those only that were never sent again."""
+    """Up to `limit` quarantined rows past a place, the oldest first."""
     asked = {
         "after_time": after.booked_time,
         "after_lane": after.lane,
         "after_seq": after.seq,
         "limit": limit,
         "reason": reason,
-        "unretried": unretried,
+        "which": which.value,
     }
     return connection.cursor(row_factory=class_row(QuarantinedRow)).execute(SQL["quarantined"], asked).fetchall()
 
 
-def quarantined_count(connection: Connection[Any], *, reason: str | None = None, unretried: bool = False) -> int:
+def quarantined_count(connection: Connection[Any], *, reason: str | None = None, which: Which = Which.ALL) -> int:
     """How many quarantined rows there are."""
-    rows = connection.execute(SQL["quarantined_count"], {"reason": reason, "unretried": unretried}).fetchall()
+    rows = connection.execute(SQL["quarantined_count"], {"reason": reason, "which": which.value}).fetchall()
     return int(rows[0][0])
 
 

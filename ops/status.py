@@ -14,6 +14,7 @@ from db.operations import (
     BreakCount,
     Checkpoint,
     LaneProgress,
+    Which,
     break_counts,
     glance,
     lane_progress,
@@ -166,7 +167,7 @@ def _read_books(dsn: str) -> _Books:
         return _Books(
             lane_progress(connection),
             {outcome.value: counts.get(outcome.value, 0) for outcome in reversed(Outcome)},
-            quarantined_count(connection, unretried=True),
+            quarantined_count(connection, which=Which.UNTRIED),
             break_counts(connection),
             last_checkpoint(connection),
         )

@@ -53,34 +53,52 @@ ORDER BY checkpoint DESC
 LIMIT 1
 
 -- name: quarantined
--- A page of quarantined rows in the order of their booking, past a place in it; retries are counted.
+-- A page of quarantined rows in the order of their booking, past a place in it, with their retries and, of a retry that
+-- was quarantined again, its origin. Which: all; untried, never sent again; unsettled, no retry came to a better end.
 SELECT
     j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time,
-    coalesce(length(q.value), 0) AS value_bytes, coalesce(sent.retries, 0) AS retries
+    coalesce(length(q.value), 0) AS value_bytes, coalesce(sent.retries, 0) AS retries,
+    origin.lane AS retry_of_lane, origin.seq AS retry_of_seq
 FROM ledger.quarantine AS q
 INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
 LEFT JOIN (
-    SELECT lane, seq, count(*) AS retries
-    FROM ledger.quarantine_retry
-    GROUP BY lane, seq
+    SELECT t.lane, t.seq, count(*) AS retries, bool_or(f.outcome <> 'quarantined') AS is_settled
+    FROM ledger.quarantine_retry AS t
+    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = t.source_offset
+    GROUP BY t.lane, t.seq
 ) AS sent ON sent.lane = q.lane AND sent.seq = q.seq
+LEFT JOIN ledger.quarantine_retry AS origin
+    ON origin.partition = j.lane AND origin.source_offset = j.source_offset AND origin.topic = j.source_topic
 WHERE
-    (j.booked_time, j.lane, j.seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
-    AND (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
-    AND (NOT %(unretried)s::boolean OR sent.retries IS NULL)
+    (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
+    AND (
+        %(which)s::text = 'all'
+        OR (origin.retry_id IS NULL AND %(which)s::text = 'untried' AND sent.retries IS NULL)
+        OR (origin.retry_id IS NULL AND %(which)s::text = 'unsettled' AND sent.is_settled IS NOT TRUE)
+    )
+    AND (j.booked_time, j.lane, j.seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
 ORDER BY j.booked_time, j.lane, j.seq
 LIMIT %(limit)s::integer
 
 -- name: quarantined_count
--- How many quarantined rows there are, of one reason or of all, retried or not.
+-- How many rows the query above would list, without a limit.
 SELECT count(*) AS quarantined
 FROM ledger.quarantine AS q
 INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
+LEFT JOIN (
+    SELECT t.lane, t.seq, count(*) AS retries, bool_or(f.outcome <> 'quarantined') AS is_settled
+    FROM ledger.quarantine_retry AS t
+    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = t.source_offset
+    GROUP BY t.lane, t.seq
+) AS sent ON sent.lane = q.lane AND sent.seq = q.seq
+LEFT JOIN ledger.quarantine_retry AS origin
+    ON origin.partition = j.lane AND origin.source_offset = j.source_offset AND origin.topic = j.source_topic
 WHERE
     (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
     AND (
-        NOT %(unretried)s::boolean
-        OR NOT EXISTS (SELECT FROM ledger.quarantine_retry AS t WHERE t.lane = q.lane AND t.seq = q.seq)
+        %(which)s::text = 'all'
+        OR (origin.retry_id IS NULL AND %(which)s::text = 'untried' AND sent.retries IS NULL)
+        OR (origin.retry_id IS NULL AND %(which)s::text = 'unsettled' AND sent.is_settled IS NOT TRUE)
     )
 
 -- name: quarantined_bytes

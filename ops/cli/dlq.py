@@ -13,6 +13,7 @@ from db.operations import (
     QuarantinedBytes,
     QuarantinedRow,
     Retry,
+    Which,
     add_retry,
     glance,
     operator,
@@ -46,6 +47,7 @@ After = Annotated[
 Untried = Annotated[bool, typer.Option("--untried", help="Only rows that were never sent again.")]
 Bytes = Annotated[int, typer.Option("--bytes", min=0, help="Most bytes to dump; --json has all of them.")]
 All = Annotated[bool, typer.Option("--all", help="Every row that was never sent again.")]
+Again = Annotated[bool, typer.Option("--again", help="With --all: rows too whose retries were all quarantined.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -60,12 +62,13 @@ def list_rows(
     """List quarantined rows, the oldest first, without their bytes."""
     place = LIST_START if after is None else _place(after)
     with glance(running_ledger().postgres_dsn) as connection:
-        rows = quarantined_rows(connection, after=place, limit=limit, reason=reason and reason.value, unretried=untried)
+        which = Which.UNTRIED if untried else Which.ALL
+        rows = quarantined_rows(connection, after=place, limit=limit, reason=reason and reason.value, which=which)
     cursor = _cursor(rows[-1].place) if len(rows) == limit else None
     if as_json:
         show_json({"items": [_listed(row) for row in rows], "next": cursor})
         return
-    columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "detail")
+    columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "retry_of")
     show_rows("Quarantined", [_listed(row) for row in rows], as_json=False, columns=columns)
     if cursor is not None:
         console.print(f"More: ledgerline dlq list --after {cursor}", highlight=False, soft_wrap=True)
@@ -93,6 +96,7 @@ def send_again(
     lane: OptionalLane = None,
     seq: OptionalSeq = None,
     everything: All = False,
+    again: Again = False,
     reason: Reason = None,
     yes: Yes = False,
     as_json: Json = False,
@@ -100,12 +104,13 @@ def send_again(
     """Send quarantined bytes to payments.intents again, as they are; each retry is kept on record.
 
     One row by LANE and SEQ, as often as wanted; or with --all every row that was never sent again, of one --reason or
-    of all. Harmless for what is posted already: an intent is settled once.
+    of all. What a retry left behind in quarantine is not sent again by itself; its origin is, with --again. Harmless
+    for what is posted already: an intent is settled once.
     """
     if everything == (lane is not None) or (lane is None) != (seq is None):
         raise typer.BadParameter("say LANE and SEQ of one row, or --all")
-    if reason is not None and not everything:
-        raise typer.BadParameter("--reason goes with --all")
+    if (again or reason is not None) and not everything:
+        raise typer.BadParameter("--again and --reason go with --all")
     ledger = running_ledger()
     retrier = Retrier(ledger.kafka_bootstrap)
     if lane is not None and seq is not None:
@@ -113,7 +118,8 @@ def send_again(
             row = _found(quarantined_bytes(connection, lane, seq), lane, seq)
         sent = _send(ledger.postgres_dsn, retrier, [row])
     else:
-        sent = _send_all(ledger.postgres_dsn, retrier, reason and reason.value, yes=yes, quiet=as_json)
+        which = Which.UNSETTLED if again else Which.UNTRIED
+        sent = _send_all(ledger.postgres_dsn, retrier, reason and reason.value, which, yes=yes, quiet=as_json)
     if as_json:
         show_json([item._asdict() for item in sent])
     elif lane is None:
@@ -127,10 +133,10 @@ def send_again(
         )
 
 
-def _send_all(dsn: str, retrier: Retrier, reason: str | None, *, yes: bool, quiet: bool) -> list[Sent]:
-    """Every row that was not retried when this began, page by page; what is quarantined anew meanwhile is left."""
+def _send_all(dsn: str, retrier: Retrier, reason: str | None, which: Which, *, yes: bool, quiet: bool) -> list[Sent]:
+    """Each row that stands in quarantine when this begins, page by page, once."""
     with glance(dsn) as connection:
-        count = quarantined_count(connection, reason=reason, unretried=True)
+        count = quarantined_count(connection, reason=reason, which=which)
     if count and not yes:
         typer.confirm(f"Send {count:,} quarantined rows again?", abort=True, err=True)
     sent: list[Sent] = []
@@ -140,7 +146,7 @@ def _send_all(dsn: str, retrier: Retrier, reason: str | None, *, yes: bool, quie
         while len(sent) < count:
             page_rows = min(RETRY_PAGE_ROWS, count - len(sent))
             with glance(dsn) as connection:
-                page = quarantined_rows(connection, after=place, limit=page_rows, reason=reason, unretried=True)
+                page = quarantined_rows(connection, after=place, limit=page_rows, reason=reason, which=which)
                 rows = [_found(quarantined_bytes(connection, row.lane, row.seq), row.lane, row.seq) for row in page]
             if not rows:
                 break  # someone else retried them meanwhile
@@ -190,7 +196,8 @@ def _time(microseconds: int) -> str:
 
 
 def _listed(row: QuarantinedRow) -> dict[str, Any]:
-    return row._asdict() | {"booked": _time(row.booked_time)}
+    origin = None if row.retry_of_lane is None else f"{row.retry_of_lane}/{row.retry_of_seq}"
+    return row._asdict() | {"booked": _time(row.booked_time), "retry_of": origin}
 
 
 def _facts(row: QuarantinedBytes) -> list[tuple[str, str]]:

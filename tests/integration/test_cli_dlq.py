@@ -92,8 +92,30 @@ def test_all_takes_each_row_once_and_asks_first(ledger: PostingBench) -> None:
     assert "Sent 1 rows again." in run(variables, "dlq", "retry", "--all", given="y\n").stdout
     assert run_json(variables, "dlq", "retry", "--all", "--yes") == []
     assert sorted(ledger.post()) == ["bad_magic", "bad_magic", "empty"]
-    untried = run_json(variables, "dlq", "list", "--untried")["items"]
-    assert sorted((row["lane"], row["seq"]) for row in untried) == [(0, 3), (0, 4), (1, 1)]
+    assert run_json(variables, "dlq", "list", "--untried")["items"] == []
+    items = run_json(variables, "dlq", "list")["items"]
+    assert {(row["lane"], row["seq"]): (row["retries"], row["retry_of"]) for row in items} == {
+        (0, 1): (1, None),
+        (0, 2): (1, None),
+        (1, 0): (1, None),
+        (0, 3): (0, "0/1"),
+        (0, 4): (0, "0/2"),
+        (1, 1): (0, "1/0"),
+    }
+    again = run_json(variables, "dlq", "retry", "--all", "--again", "--yes")
+    assert sorted((item["lane"], item["seq"]) for item in again) == [(0, 1), (0, 2), (1, 0)]
+
+
+def test_what_a_retry_settled_is_not_sent_again(bench: PostingBench) -> None:
+    variables = environment(bench.settings)
+    good = bench.encode(bench.transfer("late", "external:bank", "users:1:wallet", 50))
+    bench.send_bytes(b"\x01" + good[1:])
+    assert bench.post() == ["bad_magic"]
+    mend(bench, good)
+    run(variables, "dlq", "retry", "0", "0")
+    assert len(run_json(variables, "dlq", "retry", "--all", "--again", "--yes")) == 1  # nobody knows yet how it ends
+    assert bench.post() == ["posted", "duplicate"]
+    assert run_json(variables, "dlq", "retry", "--all", "--again", "--yes") == []
 
 
 MISTAKES = [
@@ -105,7 +127,8 @@ MISTAKES = [
     (("retry",), 2, "say LANE and SEQ of one row, or --all"),
     (("retry", "0"), 2, "say LANE and SEQ of one row, or --all"),
     (("retry", "0", "1", "--all"), 2, "say LANE and SEQ of one row, or --all"),
-    (("retry", "0", "1", "--reason", "empty"), 2, "--reason goes with --all"),
+    (("retry", "0", "1", "--again"), 2, "--again and --reason go with --all"),
+    (("retry", "0", "1", "--reason", "empty"), 2, "--again and --reason go with --all"),
 ]
 
 
