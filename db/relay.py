@@ -11,6 +11,9 @@ from domain.intents import DIRECTION_NAMES
 
 SQL: Final = load("relay")
 
+# Of the messages behind quarantined rows, which may be a megabyte each; what is read at once is held in memory.
+RAW_BYTES_MAX: Final = 16 * 1024 * 1024
+
 
 class PostedLane(NamedTuple):
     """How far a lane is posted."""
@@ -47,11 +50,14 @@ class RelayStore:
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Journal records from `first_seq` on, as Avro's JournalRecord has them, and beside that raw_key, raw_value and
-        raw_headers of those in quarantine. A row of a lane never appears after a later one, as a lane has one writer.
+        raw_headers of those in quarantine; fewer than `records_max` where those are large.
+
+        A row of a lane never appears after a later one, as a lane has one writer.
         """
         asked = {"lane": lane, "first_seq": first_seq, "records_max": records_max}
+        bounded = {**asked, "raw_bytes_max": RAW_BYTES_MAX}
         connection = self._open()
-        rows = connection.cursor(row_factory=dict_row, binary=True).execute(SQL["records"], asked).fetchall()
+        rows = connection.cursor(row_factory=dict_row, binary=True).execute(SQL["records"], bounded).fetchall()
         by_seq: dict[int, dict[str, Any]] = {}
         for row in rows:
             row["metadata"] = row["metadata"] or {}
@@ -74,7 +80,11 @@ class RelayStore:
         """Wait for the next posting transaction, at most so long; True where one came."""
         connection = self._open()
         try:
-            return any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+            came = any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+            # One look at the lanes answers all the calls that came meanwhile.
+            while came and any(True for _ in connection.notifies(timeout=0)):
+                pass
         except TRANSIENT:
             self.close()
             raise
+        return came

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
@@ -17,7 +17,8 @@ from prometheus_client import Counter, Gauge
 
 from db.connections import TRANSIENT
 from db.relay import PostedLane, RelayStore
-from domain.errors import LedgerlineError
+from domain.errors import LedgerlineError, Outage
+from domain.journal import GENESIS_HASH
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
@@ -25,7 +26,10 @@ from producers.encoding import Encoder, encoder, parsed_schema, read_body, regis
 logger: Final = structlog.get_logger(__name__)
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
+# Long enough for the broker to abort what another relay left open.
+CHECKPOINTS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
 WAIT_SECONDS_MAX: Final = 5.0
+STOP_SECONDS_MAX: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 5.0
 # What Kafka adds to a record and a batch, generously; and what of a quarantined record is neither key nor value.
 BATCH_BYTES_SPARE: Final = 4096
@@ -40,6 +44,18 @@ RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay bega
 
 class RelayFenced(LedgerlineError):
     """Another relay with the same transactional id took over."""
+
+
+class RelayAhead(LedgerlineError):
+    """What was relayed is not what the ledger holds, such as after the ledger was restored from a backup."""
+
+
+class Checkpoint(NamedTuple):
+    """How far a lane was relayed."""
+
+    next_seq: int = 0
+    head: bytes = GENESIS_HASH
+    """Hash of the record before."""
 
 
 @dataclass(frozen=True)
@@ -74,20 +90,17 @@ class RelayEncoders:
             return cls(*(encoder(subject, registered_id(registry, subject)) for subject in subjects))
 
 
-def read_checkpoints(bootstrap: str, topic: str) -> dict[int, int]:
-    """The next sequence number to relay of each lane, from the committed records of the checkpoint's topic."""
+def read_checkpoints(bootstrap: str, topic: str) -> dict[int, Checkpoint]:
+    """How far each lane was relayed, from the committed records of the checkpoints' topic, up to its very end.
+
+    Where another shard has a transaction open there, a read_committed reader first sees nothing behind it: this one
+    waits until that is through, as our own last checkpoint may stand there.
+    """
     schema = parsed_schema("ledger.relay-value")
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "ledgerline-relay-checkpoint",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-        }
-    )
-    checkpoints: dict[int, int] = {}
-    deadline = time.monotonic() + TRANSACTION_SECONDS_MAX
+    checkpoints: dict[int, Checkpoint] = {}
+    end = _end_of(bootstrap, topic)
+    consumer = _consumer(bootstrap, "read_committed")
+    deadline = time.monotonic() + CHECKPOINTS_SECONDS_MAX
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         while time.monotonic() < deadline:
@@ -97,14 +110,37 @@ def read_checkpoints(bootstrap: str, topic: str) -> dict[int, int]:
             error = message.error()
             if error is None:
                 checkpoint = read_body(message.value(), schema)
-                checkpoints[checkpoint["lane"]] = checkpoint["next_seq"]
+                checkpoints[checkpoint["lane"]] = Checkpoint(checkpoint["next_seq"], checkpoint["head"])
             elif error.code() == KafkaError._PARTITION_EOF:
-                return checkpoints
+                if message.offset() >= end:
+                    return checkpoints
             elif not error.retriable():
                 raise KafkaException(error)
     finally:
         consumer.close()
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
+
+
+def _end_of(bootstrap: str, topic: str) -> int:
+    """The offset after the last record of the topic's one partition, committed or not."""
+    consumer = _consumer(bootstrap, "read_uncommitted")
+    try:
+        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
+    finally:
+        consumer.close()
+    return int(end)
+
+
+def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "ledgerline-relay-checkpoint",
+            "enable.auto.commit": False,
+            "isolation.level": isolation_level,
+            "enable.partition.eof": True,
+        }
+    )
 
 
 class Relay:
@@ -115,7 +151,8 @@ class Relay:
         self._encoders = encoders
         self._options = options
         self._producer: Producer | None = None
-        self._next_seq: dict[int, int] = {}
+        self._relayed: dict[int, Checkpoint] = {}
+        self._turn = 0
 
     def start(self) -> None:
         """Lock out earlier relays of the shard, then read how far they came."""
@@ -133,7 +170,7 @@ class Relay:
             }
         )
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._next_seq = read_checkpoints(self._options.bootstrap, self._options.topics.relay)
+        self._relayed = read_checkpoints(self._options.bootstrap, self._options.topics.relay)
         self._producer = producer
 
     def close(self) -> None:
@@ -163,7 +200,7 @@ class Relay:
         self._producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         for lane, records in pending.items():
             if records:
-                self._next_seq[lane] = records[-1]["seq"] + 1
+                self._relayed[lane] = Checkpoint(records[-1]["seq"] + 1, records[-1]["hash"])
             for record in records:
                 RELAYED.labels(record["outcome"]).inc()
         return sum(map(len, pending.values()))
@@ -176,7 +213,7 @@ class Relay:
                 self.start()
                 while not stop.is_set():
                     if self.round() == 0:
-                        self._store.wait(WAIT_SECONDS_MAX if not stop.is_set() else 0)
+                        self._wait(stop)
                     pause_seconds = 0.1
             except KafkaException as error:
                 if error.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
@@ -184,7 +221,7 @@ class Relay:
                         f"Another relay took over {self._options.transactional_id}: run one relay for each shard."
                     ) from error
                 cause = str(error.args[0].str())
-            except (*TRANSIENT, LedgerlineError) as error:
+            except (*TRANSIENT, Outage) as error:
                 cause = str(error).strip()
             else:
                 break
@@ -195,19 +232,41 @@ class Relay:
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
 
+    def _wait(self, stop: threading.Event) -> None:
+        """Wait for the next posting transaction, and no longer than a stop can wait."""
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while not stop.is_set() and time.monotonic() < deadline:
+            if self._store.wait(STOP_SECONDS_MAX):
+                return
+
     def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
-        """The records of each lane that are to go next; together at most records_max."""
+        """The records of each lane that are to go next; together at most records_max.
+
+        Another lane comes first each time, so that one with a long backlog does not keep the others waiting.
+        """
         room = self._options.records_max
         pending: dict[int, list[dict[str, Any]]] = {}
         now = time.time()
-        for lane in lanes:
-            first_seq = self._next_seq.get(lane.lane, 0)
-            behind = lane.next_seq - first_seq
+        self._turn = (self._turn + 1) % max(len(lanes), 1)
+        for lane in (*lanes[self._turn :], *lanes[: self._turn]):
+            relayed = self._relayed.get(lane.lane, Checkpoint())
+            behind = lane.next_seq - relayed.next_seq
             LAG_RECORDS.labels(str(lane.lane)).set(behind)
             LAG_SECONDS.labels(str(lane.lane)).set(max(now - lane.booked_time / 1e6, 0.0) if behind else 0.0)
+            if behind < 0:
+                raise RelayAhead(
+                    f"The lane {lane.lane} was relayed up to {relayed.next_seq}, but the ledger has it up to"
+                    f" {lane.next_seq}: restore the ledger from {self._options.topics.journal} first."
+                )
             if behind > 0 and room > 0:
-                pending[lane.lane] = self._store.records(lane.lane, first_seq, min(behind, room))
-                room -= len(pending[lane.lane])
+                records = self._store.records(lane.lane, relayed.next_seq, min(behind, room))
+                if records and records[0]["previous_hash"] != relayed.head:
+                    raise RelayAhead(
+                        f"The lane {lane.lane} was relayed up to {relayed.next_seq} with another hash than the ledger"
+                        f" has: restore the ledger from {self._options.topics.journal} first."
+                    )
+                pending[lane.lane] = records
+                room -= len(records)
         return pending
 
     def _produce_record(self, record: dict[str, Any]) -> None:

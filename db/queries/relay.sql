@@ -8,16 +8,25 @@ WHERE lane %% %(shards)s = %(shard)s
 ORDER BY lane
 
 -- name: records
--- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine.
+-- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine; as many as keep those
+-- bytes within bounds, but at least one.
 SELECT
-    j.lane, j.seq, j.previous_hash, j.hash, j.outcome, j.reason, j.detail, j.tenant, j.intent_id::text AS intent_id,
-    j.idempotency_key, j.fingerprint, j.type, j.reverses::text AS reverses, j.reference, j.metadata,
-    j.source_topic, j.source_offset, j.value_time, j.booked_time,
-    q.key AS raw_key, q.value AS raw_value, q.headers AS raw_headers
-FROM ledger.journal AS j
-LEFT JOIN ledger.quarantine AS q ON q.lane = j.lane AND q.seq = j.seq
-WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(first_seq)s + %(records_max)s
-ORDER BY j.seq
+    lane, seq, previous_hash, hash, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
+    fingerprint, type, reverses::text AS reverses, reference, metadata, source_topic, source_offset, value_time,
+    booked_time, raw_key, raw_value, raw_headers
+FROM (
+    SELECT
+        j.*,
+        q.key AS raw_key, q.value AS raw_value, q.headers AS raw_headers,
+        coalesce(octet_length(q.key), 0) + coalesce(octet_length(q.value), 0) AS raw_bytes,
+        sum(coalesce(octet_length(q.key), 0) + coalesce(octet_length(q.value), 0)) OVER (ORDER BY j.seq)
+        AS raw_bytes_so_far
+    FROM ledger.journal AS j
+    LEFT JOIN ledger.quarantine AS q ON q.lane = j.lane AND q.seq = j.seq
+    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(first_seq)s + %(records_max)s
+) AS candidate
+WHERE raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
+ORDER BY seq
 
 -- name: legs
 -- The legs of the same rows.
