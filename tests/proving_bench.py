@@ -54,7 +54,7 @@ class ProvingBench(PostingBench):
         messages: list[Message] = []
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:
-            for found in consumer.consume(10_000, 0.2):
+            for found in consumer.consume(10_000, 0.02):
                 if found.error() is not None:
                     assert found.error().code() == KafkaError._PARTITION_EOF, found.error()
                     end = consumer.position([TopicPartition(topic, lane)])[0].offset
