@@ -3,7 +3,9 @@
 Written against faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0, whose insides it overrides.
 """
 
+import tempfile
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 import faust
@@ -173,6 +175,8 @@ class FencedApp(faust.App):  # type: ignore[misc]
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
+            # Faust makes a folder for tables, which are not in use here, wherever it is started.
+            datadir=str(Path(tempfile.gettempdir()) / f"{options.group}-faust"),
             # A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's
             # consumer thread goes on beating while the handler works.
             broker_session_timeout=10.0,

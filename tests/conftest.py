@@ -49,14 +49,16 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
 
 
 @pytest.fixture(scope="session")
-def template(stack: Endpoints) -> str:
+def template(stack: Endpoints) -> Iterator[str]:
     """The name of a migrated database, with tenant `default` and the default chart, that tests clone."""
     name = f"{TEMPLATE}_{uuid.uuid4().hex[:8]}"
     dsn = make_conninfo(stack.postgres_dsn, dbname=name)
     migrate(dsn)
     with connect(dsn, "ledgerline_operator") as connection:
         add_tenant(connection, "default")
-    return name
+    yield name
+    with psycopg.connect(make_conninfo(stack.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
 @pytest.fixture
