@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from confluent_kafka import TopicPartition
+from confluent_kafka.admin import AdminClient
 
 from domain.settings import Settings
 from domain.topics import Topics
@@ -222,3 +224,25 @@ def journal_record(bench: ProvingBench, seq: int = 0) -> dict[str, Any]:
     )
     del row["leg_count"]
     return {**row, "intent_id": str(row["intent_id"]), "metadata": row["metadata"] or {}, "legs": legs}
+
+
+@pytest.mark.parametrize("kept_from", [4, 9])
+def test_intents_that_retention_deleted_are_expired_and_no_break(
+    proving: ProvingBench, agent: Reconciliation, kept_from: int
+) -> None:
+    busy(proving)
+    admin = AdminClient({"bootstrap.servers": proving.bootstrap})
+    for deletion in admin.delete_records([TopicPartition(proving.topics.intents, 0, kept_from)]).values():
+        deletion.result(10)
+    assert prove(proving, agent) == {}
+    lanes = proving.rows("SELECT expired FROM reconciliation.lane ORDER BY lane")
+    assert [lane["expired"] for lane in lanes] == [kept_from, 0]
+
+
+def test_a_fate_of_an_offset_that_never_was_is_named(proving: ProvingBench, agent: Reconciliation) -> None:
+    proving.send(proving.transfer("asked", "external:bank", "users:9:wallet", 8))
+    proving.post_and_relay()
+    record = journal_record(proving)
+    proving.put_record({**record, "seq": 1, "source_offset": 1, "previous_hash": record["hash"]})
+    proving.feed(agent.reconciler)
+    assert proving.breaks("reconciliation")["conservation", "lane 0 seq 1"] == "open"
