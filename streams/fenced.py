@@ -164,7 +164,8 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
             await tell_kafka()
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
-    async def chores() -> None:
+    async def watch() -> None:
+        """Tell of the lag, and end a worker that is stuck; it waits for nothing, so that nothing can keep it."""
         assigned = app.consumer.assignment()
         lags = {tp: max(app.end_of(tp) - offset, 0) for tp, offset in runner.expected.items() if tp in assigned}
         for tp, lag in lags.items():
@@ -177,6 +178,9 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
             # Stuck consumers are a known fault of the engine (faust#523, #532, #629): to be restarted is the cure.
             logger.error("stalled", agent=options.name, seconds=stalled_seconds, lags=sum(lags.values()))
             os.kill(os.getpid(), signal.SIGKILL)
+
+    @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
+    async def chores() -> None:
         await runner.idle()
         await tell_kafka()
 
