@@ -5,6 +5,8 @@ named is started, embedded, and stopped at the end.
 """
 
 import os
+import shutil
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,16 @@ LANES = 2
 # Plain lines: structlog's default draws each traceback with all its locals, which takes longer than most tests.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 TEMPLATE = "ledgerline_template"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep this session's files apart: pytest's shared folder is closed to other users by each session that begins,
+    Postgres' own user among them.
+    """
+    if config.option.basetemp is None:
+        config.option.basetemp = tempfile.mkdtemp(prefix="ledgerline-tests-")
+        config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
 
 
 @pytest.fixture(scope="session")
