@@ -15,17 +15,16 @@ from db import audit as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import BreakKind, Finding, record_subject
-from domain.errors import Outage
-from producers.events import EventProducer, break_event
+from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.chain import LaneChain, repeat_finding
 from streams.fenced import FenceLost, PartitionBatch
+from streams.proving import publish_breaks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
 
 logger: Final = structlog.get_logger(__name__)
 
 FOUND_BY: Final = "audit"
-EVENTS_PER_CALL_MAX: Final = 500
 
 
 class Auditor:
@@ -85,16 +84,7 @@ class Auditor:
 
     def publish(self) -> None:
         """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
-        with self._store.transaction() as connection:
-            waiting = self._breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
-            if not waiting:
-                return
-            try:
-                self._events.send(break_event(item) for item in waiting)
-            except Outage as error:
-                logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
-                return
-            self._breaks.published(connection, waiting)
+        publish_breaks(self._store, self._breaks, self._events)
 
     def _take(self, part: PartitionBatch, chain: LaneChain) -> list[Finding]:
         """Take the records of a partition; the findings are about messages that are no records of the lane."""

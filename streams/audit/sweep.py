@@ -18,6 +18,7 @@ from streams.audit.agent import FOUND_BY
 from streams.audit.merkle import MerkleRange
 from streams.audit.signing import GENESIS, SigningKey, checkpoint_event, sign, signed_bytes
 from streams.audit.stored import stored_finding, stray_finding, window_faults
+from streams.proving import PagedSweep
 from streams.reconciliation.metrics import show_breaks
 
 logger: Final = structlog.get_logger(__name__)
@@ -142,12 +143,9 @@ class Chores:
     ) -> None:
         self._store = store
         self._signer = signer
-        self._pause_seconds = pause_seconds
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
-        self._sweep: Iterator[None] | None = None
-        self._sweep_started = 0.0
-        self._sweep_due = 0.0
+        self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
         self._gauges_due = 0.0
         self._recheck_after: Break | None = None
 
@@ -160,7 +158,7 @@ class Chores:
             self.heads()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self.recheck()
-        while time.monotonic() < deadline and self._turn_page():
+        while time.monotonic() < deadline and self._sweep.turn_page():
             pass
 
     def sweep_all(self) -> None:
@@ -171,23 +169,6 @@ class Chores:
         self._recheck_after = None
         while self.recheck():
             pass
-
-    def _turn_page(self) -> bool:
-        """Do one page; False where the next sweep is not due yet."""
-        now = time.monotonic()
-        if self._sweep is None:
-            if now < self._sweep_due:
-                return False
-            self._sweep, self._sweep_started = self._pages(), now
-        sweep, self._sweep = self._sweep, None  # one that raises is not gone on with
-        try:
-            next(sweep)
-        except StopIteration:
-            metrics.SWEEP_SECONDS.set(now - self._sweep_started)
-            self._sweep_due = now + self._pause_seconds
-        else:
-            self._sweep = sweep
-        return True
 
     def _pages(self) -> Iterator[None]:
         """Strays first, as they are few; then each lane window by window."""

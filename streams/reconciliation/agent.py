@@ -18,9 +18,9 @@ from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
-from domain.errors import Outage
-from producers.events import EventProducer, break_event
+from producers.events import EventProducer
 from streams.fenced import FenceLost, PartitionBatch
+from streams.proving import publish_breaks
 from streams.reconciliation import checks, metrics, state
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
 from streams.reconciliation.faithful import Comparison
@@ -29,7 +29,6 @@ logger: Final = structlog.get_logger(__name__)
 
 FOUND_BY: Final = "reconciliation"
 ACCOUNTS_CACHED_MAX: Final = 200_000
-EVENTS_PER_CALL_MAX: Final = 500
 
 
 def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
@@ -135,16 +134,7 @@ class Reconciler:
 
     def publish(self) -> None:
         """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
-        with self._store.transaction() as connection:
-            waiting = self._breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
-            if not waiting:
-                return
-            try:
-                self._events.send(break_event(item) for item in waiting)
-            except Outage as error:
-                logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
-                return
-            self._breaks.published(connection, waiting)
+        publish_breaks(self._store, self._breaks, self._events)
 
     # ------------------------------------------------------------------------------------------ steps of a batch
 

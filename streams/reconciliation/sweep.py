@@ -12,6 +12,7 @@ from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import Break, BreakKind, Finding, record_subject
+from streams.proving import PagedSweep
 from streams.reconciliation import checks, metrics, state
 from streams.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
 from streams.reconciliation.faithful import repeat_still_wrong
@@ -70,12 +71,9 @@ class Chores:
     ) -> None:
         self._store = store
         self._source = source
-        self._pause_seconds = pause_seconds
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
-        self._sweep: Iterator[None] | None = None
-        self._sweep_started = 0.0
-        self._sweep_due = 0.0
+        self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
         self._gauges_due = 0.0
         self._recheck_after: Break | None = None
 
@@ -86,7 +84,7 @@ class Chores:
             self.gauges()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self.recheck()
-        while time.monotonic() < deadline and self._turn_page():
+        while time.monotonic() < deadline and self._sweep.turn_page():
             pass
 
     def sweep_all(self) -> None:
@@ -97,23 +95,6 @@ class Chores:
         self._recheck_after = None
         while self.recheck():
             pass
-
-    def _turn_page(self) -> bool:
-        """Do one page; False where the next sweep is not due yet."""
-        now = time.monotonic()
-        if self._sweep is None:
-            if now < self._sweep_due:
-                return False
-            self._sweep, self._sweep_started = self._pages(), now
-        sweep, self._sweep = self._sweep, None  # one that raises is not gone on with
-        try:
-            next(sweep)
-        except StopIteration:
-            metrics.SWEEP_SECONDS.set(now - self._sweep_started)
-            self._sweep_due = now + self._pause_seconds
-        else:
-            self._sweep = sweep
-        return True
 
     # ------------------------------------------------------------------------------------------ the sweep
 
