@@ -139,6 +139,8 @@ def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
             "enable.partition.eof": True,
+            # The broker holds the answer that says "nothing more" for so long, and each start waits for it.
+            "fetch.wait.max.ms": 10,
         }
     )
 

@@ -334,7 +334,7 @@ def read_partition(bootstrap: str, topic: str, partition: int, start: int = 0, *
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
-            "fetch.wait.max.ms": 50,
+            "fetch.wait.max.ms": 10,
         }
     )
     found = []

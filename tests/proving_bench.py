@@ -48,7 +48,12 @@ class ProvingBench(PostingBench):
     def read(self, topic: str, lane: int, start: int, *, committed: bool = True) -> tuple[list[Message], int]:
         """What a partition holds from `start`, and its end."""
         level = "read_committed" if committed else "read_uncommitted"
-        options = {"bootstrap.servers": self.bootstrap, "group.id": "bench", "enable.auto.commit": False}
+        options = {
+            "bootstrap.servers": self.bootstrap,
+            "group.id": "bench",
+            "enable.auto.commit": False,
+            "fetch.wait.max.ms": 10,
+        }
         consumer = Consumer({**options, "isolation.level": level, "enable.partition.eof": True})
         consumer.assign([TopicPartition(topic, lane, start)])
         messages: list[Message] = []

@@ -32,6 +32,7 @@ def reading_consumer(bootstrap: str, group: str) -> Consumer:
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
+            "fetch.wait.max.ms": 50,
             "queued.max.messages.kbytes": 32_768,
         }
     )
