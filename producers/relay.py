@@ -218,7 +218,7 @@ class Relay:
                         self._wait(stop)
                     pause_seconds = 0.1
             except KafkaException as error:
-                if error.args[0].code() in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH):
+                if self._is_locked_out(error.args[0].code()):
                     raise RelayFenced(
                         f"Another relay took over {self._options.transactional_id}: run one relay for each shard."
                     ) from error
@@ -233,6 +233,15 @@ class Relay:
             stop.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
+
+    def _is_locked_out(self, code: int) -> bool:
+        """Whether this is a fence. One that produce() met is a bare fatal error there, which the next call names."""
+        if code == KafkaError._FATAL and self._producer is not None:
+            try:
+                self._producer.abort_transaction(TRANSACTION_SECONDS_MAX)
+            except KafkaException as named:
+                code = named.args[0].code()
+        return code in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
 
     def _wait(self, stop: threading.Event) -> None:
         """Wait for the next posting transaction, and no longer than a stop can wait."""

@@ -53,7 +53,16 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        self._assignment: Any = None
         self._next: dict[TP, int] = {}
+
+    def _next_of(self, consumer: Any) -> dict[TP, int]:
+        """Where the next fetch of each partition begins; an earlier assignment says nothing about this one."""
+        subscription = consumer._subscription.subscription
+        assignment = subscription and subscription.assignment
+        if assignment is not self._assignment:
+            self._assignment, self._next = assignment, {}
+        return self._next
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
@@ -84,24 +93,27 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return True
 
     async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
+        # Before the seeks, which begin without letting go of the loop: a fetch that came between a seek and what is
+        # known of it would seem to leave records out.
+        self._next_of(consumer).update({TP(*tp): offset for tp, offset in partitions.items()})
         await super()._seek_wait(consumer, partitions)
-        self._next.update({TP(*tp): offset for tp, offset in partitions.items()})
 
     async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> dict[Any, list[Any]]:
         fetched = await super()._fetch_records(consumer, *args, **options)
-        assignment = consumer._subscription.subscription and consumer._subscription.subscription.assignment
+        next_of = self._next_of(consumer)
+        assignment = self._assignment
         partitions = {}
         for tp, records in (fetched or {}).items():
             state = assignment and assignment.state_value(tp)
             if not records or state is None or not state.has_valid_position:
                 continue  # revoked meanwhile
-            start = self._next.get(TP(*tp), records[0].offset)
+            start = next_of.get(TP(*tp), records[0].offset)
             if records[0].offset < start:
                 raise TopicBegunAnew(
                     f"The topic {tp.topic} was read up to {start} in partition {tp.partition} and now gives offset"
                     f" {records[0].offset}: it was deleted and made again; restore the old one."
                 )
-            self._next[TP(*tp)] = state.position
+            next_of[TP(*tp)] = state.position
             prepare = self.app.options.prepare
             messages = [
                 prepare(Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
@@ -111,9 +123,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         for tp in assignment.tps if assignment else ():
             # A fetch of nothing but transaction markers brings no records, and moves the position all the same: an
             # agent that was not told would seem to lag by them for ever, and its watchdog would end it.
-            state, start = assignment.state_value(tp), self._next.get(TP(*tp))
+            state, start = assignment.state_value(tp), next_of.get(TP(*tp))
             if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
-                self._next[TP(*tp)] = state.position
+                next_of[TP(*tp)] = state.position
                 if state.position > start:
                     partitions[TP(*tp)] = (start, state.position, [])
         return {next(iter(partitions)): [Fetch(partitions)]} if partitions else {}

@@ -3,6 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -21,7 +22,7 @@ from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
 from streams.posting.reading import IntentReader
-from streams.posting.source import describe_source
+from streams.posting.source import describe_source, offsets_with_record
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
@@ -96,7 +97,8 @@ class PostingBench:
         return Poster(
             self._stores[-1],
             IntentReader(self._decoders[-1]),
-            lambda: describe_source(self.bootstrap, self.topics.intents),
+            partial(describe_source, self.bootstrap, self.topics.intents),
+            partial(offsets_with_record, self.bootstrap, self.topics.intents),
             **options,
         )
 

@@ -75,6 +75,7 @@ class Poster:
         store: PostingStore,
         reader: IntentReader,
         describe: Callable[[], Source],
+        with_record: Callable[[int, int, int], set[int]],
         *,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         fault: Callable[[str], None] = _no_fault,
@@ -82,6 +83,7 @@ class Poster:
         self._store = store
         self._reader = reader
         self._describe = describe
+        self._with_record = with_record
         self._now_microseconds = now_microseconds
         self._fault = fault
         self._books: Books | None = None
@@ -125,6 +127,10 @@ class Poster:
         check_absent(lane, self._describe(), part.end_offset, absent)
         found = {item.offset: item for item in work}
         offsets = range(part.expected_offset, part.end_offset)
+        if self._with_record(lane.lane, offsets.start, offsets.stop) - found.keys():
+            raise FenceLost(
+                f"the fetch of lane {lane.lane} left out records between {offsets.start} and {offsets.stop}"
+            )
         return [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in offsets]
 
     # ------------------------------------------------------------------------------------------ post

@@ -8,7 +8,7 @@ from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, run_agent
 from streams.posting.poster import Poster
 from streams.posting.reading import IntentReader
-from streams.posting.source import describe_source
+from streams.posting.source import describe_source, offsets_with_record
 
 
 def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
@@ -16,7 +16,12 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry_url)
     reader = IntentReader(decoder)
-    poster = Poster(store, reader, partial(describe_source, options.bootstrap, options.topic))
+    poster = Poster(
+        store,
+        reader,
+        partial(describe_source, options.bootstrap, options.topic),
+        partial(offsets_with_record, options.bootstrap, options.topic),
+    )
     try:
         run_agent(poster, replace(options, prepare=reader.prepare))
     finally:

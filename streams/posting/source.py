@@ -1,8 +1,9 @@
 """The topic that lanes are made of: what the broker says of it, and whether posting may go on from it."""
 
+import time
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from db.posting import Lane
@@ -56,6 +57,34 @@ def describe_source(bootstrap: str, topic: str) -> Source:
         {number: low for number, (low, _) in offsets.items()},
         {number: high for number, (_, high) in offsets.items()},
     )
+
+
+def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: int) -> set[int]:
+    """Those offsets from `start` up to, and without, `end` that hold a record; KafkaAway where it is not told."""
+    consumer = Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "ledgerline-describe",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_uncommitted",
+        }
+    )
+    found: set[int] = set()
+    deadline = time.monotonic() + KAFKA_SECONDS_MAX
+    try:
+        consumer.assign([TopicPartition(topic, lane, start)])
+        while time.monotonic() < deadline:
+            message = consumer.poll(1.0)
+            if message is None:
+                continue
+            if message.error() is None and message.offset() < end:
+                found.add(message.offset())
+            elif message.error() is None or message.error().code() == KafkaError._PARTITION_EOF:
+                return found
+    finally:
+        consumer.close()
+    raise KafkaAway(f"Kafka at {bootstrap} does not hand over the offsets {start} to {end} of {topic}, lane {lane}.")
 
 
 def check_source(lane: Lane, source: Source) -> None:

@@ -256,6 +256,18 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
         bench.take_over([0])
 
 
+def test_a_fetch_that_left_records_out_is_dropped(bench: PostingBench) -> None:
+    """The topic has them: nothing may take their place."""
+    bench.send_all(MOVES)
+    (made,) = bench.fetch()
+    for left_out in ({0}, {4}, {8}, {0, 1, 2}, set(range(9))):
+        holed = made._replace(messages=[message for message in made.messages if message.offset not in left_out])
+        with pytest.raises(FenceLost, match="the fetch of lane 0 left out records between 0 and 9"):
+            bench.poster.handle([holed])
+    assert bench.fates() == []
+    assert bench.post() == ["posted"] * 9
+
+
 def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: PostingBench) -> None:
     from confluent_kafka import TopicPartition
 
