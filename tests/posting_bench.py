@@ -17,6 +17,7 @@ from domain.errors import Outage
 from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
 from domain.settings import Settings
 from domain.topics import Topics
+from ops.embedded.process import wait_until
 from producers.encoding import encoder, registered_id, registry_client
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
@@ -358,10 +359,11 @@ def read_partition(bootstrap: str, topic: str, partition: int, start: int = 0, *
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """The first true answer of a condition that is asked again and again; AssertionError when the time is up."""
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        answer = condition()
-        if answer:
-            return answer
-        time.sleep(0.02)  # between two looks, not instead of one
-    raise AssertionError(f"not within {seconds} seconds: {what}")
+    answers: list[Any] = []
+
+    def holds() -> bool:
+        answers[:] = [condition()]
+        return bool(answers[0])
+
+    assert wait_until(holds, timeout_seconds=seconds), f"not within {seconds} seconds: {what}"
+    return answers[0]

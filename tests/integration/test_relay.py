@@ -3,8 +3,6 @@
 import threading
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
@@ -15,83 +13,10 @@ from domain.intents import LEGS_MAX
 from domain.settings import Settings
 from domain.topics import Topics
 from producers import relay as relay_module
-from producers.encoding import parsed_schema, read_body
-from producers.relay import Checkpoint, Relay, RelayAhead, RelayEncoders, RelayFenced, RelayOptions, read_checkpoints
-from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
+from producers.relay import Checkpoint, RelayAhead, RelayFenced
+from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import pair, script, transfer
-from tests.service_process import ServiceProcess
-
-RECORD_MEMBERS = (
-    "lane", "seq", "previous_hash", "hash", "outcome", "reason", "detail", "tenant", "idempotency_key", "fingerprint",
-    "type", "reference", "source_topic", "source_offset", "value_time", "booked_time",
-)  # fmt: skip
-
-
-class RelayBench:
-    """A ledger with relays, made as the service makes them."""
-
-    def __init__(self, bench: PostingBench, settings: Settings, topics: Topics) -> None:
-        self.bench = bench
-        self.topics = topics
-        self._encoders = RelayEncoders.registered(str(settings.registry_url))
-        self._made: list[Relay] = []
-        self._watcher = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": "watcher"})
-
-    def relay(self, **options: Any) -> Relay:
-        """Another relay, not yet started."""
-        made = Relay(
-            RelayStore(self.bench.dsn), self._encoders, RelayOptions(self.bench.bootstrap, self.topics, **options)
-        )
-        self._made.append(made)
-        return made
-
-    def close(self) -> None:
-        """Let go of all of them."""
-        for made in self._made:
-            made.close()
-        self._watcher.close()
-
-    def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
-        """The records of a lane, as a read_committed reader gets them."""
-        schema = parsed_schema("ledger.journal-value")
-        found = read_partition(self.bench.bootstrap, self.topics.journal, lane)
-        records = [read_body(message.value(), schema) for message in found]
-        for message, record in zip(found, records, strict=True):
-            assert message.key() == (record["intent_id"].encode() if record["intent_id"] else None)
-        return records
-
-    def relayed(self, lane: int = 0) -> int:
-        """How many records of the lane a read_committed reader gets."""
-        return len(read_partition(self.bench.bootstrap, self.topics.journal, lane))
-
-    def written(self) -> int:
-        """The end of lane 0 in the topic, markers and aborted records among it; cheap to ask."""
-        _, end = self._watcher.get_watermark_offsets(TopicPartition(self.topics.journal, 0), timeout=10)
-        return int(end)
-
-    def check(self) -> None:
-        """The topic has every record of the table, once, in order and whole, and nothing else."""
-        for lane in (0, 1):
-            out = self.topic_records(lane)
-            rows = list(self.bench.records(lane))
-            assert [record["seq"] for record in out] == [row["seq"] for row in rows]
-            for record, row in zip(out, rows, strict=True):
-                for member in RECORD_MEMBERS:
-                    assert record[member] == row[member], (lane, row["seq"], member)
-                assert record["intent_id"] == (str(row["intent_id"]) if row["intent_id"] else None)
-                assert record["reverses"] == (str(row["reverses"]) if row["reverses"] else None)
-                assert record["metadata"] == (row["metadata"] or {})
-                signs = {"debit": 1, "credit": -1}
-                legs = [
-                    (leg["account"], signs[leg["direction"]], leg["amount_minor"], leg["currency"])
-                    for leg in record["legs"]
-                ]
-                assert legs == [
-                    (leg["address"], leg["direction"], leg["amount_minor"], leg["currency"]) for leg in row["legs"]
-                ]
-                assert hash_of(row) == record["hash"]
-            found = read_checkpoints(self.bench.bootstrap, self.topics.relay)
-            assert found.get(lane, Checkpoint()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
+from tests.relay_bench import RelayBench, deposits, relay_all
 
 
 @pytest.fixture
@@ -99,19 +24,6 @@ def ledger(bench: PostingBench, settings: Settings, topics: Topics) -> Iterator[
     made = RelayBench(bench, settings, topics)
     yield made
     made.close()
-
-
-def relay_all(relay: Relay) -> int:
-    """Round after round until nothing is left; how many records that were."""
-    total = 0
-    while done := relay.round():
-        total += done
-    return total
-
-
-def deposits(count: int, first: int = 0) -> list[Any]:
-    """Intents of one cent each."""
-    return [transfer(f"k{n}", *pair("external:b", f"users:{n % 9}", 1)) for n in range(first, first + count)]
 
 
 def test_every_kind_of_record_arrives_as_it_stands_in_the_table(ledger: RelayBench) -> None:
@@ -327,58 +239,6 @@ def test_a_backlog_of_wake_up_calls_is_one_look(ledger: RelayBench) -> None:
     assert not store.wait(0.3), "all of them were taken at once"
     assert time.monotonic() - started_at > 0.2
     store.close()
-
-
-# ------------------------------------------------------------------------------------------ the real process
-
-
-def test_killed_in_mid_transaction_and_started_again_each_record_comes_once(
-    ledger: RelayBench, settings: Settings, tmp_path: Path
-) -> None:
-    total = 6000
-    ledger.bench.post_now(deposits(total))
-    small = settings.model_copy(update={"relay_batch_records_max": 20})
-    for share in (0.1, 0.4):
-        with ServiceProcess("relay", small, tmp_path) as process:
-            eventually(lambda share=share: ledger.written() >= total * share, "it is under way")
-            process.kill()
-        assert ledger.relayed() < total, "it was to be killed in the middle"
-    with ServiceProcess("relay", small, tmp_path) as process:
-        eventually(lambda: ledger.relayed() >= total, "all is relayed", 60)
-        assert process.stop(10) == 0
-    ledger.check()
-
-
-def test_postgres_that_goes_away_costs_nothing(ledger: RelayBench, settings: Settings, tmp_path: Path) -> None:
-    small = settings.model_copy(update={"relay_batch_records_max": 50})
-    ledger.bench.post_now(deposits(1000))
-    with ServiceProcess("relay", small, tmp_path) as process:
-        for share in (100, 400, 1000):
-            eventually(lambda share=share: ledger.relayed() >= share, "it is under way")
-            ledger.bench.rows(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'ledgerline_relay' AND datname = current_database()"
-            )
-        ledger.bench.post_now(deposits(5, 1000))
-        eventually(lambda: ledger.relayed() >= 1005, "it goes on")
-        eventually(lambda: process.events("relay begins anew"), "it tells")
-        assert process.stop(10) == 0
-    ledger.check()
-
-
-def test_a_second_process_takes_over_and_the_first_ends_with_one_sentence(
-    ledger: RelayBench, settings: Settings, tmp_path: Path
-) -> None:
-    with ServiceProcess("relay", settings, tmp_path) as first:
-        first.wait_until_ready()
-        with ServiceProcess("relay", settings, tmp_path) as second:
-            second.wait_until_ready()
-            ledger.bench.post_now(deposits(50))
-            assert first.ended() == 1
-            assert "Another relay took over" in first.log().strip().splitlines()[-1]
-            eventually(lambda: ledger.relayed() >= 50, "the second has it")
-            assert second.stop(10) == 0
-    ledger.check()
 
 
 def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledger: RelayBench) -> None:

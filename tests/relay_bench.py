@@ -1,0 +1,98 @@
+"""A ledger with relays: what the journal's topic holds, against the journal's table."""
+
+from typing import Any
+
+from confluent_kafka import Consumer, TopicPartition
+
+from db.relay import RelayStore
+from domain.settings import Settings
+from domain.topics import Topics
+from producers.encoding import parsed_schema, read_body
+from producers.relay import Checkpoint, Relay, RelayEncoders, RelayOptions, read_checkpoints
+from tests.posting_bench import PostingBench, hash_of, read_partition
+from tests.posting_model import pair, transfer
+
+RECORD_MEMBERS = (
+    "lane", "seq", "previous_hash", "hash", "outcome", "reason", "detail", "tenant", "idempotency_key", "fingerprint",
+    "type", "reference", "source_topic", "source_offset", "value_time", "booked_time",
+)  # fmt: skip
+
+
+class RelayBench:
+    """A ledger with relays, made as the service makes them."""
+
+    def __init__(self, bench: PostingBench, settings: Settings, topics: Topics) -> None:
+        self.bench = bench
+        self.topics = topics
+        self._encoders = RelayEncoders.registered(str(settings.registry_url))
+        self._made: list[Relay] = []
+        self._watcher = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": "watcher"})
+
+    def relay(self, **options: Any) -> Relay:
+        """Another relay, not yet started."""
+        made = Relay(
+            RelayStore(self.bench.dsn), self._encoders, RelayOptions(self.bench.bootstrap, self.topics, **options)
+        )
+        self._made.append(made)
+        return made
+
+    def close(self) -> None:
+        """Let go of all of them."""
+        for made in self._made:
+            made.close()
+        self._watcher.close()
+
+    def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
+        """The records of a lane, as a read_committed reader gets them."""
+        schema = parsed_schema("ledger.journal-value")
+        found = read_partition(self.bench.bootstrap, self.topics.journal, lane)
+        records = [read_body(message.value(), schema) for message in found]
+        for message, record in zip(found, records, strict=True):
+            assert message.key() == (record["intent_id"].encode() if record["intent_id"] else None)
+        return records
+
+    def relayed(self, lane: int = 0) -> int:
+        """How many records of the lane a read_committed reader gets."""
+        return len(read_partition(self.bench.bootstrap, self.topics.journal, lane))
+
+    def written(self) -> int:
+        """The end of lane 0 in the topic, markers and aborted records among it; cheap to ask."""
+        _, end = self._watcher.get_watermark_offsets(TopicPartition(self.topics.journal, 0), timeout=10)
+        return int(end)
+
+    def check(self) -> None:
+        """The topic has every record of the table, once, in order and whole, and nothing else."""
+        for lane in (0, 1):
+            out = self.topic_records(lane)
+            rows = list(self.bench.records(lane))
+            assert [record["seq"] for record in out] == [row["seq"] for row in rows]
+            for record, row in zip(out, rows, strict=True):
+                for member in RECORD_MEMBERS:
+                    assert record[member] == row[member], (lane, row["seq"], member)
+                assert record["intent_id"] == (str(row["intent_id"]) if row["intent_id"] else None)
+                assert record["reverses"] == (str(row["reverses"]) if row["reverses"] else None)
+                assert record["metadata"] == (row["metadata"] or {})
+                signs = {"debit": 1, "credit": -1}
+                legs = [
+                    (leg["account"], signs[leg["direction"]], leg["amount_minor"], leg["currency"])
+                    for leg in record["legs"]
+                ]
+                assert legs == [
+                    (leg["address"], leg["direction"], leg["amount_minor"], leg["currency"]) for leg in row["legs"]
+                ]
+                assert hash_of(row) == record["hash"]
+            found = read_checkpoints(self.bench.bootstrap, self.topics.relay)
+            assert found.get(lane, Checkpoint()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
+
+
+def relay_all(relay: Relay) -> int:
+    """Round after round until nothing is left; how many records that were."""
+    total = 0
+    while done := relay.round():
+        total += done
+    return total
+
+
+def deposits(count: int, first: int = 0) -> list[Any]:
+    """Intents of one cent each."""
+    return [transfer(f"k{n}", *pair("external:b", f"users:{n % 9}", 1)) for n in range(first, first + count)]

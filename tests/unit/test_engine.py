@@ -1,0 +1,132 @@
+"""What the consumer's thread knows of each fetch: where it began, whatever seeks and rebalances came in between."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from streams.engine import Fetch, TopicBegunAnew, _ConsumerThread
+
+LANE = TP("payments.intents", 0)
+
+
+class Broker:
+    """Stands in for aiokafka's consumer: one partition, its position, and what the next look at it brings."""
+
+    def __init__(self, position: int = 0) -> None:
+        self.state = SimpleNamespace(position=position, has_valid_position=True)
+        self.records: list[Any] = []
+        self.sought, self.answers = asyncio.Event(), asyncio.Event()
+        self.answers.set()
+        self.reassign()
+
+    def reassign(self) -> None:
+        """A rebalance gives the same partition again."""
+        assignment = SimpleNamespace(tps=[LANE], state_value=lambda _: self.state)
+        self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
+
+    def holds(self, first: int, end: int) -> None:
+        """The next fetch brings these offsets."""
+        self.records = [
+            SimpleNamespace(
+                topic=LANE.topic, partition=0, offset=offset, timestamp=0, key=None, value=b"", headers=()
+            )
+            for offset in range(first, end)
+        ]  # fmt: skip
+        self.state.position = end
+
+
+@pytest.fixture
+def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
+    """The thread without its loop, over a broker that does what it is told."""
+
+    async def fetch(_: Any, consumer: Broker, *__: Any, **___: Any) -> dict[TP, list[Any]]:
+        records, consumer.records = consumer.records, []
+        return {LANE: records} if records else {}
+
+    async def seek(_: Any, consumer: Broker, partitions: dict[TP, int]) -> None:
+        consumer.state.position = partitions[LANE]
+        consumer.sought.set()
+        await consumer.answers.wait()
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
+    made: _ConsumerThread = object.__new__(_ConsumerThread)
+    made.app = SimpleNamespace(options=SimpleNamespace(prepare=lambda message: message.offset))
+    made._assignment, made._next = None, {}
+    return made
+
+
+async def fetched(thread: _ConsumerThread, broker: Broker) -> tuple[int, int, list[int]] | None:
+    """What one fetch says of the partition."""
+    found = await thread._fetch_records(broker)
+    if not found:
+        return None
+    (records,) = found.values()
+    (fetch,) = records
+    assert isinstance(fetch, Fetch)
+    return fetch.partitions[LANE]
+
+
+async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 5})
+    assert await fetched(thread, broker) is None
+    broker.holds(5, 8)
+    assert await fetched(thread, broker) == (5, 8, [5, 6, 7])
+    broker.holds(9, 10)  # a transaction marker stood at 8
+    assert await fetched(thread, broker) == (8, 10, [9])
+    broker.state.position = 12  # two more, and nothing else
+    assert await fetched(thread, broker) == (10, 12, [])
+    assert await fetched(thread, broker) is None
+
+
+async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_sought(thread: _ConsumerThread) -> None:
+    """Faust first seeks to what Kafka has as committed: without care, all up to there would seem to be left out."""
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 10})
+    broker.sought.clear()
+    broker.answers.clear()
+    seeking = asyncio.create_task(thread._seek_wait(broker, {LANE: 34}))
+    await broker.sought.wait()
+    broker.holds(34, 36)
+    assert await fetched(thread, broker) == (34, 36, [34, 35])
+    broker.answers.set()
+    await seeking
+    await thread._seek_wait(broker, {LANE: 10})
+    broker.holds(10, 12)
+    assert await fetched(thread, broker) == (10, 12, [10, 11])
+
+
+async def test_what_an_earlier_assignment_knew_is_forgotten(thread: _ConsumerThread) -> None:
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 3000})
+    broker.reassign()
+    broker.holds(34, 36)
+    assert await fetched(thread, broker) == (34, 36, [34, 35])
+    broker.reassign()
+    await thread._seek_wait(broker, {LANE: 3000})
+    assert await fetched(thread, broker) is None
+
+
+async def test_a_topic_that_goes_back_is_another_topic(thread: _ConsumerThread) -> None:
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 50})
+    broker.holds(0, 3)
+    with pytest.raises(TopicBegunAnew, match="was read up to 50 in partition 0 and now gives offset 0"):
+        await fetched(thread, broker)
+
+
+@pytest.mark.parametrize("invalid", [True, False])
+async def test_what_was_taken_away_meanwhile_is_left_out(thread: _ConsumerThread, invalid: bool) -> None:
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 0})
+    broker.holds(0, 3)
+    if invalid:
+        broker.state.has_valid_position = False
+    else:
+        broker._subscription.subscription = None
+    assert await fetched(thread, broker) is None
