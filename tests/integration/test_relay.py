@@ -170,6 +170,7 @@ def test_a_relay_ahead_of_its_ledger_refuses(ledger: RelayBench) -> None:
     assert relay_all(relay) == 5
     relay.close()
     with psycopg.connect(ledger.bench.dsn) as connection:
+        connection.execute("SET session_replication_role = replica")
         connection.execute("UPDATE ledger.lane SET next_seq = 3, next_offset = 3")
     other = ledger.relay()
     other.start()

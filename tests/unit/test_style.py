@@ -22,7 +22,6 @@ SLEEPERS: Final = {
     "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
-    "tests/posting_bench.py": "between two looks at a condition, bounded by a deadline",
 }
 
 # SQL outside db/: what is measured or planted there must not go through the code that it is a measure of.
