@@ -206,6 +206,39 @@ CREATE TRIGGER entry_balances AFTER INSERT ON ledger.entry
 REFERENCING NEW TABLE AS new_entry
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.entry_balances();
 
+-- A lane moves over rows that are all there, with all their legs, and to the hash of the last: so a posted row without
+-- entries, which no statement on entry would notice, is never committed behind a lane's head, where readers look.
+CREATE FUNCTION ledger.lane_advances() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+DECLARE
+    found_rows bigint;
+    wanted_legs bigint;
+    found_legs bigint;
+    last_hash bytea;
+BEGIN
+    -- Dynamic for the same reason as above.
+    EXECUTE
+        'SELECT count(*), coalesce(sum(leg_count), 0), (array_agg(hash ORDER BY seq DESC))[1]
+        FROM ledger.journal WHERE lane = $1 AND seq >= $2 AND seq < $3'
+    INTO found_rows, wanted_legs, last_hash
+    USING NEW.lane, OLD.next_seq, NEW.next_seq;
+    EXECUTE 'SELECT count(*) FROM ledger.entry WHERE lane = $1 AND seq >= $2 AND seq < $3'
+    INTO found_legs
+    USING NEW.lane, OLD.next_seq, NEW.next_seq;
+    IF found_rows <> NEW.next_seq - OLD.next_seq OR found_legs <> wanted_legs OR last_hash IS DISTINCT FROM NEW.head THEN
+        RAISE EXCEPTION 'lane % cannot advance from seq % to %: % rows with % of % legs are there, or the head is not theirs',
+            NEW.lane, OLD.next_seq, NEW.next_seq, found_rows, found_legs, wanted_legs
+        USING ERRCODE = 'check_violation', CONSTRAINT = 'lane_advances';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER lane_advances AFTER UPDATE ON ledger.lane
+FOR EACH ROW WHEN (OLD.next_seq IS DISTINCT FROM NEW.next_seq OR OLD.head IS DISTINCT FROM NEW.head)
+EXECUTE FUNCTION ledger.lane_advances();
+
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = ''
 AS $$

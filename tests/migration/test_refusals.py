@@ -186,6 +186,7 @@ def test_a_lane_cannot_count_otherwise_than_its_offsets(owner: Connection[Any]) 
     for change in ("next_offset = 13", "next_seq = 3", "first_offset = 9"):
         with pytest.raises(psycopg.errors.CheckViolation):
             owner.execute(f"UPDATE ledger.lane SET {change}".encode())  # noqa: S608
+    journal(owner, 2, "rejected")
     owner.execute("UPDATE ledger.lane SET next_offset = 13, next_seq = 3")
 
 
@@ -197,3 +198,29 @@ def test_a_retry_needs_its_quarantined_row(posted: Connection[Any]) -> None:
     posted.execute(insert, (1,))
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
         posted.execute(insert, (0,))
+
+
+# What the lane is moved to over journal rows 0 and 1, of which only row 0 has its entries: (next_seq, head), allowed.
+ADVANCES: Final = [
+    ("over the whole row", 1, HASH, True),
+    ("to another head", 1, b"\x01" * 32, False),
+    ("over the row without entries", 2, HASH, False),
+    ("over rows that are not there", 3, HASH, False),
+]
+
+
+@pytest.mark.parametrize(("name", "next_seq", "head", "allowed"), ADVANCES, ids=[case[0] for case in ADVANCES])
+def test_a_lane_moves_only_over_whole_rows(
+    owner: Connection[Any], name: str, next_seq: int, head: bytes, allowed: bool
+) -> None:
+    owner.execute("INSERT INTO ledger.lane (lane, topic, topic_id) VALUES (0, 'payments.intents', 'an id')")
+    journal(owner, 0)
+    entries(owner, (0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "EUR"))
+    journal(owner, 1)
+    move = ("UPDATE ledger.lane SET next_seq = %s, next_offset = %s, head = %s", (next_seq, next_seq, head))
+    if allowed:
+        owner.execute(*move)
+        return
+    with pytest.raises(psycopg.errors.CheckViolation) as refused:
+        owner.execute(*move)
+    assert refused.value.diag.constraint_name == "lane_advances"
