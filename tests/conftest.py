@@ -6,6 +6,7 @@ named is started, embedded, and stopped at the end.
 
 import os
 import shutil
+import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -35,9 +36,13 @@ TEMPLATE = "ledgerline_template"
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep this session's files apart: pytest's shared folder is closed to other users by each session that begins,
-    Postgres' own user among them.
+    """Let Ctrl-C through to child processes, and keep this session's files apart from other sessions'.
+
+    pytest's shared folder is closed to other users by each session that begins, Postgres' own user among them.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # As a shell starts what it puts in the background; the processes under test must be open to Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="ledgerline-tests-")
         config.add_cleanup(lambda: shutil.rmtree(config.option.basetemp, ignore_errors=True))
