@@ -246,3 +246,12 @@ def test_a_fate_of_an_offset_that_never_was_is_named(proving: ProvingBench, agen
     proving.put_record({**record, "seq": 1, "source_offset": 1, "previous_hash": record["hash"]})
     proving.feed(agent.reconciler)
     assert proving.breaks("reconciliation")["conservation", "lane 0 seq 1"] == "open"
+
+
+def test_what_is_oddly_malformed_is_refused_by_both_sides_alike(proving: ProvingBench, agent: Reconciliation) -> None:
+    """Past what JSON's numbers hold, and keys that sort otherwise in UTF-16."""
+    proving.send(proving.transfer("far-off", "external:bank", "users:1:wallet", 5, value_time=2**60))
+    metadata = {"\ufb33": "a", "\U0001f4b8": "b"}
+    proving.send(proving.transfer("odd-key", "external:bank", "users:1:wallet", 5, metadata=metadata))
+    assert proving.post_and_relay() == ["value_time_out_of_range", "malformed"]
+    assert prove(proving, agent) == {}
