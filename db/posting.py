@@ -253,25 +253,7 @@ def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
 
 
 def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
-    return (
-        row.lane,
-        row.seq,
-        row.source_topic,
-        row.source_offset,
-        row.outcome.value,
-        row.reason,
-        row.detail,
-        row.tenant,
-        row.intent_id,
-        row.idempotency_key,
-        row.fingerprint,
-        row.type,
-        row.reverses,
-        len(row.legs),
-        row.reference,
-        Jsonb(row.metadata) if row.metadata else None,
-        row.value_time,
-        row.booked_time,
-        row.previous_hash,
-        row.hash,
-    )
+    """The columns in the order of `copy_journal`: those of JournalRow, with a count in place of the legs."""
+    *before, legs, reference, metadata, value_time, booked_time, previous_hash, row_hash = row
+    kept = Jsonb(metadata) if metadata else None
+    return (*before, len(legs), reference, kept, value_time, booked_time, previous_hash, row_hash)

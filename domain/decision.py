@@ -8,7 +8,7 @@ from typing import NamedTuple
 from uuid import UUID
 
 from domain.intents import AMOUNT_MINOR_MAX, DIRECTION_NAMES, Intent, Leg
-from domain.outcomes import SETTLING, Outcome, QuarantineReason, Reason
+from domain.outcomes import Outcome, QuarantineReason, Reason
 from domain.screening import Refusal, shown
 
 IntentName = tuple[str, UUID]
@@ -190,8 +190,7 @@ class _Decider:
         return self._view.balances.get(holding, 0) if balance is None else balance
 
     def _remember(self, intent: Intent, name: IntentName, fate: Fate) -> None:
-        if fate.outcome in SETTLING:
-            self._originals[name] = Original(fate.outcome, intent.type, fate.legs, {})
+        self._originals[name] = Original(fate.outcome, intent.type, fate.legs, {})
         if intent.reverses is None or fate.outcome is not Outcome.POSTED:
             return
         original_name = (intent.tenant, intent.reverses)

@@ -13,17 +13,17 @@ def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
     """Legs as in canonical JSON; amounts as decimal strings, as JSON's numbers end at 2^53 (RFC 8785, 3.2.2.3)."""
     return [
         {
-            "account": leg.account,
-            "amount_minor": str(leg.amount_minor),
-            "currency": leg.currency,
-            "direction": DIRECTION_NAMES[leg.direction],
+            "account": account,
+            "amount_minor": str(amount_minor),
+            "currency": currency,
+            "direction": DIRECTION_NAMES[direction],
         }
-        for leg in legs
+        for account, direction, amount_minor, currency in legs
     ]
 
 
 def canonical_json(value: dict[str, Any]) -> bytes:
-    """RFC 8785 canonical JSON.
+    """RFC 8785 canonical JSON; UUIDs become their text, enumerations their value.
 
     orjson with sorted keys writes just that as long as keys are ASCII, no number is a float and no integer passes
     2^53; the records here keep to it, and a property test holds the output against the rfc8785 package.
@@ -49,7 +49,7 @@ def fingerprint_of(
                 "legs": legs_json(legs),
                 "metadata": metadata,
                 "reference": reference,
-                "reverses": None if reverses is None else str(reverses),
+                "reverses": reverses,
                 "type": intent_type,
                 "value_time": value_time,
             }

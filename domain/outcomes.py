@@ -16,10 +16,6 @@ class Outcome(StrEnum):
     POSTED = "posted"
 
 
-# Outcomes that settle an intent id: at most one journal row per intent has one of these.
-SETTLING = frozenset({Outcome.POSTED, Outcome.REJECTED})
-
-
 class QuarantineReason(StrEnum):
     """Why bytes could not be decoded or decided, in order of precedence."""
 

@@ -11,7 +11,6 @@ import asyncio
 import gc
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterable
@@ -192,13 +191,10 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
 
     Blocks; call it from the main thread.
     """
-    # A batch makes some hundred thousand objects and no cycles: with the default thresholds the collector takes a
+    # A batch makes hundreds of thousands of objects and no cycles: with the default thresholds the collector takes a
     # fifth of a worker's time. What is there now lives as long as the process.
     gc.freeze()
-    gc.set_threshold(200_000, 20, 100)
-    # The consumer's thread prepares one batch while the handler's waits for Postgres with another: when an answer
-    # comes, the handler is to have the interpreter soon, not after the default 5 ms.
-    sys.setswitchinterval(0.0005)
+    gc.set_threshold(1_000_000, 20, 100)
     metrics = AgentMetrics(options.name)
     runner = _Runner(handler, options, metrics)
     app = make_app(runner, options, metrics)

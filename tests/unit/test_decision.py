@@ -12,7 +12,7 @@ from domain.chart import AccountClass, Chart, ChartPattern
 from domain.decision import Constraint, Event, Fate, LedgerView, Original, decide_batch, mirrored
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent, Leg
-from domain.outcomes import SETTLING, Outcome, QuarantineReason
+from domain.outcomes import Outcome, QuarantineReason
 from domain.screening import books_refusal, shape_refusal
 from tests.intent_strategies import cuts, intent_sequences
 from tests.posting_cases import SEQUENCES
@@ -64,7 +64,7 @@ class MemoryLedger:
     def _keep(self, event: Event, fate: Fate) -> None:
         intent = event.intent
         assert intent is not None
-        if fate.outcome not in SETTLING:
+        if fate.outcome not in (Outcome.POSTED, Outcome.REJECTED):
             return
         name = (intent.tenant, intent.intent_id)
         assert name not in self.settled, "an intent was settled twice"
