@@ -78,7 +78,7 @@ def _show(rows: Sequence[tuple[str, str, str, bool | None]], figures: dict[str, 
         return
     for name, value, wanted, held in rows:
         verdict = "" if held is None else "held" if held else "NOT held"
-        sys.stdout.write(f"{name:<48}{value:>10}   {wanted:<10} {verdict}\n")
+        sys.stdout.write(f"{name:<48}{value:>10}   {wanted:<10} {verdict}".rstrip() + "\n")
 
 
 def _report(line: str) -> None:
