@@ -9,11 +9,6 @@ EMPTY_ROOT: Final = sha256(b"").digest()
 """The root of no leaves at all."""
 
 
-def leaf_hash(data: bytes) -> bytes:
-    """The hash of a leaf."""
-    return sha256(b"\x00" + data).digest()
-
-
 def node_hash(left: bytes, right: bytes) -> bytes:
     """The hash of a node over its two subtrees."""
     return sha256(b"\x01" + left + right).digest()
