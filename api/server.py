@@ -9,6 +9,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.service import Configuration
+from domain.faults import Fault, no_fault
 from domain.settings import Settings
 from domain.topics import Topics
 
@@ -32,7 +33,7 @@ class _Server(uvicorn.Server):
 
 
 def configuration_of(
-    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics
+    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics, fault: Fault = no_fault
 ) -> Configuration:
     """The API's part of the settings, with the addresses as found."""
     return Configuration(
@@ -43,15 +44,21 @@ def configuration_of(
         body_bytes_max=settings.api_body_bytes_max,
         requests_per_minute=settings.api_requests_per_minute,
         wait_seconds_max=settings.api_wait_seconds_max,
+        fault=fault,
     )
 
 
-def serve(settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics) -> None:
+def serve(
+    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics, fault: Fault = no_fault
+) -> None:
     """Run until SIGTERM or SIGINT; then finish the requests under way and hand the producer's rest to Kafka.
 
     Logging is the caller's to set up; uvicorn's goes the same way, without access lines, which the metrics replace.
     """
-    app = create_app(configuration_of(settings, bootstrap=bootstrap, dsn=dsn, registry_url=registry_url, topics=topics))
+    configuration = configuration_of(
+        settings, bootstrap=bootstrap, dsn=dsn, registry_url=registry_url, topics=topics, fault=fault
+    )
+    app = create_app(configuration)
     config = uvicorn.Config(
         app,
         host=settings.api_host,

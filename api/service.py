@@ -18,6 +18,7 @@ from db.connections import DatabaseError, pool
 from db.reads import read_books
 from domain.chart import Chart
 from domain.errors import LedgerlineError
+from domain.faults import Fault, no_fault
 from domain.topics import Topics
 from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
@@ -41,6 +42,7 @@ class Configuration:
     wait_seconds_max: float = 30.0
     requests_in_flight_max: int = 2_000
     delivery_timeout_seconds: float = 10.0
+    fault: Fault = no_fault
 
 
 class Service:
@@ -54,6 +56,7 @@ class Service:
             configuration.kafka_bootstrap,
             configuration.topics.intents,
             delivery_timeout_seconds=configuration.delivery_timeout_seconds,
+            fault=configuration.fault,
         )
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
         self.authentication = Authentication(self.pool, configuration.requests_per_minute)

@@ -17,6 +17,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.chart import Chart
 from domain.errors import LedgerlineError
+from domain.faults import Fault, no_fault
 from domain.intents import DIRECTION_NAMES, Intent, Leg
 from producers.encoding import Encoder, encoder
 
@@ -155,8 +156,10 @@ class IntentProducer:
         source: str = "/ledgerline/api",
         delivery_timeout_seconds: float = 10.0,
         queue_intents_max: int = 50_000,
+        fault: Fault = no_fault,
     ) -> None:
         self.topic = topic
+        self._fault = fault
         self._source = source.encode()
         self._configuration: dict[str, Any] = {
             "bootstrap.servers": kafka_bootstrap,
@@ -219,6 +222,7 @@ class IntentProducer:
         for index, (intent, key) in enumerate(addressed):
             self._produce(flight, index, intent, key, trace)
         await flight.future
+        self._fault("acknowledged")
         return [result for result in flight.results if result is not None]
 
     def _produce(self, flight: _Flight, index: int, intent: Intent, key: bytes, trace: Trace) -> None:

@@ -7,7 +7,7 @@ the checkpoint: the other way round a zombie could commit in between. The same w
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +18,7 @@ from prometheus_client import Counter, Gauge
 from db.connections import TRANSIENT
 from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
+from domain.faults import Fault, no_fault
 from domain.journal import GENESIS_HASH
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
@@ -148,17 +149,29 @@ def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
 class Relay:
     """Relays one shard's lanes; call `start`, then `round` again and again, or `run` for both with recovery."""
 
-    def __init__(self, store: RelayStore, encoders: RelayEncoders, options: RelayOptions) -> None:
+    def __init__(
+        self,
+        store: RelayStore,
+        encoders: RelayEncoders,
+        options: RelayOptions,
+        *,
+        make_producer: Callable[[dict[str, Any]], Producer] = Producer,
+        checkpoints: Callable[[str, str], dict[int, Checkpoint]] = read_checkpoints,
+        fault: Fault = no_fault,
+    ) -> None:
         self._store = store
         self._encoders = encoders
         self._options = options
+        self._make_producer = make_producer
+        self._checkpoints = checkpoints
+        self._fault = fault
         self._producer: Producer | None = None
         self._relayed: dict[int, Checkpoint] = {}
         self._turn = 0
 
     def start(self) -> None:
         """Lock out earlier relays of the shard, then read how far they came."""
-        producer = Producer(
+        producer = self._make_producer(
             {
                 "bootstrap.servers": self._options.bootstrap,
                 "transactional.id": self._options.transactional_id,
@@ -172,7 +185,7 @@ class Relay:
             }
         )
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._relayed = read_checkpoints(self._options.bootstrap, self._options.topics.relay)
+        self._relayed = self._checkpoints(self._options.bootstrap, self._options.topics.relay)
         self._producer = producer
 
     def close(self) -> None:
@@ -191,6 +204,7 @@ class Relay:
         pending = self._pending(self._store.lanes(self._options.shard, self._options.shards))
         if not any(pending.values()):
             return 0
+        self._fault("read")
         self._producer.begin_transaction()
         for lane, records in pending.items():
             for record in records:
@@ -199,7 +213,9 @@ class Relay:
                 last = records[-1]
                 checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
                 self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+        self._fault("produced")
         self._producer.commit_transaction(TRANSACTION_SECONDS_MAX)
+        self._fault("committed")
         for lane, records in pending.items():
             if records:
                 self._relayed[lane] = Checkpoint(records[-1]["seq"] + 1, records[-1]["hash"])

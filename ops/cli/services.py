@@ -17,6 +17,7 @@ import typer
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
+from domain.faults import Fault, no_fault
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
@@ -76,15 +77,15 @@ def agent_options(name: str, ledger: Ledger, topic: str, *, read_committed: bool
     )
 
 
-def run_posting(ledger: Ledger, topics: Topics) -> None:
+def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """The posting worker."""
     from streams.posting.service import serve
 
     options = agent_options("posting", ledger, topics.intents, read_committed=False)
-    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url)
+    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, fault=fault)
 
 
-def run_relay(ledger: Ledger, topics: Topics) -> None:
+def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """The relay of one shard."""
     from db.relay import RelayStore
     from producers.relay import Relay, RelayEncoders, RelayOptions
@@ -97,7 +98,8 @@ def run_relay(ledger: Ledger, topics: Topics) -> None:
     options = RelayOptions(
         ledger.kafka_bootstrap, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
     )
-    relay = Relay(RelayStore(ledger.postgres_dsn), RelayEncoders.registered(ledger.registry_url), options)
+    encoders = RelayEncoders.registered(ledger.registry_url)
+    relay = Relay(RelayStore(ledger.postgres_dsn), encoders, options, fault=fault)
     serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing)
     relay.run(stop)
 
@@ -118,7 +120,7 @@ def run_audit(ledger: Ledger, topics: Topics) -> None:
     serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics, settings=ledger.settings)
 
 
-def run_api(ledger: Ledger, topics: Topics) -> None:
+def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """The API."""
     from api.server import serve
 
@@ -128,6 +130,7 @@ def run_api(ledger: Ledger, topics: Topics) -> None:
         dsn=ledger.postgres_dsn,
         registry_url=ledger.registry_url,
         topics=topics,
+        fault=fault,
     )
 
 

@@ -33,6 +33,7 @@ from domain.decision import (
     holdings_drawn_down,
     mirrored,
 )
+from domain.faults import Fault, no_fault
 from domain.intents import Intent, Leg
 from domain.outcomes import QuarantineReason
 from domain.screening import Refusal
@@ -63,10 +64,6 @@ Name = tuple[str, str]
 """Tenant and account address."""
 
 
-def _no_fault(point: str) -> None:
-    """Fault points cost one call when they are off; chaos tests put a function here that dies."""
-
-
 class Poster:
     """Posts batches of one topic's lanes; a BatchHandler."""
 
@@ -78,7 +75,7 @@ class Poster:
         with_record: Callable[[int, int, int], set[int]],
         *,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
-        fault: Callable[[str], None] = _no_fault,
+        fault: Fault = no_fault,
     ) -> None:
         self._store = store
         self._reader = reader

@@ -4,6 +4,7 @@ from dataclasses import replace
 from functools import partial
 
 from db.posting import PostingStore
+from domain.faults import Fault, no_fault
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, run_agent
 from streams.posting.poster import Poster
@@ -11,7 +12,7 @@ from streams.posting.reading import IntentReader
 from streams.posting.source import describe_source, offsets_with_record
 
 
-def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
+def serve(options: AgentOptions, *, dsn: str, registry_url: str, fault: Fault = no_fault) -> None:
     """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out."""
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry_url)
@@ -21,6 +22,7 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str) -> None:
         reader,
         partial(describe_source, options.bootstrap, options.topic),
         partial(offsets_with_record, options.bootstrap, options.topic),
+        fault=fault,
     )
     try:
         run_agent(poster, replace(options, prepare=reader.prepare))

@@ -1,0 +1,33 @@
+"""Fault points: places with a name, where chaos and simulation make a process die, stop or lose the thread.
+
+Each is one call of `no_fault` in production, once a batch or a round, which is too little to measure.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+Fault = Callable[[str], None]
+"""Called with the point's name; what it raises, or never returns from, is the fault."""
+
+FAULT_POINTS: Final = {
+    "posting": {
+        "decoded": "the batch is read, nothing is asked of Postgres yet",
+        "decided": "the lanes are locked and every fate is decided",
+        "written": "rows, entries and balances are written, the lanes not yet advanced",
+        "before_commit": "everything is written, COMMIT comes next",
+        "committed": "Postgres has committed, the worker has not taken note",
+    },
+    "relay": {
+        "read": "the records of a round are read, the Kafka transaction is not begun",
+        "produced": "records and checkpoints are handed to the producer, the transaction is open",
+        "committed": "Kafka has committed, the relay has not taken note",
+    },
+    "api": {
+        "acknowledged": "all replicas have the intents, the client has no answer yet",
+    },
+}
+"""Service -> point -> what is true there."""
+
+
+def no_fault(point: str) -> None:
+    """Nothing happens."""
