@@ -1,4 +1,4 @@
-"""The one connection of a proving agent, made anew after it broke."""
+"""The connections of a proving agent: the one that it keeps, and one that sees a single state of the database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,39 +10,15 @@ from psycopg import Connection
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from db.connections import connect
+from db.kept_connection import KeptConnection
 
 
-class AgentConnection:
-    """A connection as one role. Not safe for threads."""
+class AgentConnection(KeptConnection):
+    """A kept connection that reads and writes JSON by orjson."""
 
-    def __init__(self, dsn: str, role: str) -> None:
-        self._dsn = dsn
-        self._role = role
-        self._connection: Connection[Any] | None = None
-
-    def _open(self) -> Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, self._role, autocommit=True)
-            set_json_dumps(orjson.dumps, self._connection)
-            set_json_loads(orjson.loads, self._connection)
-        return self._connection
-
-    def close(self) -> None:
-        """Let go of the connection; the next transaction makes a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
-
-    @contextmanager
-    def transaction(self) -> Iterator[Connection[Any]]:
-        """One transaction, each statement with a snapshot of its own (read committed)."""
-        try:
-            connection = self._open()
-            with connection.transaction():
-                yield connection
-        except (psycopg.OperationalError, psycopg.InterfaceError):
-            self.close()
-            raise
+    def _prepare(self, connection: Connection[Any]) -> None:
+        set_json_dumps(orjson.dumps, connection)
+        set_json_loads(orjson.loads, connection)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 import psycopg
+from psycopg import Connection
 from psycopg.types.json import Jsonb, set_json_dumps
 
 from db.binary import Bigints, Overlong, Texts, Uuids, entries, register
 from db.books import Books, load_books
-from db.connections import TRANSIENT, connect
+from db.kept_connection import KeptConnection
 from db.queries import load
 from domain.chart import ChartPattern
 from domain.decision import IntentName, Original
@@ -81,65 +82,51 @@ class QuarantinedBytes(NamedTuple):
     headers: list[tuple[str, str | None]]
 
 
-class PostingStore:
-    """One connection as ledgerline_posting, made anew after it broke. Not safe for threads."""
+class PostingStore(KeptConnection):
+    """What a posting worker asks, over one kept connection as ledgerline_posting. Not safe for threads."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.Connection[Any] | None = None
+        super().__init__(dsn, "ledgerline_posting")
 
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, "ledgerline_posting", autocommit=True)
-            set_json_dumps(orjson.dumps, self._connection)
-            register(self._connection)
-        return self._connection
-
-    def close(self) -> None:
-        """Let go of the connection; the next call makes a new one."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _prepare(self, connection: Connection[Any]) -> None:
+        set_json_dumps(orjson.dumps, connection)
+        register(connection)
 
     @contextmanager
-    def transaction(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[Connection[Any]]:
         """One transaction; errors of the data come out as Collision, Overflow or BatchRefused, outages as they are."""
         try:
-            with self._open().transaction():
-                yield
+            with super().transaction() as connection:
+                yield connection
         except psycopg.errors.UniqueViolation as error:
             raise Collision(str(error)) from error
         except (psycopg.errors.NumericValueOutOfRange, Overlong) as error:
             raise Overflow(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise BatchRefused(str(error)) from error
-        except TRANSIENT:
-            self.close()
-            raise
 
     def make_lane(self, lane: int, topic: str, topic_id: str, first_offset: int) -> None:
         """Make the lane's row where there is none."""
-        self._open().execute(
-            SQL["make_lane"], {"lane": lane, "topic": topic, "topic_id": topic_id, "first_offset": first_offset}
-        )
+        asked = {"lane": lane, "topic": topic, "topic_id": topic_id, "first_offset": first_offset}
+        with self.statements() as connection:
+            connection.execute(SQL["make_lane"], asked)
 
     def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
         """Where these lanes stand; with `lock` no one else moves them until the transaction ends."""
         query = SQL["lock_lanes" if lock else "lanes"]
-        try:
-            rows = self._open().execute(query, {"lanes": sorted(lanes)}).fetchall()
-        except TRANSIENT:
-            self.close()
-            raise
+        with self.statements() as connection:
+            rows = connection.execute(query, {"lanes": sorted(lanes)}).fetchall()
         return {row[0]: Lane(*row) for row in rows}
 
     def books_version(self) -> int:
         """The version of the books that this transaction sees."""
-        return int(self._open().execute(SQL["books_version"]).fetchall()[0][0])
+        with self.statements() as connection:
+            return int(connection.execute(SQL["books_version"]).fetchall()[0][0])
 
     def books(self) -> Books:
         """The books as they are now."""
-        return load_books(self._open())
+        with self.statements() as connection:
+            return load_books(connection)
 
     def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
         """Fingerprints of those of the intents that were settled before."""

@@ -2,10 +2,10 @@
 
 from typing import Any, Final, NamedTuple
 
-import psycopg
+from psycopg import Connection
 from psycopg.rows import dict_row
 
-from db.connections import TRANSIENT, connect
+from db.kept_connection import KeptConnection
 from db.queries import load
 from domain.intents import DIRECTION_NAMES
 
@@ -24,29 +24,19 @@ class PostedLane(NamedTuple):
     """Of its last row, in microseconds since 1970."""
 
 
-class RelayStore:
-    """One connection as ledgerline_relay, made anew after it broke. Not safe for threads."""
+class RelayStore(KeptConnection):
+    """What the relay asks, over one kept connection as ledgerline_relay, which listens. Not safe for threads."""
 
     def __init__(self, dsn: str) -> None:
-        self._dsn = dsn
-        self._connection: psycopg.Connection[Any] | None = None
+        super().__init__(dsn, "ledgerline_relay")
 
-    def _open(self) -> psycopg.Connection[Any]:
-        if self._connection is None or self._connection.closed:
-            self._connection = connect(self._dsn, "ledgerline_relay", autocommit=True)
-            self._connection.execute(SQL["listen"])
-        return self._connection
-
-    def close(self) -> None:
-        """Let go of the connection; the next call makes a new one, which listens from then on."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+    def _prepare(self, connection: Connection[Any]) -> None:
+        connection.execute(SQL["listen"])
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
         """The lanes of the shard, in order."""
-        rows = self._open().execute(SQL["lanes"], {"shard": shard, "shards": shards})
-        return [PostedLane(*row) for row in rows]
+        with self.statements() as connection:
+            return [PostedLane(*row) for row in connection.execute(SQL["lanes"], {"shard": shard, "shards": shards})]
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Journal records from `first_seq` on, as Avro's JournalRecord has them, and beside that raw_key, raw_value and
@@ -56,14 +46,14 @@ class RelayStore:
         """
         asked = {"lane": lane, "first_seq": first_seq, "records_max": records_max}
         bounded = {**asked, "raw_bytes_max": RAW_BYTES_MAX}
-        connection = self._open()
-        rows = connection.cursor(row_factory=dict_row, binary=True).execute(SQL["records"], bounded).fetchall()
+        with self.statements() as connection:
+            rows = connection.cursor(row_factory=dict_row, binary=True).execute(SQL["records"], bounded).fetchall()
+            legs = connection.cursor(binary=True).execute(SQL["legs"], asked).fetchall()
         by_seq: dict[int, dict[str, Any]] = {}
         for row in rows:
             row["metadata"] = row["metadata"] or {}
             row["legs"] = []
             by_seq[row["seq"]] = row
-        legs = connection.cursor(binary=True).execute(SQL["legs"], asked)
         for seq, address, direction, amount_minor, currency in legs:
             if seq in by_seq:  # posted between the two statements: comes with the next batch
                 by_seq[seq]["legs"].append(
@@ -78,13 +68,9 @@ class RelayStore:
 
     def wait(self, seconds: float) -> bool:
         """Wait for the next posting transaction, at most so long; True where one came."""
-        connection = self._open()
-        try:
+        with self.statements() as connection:
             came = any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
             # One look at the lanes answers all the calls that came meanwhile.
             while came and any(True for _ in connection.notifies(timeout=0)):
                 pass
-        except TRANSIENT:
-            self.close()
-            raise
         return came

@@ -1,0 +1,63 @@
+"""One connection to Postgres that is kept, and made anew after it broke."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+
+from db.connections import TRANSIENT, connect
+
+
+class KeptConnection:
+    """An autocommit connection as one role; what uses it next after an outage gets a new one. Not safe for threads.
+
+    Raises DatabaseError where Postgres is away, and psycopg's errors as they are.
+    """
+
+    def __init__(self, dsn: str, role: str) -> None:
+        self._dsn = dsn
+        self._role = role
+        self._connection: Connection[Any] | None = None
+
+    def _prepare(self, connection: Connection[Any]) -> None:
+        """What a subclass does to each new connection before anyone uses it."""
+
+    def _open(self) -> Connection[Any]:
+        """The connection, for statements inside `transaction` or `statements`."""
+        if self._connection is None or self._connection.closed:
+            connection = connect(self._dsn, self._role, autocommit=True)
+            try:
+                self._prepare(connection)
+            except BaseException:
+                connection.close()  # half prepared, it would pass for a good one
+                raise
+            self._connection = connection
+        return self._connection
+
+    def close(self) -> None:
+        """Let go of the connection; what comes next makes a new one."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    @contextmanager
+    def statements(self) -> Iterator[Connection[Any]]:
+        """The connection for statements that may each stand alone; after an outage it is let go of."""
+        try:
+            yield self._open()
+        except TRANSIENT:
+            self.close()
+            raise
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection[Any]]:
+        """One transaction, each statement with a snapshot of its own (read committed); not to be nested."""
+        with self.statements() as connection:
+            if connection.info.transaction_status != TransactionStatus.IDLE:
+                # A rollback failed, of which psycopg only warns: a savepoint in that transaction would commit nothing.
+                self.close()
+            current = self._open()
+            with current.transaction():
+                yield current

@@ -1,0 +1,72 @@
+"""The connection that is kept: after trouble of any kind, what comes next gets a sound one."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import Connection
+from psycopg.pq import TransactionStatus
+
+from db.kept_connection import KeptConnection
+from tests.posting_bench import PostingBench
+
+
+class Listening(KeptConnection):
+    """Prepared by a statement that the test may spoil."""
+
+    preparing = "LISTEN something"
+
+    def _prepare(self, connection: Connection[Any]) -> None:
+        connection.execute(self.preparing)
+
+
+@pytest.fixture
+def kept(bench: PostingBench) -> Iterator[Listening]:
+    store = Listening(bench.dsn, "ledgerline_relay")
+    yield store
+    store.close()
+
+
+def end_backends(bench: PostingBench) -> None:
+    """As when the server ends the sessions of the role."""
+    bench.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ledgerline_relay'")
+
+
+def test_a_statement_that_meets_an_outage_leaves_no_dead_connection(kept: Listening, bench: PostingBench) -> None:
+    with kept.statements() as connection:
+        connection.execute("SELECT 1")
+    end_backends(bench)
+    with pytest.raises(psycopg.OperationalError), kept.statements() as connection:
+        connection.execute("SELECT 1")
+    with kept.statements() as connection:
+        assert connection.execute("SELECT * FROM pg_listening_channels()").fetchall() == [("something",)]
+
+
+def test_a_connection_that_could_not_be_prepared_is_not_kept(kept: Listening) -> None:
+    kept.preparing = "LISTEN"
+    with pytest.raises(psycopg.errors.SyntaxError), kept.statements():
+        pass
+    kept.preparing = Listening.preparing
+    with kept.statements() as connection:
+        assert connection.execute("SELECT * FROM pg_listening_channels()").fetchall() == [("something",)]
+
+
+def test_an_error_of_the_data_costs_no_connection(kept: Listening) -> None:
+    with kept.transaction() as before:
+        pass
+    with pytest.raises(psycopg.errors.DivisionByZero), kept.transaction() as connection:
+        connection.execute("SELECT 1/0")
+    with kept.transaction() as after:
+        assert after is before
+
+
+def test_a_transaction_that_was_left_open_does_not_swallow_the_next(kept: Listening, bench: PostingBench) -> None:
+    """As after a rollback that failed, of which psycopg only warns."""
+    with kept.statements() as left:
+        left.execute("BEGIN")
+    with kept.transaction() as connection:
+        connection.execute("SELECT 1")
+    assert left.closed
+    with kept.statements() as connection:
+        assert connection.info.transaction_status == TransactionStatus.IDLE
