@@ -1,0 +1,94 @@
+"""One ledger under test: a database and topics of its own on the shared parts, and how far everything is."""
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from confluent_kafka import KafkaException
+from psycopg.conninfo import make_conninfo
+
+from db.access import Scope, add_key
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from domain.errors import Outage
+from domain.topics import Topics
+from ops.embedded.stack import Endpoints
+from ops.kafka_positions import admin_client, topic_state
+from producers.deploy import Replication, make_topics, register_schemas
+
+TENANT: Final = "default"
+LANES: Final = 4
+REQUESTS_PER_MINUTE: Final = 1_000_000
+
+
+class Progress(NamedTuple):
+    """How many offsets, or records, of all lanes each step has behind it."""
+
+    received: int
+    posted: int
+    reconciled: int
+    audited: int
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way. What is reconciled and audited was relayed."""
+        return self.received == self.posted == self.reconciled == self.audited
+
+
+@dataclass(frozen=True)
+class ChaosLedger:
+    """Where it is; `open` makes it."""
+
+    endpoints: Endpoints
+    name: str
+    api_key: str
+
+    @classmethod
+    def open(cls, endpoints: Endpoints, name: str) -> "ChaosLedger":
+        """Make database, topics, tenant and an API key."""
+        with psycopg.connect(make_conninfo(endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
+            admin.execute(f'CREATE DATABASE "{name}"')
+        dsn = make_conninfo(endpoints.postgres_dsn, dbname=name)
+        migrate(dsn)
+        with connect(dsn, "ledgerline_operator") as connection:
+            add_tenant(connection, TENANT)
+            _, key = add_key(connection, TENANT, "chaos", list(Scope), REQUESTS_PER_MINUTE)
+        make_topics(endpoints.kafka_bootstrap, Topics(f"{name}."), LANES, Replication())
+        register_schemas(endpoints.registry_url)
+        return cls(endpoints, name, key)
+
+    @property
+    def dsn(self) -> str:
+        """As the owner, without a proxy between."""
+        return make_conninfo(self.endpoints.postgres_dsn, dbname=self.name)
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this ledger."""
+        return Topics(f"{self.name}.")
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What a query finds, as the owner of the database."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(query, parameters)  # type: ignore[arg-type]
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def progress(self) -> Progress | None:
+        """How far everything is; None while Kafka or Postgres is away."""
+        try:
+            received = topic_state(admin_client(self.endpoints.kafka_bootstrap), self.topics.intents)
+            ((posted, reconciled, audited),) = self.rows(
+                """SELECT
+                    (SELECT coalesce(sum(next_offset), 0)::bigint FROM ledger.lane),
+                    (SELECT coalesce(sum(next_seq), 0)::bigint FROM reconciliation.lane),
+                    (SELECT coalesce(sum(next_seq), 0)::bigint FROM audit.lane)"""
+            )
+        except (KafkaException, Outage, psycopg.OperationalError):
+            return None
+        return Progress(sum(received.high.values()), posted, reconciled, audited)
+
+    def drop(self) -> None:
+        """Remove the database; the topics go with the broker's folder."""
+        with psycopg.connect(make_conninfo(self.endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
+            admin.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')

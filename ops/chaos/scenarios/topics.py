@@ -1,0 +1,51 @@
+"""The intents topic is deleted and made again under its name: the workers must refuse, not skip."""
+
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+
+from ops.chaos.instance import ChaosError
+from ops.chaos.ledger import LANES
+from ops.chaos.scenarios.scenario import Scenario
+from ops.chaos.trial import Trial
+from ops.kafka_positions import admin_client
+from producers.deploy import Replication, make_topics
+
+REQUEST_SECONDS_MAX: Final = 30.0
+SENTENCES: Final = ("restore the old topic", "restore the topic before posting goes on", "restore the old one")
+_POSTED: Final = "SELECT count(*) FROM ledger.journal"
+
+
+def make_anew(trial: Trial) -> None:
+    """Delete the topic under load, make it again; each worker ends with a sentence, at its next start as well."""
+    trial.let_flow()
+    admin: AdminClient = admin_client(trial.ledger.endpoints.kafka_bootstrap)
+    topic = trial.ledger.topics.intents
+    before = {worker.label: worker.restarts for worker in trial.workers()}
+    trial.say(f"{topic} is deleted and made again")
+    admin.delete_topics([topic])[topic].result(REQUEST_SECONDS_MAX)
+    trial.wait_until(lambda: topic not in admin.list_topics(timeout=REQUEST_SECONDS_MAX).topics, "it is gone")
+    ((posted,),) = trial.ledger.rows(_POSTED)
+    make_topics(trial.ledger.endpoints.kafka_bootstrap, trial.ledger.topics, LANES, Replication())
+    trial.wait_until(
+        lambda: all(
+            any(sentence in worker.text_of_logs() for sentence in SENTENCES)
+            and worker.restarts > before[worker.label] + 1
+            for worker in trial.workers()
+        ),
+        "each worker refuses, and refuses again when it is started again",
+    )
+    ((now,),) = trial.ledger.rows(_POSTED)
+    if now != posted:
+        raise ChaosError(f"The workers posted {now - posted} rows from a topic that is another one.")
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "topic-made-anew",
+        "Where payments.intents was deleted and made again, the workers refuse in one sentence and post nothing.",
+        make_anew,
+        own_ledger=True,
+        recovers=False,
+    ),
+)

@@ -1,0 +1,64 @@
+"""One service of Ledgerline that can be told, while it runs, to die at its next fault point.
+
+`python -m ops.chaos.service NAME --orders FOLDER`: it is `ledgerline service NAME` with a function behind its fault
+points (domain.faults) that looks for an order: a file of the point's name, which says what to do.
+"""
+
+import argparse
+import os
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from domain.faults import Fault
+from domain.topics import Topics
+from ops.cli.context import running_ledger
+from ops.cli.services import RUNNERS, configure_logs
+
+
+def _hang() -> None:
+    threading.Event().wait()
+
+
+ACTIONS: Final[dict[str, Callable[[], None]]] = {
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "hang": _hang,
+}
+
+
+def obeying(orders: Path) -> Fault:
+    """The fault that carries out what stands in the folder, each order once."""
+
+    def fault(point: str) -> None:
+        order = orders / point
+        try:
+            action = order.read_text()
+            order.unlink()
+        except FileNotFoundError:
+            return
+        ACTIONS[action]()
+
+    return fault
+
+
+def main() -> None:
+    """Run the service until it is told to stop."""
+    parser = argparse.ArgumentParser(prog="python -m ops.chaos.service")
+    parser.add_argument("name", choices=sorted(RUNNERS))
+    parser.add_argument("--orders", type=Path, required=True)
+    options = parser.parse_args()
+    ledger = running_ledger()
+    configure_logs(ledger.settings.log_level)
+    topics = Topics(ledger.settings.topic_prefix)
+    run = RUNNERS[options.name]
+    if options.name in ("posting", "relay", "api"):
+        run(ledger, topics, obeying(options.orders))  # type: ignore[operator]
+    else:
+        run(ledger, topics)  # type: ignore[operator]
+
+
+if __name__ == "__main__":
+    main()
