@@ -19,13 +19,14 @@ ROLES: Final = (
     "ledgerline_operator",
 )
 
-# Trouble that passes by waiting: the server or the way to it is away, others hold what we need, or we slept so long
-# over a transaction that Postgres ended it (which psycopg counts as an internal error).
+# Trouble that passes by waiting: the server or the way to it is away, others hold what we need, we slept so long over a
+# transaction that Postgres ended it, or we were led to a standby (the last three are internal errors to psycopg).
 TRANSIENT: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
     psycopg.errors.IdleInTransactionSessionTimeout,
     psycopg.errors.TransactionTimeout,
+    psycopg.errors.ReadOnlySqlTransaction,
 )
 
 
