@@ -34,10 +34,12 @@ class DatabaseError(Outage):
     """Postgres cannot be reached or refuses the login."""
 
 
-def _options(role: str, lock_timeout_seconds: float) -> dict[str, Any]:
+def _options(
+    role: str, lock_timeout_seconds: float = 10.0, idle_in_transaction_seconds: float = 60.0
+) -> dict[str, Any]:
     return {
         "options": f"-c role={role} -c lock_timeout={int(lock_timeout_seconds * 1000)}"
-        " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC",
+        f" -c idle_in_transaction_session_timeout={int(idle_in_transaction_seconds * 1000)} -c timezone=UTC",
         "application_name": role,
         "connect_timeout": 10,
         # A black-holed peer is found after 10 + 3 * 5 seconds of silence; unsent data after 30.
@@ -48,13 +50,21 @@ def _options(role: str, lock_timeout_seconds: float) -> dict[str, Any]:
     }
 
 
-def connect(dsn: str, role: str, *, autocommit: bool = False, lock_timeout_seconds: float = 10.0) -> Connection[Any]:
+def connect(
+    dsn: str,
+    role: str,
+    *,
+    autocommit: bool = False,
+    lock_timeout_seconds: float = 10.0,
+    idle_in_transaction_seconds: float = 60.0,
+) -> Connection[Any]:
     """One connection that acts as `role`; DatabaseError where Postgres is away.
 
-    Posting, reconciliation and audit keep one for their life, and make a new one after any OperationalError.
+    Postgres ends the session of a process that sleeps in its transaction for so long, and lets go of its locks.
     """
+    options = _options(role, lock_timeout_seconds, idle_in_transaction_seconds)
     try:
-        return psycopg.connect(dsn, autocommit=autocommit, **_options(role, lock_timeout_seconds))
+        return psycopg.connect(dsn, autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 
@@ -62,7 +72,7 @@ def connect(dsn: str, role: str, *, autocommit: bool = False, lock_timeout_secon
 async def connect_async(dsn: str, role: str) -> AsyncConnection[Any]:
     """One autocommit connection for asynchronous code, such as a listener; DatabaseError where Postgres is away."""
     try:
-        return await AsyncConnection.connect(dsn, autocommit=True, **_options(role, 10.0))
+        return await AsyncConnection.connect(dsn, autocommit=True, **_options(role))
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 
@@ -71,7 +81,7 @@ def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 5.0) -
     """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most."""
     return AsyncConnectionPool(
         dsn,
-        kwargs={"autocommit": True, **_options(role, 10.0)},
+        kwargs={"autocommit": True, **_options(role)},
         min_size=1,
         max_size=size_max,
         timeout=wait_seconds,

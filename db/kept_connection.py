@@ -2,12 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
 from db.connections import TRANSIENT, connect
+
+# A service that sleeps in a transaction (SIGSTOP, a paused machine) holds lanes, which another worker waits for; awake
+# it is never idle there for a second.
+IDLE_IN_TRANSACTION_SECONDS_MAX: Final = 15.0
 
 
 class KeptConnection:
@@ -27,7 +31,9 @@ class KeptConnection:
     def _open(self) -> Connection[Any]:
         """The connection, for statements inside `transaction` or `statements`."""
         if self._connection is None or self._connection.closed:
-            connection = connect(self._dsn, self._role, autocommit=True)
+            connection = connect(
+                self._dsn, self._role, autocommit=True, idle_in_transaction_seconds=IDLE_IN_TRANSACTION_SECONDS_MAX
+            )
             try:
                 self._prepare(connection)
             except BaseException:
