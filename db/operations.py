@@ -1,10 +1,11 @@
 """What operators see of the database: lanes, outcomes, breaks, and the quarantine with its retries.
 
-Every function takes a connection of the role ledgerline_operator, which reads everything and writes only the record
-of a retry. Times are microseconds since 1970-01-01 UTC.
+Every function takes a connection of the role ledgerline_operator, which reads everything and never writes what was
+posted: it opens and closes the intake, has reconciliation read anew, and puts on record what was done. Times are
+microseconds since 1970-01-01 UTC.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from enum import StrEnum
@@ -13,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from psycopg import Connection
 from psycopg.rows import class_row, dict_row
+from psycopg.types.json import Jsonb
 
 from db.agent_connection import snapshot
 from db.connections import DatabaseError, connect
@@ -56,12 +58,54 @@ class Checkpoint(NamedTuple):
     root: bytes
 
 
+class AgentPosition(NamedTuple):
+    """Where an agent stands in a lane of its topic, by its own store."""
+
+    agent: str
+    lane: int
+    next_offset: int
+    next_seq: int
+
+
+class Intake(NamedTuple):
+    """Whether the API takes new intents in."""
+
+    closed_because: str | None
+    """What clients are told; None while it is open."""
+    lanes: int | None
+    """How many lanes there are at least; None before any were added."""
+
+
+class OperationKind(StrEnum):
+    """What an operator can do that is kept on record; docs/CLI.md documents each."""
+
+    INTAKE_CLOSED = "intake_closed"
+    INTAKE_OPENED = "intake_opened"
+    LANES_ADDING = "lanes_adding"
+    LANES_ADDED = "lanes_added"
+    OFFSETS_TOLD = "offsets_told"
+    RECONCILIATION_REWOUND = "reconciliation_rewound"
+
+
+class Operation(NamedTuple):
+    """One thing that an operator did."""
+
+    operation_id: int
+    done_time: datetime
+    done_by: str
+    """Who sat there, as the machine says."""
+    login: str
+    """Who logged in, as Postgres knows."""
+    operation: str
+    detail: dict[str, Any]
+
+
 class Which(StrEnum):
     """Which quarantined rows are meant; the last two leave out rows that are themselves a retry's sorry end."""
 
     ALL = "all"
     UNTRIED = "untried"
-    """Never sent again."""
+    """Never sent again, as far as Kafka confirmed."""
     UNSETTLED = "unsettled"
     """Sent again or not: no retry came to a better end."""
 
@@ -89,6 +133,9 @@ class QuarantinedRow(NamedTuple):
     booked_time: int
     value_bytes: int
     retries: int
+    """Those that Kafka confirmed."""
+    unconfirmed: int
+    """Retries that were begun, and may have been cut off."""
     retry_of_lane: int | None
     """With `retry_of_seq` the row that these bytes were a retry of; None where they came by themselves."""
     retry_of_seq: int | None
@@ -119,14 +166,29 @@ class QuarantinedBytes(NamedTuple):
 class Retry(NamedTuple):
     """One time that quarantined bytes were sent again; what became of it is None until it is journalled."""
 
+    retry_id: int
     retried_time: datetime
     retried_by: str
     topic: str
     partition: int
-    source_offset: int
+    source_offset: int | None
+    """None where it did not go out, or where that is not known."""
+    confirmed_time: datetime | None
+    """None while it is under way, and where it was cut off."""
     seq: int | None
     outcome: str | None
     reason: str | None
+
+
+class Unconfirmed(NamedTuple):
+    """A retry of which it is not on record what came of it: its bytes stand at `from_offset` or behind, or nowhere."""
+
+    retry_id: int
+    topic: str
+    partition: int
+    from_offset: int
+    is_over: bool
+    """Whether it began so long ago that nothing of it is under way any more."""
 
 
 @contextmanager
@@ -218,18 +280,69 @@ def retries_of(connection: Connection[Any], lane: int, seq: int) -> list[Retry]:
     return cursor.execute(SQL["retries"], {"lane": lane, "seq": seq}).fetchall()
 
 
-def add_retry(
-    connection: Connection[Any], lane: int, seq: int, *, retried_by: str, topic: str, partition: int, source_offset: int
+def begin_retry(
+    connection: Connection[Any], lane: int, seq: int, *, retried_by: str, topic: str, partition: int, from_offset: int
+) -> int:
+    """Put on record that a quarantined row is about to be sent again; returns the retry's number."""
+    values = {"lane": lane, "seq": seq, "retried_by": retried_by, "topic": topic, "partition": partition}
+    rows = connection.execute(SQL["begin_retry"], {**values, "from_offset": from_offset}).fetchall()
+    return int(rows[0][0])
+
+
+def confirm_retry(connection: Connection[Any], retry_id: int, source_offset: int | None) -> None:
+    """Put on record where the bytes of a retry stand; None where they did not go out."""
+    connection.execute(SQL["confirm_retry"], {"retry_id": retry_id, "source_offset": source_offset})
+
+
+def unconfirmed_retries(connection: Connection[Any]) -> list[Unconfirmed]:
+    """Retries that were cut off before Kafka's word was on record, or are under way."""
+    return connection.cursor(row_factory=class_row(Unconfirmed)).execute(SQL["unconfirmed_retries"]).fetchall()
+
+
+# ------------------------------------------------------------------------------------------------ what is operated
+
+
+def agent_positions(connection: Connection[Any]) -> list[AgentPosition]:
+    """Where posting, reconciliation and audit stand, by their own stores."""
+    return connection.cursor(row_factory=class_row(AgentPosition)).execute(SQL["agent_positions"]).fetchall()
+
+
+def rewind_reconciliation(connection: Connection[Any], lanes: Sequence[int], done_by: str) -> list[int]:
+    """Have reconciliation read these lanes from their beginning; returns those that it had met. Kept on record."""
+    rows = connection.execute(SQL["rewind_reconciliation"], {"lanes": list(lanes), "done_by": done_by}).fetchall()
+    return sorted(rows[0][0])
+
+
+def intake(connection: Connection[Any]) -> Intake:
+    """Whether the API takes new intents in."""
+    rows = connection.cursor(row_factory=class_row(Intake)).execute(SQL["intake"]).fetchall()
+    return rows[0]
+
+
+def change_intake(
+    connection: Connection[Any], closed_because: str | None, done_by: str, *, lanes: int | None = None
 ) -> None:
-    """Remember that a quarantined row was sent again, and where it stands on the topic now."""
-    connection.execute(
-        SQL["add_retry"],
-        {
-            "lane": lane,
-            "seq": seq,
-            "retried_by": retried_by,
-            "topic": topic,
-            "partition": partition,
-            "source_offset": source_offset,
-        },
-    )
+    """Close the intake with a sentence for clients, or open it with None; `lanes`, if given, is remembered with it.
+
+    API processes follow with the next intent that they are asked for. Kept on record, in one transaction.
+    """
+    kind = OperationKind.INTAKE_OPENED if closed_because is None else OperationKind.INTAKE_CLOSED
+    with connection.transaction():
+        connection.execute(SQL["change_intake"], {"closed_because": closed_because, "lanes": lanes})
+        add_operation(connection, kind, done_by, {} if closed_because is None else {"because": closed_because})
+
+
+def add_operation(connection: Connection[Any], kind: OperationKind, done_by: str, detail: Mapping[str, Any]) -> None:
+    """Put on record what an operator does."""
+    values = {"done_by": done_by, "operation": kind.value, "detail": Jsonb(dict(detail))}
+    connection.execute(SQL["add_operation"], values)
+
+
+def operations(connection: Connection[Any], limit: int) -> list[Operation]:
+    """What operators did, the last first."""
+    return connection.cursor(row_factory=class_row(Operation)).execute(SQL["operations"], {"limit": limit}).fetchall()
+
+
+def try_lane_lock(connection: Connection[Any]) -> bool:
+    """Whether this session may change the lanes; no other may until it ends."""
+    return bool(connection.execute(SQL["try_lane_lock"]).fetchall()[0][0])

@@ -1,32 +1,47 @@
-"""Quarantined bytes back onto payments.intents, as they were: the same value, key and partition, one header more.
+"""Quarantined bytes back onto payments.intents, as they were: the same value, key and partition, two headers more.
 
 Nothing is doubled by it: an intent that can be decoded by now has the id that its tenant and idempotency key give it,
 and an id is settled once. What still cannot be decoded is quarantined again, under a new (lane, seq).
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Sequence
 from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-from confluent_kafka import KafkaError, KafkaException, Message, Producer
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
-from db.operations import QuarantinedBytes
+from db.operations import QuarantinedBytes, Unconfirmed
 from domain.errors import LedgerlineError
 
-RETRY_HEADER: Final = "ledgerline_retry_of"
+RETRY_OF_HEADER: Final = "ledgerline_retry_of"
 """Names the quarantined row, as `lane/seq`; bytes that went round several times have several, the first one first."""
+RETRY_HEADER: Final = "ledgerline_retry"
+"""The number of the retry, whose record says who did it and when."""
 
 ANSWER_SECONDS_MAX: Final = 5.0
 DELIVERY_SECONDS_MAX: Final = 30.0
+SILENCE_SECONDS_MAX: Final = 30.0
+
+Place = tuple[str, int]
+"""Topic and partition."""
 
 
 class RetryError(LedgerlineError):
     """Quarantined bytes could not be sent again."""
 
 
+class Begun(NamedTuple):
+    """A quarantined row whose retry is on record, and not yet sent."""
+
+    retry_id: int
+    row: QuarantinedBytes
+
+
 class Sent(NamedTuple):
     """Where a quarantined row's bytes stand now, confirmed by all in-sync replicas."""
 
+    retry_id: int
     lane: int
     seq: int
     topic: str
@@ -41,10 +56,21 @@ class Attempt(NamedTuple):
     failure: str | None
 
 
+class Trail(Protocol):
+    """The record of retries."""
+
+    def begin(self, row: QuarantinedBytes, from_offset: int) -> int:
+        """Put on record that a row is about to be sent, at this offset or behind; returns the retry's number."""
+
+    def confirm(self, retry_id: int, offset: int) -> None:
+        """Put on record where it stands."""
+
+
 class Retrier:
     """Sends quarantined rows again by one idempotent, non-transactional producer, so that offsets stay gapless."""
 
     def __init__(self, bootstrap: str) -> None:
+        self._bootstrap = bootstrap
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -59,23 +85,33 @@ class Retrier:
             }
         )
 
-    def send(self, rows: Sequence[QuarantinedBytes]) -> Attempt:
+    def end_offsets(self, places: set[Place]) -> dict[Place, int]:
+        """Where these partitions end now; KafkaException where the broker is away."""
+        consumer = _consumer(self._bootstrap)
+        try:
+            ends = {
+                place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_SECONDS_MAX)[1]
+                for place in places
+            }
+        finally:
+            consumer.close()
+        return ends
+
+    def send(self, begun: Sequence[Begun]) -> Attempt:
         """Send rows to the partition of their topic that has their lane's number, and wait for Kafka to confirm."""
         sent: list[Sent] = []
         failures: list[str] = []
-        try:
-            self._producer.list_topics(timeout=ANSWER_SECONDS_MAX)
-        except KafkaException as error:
-            return Attempt(sent, error.args[0].str())  # rather than to wait out each row's delivery timeout
-        for row in rows:
+        for item in begun:
+            row = item.row
+            own_headers = [(RETRY_OF_HEADER, f"{row.lane}/{row.seq}".encode()), (RETRY_HEADER, b"%d" % item.retry_id)]
             try:
                 self._producer.produce(
                     row.source_topic,
                     row.value,
                     row.key,
                     partition=row.lane,
-                    headers=[*row.headers, (RETRY_HEADER, f"{row.lane}/{row.seq}".encode())],
-                    on_delivery=partial(_delivered, row, sent, failures),
+                    headers=[*row.headers, *own_headers],
+                    on_delivery=partial(_delivered, item, sent, failures),
                 )
             except (KafkaException, BufferError) as error:
                 failures.append(f"lane {row.lane} seq {row.seq}: {error}")
@@ -86,27 +122,86 @@ class Retrier:
             failures.append(f"{unconfirmed} were not confirmed in time")
         return Attempt(sent, failures[0] if failures else None)
 
+    def find(self, unconfirmed: Sequence[Unconfirmed]) -> dict[int, int]:
+        """The offsets of those retries that stand on their topics after all; RetryError where these cannot be read."""
+        starts: dict[Place, int] = {}
+        for item in unconfirmed:
+            place = (item.topic, item.partition)
+            starts[place] = min(item.from_offset, starts.get(place, item.from_offset))
+        wanted = {b"%d" % item.retry_id: item.retry_id for item in unconfirmed}
+        found: dict[int, int] = {}
+        for place, start in starts.items():
+            for message in _read(self._bootstrap, place, start):
+                for name, value in message.headers() or []:
+                    if name == RETRY_HEADER and value in wanted:
+                        found[wanted[value]] = message.offset()
+        return found
 
-def _delivered(
-    row: QuarantinedBytes, sent: list[Sent], failures: list[str], error: KafkaError | None, message: Message
-) -> None:
+
+def _consumer(bootstrap: str) -> Consumer:
+    return Consumer(
+        {
+            "bootstrap.servers": bootstrap,
+            "group.id": "ledgerline-retry",  # asked for, though nothing is ever committed
+            "enable.auto.commit": False,
+            "auto.offset.reset": "earliest",
+            "enable.partition.eof": True,
+            "fetch.wait.max.ms": 10,
+            "log_level": 2,
+        }
+    )
+
+
+def _read(bootstrap: str, place: Place, start: int) -> list[Message]:
+    """The messages of a partition from an offset up to its present end that have headers of a retry."""
+    consumer = _consumer(bootstrap)
+    found: list[Message] = []
+    deadline = time.monotonic() + SILENCE_SECONDS_MAX
+    try:
+        consumer.assign([TopicPartition(*place, start)])
+        while time.monotonic() < deadline:
+            for message in consumer.consume(1000, 0.2):
+                error = message.error()
+                if error is None:
+                    deadline = time.monotonic() + SILENCE_SECONDS_MAX
+                    if any(name == RETRY_HEADER for name, _ in message.headers() or []):
+                        found.append(message)
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    return found
+    finally:
+        consumer.close()
+    raise RetryError(
+        f"Kafka does not hand over {place[0]} partition {place[1]}, where retries that were cut off are looked for:"
+        " see `ledgerline status`, then retry."
+    )
+
+
+def _delivered(item: Begun, sent: list[Sent], failures: list[str], error: KafkaError | None, message: Message) -> None:
+    row = item.row
     if error is None:
-        sent.append(Sent(row.lane, row.seq, row.source_topic, row.lane, int(message.offset())))
+        sent.append(Sent(item.retry_id, row.lane, row.seq, row.source_topic, row.lane, int(message.offset())))
     else:
         failures.append(f"lane {row.lane} seq {row.seq}: {error.str()}")
 
 
-def retry(retrier: Retrier, rows: Sequence[QuarantinedBytes], record: Callable[[Sent], None]) -> list[Sent]:
-    """Send the rows again and have each that Kafka confirmed recorded; RetryError where it did not take all.
+def retry(retrier: Retrier, rows: Sequence[QuarantinedBytes], trail: Trail) -> list[Sent]:
+    """Send the rows again and have each put on record, before it is sent and when Kafka confirmed it.
 
-    The record comes after the confirmation, as it names the new offset: whoever is killed in between leaves a retry
-    without a record, never a record without a retry.
+    Whoever is killed in between leaves a retry that is on record as begun; `find` tells whether it went out. RetryError
+    where Kafka did not take all.
     """
-    sent, failure = retrier.send(rows)
+    try:
+        ends = retrier.end_offsets({(row.source_topic, row.lane) for row in rows})
+    except KafkaException as error:  # rather than to put on record what could not begin
+        raise _refused(0, len(rows), error.args[0].str()) from error
+    begun = [Begun(trail.begin(row, ends[row.source_topic, row.lane]), row) for row in rows]
+    sent, failure = retrier.send(begun)
     for item in sorted(sent):
-        record(item)
+        trail.confirm(item.retry_id, item.offset)
     if failure is not None:
-        raise RetryError(
-            f"Kafka took {len(sent)} of {len(rows)} ({failure}): see `ledgerline status`, then retry the rest."
-        )
+        raise _refused(len(sent), len(rows), failure)
     return sent
+
+
+def _refused(sent: int, rows: int, cause: str) -> RetryError:
+    return RetryError(f"Kafka took {sent} of {rows} ({cause}): see `ledgerline status`, then retry the rest.")

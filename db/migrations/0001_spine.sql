@@ -55,6 +55,33 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
 CREATE TRIGGER chart_pattern_changed AFTER INSERT OR UPDATE OR DELETE ON ledger.chart_pattern
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
 
+-- One row: whether the API takes new intents in, which it notices as it notices a change of the books.
+CREATE TABLE ledger.intake (
+    single boolean PRIMARY KEY DEFAULT true CHECK (single),
+    -- What clients are told while it is closed; null while it is open.
+    closed_because text CHECK (closed_because <> ''),
+    -- How many partitions payments.intents has at least: a producer that knows of fewer must look again. Null before
+    -- any were added.
+    lanes integer
+);
+INSERT INTO ledger.intake (closed_because) VALUES (NULL);
+
+CREATE TRIGGER intake_changed AFTER UPDATE ON ledger.intake
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.books_changed();
+
+-- What operators did to the running ledger: who, when, what; append only. docs/CLI.md documents each operation.
+CREATE TABLE ledger.operation (
+    operation_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    done_time timestamptz NOT NULL DEFAULT now(),
+    -- Who sat there, as the machine says; and who logged in, as Postgres knows.
+    done_by text NOT NULL,
+    login text NOT NULL DEFAULT session_user,
+    operation text NOT NULL CHECK (operation IN (
+        'intake_closed', 'intake_opened', 'lanes_adding', 'lanes_added', 'offsets_told', 'reconciliation_rewound'
+    )),
+    detail jsonb NOT NULL
+);
+
 -- ---------------------------------------------------------------------------------------------------- ledger
 
 -- What the chart said when the account was opened stays with the account.
@@ -152,6 +179,7 @@ CREATE TABLE ledger.quarantine (
     PRIMARY KEY (lane, seq)
 );
 
+-- Written before the bytes are sent again, so that no retry is without its record.
 CREATE TABLE ledger.quarantine_retry (
     retry_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     lane integer NOT NULL,
@@ -160,9 +188,46 @@ CREATE TABLE ledger.quarantine_retry (
     retried_by text NOT NULL,
     topic text NOT NULL,
     partition integer NOT NULL,
-    source_offset bigint NOT NULL,
+    -- The partition ended here, so the bytes stand here or behind, with the retry's id in a header.
+    from_offset bigint NOT NULL,
     FOREIGN KEY (lane, seq) REFERENCES ledger.quarantine
 );
+
+-- Where a retry stands, written when Kafka has confirmed it. A retry without such a row is under way or was cut off.
+CREATE TABLE ledger.quarantine_retry_sent (
+    retry_id bigint PRIMARY KEY REFERENCES ledger.quarantine_retry,
+    -- Null where it was looked for, long after it began, and is not on the topic.
+    source_offset bigint,
+    confirmed_time timestamptz NOT NULL DEFAULT now()
+);
+
+-- Quarantined rows with what became of them: how often they were sent again, of a retry that was quarantined again its
+-- origin, and of what is no retry itself whether none of its own was confirmed, and whether none came to a better end.
+CREATE VIEW ledger.quarantined AS
+SELECT
+    j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time,
+    coalesce(length(q.value), 0) AS value_bytes,
+    coalesce(tried.retries, 0) AS retries,
+    coalesce(tried.unconfirmed, 0) AS unconfirmed,
+    origin.lane AS retry_of_lane,
+    origin.seq AS retry_of_seq,
+    origin.retry_id IS NULL AND coalesce(tried.retries, 0) = 0 AS is_untried,
+    origin.retry_id IS NULL AND tried.is_settled IS NOT TRUE AS is_unsettled
+FROM ledger.quarantine AS q
+INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
+LEFT JOIN (
+    SELECT
+        t.lane, t.seq, count(s.source_offset) AS retries, count(*) - count(s.retry_id) AS unconfirmed,
+        bool_or(f.outcome <> 'quarantined') AS is_settled
+    FROM ledger.quarantine_retry AS t
+    LEFT JOIN ledger.quarantine_retry_sent AS s ON s.retry_id = t.retry_id
+    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = s.source_offset
+    GROUP BY t.lane, t.seq
+) AS tried ON tried.lane = q.lane AND tried.seq = q.seq
+LEFT JOIN (
+    ledger.quarantine_retry AS origin
+    INNER JOIN ledger.quarantine_retry_sent AS stands ON stands.retry_id = origin.retry_id
+) ON origin.partition = j.lane AND stands.source_offset = j.source_offset AND origin.topic = j.source_topic;
 
 -- The database's own check: each statement's entries balance per currency, and belong to posted rows that have
 -- just so many legs, numbered from 0: so a second statement can add none, as the numbers are taken. At statement level,
@@ -257,6 +322,10 @@ CREATE TRIGGER quarantine_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON led
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER quarantine_retry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.quarantine_retry
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER quarantine_retry_sent_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.quarantine_retry_sent
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER operation_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.operation
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 
 -- ---------------------------------------------------------------------------------------------------- access
 
@@ -335,6 +404,37 @@ CREATE TABLE reconciliation.break (
 );
 CREATE INDEX break_unpublished ON reconciliation.break (changed_time) WHERE published_state IS DISTINCT FROM state;
 CREATE INDEX break_unresolved ON reconciliation.break (break_id) WHERE state <> 'resolved';
+
+-- Lets reconciliation read lanes again from their beginning: what it recomputed of them goes, its breaks keep their life.
+-- An operator may ask for just this, and so cannot make reconciliation's books say anything else.
+CREATE FUNCTION reconciliation.rewind(rewound_lanes integer [], rewound_by text) RETURNS integer []
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+AS $$
+DECLARE
+    found_lanes integer [];
+BEGIN
+    SELECT array_agg(stands.lane) INTO found_lanes
+    FROM (
+        SELECT lane FROM reconciliation.lane WHERE lane = ANY(rewound_lanes) ORDER BY lane FOR UPDATE
+    ) AS stands;
+    IF found_lanes IS NULL THEN
+        RETURN '{}';
+    END IF;
+    DELETE FROM reconciliation.balance WHERE lane = ANY(found_lanes);
+    DELETE FROM reconciliation.total WHERE lane = ANY(found_lanes);
+    DELETE FROM reconciliation.gap WHERE lane = ANY(found_lanes);
+    UPDATE reconciliation.lane
+    SET
+        next_offset = 0, next_seq = 0, source_first_offset = NULL, posted = 0, duplicate = 0,
+        idempotency_conflict = 0, rejected = 0, quarantined = 0, expired = 0, booked_time = 0
+    WHERE lane = ANY(found_lanes);
+    INSERT INTO ledger.operation (done_by, operation, detail)
+    VALUES (rewound_by, 'reconciliation_rewound', jsonb_build_object('lanes', found_lanes));
+    RETURN found_lanes;
+END
+$$;
+REVOKE EXECUTE ON FUNCTION reconciliation.rewind FROM PUBLIC;
+GRANT EXECUTE ON FUNCTION reconciliation.rewind TO ledgerline_operator;
 
 -- ---------------------------------------------------------------------------------------------------- audit
 
@@ -457,7 +557,8 @@ GRANT UPDATE (opened_time) ON ledger.account TO ledgerline_posting;
 
 -- People at the command line: they keep the books' frame, and never touch what was posted.
 GRANT INSERT, UPDATE, DELETE ON ledger.tenant, ledger.unit, ledger.chart_pattern TO ledgerline_operator;
-GRANT INSERT ON ledger.quarantine_retry TO ledgerline_operator;
+GRANT UPDATE (closed_because, lanes) ON ledger.intake TO ledgerline_operator;
+GRANT INSERT ON ledger.quarantine_retry, ledger.quarantine_retry_sent, ledger.operation TO ledgerline_operator;
 
 GRANT USAGE ON SCHEMA access TO ledgerline_api, ledgerline_operator;
 GRANT SELECT ON access.api_key TO ledgerline_api, ledgerline_operator;

@@ -1,4 +1,4 @@
--- What the operator's commands read and write: status, offsets, dlq. Role ledgerline_operator.
+-- What the operator's commands read and write: status, offsets, lanes, intake, dlq. Role ledgerline_operator.
 
 -- name: lanes
 -- Where each lane stands: posted, and how far the provers have followed (null where they have not met it).
@@ -52,54 +52,69 @@ FROM audit.checkpoint
 ORDER BY checkpoint DESC
 LIMIT 1
 
+-- name: agent_positions
+-- Where each agent stands in each lane of its topic: posting in payments.intents, the provers in ledger.journal.
+SELECT agent, lane, next_offset, next_seq
+FROM (
+    SELECT 'posting' AS agent, lane, next_offset, next_seq FROM ledger.lane
+    UNION ALL
+    SELECT 'reconciliation' AS agent, lane, next_offset, next_seq FROM reconciliation.lane
+    UNION ALL
+    SELECT 'audit' AS agent, lane, next_offset, next_seq FROM audit.lane
+) AS stands
+ORDER BY agent, lane
+
+-- name: rewind_reconciliation
+-- Lets reconciliation read these lanes anew, and puts it on record; the lanes that it had met.
+SELECT reconciliation.rewind(%(lanes)s::integer [], %(done_by)s) AS lanes
+
+-- name: intake
+-- Why nothing new is taken in, null where it is; and how many lanes there are at least, as far as any were added.
+SELECT closed_because, lanes
+FROM ledger.intake
+
+-- name: change_intake
+-- Closes the intake, or opens it; the trigger tells the API by the version of the books.
+UPDATE ledger.intake
+SET closed_because = %(closed_because)s, lanes = coalesce(%(lanes)s::integer, lanes)
+
+-- name: add_operation
+-- Puts on record what an operator did.
+INSERT INTO ledger.operation (done_by, operation, detail)
+VALUES (%(done_by)s, %(operation)s, %(detail)s)
+
+-- name: operations
+-- What operators did, the last first.
+SELECT operation_id, done_time, done_by, login, operation, detail
+FROM ledger.operation
+ORDER BY operation_id DESC
+LIMIT %(limit)s
+
+-- name: try_lane_lock
+-- One operator at a time changes the lanes; the lock ends with the session.
+SELECT pg_try_advisory_lock(1279544147) AS is_locked
+
 -- name: quarantined
--- A page of quarantined rows in the order of their booking, past a place in it, with their retries and, of a retry that
--- was quarantined again, its origin. Which: all; untried, never sent again; unsettled, no retry came to a better end.
+-- A page of quarantined rows in the order of their booking, past a place in it. Which: all, untried or unsettled, as
+-- the view has them.
 SELECT
-    j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time,
-    coalesce(length(q.value), 0) AS value_bytes, coalesce(sent.retries, 0) AS retries,
-    origin.lane AS retry_of_lane, origin.seq AS retry_of_seq
-FROM ledger.quarantine AS q
-INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
-LEFT JOIN (
-    SELECT t.lane, t.seq, count(*) AS retries, bool_or(f.outcome <> 'quarantined') AS is_settled
-    FROM ledger.quarantine_retry AS t
-    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = t.source_offset
-    GROUP BY t.lane, t.seq
-) AS sent ON sent.lane = q.lane AND sent.seq = q.seq
-LEFT JOIN ledger.quarantine_retry AS origin
-    ON origin.partition = j.lane AND origin.source_offset = j.source_offset AND origin.topic = j.source_topic
+    lane, seq, reason, detail, source_topic, source_offset, booked_time, value_bytes, retries, unconfirmed,
+    retry_of_lane, retry_of_seq
+FROM ledger.quarantined
 WHERE
-    (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
-    AND (
-        %(which)s::text = 'all'
-        OR (origin.retry_id IS NULL AND %(which)s::text = 'untried' AND sent.retries IS NULL)
-        OR (origin.retry_id IS NULL AND %(which)s::text = 'unsettled' AND sent.is_settled IS NOT TRUE)
-    )
-    AND (j.booked_time, j.lane, j.seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
-ORDER BY j.booked_time, j.lane, j.seq
+    (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND CASE %(which)s::text WHEN 'untried' THEN is_untried WHEN 'unsettled' THEN is_unsettled ELSE true END
+    AND (booked_time, lane, seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
+ORDER BY booked_time, lane, seq
 LIMIT %(limit)s::integer
 
 -- name: quarantined_count
 -- How many rows the query above would list, without a limit.
 SELECT count(*) AS quarantined
-FROM ledger.quarantine AS q
-INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
-LEFT JOIN (
-    SELECT t.lane, t.seq, count(*) AS retries, bool_or(f.outcome <> 'quarantined') AS is_settled
-    FROM ledger.quarantine_retry AS t
-    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = t.source_offset
-    GROUP BY t.lane, t.seq
-) AS sent ON sent.lane = q.lane AND sent.seq = q.seq
-LEFT JOIN ledger.quarantine_retry AS origin
-    ON origin.partition = j.lane AND origin.source_offset = j.source_offset AND origin.topic = j.source_topic
+FROM ledger.quarantined
 WHERE
-    (%(reason)s::text IS NULL OR j.reason = %(reason)s::text)
-    AND (
-        %(which)s::text = 'all'
-        OR (origin.retry_id IS NULL AND %(which)s::text = 'untried' AND sent.retries IS NULL)
-        OR (origin.retry_id IS NULL AND %(which)s::text = 'unsettled' AND sent.is_settled IS NOT TRUE)
-    )
+    (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    AND CASE %(which)s::text WHEN 'untried' THEN is_untried WHEN 'unsettled' THEN is_unsettled ELSE true END
 
 -- name: quarantined_bytes
 -- The raw bytes of one quarantined row, with what the journal says of it.
@@ -111,15 +126,33 @@ INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
 WHERE q.lane = %(lane)s AND q.seq = %(seq)s
 
 -- name: retries
--- Each time that a quarantined row was sent again, and what became of that; outcome is null while it is not yet posted.
-SELECT t.retried_time, t.retried_by, t.topic, t.partition, t.source_offset, j.seq, j.outcome, j.reason
+-- Each time that a quarantined row was sent again, and what became of that. confirmed_time is null where nothing is known
+-- of it yet, source_offset too where it did not go out, outcome where it is not yet posted.
+SELECT
+    t.retry_id, t.retried_time, t.retried_by, t.topic, t.partition, s.source_offset, s.confirmed_time, j.seq, j.outcome,
+    j.reason
 FROM ledger.quarantine_retry AS t
+LEFT JOIN ledger.quarantine_retry_sent AS s ON s.retry_id = t.retry_id
 LEFT JOIN ledger.journal AS j
-    ON j.lane = t.partition AND j.source_offset = t.source_offset AND j.source_topic = t.topic
+    ON j.lane = t.partition AND j.source_offset = s.source_offset AND j.source_topic = t.topic
 WHERE t.lane = %(lane)s AND t.seq = %(seq)s
 ORDER BY t.retry_id
 
--- name: add_retry
--- Remembers that a quarantined row was sent again, by whom, and where it stands on the topic now.
-INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, source_offset)
-VALUES (%(lane)s, %(seq)s, %(retried_by)s, %(topic)s, %(partition)s, %(source_offset)s)
+-- name: begin_retry
+-- Puts on record that a quarantined row is about to be sent again, by whom and to where; its number goes with the bytes.
+INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, from_offset)
+VALUES (%(lane)s, %(seq)s, %(retried_by)s, %(topic)s, %(partition)s, %(from_offset)s)
+RETURNING retry_id
+
+-- name: confirm_retry
+-- Puts on record where the bytes of a retry stand, or that they did not go out; the first word is the last.
+INSERT INTO ledger.quarantine_retry_sent (retry_id, source_offset)
+VALUES (%(retry_id)s, %(source_offset)s)
+ON CONFLICT (retry_id) DO NOTHING
+
+-- name: unconfirmed_retries
+-- Retries that were cut off between their beginning and Kafka's word, or are under way; the latter for 31 seconds at most.
+SELECT t.retry_id, t.topic, t.partition, t.from_offset, t.retried_time < now() - interval '2 minutes' AS is_over
+FROM ledger.quarantine_retry AS t
+WHERE NOT EXISTS (SELECT FROM ledger.quarantine_retry_sent AS s WHERE s.retry_id = t.retry_id)
+ORDER BY t.retry_id

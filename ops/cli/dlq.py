@@ -14,13 +14,16 @@ from db.operations import (
     QuarantinedRow,
     Retry,
     Which,
-    add_retry,
+    begin_retry,
+    confirm_retry,
     glance,
+    intake,
     operator,
     quarantined_bytes,
     quarantined_count,
     quarantined_rows,
     retries_of,
+    unconfirmed_retries,
 )
 from domain.errors import LedgerlineError
 from domain.outcomes import QuarantineReason
@@ -28,7 +31,7 @@ from ops.cli.context import running_ledger
 from ops.cli.hexdump import hexdump, readable
 from ops.cli.output import Json, console, progress_bar, show_json, show_rows
 from producers.encoding import FRAME, MAGIC
-from producers.retry import Retrier, Sent, retry
+from producers.retry import Retrier, RetryError, Sent, retry
 
 app = typer.Typer(help="Quarantined bytes: look at them, send them again.", no_args_is_help=True)
 
@@ -68,7 +71,7 @@ def list_rows(
     if as_json:
         show_json({"items": [_listed(row) for row in rows], "next": cursor})
         return
-    columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "retry_of")
+    columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "unconfirmed", "retry_of")
     show_rows("Quarantined", [_listed(row) for row in rows], as_json=False, columns=columns)
     if cursor is not None:
         console.print(f"More: ledgerline dlq list --after {cursor}", highlight=False, soft_wrap=True)
@@ -105,7 +108,7 @@ def send_again(
 
     One row by LANE and SEQ, as often as wanted; or with --all every row that was never sent again, of one --reason or
     of all. What a retry left behind in quarantine is not sent again by itself; its origin is, with --again. Harmless
-    for what is posted already: an intent is settled once.
+    for what is posted already: an intent is settled once. Retries that were cut off are looked for on the topic first.
     """
     if everything == (lane is not None) or (lane is None) != (seq is None):
         raise typer.BadParameter("say LANE and SEQ of one row, or --all")
@@ -113,6 +116,7 @@ def send_again(
         raise typer.BadParameter("--again and --reason go with --all")
     ledger = running_ledger()
     retrier = Retrier(ledger.kafka_bootstrap)
+    _settle_trail(ledger.postgres_dsn, retrier)
     if lane is not None and seq is not None:
         with glance(ledger.postgres_dsn) as connection:
             row = _found(quarantined_bytes(connection, lane, seq), lane, seq)
@@ -156,22 +160,44 @@ def _send_all(dsn: str, retrier: Retrier, reason: str | None, which: Which, *, y
     return sent
 
 
+class _Trail:
+    """The record of one operator's retries, in Postgres."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._who = getpass.getuser()
+
+    def begin(self, row: QuarantinedBytes, from_offset: int) -> int:
+        return begin_retry(
+            self._connection,
+            row.lane,
+            row.seq,
+            retried_by=self._who,
+            topic=row.source_topic,
+            partition=row.lane,
+            from_offset=from_offset,
+        )
+
+    def confirm(self, retry_id: int, offset: int) -> None:
+        confirm_retry(self._connection, retry_id, offset)
+
+
 def _send(dsn: str, retrier: Retrier, rows: list[QuarantinedBytes]) -> list[Sent]:
-    who = getpass.getuser()
     with operator(dsn) as connection:
+        return retry(retrier, rows, _Trail(connection))
 
-        def record(item: Sent) -> None:
-            add_retry(
-                connection,
-                item.lane,
-                item.seq,
-                retried_by=who,
-                topic=item.topic,
-                partition=item.partition,
-                source_offset=item.offset,
-            )
 
-        return retry(retrier, rows, record)
+def _settle_trail(dsn: str, retrier: Retrier) -> None:
+    """Put on record what came of retries that were cut off; refuse while the intake is closed."""
+    with operator(dsn) as connection:
+        because = intake(connection).closed_because
+        if because is not None:
+            raise RetryError(f"The intake is closed ({because}): retry when it is open, `ledgerline intake show`.")
+        cut_off = unconfirmed_retries(connection)
+        found = retrier.find(cut_off)
+        for item in cut_off:
+            if item.retry_id in found or item.is_over:
+                confirm_retry(connection, item.retry_id, found.get(item.retry_id))
 
 
 def _found(row: QuarantinedBytes | None, lane: int, seq: int) -> QuarantinedBytes:
@@ -234,13 +260,20 @@ def _dump(name: str, value: bytes | None, dump_bytes: int) -> None:
 
 def _retried(item: Retry) -> dict[str, Any]:
     return {
+        "retry": item.retry_id,
         "time": item.retried_time.isoformat(timespec="seconds"),
         "by": item.retried_by,
         "offset": item.source_offset,
         "seq": item.seq,
-        "outcome": item.outcome or "not posted yet",
+        "outcome": item.outcome or _waiting(item),
         "reason": item.reason,
     }
+
+
+def _waiting(item: Retry) -> str:
+    if item.confirmed_time is None:
+        return "not confirmed"
+    return "did not go out" if item.source_offset is None else "not posted yet"
 
 
 def _hex(value: bytes | None) -> str | None:
@@ -262,5 +295,10 @@ def _document(row: QuarantinedBytes, retries: list[Retry]) -> dict[str, Any]:
         "key": _hex(row.key),
         "value": _hex(row.value),
         "headers": [{"name": name, "value": _hex(value)} for name, value in row.headers],
-        "retries": [item._asdict() | {"retried_time": item.retried_time.isoformat()} for item in retries],
+        "retries": [_retry_document(item) for item in retries],
     }
+
+
+def _retry_document(item: Retry) -> dict[str, Any]:
+    confirmed = None if item.confirmed_time is None else item.confirmed_time.isoformat()
+    return item._asdict() | {"retried_time": item.retried_time.isoformat(), "confirmed_time": confirmed}

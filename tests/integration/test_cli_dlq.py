@@ -1,10 +1,17 @@
 """Dead letters: listed, shown byte for byte, sent again to where they came from, with a record of who did it."""
 
 import getpass
+import signal
+import subprocess
+import sys
+from typing import Final
 
 import psycopg
 import pytest
 
+from db.connections import connect
+from db.operations import change_intake
+from domain.settings import REPOSITORY_ROOT
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import PostingBench
 
@@ -57,7 +64,8 @@ def test_retry_sends_the_same_bytes_to_the_same_lane_and_is_on_record(ledger: Po
     again = run_json(variables, "dlq", "show", "0", "3")
     assert bytes.fromhex(again["value"]) == BAD_MAGIC
     assert [(header["name"], bytes.fromhex(header["value"])) for header in again["headers"]] == [
-        ("ledgerline_retry_of", b"0/1")
+        ("ledgerline_retry_of", b"0/1"),
+        ("ledgerline_retry", str(sent["retry_id"]).encode()),
     ]
 
 
@@ -142,4 +150,66 @@ def test_kafka_away_leaves_no_record(ledger: PostingBench) -> None:
     variables = environment(ledger.settings) | {"LEDGERLINE_KAFKA_BOOTSTRAP": "127.0.0.1:1"}
     refused = run(variables, "dlq", "retry", "0", "1", code=1)
     assert "Kafka took 0 of 1" in refused.stderr
+    assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []
+
+
+# `dlq retry 0 1` in a process that is killed, for good, as it comes to a step of the record.
+KILLED_AT: Final = """
+import os, signal, sys
+import ops.cli.dlq as dlq
+setattr(dlq, sys.argv[1], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+dlq.send_again(lane=0, seq=1)
+"""
+
+
+def killed_at(ledger: PostingBench, step: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_AT, step],
+        cwd=REPOSITORY_ROOT, env=environment(ledger.settings), capture_output=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+
+
+def test_a_retry_that_was_killed_before_it_was_confirmed_is_on_record_and_found(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    killed_at(ledger, "confirm_retry")
+    (cut_off,) = run_json(variables, "dlq", "show", "0", "1")["retries"]
+    assert (cut_off["retried_by"], cut_off["source_offset"], cut_off["confirmed_time"]) == (
+        getpass.getuser(), None, None,
+    )  # fmt: skip
+    assert "not confirmed" in run(variables, "dlq", "show", "0", "1").stdout
+    assert ledger.post() == ["bad_magic"]  # it went out
+    # The next retry of whichever row looks for it first: what is quarantined at seq 3 is known as its end again.
+    sent = run_json(variables, "dlq", "retry", "--all", "--reason", "bad_magic", "--yes")
+    assert [(item["lane"], item["seq"]) for item in sent] == [(1, 0)]
+    (found,) = run_json(variables, "dlq", "show", "0", "1")["retries"]
+    assert (found["source_offset"], found["seq"], found["outcome"]) == (3, 3, "quarantined")
+    listed = {(row["lane"], row["seq"]): row for row in run_json(variables, "dlq", "list")["items"]}
+    assert listed[0, 3]["retry_of"] == "0/1"
+    assert (listed[0, 1]["retries"], listed[0, 1]["unconfirmed"]) == (1, 0)
+
+
+def test_a_retry_that_was_killed_before_it_was_sent_is_sent_by_the_next(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    killed_at(ledger, "retry")  # neither on record nor sent
+    assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []
+    with connect(ledger.dsn, "ledgerline_operator") as connection:  # on record, and killed before it was sent
+        connection.execute(
+            "INSERT INTO ledger.quarantine_retry (lane, seq, retried_time, retried_by, topic, partition, from_offset)"
+            " VALUES (0, 1, now() - interval '3 minutes', 'someone', %s, 0, 3)",
+            (ledger.topics.intents,),
+        )
+    sent = run_json(variables, "dlq", "retry", "--all", "--reason", "bad_magic", "--yes")
+    assert [(item["lane"], item["seq"]) for item in sent] == [(0, 1), (1, 0)]
+    first, second = run_json(variables, "dlq", "show", "0", "1")["retries"]
+    assert (first["retried_by"], first["source_offset"], first["confirmed_time"] is None) == ("someone", None, False)
+    assert (second["retry_id"], second["source_offset"]) == (sent[0]["retry_id"], 3)
+    assert "did not go out" in run(variables, "dlq", "show", "0", "1").stdout
+
+
+def test_nothing_is_sent_again_while_the_intake_is_closed(ledger: PostingBench) -> None:
+    with connect(ledger.dsn, "ledgerline_operator", autocommit=True) as connection:
+        change_intake(connection, "A backup is made.", "someone")
+    refused = run(environment(ledger.settings), "dlq", "retry", "0", "1", code=1)
+    assert "The intake is closed (A backup is made.)" in refused.stderr
     assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []

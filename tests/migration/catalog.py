@@ -51,6 +51,7 @@ QUERIES: Final = {
     "rows": """
         SELECT format('books_version %s', version) FROM ledger.books_version
         UNION ALL SELECT format('publication %s', next_checkpoint) FROM audit.publication
+        UNION ALL SELECT format('intake %s %s', closed_because, lanes) FROM ledger.intake
     """,
 }
 

@@ -11,6 +11,8 @@ APPEND_ONLY: Final = [
     "ledger.entry",
     "ledger.quarantine",
     "ledger.quarantine_retry",
+    "ledger.quarantine_retry_sent",
+    "ledger.operation",
     "audit.segment",
     "audit.checkpoint",
     "audit.checkpoint_lane",
@@ -192,7 +194,7 @@ def test_a_lane_cannot_count_otherwise_than_its_offsets(owner: Connection[Any]) 
 
 def test_a_retry_needs_its_quarantined_row(posted: Connection[Any]) -> None:
     insert = (
-        "INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, source_offset)"
+        "INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, from_offset)"
         " VALUES (0, %s, 'me', 't', 0, 1)"
     )
     posted.execute(insert, (1,))

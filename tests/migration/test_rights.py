@@ -25,10 +25,14 @@ ledger.balance                 siu      -      s    s               s      s
 ledger.books_version           s        -      s    s               s      s
 ledger.chart_pattern           s        -      s    s               s      siud
 ledger.entry                   si       s      s    s               s      s
+ledger.intake                  s        -      s    s               s      sc
 ledger.journal                 si       s      s    s               s      s
 ledger.lane                    siu      s      s    s               s      s
+ledger.operation               s        -      s    s               s      si
 ledger.quarantine              si       s      s    s               s      s
 ledger.quarantine_retry        s        -      s    s               s      si
+ledger.quarantine_retry_sent   s        -      s    s               s      si
+ledger.quarantined             s        -      s    s               s      s
 ledger.tenant                  s        -      s    s               s      siud
 ledger.unit                    s        -      s    s               s      siud
 public.ledgerline_migration    -        -      -    -               -      -
@@ -140,6 +144,16 @@ ATTEMPTS: Final = [
     ("operator", "UPDATE ledger.journal SET outcome = 'posted'"),
     ("operator", "DELETE FROM ledger.quarantine"),
     ("operator", "DELETE FROM ledger.quarantine_retry"),
+    ("operator", "UPDATE ledger.quarantine_retry_sent SET source_offset = 0"),
+    ("operator", "UPDATE ledger.operation SET done_by = 'nobody'"),
+    ("operator", "DELETE FROM ledger.operation"),
+    ("operator", "DELETE FROM ledger.intake"),
+    ("operator", "UPDATE reconciliation.lane SET next_offset = 0"),
+    ("operator", "DELETE FROM reconciliation.balance"),
+    ("api", "UPDATE ledger.intake SET closed_because = NULL"),
+    ("api", "INSERT INTO ledger.operation (done_by, operation, detail) VALUES ('x', 'intake_opened', '{}')"),
+    ("reconciliation", "SELECT reconciliation.rewind('{0}', 'x')"),
+    ("posting", "SELECT reconciliation.rewind('{0}', 'x')"),
     ("operator", "DELETE FROM access.api_key"),
     ("operator", "CREATE TABLE ledger.mine (a integer)"),
 ]
