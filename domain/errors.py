@@ -9,6 +9,7 @@ LedgerlineError                               one sentence that says what is wro
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
     producers.events.EventsNotSent            Kafka did not take the events in time
+    streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   ops.bench.http.MissingK6                    k6 is not installed
@@ -33,6 +34,7 @@ LedgerlineError                               one sentence that says what is wro
   streams.audit.proofs.ProofError             there is no proof of this record, or not yet
   streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
+  streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
 """
 

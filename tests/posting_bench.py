@@ -22,6 +22,7 @@ from producers.encoding import encoder, registered_id, registry_client
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
+from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
 from streams.posting.source import describe_source, offsets_with_record
 
@@ -100,7 +101,7 @@ class PostingBench:
             IntentReader(self._decoders[-1]),
             partial(describe_source, self.bootstrap, self.topics.intents),
             partial(offsets_with_record, self.bootstrap, self.topics.intents),
-            **options,
+            **{"published": partial(last_published, self.bootstrap, self.topics.journal), **options},
         )
 
     @staticmethod

@@ -82,7 +82,13 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
     from streams.posting.service import serve
 
     options = agent_options("posting", ledger, topics.intents, read_committed=False)
-    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, fault=fault)
+    serve(
+        options,
+        dsn=ledger.postgres_dsn,
+        registry_url=ledger.registry_url,
+        journal_topic=topics.journal,
+        fault=fault,
+    )
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:

@@ -39,6 +39,7 @@ from domain.outcomes import QuarantineReason
 from domain.screening import Refusal
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import OUTCOMES
+from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, quarantined_bytes
 from streams.posting.source import Source, check_absent, check_source
@@ -74,6 +75,7 @@ class Poster:
         describe: Callable[[], Source],
         with_record: Callable[[int, int, int], set[int]],
         *,
+        published: Callable[[Iterable[int]], dict[int, Published]],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         fault: Fault = no_fault,
     ) -> None:
@@ -81,6 +83,7 @@ class Poster:
         self._reader = reader
         self._describe = describe
         self._with_record = with_record
+        self._published = published
         self._now_microseconds = now_microseconds
         self._fault = fault
         self._books: Books | None = None
@@ -89,16 +92,25 @@ class Poster:
     # ------------------------------------------------------------------------------------------ BatchHandler
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Where the lanes stand; refuses with TopicMismatch where the topic is not the one they were posted from."""
+        """Where the lanes stand; refuses with TopicMismatch where the topic is not the one they were posted from, and
+
+        with JournalAhead where the ledger lacks what was published of them.
+        """
         wanted = list(partitions)
+        # What was published is asked of before the lanes are, and where the topic ends after: so that a lane which
+        # another worker moves meanwhile is seen neither behind the one nor beyond the other.
+        published = self._published(wanted)
+        lanes = self._store.lanes(wanted)
         source = self._describe()
-        lanes = self._store.lanes(wanted)
-        for partition in wanted:
-            if partition not in lanes:
+        missing = [partition for partition in wanted if partition not in lanes]
+        if missing:
+            for partition in missing:
                 self._store.make_lane(partition, topic, source.topic_id, source.first_offsets[partition])
-        lanes = self._store.lanes(wanted)
+            lanes = self._store.lanes(wanted)
+            source = self._describe()
         for lane in lanes.values():
             check_source(lane, source)
+            check_published(lane, published[lane.lane])
         return {number: lane.next_offset for number, lane in lanes.items()}
 
     def handle(self, batch: list[PartitionBatch]) -> None:

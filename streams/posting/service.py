@@ -8,12 +8,16 @@ from domain.faults import Fault, no_fault
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, run_agent
 from streams.posting.poster import Poster
+from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
 from streams.posting.source import describe_source, offsets_with_record
 
 
-def serve(options: AgentOptions, *, dsn: str, registry_url: str, fault: Fault = no_fault) -> None:
-    """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out."""
+def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: str, fault: Fault = no_fault) -> None:
+    """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out.
+
+    `journal_topic` is only looked at, when lanes are taken over.
+    """
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry_url)
     reader = IntentReader(decoder)
@@ -22,6 +26,7 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str, fault: Fault = 
         reader,
         partial(describe_source, options.bootstrap, options.topic),
         partial(offsets_with_record, options.bootstrap, options.topic),
+        published=partial(last_published, options.bootstrap, journal_topic),
         fault=fault,
     )
     try:
