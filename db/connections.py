@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 import psycopg
-from psycopg import AsyncConnection, Connection
+from psycopg import Connection
 from psycopg_pool import AsyncConnectionPool
 
+from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
 from domain.errors import Outage
 
 # The roles that db/roles.sql makes; a service's login must be a member of its own.
@@ -57,33 +58,41 @@ def connect(
     autocommit: bool = False,
     lock_timeout_seconds: float = 10.0,
     idle_in_transaction_seconds: float = 60.0,
+    silence_seconds_max: float | None = None,
 ) -> Connection[Any]:
     """One connection that acts as `role`; DatabaseError where Postgres is away.
 
-    Postgres ends the session of a process that sleeps in its transaction for so long, and lets go of its locks.
+    Postgres ends the session of a process that sleeps in its transaction for so long, and lets go of its locks. Where
+    Postgres does not answer a statement within `silence_seconds_max`, that raises PostgresSilent.
     """
     options = _options(role, lock_timeout_seconds, idle_in_transaction_seconds)
     try:
-        return psycopg.connect(dsn, autocommit=autocommit, **options)
+        connection = BoundedConnection.connect(dsn, autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
+    connection.silence_seconds_max = silence_seconds_max
+    return connection
 
 
-async def connect_async(dsn: str, role: str) -> AsyncConnection[Any]:
+async def connect_async(dsn: str, role: str) -> BoundedAsyncConnection:
     """One autocommit connection for asynchronous code, such as a listener; DatabaseError where Postgres is away."""
     try:
-        return await AsyncConnection.connect(dsn, autocommit=True, **_options(role))
+        return await BoundedAsyncConnection.connect(dsn, autocommit=True, **_options(role))
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 
 
-def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 5.0) -> AsyncConnectionPool[Any]:
+def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0) -> AsyncConnectionPool[Any]:
     """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most."""
     return AsyncConnectionPool(
         dsn,
-        kwargs={"autocommit": True, **_options(role)},
+        connection_class=BoundedAsyncConnection,
+        kwargs={"autocommit": True, **_options(role), "connect_timeout": 4},
         min_size=1,
         max_size=size_max,
         timeout=wait_seconds,
+        # The pool doubles its pauses for so long and then begins anew at the next request; longer ones would outlast
+        # the outage.
+        reconnect_timeout=4.0,
         open=False,
     )

@@ -12,12 +12,15 @@ from db.connections import TRANSIENT, connect
 # A service that sleeps in a transaction (SIGSTOP, a paused machine) holds lanes, which another worker waits for; awake
 # it is never idle there for a second.
 IDLE_IN_TRANSACTION_SECONDS_MAX: Final = 15.0
+# Longer than a lock is waited for, and shorter than a worker may stand still (stall_seconds_max).
+SILENCE_SECONDS_MAX: Final = 30.0
 
 
 class KeptConnection:
     """An autocommit connection as one role; what uses it next after an outage gets a new one. Not safe for threads.
 
-    Raises DatabaseError where Postgres is away, and psycopg's errors as they are.
+    Raises DatabaseError where Postgres is away, PostgresSilent where it does not answer for SILENCE_SECONDS_MAX, and
+    psycopg's errors as they are.
     """
 
     def __init__(self, dsn: str, role: str) -> None:
@@ -32,7 +35,11 @@ class KeptConnection:
         """The connection, for statements inside `transaction` or `statements`."""
         if self._connection is None or self._connection.closed:
             connection = connect(
-                self._dsn, self._role, autocommit=True, idle_in_transaction_seconds=IDLE_IN_TRANSACTION_SECONDS_MAX
+                self._dsn,
+                self._role,
+                autocommit=True,
+                idle_in_transaction_seconds=IDLE_IN_TRANSACTION_SECONDS_MAX,
+                silence_seconds_max=SILENCE_SECONDS_MAX,
             )
             try:
                 self._prepare(connection)

@@ -12,6 +12,7 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.books import Books, load_books_async
+from db.bounded_connection import PostgresSilent
 from db.connections import TRANSIENT, DatabaseError, connect_async
 from db.queries import load
 from domain.intents import Leg
@@ -123,8 +124,8 @@ async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> lis
     try:
         try:
             return await _fetch(pool, query, values)
-        except PoolTimeout:
-            raise
+        except (PoolTimeout, PostgresSilent):
+            raise  # to look at each of the pool's connections would be to wait once more
         except TRANSIENT:
             await pool.check()
             return await _fetch(pool, query, values)
@@ -289,6 +290,7 @@ async def posted_notifications(dsn: str) -> AsyncIterator[dict[int, int]]:
         async with await connect_async(dsn, "ledgerline_api") as connection:
             # Not among the queries: LISTEN takes no parameter and cannot be prepared.
             await connection.execute("LISTEN ledgerline_posted")
+            connection.silence_seconds_max = None  # nothing may be posted for hours; keep-alives watch the peer
             yield {}
             async for notification in connection.notifies():
                 yield _postings(notification.payload)

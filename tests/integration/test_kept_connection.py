@@ -8,6 +8,7 @@ import pytest
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
+from db.bounded_connection import PostgresSilent
 from db.kept_connection import KeptConnection
 from tests.posting_bench import PostingBench
 
@@ -70,3 +71,21 @@ def test_a_transaction_that_was_left_open_does_not_swallow_the_next(kept: Listen
     assert left.closed
     with kept.statements() as connection:
         assert connection.info.transaction_status == TransactionStatus.IDLE
+
+
+def test_a_statement_without_an_answer_ends_and_its_connection_with_it(kept: Listening) -> None:
+    """Here it sleeps; of a server that stands still (test_bounds.py) nothing more is seen."""
+    with pytest.raises(PostgresSilent), kept.transaction() as silent:  # noqa: PT012 - within the transaction
+        silent.silence_seconds_max = 0.5  # type: ignore[attr-defined]
+        silent.execute("SELECT pg_sleep(60)")
+    assert silent.closed
+    with kept.transaction() as connection:
+        assert connection is not silent
+        connection.execute("SELECT pg_sleep(0.6)")
+
+
+def test_waiting_for_a_notification_is_not_silence(kept: Listening) -> None:
+    with kept.statements() as connection:
+        connection.silence_seconds_max = 0.2  # type: ignore[attr-defined]
+        assert not list(connection.notifies(timeout=0.6))
+        connection.execute("SELECT 1")
