@@ -3,6 +3,7 @@
 import signal
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Mapping
 from pathlib import Path
 
 from confluent_kafka import KafkaException
@@ -26,8 +27,9 @@ _SETTINGS = """\
 process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}{more_listeners}
+advertised.listeners=PLAINTEXT://{host}:{port}{more_advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{more_protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs={folder}/logs
@@ -63,15 +65,26 @@ num.io.threads=4
 """
 
 
+Listeners = Mapping[str, tuple[int, int]]
+"""Name -> (port that the broker listens on, port that it advertises)."""
+
+
 class KafkaPart(Part):
-    """Apache Kafka from its own jars; `port` is the broker's, `controller_port` the quorum's of one."""
+    """Apache Kafka from its own jars; `port` is the broker's, `controller_port` the quorum's of one.
+
+    `listeners` are further doors, each a name in capitals with the port that the broker listens on and the port that
+    it tells those who came that way to come to, on which a proxy can stand.
+    """
 
     name = "Kafka"
     stop_steps = ((signal.SIGTERM, 8.0),)
 
-    def __init__(self, context: PartContext, *, controller_port: int, cache: Cache) -> None:
+    def __init__(
+        self, context: PartContext, *, controller_port: int, cache: Cache, listeners: Listeners | None = None
+    ) -> None:
         super().__init__(context)
         self.controller_port = controller_port
+        self._listeners = dict(listeners or {})
         self._cache = cache
         self._java: Java | None = None
 
@@ -86,8 +99,15 @@ class KafkaPart(Part):
 
     def prepare(self) -> None:
         """Write the settings, and give an empty log folder its cluster id (`kafka-storage format`)."""
+        more = self._listeners.items()
         settings = _SETTINGS.format(
-            host=LOOPBACK, port=self.port, controller_port=self.controller_port, folder=self.folder
+            host=LOOPBACK,
+            port=self.port,
+            controller_port=self.controller_port,
+            folder=self.folder,
+            more_listeners="".join(f",{name}://{LOOPBACK}:{port}" for name, (port, _) in more),
+            more_advertised="".join(f",{name}://{LOOPBACK}:{advertised}" for name, (_, advertised) in more),
+            more_protocols="".join(f",{name}:PLAINTEXT" for name, _ in more),
         )
         self._settings_file.write_text(settings)
         if (self.folder / "logs" / "meta.properties").exists():

@@ -8,7 +8,7 @@ import shutil
 import signal
 import stat
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ops.embedded.errors import EmbeddedError
@@ -53,14 +53,15 @@ host    replication   {owner}   {host}/32   scram-sha-256
 
 
 class PostgresPart(Part):
-    """Postgres 18 with a database and a superuser called `ledgerline`."""
+    """Postgres 18 with a database and a superuser called `ledgerline`; `settings` go into postgresql.conf besides."""
 
     name = "Postgres"
     # SIGINT is the fast shutdown: sessions are rolled back, a checkpoint is written. SIGQUIT skips the checkpoint.
     stop_steps = ((signal.SIGINT, 7.0), (signal.SIGQUIT, 2.0))
 
-    def __init__(self, context: PartContext) -> None:
+    def __init__(self, context: PartContext, *, settings: Mapping[str, str] | None = None) -> None:
         super().__init__(context)
+        self._settings = dict(settings or {})
         self._user: SystemUser | None = None
 
     @property
@@ -85,7 +86,8 @@ class PostgresPart(Part):
         self.folder.chmod(0o700)
         if not (self.folder / "PG_VERSION").exists():
             self._make_cluster()
-        self._write("postgresql.conf", _SETTINGS.format(host=LOOPBACK, port=self.port))
+        more = "".join(f"{name} = {value}\n" for name, value in self._settings.items())  # the last one of a name counts
+        self._write("postgresql.conf", _SETTINGS.format(host=LOOPBACK, port=self.port) + more)
         self._write("pg_hba.conf", _ACCESS.format(host=LOOPBACK, owner=OWNER))
 
     def command(self) -> Command:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from ops.embedded.cache import Cache
 from ops.embedded.errors import CancelledError, EmbeddedError
-from ops.embedded.kafka_part import KafkaPart
+from ops.embedded.kafka_part import KafkaPart, Listeners
 from ops.embedded.part import Part, PartContext, Report
 from ops.embedded.ports import PortMemory, answers, variable
 from ops.embedded.postgres_part import PostgresPart
@@ -50,7 +50,8 @@ class EmbeddedStack:
 
     `home` holds `data/` (what the servers store, their logs, the ports) and, unless `cache` names another
     folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
-    `ports` asks for fixed ports by name (kafka, kafka_controller, postgres, registry).
+    `ports` asks for fixed ports by name (kafka, kafka_controller, postgres, registry). `kafka_listeners` are further
+    doors of the broker, name -> (port, advertised port); `postgres_settings` go into postgresql.conf as they are.
     """
 
     def __init__(
@@ -63,6 +64,8 @@ class EmbeddedStack:
         report: Report = _discard,
         cache: Path | None = None,
         ports: Mapping[str, int] | None = None,
+        kafka_listeners: Listeners | None = None,
+        postgres_settings: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home.resolve()
         self.data = self.home / "data"
@@ -71,6 +74,8 @@ class EmbeddedStack:
         self._cancelled = threading.Event()
         self._cache = Cache((cache or self.home / "cache").resolve(), report, self._cancelled)
         self._wanted_ports = dict(ports or {})
+        self._kafka_listeners = kafka_listeners
+        self._postgres_settings = postgres_settings
         self._owner_lock: IO[str] | None = None
         self._parts: dict[str, Part] = {}
         self._state_lock = threading.RLock()
@@ -205,8 +210,10 @@ class EmbeddedStack:
         (self.data / "logs").mkdir(parents=True, exist_ok=True)
         context = partial(PartContext, report=self._report, cancelled=self._cancelled)
         makers: dict[str, Callable[[PartContext], Part]] = {
-            "kafka": lambda place: KafkaPart(place, controller_port=ports["kafka_controller"], cache=self._cache),
-            "postgres": PostgresPart,
+            "kafka": lambda place: KafkaPart(
+                place, controller_port=ports["kafka_controller"], cache=self._cache, listeners=self._kafka_listeners
+            ),
+            "postgres": lambda place: PostgresPart(place, settings=self._postgres_settings),
             "registry": lambda place: RegistryPart(place, cache=self._cache),
         }
         return {

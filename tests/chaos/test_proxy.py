@@ -11,6 +11,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from ops.chaos.proxy import Proxy
+from ops.embedded.ports import pick_free
 from tests.posting_bench import eventually
 
 PATIENCE_SECONDS = 30.0
@@ -120,9 +121,7 @@ def test_a_reset_by_either_end_is_one_for_the_other(server: EchoServer, proxy: P
 
 
 def test_a_target_that_is_away_is_a_reset_and_may_come_back(server: EchoServer) -> None:
-    with closing(EchoServer()) as other:
-        gone = other.address
-    with Proxy(gone) as proxy:
+    with Proxy(("127.0.0.1", pick_free())) as proxy:
         with connected(proxy) as client:
             assert_reset(client)
         proxy.target = server.address
