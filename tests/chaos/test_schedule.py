@@ -1,0 +1,34 @@
+"""The seed decides: the same one gives the same run, and a scenario can be repeated alone."""
+
+from itertools import islice
+
+from ops.chaos.runner import in_order, schedule
+from ops.chaos.scenarios import SCENARIOS
+
+
+def test_one_seed_gives_one_order_and_another_seed_another() -> None:
+    names = [[scenario.name for scenario in in_order(SCENARIOS, seed)] for seed in ("1/0", "1/0", "2/0")]
+    assert names[0] == names[1] != names[2]
+
+
+def test_one_pass_runs_each_scenario_once() -> None:
+    ran = [scenario.name for scenario, _ in schedule(SCENARIOS, "1", None)]
+    assert sorted(ran) == sorted(scenario.name for scenario in SCENARIOS)
+    assert len(set(ran)) == len(ran)
+
+
+def test_a_soak_goes_on_with_other_seeds() -> None:
+    count = len(SCENARIOS)
+    ran = list(islice(schedule(SCENARIOS, "1", 10.0), 2 * count))
+    assert {seed for _, seed in ran[:count]} == {"1/0"}
+    assert {seed for _, seed in ran[count:]} == {"1/1"}
+
+
+def test_a_scenario_alone_has_the_seed_that_it_has_in_the_whole_run() -> None:
+    alone = list(schedule(SCENARIOS[3:4], "1", None))
+    assert alone == [pair for pair in schedule(SCENARIOS, "1", None) if pair[0] is SCENARIOS[3]]
+
+
+def test_scenarios_that_spoil_their_ledger_come_last() -> None:
+    spoils = [scenario.own_ledger for scenario in in_order(SCENARIOS, "5/0")]
+    assert spoils == sorted(spoils)
