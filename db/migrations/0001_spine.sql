@@ -5,6 +5,7 @@ CREATE SCHEMA ledger;
 CREATE SCHEMA access;
 CREATE SCHEMA reconciliation;
 CREATE SCHEMA audit;
+CREATE SCHEMA replay;
 
 -- ---------------------------------------------------------------------------------------------------- books
 
@@ -540,6 +541,27 @@ GRANT SELECT, INSERT, DELETE ON reconciliation.gap TO ledgerline_reconciliation;
 GRANT SELECT, INSERT ON audit.segment, audit.signing_key, audit.checkpoint, audit.checkpoint_lane TO ledgerline_audit;
 GRANT SELECT, INSERT, UPDATE ON audit.lane, audit.break TO ledgerline_audit;
 GRANT SELECT, UPDATE ON audit.publication TO ledgerline_audit;
+
+-- ---------------------------------------------------------------------------------------------------- replay
+
+-- An unfinished `ledgerline replay` into an empty ledger: how far each lane is loaded, behind the ledger's own lane, which
+-- moves at the end; and what was dropped for the load and is to be made again. Empty where there is none.
+CREATE TABLE replay.lane (
+    lane integer PRIMARY KEY,
+    -- The next offset to read of ledger.journal.
+    journal_offset bigint NOT NULL,
+    source_topic text NOT NULL,
+    first_offset bigint NOT NULL,
+    next_seq bigint NOT NULL,
+    head bytea NOT NULL,
+    booked_time bigint NOT NULL
+);
+
+CREATE TABLE replay.dropped (
+    step integer PRIMARY KEY,
+    relation text NOT NULL,
+    restoring_statement text NOT NULL
+);
 
 -- ---------------------------------------------------------------------------------------------------- rights
 

@@ -41,6 +41,8 @@ reconciliation.break           -        -      s    siu             -      s
 reconciliation.gap             -        -      s    sid             -      s
 reconciliation.lane            -        -      s    siu             -      s
 reconciliation.total           -        -      s    siu             -      s
+replay.dropped                 -        -      -    -               -      -
+replay.lane                    -        -      -    -               -      -
 """
 
 LETTERS: Final = {"SELECT": "s", "INSERT": "i", "UPDATE": "u", "DELETE": "d"}
@@ -102,7 +104,7 @@ def test_no_role_may_make_tables_or_log_in_or_be_another(owner: Connection[Any])
             (role,),
         ).fetchall()
         assert rows == [(False, False, False, False, False)], role
-        for schema in ("ledger", "access", "reconciliation", "audit", "public"):
+        for schema in ("ledger", "access", "reconciliation", "audit", "replay", "public"):
             asked = owner.execute("SELECT has_schema_privilege(%s, %s, 'CREATE')", (role, schema)).fetchall()
             assert asked == [(False,)], (role, schema)
         memberships = owner.execute(
