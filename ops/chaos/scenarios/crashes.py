@@ -23,7 +23,7 @@ def kill_worker(point: str, trial: Trial) -> None:
 def freeze_worker(point: str, trial: Trial) -> None:
     """A worker stops at the point for longer than its session; its lanes go to the other; then it wakes up."""
     trial.let_flow()
-    frozen = trial.strike(trial.workers(), point, "stop")
+    frozen = trial.strike([trial.pick("posting")], point, "stop")  # one alone: the other is to take over
     pid = frozen.pid
     if pid is None:
         raise ChaosError(f"{frozen.label} is gone in place of frozen.")
