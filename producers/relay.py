@@ -168,6 +168,11 @@ class Relay:
         self._producer: Producer | None = None
         self._relayed: dict[int, Checkpoint] = {}
         self._turn = 0
+        self.progressed_at = time.monotonic()
+        """For a watchdog: lies ahead by what the call under way is bounded by."""
+
+    def _progressed(self, bound_seconds: float = 0.0) -> None:
+        self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
         """Lock out earlier relays of the shard, then read how far they came."""
@@ -184,9 +189,12 @@ class Relay:
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
             }
         )
+        self._progressed(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
+        self._progressed(TRANSACTION_SECONDS_MAX + CHECKPOINTS_SECONDS_MAX)
         self._relayed = self._checkpoints(self._options.bootstrap, self._options.topics.relay)
         self._producer = producer
+        self._progressed()
 
     def close(self) -> None:
         """Drop the producer; a transaction that is open is aborted by whoever comes next."""
@@ -214,6 +222,7 @@ class Relay:
                 checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
                 self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
         self._fault("produced")
+        self._progressed(TRANSACTION_SECONDS_MAX)
         self._producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
         for lane, records in pending.items():
@@ -232,6 +241,7 @@ class Relay:
                 while not stop.is_set():
                     if self.round() == 0:
                         self._wait(stop)
+                    self._progressed()
                     pause_seconds = 0.1
             except KafkaException as error:
                 if self._is_locked_out(error.args[0].code()):
@@ -246,6 +256,7 @@ class Relay:
             RECOVERIES.inc()
             logger.warning("relay begins anew", cause=cause, seconds=pause_seconds)
             self.close()
+            self._progressed()
             stop.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
@@ -253,6 +264,7 @@ class Relay:
     def _is_locked_out(self, code: int) -> bool:
         """Whether this is a fence. One that produce() met is a bare fatal error there, which the next call names."""
         if code == KafkaError._FATAL and self._producer is not None:
+            self._progressed(TRANSACTION_SECONDS_MAX)
             try:
                 self._producer.abort_transaction(TRANSACTION_SECONDS_MAX)
             except KafkaException as named:
@@ -263,6 +275,7 @@ class Relay:
         """Wait for the next posting transaction, and no longer than a stop can wait."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
+            self._progressed()
             if self._store.wait(STOP_SECONDS_MAX):
                 return
 

@@ -9,13 +9,11 @@ A whole fetch travels through Faust as one event, since Faust's cost is by the e
 
 import asyncio
 import gc
-import os
-import signal
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import faust
 import structlog
@@ -23,14 +21,18 @@ from faust.types import TP
 
 from db.connections import TRANSIENT
 from domain.errors import LedgerlineError, Outage
+from producers.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
 from streams.engine import FencedApp, Fetch, TopicBegunAnew
 from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
 
+OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
+
+Result = TypeVar("Result")
 
 __all__ = [
     "AgentOptions",
@@ -52,6 +54,7 @@ class _Runner:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=options.name)
         self._expected: dict[TP, int] = {}
+        self._calls = 0
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
 
@@ -60,27 +63,46 @@ class _Runner:
         """The next offset to process of each partition that this worker has."""
         return dict(self._expected)
 
+    @property
+    def busy(self) -> bool:
+        """Whether the handler has something in hand; asked in the event loop."""
+        return self._calls > 0
+
     async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
-        """Take over the assigned partitions at the offsets of the store, once a batch under way is through."""
-        positions: dict[TP, int] = await self._call(self._take_over, [TP(*tp) for tp in assigned])
-        return positions
+        """Take over the assigned partitions at the offsets of the store, once a batch under way is through.
+
+        None of them where the worker was told to stop while it waited for the store.
+        """
+        return await self._call({}, self._take_over, [TP(*tp) for tp in assigned])
 
     async def process(self, fetch: Fetch) -> bool:
-        """Process a fetch; False where the fence was lost and the consumer must seek again."""
-        processed: bool = await self._call(self._process, fetch)
-        return processed
+        """Process a fetch; False where the fence was lost and the consumer must seek again.
 
-    async def idle(self) -> None:
-        """Let the handler do its chores."""
-        await self._call(self._patiently, self._handler.idle)
+        True too where the worker was told to stop while it waited: the next one finds the fetch unprocessed.
+        """
+        return await self._call(True, self._process, fetch)
+
+    async def idle(self) -> bool:
+        """Let the handler do its chores; False where the fence was lost and the consumer must seek again."""
+        return await self._call(True, self._keeps_fence, self._handler.idle)
 
     async def close(self) -> None:
         """End the thread after the batch under way."""
         self.stopping.set()
         await asyncio.to_thread(self._thread.shutdown, wait=True)
 
-    async def _call(self, function: Any, *arguments: Any) -> Any:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+    async def _call(self, at_stop: Result, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call in the handler's thread; `at_stop` where the worker was told to stop while it waited for something."""
+        self._calls += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+        except OUTAGES as error:
+            if not self.stopping.is_set():
+                raise
+            logger.warning("told to stop while waiting", agent=self._options.name, cause=str(error).strip())
+            return at_stop
+        finally:
+            self._calls -= 1
 
     def _patiently(self, function: Any, *arguments: Any) -> Any:
         """Call, and call again with growing pauses while what it needs is away; a stop ends the waiting."""
@@ -88,7 +110,7 @@ class _Runner:
         while True:
             try:
                 return function(*arguments)
-            except (*TRANSIENT, Outage) as error:
+            except OUTAGES as error:
                 if self.stopping.is_set():
                     raise
                 self._metrics.retries.inc()
@@ -106,17 +128,21 @@ class _Runner:
         return self.expected
 
     def _process(self, fetch: Fetch) -> bool:
+        return self._keeps_fence(self._try_once, fetch)
+
+    def _keeps_fence(self, function: Any, *arguments: Any) -> bool:
         try:
-            return bool(self._patiently(self._try_once, fetch))
+            self._patiently(function, *arguments)
         except FenceLost as error:
             self._metrics.fences_lost.inc()
             logger.warning("fence lost", agent=self._options.name, cause=str(error))
             return False
+        return True
 
-    def _try_once(self, fetch: Fetch) -> bool:
+    def _try_once(self, fetch: Fetch) -> None:
         batch = self._batch(fetch)
         if not batch:
-            return True
+            return
         try:
             with self._metrics.batch_seconds.time():
                 self._handler.handle(batch)
@@ -128,7 +154,6 @@ class _Runner:
             self._expected[TP(part.topic, part.partition)] = part.end_offset
         self._metrics.records.inc(sum(len(part.messages) for part in batch))
         self.progressed_at = time.monotonic()
-        return True
 
     def _batch(self, fetch: Fetch) -> list[PartitionBatch]:
         """What of a fetch is still to be processed; what was fetched before a seek and lies past it is dropped."""
@@ -143,7 +168,7 @@ class _Runner:
 
 
 def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
-    """The Faust app with its one agent, its chores and its watchdog."""
+    """The Faust app with its one agent, its chores and its look at the lag."""
     app = FencedApp(options, runner)
     last_commit = 0.0
 
@@ -164,23 +189,23 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def watch() -> None:
-        """Tell of the lag, and end a worker that is stuck; it waits for nothing, so that nothing can keep it."""
+        """Tell of the lag, and the watchdog that nothing is to be done; it waits for nothing, so that nothing keeps it.
+
+        Stuck consumers are a known fault of the engine (faust#523, #532, #629); where the loop itself is stuck this is
+        not called, and the watchdog's time runs out as well.
+        """
         assigned = app.consumer.assignment()
         lags = {tp: max(app.end_of(tp) - offset, 0) for tp, offset in runner.expected.items() if tp in assigned}
         for tp, lag in lags.items():
             metrics.lag.labels(str(tp.partition)).set(lag)
         metrics.partitions.set(len(lags))
-        stalled_seconds = time.monotonic() - runner.progressed_at
-        if not any(lags.values()):
+        if not any(lags.values()) and not runner.busy:
             runner.progressed_at = time.monotonic()
-        elif stalled_seconds > options.stall_seconds_max:
-            # Stuck consumers are a known fault of the engine (faust#523, #532, #629): to be restarted is the cure.
-            logger.error("stalled", agent=options.name, seconds=stalled_seconds, lags=sum(lags.values()))
-            os.kill(os.getpid(), signal.SIGKILL)
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def chores() -> None:
-        await runner.idle()
+        if not await runner.idle():
+            await app.consumer.perform_seek()
         await tell_kafka()
 
     return app
@@ -202,20 +227,25 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
         app, loglevel=options.log_level, override_logging=False, redirect_stdouts=False, quiet=True
     )  # fmt: skip
     assigned = threading.Event()
+    watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
     async def on_partitions_assigned(*_: Any, **__: Any) -> None:
-        assigned.set()
+        if not assigned.is_set():
+            assigned.set()
+            watchdog.watch_for_stalls()  # not before: until Kafka has assigned partitions there is nothing to do
 
     @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
     async def on_before_shutdown(*_: Any, **__: Any) -> None:
         runner.stopping.set()
+        watchdog.told_to_stop()
 
     serve_metrics(
         options.metrics_host,
         options.metrics_port,
         lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
     )
+    watchdog.start()
     try:
         worker.execute_from_commandline()
     except SystemExit:
@@ -223,3 +253,5 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
         if isinstance(worker.crash_reason, LedgerlineError):
             raise worker.crash_reason from None
         raise
+    finally:
+        watchdog.end()

@@ -25,6 +25,7 @@ from ops.cli.output import Json, console, show_json
 from producers.deploy import Replication, make_topics, register_schemas
 
 if TYPE_CHECKING:
+    from producers.watchdog import Watchdog
     from streams.fenced import AgentOptions
 
 DEFAULT_TENANT: Final = "default"
@@ -91,23 +92,42 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
     )
 
 
+def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
+    """The event that SIGTERM and SIGINT set; a thread waits for them, as the main one may be in librdkafka."""
+    stop = threading.Event()
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for all threads to come as well
+
+    def wait() -> None:
+        signal.sigwait(signals)
+        stop.set()
+        watchdog.told_to_stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """The relay of one shard."""
     from db.relay import RelayStore
     from producers.relay import Relay, RelayEncoders, RelayOptions
+    from producers.watchdog import Watchdog
     from streams.metrics import serve_metrics
 
     settings = ledger.settings
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     options = RelayOptions(
         ledger.kafka_bootstrap, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
     )
     encoders = RelayEncoders.registered(ledger.registry_url)
     relay = Relay(RelayStore(ledger.postgres_dsn), encoders, options, fault=fault)
+    stall_seconds_max = settings.posting_stall_seconds_max
+    watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
+    stop = _stop_at_signal(watchdog)
+    watchdog.start()
     serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing)
+    watchdog.watch_for_stalls()
     relay.run(stop)
+    watchdog.end()
 
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
