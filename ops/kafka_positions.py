@@ -1,6 +1,6 @@
 """Where topics begin and end, what groups have committed and how far the journal was relayed: for operators' eyes.
 
-Nothing here decides anything: the truth about offsets is in Postgres.
+Nothing here decides anything: the truth about offsets is in Postgres, and lag tools may be told of it.
 """
 
 import io
@@ -21,7 +21,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from domain.errors import Outage
+from domain.errors import LedgerlineError, Outage
 from producers.encoding import FRAME
 
 REQUEST_SECONDS_MAX: Final = 5.0
@@ -36,6 +36,10 @@ _RECORD_START: Final = fastavro.parse_schema(
         "fields": [{"name": "lane", "type": "int"}, {"name": "seq", "type": "long"}],
     }
 )
+
+
+class GroupBusy(LedgerlineError):
+    """A consumer group has members, and Kafka takes offsets from these alone."""
 
 
 class KafkaSilent(Outage):
@@ -77,6 +81,24 @@ def committed_offsets(admin: AdminClient, group: str, topic: str, partitions: li
     except (KafkaException, TimeoutError) as error:
         raise KafkaSilent(f"Kafka does not tell of the group {group}: {_cause(error)}.") from error
     return {position.partition: position.offset for position in found.topic_partitions if position.offset >= 0}
+
+
+def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+    """Set a group's committed offsets, by partition; GroupBusy where an agent of the group runs."""
+    told = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number, at) for number, at in offsets.items()])
+    try:
+        future = admin.alter_consumer_group_offsets([told], request_timeout=REQUEST_SECONDS_MAX)[group]
+        errors = [found.error for found in future.result(REQUEST_SECONDS_MAX).topic_partitions if found.error]
+    except (KafkaException, TimeoutError) as error:
+        errors = [error.args[0] if error.args else error]
+    busy = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
+    if any(isinstance(error, KafkaError) and error.code() in busy for error in errors):
+        raise GroupBusy(
+            f"An agent of the group {group} runs, and tells Kafka by itself within a second where it stands: stop it"
+            " first where that does not help."
+        )
+    if errors:
+        raise KafkaSilent(f"Kafka does not take the offsets of the group {group}: {_cause(KafkaException(errors[0]))}.")
 
 
 def relayed_seqs(bootstrap: str, topic: str, state: TopicState) -> dict[int, int]:

@@ -47,7 +47,7 @@ class BatchHandler(Protocol):
         """
 
     def idle(self) -> None:
-        """Called about once a second between batches; returns within a second."""
+        """Called about once a second between batches; returns within a second. FenceLost where the positions moved."""
 
 
 @dataclass(frozen=True)

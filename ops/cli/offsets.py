@@ -1,18 +1,64 @@
-"""`ledgerline offsets`: where each lane stands, by Postgres, which is the truth, and by Kafka."""
+"""`ledgerline offsets`: where each agent stands in each lane, by its own store, which is the truth, and by Kafka."""
 
-from typing import Any
+import getpass
+from enum import StrEnum
+from typing import Annotated, Any, Final
 
 import typer
 
-from db.operations import LaneProgress, glance, lane_progress
+from db.operations import (
+    AgentPosition,
+    LaneProgress,
+    OperationKind,
+    add_operation,
+    agent_positions,
+    glance,
+    lane_progress,
+    operator,
+    rewind_reconciliation,
+)
+from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.output import Json, console, show_json, show_rows
-from ops.kafka_positions import TopicState, admin_client, committed_offsets, topic_state
+from ops.kafka_positions import TopicState, admin_client, committed_offsets, tell_group, topic_state
 
 app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
 
-_COLUMNS = ("lane", "low", "first", "next", "high", "unposted", "committed", "behind", "seq")
+_COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed", "behind", "seq")
+
+
+class Agent(StrEnum):
+    """Who reads a topic lane by lane, and keeps its offsets in Postgres."""
+
+    POSTING = "posting"
+    RECONCILIATION = "reconciliation"
+    AUDIT = "audit"
+
+
+class OffsetsError(LedgerlineError):
+    """An agent cannot be made to stand where an operator wants it."""
+
+
+CANNOT_BE_SOUGHT: Final = {
+    Agent.POSTING: (
+        "Posting's offset is a fact of the ledger: the lane's sequence and hash chain are bound to it, so it cannot be"
+        " sought. What was posted by mistake is reversed (`ledgerline intents reverse`); bytes that were quarantined"
+        " are sent again (`ledgerline dlq retry`)."
+    ),
+    Agent.AUDIT: (
+        "Audit's copy of the hashes is append-only, so it cannot read a lane over: `ledgerline audit verify`"
+        " recomputes every chain from the beginning of the topic."
+    ),
+}
+
+AgentName = Annotated[Agent, typer.Argument(help="posting, reconciliation or audit.")]
+ToStore = Annotated[bool, typer.Option("--to-store", help="Tell Kafka's group what Postgres says, for lag tools.")]
+ToBeginning = Annotated[
+    bool, typer.Option("--to-beginning", help="Reconciliation only: forget what was recomputed, and read it all again.")
+]
+Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; as often as wanted.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 @app.callback()
@@ -20,61 +66,153 @@ def offsets() -> None:
     """Where each lane stands, in Postgres and in Kafka."""
 
 
-def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
-    """One row for each lane of payments.intents, or of Postgres where the topic has lost it.
+def topic_of(agent: Agent, topics: Topics) -> str:
+    """What an agent reads."""
+    return topics.intents if agent is Agent.POSTING else topics.journal
 
-    low, high: the topic's first and next offset. first, next: the first and next offset to post, by Postgres; None
-    where the lane was never posted to. unposted = high - next. committed: what the group told Kafka, for lag tools
-    only; behind = next - committed. seq, head: the lane's next sequence number and the hash of its last row.
+
+def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
+    """One row for each agent and lane of its topic, or of Postgres where the topic has lost it.
+
+    low, high: the topic's first and next offset. first, next: the first and next offset to read, by Postgres; None
+    where the agent has not met the lane, and first for posting only. lag = high - next. committed: what the group told
+    Kafka, for lag tools only; behind = next - committed. seq: the lane's next sequence number; head: posting's hash of
+    its last row.
     """
     topics = Topics(ledger.settings.topic_prefix)
     with glance(ledger.postgres_dsn) as connection:
         posted = {row.lane: row for row in lane_progress(connection)}
+        stands = {(row.agent, row.lane): row for row in agent_positions(connection)}
     admin = admin_client(ledger.kafka_bootstrap)
-    state = topic_state(admin, topics.intents)
-    committed = committed_offsets(admin, topics.group("posting"), topics.intents, sorted(state.high))
-    return [
-        _row(lane, posted.get(lane), state, committed.get(lane), topics.intents)
-        for lane in sorted(posted.keys() | state.high.keys())
-    ]
+    states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
+    rows = []
+    for agent in Agent:
+        state = states[topic_of(agent, topics)]
+        lanes = sorted({lane for name, lane in stands if name == agent} | state.high.keys())
+        committed = committed_offsets(admin, topics.group(agent), topic_of(agent, topics), sorted(state.high))
+        for lane in lanes:
+            row = _row(agent, lane, stands.get((agent, lane)), state, committed.get(lane))
+            rows.append(row | _posting_members(agent, topics, posted.get(lane)))
+    return rows
 
 
-def _row(lane: int, row: LaneProgress | None, state: TopicState, committed: int | None, topic: str) -> dict[str, Any]:
+def _row(
+    agent: Agent, lane: int, stands: AgentPosition | None, state: TopicState, committed: int | None
+) -> dict[str, Any]:
     high = state.high.get(lane)
-    stands = row.next_offset if row is not None else state.low.get(lane)
+    at = stands.next_offset if stands is not None else state.low.get(lane)
     return {
+        "agent": agent.value,
         "lane": lane,
-        "topic": row.topic if row is not None else topic,
-        "topic_id": row.topic_id if row is not None else None,
         "kafka_topic_id": state.topic_id,
         "low": state.low.get(lane),
-        "first": row.first_offset if row is not None else None,
-        "next": row.next_offset if row is not None else None,
+        "next": stands.next_offset if stands is not None else None,
         "high": high,
-        "unposted": None if high is None or stands is None else high - stands,
+        "lag": None if high is None or at is None else high - at,
         "committed": committed,
-        "behind": None if row is None or committed is None else row.next_offset - committed,
-        "seq": row.next_seq if row is not None else 0,
-        "head": row.head.hex() if row is not None else None,
+        "behind": None if stands is None or committed is None else stands.next_offset - committed,
+        "seq": stands.next_seq if stands is not None else 0,
+    }
+
+
+def _posting_members(agent: Agent, topics: Topics, row: LaneProgress | None) -> dict[str, Any]:
+    known = row if agent is Agent.POSTING else None
+    return {
+        "topic": known.topic if known is not None else topic_of(agent, topics),
+        "topic_id": known.topic_id if known is not None else None,
+        "first": known.first_offset if known is not None else None,
+        "head": known.head.hex() if known is not None else None,
     }
 
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """Show each lane's offsets in Postgres beside the topic's and the group's, with its sequence and head."""
+    """Show where each agent stands in each lane, by Postgres, beside the topic's ends and the group's offsets."""
     rows = lane_rows(running_ledger())
     if as_json:
         show_json(rows)
         return
     show_rows("Offsets", rows, as_json=False, columns=_COLUMNS)
-    for row in rows:
+    posting = [row for row in rows if row["agent"] == Agent.POSTING]
+    for row in posting:
         console.print(f"lane {row['lane']} head {row['head'] or 'none yet'}", highlight=False, soft_wrap=True)
-    strangers = [row for row in rows if row["topic_id"] not in (None, row["kafka_topic_id"])]
-    if rows:
-        console.print(f"topic {rows[0]['topic']} ({rows[0]['kafka_topic_id']})", highlight=False, soft_wrap=True)
+    strangers = [row for row in posting if row["topic_id"] not in (None, row["kafka_topic_id"])]
+    if posting:
+        told = f"topic {posting[0]['topic']} ({posting[0]['kafka_topic_id']})"
+        console.print(told, highlight=False, soft_wrap=True)
     for row in strangers:
         console.print(
             f"[bold red]lane {row['lane']} was posted from the topic with id {row['topic_id']}, another one[/]",
             highlight=False,
             soft_wrap=True,
         )
+
+
+@app.command()
+def seek(
+    agent: AgentName,
+    to_store: ToStore = False,
+    to_beginning: ToBeginning = False,
+    lane: Lanes = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Bring Kafka's offsets to where Postgres stands, or have reconciliation read lanes again; kept on record.
+
+    Neither moves what was posted. Reconciliation may run meanwhile: it notices, and begins anew within seconds. Its
+    breaks keep their life: what is found again is the same break, and what is not is resolved as ever.
+    """
+    if to_store == to_beginning:
+        raise typer.BadParameter("say --to-store or --to-beginning")
+    ledger = running_ledger()
+    if to_store:
+        done = _tell_kafka(ledger, agent, lane)
+        told = f"The group of {agent.value} stands where Postgres does, in {len(done)} lanes."
+    else:
+        if agent is not Agent.RECONCILIATION:
+            raise OffsetsError(CANNOT_BE_SOUGHT[agent])
+        done = _rewind(ledger, lane, yes=yes)
+        told = f"Reconciliation reads {len(done)} lanes again from their beginning: ledgerline offsets show"
+    if as_json:
+        show_json(done)
+    else:
+        console.print(told, highlight=False, soft_wrap=True)
+
+
+def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
+    """Lane -> next offset, of the lanes that are meant."""
+    found = {row.lane: row.next_offset for row in rows if row.agent == agent}
+    missing = sorted(set(lanes or ()) - found.keys())
+    if missing:
+        raise OffsetsError(f"{agent.value.capitalize()} has met no lane {missing[0]}: see `ledgerline offsets show`.")
+    return {lane: offset for lane, offset in sorted(found.items()) if lanes is None or lane in lanes}
+
+
+def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
+    topics = Topics(ledger.settings.topic_prefix)
+    admin = admin_client(ledger.kafka_bootstrap)
+    with operator(ledger.postgres_dsn) as connection, connection.transaction():
+        stands = _chosen(agent, agent_positions(connection), lanes)
+        if stands:
+            detail = {"agent": agent.value, "offsets": {str(number): at for number, at in stands.items()}}
+            add_operation(connection, OperationKind.OFFSETS_TOLD, getpass.getuser(), detail)
+            tell_group(admin, topics.group(agent), topic_of(agent, topics), stands)
+    return [{"lane": number, "offset": at} for number, at in stands.items()]
+
+
+def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
+    topics = Topics(ledger.settings.topic_prefix)
+    journal = topic_state(admin_client(ledger.kafka_bootstrap), topics.journal)
+    with operator(ledger.postgres_dsn) as connection:
+        stands = _chosen(Agent.RECONCILIATION, agent_positions(connection), lanes)
+        for lane in stands:
+            if journal.low.get(lane) != 0:
+                raise OffsetsError(
+                    f"{topics.journal} no longer has the beginning of lane {lane}, from which it would be recomputed:"
+                    " restore the topic first."
+                )
+        count = sum(stands.values())
+        if stands and not yes:
+            typer.confirm(f"Recompute {len(stands)} lanes, {count:,} offsets of them?", abort=True, err=True)
+        rewound = rewind_reconciliation(connection, list(stands), getpass.getuser())
+    return [{"lane": lane, "offset": 0} for lane in rewound]

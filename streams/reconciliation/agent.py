@@ -89,12 +89,17 @@ class Reconciler:
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._classes: dict[tuple[str, str], str] = {}
+        self._stands: dict[int, int] = {}
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Where reconciliation stands in each partition; 0 where it has not been."""
+        self._stands = self._stored(partitions)
+        return dict(self._stands)
+
+    def _stored(self, lanes: Iterable[int]) -> dict[int, int]:
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)
-        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
+        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Check a batch; FenceLost where the lanes stand elsewhere."""
@@ -120,6 +125,7 @@ class Reconciler:
             if taken.gaps_closed:
                 came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
                 self._breaks.resolve(connection, came, "The record came late.", now)
+        self._stands |= {part.partition: part.end_offset for part in batch}
         for record in taken.records:
             metrics.RECORDS.labels(record["outcome"]).inc()
         metrics.EXPIRED.inc(sum(expired.values()))
@@ -128,7 +134,13 @@ class Reconciler:
             self.publish()
 
     def idle(self) -> None:
-        """Do the chores (sweeps, open breaks, gauges), and tell the topic what they found."""
+        """Do the chores (sweeps, open breaks, gauges), and tell the topic what they found.
+
+        FenceLost where an operator has rewound a lane: one that brings no records would else not be read again.
+        """
+        for lane, offset in self._stored(self._stands).items():
+            if offset != self._stands[lane]:
+                raise FenceLost(f"lane {lane} stands at {offset}, not at {self._stands[lane]}")
         self._chores()
         self.publish()
 

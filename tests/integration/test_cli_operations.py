@@ -156,13 +156,20 @@ def test_a_reader_that_has_enough_ends_the_command(ledger: PostingBench) -> None
 
 
 def test_offsets_are_postgres_beside_kafka(ledger: PostingBench) -> None:
-    first, second = run_json(environment(ledger.settings), "offsets", "show")
-    assert (first["low"], first["first"], first["next"], first["high"], first["unposted"]) == (0, 0, 4, 4, 0)
+    rows = run_json(environment(ledger.settings), "offsets", "show")
+    assert [(row["agent"], row["lane"]) for row in rows] == [
+        (agent, lane) for agent in ("posting", "reconciliation", "audit") for lane in (0, 1)
+    ]
+    first, second, unmet, *_ = rows
+    assert (first["low"], first["first"], first["next"], first["high"], first["lag"]) == (0, 0, 4, 4, 0)
+    # Four records and the marker of their transaction, of which reconciliation has read none.
+    assert (unmet["low"], unmet["next"], unmet["high"], unmet["lag"], unmet["seq"]) == (0, None, 5, 5, 0)
+    assert unmet["topic"] == ledger.topics.journal
     assert (first["seq"], first["committed"], first["behind"]) == (4, None, None)
     assert first["topic_id"] == first["kafka_topic_id"]
     head = ledger.rows("SELECT encode(hash, 'hex') AS hash FROM ledger.journal WHERE lane = 0 AND seq = 3")
     assert first["head"] == head[0]["hash"]
-    assert (second["next"], second["high"], second["unposted"], second["head"]) in [
+    assert (second["next"], second["high"], second["lag"], second["head"]) in [
         (None, 1, 1, None),
         (0, 1, 1, "00" * 32),
     ]
