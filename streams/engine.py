@@ -132,7 +132,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
-    """Seeks to what the agent's store says, after Faust has sought to what Kafka says."""
+    """Seeks to what the agent's store says, and never to what Kafka says."""
 
     app: "FencedApp"
 
@@ -140,7 +140,8 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        await super().perform_seek()
+        # Not Faust's own, which first seeks to what Kafka has as committed. That trails: where nothing was reassigned,
+        # what is fetched from there in between would look like a topic that was made anew.
         positions = await self.app.runner.positions(self.assignment())
         if positions:
             await self.seek_wait(positions)

@@ -8,7 +8,7 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.engine import Fetch, TopicBegunAnew, _ConsumerThread
+from streams.engine import Fetch, TopicBegunAnew, _Consumer, _ConsumerThread
 
 LANE = TP("payments.intents", 0)
 
@@ -85,7 +85,7 @@ async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
 
 
 async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_sought(thread: _ConsumerThread) -> None:
-    """Faust first seeks to what Kafka has as committed: without care, all up to there would seem to be left out."""
+    """Without care, all between the two places would seem to be left out."""
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 10})
     broker.sought.clear()
@@ -99,6 +99,29 @@ async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_
     await thread._seek_wait(broker, {LANE: 10})
     broker.holds(10, 12)
     assert await fetched(thread, broker) == (10, 12, [10, 11])
+
+
+async def test_the_store_alone_says_where_to_seek(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Kafka has as committed trails by a second, and a fetch from there would look like a topic made anew."""
+    sought: list[dict[TP, int]] = []
+
+    async def positions(assigned: set[TP]) -> dict[TP, int]:
+        return dict.fromkeys(assigned, 10)
+
+    async def seek_wait(_: Any, partitions: dict[TP, int]) -> None:
+        sought.append(partitions)
+
+    async def seek_to_committed(_: Any) -> dict[TP, int]:
+        raise AssertionError("Kafka was asked")
+
+    monkeypatch.setattr(_Consumer, "assignment", lambda _: {LANE})
+    monkeypatch.setattr(_Consumer, "seek_wait", seek_wait)
+    monkeypatch.setattr(_Consumer, "seek_to_committed", seek_to_committed)
+    consumer: Any = object.__new__(_Consumer)
+    consumer.app = SimpleNamespace(runner=SimpleNamespace(positions=positions))
+    consumer._committed_offset, consumer._read_offset = {}, {LANE: 15}
+    await consumer.perform_seek()
+    assert (sought, consumer._committed_offset, consumer._read_offset) == ([{LANE: 10}], {LANE: 10}, {LANE: None})
 
 
 async def test_what_an_earlier_assignment_knew_is_forgotten(thread: _ConsumerThread) -> None:
