@@ -21,11 +21,15 @@ async def live() -> Response:
     responses={503: {"model": ProblemDocument, "description": "Something is missing; `missing` names it."}},
 )
 async def ready(request: Request) -> Response:
-    """Whether intents can be taken: Kafka, Postgres and the registry have what is needed."""
+    """Whether intents can be taken: Kafka, Postgres and the registry have what is needed.
+
+    `degraded` while Postgres is away and intents are taken all the same, for five minutes at most.
+    """
     service: Service = request.app.state.service
     missing = await service.missing()
     if not missing:
-        return json_response({"status": "ready"})
+        degraded = service.degraded()
+        return json_response({"status": "degraded", "degraded": degraded} if degraded else {"status": "ready"})
     problem = unavailable(Kind.NOT_READY, " ".join(missing.values()))
     problem.members["missing"] = missing
     return problem.response()

@@ -1,6 +1,7 @@
 """The API as a process: uvicorn, and a shutdown that loses nothing that was taken."""
 
 import socket
+import time
 from typing import Final
 
 import structlog
@@ -12,8 +13,10 @@ from api.service import Configuration
 from domain.faults import Fault, no_fault
 from domain.settings import Settings
 from domain.topics import Topics
+from producers.watchdog import Watchdog
 
-_SHUTDOWN_SECONDS: Final = 15
+# For requests under way; more than DELIVERY_SECONDS_AT_STOP, less than the watchdog leaves the whole process.
+_SHUTDOWN_SECONDS: Final = 6
 
 log = structlog.get_logger(__name__)
 
@@ -21,11 +24,13 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     """Lets requests that wait for an outcome answer 202 at once when the process is told to stop."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI) -> None:
+    def __init__(self, config: uvicorn.Config, app: FastAPI, watchdog: Watchdog) -> None:
         super().__init__(config)
         self._app = app
+        self._watchdog = watchdog
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._watchdog.told_to_stop()
         service = getattr(self._app.state, "service", None)
         if service is not None:
             service.release_waiting()
@@ -72,4 +77,7 @@ def serve(
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     log.info("api_starting", host=settings.api_host, port=settings.api_port)
-    _Server(config, app).run()
+    watchdog = Watchdog("api", time.monotonic)  # a stall is for /livez to tell of
+    watchdog.start()
+    _Server(config, app, watchdog).run()
+    watchdog.end()

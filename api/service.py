@@ -4,12 +4,15 @@ import asyncio
 import time
 from collections.abc import Coroutine
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import structlog
 
-from api.authentication import Authentication
+from api.authentication import TRUSTED_SECONDS_MAX, Authentication
+from api.intake import IntakeGate
 from api.metrics import Metrics
+from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem, unavailable
 from api.retrying import Backoff
 from api.waiting import LaneWaiter
@@ -25,6 +28,8 @@ from producers.intents import SUBJECT, DeliveryError, IntentProducer
 
 _CHECK_TIMEOUT_SECONDS: Final = 3.0
 _CHECKS_KEPT_SECONDS: Final = 1.0
+DELIVERY_SECONDS_AT_STOP: Final = 4.0
+_POOL_CLOSE_SECONDS_MAX: Final = 0.5
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +47,7 @@ class Configuration:
     wait_seconds_max: float = 30.0
     requests_in_flight_max: int = 2_000
     delivery_timeout_seconds: float = 10.0
+    queue_intents_max: int = 50_000
     fault: Fault = no_fault
 
 
@@ -56,10 +62,13 @@ class Service:
             configuration.kafka_bootstrap,
             configuration.topics.intents,
             delivery_timeout_seconds=configuration.delivery_timeout_seconds,
+            queue_intents_max=configuration.queue_intents_max,
             fault=configuration.fault,
         )
+        self.postgres = PostgresWatch(self.pool)
+        self.intake = IntakeGate(self.producer)
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
-        self.authentication = Authentication(self.pool, configuration.requests_per_minute)
+        self.authentication = Authentication(self.pool, self.postgres, configuration.requests_per_minute)
         self._books: Books | None = None
         self._books_lock = asyncio.Lock()
         self._checks_lock = asyncio.Lock()
@@ -78,20 +87,25 @@ class Service:
         self._tasks.append(asyncio.create_task(work, name=name))
 
     def release_waiting(self) -> None:
-        """Let requests that wait for an outcome answer now, as the process is about to end."""
+        """Let requests that wait for an outcome answer now, as the process is about to end.
+
+        Those that wait for Kafka have DELIVERY_SECONDS_AT_STOP more to be confirmed, then they are answered 503.
+        """
         self.waiter.release()
+        asyncio.get_running_loop().call_later(DELIVERY_SECONDS_AT_STOP, self.producer.give_up)
 
     async def close(self) -> None:
         """Confirm what was taken, then let go of everything."""
         self._stopping.set()
-        self.release_waiting()
+        self.waiter.release()
+        self.postgres.close()
         for task in self._tasks:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
                 log.error("background_task_failed", error=repr(outcome))
         await self.producer.close()
-        await self.pool.close()
+        await self.pool.close(_POOL_CLOSE_SECONDS_MAX)
 
     async def _load_books_at_start(self) -> None:
         backoff = Backoff(self._stopping)
@@ -143,13 +157,22 @@ class Service:
                     self._books = await read_books(self.pool)
 
     async def missing(self) -> dict[str, str]:
-        """What keeps the process from taking intents: part -> sentence. Asked at most once a second."""
+        """What keeps the process from taking intents: part -> sentence. Asked at most once a second.
+
+        Postgres that is away does so only after TRUSTED_SECONDS_MAX; see `degraded`.
+        """
         async with self._checks_lock:
             checked_at, found = self._checks
             if not checked_at or time.monotonic() - checked_at > _CHECKS_KEPT_SECONDS:
                 found = await self._check()
                 self._checks = (time.monotonic(), found)
             return found
+
+    def degraded(self) -> dict[str, str]:
+        """What is away and not needed to take intents, for a while: part -> sentence."""
+        if self.postgres.away_seconds is None:
+            return {}
+        return {"postgres": "Postgres does not answer: intents of keys that were seen lately are taken, unseen before."}
 
     async def _check(self) -> dict[str, str]:
         kafka, postgres = await asyncio.gather(self._kafka_fault(), self._postgres_fault())
@@ -177,11 +200,10 @@ class Service:
 
     async def _postgres_fault(self) -> str | None:
         try:
-            self._books = await asyncio.wait_for(read_books(self.pool), _CHECK_TIMEOUT_SECONDS)
-        except TimeoutError:
-            return "Postgres does not answer."
+            self._books = await self.postgres.ask(partial(read_books, self.pool))
         except DatabaseError as error:
-            return str(error)
+            away_seconds = self.postgres.away_seconds or 0.0
+            return str(error) if self._books is None or away_seconds > TRUSTED_SECONDS_MAX else None
         return None
 
 

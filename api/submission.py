@@ -1,10 +1,14 @@
 """From intents to Kafka: known keys are answered from the journal, the rest is published."""
 
+import time
 from collections.abc import Sequence
+from functools import partial
 from uuid import UUID
 
+from api.intake import outdated
 from api.problems import Kind, Problem, unavailable
-from api.service import Service
+from api.service import Service, database_problem
+from db.connections import DatabaseError
 from db.reads import Settled, reversible_intents, settled_intents
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
@@ -43,11 +47,18 @@ def publish_problem(error: PublishError) -> Problem:
 async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
     chart = service.chart(tenant)
     originals = [intent.reverses for intent in intents if intent.reverses is not None]
-    reversible = await reversible_intents(service.pool, tenant, originals) if originals else {}
+    reversible: dict[UUID, str | None] | DatabaseError = {}
+    if originals:
+        try:
+            reversible = await service.postgres.ask(partial(reversible_intents, service.pool, tenant, originals))
+        except DatabaseError as error:  # without the original the lane is not known
+            reversible = error
     addressed: list[Addressed | Problem] = []
     for intent in intents:
         if intent.reverses is None:
             addressed.append(Addressed(intent, kafka_key(intent, drained_account(intent.legs, chart))))
+        elif isinstance(reversible, DatabaseError):
+            addressed.append(database_problem(reversible))
         elif intent.reverses in reversible:
             addressed.append(Addressed(intent, kafka_key(intent, reversible[intent.reverses])))
         else:
@@ -62,22 +73,40 @@ async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -
     return addressed
 
 
+async def _known(service: Service, tenant: str, intents: Sequence[Intent]) -> dict[UUID, Settled]:
+    """What settled those of the intents that are settled; empty while Postgres is away.
+
+    Whatever is published then is judged by the posting worker alone, which settles each key once all the same.
+    """
+    service.books  # noqa: B018 - Problem before they were loaded
+    try:
+        version, known = await service.postgres.ask(
+            partial(settled_intents, service.pool, tenant, [intent.intent_id for intent in intents])
+        )
+        await service.notice_books_version(version)
+    except DatabaseError:
+        return {}
+    return known
+
+
 async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace: Trace) -> list[Result]:
     """What became of each intent, in order: settled before, delivered to Kafka, or a problem of its own.
 
-    Raises Problem or DatabaseError where none could be looked at; then nothing was published.
+    Raises Problem where none could be looked at; then nothing was published.
     """
     service.require_schema()
-    version, known = await settled_intents(service.pool, tenant, [intent.intent_id for intent in intents])
-    await service.notice_books_version(version)
+    looked_time = time.monotonic()
+    known = await _known(service, tenant, intents)
+    fault = await service.intake.fault(service.books)
     results: list[Result | None] = [
-        replayed(intent, known[intent.intent_id]) if intent.intent_id in known else None for intent in intents
+        replayed(intent, known[intent.intent_id]) if intent.intent_id in known else fault for intent in intents
     ]
     places = [place for place, result in enumerate(results) if result is None]
     ready: list[tuple[int, Addressed]] = []
     for place, found in zip(places, await _addressed(service, tenant, [intents[at] for at in places]), strict=True):
-        if isinstance(found, Problem):
-            results[place] = found
+        late = outdated(looked_time)
+        if isinstance(found, Problem) or late is not None:
+            results[place] = found if isinstance(found, Problem) else late
         else:
             ready.append((place, found))
     delivered = await service.producer.publish_many([found for _, found in ready], trace)

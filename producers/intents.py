@@ -25,6 +25,7 @@ SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _POLL_SECONDS: Final = 0.1
+_CLOSE_SECONDS_MAX: Final = 1.0
 
 log = structlog.get_logger(__name__)
 
@@ -173,6 +174,8 @@ class IntentProducer:
             "delivery.timeout.ms": int(delivery_timeout_seconds * 1000),
             "queue.buffering.max.messages": queue_intents_max,
             "queue.buffering.max.kbytes": 256 * 1024,
+            # A broker that takes a request and never answers holds its connection for so long, and no longer.
+            "socket.timeout.ms": max(1000, int(delivery_timeout_seconds * 1000)),
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._on_error,
@@ -180,6 +183,7 @@ class IntentProducer:
         }
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._producer = Producer(self._configuration)
+        self._replaced: list[Producer] = []
         self._encode: Encoder | None = None
         self._landings: deque[tuple[_Flight, int, Delivered | PublishError]] = deque()
         self._waking = False
@@ -245,8 +249,9 @@ class IntentProducer:
 
     def _replace(self) -> None:
         # After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good;
-        # what it still held is reported as failed while the old one is flushed by the thread.
+        # what it still held is reported as failed while the thread polls the old one as well.
         log.error("kafka_producer_replaced", topic=self.topic)
+        self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
 
     def _on_error(self, error: KafkaError) -> None:
@@ -271,21 +276,26 @@ class IntentProducer:
             flight.land(index, result)
 
     def _poll(self) -> None:
-        polled = self._producer
         while not self._stopping.is_set():
-            polled.poll(_POLL_SECONDS)
-            if polled is not self._producer:
-                polled.flush(self._delivery_timeout_seconds)
-                polled = self._producer
+            self._producer.poll(_POLL_SECONDS)
+            for old in list(self._replaced):
+                old.poll(0)
+                if not len(old):
+                    self._replaced.remove(old)
+
+    def give_up(self) -> None:
+        """Report what Kafka has not confirmed by now as failed, so that those who wait for it are answered."""
+        for producer in (self._producer, *self._replaced):
+            producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     def _close(self) -> int:
         self._stopping.set()
         self._thread.join()
-        left: int = self._producer.flush(self._delivery_timeout_seconds + 1)
+        left: int = sum(producer.flush(_CLOSE_SECONDS_MAX) for producer in (self._producer, *self._replaced))
         return left
 
     async def close(self) -> None:
-        """Wait for what is under way, at most the delivery timeout, and end."""
+        """End; whoever still waits for Kafka should have been served before, or told by `give_up`."""
         left = await asyncio.to_thread(self._close)
         if left:
             log.error("intents_unconfirmed_at_close", count=left)
