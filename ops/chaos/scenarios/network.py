@@ -10,8 +10,10 @@ from ops.chaos.scenarios.scenario import Scenario
 from ops.chaos.trial import Trial
 
 DELAY_SECONDS: Final = 0.2
-BLACK_HOLE_SECONDS: Final = 12.0
-REFUSED_SECONDS: Final = 3.0
+DELAYED_SECONDS: Final = 2.0
+REFUSED_SECONDS: Final = 2.0
+BLACK_HOLE_SECONDS: Final = (5.0, 15.0)
+"""Shorter and longer than a consumer's session (10 s) and a delivery's time (10 s)."""
 
 Choose = Callable[[Trial], Proxy]
 
@@ -32,15 +34,16 @@ def trouble(choose: Choose, trial: Trial) -> None:
         trial.let_flow(100)
         trial.say(f"each packet takes {DELAY_SECONDS} s longer")
         proxy.delay(DELAY_SECONDS)
-        _hold(4.0)
+        _hold(DELAYED_SECONDS)
         trial.say("connections are refused")
         proxy.refuse()
         _hold(REFUSED_SECONDS)
         proxy.pass_through()
         trial.let_flow(100)
-        trial.say(f"packets vanish for {BLACK_HOLE_SECONDS} s")
+        seconds = trial.random.uniform(*BLACK_HOLE_SECONDS)
+        trial.say(f"packets vanish for {seconds:.0f} s")
         proxy.black_hole()
-        _hold(BLACK_HOLE_SECONDS)
+        _hold(seconds)
     finally:
         proxy.pass_through()
 

@@ -49,7 +49,8 @@ def _insert_row(admin: "psycopg.Connection[Any]", row: Row) -> list[Planted]:
         RETURNING seq""",
         row,
     ).fetchone()
-    return [Planted("reconciliation", "entries", row.lane, inserted[0] if inserted else None)]
+    seq = inserted[0] if inserted else None
+    return [Planted("reconciliation", "entries", row.lane, seq), Planted("audit", "stored", row.lane, seq)]
 
 
 def _edit_shard(admin: "psycopg.Connection[Any]", row: Row) -> list[Planted]:
