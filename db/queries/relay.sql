@@ -23,7 +23,7 @@ FROM (
         AS raw_bytes_so_far
     FROM ledger.journal AS j
     LEFT JOIN ledger.quarantine AS q ON q.lane = j.lane AND q.seq = j.seq
-    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(first_seq)s + %(records_max)s
+    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(first_seq)s::bigint + %(records_max)s
 ) AS candidate
 WHERE raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
 ORDER BY seq
@@ -33,7 +33,7 @@ ORDER BY seq
 SELECT e.seq, a.address, e.direction, e.amount_minor, e.currency
 FROM ledger.entry AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
-WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(first_seq)s + %(records_max)s
+WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(first_seq)s::bigint + %(records_max)s
 ORDER BY e.seq, e.leg
 
 -- name: listen

@@ -55,6 +55,24 @@ def test_rounds_take_no_more_than_they_may_and_leave_nothing_out(ledger: RelayBe
     ledger.check()
 
 
+@pytest.mark.parametrize("power", [15, 31])
+def test_numbers_cross_the_bounds_of_narrower_integers(ledger: RelayBench, power: int) -> None:
+    """The driver sends a number in as few bytes as hold it, and Postgres adds two of such a type in that type."""
+    ledger.bench.post_now(deposits(6))
+    first_seq = 2**power - 3
+    with psycopg.connect(ledger.bench.dsn) as admin:
+        admin.execute("SET session_replication_role = replica")
+        for table in ("journal", "entry"):
+            admin.execute(f"UPDATE ledger.{table} SET seq = seq + %s", [first_seq])  # noqa: S608
+    store = RelayStore(ledger.bench.dsn)
+    try:
+        records = store.records(0, first_seq, 6)
+    finally:
+        store.close()
+    assert [record["seq"] for record in records] == list(range(first_seq, first_seq + 6))
+    assert [len(record["legs"]) for record in records] == [2] * 6
+
+
 def test_raw_bytes_in_quarantine_bound_a_round_too(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """5,000 records of a megabyte each would not fit into memory."""
     monkeypatch.setattr("db.relay.RAW_BYTES_MAX", 10_000)
