@@ -111,10 +111,16 @@ class _Judgement:
         check_lane(number, lane, rows, entries_without_row, bounds[1], self._plants, self.findings)
         published = self._judge_copies(number, rows, kept)
         judged = self._judged(rows, published)
-        last = max(judged, key=lambda row: row.record.seq).record.hash if judged else NO_HASH
-        if lane is not None and lane.head != last and not self._plants.lane_row(number):
-            self.findings.add("chains", f"lane {number}", "The lane's head is not the hash of its last row.")
+        if lane is not None and not self._plants.lane_row(number):
+            self._judge_head(lane, judged)
         self._judge_intents(number, judged, kept, bounds)
+
+    def _judge_head(self, lane: Lane, judged: list[Row]) -> None:
+        hashes = {row.record.seq: row.record.hash for row in judged}
+        # Where the last row is missing, that is another fault.
+        last = hashes.get(lane.next_seq - 1, lane.head) if lane.next_seq else NO_HASH
+        if lane.head != last:
+            self.findings.add("chains", f"lane {lane.lane}", "The lane's head is not the hash of its last row.")
 
     def _judge_copies(self, number: int, rows: list[Row], kept: dict[int, Kept]) -> dict[int, Record]:
         journal = self._topics.read(f"{self._prefix}ledger.journal", number, committed=True)

@@ -71,7 +71,7 @@ class TopicReader:
         deadline = time.monotonic() + KAFKA_SECONDS_MAX
         try:
             while time.monotonic() < deadline:
-                for message in consumer.consume(MESSAGES_AT_ONCE, 0.05):
+                for message in consumer.consume(MESSAGES_AT_ONCE, 0.02):
                     error = message.error()
                     if error is None:
                         # As long as messages come, there is time for the next.

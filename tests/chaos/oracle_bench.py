@@ -1,0 +1,147 @@
+"""A ledger with everything in it, the answers that its clients got, and ways to spoil it for the oracle."""
+
+from hashlib import sha256
+from typing import Any
+
+from confluent_kafka import Producer
+
+from db.relay import RelayStore
+from domain.intents import intent_id_of
+from domain.settings import Settings
+from domain.topics import Topics
+from ops.chaos.oracle import Acknowledged, Place, Planted, Verdict, judge
+from streams.fenced import PartitionBatch
+from tests.posting_bench import PostingBench, leg
+from tests.proving_bench import ProvingBench
+
+BREAK = (
+    "INSERT INTO {agent}.break VALUES (gen_random_uuid(), '{kind}', '{subject}', '{state}', {lane}, {seq}, 'Planted.',"
+    " '{{}}', 0, 0, NULL)"
+)
+
+
+class OracleBench(ProvingBench):
+    """Keeps what clients were told, as the load of a chaos run does."""
+
+    def __init__(self, settings: Settings, topics: Topics) -> None:
+        super().__init__(settings, topics)
+        self.acknowledged: list[Acknowledged] = []
+        self.place = Place(self.bootstrap, self.dsn, self.registry_url, topics.prefix)
+
+    def ask(self, asked: dict[str, Any], lane: int = 0) -> Acknowledged:
+        """Send an intent, and note the answer."""
+        body = repr({name: value for name, value in asked.items() if name != "accepted_time"}).encode()
+        answer = Acknowledged(
+            asked["tenant"],
+            asked["idempotency_key"],
+            asked["intent_id"],
+            lane,
+            self.send(asked, lane),
+            sha256(body).hexdigest(),
+        )
+        self.acknowledged.append(answer)
+        return answer
+
+    def fill(self) -> None:
+        """Every outcome and every kind of repeat and reversal, on both lanes, posted but not relayed."""
+        transfer, bank = self.transfer, "external:bank"
+        for number in range(6):
+            metadata = {"order": f"ä-{number} \U0001f4b8", "kind": 'a "b"\n'}
+            wallet = f"users:{number}:wallet"
+            self.ask(transfer(f"in-{number}", bank, wallet, 1000 + number, metadata=metadata), number % 2)
+        self.ask(transfer("spend", "users:0:wallet", "merchants:m", 600, reference="Für Dich", value_time=5))
+        self.ask(
+            transfer("in-0", bank, "users:0:wallet", 1000, metadata={"order": "ä-0 \U0001f4b8", "kind": 'a "b"\n'})
+        )
+        self.ask(transfer("in-1", bank, "users:1:wallet", 999), 1)
+        self.post()
+        self.ask(transfer("in-2", bank, "users:2:wallet", 7), 1)
+        self.ask(
+            transfer("in-0", bank, "users:0:wallet", 1000, metadata={"order": "ä-0 \U0001f4b8", "kind": 'a "b"\n'}), 1
+        )
+        self.ask(transfer("too-much", "users:3:wallet", "users:4:wallet", 100_000))
+        self.ask(transfer("lame", bank, "users:1:wallet", 5, metadata={"no key ü": "x"}), 1)
+        self.ask(transfer("two", bank, "users:1:wallet", 5) | {"legs": _two_currencies()})
+        self.send_bytes(b"\x00nothing", key=b"key", headers=[("a\x00b", b"\xff"), ("none", None)])
+        self.send_bytes(None, lane=1)
+        self.send({**transfer("other", bank, "users:1:wallet", 5), "tenant": "nobody"}, 1)
+        stranger = str(intent_id_of("strangers", "strange"))
+        self.send(transfer("strange", bank, "users:1:wallet", 5, tenant="strangers", intent_id=stranger), 1)
+        original = {"type": "reversal", "reverses": str(intent_id_of("default", "in-4"))}
+        self.ask({**transfer("back-1", "users:4:wallet", bank, 4), **original})
+        self.ask({**transfer("back-2", "users:4:wallet", bank, 1), **original, "legs": []})
+        self.ask({**transfer("back-3", "users:4:wallet", bank, 1), **original, "legs": []}, 1)
+        self.post()
+
+    def judge(self, *planted: Planted) -> Verdict:
+        """What the oracle says, with all that clients were told."""
+        return judge(self.place, self.acknowledged, planted)
+
+    def found(self, *planted: Planted) -> set[tuple[str, str]]:
+        """Check and place of each fault that the oracle finds."""
+        return {(fault.check, fault.where) for fault in self.judge(*planted).faults}
+
+    def seq_of(self, key: str, outcome: str = "posted") -> tuple[int, int]:
+        """Lane and seq of a key's row with this outcome."""
+        (row,) = self.rows(
+            "SELECT lane, seq FROM ledger.journal WHERE idempotency_key = %s AND outcome = %s ORDER BY lane LIMIT 1",
+            key,
+            outcome,
+        )
+        return row["lane"], row["seq"]
+
+    def add_break(
+        self,
+        agent: str,
+        kind: str,
+        subject: str,
+        lane: int | None = None,
+        seq: int | None = None,
+        state: str = "open",
+    ) -> Planted:
+        """A break, as the agent would store it; returns its planting."""
+        null = "NULL"
+        self.tamper(
+            BREAK.format(
+                agent=agent,
+                kind=kind,
+                subject=subject,
+                state=state,
+                lane=null if lane is None else lane,
+                seq=null if seq is None else seq,
+            )
+        )
+        return Planted(agent, kind, lane, seq)
+
+    def published(self, lane: int) -> list[dict[str, Any]]:
+        """The lane's records as the relay would send them."""
+        store = RelayStore(self.dsn)
+        try:
+            return store.records(lane, 0, 1000)
+        finally:
+            store.close()
+
+    def publish(self, records: list[dict[str, Any]]) -> None:
+        """Forge ledger.journal: these records, in this order."""
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 0})
+        for record in records:
+            key = record["intent_id"].encode() if record["intent_id"] else None
+            producer.produce(self.topics.journal, self.encode_journal(record), key, partition=record["lane"])
+        assert producer.flush(30) == 0
+
+    def batches(self, lane: int) -> list[PartitionBatch]:
+        """What waits in a lane, one intent to a batch, so that many transactions come of it."""
+        (whole,) = self.fetch((lane,))
+        return [
+            whole._replace(expected_offset=message.offset, messages=[message], end_offset=message.offset + 1)
+            for message in whole.messages
+        ]
+
+
+def _two_currencies() -> list[dict[str, Any]]:
+    pairs = PostingBench.transfer("", "external:bank", "users:5:wallet", 9)["legs"]
+    return [*pairs, leg("users:5:wallet", "debit", 3), leg("merchants:m", "credit", 3, "EUR"), *_dollars()]
+
+
+def _dollars() -> list[dict[str, Any]]:
+    return [leg("external:bank", "debit", 2**53 + 1, "USD"), leg("users:5:wallet", "credit", 2**53 + 1, "USD")]

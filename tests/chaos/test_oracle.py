@@ -1,0 +1,473 @@
+"""The oracle on the real parts: an honest ledger holds, and each thing that is spoiled is named, and nothing else."""
+
+import json
+import os
+import random
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from domain.outcomes import QuarantineReason
+from domain.settings import REPOSITORY_ROOT, Settings
+from domain.topics import Topics
+from ops.chaos.oracle import OracleError, Planted, judge
+from ops.chaos.oracle import topics as oracle_topics
+from ops.chaos.oracle.__main__ import main
+from ops.embedded.stack import EmbeddedStack, Endpoints
+from tests.chaos.oracle_bench import OracleBench
+
+Where = tuple[str, str]
+
+
+@pytest.fixture
+def ledger(settings: Settings, topics: Topics) -> Iterator[OracleBench]:
+    made = OracleBench(settings, topics)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def honest(ledger: OracleBench) -> OracleBench:
+    """Filled, posted and relayed."""
+    ledger.fill()
+    ledger.relay_all()
+    return ledger
+
+
+def at(check: str, lane: int, seq: int) -> Where:
+    return (check, f"lane {lane} seq {seq}")
+
+
+def shard(account: str, lane: int) -> Where:
+    return ("balances", f"default {account} EUR lane {lane}")
+
+
+def test_an_honest_ledger_holds(honest: OracleBench) -> None:
+    verdict = honest.judge()
+    assert verdict.faults == ()
+    assert verdict.holds
+    assert {name: verdict.counts[name] for name in ("offsets", "rows", "records", "acknowledged", "quarantined")} == {
+        "offsets": 21,
+        "rows": 21,
+        "records": 21,
+        "acknowledged": 17,
+        "quarantined": 4,
+    }
+    named = ("posted", "duplicate", "idempotency_conflict", "rejected")
+    assert [verdict.counts[name] for name in named] == [10, 2, 2, 3]
+
+
+def test_an_empty_ledger_holds(ledger: OracleBench) -> None:
+    assert ledger.found() == set()
+
+
+# ---------------------------------------------------------------------------------------------------- the tables
+
+ENTRY = "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = %s AND seq = %s"
+ROW = "UPDATE ledger.journal SET {} WHERE lane = %s AND seq = %s"
+SHARD = """UPDATE ledger.balance SET credits_minor = credits_minor + 1 WHERE lane = 0 AND account_id =
+    (SELECT account_id FROM ledger.account WHERE address = 'users:2:wallet')"""
+IN_2 = (shard("external:bank", 0), shard("users:2:wallet", 0))
+
+
+def spoilt(honest: OracleBench, key: str, statement: str, outcome: str = "posted") -> tuple[int, int]:
+    """Run a statement on the key's row, with the triggers asleep; returns its lane and seq."""
+    place = honest.seq_of(key, outcome)
+    honest.tamper(statement, *place)
+    return place
+
+
+@pytest.mark.parametrize(
+    ("statement", "checks", "others"),
+    [
+        (ENTRY, ("topic_equals_table", "chains", "faithful"), IN_2),
+        (
+            f"{ENTRY} AND leg = 0",
+            ("topic_equals_table", "chains", "faithful", "balanced"),
+            (IN_2[0], ("trial_balance", "default EUR")),
+        ),
+        (
+            "DELETE FROM ledger.entry WHERE lane = %s AND seq = %s AND leg = 1",
+            ("topic_equals_table", "chains", "faithful", "balanced"),
+            (IN_2[1], ("trial_balance", "default EUR")),
+        ),
+        (ROW.format("hash = sha256('other')"), ("topic_equals_table", "chains"), ()),
+        (ROW.format("previous_hash = sha256('other')"), ("topic_equals_table", "chains"), ()),
+        (ROW.format("reference = 'other'"), ("topic_equals_table", "chains", "faithful"), ()),
+        (ROW.format("leg_count = 3"), ("balanced",), ()),
+        (ROW.format("source_topic = 'other'"), ("topic_equals_table", "chains", "one_fate"), ()),
+        (ROW.format("booked_time = 1"), ("topic_equals_table", "chains", "one_fate"), ()),
+    ],
+)
+def test_an_altered_row_is_named(
+    honest: OracleBench, statement: str, checks: tuple[str, ...], others: tuple[Where, ...]
+) -> None:
+    place = spoilt(honest, "in-2", statement)
+    assert honest.found() == {at(check, *place) for check in checks} | set(others)
+
+
+def test_a_missing_row_is_named(honest: OracleBench) -> None:
+    place = honest.seq_of("in-4")
+    honest.tamper("DELETE FROM ledger.entry WHERE lane = %s AND seq = %s", *place)
+    honest.tamper("DELETE FROM ledger.journal WHERE lane = %s AND seq = %s", *place)
+    reversal = at("reversals", *honest.seq_of("back-1"))
+    assert honest.found() == {
+        at("one_fate", *place),
+        at("topic_equals_table", *place),
+        ("acknowledged", "intent default in-4"),
+        shard("external:bank", 0),
+        shard("users:4:wallet", 0),
+        ("floors", reversal[1]),
+        at("floors", *honest.seq_of("back-2")),
+        reversal,
+    }
+
+
+def test_a_row_that_lost_its_journal_row_alone_leaves_entries(honest: OracleBench) -> None:
+    place = spoilt(honest, "in-2", "DELETE FROM ledger.journal WHERE lane = %s AND seq = %s")
+    assert at("one_fate", *place) in honest.found()
+    details = {fault.detail for fault in honest.judge().faults if fault.check == "one_fate"}
+    assert "There are entries, but there is no journal row." in details
+
+
+def test_a_doubled_row_is_named(honest: OracleBench) -> None:
+    honest.tamper("ALTER TABLE ledger.journal DROP CONSTRAINT journal_pkey")
+    for index in ("journal_source", "journal_settled"):
+        honest.tamper(f"DROP INDEX ledger.{index}")
+    statement = "INSERT INTO ledger.journal SELECT * FROM ledger.journal WHERE lane = %s AND seq = %s"
+    place = spoilt(honest, "in-2", statement)
+    assert honest.found() == {at("one_fate", *place), *IN_2}
+
+
+def test_an_intent_that_is_settled_twice_is_named(honest: OracleBench) -> None:
+    honest.tamper("DROP INDEX ledger.journal_settled")
+    place = honest.seq_of("in-0", "duplicate")
+    honest.tamper(ROW.format("outcome = 'rejected', reason = 'no_legs'"), *place)
+    assert at("settled_once", *place) in honest.found()
+
+
+@pytest.mark.parametrize(
+    ("key", "outcome", "other"),
+    [("in-0", "duplicate", "idempotency_conflict"), ("in-1", "idempotency_conflict", "duplicate")],
+)
+def test_duplicate_and_conflict_are_told_apart_by_what_the_topic_holds(
+    honest: OracleBench, key: str, outcome: str, other: str
+) -> None:
+    place = spoilt(honest, key, ROW.format(f"outcome = '{other}'"), outcome)
+    assert honest.found() == {at(check, *place) for check in ("settled_once", "topic_equals_table", "chains")}
+
+
+def test_a_repeat_before_what_settles_it_is_named(ledger: OracleBench) -> None:
+    """The first row says that it is the duplicate, and the second that it settles."""
+    asked = ledger.transfer("poor", "users:1:wallet", "external:bank", 10)
+    ledger.ask(asked)
+    ledger.ask(asked)
+    ledger.post()
+    ledger.relay_all()
+    ledger.tamper("UPDATE ledger.journal SET outcome = 'duplicate', reason = '' WHERE seq = 0")
+    ledger.tamper("UPDATE ledger.journal SET outcome = 'rejected', reason = 'no_legs' WHERE seq = 1")
+    copies = {at(check, 0, seq) for check in ("topic_equals_table", "chains") for seq in (0, 1)}
+    assert ledger.found() == {at("settled_once", 0, 0), *copies}
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (SHARD, {shard("users:2:wallet", 0)}),
+        (SHARD.replace("credits_minor = credits_minor + 1", "seq = seq + 1"), {shard("users:2:wallet", 0)}),
+        ("DELETE FROM ledger.balance WHERE lane = 0 AND debits_minor = 0 AND credits_minor = 1002", {IN_2[1]}),
+        (
+            "INSERT INTO ledger.balance VALUES (1, 'CHF', 1, 0, 0, 1)",
+            {("balances", "default {} CHF lane 1")},
+        ),
+        ("UPDATE ledger.lane SET head = sha256('other') WHERE lane = 1", {("chains", "lane 1")}),
+    ],
+)
+def test_an_edited_shard_or_lane_is_named(honest: OracleBench, statement: str, expected: set[Where]) -> None:
+    honest.tamper(statement)
+    (first,) = honest.rows("SELECT address FROM ledger.account WHERE account_id = 1")
+    assert honest.found() == {(check, where.format(first["address"])) for check, where in expected}
+
+
+def test_a_broken_floor_is_named(honest: OracleBench) -> None:
+    """users:0:wallet fell from 1000 to 400: with a floor of 500 that was not to be, with one of 400 it was."""
+    floor = "UPDATE ledger.account SET floor_minor = {} WHERE address = 'users:0:wallet'"
+    honest.tamper(floor.format(400))
+    assert honest.found() == set()
+    honest.tamper(floor.format(500))
+    assert honest.found() == {at("floors", *honest.seq_of("spend"))}
+
+
+def test_a_reversal_of_nothing_and_one_of_too_much_are_named(honest: OracleBench) -> None:
+    nothing = honest.seq_of("back-1")
+    honest.tamper(ROW.format("reverses = gen_random_uuid()"), *nothing)
+    found = honest.found()
+    assert at("reversals", *nothing) in found
+    # The other, which was to take all that is left, took no more than was left by the first.
+    assert at("reversals", *honest.seq_of("back-2")) in found
+
+
+def test_altered_bytes_in_quarantine_are_named(honest: OracleBench) -> None:
+    (row,) = honest.rows("SELECT lane, seq FROM ledger.quarantine WHERE key IS NOT NULL")
+    honest.tamper("UPDATE ledger.quarantine SET value = 'other' WHERE key IS NOT NULL")
+    assert honest.found() == {at("quarantine", row["lane"], row["seq"])}
+    details = {fault.detail for fault in honest.judge().faults}
+    assert details == {"ledger.quarantine has other bytes of the message.", "Topic and table differ in value."}
+
+
+# ---------------------------------------------------------------------------------------------------- the topics
+
+
+@pytest.mark.parametrize(
+    ("change", "checks"),
+    [
+        (lambda records: records.pop(2), ("topic_equals_table",)),
+        (lambda records: records.append(records[2]), ("topic_equals_table",)),
+        (lambda records: records.insert(4, records.pop(2)), ("topic_equals_table",)),
+        (lambda records: records[2].update(reference="other"), ("topic_equals_table", "chains")),
+        (lambda records: records[2].update(hash=bytes(32)), ("topic_equals_table", "chains")),
+    ],
+    ids=["missing", "doubled", "late", "altered", "other hash"],
+)
+def test_a_journal_topic_that_is_not_the_table_is_named(
+    ledger: OracleBench, change: Callable[[list[dict[str, Any]]], Any], checks: tuple[str, ...]
+) -> None:
+    for number in range(6):
+        ledger.ask(ledger.transfer(f"in-{number}", "external:bank", "users:1:wallet", 10))
+    ledger.post()
+    records = ledger.published(0)
+    change(records)
+    ledger.publish(records)
+    assert ledger.found() == {at(check, 0, 2) for check in checks}
+
+
+def test_quarantined_bytes_that_are_not_published_are_named(ledger: OracleBench) -> None:
+    ledger.send_bytes(b"\x00nothing")
+    ledger.post()
+    ledger.publish(ledger.published(0))
+    assert ledger.found() == {("quarantine", "lane 0 seq 0")}
+
+
+def test_what_is_not_at_rest_is_named(honest: OracleBench) -> None:
+    asked = honest.ask(honest.transfer("late", "external:bank", "users:1:wallet", 10))
+    assert honest.found() == {("one_fate", "lane 0"), ("acknowledged", "intent default late")}
+    assert honest.judge().counts["in_flight"] == 1
+    honest.post()
+    assert honest.found() == {at("topic_equals_table", 0, asked.offset or 0)}
+    honest.relay_all()
+    assert honest.found() == set()
+
+
+def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(oracle_topics, "KAFKA_SECONDS_MAX", 5.0)
+    producer = Producer({"bootstrap.servers": honest.bootstrap, "transactional.id": honest.topics.prefix})
+    producer.init_transactions(30)
+    producer.begin_transaction()
+    producer.produce(honest.topics.journal, b"unfinished", partition=0)
+    assert producer.flush(30) == 0
+    with pytest.raises(OracleError, match="end the transaction that is open there first"):
+        honest.judge()
+    producer.abort_transaction(30)
+    assert honest.found() == set()
+
+
+def test_an_intent_that_can_be_read_is_not_excused_as_poison(ledger: OracleBench) -> None:
+    """What an outage that is taken for a fault of the intent's own would do: nothing is lost, and nothing is paid."""
+    ledger.ask(ledger.transfer("in-0", "external:bank", "users:1:wallet", 10))
+    (batch,) = ledger.fetch((0,))
+    ledger.poster._post(ledger.poster._work(batch), QuarantineReason.POISON)
+    ledger.relay_all()
+    assert ledger.found() == {("faithful", "lane 0 seq 0"), ("acknowledged", "intent default in-0")}
+
+
+# ---------------------------------------------------------------------------------------------------- the answers
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"offset": 999}, "The topic has no intent at partition 0 offset 999, which was told."),
+        ({"offset": 1}, "The topic has another intent at partition 0 offset 1, which was told."),
+        ({"intent_id": "11111111-1111-5111-8111-111111111111"}, "No row settles it."),
+        ({"idempotency_key": "other"}, "The id that was told does not follow from tenant and key."),
+    ],
+)
+def test_an_answer_that_is_not_true_is_named(honest: OracleBench, changes: dict[str, Any], detail: str) -> None:
+    answer = honest.acknowledged[0]._replace(**changes)
+    verdict = judge(honest.place, [*honest.acknowledged, answer])
+    where = f"intent default {answer.idempotency_key}"
+    assert {(fault.check, fault.where) for fault in verdict.faults} == {("acknowledged", where)}
+    assert detail in {fault.detail for fault in verdict.faults}
+
+
+def test_one_body_that_asks_two_things_is_named(honest: OracleBench) -> None:
+    """in-1 was sent with two bodies; a client that says that it sent one has been misread."""
+    for number, answer in enumerate(honest.acknowledged):
+        if answer.idempotency_key == "in-1":
+            honest.acknowledged[number] = answer._replace(body_sha256="same")
+    assert honest.found() == {("acknowledged", "intent default in-1")}
+
+
+# ---------------------------------------------------------------------------------------------------- the breaks
+
+
+def test_breaks_that_nobody_planted_are_named_whatever_their_state(honest: OracleBench) -> None:
+    planted = honest.add_break("audit", "stored", "lane 0 seq 3", 0, 3)
+    honest.add_break("reconciliation", "faithfulness", "lane 1 seq 2", 1, 2, "explained")
+    honest.add_break("reconciliation", "symmetry", "default EUR", state="resolved")
+    others = {
+        ("breaks", "reconciliation faithfulness lane 1 seq 2"),
+        ("false_break", "reconciliation symmetry default EUR"),
+    }
+    assert honest.found() == {("breaks", "audit stored lane 0 seq 3"), *others}
+    assert honest.found(planted) == others
+
+
+def test_a_planted_break_that_was_not_found_is_named(honest: OracleBench) -> None:
+    assert honest.found(Planted("audit", "stored", 0, 3)) == {("planted", "audit stored lane 0 seq 3")}
+
+
+PLANTS = {
+    "altered": ENTRY,
+    "deleted": "WITH gone AS (DELETE FROM ledger.entry WHERE lane = %s AND seq = %s RETURNING lane, seq)"
+    " DELETE FROM ledger.journal AS j USING gone WHERE j.lane = gone.lane AND j.seq = gone.seq",
+}
+
+
+@pytest.mark.parametrize("statement", PLANTS.values(), ids=PLANTS)
+@pytest.mark.parametrize("key", ["in-2", "in-4", "spend"])
+def test_what_was_planted_and_found_is_excused_and_nothing_beside_it(
+    honest: OracleBench, statement: str, key: str
+) -> None:
+    lane, seq = spoilt(honest, key, statement)
+    planted = honest.add_break("audit", "stored", f"lane {lane} seq {seq}", lane, seq)
+    assert honest.found(planted) == set()
+    other = spoilt(honest, "in-1", ROW.format("reference = 'other'"))
+    assert honest.found(planted) == {at(check, *other) for check in ("topic_equals_table", "chains", "faithful")}
+
+
+def test_a_planted_shard_is_excused_where_it_was_found_and_another_is_not(honest: OracleBench) -> None:
+    honest.tamper(SHARD)
+    planted = honest.add_break("reconciliation", "balance", "default users:2:wallet EUR lane 0", 0)
+    assert honest.found(planted) == set()
+    honest.tamper(SHARD.replace("users:2", "users:0"))
+    assert honest.found(planted) == {shard("users:0:wallet", 0)}
+
+
+def test_a_planted_row_beyond_the_lane_is_excused(honest: OracleBench) -> None:
+    lane, seq = honest.seq_of("too-much", "rejected")
+    honest.tamper("CREATE TABLE copied AS SELECT * FROM ledger.journal WHERE lane = %s AND seq = %s", lane, seq)
+    honest.tamper("UPDATE copied SET seq = seq + 50, source_offset = source_offset + 50, intent_id = gen_random_uuid()")
+    honest.tamper("INSERT INTO ledger.journal SELECT * FROM copied")
+    place = (lane, seq + 50)
+    assert honest.found() == {at(check, *place) for check in ("one_fate", "topic_equals_table", "chains", "faithful")}
+    assert honest.found(honest.add_break("reconciliation", "entries", f"lane {lane} seq {seq + 50}", *place)) == set()
+
+
+def test_a_planted_gap_in_the_topic_is_excused(ledger: OracleBench) -> None:
+    for number in range(4):
+        ledger.ask(ledger.transfer(f"in-{number}", "external:bank", "users:1:wallet", 10))
+    ledger.post()
+    ledger.publish([record for record in ledger.published(0) if record["seq"] != 2])
+    planted = ledger.add_break("reconciliation", "conservation", "lane 0 seq 2", 0, 2)
+    assert ledger.found(planted) == set()
+
+
+# ---------------------------------------------------------------------------------------------------- by itself
+
+
+def test_the_command_line_tells_by_its_exit_code(honest: OracleBench, capsys: pytest.CaptureFixture[str]) -> None:
+    place = honest.place
+    asked = ["--kafka-bootstrap", place.kafka_bootstrap, "--postgres-dsn", place.postgres_dsn, "--registry-url",
+             place.registry_url, "--topic-prefix", place.topic_prefix]  # fmt: skip
+    assert main([*asked, "--json"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["holds"], answer["faults"], answer["counts"]["rows"]) == (True, [], 21)
+    honest.tamper(SHARD)
+    assert main(asked) == 1
+    assert "balances: default users:2:wallet EUR lane 0: The shard has" in capsys.readouterr().out
+    assert main([*asked, "--topic-prefix", "nobody."]) == 2
+    assert "Kafka does not tell of nobody.payments.intents" in capsys.readouterr().err
+
+
+def test_draw_downs_from_two_lanes_at_once_are_no_false_alarm(ledger: OracleBench) -> None:
+    race(ledger)
+
+
+@pytest.fixture
+def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
+    """A ledger in a Postgres of its own, which keeps the time of each commit, as a chaos run's does."""
+    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+    parts = EmbeddedStack(
+        tmp_path / "stack",
+        cache=cache,
+        kafka=stack.kafka_bootstrap,
+        registry=stack.registry_url,
+        postgres_settings={"track_commit_timestamp": "on"},
+    )
+    with parts:
+        dsn = parts.start().postgres_dsn
+        migrate(dsn)
+        with connect(dsn, "ledgerline_operator") as connection:
+            add_tenant(connection, "default")
+        made = OracleBench(
+            Settings(
+                home=tmp_path,
+                kafka_bootstrap=stack.kafka_bootstrap,
+                postgres_dsn=dsn,
+                registry_url=stack.registry_url,
+                topic_prefix=topics.prefix,
+                lanes=2,
+            ),
+            topics,
+        )
+        yield made
+        made.close()
+
+
+def test_where_commits_are_tracked_their_order_counts(tracking: OracleBench) -> None:
+    """And not booked_time, which a clock that jumps would spoil: here lane 1 believes that it is always 1970."""
+    race(tracking, now_microseconds=lambda: 5)
+    moments = tracking.rows("SELECT booked_time, pg_xact_commit_timestamp(xmin) AS moment FROM ledger.journal")
+    assert any(row["booked_time"] == 5 for row in moments)
+    assert all(row["moment"] is not None for row in moments)
+
+
+def race(ledger: OracleBench, **clock: Any) -> None:
+    """Two workers draw the same few accounts down and raise them, each from a lane of its own; then judge."""
+    chance = random.Random(4)
+    wallets = [f"users:{number}:wallet" for number in range(3)]
+    for number, wallet in enumerate(wallets):
+        ledger.ask(ledger.transfer(f"seed-{number}", "external:bank", wallet, 30))
+    ledger.post()
+    for number in range(120):
+        source, target = chance.sample(wallets, 2)
+        ledger.ask(ledger.transfer(f"t-{number}", source, target, chance.randint(5, 40)), number % 2)
+    failures: list[BaseException] = []
+
+    def work(lane: int) -> None:
+        poster = ledger.new_poster(**(clock if lane else {}))
+        try:
+            for batch in ledger.batches(lane):
+                poster.handle([batch])
+        except BaseException as error:  # noqa: BLE001 - the test's own thread says what it was
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(lane,)) for lane in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert failures == []
+    ledger.relay_all()
+    verdict = ledger.judge()
+    assert verdict.faults == ()
+    assert verdict.counts["rejected"] > 5
+    assert verdict.counts["posted"] > 20

@@ -1,0 +1,74 @@
+"""The oracle's own rules, without any part: what it imports, its canonical JSON, and its order of lanes."""
+
+import ast
+import itertools
+import sys
+from typing import Final
+
+import rfc8785
+from hypothesis import given
+from hypothesis import strategies as st
+
+from domain.settings import REPOSITORY_ROOT
+from ops.chaos.oracle.books import Change, _kindest
+from ops.chaos.oracle.canonical import canonical_json
+
+LIBRARIES: Final = {"confluent_kafka", "fastavro", "httpx", "psycopg", "rfc8785"}
+OWN: Final = "ops.chaos.oracle"
+
+# Texts as Avro has them: any code point but surrogates.
+TEXTS: Final = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
+
+
+def test_it_imports_nothing_of_ours() -> None:
+    """import-linter names what is forbidden, and would not know of a package that comes later."""
+    imported = set()
+    for module in (REPOSITORY_ROOT / "ops/chaos/oracle").glob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {name.name for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                assert node.level == 0
+                imported.add(node.module or "")
+    others = {name for name in imported if not name.startswith(f"{OWN}.")}
+    assert OWN not in others
+    assert {name.split(".")[0] for name in others} - sys.stdlib_module_names == LIBRARIES
+
+
+@given(
+    st.dictionaries(TEXTS, TEXTS, max_size=5),
+    st.one_of(st.none(), TEXTS, st.integers(-(2**53) + 1, 2**53 - 1)),
+    st.lists(st.fixed_dictionaries({"account": TEXTS, "amount_minor": TEXTS}), max_size=3),
+)
+def test_its_canonical_json_is_that_of_the_package(
+    metadata: dict[str, str], value: str | int | None, legs: list[dict[str, str]]
+) -> None:
+    members = {"metadata": metadata, "value_time": value, "legs": legs, "booked_time": 1_790_000_000_000_000}
+    assert canonical_json(members, metadata) == rfc8785.dumps(members)
+
+
+def broken(changes: list[Change], balance: int, floor: int) -> bool:
+    for change in changes:
+        balance += change.amount_minor
+        if change.amount_minor < 0 and balance < floor:
+            return True
+    return False
+
+
+@given(
+    st.lists(st.lists(st.integers(-5, 5), min_size=1, max_size=3), min_size=1, max_size=4),
+    st.integers(-4, 8),
+    st.integers(-2, 4),
+)
+def test_the_order_of_lanes_breaks_a_floor_only_where_every_order_does(
+    amounts: list[list[int]], start: int, floor: int
+) -> None:
+    lanes = [[Change(1, lane, seq, amount) for seq, amount in enumerate(part)] for lane, part in enumerate(amounts)]
+    # What came before, in a transaction of its own.
+    before = Change(0, 0, 0, start)
+    changes = [before, *itertools.chain(*lanes)]
+    ordered = list(_kindest(changes, floor))
+    assert sorted(ordered) == sorted(changes)
+    assert ordered[0] == before
+    every = [list(itertools.chain(*order)) for order in itertools.permutations(lanes)]
+    assert broken(ordered[1:], start, floor) == all(broken(order, start, floor) for order in every)
