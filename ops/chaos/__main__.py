@@ -19,7 +19,8 @@ from rich.table import Table
 from domain.settings import Settings
 from ops.chaos.deployment import Deployment
 from ops.chaos.runner import Result, run_all, schedule
-from ops.chaos.scenarios import SCENARIOS, Scenario
+from ops.chaos.scenarios.catalog import SCENARIOS
+from ops.chaos.scenarios.scenario import Scenario
 
 SEED: Final = "2026"
 console: Final = Console(emoji=False, highlight=False)

@@ -71,7 +71,7 @@ class ChaosLedger:
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """What a query finds, as the owner of the database."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
-            cursor = connection.execute(query, parameters)  # type: ignore[arg-type]
+            cursor = connection.execute(query, parameters)
             return cursor.fetchall() if cursor.description is not None else []
 
     def progress(self) -> Progress | None:

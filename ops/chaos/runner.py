@@ -11,7 +11,7 @@ from ops.chaos.instance import ChaosError, Fleet
 from ops.chaos.ledger import TENANT, ChaosLedger
 from ops.chaos.load import Load, LoadError
 from ops.chaos.oracle import Acknowledged, Place, Verdict, judge
-from ops.chaos.scenarios import Scenario
+from ops.chaos.scenarios.scenario import Scenario
 from ops.chaos.trial import Recovery, Trial
 from ops.embedded import EmbeddedError
 

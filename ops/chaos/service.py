@@ -14,8 +14,8 @@ from typing import Final
 
 from domain.faults import Fault
 from domain.topics import Topics
-from ops.cli.context import running_ledger
-from ops.cli.services import RUNNERS, configure_logs
+from ops.cli.context import Ledger, running_ledger
+from ops.cli.services import RUNNERS, configure_logs, run_api, run_posting, run_relay
 
 
 def _hang() -> None:
@@ -53,11 +53,15 @@ def main() -> None:
     ledger = running_ledger()
     configure_logs(ledger.settings.log_level)
     topics = Topics(ledger.settings.topic_prefix)
-    run = RUNNERS[options.name]
-    if options.name in ("posting", "relay", "api"):
-        run(ledger, topics, obeying(options.orders))  # type: ignore[operator]
+    with_fault_points: dict[str, Callable[[Ledger, Topics, Fault], None]] = {
+        "posting": run_posting,
+        "relay": run_relay,
+        "api": run_api,
+    }
+    if options.name in with_fault_points:
+        with_fault_points[options.name](ledger, topics, obeying(options.orders))
     else:
-        run(ledger, topics)  # type: ignore[operator]
+        RUNNERS[options.name](ledger, topics)
 
 
 if __name__ == "__main__":

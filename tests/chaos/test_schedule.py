@@ -3,7 +3,7 @@
 from itertools import islice
 
 from ops.chaos.runner import in_order, schedule
-from ops.chaos.scenarios import SCENARIOS
+from ops.chaos.scenarios.catalog import SCENARIOS
 
 
 def test_one_seed_gives_one_order_and_another_seed_another() -> None:
