@@ -92,10 +92,11 @@ def leave_out_record(trial: Trial) -> None:
     relay.stop()
     aim = trial.posted() + 50
     trial.wait_until(lambda: trial.posted() >= aim, "records wait for the relay")
-    ((lane, seq, head),) = trial.ledger.rows(
-        """SELECT j.lane, j.seq, j.hash FROM ledger.journal AS j
-        INNER JOIN reconciliation.lane AS r ON r.lane = j.lane AND r.next_seq = j.seq ORDER BY j.lane LIMIT 1"""
-    )
+    next_to_come = """SELECT j.lane, j.seq, j.hash FROM ledger.journal AS j
+        INNER JOIN reconciliation.lane AS r ON r.lane = j.lane AND r.next_seq = j.seq
+        WHERE j.outcome = 'posted' ORDER BY j.lane LIMIT 1"""
+    trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
+    ((lane, seq, head),) = trial.ledger.rows(next_to_come)
     with registry_client(trial.ledger.endpoints.registry_url) as registry:
         encode = encoder("ledger.relay-value", registered_id(registry, "ledger.relay-value"))
     producer = Producer({"bootstrap.servers": trial.ledger.endpoints.kafka_bootstrap, "enable.idempotence": True})
@@ -105,6 +106,7 @@ def leave_out_record(trial: Trial) -> None:
     trial.say(f"the relay is told that it has lane {lane} seq {seq} behind it")
     trial.planted += [
         Planted("reconciliation", "conservation", lane, seq),
+        Planted("reconciliation", "balance", lane, None),
         Planted("audit", "chain", lane, seq),
     ]
     relay.start()
