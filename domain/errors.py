@@ -3,7 +3,9 @@
 LedgerlineError                               one sentence that says what is wrong and what to do
   db.access.AccessError                       a key that cannot be made or revoked
   db.books.BooksError                         a change of the books' frame that cannot be made
+  db.frame.FrameError                         the books cannot be taken out of a database, or put into one
   db.migrate.MigrationError                   the database was migrated by other files than these
+  db.replay.TargetError                       the database to replay into cannot be used, or refuses a record
   domain.errors.Outage                        what the process needs is away or not ready yet
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
@@ -13,6 +15,7 @@ LedgerlineError                               one sentence that says what is wro
     streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   ops.bench.http.MissingK6                    k6 is not installed
+  ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
   ops.cli.api_client.ApiError                 the API refused, or does not answer
   ops.cli.context.SettingsError               a LEDGERLINE_* variable has a value that cannot be used
   ops.cli.dlq.DeadLetterError                 there is no such quarantined row, or no such place in their list
@@ -36,6 +39,7 @@ LedgerlineError                               one sentence that says what is wro
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
+  streams.replay.journal.ReplayRefused        the topic does not follow from the ledger, or does not hold in itself
 """
 
 
