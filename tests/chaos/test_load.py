@@ -4,6 +4,8 @@ import os
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
@@ -17,13 +19,15 @@ from api.problems import Problem
 from db.access import Scope, add_key
 from db.connections import connect
 from domain.intents import intent_id_of
+from domain.outcomes import QuarantineReason
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.chaos.load import Load, LoadError
 from ops.chaos.load.content import Content, Item
 from ops.chaos.oracle import Acknowledged
 from ops.embedded.ports import pick_free
-from tests.posting_bench import eventually
+from streams.posting.source import describe_source
+from tests.posting_bench import PostingBench, eventually
 from tests.service_process import ServiceProcess
 
 CLIENTS = 3
@@ -276,3 +280,54 @@ def test_an_answer_that_no_fault_explains_is_an_error(
     with psycopg.connect(settings.postgres_dsn.get_secret_value()) as connection:  # type: ignore[union-attr]
         assert connection.execute("SELECT count(*) FROM ledger.journal").fetchone() == (0,)
     load._record.wrong.clear()  # told; the fixture ends it once more
+
+
+def test_a_server_without_words_is_asked_again(new_load: Callable[..., Load]) -> None:
+    """Which uvicorn can be, on its way down; the real one cannot be made to say it when a test wants it."""
+
+    class Speechless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_error(500, "Internal Server Error")
+
+        def log_message(self, *_: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Speechless) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        load = new_load(f"http://127.0.0.1:{server.server_port}")
+        load.start()
+        eventually(lambda: load.counts["retried"] > 20, "it asks again", PATIENCE_SECONDS)
+        with pytest.raises(LoadError, match="had no answer"):
+            load.finish(0.1)
+        server.shutdown()
+        thread.join()
+    assert load.counts["wrong"] == 0
+    assert load.counts["unanswered"] == load.counts["sent"] - load.counts["acknowledged"] > 0
+
+
+def test_posted_intents_are_reversed_replayed_refused_and_run_dry(
+    settings: Settings, topics: Topics, new_load: Callable[..., Load], new_api: Callable[[], Api], tmp_path: Path
+) -> None:
+    api = new_api()
+    load = new_load(api.url)
+    bench = PostingBench(settings, topics)
+    with closing(bench), ServiceProcess("posting", settings, tmp_path):
+        api.wait_until_ready()
+        load.start()
+        eventually(lambda: load.counts["answered posted"] > 20, "outcomes are replayed", PATIENCE_SECONDS)
+        eventually(lambda: load.counts["sent"] > 3_000, "there is enough of it", PATIENCE_SECONDS)
+        load.finish(PATIENCE_SECONDS)
+        bench.take_over()
+        ends = dict(describe_source(bench.bootstrap, topics.intents).end_offsets)
+        eventually(
+            lambda: {row["lane"]: row["next_offset"] for row in bench.rows("SELECT * FROM ledger.lane")} == ends,
+            "all is posted", PATIENCE_SECONDS,
+        )  # fmt: skip
+        bench.verify()
+    fates = Counter(fate for lane in ends for fate in bench.fates(lane))
+    assert fates["quarantined"] + sum(fates[reason.value] for reason in QuarantineReason) > 5
+    assert min(fates["posted"], fates["insufficient_funds"], fates["unbalanced"]) > 0
+    reversals = bench.rows("SELECT outcome, count(*) FROM ledger.journal WHERE type = 'reversal' GROUP BY outcome")
+    assert {row["outcome"] for row in reversals} >= {"posted"}

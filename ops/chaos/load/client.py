@@ -2,9 +2,10 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import httpx
 import orjson
@@ -23,6 +24,7 @@ _PAUSE_SECONDS_MAX: Final = 1.0
 _RETRY_AFTER_SECONDS_MAX: Final = 2.0
 _BEHIND_SECONDS_MAX: Final = 0.5
 _TRIES_UNPOSTED_MAX: Final = 5
+_UNPOSTED_SECONDS: Final = 1.0
 _REFUSED_KINDS: Final = {"unbalanced", "malformed"}
 # What may be refused without being wrong itself: because of what became of another intent.
 _REFUSALS: Final = {"idempotency-conflict", "original-not-posted"}
@@ -38,6 +40,14 @@ class Control:
     """Nothing new any more; what has no answer is still repeated."""
     abandoned: threading.Event = field(default_factory=threading.Event)
     """Not even that."""
+
+
+class _Deferred(NamedTuple):
+    """A reversal whose original is not posted yet."""
+
+    at: float
+    item: Item
+    tries: int
 
 
 class Client:
@@ -63,6 +73,7 @@ class Client:
         self._seconds_for_each = 1 / intents_per_second
         self._lock = threading.Lock()
         self._next_at = 0.0
+        self._deferred: deque[_Deferred] = deque()
         self._http = httpx.Client(
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=_TIMEOUT,
@@ -93,63 +104,73 @@ class Client:
 
     def _run(self) -> None:
         try:
-            while (request := self._next_request()) is not None:
-                self._settle(request)
+            while (work := self._next_work()) is not None:
+                request, tries = work
+                self._record.count("retried" if tries else "sent", len(request.items))
+                self._settle(request, tries)
         except Exception as error:  # noqa: BLE001 - told by Load.finish, in the owner's thread
             self._record.note_wrong(f"A sender of the load failed: {error!r}.")
 
-    def _next_request(self) -> Request | None:
-        """The next request when its time has come; None at the end. What an outage kept back is not made up for."""
+    def _next_work(self) -> tuple[Request, int] | None:
+        """The next request when its time has come, and how often it was refused for now; None at the end.
+
+        What an outage kept back is not made up for.
+        """
         self._control.running.wait()
         with self._lock:
+            is_last = self._control.stopping.is_set()
+            if self._control.abandoned.is_set():
+                self._record.count("unanswered", len(self._deferred))
+                self._deferred.clear()
+            if self._deferred and (is_last or self._deferred[0].at <= time.monotonic()):
+                _, item, tries = self._deferred.popleft()
+                return Request((item,), item.turn), tries
+            if is_last:
+                return None
             request = self._content.next_request()
             at = max(self._next_at, time.monotonic() - _BEHIND_SECONDS_MAX)
             self._next_at = at + len(request.items) * self._seconds_for_each
         if self._control.stopping.wait(max(0.0, at - time.monotonic())):
-            return None
-        self._record.count("sent", len(request.items))
-        return request
+            return self._next_work()  # what was deferred, before the end
+        return request, 0
 
-    def _settle(self, request: Request) -> None:
+    def _settle(self, request: Request, tries: int) -> None:
         """Send a request, and what remains of it, until every intent has an answer that stands or all is abandoned."""
-        attempt, unposted = 0, 0
+        attempt = 0
         while True:
-            open_items, retry_after_seconds, is_unposted = self._attempt(request, attempt, unposted)
+            open_items, retry_after_seconds = self._attempt(request, attempt, tries)
             if not open_items:
                 return
-            attempt += 1
-            unposted += is_unposted
-            growing = min(_PAUSE_SECONDS * 2 ** min(attempt - 1, 8), _PAUSE_SECONDS_MAX)
+            growing = min(_PAUSE_SECONDS * 2 ** min(attempt, 8), _PAUSE_SECONDS_MAX)
             pause = growing if retry_after_seconds is None else min(retry_after_seconds, _RETRY_AFTER_SECONDS_MAX)
             if self._control.abandoned.wait(pause):
                 self._record.count("unanswered", len(open_items))
                 return
+            attempt += 1
             self._record.count("retried", len(open_items))
             request = request._replace(items=tuple(open_items))
 
-    def _attempt(self, request: Request, attempt: int, unposted: int) -> tuple[list[Item], float | None, bool]:
-        """Send once; the intents that must be sent again, after how long, and whether it is for want of an original."""
+    def _attempt(self, request: Request, attempt: int, tries: int) -> tuple[list[Item], float | None]:
+        """Send once; returns the intents that must be sent again, and after how long, where the API says so."""
         urls = self._api_urls()
         if not urls:
-            return list(request.items), None, False
+            return list(request.items), None
         try:
             response = self._send(urls[(request.turn + attempt) % len(urls)], request)
         except httpx.TransportError as error:
             self._record.count(f"trouble {type(error).__name__}")
-            return list(request.items), None, False
-        answers = self._answers(request, response)
+            return list(request.items), None
         open_items: list[Item] = []
-        is_unposted = False
-        for item, (status, document) in zip(request.items, answers, strict=True):
+        for item, (status, document) in zip(request.items, self._answers(request, response), strict=True):
             if status == 429 or status >= 500:
                 self._record.count(f"trouble {status}")
                 open_items.append(item)
-            elif status == 409 and unposted < _TRIES_UNPOSTED_MAX:
-                open_items.append(item)
-                is_unposted = True
+            elif status == 409 and tries < _TRIES_UNPOSTED_MAX and not self._control.stopping.is_set():
+                with self._lock:
+                    self._deferred.append(_Deferred(time.monotonic() + _UNPOSTED_SECONDS, item, tries + 1))
             else:
                 self._take(item, status, document)
-        return open_items, _retry_after_seconds(response, is_unposted), is_unposted
+        return open_items, _retry_after_seconds(response)
 
     def _send(self, url: str, request: Request) -> httpx.Response:
         if not request.is_batch:
@@ -165,6 +186,8 @@ class Client:
 
     def _answers(self, request: Request, response: httpx.Response) -> list[tuple[int, dict[str, Any]]]:
         """Status and document of each intent; a batch that is answered as a whole stands for each of its items."""
+        if response.status_code >= 500:  # not always the API's own words: its server may have had none ready
+            return [(response.status_code, {})] * len(request.items)
         document = orjson.loads(response.content)
         if request.is_batch and response.status_code == 200:
             return [(item["status"], item.get("intent") or item["problem"]) for item in document["items"]]
@@ -187,8 +210,6 @@ class Client:
             self._record.note_wrong(f"{place} {problem}: {document.get('detail')}")
 
 
-def _retry_after_seconds(response: httpx.Response, is_unposted: bool) -> float | None:
+def _retry_after_seconds(response: httpx.Response) -> float | None:
     text = response.headers.get("retry-after", "")
-    if text.isdigit():
-        return float(text)
-    return 1.0 if is_unposted else None  # a batch's items have no headers of their own
+    return float(text) if text.isdigit() else None
