@@ -1,7 +1,10 @@
 """The API as a process: uvicorn, and a shutdown that loses nothing that was taken."""
 
+import signal
 import socket
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -16,7 +19,7 @@ from domain.topics import Topics
 from producers.watchdog import Watchdog
 
 # For requests under way; more than DELIVERY_SECONDS_AT_STOP, less than the watchdog leaves the whole process.
-_SHUTDOWN_SECONDS: Final = 6
+_SHUTDOWN_SECONDS: Final = 5
 
 log = structlog.get_logger(__name__)
 
@@ -28,6 +31,13 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._app = app
         self._watchdog = watchdog
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Hear SIGTERM and SIGINT; uvicorn's own raises them again, and an ordered end would look like a kill."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self.handle_exit)
+        yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._watchdog.told_to_stop()
@@ -80,4 +90,3 @@ def serve(
     watchdog = Watchdog("api", time.monotonic)  # a stall is for /livez to tell of
     watchdog.start()
     _Server(config, app, watchdog).run()
-    watchdog.end()

@@ -28,7 +28,7 @@ from producers.intents import SUBJECT, DeliveryError, IntentProducer
 
 _CHECK_TIMEOUT_SECONDS: Final = 3.0
 _CHECKS_KEPT_SECONDS: Final = 1.0
-DELIVERY_SECONDS_AT_STOP: Final = 4.0
+DELIVERY_SECONDS_AT_STOP: Final = 3.0
 _POOL_CLOSE_SECONDS_MAX: Final = 0.5
 
 log = structlog.get_logger(__name__)

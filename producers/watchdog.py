@@ -19,13 +19,16 @@ import structlog
 
 logger: Final = structlog.get_logger(__name__)
 
-STOP_SECONDS_MAX: Final = 8.0
+STOP_SECONDS_MAX: Final = 7.0
 """From the order to stop to the end; whoever gave it waits for 10 seconds before he kills."""
 _LOOK_SECONDS: Final = 0.5
 
 
 class Watchdog:
-    """Ends the process by SIGKILL after a stall, and with exit code 0 after STOP_SECONDS_MAX of an ordered stop."""
+    """Ends the process by SIGKILL after a stall, and with exit code 0 after STOP_SECONDS_MAX of an ordered stop.
+
+    It watches to the very end, as Python waits there for threads that may wait for something that is away.
+    """
 
     def __init__(
         self, name: str, progressed_at: Callable[[], float], *, stall_seconds_max: float = float("inf")
@@ -37,7 +40,6 @@ class Watchdog:
         self._stall_seconds_max = stall_seconds_max
         self._watches_for_stalls = False
         self._told_at: float | None = None
-        self._ended = threading.Event()
 
     def start(self) -> None:
         """Watch from now on for an ordered stop that takes too long; for stalls once `watch_for_stalls` is called."""
@@ -52,13 +54,9 @@ class Watchdog:
         if self._told_at is None:
             self._told_at = time.monotonic()
 
-    def end(self) -> None:
-        """Watch no longer."""
-        self._ended.set()
-        faulthandler.cancel_dump_traceback_later()
-
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_SECONDS):
+        while True:
+            time.sleep(_LOOK_SECONDS)
             now = time.monotonic()
             if self._told_at is not None:
                 self._arm(STOP_SECONDS_MAX)

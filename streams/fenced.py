@@ -211,6 +211,18 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
     return app
 
 
+class _Worker(faust.Worker):  # type: ignore[misc]
+    """Says at once that a signal came: Faust's own on_before_shutdown waits for the consumer, for seconds."""
+
+    def __init__(self, app: FencedApp, told_to_stop: Callable[[], None], **options: Any) -> None:
+        super().__init__(app, **options)
+        self._told_to_stop = told_to_stop
+
+    def _schedule_shutdown(self, signal: Any) -> None:
+        self._told_to_stop()
+        super()._schedule_shutdown(signal)
+
+
 def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
 
@@ -223,22 +235,22 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     metrics = AgentMetrics(options.name)
     runner = _Runner(handler, options, metrics)
     app = make_app(runner, options, metrics)
-    worker = faust.Worker(
-        app, loglevel=options.log_level, override_logging=False, redirect_stdouts=False, quiet=True
+    watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
+
+    def told_to_stop() -> None:
+        runner.stopping.set()
+        watchdog.told_to_stop()
+
+    worker = _Worker(
+        app, told_to_stop, loglevel=options.log_level, override_logging=False, redirect_stdouts=False, quiet=True
     )  # fmt: skip
     assigned = threading.Event()
-    watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
     async def on_partitions_assigned(*_: Any, **__: Any) -> None:
         if not assigned.is_set():
             assigned.set()
             watchdog.watch_for_stalls()  # not before: until Kafka has assigned partitions there is nothing to do
-
-    @app.on_before_shutdown.connect  # type: ignore[untyped-decorator]
-    async def on_before_shutdown(*_: Any, **__: Any) -> None:
-        runner.stopping.set()
-        watchdog.told_to_stop()
 
     serve_metrics(
         options.metrics_host,
@@ -253,5 +265,3 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
         if isinstance(worker.crash_reason, LedgerlineError):
             raise worker.crash_reason from None
         raise
-    finally:
-        watchdog.end()

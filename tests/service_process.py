@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,16 +29,18 @@ def environment_of(settings: Settings, **changes: str) -> dict[str, str]:
 
 
 class ServiceProcess:
-    """One `ledgerline service NAME`, killed at the end of its `with` if it still runs then."""
+    """One `ledgerline service NAME`, or another module, killed at the end of its `with` if it still runs then."""
 
-    def __init__(self, name: str, settings: Settings, folder: Path, **changes: str) -> None:
+    def __init__(
+        self, name: str, settings: Settings, folder: Path, *, module: Sequence[str] | None = None, **changes: str
+    ) -> None:
         self.name = name
         self.port = pick_free()
         self.log_file = folder / f"{name}-{self.port}.log"
         variables = environment_of(settings, LEDGERLINE_METRICS_PORT=str(self.port), **changes)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ops.cli", "service", name],
+                [sys.executable, "-m", *(module or ("ops.cli", "service", name))],
                 cwd=REPOSITORY_ROOT, env=variables, stdout=log, stderr=log,
             )  # fmt: skip
 
@@ -72,11 +75,9 @@ class ServiceProcess:
         """Whether it still runs."""
         return self.process.poll() is None
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, seconds: float = START_SECONDS_MAX) -> None:
         """Until /readyz says so."""
-        eventually(
-            lambda: not self.runs() or self._answer("readyz") is not None, f"{self.name} is ready", START_SECONDS_MAX
-        )
+        eventually(lambda: not self.runs() or self._answer("readyz") is not None, f"{self.name} is ready", seconds)
         assert self.runs(), self.log()[-2000:]
 
     def metric(self, name: str) -> float:

@@ -127,7 +127,6 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing)
     watchdog.watch_for_stalls()
     relay.run(stop)
-    watchdog.end()
 
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
