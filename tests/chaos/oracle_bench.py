@@ -20,6 +20,15 @@ BREAK = (
 )
 
 
+Where = tuple[str, str]
+"""Check and place of a fault."""
+
+ENTRY = "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = %s AND seq = %s"
+ROW = "UPDATE ledger.journal SET {} WHERE lane = %s AND seq = %s"
+SHARD = """UPDATE ledger.balance SET credits_minor = credits_minor + 1 WHERE lane = 0 AND account_id =
+    (SELECT account_id FROM ledger.account WHERE address = 'users:2:wallet')"""
+
+
 class OracleBench(ProvingBench):
     """Keeps what clients were told, as the load of a chaos run does."""
 
@@ -136,6 +145,23 @@ class OracleBench(ProvingBench):
             whole._replace(expected_offset=message.offset, messages=[message], end_offset=message.offset + 1)
             for message in whole.messages
         ]
+
+
+def at(check: str, lane: int, seq: int) -> Where:
+    """A fault of a row."""
+    return (check, f"lane {lane} seq {seq}")
+
+
+def shard(account: str, lane: int) -> Where:
+    """A fault of a balance in euros."""
+    return ("balances", f"default {account} EUR lane {lane}")
+
+
+def spoilt(honest: OracleBench, key: str, statement: str, outcome: str = "posted") -> tuple[int, int]:
+    """Run a statement on the key's row, with the triggers asleep; returns its lane and seq."""
+    place = honest.seq_of(key, outcome)
+    honest.tamper(statement, *place)
+    return place
 
 
 def _two_currencies() -> list[dict[str, Any]]:

@@ -1,29 +1,19 @@
 """The oracle on the real parts: an honest ledger holds, and each thing that is spoiled is named, and nothing else."""
 
 import json
-import os
-import random
-import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
-from db.books import add_tenant
-from db.connections import connect
-from db.migrate import migrate
 from domain.outcomes import QuarantineReason
-from domain.settings import REPOSITORY_ROOT, Settings
+from domain.settings import Settings
 from domain.topics import Topics
-from ops.chaos.oracle import OracleError, Planted, judge
+from ops.chaos.oracle import OracleError, judge
 from ops.chaos.oracle import topics as oracle_topics
 from ops.chaos.oracle.__main__ import main
-from ops.embedded.stack import EmbeddedStack, Endpoints
-from tests.chaos.oracle_bench import OracleBench
-
-Where = tuple[str, str]
+from tests.chaos.oracle_bench import ENTRY, ROW, SHARD, OracleBench, Where, at, shard, spoilt
 
 
 @pytest.fixture
@@ -39,14 +29,6 @@ def honest(ledger: OracleBench) -> OracleBench:
     ledger.fill()
     ledger.relay_all()
     return ledger
-
-
-def at(check: str, lane: int, seq: int) -> Where:
-    return (check, f"lane {lane} seq {seq}")
-
-
-def shard(account: str, lane: int) -> Where:
-    return ("balances", f"default {account} EUR lane {lane}")
 
 
 def test_an_honest_ledger_holds(honest: OracleBench) -> None:
@@ -70,18 +52,7 @@ def test_an_empty_ledger_holds(ledger: OracleBench) -> None:
 
 # ---------------------------------------------------------------------------------------------------- the tables
 
-ENTRY = "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = %s AND seq = %s"
-ROW = "UPDATE ledger.journal SET {} WHERE lane = %s AND seq = %s"
-SHARD = """UPDATE ledger.balance SET credits_minor = credits_minor + 1 WHERE lane = 0 AND account_id =
-    (SELECT account_id FROM ledger.account WHERE address = 'users:2:wallet')"""
 IN_2 = (shard("external:bank", 0), shard("users:2:wallet", 0))
-
-
-def spoilt(honest: OracleBench, key: str, statement: str, outcome: str = "posted") -> tuple[int, int]:
-    """Run a statement on the key's row, with the triggers asleep; returns its lane and seq."""
-    place = honest.seq_of(key, outcome)
-    honest.tamper(statement, *place)
-    return place
 
 
 @pytest.mark.parametrize(
@@ -315,71 +286,6 @@ def test_one_body_that_asks_two_things_is_named(honest: OracleBench) -> None:
     assert honest.found() == {("acknowledged", "intent default in-1")}
 
 
-# ---------------------------------------------------------------------------------------------------- the breaks
-
-
-def test_breaks_that_nobody_planted_are_named_whatever_their_state(honest: OracleBench) -> None:
-    planted = honest.add_break("audit", "stored", "lane 0 seq 3", 0, 3)
-    honest.add_break("reconciliation", "faithfulness", "lane 1 seq 2", 1, 2, "explained")
-    honest.add_break("reconciliation", "symmetry", "default EUR", state="resolved")
-    others = {
-        ("breaks", "reconciliation faithfulness lane 1 seq 2"),
-        ("false_break", "reconciliation symmetry default EUR"),
-    }
-    assert honest.found() == {("breaks", "audit stored lane 0 seq 3"), *others}
-    assert honest.found(planted) == others
-
-
-def test_a_planted_break_that_was_not_found_is_named(honest: OracleBench) -> None:
-    assert honest.found(Planted("audit", "stored", 0, 3)) == {("planted", "audit stored lane 0 seq 3")}
-
-
-PLANTS = {
-    "altered": ENTRY,
-    "deleted": "WITH gone AS (DELETE FROM ledger.entry WHERE lane = %s AND seq = %s RETURNING lane, seq)"
-    " DELETE FROM ledger.journal AS j USING gone WHERE j.lane = gone.lane AND j.seq = gone.seq",
-}
-
-
-@pytest.mark.parametrize("statement", PLANTS.values(), ids=PLANTS)
-@pytest.mark.parametrize("key", ["in-2", "in-4", "spend"])
-def test_what_was_planted_and_found_is_excused_and_nothing_beside_it(
-    honest: OracleBench, statement: str, key: str
-) -> None:
-    lane, seq = spoilt(honest, key, statement)
-    planted = honest.add_break("audit", "stored", f"lane {lane} seq {seq}", lane, seq)
-    assert honest.found(planted) == set()
-    other = spoilt(honest, "in-1", ROW.format("reference = 'other'"))
-    assert honest.found(planted) == {at(check, *other) for check in ("topic_equals_table", "chains", "faithful")}
-
-
-def test_a_planted_shard_is_excused_where_it_was_found_and_another_is_not(honest: OracleBench) -> None:
-    honest.tamper(SHARD)
-    planted = honest.add_break("reconciliation", "balance", "default users:2:wallet EUR lane 0", 0)
-    assert honest.found(planted) == set()
-    honest.tamper(SHARD.replace("users:2", "users:0"))
-    assert honest.found(planted) == {shard("users:0:wallet", 0)}
-
-
-def test_a_planted_row_beyond_the_lane_is_excused(honest: OracleBench) -> None:
-    lane, seq = honest.seq_of("too-much", "rejected")
-    honest.tamper("CREATE TABLE copied AS SELECT * FROM ledger.journal WHERE lane = %s AND seq = %s", lane, seq)
-    honest.tamper("UPDATE copied SET seq = seq + 50, source_offset = source_offset + 50, intent_id = gen_random_uuid()")
-    honest.tamper("INSERT INTO ledger.journal SELECT * FROM copied")
-    place = (lane, seq + 50)
-    assert honest.found() == {at(check, *place) for check in ("one_fate", "topic_equals_table", "chains", "faithful")}
-    assert honest.found(honest.add_break("reconciliation", "entries", f"lane {lane} seq {seq + 50}", *place)) == set()
-
-
-def test_a_planted_gap_in_the_topic_is_excused(ledger: OracleBench) -> None:
-    for number in range(4):
-        ledger.ask(ledger.transfer(f"in-{number}", "external:bank", "users:1:wallet", 10))
-    ledger.post()
-    ledger.publish([record for record in ledger.published(0) if record["seq"] != 2])
-    planted = ledger.add_break("reconciliation", "conservation", "lane 0 seq 2", 0, 2)
-    assert ledger.found(planted) == set()
-
-
 # ---------------------------------------------------------------------------------------------------- by itself
 
 
@@ -395,79 +301,3 @@ def test_the_command_line_tells_by_its_exit_code(honest: OracleBench, capsys: py
     assert "balances: default users:2:wallet EUR lane 0: The shard has" in capsys.readouterr().out
     assert main([*asked, "--topic-prefix", "nobody."]) == 2
     assert "Kafka does not tell of nobody.payments.intents" in capsys.readouterr().err
-
-
-def test_draw_downs_from_two_lanes_at_once_are_no_false_alarm(ledger: OracleBench) -> None:
-    race(ledger)
-
-
-@pytest.fixture
-def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
-    """A ledger in a Postgres of its own, which keeps the time of each commit, as a chaos run's does."""
-    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
-    parts = EmbeddedStack(
-        tmp_path / "stack",
-        cache=cache,
-        kafka=stack.kafka_bootstrap,
-        registry=stack.registry_url,
-        postgres_settings={"track_commit_timestamp": "on"},
-    )
-    with parts:
-        dsn = parts.start().postgres_dsn
-        migrate(dsn)
-        with connect(dsn, "ledgerline_operator") as connection:
-            add_tenant(connection, "default")
-        made = OracleBench(
-            Settings(
-                home=tmp_path,
-                kafka_bootstrap=stack.kafka_bootstrap,
-                postgres_dsn=dsn,
-                registry_url=stack.registry_url,
-                topic_prefix=topics.prefix,
-                lanes=2,
-            ),
-            topics,
-        )
-        yield made
-        made.close()
-
-
-def test_where_commits_are_tracked_their_order_counts(tracking: OracleBench) -> None:
-    """And not booked_time, which a clock that jumps would spoil: here lane 1 believes that it is always 1970."""
-    race(tracking, now_microseconds=lambda: 5)
-    moments = tracking.rows("SELECT booked_time, pg_xact_commit_timestamp(xmin) AS moment FROM ledger.journal")
-    assert any(row["booked_time"] == 5 for row in moments)
-    assert all(row["moment"] is not None for row in moments)
-
-
-def race(ledger: OracleBench, **clock: Any) -> None:
-    """Two workers draw the same few accounts down and raise them, each from a lane of its own; then judge."""
-    chance = random.Random(4)
-    wallets = [f"users:{number}:wallet" for number in range(3)]
-    for number, wallet in enumerate(wallets):
-        ledger.ask(ledger.transfer(f"seed-{number}", "external:bank", wallet, 30))
-    ledger.post()
-    for number in range(120):
-        source, target = chance.sample(wallets, 2)
-        ledger.ask(ledger.transfer(f"t-{number}", source, target, chance.randint(5, 40)), number % 2)
-    failures: list[BaseException] = []
-
-    def work(lane: int) -> None:
-        poster = ledger.new_poster(**(clock if lane else {}))
-        try:
-            for batch in ledger.batches(lane):
-                poster.handle([batch])
-        except BaseException as error:  # noqa: BLE001 - the test's own thread says what it was
-            failures.append(error)
-
-    workers = [threading.Thread(target=work, args=(lane,)) for lane in (0, 1)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    assert failures == []
-    ledger.relay_all()
-    verdict = ledger.judge()
-    assert verdict.faults == ()
-    assert verdict.counts["rejected"] > 5
-    assert verdict.counts["posted"] > 20

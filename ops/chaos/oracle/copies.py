@@ -16,9 +16,17 @@ _SHARED: Final = ("seq", "source_topic", "source_offset", "reason", "booked_time
 
 
 def published_records(
-    lane: int, records: Iterable[tuple[Raw, Record | Unreadable]], plants: Plants, findings: Findings
+    lane: int,
+    records: Iterable[tuple[Raw, Record | Unreadable]],
+    rows: Sequence[Row],
+    plants: Plants,
+    findings: Findings,
 ) -> dict[int, Record]:
-    """The records of a lane by sequence number, each of which must stand on the topic once and in order."""
+    """The records of a lane by sequence number, each of which must stand on the topic once and in order.
+
+    One that equals its row is not kept beside it: they are the same object then.
+    """
+    in_table = {row.record.seq: row.record for row in rows}
     found: dict[int, Record] = {}
     next_seq = 0
     for raw, record in records:
@@ -42,7 +50,8 @@ def published_records(
             continue
         if record.seq < next_seq and not planted:
             findings.add("topic_equals_table", where, f"The topic has this record behind seq {next_seq - 1}.")
-        found[record.seq] = record
+        row = in_table.get(record.seq)
+        found[record.seq] = row if row is not None and row == record else record
         next_seq = max(next_seq, record.seq + 1)
     return found
 

@@ -37,6 +37,8 @@ class Settled(NamedTuple):
     seq: int
     moment: int
     asked: bytes
+    idempotency_key: str
+    """The one that the intent's id follows from."""
 
 
 class Repeat(NamedTuple):
@@ -154,7 +156,7 @@ class Fates:
     def _settle(self, row: Row, asked: Asked, fingerprint: bytes) -> None:
         record = row.record
         name = (asked.tenant, asked.intent_id)
-        place = Settled(record.lane, record.seq, row.moment, fingerprint)
+        place = Settled(record.lane, record.seq, row.moment, fingerprint, asked.idempotency_key)
         if record.outcome not in ("posted", "rejected"):
             self._repeats.append(Repeat(name, record.outcome, place))
         elif name in self._settled:
@@ -217,7 +219,9 @@ class Fates:
 
     def _finish_answer(self, answer: Acknowledged, asked_by_body: dict[tuple[str, str, str], bytes]) -> None:
         wrong = []
-        if answer.intent_id != intent_id_of(answer.tenant, answer.idempotency_key):
+        settled = self._settled.get((answer.tenant, answer.intent_id))
+        follows = settled is not None and settled.idempotency_key == answer.idempotency_key
+        if not follows and answer.intent_id != intent_id_of(answer.tenant, answer.idempotency_key):
             wrong.append("The id that was told does not follow from tenant and key.")
         if answer.partition is not None and answer.offset is not None:
             told = f"partition {answer.partition} offset {answer.offset}"
@@ -230,7 +234,7 @@ class Fates:
                 body = (answer.tenant, answer.idempotency_key, answer.body_sha256)
                 if asked_by_body.setdefault(body, there[1]) != there[1]:
                     wrong.append(f"At {told} something else is asked than by the same body before.")
-        if (answer.tenant, answer.intent_id) not in self._settled:
+        if settled is None:
             wrong.append("No row settles it.")
         for detail in wrong:
             self._findings.add("acknowledged", f"intent {answer.tenant} {answer.idempotency_key}", detail)

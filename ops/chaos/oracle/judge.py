@@ -125,7 +125,7 @@ class _Judgement:
     def _judge_copies(self, number: int, rows: list[Row], kept: dict[int, Kept]) -> dict[int, Record]:
         journal = self._topics.read(f"{self._prefix}ledger.journal", number, committed=True)
         records = ((raw, record_of(self._registry.decode(raw.value, JOURNAL_NAME))) for raw in journal)
-        published = published_records(number, records, self._plants, self.findings)
+        published = published_records(number, records, rows, self._plants, self.findings)
         compare_copies(rows, published, self._plants, self.findings)
         hashes: dict[int, tuple[Record, bytes]] = {}
         by_seq = (published[seq] for seq in sorted(published))

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import time
 from collections.abc import Iterator
 from typing import Any, Final, Self
@@ -16,6 +17,7 @@ from ops.chaos.oracle.model import Asked, Leg, OracleError, Raw, Record, Unreada
 KAFKA_SECONDS_MAX: Final = 60.0
 MESSAGES_AT_ONCE: Final = 5000
 FRAME_BYTES: Final = 5
+_PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
 class TopicReader:
@@ -159,6 +161,11 @@ def _legs(record: dict[str, Any]) -> tuple[Leg, ...]:
     )
 
 
+def _plain_uuid(text: str) -> str:
+    """The canonical form of a UUID; ValueError where the text is none."""
+    return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
+
+
 def asked_of(record: dict[str, Any] | Unreadable) -> Asked | Unreadable:
     """The intent in a decoded PaymentIntent; what lacks a field or has an id that is no UUID is none."""
     if isinstance(record, Unreadable):
@@ -166,12 +173,12 @@ def asked_of(record: dict[str, Any] | Unreadable) -> Asked | Unreadable:
     try:
         reverses = record["reverses"]
         return Asked(
-            str(UUID(record["intent_id"])),
+            _plain_uuid(record["intent_id"]),
             record["tenant"],
             record["idempotency_key"],
             record["type"],
             _legs(record),
-            None if reverses is None else str(UUID(reverses)),
+            None if reverses is None else _plain_uuid(reverses),
             record["value_time"],
             record["reference"],
             record["metadata"],

@@ -1,0 +1,97 @@
+"""Workers that draw the same accounts down at the same time are no false alarm, whichever clock orders them."""
+
+import os
+import random
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from domain.settings import REPOSITORY_ROOT, Settings
+from domain.topics import Topics
+from ops.embedded.stack import EmbeddedStack, Endpoints
+from tests.chaos.oracle_bench import OracleBench
+from tests.chaos.test_oracle import ledger
+
+__all__ = ["ledger"]
+
+
+def test_draw_downs_from_two_lanes_at_once_are_no_false_alarm(ledger: OracleBench) -> None:
+    race(ledger)
+
+
+@pytest.fixture
+def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
+    """A ledger in a Postgres of its own, which keeps the time of each commit, as a chaos run's does."""
+    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+    parts = EmbeddedStack(
+        tmp_path / "stack",
+        cache=cache,
+        kafka=stack.kafka_bootstrap,
+        registry=stack.registry_url,
+        postgres_settings={"track_commit_timestamp": "on"},
+    )
+    with parts:
+        dsn = parts.start().postgres_dsn
+        migrate(dsn)
+        with connect(dsn, "ledgerline_operator") as connection:
+            add_tenant(connection, "default")
+        made = OracleBench(
+            Settings(
+                home=tmp_path,
+                kafka_bootstrap=stack.kafka_bootstrap,
+                postgres_dsn=dsn,
+                registry_url=stack.registry_url,
+                topic_prefix=topics.prefix,
+                lanes=2,
+            ),
+            topics,
+        )
+        yield made
+        made.close()
+
+
+def test_where_commits_are_tracked_their_order_counts(tracking: OracleBench) -> None:
+    """And not booked_time, which a clock that jumps would spoil: here lane 1 believes that it is always 1970."""
+    race(tracking, now_microseconds=lambda: 5)
+    moments = tracking.rows("SELECT booked_time, pg_xact_commit_timestamp(xmin) AS moment FROM ledger.journal")
+    assert any(row["booked_time"] == 5 for row in moments)
+    assert all(row["moment"] is not None for row in moments)
+
+
+def race(ledger: OracleBench, **clock: Any) -> None:
+    """Two workers draw the same few accounts down and raise them, each from a lane of its own; then judge."""
+    chance = random.Random(4)
+    wallets = [f"users:{number}:wallet" for number in range(3)]
+    for number, wallet in enumerate(wallets):
+        ledger.ask(ledger.transfer(f"seed-{number}", "external:bank", wallet, 30))
+    ledger.post()
+    for number in range(120):
+        source, target = chance.sample(wallets, 2)
+        ledger.ask(ledger.transfer(f"t-{number}", source, target, chance.randint(5, 40)), number % 2)
+    failures: list[BaseException] = []
+
+    def work(lane: int) -> None:
+        poster = ledger.new_poster(**(clock if lane else {}))
+        try:
+            for batch in ledger.batches(lane):
+                poster.handle([batch])
+        except BaseException as error:  # noqa: BLE001 - the test's own thread says what it was
+            failures.append(error)
+
+    workers = [threading.Thread(target=work, args=(lane,)) for lane in (0, 1)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert failures == []
+    ledger.relay_all()
+    verdict = ledger.judge()
+    assert verdict.faults == ()
+    assert verdict.counts["rejected"] > 5
+    assert verdict.counts["posted"] > 20
