@@ -41,6 +41,7 @@ class Kind(Enum):
     INTERNAL = ("internal", 500, "Something went wrong here")
     KAFKA_UNAVAILABLE = ("kafka-unavailable", 503, "Kafka did not confirm")
     DATABASE_UNAVAILABLE = ("database-unavailable", 503, "The database cannot be reached")
+    INTAKE_CLOSED = ("intake-closed", 503, "No new intents are taken in at present")
     NOT_READY = ("not-ready", 503, "The service is not ready")
     OVERLOADED = ("overloaded", 503, "The service has too much to do")
 

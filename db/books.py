@@ -34,6 +34,10 @@ class Books:
     charts: dict[str, Chart]
     units: dict[str, dict[str, int]]
     """Tenant -> code -> exponent, of registered units only; ISO 4217 codes need no registration."""
+    closed_because: str | None = None
+    """What clients are told while nothing new is taken in; None while the intake is open."""
+    lanes: int | None = None
+    """How many lanes there are at least, so that who knows of fewer looks again; None before any were added."""
 
 
 class Unit(NamedTuple):
@@ -45,7 +49,7 @@ class Unit(NamedTuple):
 
 
 def _books(row: Sequence[Any]) -> Books:
-    version, tenants, lines, units = row
+    version, tenants, lines, units, closed_because, lanes = row
     charts: dict[str, list[ChartPattern]] = {tenant: [] for tenant in tenants}
     exponents: dict[str, dict[str, int]] = {tenant: {} for tenant in tenants}
     for tenant, pattern, account_class, direction, floor, currencies in lines:
@@ -60,7 +64,8 @@ def _books(row: Sequence[Any]) -> Books:
         )
     for tenant, code, exponent in units:
         exponents[tenant][code] = exponent
-    return Books(version, {tenant: Chart(found) for tenant, found in charts.items()}, exponents)
+    found = {tenant: Chart(patterns) for tenant, patterns in charts.items()}
+    return Books(version, found, exponents, closed_because, lanes)
 
 
 def load_books(connection: Connection[Any]) -> Books:

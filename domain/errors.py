@@ -19,11 +19,14 @@ LedgerlineError                               one sentence that says what is wro
   ops.cli.api_client.ApiError                 the API refused, or does not answer
   ops.cli.context.SettingsError               a LEDGERLINE_* variable has a value that cannot be used
   ops.cli.dlq.DeadLetterError                 there is no such quarantined row, or no such place in their list
+  ops.cli.offsets.OffsetsError                an agent cannot be made to stand where an operator wants it
   ops.cli.intents.IntentError                 the command line does not say a whole intent
   ops.demo.demo.DemoError                     the demo cannot go on
   ops.demo.example.ExampleError               the example ledger cannot be made
   ops.demo.rogues.RogueError                  Kafka did not take the demo's bytes
   ops.demo.watching.WaitError                 the pipeline did not get where it should in time
+  ops.kafka_positions.GroupBusy               a consumer group has members, and Kafka takes offsets from these alone
+  ops.lanes.LanesError                        lanes cannot be added, or not now
   ops.embedded.errors.EmbeddedError           an embedded part cannot do what was asked
     ops.embedded.errors.CancelledError        a part gave up its start because the start of the whole stack was given up
   producers.deploy.TopicError                 topics could not be made, or stand otherwise than they must

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
-from confluent_kafka.admin import AdminClient, NewTopic
+from confluent_kafka.admin import AdminClient, NewPartitions, NewTopic
 from confluent_kafka.schema_registry import ConfigCompatibilityLevel, Schema, SchemaRegistryClient, ServerConfig
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
@@ -58,10 +58,16 @@ def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
     return {name: lanes if name in by_lane else 1 for name in topic_configs(topics)}
 
 
+def lane_topics(topics: Topics) -> tuple[str, str, str]:
+    """The topics with a partition for each lane, payments.intents last: while it lacks one, nothing comes by it."""
+    return topics.journal, topics.quarantine, topics.intents
+
+
 def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replication) -> list[str]:
     """Make the topics that are missing, and wait until the broker tells of them; returns the names made.
 
-    TopicError where the broker is away, or where a topic that follows the lanes has another number of partitions.
+    TopicError where the broker is away, where there are fewer lanes than asked for, or where the topics that follow the
+    lanes have different numbers of partitions. Lanes that were added since the topics were made are as they should be.
     """
     admin = AdminClient({"bootstrap.servers": bootstrap})
     counts = partition_counts(topics, lanes)
@@ -83,19 +89,56 @@ def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replica
             except KafkaException as error:
                 if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise
-        _check_partitions(admin, counts)
+        _check_partitions(admin, topics, counts)
     except KafkaException as error:
         raise TopicError(f"The topics could not be made at {bootstrap}: {error.args[0].str()}.") from error
     return made
 
 
-def _check_partitions(admin: AdminClient, counts: Mapping[str, int]) -> None:
-    for name, found in _partition_counts(admin, list(counts)).items():
-        if found != counts[name]:
-            raise TopicError(
-                f"The topic {name} has {found} partitions and {counts[name]} are asked for:"
-                f" set LEDGERLINE_LANES={found}, as lanes are not added by a deploy."
-            )
+def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, int]) -> None:
+    found = _partition_counts(admin, list(wanted))
+    by_lane = {name: found[name] for name in lane_topics(topics)}
+    most, least = max(by_lane.values()), wanted[topics.intents]
+    if len(set(by_lane.values())) > 1:
+        counts = ", ".join(f"{name} {count}" for name, count in by_lane.items())
+        raise TopicError(
+            f"The topics have different numbers of partitions ({counts}): make them the same by"
+            f" `ledgerline lanes add {most}`."
+        )
+    if most < least:
+        raise TopicError(
+            f"There are {most} lanes and LEDGERLINE_LANES asks for {least}: add them by `ledgerline lanes add {least}`,"
+            " as a deploy adds none, or set it to what there is."
+        )
+    for name, count in found.items():
+        if name not in by_lane and count != wanted[name]:
+            raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it anew.")
+
+
+def lane_counts(bootstrap: str, topics: Topics) -> dict[str, int]:
+    """How many partitions each topic has that follows the lanes; TopicError where that cannot be told."""
+    try:
+        return _partition_counts(AdminClient({"bootstrap.servers": bootstrap}), list(lane_topics(topics)))
+    except KafkaException as error:
+        raise TopicError(f"The topics at {bootstrap} cannot be looked at: {error.args[0].str()}.") from error
+
+
+def add_partitions(bootstrap: str, topic: str, total: int) -> None:
+    """Bring a topic to `total` partitions, and wait until the broker tells of them; harmless where it has them.
+
+    What maps keys to partitions maps them otherwise from then on. TopicError where it is refused.
+    """
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    try:
+        if _partition_counts(admin, [topic])[topic] < total:
+            made = admin.create_partitions([NewPartitions(topic, total)], operation_timeout=ADMIN_SECONDS_MAX)
+            made[topic].result(ADMIN_SECONDS_MAX)
+        deadline = time.monotonic() + ADMIN_SECONDS_MAX
+        while _partition_counts(admin, [topic])[topic] < total:
+            if time.monotonic() > deadline:
+                raise TopicError(f"Kafka does not tell of the new partitions of {topic}: see its log, then go on.")
+    except KafkaException as error:
+        raise TopicError(f"{topic} cannot have {total} partitions: {error.args[0].str()}.") from error
 
 
 def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:

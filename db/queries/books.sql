@@ -1,5 +1,5 @@
 -- name: books
--- The version, tenants, chart lines and units in one statement, so that all are of one moment.
+-- The version, tenants, chart lines, units and the intake in one statement, so that all are of one moment.
 SELECT
     (SELECT version FROM ledger.books_version) AS version,
     ARRAY(SELECT tenant FROM ledger.tenant ORDER BY tenant) AS tenants,
@@ -9,7 +9,9 @@ SELECT
         )), '[]')
         FROM ledger.chart_pattern
     ) AS lines,
-    (SELECT coalesce(jsonb_agg(jsonb_build_array(tenant, code, exponent)), '[]') FROM ledger.unit) AS units
+    (SELECT coalesce(jsonb_agg(jsonb_build_array(tenant, code, exponent)), '[]') FROM ledger.unit) AS units,
+    (SELECT closed_because FROM ledger.intake) AS closed_because,
+    (SELECT lanes FROM ledger.intake) AS lanes
 
 -- name: version
 -- The number that moves with every change of the books.

@@ -5,12 +5,13 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from domain.errors import Outage
 
 MESSAGES_PER_CALL_MAX: Final = 5000
 QUIET_SECONDS: Final = 2.0
+WATERMARKS_SECONDS_MAX: Final = 10.0
 
 
 class SourceAway(Outage):
@@ -59,9 +60,21 @@ class IntentSource:
     def bounds(self, lane: int) -> tuple[int, int]:
         """The lowest offset that the lane has, and the one that it will give next."""
         try:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, lane), timeout=10.0)
+            try:
+                low, high = self._watermarks(lane)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise
+                # A lane that was added: librdkafka would look for it by itself after minutes.
+                self._consumer.list_topics(self._topic, WATERMARKS_SECONDS_MAX)
+                low, high = self._watermarks(lane)
         except KafkaException as error:
             raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
+        return low, high
+
+    def _watermarks(self, lane: int) -> tuple[int, int]:
+        at = TopicPartition(self._topic, lane)
+        low, high = self._consumer.get_watermark_offsets(at, timeout=WATERMARKS_SECONDS_MAX)
         return int(low), int(high)
 
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> dict[int, Window]:
