@@ -52,6 +52,9 @@ COMMANDS: Final = (
     Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
     Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: look at them, send them again."),
     Entry("offsets", "offsets", "app", _OPERATIONS, "Where each lane stands, in Postgres and in Kafka."),
+    Entry("lanes", "lanes", "app", _OPERATIONS, "Lanes: the partitions that posting spreads over."),
+    Entry("intake", "intake", "app", _OPERATIONS, "Whether the API takes new intents in."),
+    Entry("operations", "operations", "operations", _OPERATIONS, "What operators did to the running ledger."),
     Entry("prepare", "services", "prepare", _OPERATIONS, "Migrate the database, make topics, register schemas."),
     Entry("service", "services", "service", _OPERATIONS, "Run one service in the foreground."),
 )
