@@ -88,7 +88,6 @@ class ChaosLedger:
             return None
         return Progress(sum(received.high.values()), posted, reconciled, audited)
 
-    def drop(self) -> None:
-        """Remove the database; the topics go with the broker's folder."""
-        with psycopg.connect(make_conninfo(self.endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+    def next_offsets(self) -> dict[int, int]:
+        """Where each lane stands."""
+        return dict(self.rows("SELECT lane, next_offset FROM ledger.lane"))

@@ -28,6 +28,9 @@ SLEEPERS: Final = {
 SQL_ALLOWED: Final = {
     "ops/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
     "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
+    "ops/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
+    "ops/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
+    "ops/chaos/scenarios/tampering.py": "alters what the pipeline cannot",
     "ops/chaos/oracle/tables.py": "the oracle shares no code with what it judges",
 }
 

@@ -27,12 +27,11 @@ def freeze_worker(point: str, trial: Trial) -> None:
     pid = frozen.pid
     if pid is None:
         raise ChaosError(f"{frozen.label} is gone in place of frozen.")
-    lanes = "SELECT lane, next_offset FROM ledger.lane ORDER BY lane"
-    before = dict(trial.ledger.rows(lanes))
+    before = trial.ledger.next_offsets()
     try:
         # It had at least one lane, so all lanes move again only when another worker has taken that over.
         trial.wait_until(
-            lambda: all(offset > before[lane] for lane, offset in trial.ledger.rows(lanes)),
+            lambda: all(offset > before[lane] for lane, offset in trial.ledger.next_offsets().items()),
             "another worker posts the frozen one's lanes",
             TAKEN_OVER_SECONDS_MAX,
         )
