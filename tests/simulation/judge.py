@@ -1,0 +1,191 @@
+"""What must hold at each commit, of Postgres and of Kafka, and at the end; worked out without the poster's code.
+
+It sees only what is committed: rows, entries, balances and lanes as the database is told of them, and the journal's
+topic as a read_committed reader gets it.
+"""
+
+import hashlib
+from collections import Counter
+from typing import Any
+
+import rfc8785
+
+from domain.intents import DIRECTION_NAMES, Intent
+from domain.journal import GENESIS_HASH, JournalRow
+from domain.outcomes import Outcome
+from tests.posting_model import script
+from tests.simulation.broker import HOLE, Broker, Log
+from tests.simulation.database import SETTLING, Database, Rows
+from tests.simulation.scheduler import Violation
+
+
+def asked(text: str) -> Intent | None:
+    """The intent that a lane's text stands for; None where there is none."""
+    return None if text == HOLE or text.startswith("?") else script(text)[0]
+
+
+def require(holds: object, invariant: str, detail: str) -> None:
+    """Raise the Violation where it does not hold."""
+    if not holds:
+        raise Violation(invariant, detail)
+
+
+class Judge:
+    """Keeps books of its own from the commits, and holds the ledger and the topic against them."""
+
+    def __init__(self, database: Database, broker: Broker) -> None:
+        self._database = database
+        self._broker = broker
+        self._next_seq: Counter[int] = Counter()
+        self._heads: dict[int, bytes] = {}
+        self._offsets: dict[tuple[int, int], int] = {}
+        self._settled: dict[Any, JournalRow] = {}
+        self._reversed: dict[Any, Counter[tuple[str, int, str]]] = {}
+        self._shards: dict[tuple[int, str, int], list[int]] = {}
+        self._read: Counter[int] = Counter()
+        self._scanned: Counter[int] = Counter()
+
+    # ------------------------------------------------------------------------------------------ Postgres
+
+    def committed(self, written: dict[str, Rows]) -> None:
+        """Called with what a transaction of Postgres wrote, just after its commit."""
+        addresses = {account.account_id: name[1] for name, account in self._database.tables["account"].items()}
+        for place in sorted(written["journal"]):
+            self._row(written["journal"][place], written["entry"].get(place, []), addresses)
+        for lane in written["lane"].values():
+            reached = (self._next_seq[lane.lane], self._heads.get(lane.lane, GENESIS_HASH))
+            require((lane.next_seq, lane.head) == reached, "gapless sequence", f"lane {lane.lane} moved past its rows")
+            first = self._database.tables["first_offset"][lane.lane]
+            offsets = [offset for number, offset in self._offsets if number == lane.lane]
+            require(
+                sorted(offsets) == list(range(first, lane.next_offset)),
+                "one row for each offset",
+                f"lane {lane.lane} stands at {lane.next_offset} with rows for the offsets {sorted(offsets)}",
+            )
+        for shard in written["balance"]:
+            require(
+                self._database.tables["balance"][shard] == tuple(self._shards[shard]),
+                "balances are the sums of entries",
+                f"shard {shard} is {self._database.tables['balance'][shard]}, not {self._shards[shard]}",
+            )
+        self._floors({account_id for account_id, _, _ in written["balance"]})
+
+    def _row(self, row: JournalRow, entries: list[Any], addresses: dict[int, str]) -> None:
+        place = f"lane {row.lane} seq {row.seq}"
+        require(row.seq == self._next_seq[row.lane], "gapless sequence", f"{place} follows {self._next_seq[row.lane]}")
+        head = self._heads.get(row.lane, GENESIS_HASH)
+        require(row.previous_hash == head and row.hash == hash_of(row), "hash chain", f"{place} is not chained")
+        self._next_seq[row.lane], self._heads[row.lane] = row.seq + 1, row.hash
+        before = self._offsets.get((row.lane, row.source_offset))
+        again = f"offset {row.source_offset} of lane {row.lane} has seq {before} and seq {row.seq}"
+        require(before is None, "one row for each offset", again)
+        self._offsets[row.lane, row.source_offset] = row.seq
+        for account_id, direction, amount_minor, currency in entries:
+            require(account_id in addresses, "entries name open accounts", f"{place} names account {account_id}")
+            shard = self._shards.setdefault((account_id, currency, row.lane), [0, 0, 0])
+            shard[direction < 0] += amount_minor
+            shard[2] = row.seq
+        legs = [(addresses[account_id], *rest) for account_id, *rest in entries]
+        require(legs == [tuple(leg) for leg in row.legs], "faithfulness", f"{place} has other entries than legs")
+        sums: Counter[str] = Counter()
+        for _, direction, amount_minor, currency in entries:
+            sums[currency] += direction * amount_minor
+        require(not any(sums.values()), "debits equal credits", f"{place}: {dict(sums)}")
+        self._fate(row, place)
+
+    def _fate(self, row: JournalRow, place: str) -> None:
+        intent = asked(self._broker.lanes[row.lane][row.source_offset])
+        if intent is None:
+            require(row.outcome is Outcome.QUARANTINED, "faithfulness", f"{place} holds no intent")
+            return
+        require(row.intent_id == intent.intent_id, "faithfulness", f"{place} is of another intent")
+        first = self._settled.get((row.tenant, row.intent_id))
+        if row.outcome not in SETTLING:
+            require(first is not None, "a duplicate follows its settlement", f"{place} follows none")
+            is_same = first is not None and first.fingerprint == row.fingerprint
+            require(is_same == (row.outcome is Outcome.DUPLICATE), "a duplicate has the same body", place)
+            return
+        twice = f"{row.idempotency_key} is settled twice: {first and (first.lane, first.seq)} and {place}"
+        require(first is None, "an intent is settled once", twice)
+        self._settled[row.tenant, row.intent_id] = row
+        if row.outcome is Outcome.POSTED and intent.reverses is not None:
+            self._reversal(row, place)
+        if row.outcome is Outcome.POSTED and intent.legs:
+            require(row.legs == intent.legs, "faithfulness", f"{place} moved something else than was asked")
+
+    def _reversal(self, row: JournalRow, place: str) -> None:
+        original = self._settled.get((row.tenant, row.reverses))
+        is_there = original is not None and original.outcome is Outcome.POSTED
+        require(is_there, "a reversal follows its original", f"{place} reverses what is not posted")
+        room = self._reversed.setdefault((row.tenant, row.reverses), Counter())
+        if not room and original is not None:
+            for account, direction, amount_minor, currency in original.legs:
+                room[account, direction, currency] += amount_minor
+        for account, direction, amount_minor, currency in row.legs:
+            room[account, -direction, currency] -= amount_minor
+        too_much = f"{place} takes back more than its original moved: {dict(room)} is left"
+        require(min(room.values()) >= 0, "no more is reversed than was moved", too_much)
+
+    def _floors(self, touched: set[int]) -> None:
+        sums: Counter[tuple[int, str]] = Counter()
+        for (account_id, currency, _), (debits, credits, _) in self._database.tables["balance"].items():
+            sums[account_id, currency] += debits - credits
+        for (_, address), account in self._database.tables["account"].items():
+            if account.floor_minor is None or account.account_id not in touched:
+                continue
+            for (account_id, currency), balance in sums.items():
+                if account_id == account.account_id:
+                    held = balance * account.normal_direction
+                    require(held >= account.floor_minor, "floors", f"{address} holds {held} {currency}")
+
+    # ------------------------------------------------------------------------------------------ Kafka
+
+    def told(self, log: Log) -> None:
+        """Called when a partition learns how a transaction ended: what is readable must be the next of the table."""
+        topic, lane = log.partition
+        if topic != "ledger.journal":
+            return
+        end = log.stable_end()
+        for slot in log.slots[self._scanned[lane] : end]:
+            if slot.transaction.is_committed:
+                seq = slot.value["seq"]
+                follows = f"the topic has lane {lane} seq {seq} where {self._read[lane]} is next"
+                require(seq == self._read[lane], "the topic is the table", follows)
+                row = self._database.tables["journal"].get((lane, seq))
+                require(row is not None and row.hash == slot.value["hash"], "the topic is the table", "another row")
+                legs = [tuple(leg.values()) for leg in slot.value["legs"]]
+                wanted = [(leg[0], DIRECTION_NAMES[leg[1]], *leg[2:]) for leg in row.legs] if row else []
+                require(legs == wanted, "the topic is the table", f"lane {lane} seq {seq} has other legs")
+                self._read[lane] += 1
+        self._scanned[lane] = end
+
+    # ------------------------------------------------------------------------------------------ the end
+
+    def is_settled(self) -> bool:
+        """Whether each offset is posted and each row readable on the topic."""
+        lanes = self._broker.lanes
+        return all(self._next_seq[lane] == len(lanes[lane]) == self._read[lane] for lane in range(len(lanes)))
+
+    def fates(self) -> list[str]:
+        """What became of each offset, for statistics."""
+        return [row.reason or row.outcome.value for row in self._database.tables["journal"].values()]
+
+
+def hash_of(row: JournalRow) -> bytes:
+    """The hash of a row, from the documented members alone."""
+    members = {name: value for name, value in row._asdict().items() if name not in ("previous_hash", "hash")}
+    members |= {
+        "intent_id": row.intent_id and str(row.intent_id),
+        "reverses": row.reverses and str(row.reverses),
+        "fingerprint": row.fingerprint.hex(),
+        "legs": [
+            {
+                "account": account,
+                "direction": DIRECTION_NAMES[direction],
+                "amount_minor": str(amount_minor),
+                "currency": currency,
+            }
+            for account, direction, amount_minor, currency in row.legs
+        ],
+    }
+    return hashlib.sha256(row.previous_hash + rfc8785.dumps(members)).digest()

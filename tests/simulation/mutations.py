@@ -1,0 +1,209 @@
+"""What is taken out, one at a time, to see that the simulation misses it; each is a part in the place of a real one."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from db.connections import TRANSIENT
+from db.posting import Account, Lane
+from domain.decision import Event, IntentName, LedgerView
+from domain.topics import Topics
+from producers.relay import Relay
+from streams.engine import Fetch
+from streams.fenced import _Runner
+from streams.posting.poster import Name, Poster
+from streams.posting.reading import Work
+from tests.simulation.broker import SimulatedProducer
+from tests.simulation.database import GUARDS
+from tests.simulation.stores import SimulatedPostingStore
+from tests.simulation.world import Parts
+
+
+class UnfencedPoster(Poster):
+    """Believes that the lanes stand where its batch begins."""
+
+    def _post_once(self, work: Sequence[Work], fate: Any) -> None:
+        begins: dict[int, int] = {}
+        for item in work:
+            begins.setdefault(item.event.lane, item.event.offset)
+        self._store.begins = begins  # type: ignore[attr-defined]
+        super()._post_once(work, fate)
+
+
+class UnfencedStore(SimulatedPostingStore):
+    """Says of locked lanes that they stand where the poster believes."""
+
+    begins: dict[int, int]
+
+    def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
+        """See the class."""
+        found = super().lanes(lanes, lock=lock)
+        return {n: row._replace(next_offset=self.begins[n]) for n, row in found.items()} if lock else found
+
+
+class ForgetfulStore(SimulatedPostingStore):
+    """Finds no intent settled."""
+
+    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
+        """See the class."""
+        super().settled(names)
+        return {}
+
+
+class UnlockedAccountsStore(SimulatedPostingStore):
+    """Reads balances without a lock on their accounts."""
+
+    def _lock_accounts(self, _: Sequence[int]) -> None:
+        self._statement()
+
+
+class UnlockedOriginalsStore(SimulatedPostingStore):
+    """Reads what is reversed so far without keeping other reversals out."""
+
+    def _lock_originals(self, _: Sequence[IntentName]) -> None:
+        self._statement()
+
+
+class HastyPoster(Poster):
+    """Remembers accounts before the transaction that opened them has committed."""
+
+    def _view(self, events: Sequence[Event], books: Any) -> tuple[LedgerView, dict[Name, Account]]:
+        view, accounts = super()._view(events, books)
+        self._remember(accounts)
+        return view, accounts
+
+
+class PessimisticRunner(_Runner):
+    """Assumes that an unknown commit failed, and does not ask."""
+
+    def _try_once(self, fetch: Fetch) -> None:
+        batch = self._batch(fetch)
+        if batch:
+            self._handler.handle(batch)
+            for part in batch:
+                self._expected[next(tp for tp in self._expected if tp.partition == part.partition)] = part.end_offset
+
+
+class OptimisticRunner(_Runner):
+    """Assumes that an unknown commit came through, and does not ask."""
+
+    def _try_once(self, fetch: Fetch) -> None:
+        batch = self._batch(fetch)
+        try:
+            if batch:
+                self._handler.handle(batch)
+        except TRANSIENT:
+            pass
+        for part in batch:
+            self._expected[next(tp for tp in self._expected if tp.partition == part.partition)] = part.end_offset
+
+
+class EarlyReadingRelay(Relay):
+    """Reads its checkpoint first, and only then shuts out earlier relays."""
+
+    def start(self) -> None:
+        """See the class."""
+        read = self._checkpoints
+        early = read(self._options.bootstrap, self._options.topics.relay)
+        self._checkpoints = lambda *_: early
+        try:
+            super().start()
+        finally:
+            self._checkpoints = read
+
+
+class TwoTransactionsProducer(SimulatedProducer):
+    """Commits the records first, and the checkpoints in a transaction of their own."""
+
+    def begin_transaction(self) -> None:
+        """See the class."""
+        super().begin_transaction()
+        self._held: list[tuple[Any, ...]] = []
+
+    def produce(self, topic: str, value: Any, key: bytes | None = None, *, partition: int = 0) -> None:
+        """See the class."""
+        if topic == Topics().relay:
+            self._held.append((topic, value, key))
+        else:
+            super().produce(topic, value, key, partition=partition)
+
+    def commit_transaction(self, timeout: float) -> None:
+        """See the class."""
+        held, self._held = self._held, []
+        super().commit_transaction(timeout)
+        super().begin_transaction()
+        for record in held:
+            super().produce(*record)
+        super().commit_transaction(timeout)
+
+
+class UnrelatedProducer(SimulatedProducer):
+    """Has a transactional id of its own, and so shuts nobody out."""
+
+    def __init__(self, broker: Any, process: Any, settings: dict[str, Any]) -> None:
+        number = len(broker.epochs)
+        super().__init__(broker, process, {**settings, "transactional.id": f"relay-{number}"})
+
+
+class Mutation(NamedTuple):
+    """What is taken out, and what is to notice."""
+
+    parts: Parts
+    invariants: frozenset[str]
+    """Of those, one is to notice."""
+    runs_max: int
+    """So many seeds are tried."""
+    lanes: tuple[tuple[str, ...], ...] | None
+    """What stands in the lanes, where chance alone would bring it too seldom."""
+
+
+def _caught(parts: Parts, *invariants: str, runs_max: int = 1500, lanes: Any = None) -> Mutation:
+    return Mutation(parts, frozenset(invariants), runs_max, lanes)
+
+
+UNCHECKED: Final = GUARDS - {"journal_source", "lane_check", "journal_settled"}
+ONCE, TWICE, DIES = "one row for each offset", "an intent is settled once", "no process dies of itself"
+LIVENESS, TOPIC = "liveness", "the topic is the table"
+
+MUTATIONS: Final = {
+    # A second batch for the same offsets is refused by the index on them, for ever: the worker gives up and dies.
+    "no fence": _caught(Parts(poster=UnfencedPoster, posting_store=UnfencedStore), DIES),
+    "no fence, and no check behind it": _caught(
+        Parts(poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED), ONCE
+    ),
+    # What the look-up misses meets the index, for ever.
+    "no look-up of settled intents": _caught(Parts(posting_store=ForgetfulStore), DIES),
+    "no index of settled intents": _caught(Parts(guards=GUARDS - {"journal_settled"}), TWICE),
+    "no look-up and no index of settled intents": _caught(
+        Parts(posting_store=ForgetfulStore, guards=GUARDS - {"journal_settled"}), TWICE
+    ),
+    "no lock on accounts that are drawn down": _caught(Parts(posting_store=UnlockedAccountsStore), "floors"),
+    "no lock on what is reversed": _caught(
+        Parts(posting_store=UnlockedOriginalsStore),
+        "no more is reversed than was moved",
+        lanes=(
+            ("fund1 external:b>users:1 10", "spend0 users:1>external:b 6", "back0 ~spend0"),
+            ("fund2 external:b>users:2 10", "other external:b>external:c 1", "back1 ~spend0"),
+        ),
+    ),
+    "accounts remembered before the commit": _caught(Parts(poster=HastyPoster), "entries name open accounts"),
+    "the relay reads its checkpoint first": _caught(Parts(relay=EarlyReadingRelay), TOPIC),
+    "the checkpoint in a transaction of its own": _caught(Parts(producer=TwoTransactionsProducer), TOPIC),
+    "each relay with an id of its own": _caught(Parts(producer=UnrelatedProducer), TOPIC),
+    # Nothing follows the batch that did not come through, so nobody notices.
+    "an unknown commit is taken for done": _caught(Parts(runner=OptimisticRunner), LIVENESS),
+    "an unknown commit is taken for done, without fence and check": _caught(
+        Parts(runner=OptimisticRunner, poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED),
+        ONCE,
+    ),
+    "an unknown commit is taken for failed, without fence and check": _caught(
+        Parts(runner=PessimisticRunner, poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED), ONCE
+    ),
+}  # fmt: skip
+
+HARMLESS: Final = {
+    # The fence finds the lane moved, and the worker seeks.
+    "an unknown commit is taken for failed": Parts(runner=PessimisticRunner),
+    # The look-ups and the fence refuse all that these would.
+    "no index on offsets and no check of the lanes": Parts(guards=GUARDS - {"journal_source", "lane_check"}),
+}
+"""What may be taken out without harm, as what is behind it does its work; with the fence gone as well it is seen."""

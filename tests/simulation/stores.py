@@ -1,0 +1,275 @@
+"""The stores of posting and relay over the model of Postgres: their methods, statement by statement.
+
+What they inherit is real: which error of Postgres becomes which of the store's, and when a connection is let go of.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from db.books import Books
+from db.posting import Account, BalanceChange, Lane, PostingStore, QuarantinedBytes
+from db.relay import PostedLane, RelayStore
+from domain.chart import DEFAULT_CHART, Chart, ChartPattern
+from domain.decision import IntentName, Original
+from domain.intents import DIRECTION_NAMES, Leg
+from domain.journal import GENESIS_HASH, JournalRow
+from domain.outcomes import Outcome
+from tests.simulation.database import SETTLING, Database, Process, Session
+
+# Postgres has 1024; a few make reversals of different originals meet, as now and then they do.
+ADVISORY_BUCKETS: Final = 3
+BOOKS: Final = Books(1, {"default": Chart(DEFAULT_CHART)}, {})
+
+Name = tuple[str, str]
+
+
+class SimulatedPostingStore(PostingStore):
+    """PostingStore with another server behind it."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        super().__init__("simulated")
+        self._database = database
+        self._process = process
+        self._session: Session | None = None
+
+    def _open(self) -> Any:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect(self._process)  # type: ignore[assignment]
+        return self._connection
+
+    def _statement(self) -> Session:
+        with self.statements() as session:
+            session.statement()  # type: ignore[attr-defined]
+            return session  # type: ignore[return-value]
+
+    def make_lane(self, lane: int, topic: str, topic_id: str, first_offset: int) -> None:
+        """As PostingStore."""
+        session = self._statement()
+        if lane not in session.rows("lane"):
+            session.write("first_offset", lane, first_offset)
+            session.write("lane", lane, Lane(lane, topic, topic_id, first_offset, 0, GENESIS_HASH, 0))
+
+    def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
+        """As PostingStore."""
+        session = self._statement()
+        asked = sorted(lanes)
+        if lock:
+            for lane in asked:
+                session.lock(("lane", lane))
+            self._database.scheduler.tell("{} locks lanes {}", self._process.name, asked)
+        rows = session.rows("lane")
+        return {lane: rows[lane] for lane in asked if lane in rows}
+
+    def books_version(self) -> int:
+        """As PostingStore."""
+        self._statement()
+        return BOOKS.version
+
+    def books(self) -> Books:
+        """As PostingStore."""
+        self._statement()
+        return BOOKS
+
+    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
+        """As PostingStore."""
+        rows = self._statement().rows("journal").values()
+        asked = set(names)
+        return {
+            (row.tenant, row.intent_id): row.fingerprint
+            for row in rows
+            if row.outcome in SETTLING and (row.tenant, row.intent_id) in asked
+        }
+
+    def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
+        """As PostingStore, in its four statements."""
+        self._lock_originals(names)
+        asked = set(names)
+        heads = [
+            row
+            for row in self._statement().rows("journal").values()
+            if row.outcome in SETTLING and (row.tenant, row.intent_id) in asked
+        ]
+        legs = self._original_legs(asked)
+        done: dict[Any, dict[tuple[str, int, str], int]] = {}
+        session = self._statement()
+        addresses = _addresses(session)
+        for row in session.rows("journal").values():
+            if row.outcome is Outcome.POSTED and (row.tenant, row.reverses) in asked:
+                given = done.setdefault((row.tenant, row.reverses), {})
+                for account_id, direction, amount_minor, currency in session.rows("entry")[row.lane, row.seq]:
+                    key = (addresses[account_id], -direction, currency)
+                    given[key] = given.get(key, 0) + amount_minor
+        return {
+            (row.tenant, row.intent_id): Original(
+                row.outcome,
+                row.type,
+                tuple(legs.get((row.tenant, row.intent_id), ())),
+                done.get((row.tenant, row.intent_id), {}),
+            )
+            for row in heads
+        }
+
+    def _lock_originals(self, names: Sequence[IntentName]) -> None:
+        session = self._statement()
+        for bucket in sorted({intent_id.int % ADVISORY_BUCKETS for _, intent_id in names}):
+            session.lock(("original", bucket))
+
+    def _original_legs(self, asked: set[IntentName]) -> dict[Any, list[Leg]]:
+        session = self._statement()
+        addresses = _addresses(session)
+        return {
+            (row.tenant, row.intent_id): [
+                Leg(addresses[account_id], direction, amount_minor, currency)
+                for account_id, direction, amount_minor, currency in session.rows("entry")[place]
+            ]
+            for place, row in session.rows("journal").items()
+            if row.outcome is Outcome.POSTED and (row.tenant, row.intent_id) in asked
+        }
+
+    def accounts(self, names: Sequence[Name]) -> dict[Name, Account]:
+        """As PostingStore."""
+        rows = self._statement().rows("account")
+        return {name: rows[name] for name in names if name in rows}
+
+    def open_accounts(self, wanted: Mapping[Name, ChartPattern]) -> None:
+        """As PostingStore: ON CONFLICT DO NOTHING waits for who opens the same, and numbers are never given back."""
+        session = self._statement()
+        for name in sorted(wanted):
+            self._database.accounts_made += 1
+            number = self._database.accounts_made
+            session.lock(("account of", *name))
+            if name not in session.rows("account"):
+                session.write("account", name, Account(number, wanted[name].normal_direction, wanted[name].floor_minor))
+
+    def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+        """As PostingStore."""
+        self._lock_accounts(account_ids)
+        balances: dict[tuple[int, str], int] = {}
+        for (account_id, currency, _), (debits, credits, _) in self._statement().rows("balance").items():
+            if account_id in account_ids:
+                balances[account_id, currency] = balances.get((account_id, currency), 0) + debits - credits
+        return balances
+
+    def _lock_accounts(self, account_ids: Sequence[int]) -> None:
+        session = self._statement()
+        for account_id in sorted(account_ids):
+            session.lock(("account", account_id))
+
+    def write(
+        self,
+        rows: Sequence[JournalRow],
+        account_ids: Mapping[Name, int],
+        changes: Sequence[BalanceChange],
+        quarantined: Sequence[QuarantinedBytes],
+    ) -> None:
+        """As PostingStore: journal, entries, balances, raw bytes."""
+        session = self._statement()
+        for row in rows:
+            session.insert_journal(row)
+            self._database.scheduler.tell("{} writes {}", self._process.name, shown_row(row))
+        session = self._statement()
+        added = {
+            (row.lane, row.seq): [
+                (account_ids[row.tenant or "", account], direction, amount_minor, currency)
+                for account, direction, amount_minor, currency in row.legs
+            ]
+            for row in rows
+            if row.legs
+        }
+        for place, entries in added.items():
+            session.write("entry", place, entries)
+        session.check_entries(added)
+        if changes:
+            session = self._statement()
+            for change in changes:
+                session.add_balance(
+                    (change.account_id, change.currency, change.lane),
+                    change.debits_minor,
+                    change.credits_minor,
+                    change.seq,
+                )
+        for raw in quarantined:
+            self._statement().write("quarantine", (raw.lane, raw.seq), raw)
+
+    def advance(self, lanes: Sequence[Lane]) -> None:
+        """As PostingStore; who listens is told by the commit."""
+        for lane in lanes:
+            self._statement().update_lane(lane)
+
+
+class SimulatedRelayStore(RelayStore):
+    """RelayStore with another server behind it."""
+
+    def __init__(self, database: Database, process: Process) -> None:
+        super().__init__("simulated")
+        self._database = database
+        self._process = process
+
+    def _open(self) -> Any:
+        if self._connection is None or self._connection.closed:
+            self._connection = self._database.connect(self._process)  # type: ignore[assignment]
+        return self._connection
+
+    def _statement(self) -> Session:
+        with self.statements() as session:
+            session.statement()  # type: ignore[attr-defined]
+            return session  # type: ignore[return-value]
+
+    def lanes(self, shard: int, shards: int) -> list[PostedLane]:
+        """As RelayStore."""
+        rows = self._statement().rows("lane")
+        return [
+            PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
+            for lane in sorted(rows)
+            if lane % shards == shard
+        ]
+
+    def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
+        """As RelayStore, in its two statements."""
+        session = self._statement()
+        journal, quarantine = session.rows("journal"), session.rows("quarantine")
+        places = [(lane, seq) for seq in range(first_seq, first_seq + records_max) if (lane, seq) in journal]
+        records = [record_of(journal[place], quarantine.get(place)) for place in places]
+        session = self._statement()
+        addresses, entries = _addresses(session), session.rows("entry")
+        for record in records:
+            record["legs"] = [
+                {
+                    "account": addresses.get(account_id),
+                    "direction": DIRECTION_NAMES[direction],
+                    "amount_minor": amount_minor,
+                    "currency": currency,
+                }
+                for account_id, direction, amount_minor, currency in entries.get((lane, record["seq"]), ())
+            ]
+        return records
+
+    def wait(self, seconds: float) -> bool:  # noqa: ARG002
+        """As RelayStore; true also when the time is over, as nothing but another look follows from it."""
+        session = self._statement()
+        self._database.scheduler.wait(lambda: self._database.commits > session.notified, idle=True)
+        session.notified = self._database.commits
+        return True
+
+
+def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:
+    """A journal row as the relay reads it, without its legs."""
+    members = row._asdict()
+    return {
+        **members,
+        "outcome": row.outcome.value,
+        "intent_id": row.intent_id and str(row.intent_id),
+        "reverses": row.reverses and str(row.reverses),
+        "raw_key": raw and raw.key,
+        "raw_value": raw and raw.value,
+        "raw_headers": None if raw is None else [list(header) for header in raw.headers],
+    }
+
+
+def shown_row(row: JournalRow) -> str:
+    """A row in words."""
+    return f"lane {row.lane} seq {row.seq}: offset {row.source_offset} {row.idempotency_key or ''} {row.outcome.value}"
+
+
+def _addresses(session: Session) -> dict[int, str]:
+    return {account.account_id: name[1] for name, account in session.rows("account").items()}
