@@ -10,7 +10,7 @@ HOME_FOLDER := $(or $(LEDGERLINE_HOME),.ledgerline)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install parts up down status demo test chaos lint types imports bench check clean distclean
+.PHONY: help install parts up down status demo test simulate chaos lint types imports bench check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,9 @@ demo: install  ## Start everything, move some money, prove the books, stop
 
 test: install parts  ## Run the tests
 	@$(BIN)/pytest
+
+simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)
+	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'
 
 chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name JSON=file)
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y faketime >/dev/null; }
