@@ -216,12 +216,9 @@ class Side(asyncio.Protocol):
             self._deliver(chunk)
             return
         loop = asyncio.get_running_loop()
-        due = loop.time() + delay_seconds
-        if self.waiting:
-            due = max(due, self.waiting[-1][0])  # nothing overtakes what came before
-        self.waiting.append((due, chunk))
-        if len(self.waiting) == 1:
-            loop.call_at(due, self._deliver_due)
+        self.waiting.append((loop.time() + delay_seconds, chunk))
+        if len(self.waiting) == 1:  # others have a call to come, and nothing overtakes what came before
+            loop.call_at(self.waiting[0][0], self._deliver_due)
 
     def _deliver_due(self) -> None:
         loop = asyncio.get_running_loop()

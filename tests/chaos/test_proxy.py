@@ -179,17 +179,44 @@ def test_delay_keeps_the_order_and_is_counted_for_each_chunk(proxy: Proxy) -> No
         assert 0.4 <= time.monotonic() - start < 10 * 0.4, "chunks are late together, not one after the other"
 
 
+def waiting(proxy: Proxy) -> bool:
+    """Whether a chunk waits for its delay to be over."""
+    return any(link.client.waiting for link in proxy._traffic.links)
+
+
+def test_a_black_hole_opens_while_the_target_is_slow(proxy: Proxy) -> None:
+    """The target's kernel is full then; that it takes more later must not let anything through."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        proxy.target = listener.getsockname()
+        with connected(proxy) as client, listener.accept()[0] as target:
+            client.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                client.sendall(bytes(500_000_000))
+            proxy.black_hole()
+            handed_on = proxy.bytes_up
+            target.settimeout(PATIENCE_SECONDS)
+            left = handed_on
+            while left:
+                left -= len(target.recv(left))
+            assert_silent(target)
+            assert proxy.bytes_up == handed_on
+
+
 def test_a_black_hole_keeps_all_connections_and_gives_nothing(server: EchoServer, proxy: Proxy) -> None:
-    with connected(proxy) as old:
+    with connected(proxy) as old, connected(proxy) as closed:
         answered(old, b"before")
+        proxy.delay(0.3)
+        old.sendall(b"on its way")
+        eventually(lambda: waiting(proxy), "it is on its way", PATIENCE_SECONDS)
         proxy.black_hole()
         old.sendall(b"lost")
+        closed.close()
         with connected(proxy) as new:
             new.sendall(b"lost too")
             assert_silent(old)
             assert_silent(new)
             assert (server.seen, server.ends) == (b"before", [])
-            assert proxy.connections == 2
+            assert proxy.connections == 3
             proxy.pass_through()
             assert_reset(old)
             assert_reset(new)
