@@ -16,7 +16,7 @@ STEMS: Final = sorted(path.stem for path in FOLDER.glob("*.sql"))
 QUERIES: Final = [(stem, name) for stem in STEMS for name in load(stem)]
 
 # Commands that PREPARE does not take; each is looked at in its own way below.
-UNPREPARED: Final = ("COPY", "LISTEN", "SET", "LOCK")
+UNPREPARED: Final = ("ANALYZE", "COPY", "LISTEN", "SET", "LOCK")
 
 PLACEHOLDER: Final = re.compile(r"%(?:\((?P<name>\w+)\)[sbt]|(?P<percent>%)|(?P<other>.))", re.DOTALL)
 

@@ -1,0 +1,292 @@
+"""What a replay asks of Postgres. It connects as the login that owns the tables, as a migration does."""
+
+import struct
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+import orjson
+import psycopg
+from psycopg import Connection
+from psycopg.types.json import Jsonb
+
+from db.binary import entries
+from db.connections import DatabaseError
+from db.posting import SQL as POSTING_SQL
+from db.queries import load
+from domain.errors import LedgerlineError
+
+SQL: Final = load("replay")
+
+WALK_ROWS: Final = 50_000
+SEGMENT_ROWS: Final = 10_000
+
+_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
+_COPY_TRAILER: Final = struct.pack(">h", -1)
+_LENGTH: Final = struct.Struct(">i")
+_NULL: Final = _LENGTH.pack(-1)
+_PLACE: Final = struct.Struct(">h ii iq")
+_BIGINT: Final = struct.Struct(">iq")
+_SMALLINT: Final = struct.Struct(">ih")
+_HASH_LENGTH: Final = _LENGTH.pack(32)
+_UUID_LENGTH: Final = _LENGTH.pack(16)
+_JOURNAL_FIELDS: Final = 20
+_KEPT_TEXTS_MAX: Final = 10_000
+
+Record = dict[str, Any]
+"""A JournalRecord as it stands on the topic."""
+
+
+class TargetError(LedgerlineError):
+    """The database to replay into cannot be used, or refuses what the topic says."""
+
+
+class LoadedLane(NamedTuple):
+    """How far a lane is loaded; `journal_offset` is the next to read of its partition of ledger.journal."""
+
+    lane: int
+    journal_offset: int
+    source_topic: str
+    first_offset: int
+    next_seq: int
+    head: bytes
+    booked_time: int
+
+
+class LaneMoved(Exception):
+    """Another process moved the lane: read where it stands."""
+
+
+def connect_owner(dsn: str, *, synchronous: bool = True) -> Connection[Any]:
+    """An autocommit connection as the login itself; DatabaseError where Postgres is away.
+
+    Not `synchronous`: a crash of the server may lose the last commits, in order, which a replay then does again.
+    """
+    level = "on" if synchronous else "off"
+    options = f"-c synchronous_commit={level} -c timezone=UTC -c maintenance_work_mem=256MB"
+    try:
+        return psycopg.connect(
+            dsn, autocommit=True, options=options, application_name="ledgerline_replay", connect_timeout=10
+        )
+    except psycopg.OperationalError as error:
+        raise DatabaseError(f"Postgres cannot be reached to replay: {str(error).strip().splitlines()[-1]}") from error
+
+
+def lock_target(connection: Connection[Any]) -> None:
+    """Hold the database for this session alone; TargetError where another replay has it, or we are not the owner."""
+    if not _one(connection, "lock"):
+        raise TargetError("Another replay is at work on this database: wait for it to end.")
+    if not _one(connection, "is_owner"):
+        raise TargetError("A replay drops and makes indexes: give it a login that owns the ledger's tables.")
+
+
+def is_loading(connection: Connection[Any]) -> bool:
+    """Whether a load was begun and not ended."""
+    return bool(_one(connection, "is_loading"))
+
+
+def is_empty(connection: Connection[Any]) -> bool:
+    """Whether nothing was ever posted here."""
+    return bool(_one(connection, "is_empty"))
+
+
+def _one(connection: Connection[Any], name: str) -> Any:
+    row = connection.execute(SQL[name]).fetchone()
+    assert row is not None  # noqa: S101 - each of these queries has one row
+    return row[0]
+
+
+# ------------------------------------------------------------------------------------------------ a load
+
+
+def begin_load(connection: Connection[Any], lanes: Iterable[int]) -> None:
+    """Drop what slows a load down, remember it, and put the lanes at their beginnings; harmless to repeat."""
+    with connection.transaction():
+        if not is_loading(connection):
+            found = connection.execute(SQL["droppable"], {}).fetchall()
+            for step, (relation, dropping, restoring) in enumerate(found):
+                values = {"step": step, "relation": relation, "restoring_statement": restoring}
+                connection.execute(SQL["add_dropped"], values)
+                connection.execute(dropping)
+        for lane in lanes:
+            connection.execute(SQL["make_lane"], {"lane": lane})
+
+
+def loaded_lanes(connection: Connection[Any]) -> dict[int, LoadedLane]:
+    """How far each lane is loaded."""
+    return {row[0]: LoadedLane(*row) for row in connection.execute(SQL["lanes"])}
+
+
+def load_chunk(
+    connection: Connection[Any], chunk: "Chunk", before: dict[int, int], after: Sequence[LoadedLane]
+) -> None:
+    """Write a chunk and move its lanes in one transaction; LaneMoved where they do not stand at `before` (next seqs).
+
+    TargetError where a row breaks a rule of the tables.
+    """
+    try:
+        with connection.transaction():
+            stand = dict(connection.execute(SQL["lock_lanes"], {"lanes": list(before)}).fetchall())
+            if stand != before:
+                raise LaneMoved
+            cursor = connection.cursor()
+            with cursor.copy(POSTING_SQL["copy_journal"]) as copy:
+                copy.write(chunk.journal_stream())
+            with cursor.copy(POSTING_SQL["copy_entries"]) as copy:
+                copy.write(entries(chunk.entries))
+            for lane in after:
+                connection.execute(SQL["move_lane"], lane._asdict())
+    except (psycopg.DataError, psycopg.IntegrityError) as error:
+        raise _refused(error) from error
+
+
+def dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
+    """Relation -> (step, statement) of what is to be made again, in order; `triggers` come last of all."""
+    found: dict[str, list[tuple[int, str]]] = {}
+    for step, relation, statement in connection.execute(SQL["dropped"]):
+        found.setdefault(relation, []).append((step, statement))
+    return found
+
+
+def restore(connection: Connection[Any], step: int, statement: str) -> None:
+    """Make a key or an index again, and forget that it was dropped; TargetError where the rows do not allow it."""
+    try:
+        with connection.transaction():
+            connection.execute(statement.encode())
+            connection.execute(SQL["restored"], {"step": step})
+    except psycopg.IntegrityError as error:
+        raise _refused(error) from error
+
+
+def analyze(connection: Connection[Any]) -> None:
+    """Let the planner know what was loaded."""
+    connection.execute(SQL["analyze"])
+
+
+def end_load(connection: Connection[Any], triggers: Sequence[tuple[int, str]], topic_id: str) -> Iterable[int]:
+    """Sum the balances up, put the triggers back, and walk the lanes to their ends, in one transaction.
+
+    Yields how many rows each stretch of a lane had, as it is passed: the database counts rows and legs of its own.
+    """
+    with connection.transaction():
+        connection.execute(SQL["sum_up"])
+        for step, statement in triggers:
+            connection.execute(statement.encode())
+            connection.execute(SQL["restored"], {"step": step})
+        connection.execute(SQL["begin_lanes"], {"topic_id": topic_id})
+        while moved := connection.execute(SQL["walk_lanes"], {"rows": WALK_ROWS}).fetchall():
+            yield WALK_ROWS * len(moved)
+        connection.execute(SQL["end_load"])
+
+
+def _refused(error: psycopg.Error) -> TargetError:
+    cause = str(error).strip().splitlines()[0]
+    return TargetError(f"The database refuses what ledger.journal says ({cause}): see `ledgerline audit verify`.")
+
+
+class Chunk:
+    """Rows of one or more lanes, in the binary form of COPY (PostgreSQL documentation, "COPY", File Formats)."""
+
+    def __init__(self) -> None:
+        self._rows: list[bytes] = []
+        self.entries: list[tuple[int, int, int, int, int, int, str]] = []
+        """lane, seq, leg, account_id, direction, amount_minor, currency."""
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def journal_stream(self) -> bytes:
+        """The journal rows as one whole COPY stream."""
+        return b"".join([_COPY_HEADER, *self._rows, _COPY_TRAILER])
+
+    def add(self, record: Record) -> None:
+        """Add a record's journal row; its entries are added by who knows the accounts."""
+        kept, reverses, metadata, value_time = _kept, record["reverses"], record["metadata"], record["value_time"]
+        self._rows.append(
+            b"".join(
+                (
+                    _PLACE.pack(_JOURNAL_FIELDS, 4, record["lane"], 8, record["seq"]),
+                    kept(record["source_topic"]),
+                    _BIGINT.pack(8, record["source_offset"]),
+                    kept(record["outcome"]),
+                    kept(record["reason"]),
+                    kept(record["detail"]),
+                    kept(record["tenant"]),
+                    _uuid(record["intent_id"]),
+                    _text(record["idempotency_key"]),
+                    _bytes(record["fingerprint"]),
+                    kept(record["type"]),
+                    _NULL if reverses is None else _uuid(reverses),
+                    _SMALLINT.pack(2, len(record["legs"])),
+                    _text(record["reference"]),
+                    _json(metadata) if metadata else _NULL,
+                    _NULL if value_time is None else _BIGINT.pack(8, value_time),
+                    _BIGINT.pack(8, record["booked_time"]),
+                    _HASH_LENGTH,
+                    record["previous_hash"],
+                    _HASH_LENGTH,
+                    record["hash"],
+                )
+            )
+        )
+
+
+def _bytes(value: bytes) -> bytes:
+    return _LENGTH.pack(len(value)) + value
+
+
+def _text(value: str | None) -> bytes:
+    return _NULL if value is None else _bytes(value.encode())
+
+
+def _json(value: dict[str, str]) -> bytes:
+    return _bytes(b"\x01" + orjson.dumps(value))  # jsonb's version, then its text
+
+
+def _uuid(text: str | None) -> bytes:
+    return _NULL if text is None else _UUID_LENGTH + bytes.fromhex(text.replace("-", ""))
+
+
+_texts: dict[str | None, bytes] = {}
+
+
+def _kept(value: str | None) -> bytes:
+    """A text that comes again and again."""
+    found = _texts.get(value)
+    if found is None:
+        if len(_texts) >= _KEPT_TEXTS_MAX:
+            _texts.clear()
+        found = _texts[value] = _text(value)
+    return found
+
+
+# ------------------------------------------------------------------------------------------------ beside the lanes
+
+
+def add_quarantine(
+    connection: Connection[Any],
+    lane: int,
+    seq: int,
+    key: bytes | None,
+    value: bytes | None,
+    headers: list[tuple[str, str | None]],
+) -> None:
+    """The raw bytes behind a quarantined row, where they are not there; header values in hex."""
+    values = {"lane": lane, "seq": seq, "key": key, "value": value, "headers": Jsonb(headers)}
+    connection.execute(SQL["add_quarantine"], values)
+
+
+def quarantine_without_bytes(connection: Connection[Any]) -> int:
+    """Give the quarantined rows whose bytes are lost an empty place among the bytes; returns how many they are."""
+    return int(_one(connection, "quarantine_without_bytes"))
+
+
+def hash_at(connection: Connection[Any], lane: int, seq: int) -> bytes | None:
+    """The hash of one journal row; None where it is not there."""
+    row = connection.execute(SQL["hash_at"], {"lane": lane, "seq": seq}).fetchone()
+    return None if row is None else bytes(row[0])
+
+
+def copy_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> None:
+    """Give audit its copy of the hashes of seq first_seq to next_seq - 1."""
+    values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq, "rows": SEGMENT_ROWS}
+    connection.execute(SQL["copy_hashes"], values)

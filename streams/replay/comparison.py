@@ -1,0 +1,111 @@
+"""A replayed ledger held against the one that it is to equal: row by row, by address, up to where both have come."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, NamedTuple
+
+from db import comparison as db
+from db.agent_connection import snapshot
+
+PAGE_ROWS: Final = 5000
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, how much of it is done, and how much it is in all."""
+
+
+class Difference(NamedTuple):
+    """The first place at which two ledgers differ; values as text."""
+
+    table: str
+    lane: int
+    place: str
+    """Such as seq 17, or an account and currency."""
+    member: str
+    replayed: str
+    live: str
+
+
+class Comparison(NamedTuple):
+    """What a comparison found."""
+
+    rows: int
+    """Journal rows that were compared."""
+    difference: Difference | None
+
+
+def compare(replayed_dsn: str, live_dsn: str, progress: Progress = lambda *_: None) -> Comparison:
+    """Compare lanes, journal, entries, balances and quarantined bytes; ends at the first difference.
+
+    Where the live ledger has more rows, as it goes on, what it has up to the replayed lane's end is compared; where it
+    has fewer, that is the difference. Each side is seen in one unchanging state.
+    """
+    with snapshot(replayed_dsn, db.ROLE) as replayed, snapshot(live_dsn, db.ROLE) as live:
+        lanes = db.lanes(replayed)
+        rows = sum(lane["next_seq"] for lane in lanes.values())
+        found = next(_differences(replayed, live, lanes, rows, progress), None)
+    return Comparison(rows, found)
+
+
+def _differences(
+    replayed: Any, live: Any, lanes: dict[int, dict[str, Any]], total: int, progress: Progress
+) -> Iterator[Difference]:
+    held = db.lanes(live)
+    for lane, own in lanes.items():
+        other = held.get(lane, {})
+        if other.get("next_seq", 0) > own["next_seq"]:
+            other = {**own, **{name: other[name] for name in ("topic", "topic_id", "first_offset")}}
+        yield from _members("lane", lane, "", own, other)
+    done = 0
+    for lane, own in lanes.items():
+        for first in range(0, own["next_seq"], PAGE_ROWS):
+            end = min(first + PAGE_ROWS, own["next_seq"])
+            for table in ("journal", "entry", "quarantine"):
+                pages = [db.rows(connection, table, lane, first, end) for connection in (replayed, live)]
+                yield from _rows(table, lane, *pages)
+            done += end - first
+            progress("compare", done, total)
+        is_further = held.get(lane, {}).get("next_seq", 0) > own["next_seq"]
+        yield from _rows(
+            "balance",
+            lane,
+            db.balances(replayed, lane),
+            db.balances(live, lane, own["next_seq"] if is_further else None),
+        )
+
+
+def _rows(
+    table: str, lane: int, replayed: Sequence[dict[str, Any]], live: Sequence[dict[str, Any]]
+) -> Iterator[Difference]:
+    if replayed == live:
+        return
+    own, other = ({_place(table, row): row for row in rows} for rows in (replayed, live))
+    for place in sorted(own.keys() | other.keys(), key=lambda place: _order(place, own, other)):
+        if place not in own:
+            yield Difference(table, lane, place, "row", "missing", "there")
+        elif place not in other:
+            yield Difference(table, lane, place, "row", "there", "missing")
+        else:
+            yield from _members(table, lane, place, own[place], other[place])
+
+
+def _order(place: str, own: dict[str, dict[str, Any]], other: dict[str, dict[str, Any]]) -> tuple[int, int, str]:
+    row = own.get(place) or other[place]
+    return row["seq"] if place.startswith("seq ") else 0, row.get("leg", 0), place
+
+
+def _place(table: str, row: dict[str, Any]) -> str:
+    if table == "balance":
+        return f"{row['tenant']} {row['address']} {row['currency']}"
+    return f"seq {row['seq']}" + (f" leg {row['leg']}" if table == "entry" else "")
+
+
+def _members(table: str, lane: int, place: str, own: dict[str, Any], other: dict[str, Any]) -> Iterator[Difference]:
+    for member, value in own.items():
+        if other.get(member) != value:
+            yield Difference(table, lane, place, member, _text(own, member), _text(other, member))
+
+
+def _text(row: dict[str, Any], member: str) -> str:
+    if member not in row:
+        return "missing"
+    value = row[member]
+    return bytes(value).hex() if isinstance(value, bytes | memoryview) else str(value)
