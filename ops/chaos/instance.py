@@ -1,6 +1,7 @@
 """The processes of one ledger under test, kept alive as a supervisor would, and hurt on purpose."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -20,6 +21,8 @@ READY_SECONDS_MAX: Final = 90.0
 END_SECONDS_MAX: Final = 20.0
 FIRED_SECONDS_MAX: Final = 60.0
 _TICK_SECONDS: Final = 0.1
+# Who was killed did not write why; the last line of its log says nothing.
+_CAUSE_OF_KILL: Final = re.compile(r"(SIGKILL) \(.*\)", re.DOTALL)
 
 
 class ChaosError(Exception):
@@ -209,4 +212,4 @@ class Fleet:
             for instance in self.instances:
                 news = instance.tick()
                 if news is not None and not news.endswith((": ready", ": starting")):
-                    self._report(news)
+                    self._report(_CAUSE_OF_KILL.sub(r"\1", news))

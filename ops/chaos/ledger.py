@@ -1,10 +1,12 @@
 """One ledger under test: a database and topics of its own on the shared parts, and how far everything is."""
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final, NamedTuple
 
 import psycopg
 from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
 from psycopg.conninfo import make_conninfo
 
 from db.access import Scope, add_key
@@ -58,6 +60,10 @@ class ChaosLedger:
         register_schemas(endpoints.registry_url)
         return cls(endpoints, name, key)
 
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return admin_client(self.endpoints.kafka_bootstrap)
+
     @property
     def dsn(self) -> str:
         """As the owner, without a proxy between."""
@@ -77,7 +83,7 @@ class ChaosLedger:
     def progress(self) -> Progress | None:
         """How far everything is; None while Kafka or Postgres is away."""
         try:
-            received = topic_state(admin_client(self.endpoints.kafka_bootstrap), self.topics.intents)
+            received = topic_state(self._admin, self.topics.intents)
             ((posted, reconciled, audited),) = self.rows(
                 """SELECT
                     (SELECT coalesce(sum(next_offset), 0)::bigint FROM ledger.lane),
