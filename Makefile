@@ -10,7 +10,7 @@ HOME_FOLDER := $(or $(LEDGERLINE_HOME),.ledgerline)
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: help install parts up down status demo test simulate chaos lint types imports bench check clean distclean
+.PHONY: help install parts up down status demo test simulate chaos bounds lint types imports bench check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED
 	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y faketime >/dev/null; }
 	@$(BIN)/python -m ops.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(foreach name,$(ONLY),--only '$(name)') $(if $(JSON),--json '$(JSON)')
+
+bounds: install parts  ## Let Postgres and Kafka stand still under load; memory and times stay bounded (MINUTES=5)
+	@BOUNDS_MINUTES='$(or $(MINUTES),5)' $(BIN)/pytest -s tests/integration/test_bounds.py
 
 lint: install  ## Check style and formatting
 	$(BIN)/ruff check

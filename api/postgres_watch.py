@@ -24,6 +24,7 @@ class PostgresWatch:
         self._pool = pool
         self._away_since: float | None = None
         self._probe: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     @property
     def away_seconds(self) -> float | None:
@@ -47,8 +48,7 @@ class PostgresWatch:
             self._probe = asyncio.create_task(self._find_back(), name="postgres")
 
     async def _find_back(self) -> None:
-        while self._away_since is not None:
-            await asyncio.sleep(_PROBE_SECONDS)
+        while self._away_since is not None and not await self._told_to_close():
             try:
                 await read_books(self._pool)
             except DatabaseError:
@@ -56,7 +56,15 @@ class PostgresWatch:
             log.info("postgres_back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
 
+    async def _told_to_close(self) -> bool:
+        """Whether it is, asked for as long as the pause between two probes."""
+        try:
+            return await asyncio.wait_for(self._closing.wait(), _PROBE_SECONDS)
+        except TimeoutError:
+            return False
+
     def close(self) -> None:
         """Look for it no longer."""
+        self._closing.set()
         if self._probe is not None:
             self._probe.cancel()

@@ -40,6 +40,7 @@ class Watchdog:
         self._stall_seconds_max = stall_seconds_max
         self._watches_for_stalls = False
         self._told_at: float | None = None
+        self._never = threading.Event()
 
     def start(self) -> None:
         """Watch from now on for an ordered stop that takes too long; for stalls once `watch_for_stalls` is called."""
@@ -47,7 +48,8 @@ class Watchdog:
 
     def watch_for_stalls(self) -> None:
         """There is work from now on."""
-        self._watches_for_stalls = self._stall_seconds_max < threading.TIMEOUT_MAX
+        self._watches_for_stalls = True
+        self._arm(self._stall_seconds_max)  # now, as the very first call may hold the interpreter's lock
 
     def told_to_stop(self) -> None:
         """The process is to end: from now on only the time for that is watched."""
@@ -55,8 +57,7 @@ class Watchdog:
             self._told_at = time.monotonic()
 
     def _watch(self) -> None:
-        while True:
-            time.sleep(_LOOK_SECONDS)
+        while not self._never.wait(_LOOK_SECONDS):
             now = time.monotonic()
             if self._told_at is not None:
                 self._arm(STOP_SECONDS_MAX)

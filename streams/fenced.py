@@ -250,6 +250,7 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     async def on_partitions_assigned(*_: Any, **__: Any) -> None:
         if not assigned.is_set():
             assigned.set()
+            runner.progressed_at = time.monotonic()
             watchdog.watch_for_stalls()  # not before: until Kafka has assigned partitions there is nothing to do
 
     serve_metrics(

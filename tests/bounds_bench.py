@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -47,6 +48,8 @@ class Load:
         self.answers: list[Answer] = []
         self.sent: set[str] = set()
         self.accepted: set[str] = set()
+        self.name = uuid.uuid4().hex[:8]
+        """What its idempotency keys begin with."""
         self._key = key
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
@@ -75,7 +78,7 @@ class Load:
         headers = {"Authorization": f"Bearer {self._key}"}
         with httpx.Client(headers=headers, timeout=60) as client:
             for number in count():
-                key = f"{client_number}-{number}"
+                key = f"{self.name}-{client_number}-{number}"
                 self.sent.add(key)
                 while not self._stop.is_set() and not self._post(client, key, number):
                     self._stop.wait(RETRY_SECONDS)
@@ -171,8 +174,10 @@ class Services:
         self._stack.__exit__(kind, error, trace)
 
     def start(self) -> None:
-        """Start all anew, and return when they are ready."""
+        """Start those that do not run, and return when all are ready."""
         for name in SERVICES:
+            if name in self.running and self.running[name].runs():
+                continue
             process = ServiceProcess(
                 name, self.ledger.settings, self._folder, LEDGERLINE_API_PORT=str(self.api_port)
             )  # fmt: skip
@@ -208,10 +213,12 @@ class Services:
         return Load(self.url, self.key)
 
 
-def fates(ledger: PostingBench) -> Counter[str]:
-    """How often each outcome stands in the journal."""
-    found = ledger.rows("SELECT outcome, count(*) AS rows FROM ledger.journal GROUP BY outcome")
-    return Counter({row["outcome"]: row["rows"] for row in found})
+def fates(ledger: PostingBench, load: Load) -> Counter[str]:
+    """How often each outcome stands in the journal for what the load sent."""
+    query = (
+        "SELECT outcome, count(*) AS rows FROM ledger.journal WHERE starts_with(idempotency_key, %s) GROUP BY outcome"
+    )
+    return Counter({row["outcome"]: row["rows"] for row in ledger.rows(query, load.name)})
 
 
 def assert_posted_once(ledger: PostingBench, load: Load) -> None:
@@ -219,8 +226,9 @@ def assert_posted_once(ledger: PostingBench, load: Load) -> None:
     keys = [
         row["idempotency_key"]
         for row in ledger.rows("SELECT idempotency_key FROM ledger.journal WHERE outcome = 'posted'")
+        if row["idempotency_key"].startswith(load.name)
     ]
     assert len(keys) == len(set(keys))
     assert load.accepted <= set(keys) <= load.sent
-    assert set(fates(ledger)) <= {"posted", "duplicate"}
+    assert set(fates(ledger, load)) <= {"posted", "duplicate"}
     ledger.verify()
