@@ -48,7 +48,6 @@ simulate: install  ## Explore thousands of interleavings of posting and relay a 
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'
 
 chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name JSON=file)
-	@ls /usr/lib/*/faketime/libfaketime.so.1 >/dev/null 2>&1 || { apt-get update -qq && apt-get install -qq -y faketime >/dev/null; }
 	@$(BIN)/python -m ops.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(foreach name,$(ONLY),--only '$(name)') $(if $(JSON),--json '$(JSON)')
 

@@ -1,7 +1,8 @@
 """One service of Ledgerline that can be told, while it runs, to die at its next fault point.
 
 `python -m ops.chaos.service NAME --orders FOLDER`: it is `ledgerline service NAME` with a function behind its fault
-points (domain.faults) that looks for an order: a file of the point's name, which says what to do.
+points (domain.faults) that looks for an order: a file of the point's name, which says what to do. The file `clock` in
+that folder, where it is at the start, says by how many seconds the process's clock is wrong; it may change.
 """
 
 import argparse
@@ -9,13 +10,19 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
+
+import time_machine
 
 from domain.faults import Fault
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.services import RUNNERS, configure_logs, run_api, run_posting, run_relay
+
+CLOCK: Final = "clock"
+CLOCK_LOOK_SECONDS: Final = 0.2
 
 
 def _hang() -> None:
@@ -44,12 +51,35 @@ def obeying(orders: Path) -> Fault:
     return fault
 
 
+def follow_clock(file: Path) -> None:
+    """Let Python's clock be wrong by as much as the file says, from now on; what measures durations stays true."""
+    shown = file.read_text()
+    traveller = time_machine.travel(_now() + timedelta(seconds=float(shown)), tick=True).start()
+
+    def follow() -> None:
+        nonlocal shown
+        while not threading.Event().wait(CLOCK_LOOK_SECONDS):
+            wanted = file.read_text()
+            if wanted != shown:
+                traveller.move_to(_now() + timedelta(seconds=float(wanted)), tick=True)
+                shown = wanted
+
+    threading.Thread(target=follow, name="false-clock", daemon=True).start()
+
+
+def _now() -> datetime:
+    """As the kernel has it, whatever Python believes."""
+    return datetime.fromtimestamp(time_machine.escape_hatch.time.time(), UTC)
+
+
 def main() -> None:
     """Run the service until it is told to stop."""
     parser = argparse.ArgumentParser(prog="python -m ops.chaos.service")
     parser.add_argument("name", choices=sorted(RUNNERS))
     parser.add_argument("--orders", type=Path, required=True)
     options = parser.parse_args()
+    if (options.orders / CLOCK).exists():
+        follow_clock(options.orders / CLOCK)
     ledger = running_ledger()
     configure_logs(ledger.settings.log_level)
     topics = Topics(ledger.settings.topic_prefix)
