@@ -54,22 +54,18 @@ def obeying(orders: Path) -> Fault:
 def follow_clock(file: Path) -> None:
     """Let Python's clock be wrong by as much as the file says, from now on; what measures durations stays true."""
     shown = file.read_text()
-    traveller = time_machine.travel(_now() + timedelta(seconds=float(shown)), tick=True).start()
+    traveller = time_machine.travel(datetime.now(UTC) + timedelta(seconds=float(shown)), tick=True).start()
 
     def follow() -> None:
         nonlocal shown
         while not threading.Event().wait(CLOCK_LOOK_SECONDS):
             wanted = file.read_text()
             if wanted != shown:
-                traveller.move_to(_now() + timedelta(seconds=float(wanted)), tick=True)
+                right = datetime.fromtimestamp(time_machine.escape_hatch.time.time(), UTC)
+                traveller.move_to(right + timedelta(seconds=float(wanted)), tick=True)
                 shown = wanted
 
     threading.Thread(target=follow, name="false-clock", daemon=True).start()
-
-
-def _now() -> datetime:
-    """As the kernel has it, whatever Python believes."""
-    return datetime.fromtimestamp(time_machine.escape_hatch.time.time(), UTC)
 
 
 def main() -> None:

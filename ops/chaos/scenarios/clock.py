@@ -43,7 +43,7 @@ def jump(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "clock-jumps",
-        "The clock may jump: no row is booked before the row that precedes it in its lane, and nothing else depends on it.",
+        "The clock may jump: no row is booked before the one that precedes it in its lane, and nothing else minds.",
         jump,
         own_ledger=True,
     ),
