@@ -21,7 +21,7 @@ from db.connections import DatabaseError
 from db.reads import Pool
 
 _CACHE_SECONDS: Final = 3.0
-TRUSTED_SECONDS_MAX: Final = 300.0
+TRUSTED_SECONDS_MAX: Final = 600.0
 """How long a key that was good is taken while Postgres is away, and cannot be asked whether it was revoked."""
 _CACHE_KEYS_MAX: Final = 10_000
 FAILURES_PER_MINUTE: Final = 60

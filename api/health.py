@@ -23,7 +23,7 @@ async def live() -> Response:
 async def ready(request: Request) -> Response:
     """Whether intents can be taken: Kafka, Postgres and the registry have what is needed.
 
-    `degraded` while Postgres is away and intents are taken all the same, for five minutes at most.
+    `degraded` while Postgres is away and intents are taken all the same, for ten minutes at most.
     """
     service: Service = request.app.state.service
     missing = await service.missing()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
+from api.authentication import TRUSTED_SECONDS_MAX
 from db.books import add_tenant
 from db.connections import connect
 from db.kept_connection import SILENCE_SECONDS_MAX
@@ -131,7 +132,8 @@ def test_while_postgres_stands_still_intents_are_taken_and_all_is_posted_behind(
         catch_up(load, ledger)
     meanwhile = load.since(began)
     print(f"{len(meanwhile)} answers, slowest {max(answer.seconds for answer in meanwhile):.1f} s")  # noqa: T201
-    assert {answer.status for answer in meanwhile} <= {200, 202}
+    trusted = [answer for answer in meanwhile if answer.began < began + TRUSTED_SECONDS_MAX - ANSWER_SECONDS_MAX]
+    assert {answer.status for answer in trusted} <= {200, 202}
     assert max(answer.seconds for answer in meanwhile) < ANSWER_SECONDS_MAX
     assert sum(answer.seconds < 1 for answer in meanwhile) > 100, "only the first ones find out"
     assert all(process.runs() for process in services.running.values())
