@@ -119,6 +119,7 @@ def _wait_of(request: Request) -> tuple[float | None, dict[str, str]]:
         Kind.UNSUPPORTED_MEDIA_TYPE,
         Kind.IDEMPOTENCY_CONFLICT,
         Kind.KAFKA_UNAVAILABLE,
+        Kind.INTAKE_CLOSED,
         Kind.MALFORMED,
         Kind.UNSUPPORTED_TYPE,
         Kind.NO_LEGS,

@@ -42,7 +42,7 @@ from streams.posting.metrics import OUTCOMES
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, quarantined_bytes
-from streams.posting.source import Source, check_absent, check_source
+from streams.posting.source import KafkaAway, Source, check_absent, check_source
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -102,6 +102,10 @@ class Poster:
         published = self._published(wanted)
         lanes = self._store.lanes(wanted)
         source = self._describe()
+        unknown = [partition for partition in wanted if partition not in source.end_offsets]
+        if unknown:
+            # One broker assigned a partition that was just added, and another one has not heard of it.
+            raise KafkaAway(f"Kafka does not tell of the partitions {unknown} of {topic} yet.")
         missing = [partition for partition in wanted if partition not in lanes]
         if missing:
             for partition in missing:
@@ -110,7 +114,7 @@ class Poster:
             source = self._describe()
         for lane in lanes.values():
             check_source(lane, source)
-            check_published(lane, published[lane.lane])
+            check_published(lane, published[lane.lane], self._store.row_hash)
         return {number: lane.next_offset for number, lane in lanes.items()}
 
     def handle(self, batch: list[PartitionBatch]) -> None:

@@ -308,3 +308,16 @@ def test_an_api_process_chooses_among_all_lanes_as_soon_as_the_intake_opens(api:
         add(bench, 4)
         lanes = {post(client, f"b{number}", top_up(1, 5)).json()["receipt"]["partition"] for number in range(40)}
     assert lanes == {0, 1, 2, 3}
+
+
+def test_what_was_let_through_long_ago_is_not_published_any_more(
+    api: ApiBench, bench: PostingBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a closed intake is closed for good after SETTLE_SECONDS."""
+    with api.client() as client:
+        with monkeypatch.context() as late:
+            late.setattr("api.intake.LOOK_SECONDS_MAX", -1.0)
+            assert problem(post(client, "late", top_up(1, 5))) == "overloaded"
+        assert bench.fetch() == []
+        assert post(client, "late", top_up(1, 5)).status_code == 202
+    assert bench.post() == ["posted"]

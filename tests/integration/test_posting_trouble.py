@@ -11,10 +11,11 @@ from confluent_kafka.admin import AdminClient
 from db.posting import PostingStore
 from domain import decision
 from domain.decision import Event, Fate, LedgerView
+from domain.errors import Outage
 from domain.intents import Leg
 from domain.outcomes import Outcome
 from domain.topics import Topics
-from producers.deploy import Replication, make_topics
+from producers.deploy import Replication, add_partitions, make_topics
 from streams.fenced import FenceLost
 from streams.posting.source import TopicMismatch, describe_source
 from tests.posting_bench import PostingBench, eventually
@@ -254,6 +255,14 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
         deletion.result(10)
     with pytest.raises(TopicMismatch, match="up to 0, but the topic now begins at 5: intents were deleted"):
         bench.take_over([0])
+
+
+def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: PostingBench) -> None:
+    """As when lanes are added: the group's broker knows it before the one that is asked of the topic."""
+    add_partitions(bench.bootstrap, bench.topics.journal, 3)
+    with pytest.raises(Outage, match=r"does not tell of the partitions \[2\] of"):
+        bench.poster.positions(bench.topics.intents, [0, 1, 2])
+    assert bench.rows("SELECT * FROM ledger.lane") == []
 
 
 def test_a_fetch_that_left_records_out_is_dropped(bench: PostingBench) -> None:
