@@ -60,6 +60,11 @@ class SimulatedPostingStore(PostingStore):
         rows = session.rows("lane")
         return {lane: rows[lane] for lane in asked if lane in rows}
 
+    def row_hash(self, lane: int, seq: int) -> bytes | None:
+        """As PostingStore."""
+        row = self._statement().rows("journal").get((lane, seq))
+        return None if row is None else row.hash
+
     def books_version(self) -> int:
         """As PostingStore."""
         self._statement()

@@ -1,0 +1,174 @@
+"""Sessions of the model and of Postgres that do the same things in turn, and say which of them waits."""
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import psycopg
+from greenlet import getcurrent, greenlet
+
+from db.posting import PostingStore
+from tests.posting_bench import eventually
+from tests.simulation.scheduler import Replayed, Scheduler
+
+WAITS = "waits"
+Job = Callable[[], Any]
+
+
+class Undone(Exception):
+    """Leaves a transaction, which is rolled back."""
+
+
+class Runner(Protocol):
+    """Runs one session's jobs one by one, and says which waits for another session."""
+
+    def begin(self, job: Job) -> Any:
+        """What the job returns, or WAITS."""
+
+    def finish(self) -> Any:
+        """What the job returns that waited."""
+
+    def outwait(self) -> None:
+        """Let the waiting job wait so long that Postgres has looked for a ring of waits behind it, and found none."""
+
+
+class Actor:
+    """One session with its transaction; what it does and what comes of it goes into the common trace."""
+
+    def __init__(self, name: str, store: PostingStore, runner: Runner, trace: list[Any]) -> None:
+        self.store = store
+        self._name, self._runner, self._trace = name, runner, trace
+        self._open: AbstractContextManager[Any] | None = None
+
+    def __getattr__(self, method: str) -> Callable[..., None]:
+        def call(*arguments: Any, **named: Any) -> None:
+            self._do(method, lambda: getattr(self.store, method)(*arguments, **named))
+
+        return call
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._open = self.store.transaction()
+        self._do("begin", lambda: self._open.__enter__() and None)  # type: ignore[union-attr]
+
+    def end(self, *, commit: bool = True) -> None:
+        """Commit, or roll back."""
+        found = self._open
+        assert found is not None
+        self._open = None
+        undone = (None, None, None) if commit else (Undone, Undone(), None)
+        self._do("commit" if commit else "roll back", lambda: found.__exit__(*undone))
+
+    def finish(self) -> None:
+        """See to its end what had to wait."""
+        self._note("... then", self._runner.finish())
+
+    def outwait(self) -> None:
+        """See Runner."""
+        self._runner.outwait()
+
+    def _do(self, what: str, job: Job) -> None:
+        self._note(what, self._runner.begin(lambda: self._safely(job)))
+
+    def _safely(self, job: Job) -> Any:
+        try:
+            return job()
+        except Exception as error:  # noqa: BLE001 - that it is raised is the answer
+            found, self._open = self._open, None
+            if found is not None:
+                try:
+                    found.__exit__(type(error), error, None)
+                except Exception as told:  # noqa: BLE001 - as the poster would get it
+                    return f"raises {type(told).__name__}"
+            return f"raises {type(error).__name__}"
+
+    def _note(self, what: str, answer: Any) -> None:
+        self._trace.append((self._name, what, answer))
+
+
+# ---------------------------------------------------------------------------------------------- the model
+
+
+class Turns(Scheduler):
+    """No chance and no faults: a session runs until it is through, or waits."""
+
+    def __init__(self) -> None:
+        super().__init__(Replayed(()))
+        self._outside = getcurrent()
+
+    def step(self, menu: str) -> None:
+        """Nothing happens."""
+
+    def wait(self, condition: Callable[[], object], *, idle: bool = False) -> None:  # noqa: ARG002
+        """Back to the script, until the session is asked to finish."""
+        while not condition():
+            self._outside.switch()
+
+
+class GreenletRunner:
+    """A session of the model."""
+
+    def begin(self, job: Job) -> Any:
+        """See Runner."""
+        self._answers: list[Any] = []
+        self._greenlet = greenlet(lambda: self._answers.append(job()))
+        return self._go_on()
+
+    def finish(self) -> Any:
+        """See Runner."""
+        return self._go_on()
+
+    def outwait(self) -> None:
+        """The model looks at once."""
+
+    def _go_on(self) -> Any:
+        self._greenlet.switch()
+        return self._answers[0] if self._greenlet.dead else WAITS
+
+
+# ---------------------------------------------------------------------------------------------- Postgres
+
+
+class ThreadRunner:
+    """A session of Postgres, in a thread of its own."""
+
+    def __init__(self, dsn: str) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        self._future: Future[Any] = Future()
+        self._watch = psycopg.connect(dsn, autocommit=True)
+
+    def begin(self, job: Job) -> Any:
+        """See Runner; who closes a ring of waits is told of it by Postgres a second later."""
+        waiting_before = self._waiting()
+        self._future = self._thread.submit(job)
+        eventually(lambda: self._future.done() or self._waiting() > waiting_before, "the job is through or waits")
+        if not self._future.done() and self._in_ring():
+            return self.finish()
+        return self._future.result() if self._future.done() else WAITS
+
+    def finish(self) -> Any:
+        """See Runner."""
+        return self._future.result(60)
+
+    def outwait(self) -> None:
+        """See Runner; Postgres looks for rings once, a second (deadlock_timeout) after the wait began."""
+        query = "SELECT 1 FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '1.5 seconds'"
+        eventually(lambda: self._watch.execute(query).fetchall(), "the job has waited for long")
+
+    def _waiting(self) -> int:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return self._watch.execute(query).fetchall()[0][0]
+
+    def _in_ring(self) -> bool:
+        """Whether two sessions wait for each other."""
+        query = """
+            SELECT 1 FROM pg_stat_activity AS a, pg_stat_activity AS b
+            WHERE a.pid = ANY(pg_blocking_pids(b.pid)) AND b.pid = ANY(pg_blocking_pids(a.pid))
+        """
+        return bool(self._watch.execute(query).fetchall())
+
+    def close(self) -> None:
+        """End the thread and its look-out."""
+        self._thread.shutdown()
+        self._watch.close()

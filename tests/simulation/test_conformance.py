@@ -1,0 +1,274 @@
+"""The model of Postgres against Postgres: one script, run on both, with the same answers, refusals and waits.
+
+So the model cannot drift from what it stands for. The script is of several sessions, as what matters is what one sees
+of another, and what it waits for.
+"""
+
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+
+from db.posting import BalanceChange, Lane, PostingStore
+from db.relay import RelayStore
+from domain.chart import DEFAULT_CHART, Chart
+from domain.hash_chain import chained
+from domain.intents import Leg, intent_id_of
+from domain.journal import GENESIS_HASH, JournalRow
+from domain.outcomes import Outcome
+from streams.batches import Message, PartitionBatch
+from streams.posting.poster import Poster
+from streams.posting.published import Published
+from streams.posting.source import Source
+from tests.posting_model import pair
+from tests.simulation.broker import HOLE
+from tests.simulation.database import Database, Process
+from tests.simulation.sessions import WAITS, Actor, GreenletRunner, Runner, ThreadRunner, Turns
+from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
+from tests.simulation.world import Worker
+
+CHART = Chart(DEFAULT_CHART)
+BANK, ANN, BEN = ("default", "external:b"), ("default", "users:1"), ("default", "users:2")
+
+
+def lines(*names: tuple[str, str]) -> dict[tuple[str, str], Any]:
+    """What open_accounts takes."""
+    return {name: CHART.match(name[1]) for name in names}
+
+
+def row(lane: int, seq: int, key: str, head: bytes = GENESIS_HASH, *legs: Leg, reverses: str | None = None) -> Any:
+    """A journal row at the offset of its sequence number: posted where there are legs, else rejected."""
+    fields: dict[str, Any] = dict.fromkeys(JournalRow._fields)
+    fields |= {"lane": lane, "seq": seq, "source_topic": "t", "source_offset": seq, "detail": "", "metadata": {}}
+    fields |= {"tenant": "default", "intent_id": intent_id_of("default", key), "idempotency_key": key, "legs": legs}
+    fields |= {"outcome": Outcome.POSTED if legs else Outcome.REJECTED, "reason": "" if legs else "unbalanced"}
+    fields |= {"fingerprint": key.encode(), "type": "reversal" if reverses else "transfer", "booked_time": seq}
+    fields |= {"reverses": intent_id_of("default", reverses) if reverses else None}
+    return chained(head, JournalRow(**fields))
+
+
+def reached(*rows: JournalRow, offset: int = 0) -> list[Lane]:
+    """The lane behind its rows."""
+    last = rows[-1]
+    return [Lane(last.lane, "t", "id", last.seq + 1 + offset, last.seq + 1, last.hash, last.booked_time)]
+
+
+def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: Sequence[BalanceChange] = ()) -> None:
+    """A whole posting transaction."""
+    actor.begin()
+    actor.lanes([rows[0].lane], lock=True)
+    actor.write(rows, ids, changes, [])
+    actor.advance(reached(*rows))
+    actor.end()
+
+
+def script(one: Actor, two: Actor, three: Actor) -> None:
+    """What one session does, and what the others see of it and wait for."""
+    for lane, first in ((0, 0), (1, 0), (0, 9)):
+        one.make_lane(lane, "t", "id", first)
+    ids, name = {BANK: 1, ANN: 2}, ("default", intent_id_of("default", "fund"))
+    fund = row(0, 0, "fund", GENESIS_HASH, *pair("external:b", "users:1", 10))
+    one.begin()
+    one.lanes([1, 0, 7], lock=True)
+    two.begin()
+    two.lanes([0], lock=True)
+    three.lanes([0, 1])
+    one.open_accounts(lines(BANK, ANN))
+    one.accounts([ANN, BANK, BEN])
+    three.accounts([ANN, BANK])
+    one.write([fund], ids, [BalanceChange(1, "EUR", 0, 10, 0, 0), BalanceChange(2, "EUR", 0, 0, 10, 0)], [])
+    one.settled([name])
+    three.settled([name])
+    one.advance(reached(fund))
+    one.end()
+    two.finish()
+    three.settled([name])
+    two.write([fund], ids, [], [])
+    _intent_twice(one, two)
+    _accounts(one, two)
+    _refusals(one, fund, ids)
+    _reversals(one, two, fund, ids)
+    one.begin()
+    one.lanes([0], lock=True)
+    two.begin()
+    two.lanes([1], lock=True)
+    one.lanes([1], lock=True)
+    one.outwait()
+    two.lanes([0], lock=True)
+    one.finish()
+    one.end()
+
+
+def _intent_twice(one: Actor, two: Actor) -> None:
+    """Two lanes settle one intent at once: the second waits for how the first ends."""
+    first, second = row(1, 0, "both"), row(0, 1, "both")
+    for commit in (False, True):
+        one.begin()
+        one.write([first], {}, [], [])
+        two.begin()
+        two.write([second], {}, [], [])
+        if commit:
+            one.advance(reached(first))
+        one.end(commit=commit)
+        two.finish()
+        if not commit:
+            two.end(commit=False)
+
+
+def _accounts(one: Actor, two: Actor) -> None:
+    """Two lanes open one account at once; locks and balances; numbers are not given twice."""
+    one.begin()
+    one.open_accounts(lines(BEN))
+    two.begin()
+    two.open_accounts(lines(BEN, ANN))
+    one.end()
+    two.finish()
+    two.accounts([BEN])
+    two.end()
+    one.begin()
+    one.open_accounts(lines(("default", "users:3")))
+    one.accounts([("default", "users:3")])
+    one.locked_balances([2, 1])
+    two.begin()
+    two.locked_balances([2])
+    one.end(commit=False)
+    two.finish()
+    two.end()
+
+
+def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
+    """What Postgres refuses by itself."""
+    lopsided = row(0, 1, "lopsided", fund.hash, Leg("external:b", 1, 5, "EUR"), Leg("users:1", -1, 4, "EUR"))
+    plain = row(0, 1, "plain", fund.hash)
+    for written, moved in (
+        ([lopsided], None),
+        ([plain], reached(plain, offset=1)),
+        ([], reached(plain)),
+        ([plain], [reached(plain)[0]._replace(head=fund.hash)]),
+        ([plain._replace(reason="")], None),
+        ([plain._replace(seq=3)], None),
+        ([plain, plain._replace(seq=2)], None),
+    ):
+        one.begin()
+        one.write(written, ids, [], [])
+        if moved is not None:
+            one.advance(moved)
+        if one._open is not None:
+            one.end(commit=False)
+    one.begin()
+    one.write([], ids, [BalanceChange(1, "EUR", 0, 2**63 - 1, 0, 1)], [])
+
+
+def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
+    """Reversals of one original wait for each other, and then see each other."""
+    asked = [("default", fund.intent_id), ("default", intent_id_of("default", "never"))]
+    back = row(0, 1, "back", fund.hash, *pair("users:1", "external:b", 4), reverses="fund")
+    one.begin()
+    one.originals(asked)
+    two.begin()
+    two.originals(asked[:1])
+    one.lanes([0], lock=True)
+    one.write([back], ids, [BalanceChange(2, "EUR", 0, 4, 0, 1)], [])
+    one.advance(reached(back))
+    one.end()
+    two.finish()
+    two.end()
+
+
+def post(store: PostingStore) -> None:
+    """The real poster over a store: transfers, duplicates, conflicts, reversals, bytes that are none, a hole."""
+    texts = (
+        "fund external:b>users:1 10", "spend users:1>external:b 6", "spend users:1>external:b 6",
+        "spend users:1>external:b 5", "back ~spend", "again ~spend", "part ~fund users:1>external:b 4", "?", HOLE,
+        "most external:b>external:c max", "more external:b>external:c max", "poor users:9>external:b 1",
+    )  # fmt: skip
+    ticks = iter(range(1000))
+    poster = Poster(
+        store,
+        Worker.reader,
+        lambda: Source("t", "id", {0: 0, 1: 0}, {0: len(texts), 1: 2}),
+        lambda _, start, end: {offset for offset in range(start, end) if texts[offset] != HOLE},
+        published=lambda lanes: {lane: Published() for lane in lanes},
+        now_microseconds=lambda: next(ticks),
+    )
+    poster.positions("t", [0, 1])
+    both = [Message("t", 0, number, 0, None, text.encode(), ()) for number, text in enumerate(texts) if text != HOLE]
+    poster.handle([PartitionBatch("t", 0, 0, both, len(texts))])
+    poster.handle([PartitionBatch("t", 1, 0, [message._replace(partition=1) for message in both[:2]], 2)])
+
+
+def answers(stores: Sequence[PostingStore], runners: Sequence[Runner]) -> list[Any]:
+    """The trace of the script over three sessions."""
+    trace: list[Any] = []
+    one, two, three = (
+        Actor(name, store, runner, trace)
+        for name, store, runner in zip(("one", "two", "three"), stores, runners, strict=True)
+    )
+    script(one, two, three)
+    return trace
+
+
+@pytest.fixture
+def real(database: str) -> Iterator[tuple[list[PostingStore], RelayStore, list[ThreadRunner]]]:
+    """Three sessions, and a relay's, of a fresh database."""
+    stores, relay = [PostingStore(database) for _ in range(3)], RelayStore(database)
+    runners = [ThreadRunner(database) for _ in stores]
+    yield stores, relay, runners
+    for used in (*stores, relay, *runners):
+        used.close()
+
+
+def model() -> tuple[list[PostingStore], RelayStore]:
+    """The same of the model."""
+    database = Database(Turns())
+    stores: list[PostingStore] = [
+        SimulatedPostingStore(database, Process(name, database.scheduler)) for name in ("one", "two", "three")
+    ]
+    return stores, SimulatedRelayStore(database, Process("relay", database.scheduler))
+
+
+def test_the_model_answers_as_postgres_does(real: Any) -> None:
+    stores, relay, runners = real
+    simulated, simulated_relay = model()
+    told = answers(stores, runners)
+    assert answers(simulated, [GreenletRunner() for _ in simulated]) == told
+    kinds = {answer for _, _, answer in told if isinstance(answer, str)}
+    refused = ("Collision", "BatchRefused", "Overflow", "DeadlockDetected")
+    assert kinds == {WAITS, *(f"raises {name}" for name in refused)}
+    assert simulated_relay.lanes(0, 1) == relay.lanes(0, 1)
+    for lane in (0, 1):
+        assert comparable(simulated_relay.records(lane, 0, 9)) == comparable(relay.records(lane, 0, 9))
+
+
+def test_the_poster_posts_the_same_on_both(real: Any) -> None:
+    stores, relay, _ = real
+    simulated, simulated_relay = model()
+    post(stores[0])
+    post(simulated[0])
+    assert simulated_relay.lanes(0, 1) == relay.lanes(0, 1)
+    found = relay.records(0, 0, 99)
+    assert len({record["reason"] or record["outcome"] for record in found}) == 8
+    for lane in (0, 1):
+        assert comparable(simulated_relay.records(lane, 0, 99)) == comparable(relay.records(lane, 0, 99))
+
+
+def comparable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records without what only one of the two has beside the record's own members."""
+    return [{name: value for name, value in record.items() if name != "leg_count"} for record in records]
+
+
+def public(kind: type) -> dict[str, list[str]]:
+    """The methods that a store has of its own, with the names of what they take."""
+    return {
+        name: list(inspect.signature(method).parameters)
+        for name, method in vars(kind).items()
+        if inspect.isfunction(method) and not name.startswith("_")
+    }
+
+
+@pytest.mark.parametrize(("kind", "simulated"), [(PostingStore, SimulatedPostingStore),
+                                                 (RelayStore, SimulatedRelayStore)])  # fmt: skip
+def test_the_model_has_the_methods_of_the_store(kind: type, simulated: type) -> None:
+    assert {**public(kind), **public(simulated)} == public(kind)
+    assert public(kind).keys() - public(simulated).keys() <= {"transaction"}, "inherited, as it is"
