@@ -118,6 +118,12 @@ class PostingStore(KeptConnection):
             rows = connection.execute(query, {"lanes": sorted(lanes)}).fetchall()
         return {row[0]: Lane(*row) for row in rows}
 
+    def row_hash(self, lane: int, seq: int) -> bytes | None:
+        """The hash of one journal row; None where it is not there."""
+        with self.statements() as connection:
+            row = connection.execute(SQL["row_hash"], {"lane": lane, "seq": seq}).fetchone()
+        return None if row is None else bytes(row[0])
+
     def books_version(self) -> int:
         """The version of the books that this transaction sees."""
         with self.statements() as connection:

@@ -282,7 +282,7 @@ def quarantine_without_bytes(connection: Connection[Any]) -> int:
 
 def hash_at(connection: Connection[Any], lane: int, seq: int) -> bytes | None:
     """The hash of one journal row; None where it is not there."""
-    row = connection.execute(SQL["hash_at"], {"lane": lane, "seq": seq}).fetchone()
+    row = connection.execute(POSTING_SQL["row_hash"], {"lane": lane, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])
 
 

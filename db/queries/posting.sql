@@ -21,6 +21,10 @@ WHERE lane = ANY(%(lanes)s::integer [])
 ORDER BY lane
 FOR NO KEY UPDATE
 
+-- name: row_hash
+-- The hash of one journal row, to be held against what was published.
+SELECT hash FROM ledger.journal WHERE lane = %(lane)s AND seq = %(seq)s
+
 -- name: books_version
 -- Whether the worker's copy of the books is still the books.
 SELECT version

@@ -157,10 +157,6 @@ WITH added AS (
 )
 SELECT count(*) AS rows_without FROM added
 
--- name: hash_at
--- The hash of one row.
-SELECT hash FROM ledger.journal WHERE lane = %(lane)s AND seq = %(seq)s
-
 -- name: copy_hashes
 -- Audit's copy of the hashes from where it stands up to what a checkpoint covers, cut into segments.
 INSERT INTO audit.segment (lane, first_seq, next_seq, head, hashes)

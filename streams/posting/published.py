@@ -6,7 +6,7 @@ that the topic has. Posted again they would have other times of booking, and so 
 
 import io
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import fastavro
@@ -60,20 +60,24 @@ def record_start(value: bytes) -> dict[str, Any]:
     return dict(record)
 
 
-def check_published(lane: Lane, published: Published) -> None:
+def check_published(lane: Lane, published: Published, row_hash: Callable[[int, int], bytes | None]) -> None:
     """Refuse to post to a lane that is not all that was published of it: JournalAhead says what to do.
 
-    A relay that lags is no matter here: it compares heads itself before it goes on.
+    `row_hash` gives the hash of the ledger's row at a lane and seq; it is asked where the relay lags.
     """
     if published.next_seq > lane.next_seq:
         raise JournalAhead(
             f"ledger.journal has lane {lane.lane} up to seq {published.next_seq}, but this ledger ends at"
             f" {lane.next_seq}, as an old copy does: run `ledgerline replay --into` it before posting goes on."
         )
-    if published.next_seq == lane.next_seq and published.head != lane.head:
+    held: bytes | None = GENESIS_HASH
+    if published.next_seq:
+        is_even = published.next_seq == lane.next_seq
+        held = lane.head if is_even else row_hash(lane.lane, published.next_seq - 1)
+    if held != published.head:
         raise JournalAhead(
-            f"ledger.journal has lane {lane.lane} with another hash at seq {lane.next_seq - 1} than this ledger, so"
-            " one of them is not its record: run `ledgerline replay --into` an empty database, and post to that one."
+            f"ledger.journal has lane {lane.lane} with another hash at seq {published.next_seq - 1} than this ledger,"
+            " so one of them is not its record: run `ledgerline replay --into` an empty database, and post to that one."
         )
     if published.open_next_seq > lane.next_seq:
         raise JournalUnsettled(

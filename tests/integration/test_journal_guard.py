@@ -81,6 +81,11 @@ def test_another_record_in_the_same_place_is_refused(proving: ProvingBench, old_
     assert old_copy.post((0,), unguarded) == ["posted", "posted"]
     with pytest.raises(JournalAhead, match="lane 0 with another hash at seq 4"):
         old_copy.take_over()
+    unguarded = old_copy.new_poster(published=lambda lanes: dict.fromkeys(lanes, Published()))
+    old_copy.send(old_copy.transfer("more", "external:bank", "users:1", 1))
+    old_copy.post((0,), unguarded)
+    with pytest.raises(JournalAhead, match="lane 0 with another hash at seq 4"):
+        old_copy.take_over()  # past what was published, but not by what was published
 
 
 def test_a_lane_that_is_moved_while_the_ends_are_read_is_no_old_copy(proving: ProvingBench) -> None:
