@@ -56,6 +56,19 @@ class UnlockedAccountsStore(SimulatedPostingStore):
         self._statement()
 
 
+class EarlyBalancesStore(SimulatedPostingStore):
+    """Locks the accounts, but reads their balances before it has the locks."""
+
+    def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
+        """See the class."""
+        early = dict(self._database.tables["balance"])
+        super().locked_balances(account_ids)
+        balances: dict[tuple[int, str], int] = {}
+        for (account_id, currency, _), (debits, credits, _) in early.items():
+            balances[account_id, currency] = balances.get((account_id, currency), 0) + debits - credits
+        return {holding: balance for holding, balance in balances.items() if holding[0] in account_ids}
+
+
 class UnlockedOriginalsStore(SimulatedPostingStore):
     """Reads what is reversed so far without keeping other reversals out."""
 
@@ -177,6 +190,7 @@ MUTATIONS: Final = {
         Parts(posting_store=ForgetfulStore, guards=GUARDS - {"journal_settled"}), TWICE
     ),
     "no lock on accounts that are drawn down": _caught(Parts(posting_store=UnlockedAccountsStore), "floors"),
+    "balances read before their accounts are locked": _caught(Parts(posting_store=EarlyBalancesStore), "floors"),
     "no lock on what is reversed": _caught(
         Parts(posting_store=UnlockedOriginalsStore),
         "no more is reversed than was moved",
