@@ -200,7 +200,7 @@ def retry(retrier: Retrier, rows: Sequence[QuarantinedBytes], trail: Trail) -> l
         trail.confirm(item.retry_id, item.offset)
     if failure is not None:
         raise _refused(len(sent), len(rows), failure)
-    return sent
+    return sorted(sent)
 
 
 def _refused(sent: int, rows: int, cause: str) -> RetryError:
