@@ -1,7 +1,7 @@
 """What a replay asks of Postgres. It connects as the login that owns the tables, as a migration does."""
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -9,11 +9,11 @@ import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from db.binary import entries
 from db.connections import DatabaseError
 from db.posting import SQL as POSTING_SQL
 from db.queries import load
 from domain.errors import LedgerlineError
+from domain.intents import DIRECTIONS
 
 SQL: Final = load("replay")
 
@@ -28,6 +28,8 @@ _PLACE: Final = struct.Struct(">h ii iq")
 _BIGINT: Final = struct.Struct(">iq")
 _SMALLINT: Final = struct.Struct(">ih")
 _HASH_LENGTH: Final = _LENGTH.pack(32)
+# Fields of an entry, each behind its length: lane, seq, leg, account_id, direction, amount_minor, currency.
+_ENTRY: Final = struct.Struct(">h ii iq ih iq ih iq i")
 _UUID_LENGTH: Final = _LENGTH.pack(16)
 _JOURNAL_FIELDS: Final = 20
 _KEPT_TEXTS_MAX: Final = 10_000
@@ -132,7 +134,7 @@ def load_chunk(
             with cursor.copy(POSTING_SQL["copy_journal"]) as copy:
                 copy.write(chunk.journal_stream())
             with cursor.copy(POSTING_SQL["copy_entries"]) as copy:
-                copy.write(entries(chunk.entries))
+                copy.write(chunk.entry_stream())
             for lane in after:
                 connection.execute(SQL["move_lane"], lane._asdict())
     except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -188,8 +190,7 @@ class Chunk:
 
     def __init__(self) -> None:
         self._rows: list[bytes] = []
-        self.entries: list[tuple[int, int, int, int, int, int, str]] = []
-        """lane, seq, leg, account_id, direction, amount_minor, currency."""
+        self._entries: list[bytes] = []
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -198,8 +199,23 @@ class Chunk:
         """The journal rows as one whole COPY stream."""
         return b"".join([_COPY_HEADER, *self._rows, _COPY_TRAILER])
 
-    def add(self, record: Record) -> None:
-        """Add a record's journal row; its entries are added by who knows the accounts."""
+    def entry_stream(self) -> bytes:
+        """The entries as one whole COPY stream."""
+        return b"".join([_COPY_HEADER, *self._entries, _COPY_TRAILER])
+
+    def add(self, record: Record, account_ids: Mapping[tuple[str, str], int]) -> None:
+        """Add a record's journal row and its entries; the ids of the accounts are by tenant and address."""
+        self._add_row(record)
+        lane, seq, tenant, pack = record["lane"], record["seq"], record["tenant"] or "", _ENTRY.pack
+        for number, leg in enumerate(record["legs"]):
+            account_id, currency = account_ids[tenant, leg["account"]], leg["currency"].encode()
+            direction, amount_minor = DIRECTIONS[leg["direction"]], leg["amount_minor"]
+            self._entries.append(
+                pack(7, 4, lane, 8, seq, 2, number, 8, account_id, 2, direction, 8, amount_minor, len(currency))
+                + currency
+            )
+
+    def _add_row(self, record: Record) -> None:
         kept, reverses, metadata, value_time = _kept, record["reverses"], record["metadata"], record["value_time"]
         self._rows.append(
             b"".join(

@@ -14,7 +14,8 @@ from typing import Any, Final
 import psutil
 import psycopg
 from confluent_kafka import Producer
-from psycopg.conninfo import make_conninfo
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.books import add_tenant
 from db.connections import connect
@@ -127,5 +128,11 @@ class BenchLedger:
 
     def drop(self) -> None:
         """Remove the database."""
-        with psycopg.connect(make_conninfo(self.endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE "{self.name}" WITH (FORCE)')
+        drop_database(self.dsn)
+
+
+def drop_database(dsn: str) -> None:
+    """Remove a database, where there is one."""
+    name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as admin:
+        admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))

@@ -15,7 +15,6 @@ from confluent_kafka import Message
 
 from db import replay as db
 from db.posting import PostingStore
-from domain.intents import DIRECTIONS
 from streams.reconciliation.decoding import JournalRecord, RecordReader
 from streams.replay.accounts import AccountIds
 from streams.replay.journal import LaneReplay, Place, read_record, read_to_ends
@@ -89,14 +88,9 @@ class _Loading:
             if lanes[message.partition()].take(record, message.offset()):
                 records.append(record)
         ids = self._accounts.learn(records)
-        add_row, add_entry = self._chunk.add, self._chunk.entries.append
+        add = self._chunk.add
         for record in records:
-            add_row(cast("db.Record", record))
-            lane, seq, tenant = record["lane"], record["seq"], record["tenant"] or ""
-            for number, leg in enumerate(record["legs"]):
-                account_id = ids[tenant, leg["account"]]
-                direction = DIRECTIONS[leg["direction"]]
-                add_entry((lane, seq, number, account_id, direction, leg["amount_minor"], leg["currency"]))
+            add(cast("db.Record", record), ids)
 
     def _flush(self) -> None:
         if os.getppid() != self._job.parent:
