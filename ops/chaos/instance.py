@@ -121,11 +121,16 @@ class Instance:
 
     def stop(self) -> None:
         """SIGTERM, and wait; it stays down until `start`."""
+        self.ask_to_stop()
+        with self._lock:
+            self._process.finish(END_SECONDS_MAX)
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM without waiting; `stop` must follow."""
         with self._lock:
             self._held = True
             self.send(signal.SIGCONT)
-            self._process.ask_to_stop(END_SECONDS_MAX)
-            self._process.finish(1.0)
+            self._process.ask_to_stop(0.0)
 
     def arm(self, point: str, action: str = "kill") -> None:
         """Order its process to do this when it next comes to that fault point."""
@@ -168,10 +173,18 @@ class Fleet:
         self.wait_ready()
 
     def stop(self) -> None:
-        """Stop all, the API first: what it took is to be posted."""
+        """Stop all, at the same time."""
         self._stop.set()
         self._keeper.join()
-        for instance in reversed(self.instances):
+        self.stop_all(self.instances)
+
+    @staticmethod
+    def stop_all(instances: Iterable[Instance]) -> None:
+        """Stop these at the same time; they stay down until `start`."""
+        stopping = list(instances)
+        for instance in stopping:
+            instance.ask_to_stop()
+        for instance in stopping:
             instance.stop()
 
     def wait_ready(self, seconds: float = READY_SECONDS_MAX) -> None:

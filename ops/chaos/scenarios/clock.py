@@ -24,8 +24,8 @@ def _set(trial: Trial, seconds: int) -> None:
 def jump(trial: Trial) -> None:
     """Everything is started again under a clock that jumps together, and then under the right one."""
     _set(trial, 0)
+    trial.fleet.stop_all(trial.fleet.instances)
     for instance in trial.fleet.instances:
-        instance.stop()
         instance.start()
     trial.fleet.wait_ready()
     for seconds in JUMPS_SECONDS:
@@ -34,8 +34,8 @@ def jump(trial: Trial) -> None:
         _set(trial, seconds)
     trial.let_flow(POSTED_BETWEEN)
     trial.say("each process is started again, with the right clock")
+    trial.fleet.stop_all(trial.fleet.instances)
     for instance in trial.fleet.instances:
-        instance.stop()
         instance.disarm()
         instance.start()
 

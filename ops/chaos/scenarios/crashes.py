@@ -14,10 +14,9 @@ TAKEN_OVER_SECONDS_MAX: Final = 60.0
 
 
 def kill_worker(point: str, trial: Trial) -> None:
-    """One worker dies at the point, and another one too when it comes there."""
-    for _ in range(2):
-        trial.let_flow()
-        trial.strike(trial.workers(), point)
+    """The first worker that comes to the point dies there."""
+    trial.let_flow()
+    trial.strike(trial.workers(), point)
 
 
 def freeze_worker(point: str, trial: Trial) -> None:

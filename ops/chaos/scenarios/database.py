@@ -149,7 +149,7 @@ def run_dry(trial: Trial) -> None:
 
 
 SCENARIOS: Final = (
-    Scenario("disk-full", "A full disk is waited for.", fill_disk, own_ledger=True),
+    Scenario("disk-full", "A full disk is waited for.", fill_disk),
     Scenario("read-only", "A database that is read only is waited for.", read_only),
     Scenario("lanes-locked", "Locks that others hold are waited for, lock timeouts are tried again.", hold_lanes),
     Scenario("deadlocks", "A deadlock with hand-written SQL costs a try and nothing else.", provoke_deadlocks),

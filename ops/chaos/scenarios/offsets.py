@@ -39,8 +39,7 @@ def to_end(trial: Trial, admin: AdminClient, group: str) -> None:
 def believe_kafka(lie: Lie, trial: Trial) -> None:
     """All workers stop, intents pile up, Kafka's offsets are changed, the workers start again."""
     trial.let_flow()
-    for worker in trial.workers():
-        worker.stop()
+    trial.fleet.stop_all(trial.workers())
     aim = trial.load.counts["acknowledged"] + 200
     trial.wait_until(lambda: trial.load.counts["acknowledged"] >= aim, "intents pile up")
     admin = admin_client(trial.ledger.endpoints.kafka_bootstrap)

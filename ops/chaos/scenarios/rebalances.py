@@ -30,8 +30,7 @@ def come_and_go(trial: Trial) -> None:
                 leaver.kill()
             trial.let_flow(POSTED_BETWEEN)
     finally:
-        for guest in guests:
-            guest.stop()
+        trial.fleet.stop_all(guests)
 
 
 SCENARIOS: Final = (
