@@ -84,9 +84,13 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             for tp, offset in offsets.items()
             if tp in assigned
         }
+        consumer = self._ensure_consumer()
+        if not theirs or consumer._subscription.reassignment_in_progress:
+            # The broker would answer behind our request to join, which waits for the other members, and refuse the old
+            # generation; aiokafka would then leave the group and join anew, and all members with it, again and again.
+            return False
         try:
-            if theirs:
-                await self._ensure_consumer().commit(theirs)
+            await consumer.commit(theirs)
         except KafkaError as error:
             logger.debug("offsets were not committed to Kafka", agent=self.app.options.name, cause=repr(error))
             return False

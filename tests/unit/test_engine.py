@@ -124,6 +124,23 @@ async def test_the_store_alone_says_where_to_seek(monkeypatch: pytest.MonkeyPatc
     assert (sought, consumer._committed_offset, consumer._read_offset) == ([{LANE: 10}], {LANE: 10}, {LANE: None})
 
 
+@pytest.mark.parametrize("reassigning", [False, True])
+async def test_nothing_is_committed_while_the_group_reassigns(
+    thread: _ConsumerThread, monkeypatch: pytest.MonkeyPatch, reassigning: bool
+) -> None:
+    """Such a commit is refused for its old generation, and the refusal makes all members join anew, without an end."""
+    committed: list[dict[TP, int]] = []
+
+    async def commit(offsets: dict[Any, Any]) -> None:
+        committed.append({TP(*tp): position.offset for tp, position in offsets.items()})
+
+    consumer = SimpleNamespace(_subscription=SimpleNamespace(reassignment_in_progress=reassigning), commit=commit)
+    monkeypatch.setattr(_ConsumerThread, "assignment", lambda _: {LANE})
+    monkeypatch.setattr(_ConsumerThread, "_ensure_consumer", lambda _: consumer)
+    assert await thread._commit({LANE: 7, TP("payments.intents", 1): 8}) is not reassigning
+    assert committed == ([] if reassigning else [{LANE: 7}])
+
+
 async def test_what_an_earlier_assignment_knew_is_forgotten(thread: _ConsumerThread) -> None:
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 3000})

@@ -97,8 +97,6 @@ def process(runner: _Runner, fetch: Fetch) -> bool:
         (2, fetched(0, 4), (0, 2, [2, 3], 4)),
         (4, fetched(0, 4), None),
         (9, fetched(0, 4), None),
-        # fetched past where the store stands: some lie between, so a seek must come first
-        (0, fetched(3, 6), None),
         # transaction markers occupy offsets
         (0, fetched(0, 6, 0, 1, 4), (0, 0, [0, 1, 4], 6)),
         (3, fetched(0, 6, 0, 1, 4), (0, 3, [4], 6)),
@@ -113,6 +111,14 @@ def test_what_of_a_fetch_is_handed_on(
     assert process(runner, fetch)
     assert handler.handled == ([handed] if handed else [])
     assert runner.expected == {LANE_0: handed[3] if handed else stands}
+
+
+def test_what_was_fetched_past_the_store_asks_for_a_seek(handler: Handler, runner: _Runner) -> None:
+    take_over(runner, LANE_0, LANE_1)
+    assert not process(runner, Fetch(fetched(3, 6).partitions | fetched(0, 2, tp=LANE_1).partitions))
+    assert handler.handled == [(1, 0, [0, 1], 2)], "offsets 0 to 2 of lane 0 were never handed over"
+    assert runner.expected == {LANE_0: 0, LANE_1: 2}
+    assert process(runner, fetched(0, 6))
 
 
 def test_only_assigned_partitions_are_handed_on(handler: Handler, runner: _Runner) -> None:
@@ -176,7 +182,7 @@ def test_a_lost_fence_asks_for_a_seek_and_moves_nothing(handler: Handler, runner
     assert runner.expected == {LANE_0: 0}
     handler.stands[0] = 7
     assert take_over(runner, LANE_0) == {LANE_0: 7}
-    assert process(runner, fetched(3, 6)), "what was fetched before the seek is dropped"
+    assert process(runner, fetched(3, 6)), "what was fetched before the seek, and is posted, is dropped"
     assert process(runner, fetched(7, 9))
     assert handler.handled == [(0, 7, [7, 8], 9)]
 
