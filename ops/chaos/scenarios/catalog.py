@@ -1,5 +1,7 @@
 """The scenarios of chaos, each a promise and the fault that puts it to the test."""
 
+from typing import Final, NamedTuple
+
 from ops.chaos.scenarios import (
     agents,
     clock,
@@ -29,4 +31,21 @@ SCENARIOS: tuple[Scenario, ...] = (
     *storm.SCENARIOS,
     *tampering.SCENARIOS,
     *topics.SCENARIOS,
+)
+
+
+class Regression(NamedTuple):
+    """A seed with which a scenario found a bug; every whole run repeats it."""
+
+    scenario: str
+    seed: str
+    found: str
+
+
+REGRESSIONS: Final = (
+    Regression(
+        "commit-lost",
+        "1/0",
+        "workers made one another rejoin their group without end, and one left its lanes alone until its watchdog came",
+    ),
 )
