@@ -1,0 +1,30 @@
+"""docs/guarantees.md states each scenario's promise, and nothing that no scenario proves."""
+
+import re
+
+from domain.faults import FAULT_POINTS
+from domain.settings import REPOSITORY_ROOT
+from ops.chaos.scenarios.catalog import SCENARIOS
+
+PAGE = (REPOSITORY_ROOT / "docs" / "guarantees.md").read_text()
+
+
+def test_the_page_has_each_promise_with_its_scenario() -> None:
+    rows = re.findall(r"^\| `([a-z-]+)` \| (.+?) \| ", PAGE, re.MULTILINE)
+    assert dict(rows) == {scenario.name: scenario.promise for scenario in SCENARIOS}
+    assert len(rows) == len(SCENARIOS)
+
+
+def test_each_promise_is_a_sentence_of_its_own() -> None:
+    promises = [scenario.promise for scenario in SCENARIOS]
+    assert len(set(promises)) == len(promises)
+    assert all(promise[0].isupper() and promise.endswith(".") for promise in promises)
+
+
+def test_every_fault_point_has_its_scenario() -> None:
+    names = " ".join(scenario.name for scenario in SCENARIOS)
+    for service in ("posting", "relay"):
+        for point in FAULT_POINTS[service]:
+            assert f"killed-{point.replace('_', '-')}" in names
+    assert FAULT_POINTS["api"].keys() == {"acknowledged"}
+    assert "api-killed-before-answer" in names
