@@ -3,39 +3,23 @@
 Nothing here decides anything: the truth about offsets is in Postgres, and lag tools may be told of it.
 """
 
-import io
-import time
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import fastavro
 from confluent_kafka import (
-    Consumer,
     ConsumerGroupTopicPartitions,
     IsolationLevel,
     KafkaError,
     KafkaException,
-    Message,
     TopicCollection,
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from domain.errors import LedgerlineError, Outage
-from producers.encoding import FRAME
+from streams.posting.published import last_published
 
 REQUEST_SECONDS_MAX: Final = 5.0
-TAIL_SECONDS_MAX: Final = 15.0
-TAIL_OFFSETS: Final = 8
-
-# Every version of JournalRecord begins with these two fields, which a contract test keeps; no more of it is read here.
-_RECORD_START: Final = fastavro.parse_schema(
-    {
-        "type": "record",
-        "name": "RecordStart",
-        "fields": [{"name": "lane", "type": "int"}, {"name": "seq", "type": "long"}],
-    }
-)
 
 
 class GroupBusy(LedgerlineError):
@@ -102,63 +86,8 @@ def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int,
 
 
 def relayed_seqs(bootstrap: str, topic: str, state: TopicState) -> dict[int, int]:
-    """The first sequence number of each lane that ledger.journal does not hold yet, read off its last record.
-
-    Only the tail is read: a few offsets, and further back where those are markers or records of aborted transactions.
-    """
-    consumer = Consumer(
-        {
-            "bootstrap.servers": bootstrap,
-            "group.id": "ledgerline-status",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "fetch.wait.max.ms": 10,
-            "log_level": 0,
-        }
-    )
-    found: dict[int, int] = {lane: 0 for lane, high in state.high.items() if high == state.low[lane]}
-    behind = TAIL_OFFSETS
-    deadline = time.monotonic() + TAIL_SECONDS_MAX
-    try:
-        while missing := state.high.keys() - found.keys():
-            starts = {lane: max(state.low[lane], state.high[lane] - behind) for lane in missing}
-            last = _last_records(consumer, topic, starts, deadline)
-            found |= {lane: _seq_of(message) + 1 for lane, message in last.items()}
-            found |= {lane: 0 for lane, start in starts.items() if lane not in last and start == state.low[lane]}
-            behind *= 16
-    except KafkaException as error:
-        raise KafkaSilent(f"Kafka does not hand over the end of {topic}: {_cause(error)}.") from error
-    finally:
-        consumer.close()
-    return found
-
-
-def _last_records(consumer: Consumer, topic: str, starts: Mapping[int, int], deadline: float) -> dict[int, Message]:
-    """The last committed record of each partition from a start on; partitions without one are left out."""
-    consumer.assign([TopicPartition(topic, lane, start) for lane, start in starts.items()])
-    last: dict[int, Message] = {}
-    waiting = set(starts)
-    while waiting:
-        if time.monotonic() > deadline:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no end in {TAIL_SECONDS_MAX:.0f} seconds"))
-        message = consumer.poll(1.0)
-        if message is None:
-            continue
-        error = message.error()
-        if error is None:
-            last[message.partition()] = message
-        elif error.code() == KafkaError._PARTITION_EOF:
-            waiting.discard(message.partition())
-        elif not error.retriable():
-            raise KafkaException(error)
-    return last
-
-
-def _seq_of(message: Message) -> int:
-    body = io.BytesIO(message.value()[FRAME.size :])
-    record: Any = fastavro.schemaless_reader(body, _RECORD_START, None)
-    return int(record["seq"])
+    """The first sequence number of each lane that ledger.journal does not hold yet, read off its last record."""
+    return {lane: published.next_seq for lane, published in last_published(bootstrap, topic, state.high).items()}
 
 
 def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:

@@ -165,5 +165,6 @@ def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
             "enable.partition.eof": True,
             # The broker holds the answer that says "nothing more" for so long, and each take-over waits for it.
             "fetch.wait.max.ms": 10,
+            "log_level": 0,  # what goes wrong is raised
         }
     )

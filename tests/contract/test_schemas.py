@@ -107,7 +107,7 @@ def test_a_record_without_any_field_reads_as_the_defaults(subject: str) -> None:
 
 
 def test_a_journal_record_begins_with_lane_and_seq() -> None:
-    # ops.kafka_positions reads these two of any version, without asking the registry which one.
+    # streams.posting.published reads these of any version, without asking the registry which one.
     first, second, *_ = schema_of("ledger/journal_record.avsc")["fields"]
     assert (first["name"], first["type"], second["name"], second["type"]) == ("lane", "int", "seq", "long")
 
