@@ -114,8 +114,8 @@ def leave_out_record(trial: Trial) -> None:
 
 def wait_found(trial: Trial) -> None:
     """Until the agents have found each planted break; which of them is the oracle's to say."""
-    found = """SELECT 'reconciliation', kind, lane, seq FROM reconciliation.break WHERE state = 'open'
-        UNION ALL SELECT 'audit', kind, lane, seq FROM audit.break WHERE state = 'open'"""
+    found = """SELECT 'reconciliation', kind, lane, seq FROM reconciliation.break WHERE state <> 'resolved'
+        UNION ALL SELECT 'audit', kind, lane, seq FROM audit.break WHERE state <> 'resolved'"""
 
     def all_found() -> bool:
         rows = trial.ledger.rows(found)
