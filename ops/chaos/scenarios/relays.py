@@ -11,8 +11,8 @@ FENCED: Final = "Another relay took over"
 
 
 def kill_relay(point: str, trial: Trial) -> None:
-    """The relay dies at the point, three times."""
-    for _ in range(3):
+    """The relay dies at the point, twice."""
+    for _ in range(2):
         trial.let_flow(100)
         trial.strike(trial.fleet["relay"], point)
 
