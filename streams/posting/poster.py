@@ -92,9 +92,10 @@ class Poster:
     # ------------------------------------------------------------------------------------------ BatchHandler
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Where the lanes stand; refuses with TopicMismatch where the topic is not the one they were posted from, and
+        """Where the lanes stand.
 
-        with JournalAhead where the ledger lacks what was published of them.
+        TopicMismatch where the topic is not the one that they were posted from, JournalAhead where the ledger lacks
+        what was published of them.
         """
         wanted = list(partitions)
         # What was published is asked of before the lanes are, and where the topic ends after: so that a lane which
