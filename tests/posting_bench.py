@@ -24,7 +24,7 @@ from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
 from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
-from streams.posting.source import describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, offsets_with_record
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
@@ -101,7 +101,11 @@ class PostingBench:
             IntentReader(self._decoders[-1]),
             partial(describe_source, self.bootstrap, self.topics.intents),
             partial(offsets_with_record, self.bootstrap, self.topics.intents),
-            **{"published": partial(last_published, self.bootstrap, self.topics.journal), **options},
+            **{
+                "published": partial(last_published, self.bootstrap, self.topics.journal),
+                "topic_id": TopicLook(self.bootstrap, self.topics.intents),
+                **options,
+            },
         )
 
     @staticmethod

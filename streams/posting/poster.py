@@ -42,7 +42,7 @@ from streams.posting.metrics import OUTCOMES
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, quarantined_bytes
-from streams.posting.source import KafkaAway, Source, check_absent, check_source
+from streams.posting.source import KafkaAway, Source, TopicMismatch, check_absent, check_source
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -76,6 +76,7 @@ class Poster:
         with_record: Callable[[int, int, int], set[int]],
         *,
         published: Callable[[Iterable[int]], dict[int, Published]],
+        topic_id: Callable[[], str | None],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         fault: Fault = no_fault,
     ) -> None:
@@ -84,6 +85,8 @@ class Poster:
         self._describe = describe
         self._with_record = with_record
         self._published = published
+        self._topic_id = topic_id
+        self._taken_from: Source | None = None
         self._now_microseconds = now_microseconds
         self._fault = fault
         self._books: Books | None = None
@@ -116,6 +119,7 @@ class Poster:
         for lane in lanes.values():
             check_source(lane, source)
             check_published(lane, published[lane.lane], self._store.row_hash)
+        self._taken_from = source
         return {number: lane.next_offset for number, lane in lanes.items()}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
@@ -126,7 +130,16 @@ class Poster:
             self._post(work)
 
     def idle(self) -> None:
-        """Nothing to do between batches."""
+        """Look whether the topic is still the one that the lanes were taken over from; TopicMismatch where not.
+
+        A topic that was made anew is told by its offsets too, but not once it has outgrown where a lane stands.
+        """
+        taken, found = self._taken_from, self._topic_id()
+        if taken is not None and found is not None and found != taken.topic_id:
+            raise TopicMismatch(
+                f"The lanes are posted from {taken.topic} ({taken.topic_id}), but the topic there now is another one"
+                f" ({found}): restore the old topic, or start a new ledger on the new one."
+            )
 
     def _work(self, part: PartitionBatch) -> list[Work]:
         """What was fetched of a lane, read; one for each offset."""

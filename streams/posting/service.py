@@ -10,7 +10,7 @@ from streams.fenced import AgentOptions, run_agent
 from streams.posting.poster import Poster
 from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
-from streams.posting.source import describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, offsets_with_record
 
 
 def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: str, fault: Fault = no_fault) -> None:
@@ -27,6 +27,7 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: 
         partial(describe_source, options.bootstrap, options.topic),
         partial(offsets_with_record, options.bootstrap, options.topic),
         published=partial(last_published, options.bootstrap, journal_topic),
+        topic_id=TopicLook(options.bootstrap, options.topic),
         fault=fault,
     )
     try:

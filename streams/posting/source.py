@@ -10,6 +10,7 @@ from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 
 KAFKA_SECONDS_MAX: Final = 10.0
+LOOK_SECONDS_MAX: Final = 1.0
 ABSENT_OFFSETS_MAX: Final = 10_000
 
 
@@ -35,10 +36,15 @@ class KafkaAway(Outage):
 def describe_source(bootstrap: str, topic: str) -> Source:
     """The topic's id, and the offsets that each partition has; KafkaAway where the broker is silent."""
     try:
-        admin = AdminClient({"bootstrap.servers": bootstrap})
+        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
         consumer = Consumer(
-            {"bootstrap.servers": bootstrap, "group.id": "ledgerline-describe", "enable.auto.commit": False}
+            {
+                "bootstrap.servers": bootstrap,
+                "group.id": "ledgerline-describe",
+                "enable.auto.commit": False,
+                "log_level": 0,  # what goes wrong is raised
+            }
         )
         try:
             offsets = {
@@ -57,6 +63,22 @@ def describe_source(bootstrap: str, topic: str) -> Source:
         {number: low for number, (low, _) in offsets.items()},
         {number: high for number, (_, high) in offsets.items()},
     )
+
+
+class TopicLook:
+    """Asks for a topic's id, again and again, with one client that is kept."""
+
+    def __init__(self, bootstrap: str, topic: str) -> None:
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._topic = topic
+
+    def __call__(self) -> str | None:
+        """The topic's id; None where there is no such topic, or the broker does not tell within a second."""
+        try:
+            described = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
+            return str(described[self._topic].result().topic_id)
+        except KafkaException:
+            return None
 
 
 def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: int) -> set[int]:

@@ -245,6 +245,23 @@ def test_a_topic_that_lost_its_end_is_refused(bench: PostingBench) -> None:
         bench.take_over([0])
 
 
+def test_a_topic_that_was_made_anew_is_noticed_between_batches(bench: PostingBench, topics: Topics) -> None:
+    """Whatever its offsets are by then."""
+    bench.send_all(MOVES)
+    assert bench.post() == ["posted"] * 9
+    bench.poster.idle()
+    remake(bench, topics)
+
+    def refuses() -> bool:
+        try:
+            bench.poster.idle()
+        except TopicMismatch as error:
+            return "the topic there now is another one" in str(error)
+        return False
+
+    eventually(refuses, "the new topic's id is told")
+
+
 def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -> None:
     from confluent_kafka import TopicPartition
 

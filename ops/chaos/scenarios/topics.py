@@ -8,7 +8,7 @@ from ops.chaos.instance import ChaosError
 from ops.chaos.ledger import LANES
 from ops.chaos.scenarios.scenario import Scenario
 from ops.chaos.trial import Trial
-from ops.kafka_positions import admin_client
+from ops.kafka_positions import admin_client, topic_state
 from producers.deploy import Replication, make_topics
 
 REQUEST_SECONDS_MAX: Final = 30.0
@@ -16,8 +16,10 @@ SENTENCES: Final = ("restore the old topic", "restore the topic before posting g
 
 
 def make_anew(trial: Trial) -> None:
-    """Delete the topic under load, make it again; each worker ends with a sentence, at its next start as well."""
+    """Delete the topic, make it again, fill it beyond where the lanes stand; each worker ends with a sentence, twice."""
     trial.let_flow()
+    trial.load.pause()
+    trial.wait_quiet()  # so that whatever is posted from now on is of the new topic
     admin: AdminClient = admin_client(trial.ledger.endpoints.kafka_bootstrap)
     topic = trial.ledger.topics.intents
     before = {worker.label: worker.restarts for worker in trial.workers()}
@@ -26,6 +28,7 @@ def make_anew(trial: Trial) -> None:
     trial.wait_until(lambda: topic not in admin.list_topics(timeout=REQUEST_SECONDS_MAX).topics, "it is gone")
     posted = trial.ledger.next_offsets()
     make_topics(trial.ledger.endpoints.kafka_bootstrap, trial.ledger.topics, LANES, Replication())
+    trial.load.resume()
     trial.wait_until(
         lambda: all(
             any(sentence in worker.text_of_logs() for sentence in SENTENCES)
@@ -33,6 +36,10 @@ def make_anew(trial: Trial) -> None:
             for worker in trial.workers()
         ),
         "each worker refuses, and refuses again when it is started again",
+    )
+    trial.wait_until(
+        lambda: min(topic_state(admin, topic).high.values()) > max(posted.values()),
+        "the new topic has outgrown the lanes",
     )
     now = trial.ledger.next_offsets()
     if now != posted:
