@@ -16,7 +16,7 @@ SENTENCES: Final = ("restore the old topic", "restore the topic before posting g
 
 
 def make_anew(trial: Trial) -> None:
-    """Delete the topic, make it again, fill it beyond where the lanes stand; each worker ends with a sentence, twice."""
+    """Delete the topic, make it again, fill it beyond where lanes stand; each worker ends with a sentence, twice."""
     trial.let_flow()
     trial.load.pause()
     trial.wait_quiet()  # so that whatever is posted from now on is of the new topic
