@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
+import psycopg
 from psycopg import Connection
 from psycopg.pq import TransactionStatus
 
@@ -27,12 +28,18 @@ class KeptConnection:
         self._dsn = dsn
         self._role = role
         self._connection: Connection[Any] | None = None
+        self._in_transaction: Connection[Any] | None = None
 
     def _prepare(self, connection: Connection[Any]) -> None:
         """What a subclass does to each new connection before anyone uses it."""
 
     def _open(self) -> Connection[Any]:
         """The connection, for statements inside `transaction` or `statements`."""
+        if self._in_transaction is not None:
+            if self._in_transaction is not self._connection or self._in_transaction.closed:
+                # On a new connection the rest would stand alone, and be committed without what came before.
+                raise psycopg.InterfaceError("the connection was lost in the midst of a transaction")
+            return self._in_transaction
         if self._connection is None or self._connection.closed:
             connection = connect(
                 self._dsn,
@@ -71,6 +78,9 @@ class KeptConnection:
             if connection.info.transaction_status != TransactionStatus.IDLE:
                 # A rollback failed, of which psycopg only warns: a savepoint in that transaction would commit nothing.
                 self.close()
-            current = self._open()
-            with current.transaction():
-                yield current
+            self._in_transaction = current = self._open()
+            try:
+                with current.transaction():
+                    yield current
+            finally:
+                self._in_transaction = None

@@ -89,3 +89,18 @@ def test_waiting_for_a_notification_is_not_silence(kept: Listening) -> None:
         connection.silence_seconds_max = 0.2  # type: ignore[attr-defined]
         assert not list(connection.notifies(timeout=0.6))
         connection.execute("SELECT 1")
+
+
+def test_the_rest_of_a_transaction_never_goes_to_another_connection(kept: Listening) -> None:
+    """Though the error that told of the loss was swallowed."""
+
+    def go_on() -> None:
+        with kept.transaction():
+            kept.close()
+            with kept.statements():
+                raise AssertionError("a statement of its own")
+
+    with pytest.raises(psycopg.InterfaceError, match="in the midst of a transaction"):
+        go_on()
+    with kept.transaction() as connection:
+        assert connection.execute("SELECT 1").fetchone() == (1,)
