@@ -103,7 +103,7 @@ class PostingBench:
             partial(offsets_with_record, self.bootstrap, self.topics.intents),
             **{
                 "published": partial(last_published, self.bootstrap, self.topics.journal),
-                "topic_id": TopicLook(self.bootstrap, self.topics.intents),
+                "ask_topic_id": TopicLook(self.bootstrap, self.topics.intents),
                 **options,
             },
         )

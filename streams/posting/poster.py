@@ -42,7 +42,7 @@ from streams.posting.metrics import OUTCOMES
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, quarantined_bytes
-from streams.posting.source import KafkaAway, Source, TopicMismatch, check_absent, check_source
+from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -65,6 +65,10 @@ Name = tuple[str, str]
 """Tenant and account address."""
 
 
+def _not_asked() -> str:
+    raise RuntimeError("handle() asks for the topic's id")
+
+
 class Poster:
     """Posts batches of one topic's lanes; a BatchHandler."""
 
@@ -76,7 +80,7 @@ class Poster:
         with_record: Callable[[int, int, int], set[int]],
         *,
         published: Callable[[Iterable[int]], dict[int, Published]],
-        topic_id: Callable[[], str | None],
+        ask_topic_id: Callable[[], Callable[[], str]],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         fault: Fault = no_fault,
     ) -> None:
@@ -85,8 +89,8 @@ class Poster:
         self._describe = describe
         self._with_record = with_record
         self._published = published
-        self._topic_id = topic_id
-        self._taken_from: Source | None = None
+        self._ask_topic_id = ask_topic_id
+        self._topic_id = _not_asked
         self._now_microseconds = now_microseconds
         self._fault = fault
         self._books: Books | None = None
@@ -119,27 +123,20 @@ class Poster:
         for lane in lanes.values():
             check_source(lane, source)
             check_published(lane, published[lane.lane], self._store.row_hash)
-        self._taken_from = source
         return {number: lane.next_offset for number, lane in lanes.items()}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Post a batch; every offset in it has its row when this returns."""
+        # Asked behind the fetch, and answered before the commit: so the fetch was from the topic that has this id. A
+        # topic made anew is told by its offsets too, but not where it has outgrown a lane before anyone looked.
+        self._topic_id = self._ask_topic_id()
         work = [item for part in batch for item in self._work(part)]
         self._fault("decoded")
         if work:
             self._post(work)
 
     def idle(self) -> None:
-        """Look whether the topic is still the one that the lanes were taken over from; TopicMismatch where not.
-
-        A topic that was made anew is told by its offsets too, but not once it has outgrown where a lane stands.
-        """
-        taken, found = self._taken_from, self._topic_id()
-        if taken is not None and found is not None and found != taken.topic_id:
-            raise TopicMismatch(
-                f"The lanes are posted from {taken.topic} ({taken.topic_id}), but the topic there now is another one"
-                f" ({found}): restore the old topic, or start a new ledger on the new one."
-            )
+        """Nothing to do between batches."""
 
     def _work(self, part: PartitionBatch) -> list[Work]:
         """What was fetched of a lane, read; one for each offset."""
@@ -208,6 +205,9 @@ class Poster:
             changes = balance_changes(rows, account_ids)
             self._store.write(rows, account_ids, changes, quarantined_bytes(screened, rows))
             self._fault("written")
+            topic_id = self._topic_id()
+            for lane in lanes.values():
+                check_topic(lane, lane.topic, topic_id)
             self._store.advance(moved)
             self._fault("before_commit")
         self._fault("committed")

@@ -27,7 +27,7 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: 
         partial(describe_source, options.bootstrap, options.topic),
         partial(offsets_with_record, options.bootstrap, options.topic),
         published=partial(last_published, options.bootstrap, journal_topic),
-        topic_id=TopicLook(options.bootstrap, options.topic),
+        ask_topic_id=TopicLook(options.bootstrap, options.topic),
         fault=fault,
     )
     try:

@@ -1,16 +1,19 @@
 """The topic that lanes are made of: what the broker says of it, and whether posting may go on from it."""
 
 import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from functools import partial
 from typing import Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import AdminClient, TopicDescription
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 
 KAFKA_SECONDS_MAX: Final = 10.0
-LOOK_SECONDS_MAX: Final = 1.0
+LOOK_SECONDS_MAX: Final = 5.0
 ABSENT_OFFSETS_MAX: Final = 10_000
 
 
@@ -69,16 +72,26 @@ class TopicLook:
     """Asks for a topic's id, again and again, with one client that is kept."""
 
     def __init__(self, bootstrap: str, topic: str) -> None:
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._bootstrap = bootstrap
         self._topic = topic
+        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
 
-    def __call__(self) -> str | None:
-        """The topic's id; None where there is no such topic, or the broker does not tell within a second."""
+    def __call__(self) -> Callable[[], str]:
+        """Ask; what is returned waits for the answer. KafkaAway where the broker is silent, or has no such topic."""
         try:
-            described = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
-            return str(described[self._topic].result().topic_id)
-        except KafkaException:
-            return None
+            asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
+        except KafkaException as error:
+            raise self._away(error) from error
+        return partial(self._answer, asked[self._topic])
+
+    def _answer(self, asked: "Future[TopicDescription]") -> str:
+        try:
+            return str(asked.result().topic_id)
+        except KafkaException as error:
+            raise self._away(error) from error
+
+    def _away(self, error: KafkaException) -> KafkaAway:
+        return KafkaAway(f"Kafka at {self._bootstrap} does not tell of the topic {self._topic}: {error}.")
 
 
 def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: int) -> set[int]:
@@ -109,14 +122,19 @@ def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: 
     raise KafkaAway(f"Kafka at {bootstrap} does not hand over the offsets {start} to {end} of {topic}, lane {lane}.")
 
 
+def check_topic(lane: Lane, topic: str, topic_id: str) -> None:
+    """Refuse another topic under the name: TopicMismatch."""
+    if lane.topic != topic or lane.topic_id != topic_id:
+        raise TopicMismatch(
+            f"Lane {lane.lane} was posted from {lane.topic} ({lane.topic_id}), but the topic there now is {topic}"
+            f" ({topic_id}): restore the old topic, or start a new ledger on the new one."
+        )
+
+
 def check_source(lane: Lane, source: Source) -> None:
     """Refuse to post where skipping or repeating would follow: TopicMismatch says which and what to do."""
+    check_topic(lane, source.topic, source.topic_id)
     what = f"Lane {lane.lane} was posted from {lane.topic} ({lane.topic_id})"
-    if lane.topic != source.topic or lane.topic_id != source.topic_id:
-        raise TopicMismatch(
-            f"{what}, but the topic there now is {source.topic} ({source.topic_id}): restore the old topic,"
-            " or start a new ledger on the new one."
-        )
     if lane.next_offset > source.end_offsets[lane.lane]:
         raise TopicMismatch(
             f"{what} up to {lane.next_offset}, but the topic ends at {source.end_offsets[lane.lane]}:"

@@ -17,7 +17,7 @@ from domain.outcomes import Outcome
 from domain.topics import Topics
 from producers.deploy import Replication, add_partitions, make_topics
 from streams.fenced import FenceLost
-from streams.posting.source import TopicMismatch, describe_source
+from streams.posting.source import KafkaAway, TopicMismatch, describe_source
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import script
 
@@ -245,21 +245,30 @@ def test_a_topic_that_lost_its_end_is_refused(bench: PostingBench) -> None:
         bench.take_over([0])
 
 
-def test_a_topic_that_was_made_anew_is_noticed_between_batches(bench: PostingBench, topics: Topics) -> None:
-    """Whatever its offsets are by then."""
+def test_a_batch_is_not_posted_where_the_topic_was_made_anew_before_it_was_fetched(
+    bench: PostingBench, topics: Topics
+) -> None:
+    """Though its offsets follow: the new topic has outgrown the lane."""
     bench.send_all(MOVES)
     assert bench.post() == ["posted"] * 9
-    bench.poster.idle()
     remake(bench, topics)
+    with pytest.raises(TopicMismatch, match="but the topic there now is"):
+        bench.poster.handle([bench.batch(MOVES)])
+    assert bench.fates() == ["posted"] * 9
+    bench.verify()
 
-    def refuses() -> bool:
-        try:
-            bench.poster.idle()
-        except TopicMismatch as error:
-            return "the topic there now is another one" in str(error)
-        return False
 
-    eventually(refuses, "the new topic's id is told")
+def test_a_batch_waits_where_the_topic_cannot_be_asked_for(bench: PostingBench) -> None:
+    def away() -> str:
+        raise KafkaAway("Kafka does not tell.")
+
+    bench.take_over([0])
+    poster = bench.new_poster(ask_topic_id=lambda: away)
+    with pytest.raises(KafkaAway):
+        poster.handle([bench.batch(MOVES)])
+    assert bench.fates() == []
+    bench.poster.handle([bench.batch(MOVES)])
+    assert bench.fates() == ["posted"] * 9
 
 
 def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -> None:

@@ -191,7 +191,7 @@ def test_on_a_topic_made_anew_it_refuses_to_start_in_one_sentence(
     with ServiceProcess("posting", settings, tmp_path) as worker:
         assert worker.ended() == 1
         sentence = worker.log().strip().splitlines()[-1]
-        assert f"posted from {topics.intents} (" in sentence
+        assert f"was posted from {topics.intents} (" in sentence
         assert "but the topic there now is" in sentence
     check(bench, 10)
 
@@ -210,5 +210,5 @@ def test_a_topic_made_anew_under_a_running_worker_is_never_posted_from(
         assert worker.ended(60) != 0
         sentence = worker.log().strip().splitlines()[-1]
         assert "error: " in sentence
-        assert f"posted from {topics.intents} (" in sentence or "was deleted and made again" in sentence
+        assert f"was posted from {topics.intents} (" in sentence or "was deleted and made again" in sentence
     check(bench, 50)

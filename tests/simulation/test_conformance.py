@@ -192,7 +192,7 @@ def post(store: PostingStore) -> None:
         lambda: Source("t", "id", {0: 0, 1: 0}, {0: len(texts), 1: 2}),
         lambda _, start, end: {offset for offset in range(start, end) if texts[offset] != HOLE},
         published=lambda lanes: {lane: Published() for lane in lanes},
-        topic_id=lambda: "id",
+        ask_topic_id=lambda: lambda: "id",
         now_microseconds=lambda: next(ticks),
     )
     poster.positions("t", [0, 1])

@@ -157,7 +157,7 @@ class Worker:
             partial(world.broker.describe, process),
             partial(world.broker.with_record, process),
             published=partial(world.broker.published, process),
-            topic_id=lambda: None,
+            ask_topic_id=lambda: lambda: "id",
             now_microseconds=world.clock,
             fault=process.fault,
         )
