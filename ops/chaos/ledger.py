@@ -24,18 +24,34 @@ LANES: Final = 4
 REQUESTS_PER_MINUTE: Final = 1_000_000
 
 
-class Progress(NamedTuple):
-    """How many offsets, or records, of all lanes each step has behind it."""
+Lanes = dict[int, int]
+"""Lane -> the next offset, or sequence number, which are the same here as each ledger's topics are new."""
 
-    received: int
-    posted: int
-    reconciled: int
-    audited: int
+
+class Progress(NamedTuple):
+    """How far each step is in each lane."""
+
+    received: Lanes
+    posted: Lanes
+    reconciled: Lanes
+    audited: Lanes
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is under way. What is reconciled and audited was relayed."""
-        return self.received == self.posted == self.reconciled == self.audited
+        """Whether nothing is under way."""
+        return self.has_posted(self.received) and self.has_proved(self.received)
+
+    def has_posted(self, aim: Lanes) -> bool:
+        """Whether every lane is posted so far."""
+        return _reach(self.posted, aim)
+
+    def has_proved(self, aim: Lanes) -> bool:
+        """Whether every lane is reconciled and audited so far, and so relayed."""
+        return _reach(self.reconciled, aim) and _reach(self.audited, aim)
+
+
+def _reach(stands: Lanes, aim: Lanes) -> bool:
+    return all(stands.get(lane, 0) >= wanted for lane, wanted in aim.items())
 
 
 @dataclass(frozen=True)
@@ -84,15 +100,16 @@ class ChaosLedger:
         """How far everything is; None while Kafka or Postgres is away."""
         try:
             received = topic_state(self._admin, self.topics.intents)
-            ((posted, reconciled, audited),) = self.rows(
-                """SELECT
-                    (SELECT coalesce(sum(next_offset), 0)::bigint FROM ledger.lane),
-                    (SELECT coalesce(sum(next_seq), 0)::bigint FROM reconciliation.lane),
-                    (SELECT coalesce(sum(next_seq), 0)::bigint FROM audit.lane)"""
-            )
+            stands: dict[str, Lanes] = {"posted": {}, "reconciled": {}, "audited": {}}
+            for step, lane, following in self.rows(
+                """SELECT 'posted', lane, next_offset FROM ledger.lane
+                UNION ALL SELECT 'reconciled', lane, next_seq FROM reconciliation.lane
+                UNION ALL SELECT 'audited', lane, next_seq FROM audit.lane"""
+            ):
+                stands[step][lane] = following
         except (KafkaException, Outage, psycopg.OperationalError):
             return None
-        return Progress(sum(received.high.values()), posted, reconciled, audited)
+        return Progress(received.high, **stands)
 
     def next_offsets(self) -> dict[int, int]:
         """Where each lane stands."""

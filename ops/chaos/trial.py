@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from ops.chaos.deployment import Deployment
 from ops.chaos.instance import ChaosError, Fleet, Instance
-from ops.chaos.ledger import ChaosLedger
+from ops.chaos.ledger import ChaosLedger, Lanes
 from ops.chaos.load import Load
 from ops.chaos.oracle import Planted
 from ops.embedded.process import wait_until
@@ -63,7 +63,7 @@ class Trial:
     def posted(self) -> int:
         """How many offsets have their journal row; -1 while that cannot be told."""
         progress = self.ledger.progress()
-        return -1 if progress is None else progress.posted
+        return -1 if progress is None else sum(progress.posted.values())
 
     def let_flow(self, intents: int = 200) -> None:
         """Wait until so many more are posted."""
@@ -85,22 +85,22 @@ class Trial:
         before = self.load.counts["acknowledged"]
         self.wait_until(lambda: self.load.counts["acknowledged"] > before, "a client gets a 202")
         acknowledged = time.monotonic() - began
-        aim: list[int] = []
+        aim: Lanes = {}
 
         def posted() -> bool:
             progress = self.ledger.progress()
             if progress is None:
                 return False
             if not aim:
-                aim.append(progress.received)
-            return progress.posted >= aim[0]
+                aim.update(progress.received)
+            return progress.has_posted(aim)
 
         self.wait_until(posted, "what was taken is posted")
         posted_seconds = time.monotonic() - began
 
         def proved() -> bool:
             progress = self.ledger.progress()
-            return progress is not None and min(progress.reconciled, progress.audited) >= aim[0]
+            return progress is not None and progress.has_proved(aim)
 
         self.wait_until(proved, "what was posted is proved")
         return Recovery(acknowledged, posted_seconds, time.monotonic() - began)
