@@ -9,7 +9,7 @@ from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from producers.relay import Checkpoint, Relay, RelayEncoders, RelayOptions, read_checkpoints
-from tests.posting_bench import PostingBench, hash_of, read_partition
+from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 
 RECORD_MEMBERS = (
@@ -63,8 +63,10 @@ class RelayBench:
     def check(self) -> None:
         """The topic has every record of the table, once, in order and whole, and nothing else."""
         for lane in (0, 1):
-            out = self.topic_records(lane)
             rows = list(self.bench.records(lane))
+            # A commit is done when its coordinator has noted it; the partitions are told of it a moment later.
+            eventually(lambda lane=lane, rows=rows: self.relayed(lane) >= len(rows), "what was committed can be read")
+            out = self.topic_records(lane)
             assert [record["seq"] for record in out] == [row["seq"] for row in rows]
             for record, row in zip(out, rows, strict=True):
                 for member in RECORD_MEMBERS:
