@@ -14,13 +14,13 @@ import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
-_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
-_COPY_TRAILER: Final = struct.pack(">h", -1)
+COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
+COPY_TRAILER: Final = struct.pack(">h", -1)
 # Fields of an entry, each behind its length: lane, seq, leg, account_id, direction, amount_minor, currency.
-_ENTRY: Final = struct.Struct(">h ii iq ih iq ih iq i")
-_ENTRY_FIELDS: Final = 7
+ENTRY: Final = struct.Struct(">h ii iq ih iq ih iq i")
+ENTRY_FIELDS: Final = 7
 _ARRAY: Final = struct.Struct(">iiIii")
-_LENGTH: Final = struct.Struct(">i")
+LENGTH: Final = struct.Struct(">i")
 
 
 class Bigints(NamedTuple):
@@ -74,7 +74,7 @@ class _TextsDumper(_ArrayDumper):
 
     def elements(self, values: Sequence[str]) -> bytes:
         encoded = [value.encode() for value in values]
-        return b"".join(chain.from_iterable(zip(map(_LENGTH.pack, map(len, encoded)), encoded, strict=True)))
+        return b"".join(chain.from_iterable(zip(map(LENGTH.pack, map(len, encoded)), encoded, strict=True)))
 
 
 class _UuidsDumper(_ArrayDumper):
@@ -82,7 +82,7 @@ class _UuidsDumper(_ArrayDumper):
     element_oid = 2950
 
     def elements(self, values: Sequence[UUID]) -> bytes:
-        prefix = _LENGTH.pack(16)
+        prefix = LENGTH.pack(16)
         return prefix + prefix.join([value.bytes for value in values])
 
 
@@ -95,12 +95,12 @@ def register(connection: psycopg.Connection[Any]) -> None:
 
 def entries(rows: Iterable[tuple[int, int, int, int, int, int, str]]) -> bytes:
     """Entries, columns in the order of `copy_entries`, as one whole COPY stream."""
-    pack = _ENTRY.pack
-    parts = [_COPY_HEADER]
+    pack = ENTRY.pack
+    parts = [COPY_HEADER]
     for lane, seq, leg, account_id, direction, amount_minor, currency in rows:
         code = currency.encode()
         parts.append(
-            pack(_ENTRY_FIELDS, 4, lane, 8, seq, 2, leg, 8, account_id, 2, direction, 8, amount_minor, len(code)) + code
+            pack(ENTRY_FIELDS, 4, lane, 8, seq, 2, leg, 8, account_id, 2, direction, 8, amount_minor, len(code)) + code
         )
-    parts.append(_COPY_TRAILER)
+    parts.append(COPY_TRAILER)
     return b"".join(parts)

@@ -9,6 +9,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from db.binary import COPY_HEADER, COPY_TRAILER, ENTRY, ENTRY_FIELDS, LENGTH
 from db.connections import DatabaseError
 from db.posting import SQL as POSTING_SQL
 from db.queries import load
@@ -20,17 +21,12 @@ SQL: Final = load("replay")
 WALK_ROWS: Final = 50_000
 SEGMENT_ROWS: Final = 10_000
 
-_COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
-_COPY_TRAILER: Final = struct.pack(">h", -1)
-_LENGTH: Final = struct.Struct(">i")
-_NULL: Final = _LENGTH.pack(-1)
+_NULL: Final = LENGTH.pack(-1)
 _PLACE: Final = struct.Struct(">h ii iq")
 _BIGINT: Final = struct.Struct(">iq")
 _SMALLINT: Final = struct.Struct(">ih")
-_HASH_LENGTH: Final = _LENGTH.pack(32)
-# Fields of an entry, each behind its length: lane, seq, leg, account_id, direction, amount_minor, currency.
-_ENTRY: Final = struct.Struct(">h ii iq ih iq ih iq i")
-_UUID_LENGTH: Final = _LENGTH.pack(16)
+_HASH_LENGTH: Final = LENGTH.pack(32)
+_UUID_LENGTH: Final = LENGTH.pack(16)
 _JOURNAL_FIELDS: Final = 20
 _KEPT_TEXTS_MAX: Final = 10_000
 
@@ -197,22 +193,22 @@ class Chunk:
 
     def journal_stream(self) -> bytes:
         """The journal rows as one whole COPY stream."""
-        return b"".join([_COPY_HEADER, *self._rows, _COPY_TRAILER])
+        return b"".join([COPY_HEADER, *self._rows, COPY_TRAILER])
 
     def entry_stream(self) -> bytes:
         """The entries as one whole COPY stream."""
-        return b"".join([_COPY_HEADER, *self._entries, _COPY_TRAILER])
+        return b"".join([COPY_HEADER, *self._entries, COPY_TRAILER])
 
     def add(self, record: Record, account_ids: Mapping[tuple[str, str], int]) -> None:
         """Add a record's journal row and its entries; the ids of the accounts are by tenant and address."""
         self._add_row(record)
-        lane, seq, tenant, pack = record["lane"], record["seq"], record["tenant"] or "", _ENTRY.pack
+        lane, seq, tenant, pack = record["lane"], record["seq"], record["tenant"] or "", ENTRY.pack
         for number, leg in enumerate(record["legs"]):
-            account_id, currency = account_ids[tenant, leg["account"]], leg["currency"].encode()
+            account_id, code = account_ids[tenant, leg["account"]], leg["currency"].encode()
             direction, amount_minor = DIRECTIONS[leg["direction"]], leg["amount_minor"]
             self._entries.append(
-                pack(7, 4, lane, 8, seq, 2, number, 8, account_id, 2, direction, 8, amount_minor, len(currency))
-                + currency
+                pack(ENTRY_FIELDS, 4, lane, 8, seq, 2, number, 8, account_id, 2, direction, 8, amount_minor, len(code))
+                + code
             )
 
     def _add_row(self, record: Record) -> None:
@@ -247,7 +243,7 @@ class Chunk:
 
 
 def _bytes(value: bytes) -> bytes:
-    return _LENGTH.pack(len(value)) + value
+    return LENGTH.pack(len(value)) + value
 
 
 def _text(value: str | None) -> bytes:

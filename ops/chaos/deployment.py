@@ -7,7 +7,6 @@ The load and the oracle go to the parts directly, so that they see what is, what
 
 import itertools
 import os
-import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -70,7 +69,6 @@ class Deployment:
             postgres_settings=_POSTGRES_SETTINGS,
         )
         self.endpoints: Endpoints
-        self.start_lock = threading.Lock()
 
     def __enter__(self) -> "Deployment":
         self.endpoints = self.stack.start()

@@ -83,7 +83,6 @@ class Runner:
         self._ledger: ChaosLedger | None = None
         self._fleet: Fleet | None = None
         self._acknowledged: list[Acknowledged] = []
-        self._started = time.monotonic()
 
     def close(self) -> None:
         """Stop the processes of the present ledger, and forget it."""

@@ -25,14 +25,9 @@ CLOCK: Final = "clock"
 CLOCK_LOOK_SECONDS: Final = 0.2
 
 
-def _hang() -> None:
-    threading.Event().wait()
-
-
 ACTIONS: Final[dict[str, Callable[[], None]]] = {
     "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
-    "hang": _hang,
 }
 
 

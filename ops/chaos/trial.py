@@ -40,8 +40,6 @@ class Trial:
     report: Callable[[str], None]
     planted: list[Planted] = field(default_factory=list)
     """Breaks that the scenario made and the agents must find."""
-    notes: dict[str, Any] = field(default_factory=dict)
-    """Figures of its own, for the report."""
 
     def workers(self) -> list[Instance]:
         """The posting workers."""

@@ -15,7 +15,6 @@ from streams.reconciliation.decoding import JournalRecord, RecordReader
 from streams.replay.accounts import AccountIds
 from streams.replay.journal import (
     LaneReplay,
-    Place,
     ReplayRefused,
     beginning,
     offset_of,
@@ -87,14 +86,16 @@ class CatchUp:
                     self._write(before, taking.place(), records, topic_id)
                     yield len(records)
 
-    def _place(self, number: int, lane: Lane | None) -> Place:
+    def _place(self, number: int, lane: Lane | None) -> db.LoadedLane:
         if lane is None or lane.next_seq == 0:
             return beginning(number)
         offset = offset_of(self._bootstrap, self._journal, number, lane.next_seq)
         first = lane.next_offset - lane.next_seq
-        return Place(number, offset, lane.topic, first, lane.next_seq, lane.head, lane.booked_time)
+        return db.LoadedLane(number, offset, lane.topic, first, lane.next_seq, lane.head, lane.booked_time)
 
-    def _write(self, before: Place, after: Place, records: Sequence[JournalRecord], topic_id: str) -> None:
+    def _write(
+        self, before: db.LoadedLane, after: db.LoadedLane, records: Sequence[JournalRecord], topic_id: str
+    ) -> None:
         """One batch, one transaction, through the statements and the triggers of posting."""
         rows = [journal_row(record) for record in records]
         ids = self._accounts.learn(records)

@@ -2,10 +2,11 @@
 
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
 from streams.posting.published import record_start
@@ -21,29 +22,15 @@ class ReplayRefused(LedgerlineError):
     """What the topic says does not follow from what the ledger holds, or does not hold in itself."""
 
 
-class Place(NamedTuple):
-    """Where a lane stands while it is replayed."""
-
-    lane: int
-    journal_offset: int
-    """The next offset to read of its partition of ledger.journal."""
-    source_topic: str
-    first_offset: int
-    """Offset of seq 0 in the source topic."""
-    next_seq: int
-    head: bytes
-    booked_time: int
-
-
-def beginning(lane: int) -> Place:
+def beginning(lane: int) -> LoadedLane:
     """Before the first record of a lane."""
-    return Place(lane, 0, "", 0, 0, GENESIS_HASH, 0)
+    return LoadedLane(lane, 0, "", 0, 0, GENESIS_HASH, 0)
 
 
 class LaneReplay:
     """Takes one lane's records in order of offset; ReplayRefused at the first that cannot be its next."""
 
-    def __init__(self, place: Place, source_topic: str) -> None:
+    def __init__(self, place: LoadedLane, source_topic: str) -> None:
         self._source_topic = source_topic
         self._lane = place.lane
         self._journal_offset = place.journal_offset
@@ -52,9 +39,9 @@ class LaneReplay:
         self._head = place.head
         self._booked_time = place.booked_time
 
-    def place(self) -> Place:
+    def place(self) -> LoadedLane:
         """Where the lane stands behind what was taken."""
-        return Place(
+        return LoadedLane(
             self._lane,
             self._journal_offset,
             self._source_topic if self._next_seq else "",

@@ -17,7 +17,7 @@ from db import replay as db
 from db.posting import PostingStore
 from streams.reconciliation.decoding import JournalRecord, RecordReader
 from streams.replay.accounts import AccountIds
-from streams.replay.journal import LaneReplay, Place, read_record, read_to_ends
+from streams.replay.journal import LaneReplay, read_record, read_to_ends
 
 CHUNK_ROWS: Final = 10_000
 PROCESSES_MAX: Final = 4
@@ -68,7 +68,7 @@ class _Loading:
         self._accounts = accounts
         self._reader = RecordReader(job.registry_url, "ledger.journal-value")
         stand = db.loaded_lanes(connection)
-        self._committed = {lane: Place(*stand[lane]) for lane in job.lanes}
+        self._committed = {lane: stand[lane] for lane in job.lanes}
         self._lanes = {lane: LaneReplay(place, job.source_topic) for lane, place in self._committed.items()}
         self._chunk = db.Chunk()
 
@@ -99,7 +99,7 @@ class _Loading:
         moved = [lane for lane, place in after.items() if place != self._committed[lane]]
         before = {lane: self._committed[lane].next_seq for lane in moved}
         if moved:
-            db.load_chunk(self._connection, self._chunk, before, [db.LoadedLane(*after[lane]) for lane in moved])
+            db.load_chunk(self._connection, self._chunk, before, [after[lane] for lane in moved])
         self._committed = after
         self._chunk = db.Chunk()
 

@@ -8,12 +8,21 @@ from domain.settings import Settings
 from domain.topics import Topics
 from tests.api_bench import ApiBench, running_api
 from tests.posting_bench import PostingBench
+from tests.proving_bench import ProvingBench
 
 
 @pytest.fixture
 def bench(settings: Settings, topics: Topics) -> Iterator[PostingBench]:
     """A ledger to post to."""
     made = PostingBench(settings, topics)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
+    """A ledger with what proves it."""
+    made = ProvingBench(settings, topics)
     yield made
     made.close()
 

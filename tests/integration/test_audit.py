@@ -7,19 +7,11 @@ import psycopg
 import pytest
 
 from domain.settings import Settings
-from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from streams.audit.service import Audit, ensure_key, wire
 from streams.fenced import FenceLost, PartitionBatch
 from tests.integration.test_reconciliation import busy
 from tests.proving_bench import ProvingBench
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 @pytest.fixture

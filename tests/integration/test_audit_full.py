@@ -11,11 +11,11 @@ from streams.audit.service import Audit
 from streams.audit.signing import public_pem, read_key
 from streams.audit.verifier import Refused, verify
 from streams.reconciliation import full as reconciliation_full
-from tests.integration.test_audit import ALTERATIONS, agent, proving, records
+from tests.integration.test_audit import ALTERATIONS, agent, records
 from tests.integration.test_reconciliation import PLANTS, busy
 from tests.proving_bench import ProvingBench
 
-__all__ = ["agent", "proving"]
+__all__ = ["agent"]
 
 
 def reconcile(bench: ProvingBench) -> reconciliation_full.Report:

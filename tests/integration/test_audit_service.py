@@ -8,13 +8,11 @@ import pytest
 from domain.settings import Settings
 from streams.audit.verifier import main as verifier_main
 from tests.command_line import environment, run, run_json
-from tests.integration.test_audit import proving, records
+from tests.integration.test_audit import records
 from tests.integration.test_reconciliation import busy, events
 from tests.posting_bench import eventually
 from tests.proving_bench import ProvingBench
 from tests.service_process import ServiceProcess
-
-__all__ = ["proving"]
 
 QUICK = {
     "LEDGERLINE_AUDIT_SWEEP_SECONDS": "0.5",

@@ -8,21 +8,12 @@ import pytest
 from confluent_kafka import Producer
 
 from domain.journal import GENESIS_HASH
-from domain.settings import Settings
-from domain.topics import Topics
 from producers.encoding import parsed_schema
 from streams.posting.published import RECORD_START, JournalAhead, JournalUnsettled, Published, last_published
 from tests.copies import copy_of, settings_for
 from tests.posting_bench import PostingBench, eventually
 from tests.proving_bench import ProvingBench
 from tests.service_process import ServiceProcess
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 @pytest.fixture

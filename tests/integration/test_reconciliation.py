@@ -7,20 +7,11 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from domain.settings import Settings
-from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -12,8 +12,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
 from db.migrate import migrate
-from domain.settings import REPOSITORY_ROOT, Settings
-from domain.topics import Topics
+from domain.settings import REPOSITORY_ROOT
 from streams.posting.published import JournalAhead, Published
 from tests.command_line import environment
 from tests.copies import beside, copy_of, settings_for
@@ -25,13 +24,6 @@ from tests.relay_bench import RelayBench
 from tests.replay_bench import loaded, published_checkpoints, refusal, replay, schema_of, sign, varied
 
 MANY = 30_000
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 @pytest.fixture

@@ -8,20 +8,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.settings import Settings
-from domain.topics import Topics
 from streams.replay.comparison import compare
 from tests.command_line import environment, run, run_json
 from tests.copies import beside
 from tests.proving_bench import ProvingBench
 from tests.replay_bench import loaded, refusal, replay, sign, varied
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 @pytest.fixture

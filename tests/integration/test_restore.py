@@ -19,7 +19,6 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from domain.settings import REPOSITORY_ROOT, Settings
-from domain.topics import Topics
 from ops.cli import COMMANDS, load
 from ops.embedded.postgres_part import server_programs
 from producers.encoding import parsed_schema, read_body
@@ -38,13 +37,6 @@ QUICK = {
     "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "0.5",
 }
 SECONDS_MAX = 120
-
-
-@pytest.fixture
-def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    made = ProvingBench(settings, topics)
-    yield made
-    made.close()
 
 
 def commands(runbook: str) -> list[str]:

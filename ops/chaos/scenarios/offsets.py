@@ -4,12 +4,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from confluent_kafka import ConsumerGroupState, ConsumerGroupTopicPartitions, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
 from ops.chaos.scenarios.scenario import Scenario
 from ops.chaos.trial import Trial
-from ops.kafka_positions import admin_client, topic_state
+from ops.kafka_positions import admin_client, tell_group, topic_state
 
 REQUEST_SECONDS_MAX: Final = 30.0
 Lie = Callable[[Trial, AdminClient, str], None]
@@ -20,20 +20,16 @@ def delete(_: Trial, admin: AdminClient, group: str) -> None:
     admin.delete_consumer_groups([group])[group].result(REQUEST_SECONDS_MAX)
 
 
-def _set(trial: Trial, admin: AdminClient, group: str, offsets: dict[int, int]) -> None:
-    topic = trial.ledger.topics.intents
-    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, lane, at) for lane, at in offsets.items()])
-    admin.alter_consumer_group_offsets([asked])[group].result(REQUEST_SECONDS_MAX)
-
-
 def to_beginning(trial: Trial, admin: AdminClient, group: str) -> None:
     """As `kafka-consumer-groups --reset-offsets --to-earliest`."""
-    _set(trial, admin, group, topic_state(admin, trial.ledger.topics.intents).low)
+    topic = trial.ledger.topics.intents
+    tell_group(admin, group, topic, topic_state(admin, topic).low)
 
 
 def to_end(trial: Trial, admin: AdminClient, group: str) -> None:
     """As `kafka-consumer-groups --reset-offsets --to-latest`, while intents wait that nobody has posted."""
-    _set(trial, admin, group, topic_state(admin, trial.ledger.topics.intents).high)
+    topic = trial.ledger.topics.intents
+    tell_group(admin, group, topic, topic_state(admin, topic).high)
 
 
 def believe_kafka(lie: Lie, trial: Trial) -> None:
