@@ -20,6 +20,8 @@ from ops.embedded.stack import EmbeddedStack, Endpoints
 RATIO_TO_BARE_MIN = 0.25
 RATIO_HOT_MIN = 0.7
 RATIO_REPLAY_MIN = 3.0
+# Of a ledger that is worth a replay: starting its processes and learning what is there takes 2 s of any.
+REPLAY_INTENTS = 1_000_000
 WORKER_BYTES_MAX = 300_000_000
 
 
@@ -28,7 +30,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m ops.bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help=f"rounds of {ROUND_INTENTS:,} intents each")
     parser.add_argument("--memory", type=int, metavar="INTENTS", help="post so many and watch the worker's memory")
-    parser.add_argument("--replay", type=int, metavar="INTENTS", help="post so many, and replay their journal")
+    parser.add_argument(
+        "--replay",
+        type=int,
+        nargs="?",
+        const=REPLAY_INTENTS,
+        metavar="INTENTS",
+        help=f"post so many ({REPLAY_INTENTS:,}), and replay their journal",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON for machines")
     options = parser.parse_args()
     given = Settings()

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from domain.outcomes import QuarantineReason
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.chaos.oracle import OracleError, judge
@@ -252,8 +251,13 @@ def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, mo
 def test_an_intent_that_can_be_read_is_not_excused_as_poison(ledger: OracleBench) -> None:
     """What an outage that is taken for a fault of the intent's own would do: nothing is lost, and nothing is paid."""
     ledger.ask(ledger.transfer("in-0", "external:bank", "users:1:wallet", 10))
-    (batch,) = ledger.fetch((0,))
-    ledger.poster._post(ledger.poster._work(batch), QuarantineReason.POISON)
+    outages = [ValueError("the disk is full")]
+
+    def misjudge(point: str) -> None:
+        if point == "decided" and outages:
+            raise outages.pop()
+
+    ledger.new_poster(fault=misjudge).handle(ledger.fetch((0,)))
     ledger.relay_all()
     assert ledger.found() == {("faithful", "lane 0 seq 0"), ("acknowledged", "intent default in-0")}
 
