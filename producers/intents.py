@@ -5,8 +5,6 @@ idempotency key, and the posting worker settles an id once.
 """
 
 import asyncio
-import threading
-from collections import deque
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -18,13 +16,15 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
-from domain.intents import DIRECTION_NAMES, Intent, Leg
-from producers.encoding import Encoder, encoder
+from domain.intents import Intent, Leg
+from producers.intent_encoding import IntentEncoder, intent_encoder
 
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_POLL_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.001
+"""Between two looks for delivery reports while some are missing."""
+_IDLE_SECONDS: Final = 0.1
 _CLOSE_SECONDS_MAX: Final = 1.0
 
 log = structlog.get_logger(__name__)
@@ -67,14 +67,23 @@ class Addressed(NamedTuple):
 class _Flight:
     """Intents that were published together; touched by the event loop's thread only."""
 
-    __slots__ = ("future", "remaining", "results")
+    __slots__ = ("future", "remaining", "results", "topic")
 
-    def __init__(self, count: int, future: "asyncio.Future[None]") -> None:
+    def __init__(self, topic: str, count: int, future: "asyncio.Future[None]") -> None:
+        self.topic = topic
         self.results: list[Delivered | PublishError | None] = [None] * count
         self.remaining = count
         self.future = future
 
+    def report(self, index: int, error: KafkaError | None, message: Message) -> None:
+        """Take one delivery report."""
+        if error is None:
+            self.land(index, Delivered(self.topic, message.partition(), message.offset()))
+        else:
+            self.land(index, _failure(error))
+
     def land(self, index: int, result: Delivered | PublishError) -> None:
+        """Note what became of one intent."""
         self.results[index] = result
         self.remaining -= 1
         if self.remaining == 0 and not self.future.done():
@@ -95,48 +104,22 @@ def kafka_key(intent: Intent, drained: str | None) -> bytes:
     return (str(intent.intent_id) if drained is None else f"{intent.tenant}/{drained}").encode()
 
 
-def record_of(intent: Intent) -> dict[str, Any]:
-    """The intent as the Avro record PaymentIntent."""
-    return {
-        "intent_id": str(intent.intent_id),
-        "tenant": intent.tenant,
-        "idempotency_key": intent.idempotency_key,
-        "type": intent.type,
-        "legs": [
-            {
-                "account": leg.account,
-                "direction": DIRECTION_NAMES[leg.direction],
-                "amount_minor": leg.amount_minor,
-                "currency": leg.currency,
-            }
-            for leg in intent.legs
-        ],
-        "reverses": None if intent.reverses is None else str(intent.reverses),
-        "value_time": intent.value_time,
-        "reference": intent.reference,
-        "metadata": intent.metadata,
-        "accepted_time": intent.accepted_time,
-    }
-
-
 @lru_cache(maxsize=64)
 def _as_rfc3339(microseconds: int) -> bytes:
     moment = _EPOCH + timedelta(microseconds=microseconds)
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
-def headers_of(intent: Intent, trace: Trace, source: bytes) -> list[tuple[str, bytes]]:
-    """W3C trace context, our correlation id, and the attributes of CloudEvents 1.0 in binary mode (Kafka binding)."""
-    return [
-        ("ce_specversion", b"1.0"),
-        ("ce_id", str(intent.intent_id).encode()),
-        ("ce_source", source),
-        ("ce_type", CLOUD_EVENT_TYPE.encode()),
-        ("ce_time", _as_rfc3339(intent.accepted_time)),
-        ("content-type", b"application/avro"),
-        ("traceparent", trace.traceparent.encode()),
-        ("correlation_id", trace.correlation_id.encode()),
-    ]
+def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
+    """What all messages of one request have of W3C trace context, our correlation id, and CloudEvents 1.0."""
+    return {
+        "ce_specversion": b"1.0",
+        "ce_source": source,
+        "ce_type": CLOUD_EVENT_TYPE.encode(),
+        "content-type": b"application/avro",
+        "traceparent": trace.traceparent.encode(),
+        "correlation_id": trace.correlation_id.encode(),
+    }
 
 
 def _failure(error: KafkaError) -> DeliveryError:
@@ -144,9 +127,9 @@ def _failure(error: KafkaError) -> DeliveryError:
 
 
 class IntentProducer:
-    """One Kafka producer and the thread that polls it, for the coroutines of one event loop.
+    """One Kafka producer for the coroutines of one event loop, whose thread polls it.
 
-    Delivery reports arrive on the thread; they are handed to the loop in bunches, one wake-up for all that are there.
+    A report takes the interpreter's lock for itself; another thread would wait for it up to 5 ms, once for each report.
     """
 
     def __init__(
@@ -184,13 +167,10 @@ class IntentProducer:
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._producer = Producer(self._configuration)
         self._replaced: list[Producer] = []
-        self._encode: Encoder | None = None
-        self._landings: deque[tuple[_Flight, int, Delivered | PublishError]] = deque()
-        self._waking = False
-        self._stopping = threading.Event()
+        self._encode: IntentEncoder | None = None
+        self._flights: set[_Flight] = set()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._poll, name="intent-deliveries", daemon=True)
-        self._thread.start()
+        self._poll_after(_IDLE_SECONDS)
 
     @property
     def has_schema(self) -> bool:
@@ -199,7 +179,7 @@ class IntentProducer:
 
     def use_schema(self, schema_id: int) -> None:
         """Encode under this id of the registry from now on."""
-        self._encode = encoder(SUBJECT, schema_id)
+        self._encode = intent_encoder(schema_id)
 
     def partition_count(self, timeout_seconds: float) -> int:
         """How many partitions the topic has, asked of Kafka; blocks. DeliveryError where it cannot be told."""
@@ -211,35 +191,34 @@ class IntentProducer:
             raise DeliveryError(f"Kafka has no topic {self.topic}: run `ledgerline prepare`.")
         return len(found.partitions)
 
-    async def publish(self, intent: Intent, key: bytes, trace: Trace) -> Delivered:
-        """Publish one intent and wait until all in-sync replicas have it; raises PublishError."""
-        result = (await self.publish_many([Addressed(intent, key)], trace))[0]
-        if isinstance(result, PublishError):
-            raise result
-        return result
-
     async def publish_many(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
         """Publish intents and wait for all; one result for each, in order. What fails does not keep the others back."""
         if not addressed:
             return []
-        flight = _Flight(len(addressed), self._loop.create_future())
-        for index, (intent, key) in enumerate(addressed):
-            self._produce(flight, index, intent, key, trace)
-        await flight.future
+        if self._encode is None:
+            raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
+        id_texts = [str(intent.intent_id).encode() for intent, _ in addressed]
+        # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.
+        values = [self._encode(intent, id_text) for (intent, _), id_text in zip(addressed, id_texts, strict=True)]
+        flight = _Flight(self.topic, len(addressed), self._loop.create_future())
+        if not self._flights:
+            self._next_poll.cancel()
+            self._poll_after(_POLL_SECONDS)
+        self._flights.add(flight)
+        try:
+            headers = _shared_headers(trace, self._source)
+            for index, ((intent, key), id_text, value) in enumerate(zip(addressed, id_texts, values, strict=True)):
+                own = {"ce_id": id_text, "ce_time": _as_rfc3339(intent.accepted_time)}
+                self._produce(flight, index, value, key, headers | own)
+            await flight.future
+        finally:
+            self._flights.remove(flight)
         self._fault("acknowledged")
         return [result for result in flight.results if result is not None]
 
-    def _produce(self, flight: _Flight, index: int, intent: Intent, key: bytes, trace: Trace) -> None:
-        if self._encode is None:
-            raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
+    def _produce(self, flight: _Flight, index: int, value: bytes, key: bytes, headers: dict[str, bytes]) -> None:
         try:
-            self._producer.produce(
-                self.topic,
-                self._encode(record_of(intent)),
-                key,
-                headers=headers_of(intent, trace, self._source),
-                on_delivery=partial(self._on_delivery, flight, index),
-            )
+            self._producer.produce(self.topic, value, key, headers=headers, on_delivery=partial(flight.report, index))
         except BufferError:
             flight.land(index, QueueFullError("Too many intents wait for Kafka: try again in a moment."))
         except KafkaException as error:
@@ -249,7 +228,7 @@ class IntentProducer:
 
     def _replace(self) -> None:
         # After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good;
-        # what it still held is reported as failed while the thread polls the old one as well.
+        # what it still held is reported as failed while the old one is polled as well.
         log.error("kafka_producer_replaced", topic=self.topic)
         self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
@@ -257,45 +236,35 @@ class IntentProducer:
     def _on_error(self, error: KafkaError) -> None:
         log.warning("kafka_error", error=error.str(), fatal=error.fatal())
 
-    def _on_delivery(self, flight: _Flight, index: int, error: KafkaError | None, message: Message) -> None:
-        # On the polling thread. The deque is filled before the flag is read, and the loop clears the flag before it
-        # empties the deque: whichever comes first, no landing is left behind.
-        if error is None:
-            self._landings.append((flight, index, Delivered(self.topic, message.partition(), message.offset())))
-        else:
-            self._landings.append((flight, index, _failure(error)))
-        if not self._waking:
-            self._waking = True
-            self._loop.call_soon_threadsafe(self._land)
-
-    def _land(self) -> None:
-        self._waking = False
-        landings = self._landings
-        while landings:
-            flight, index, result = landings.popleft()
-            flight.land(index, result)
+    def _take_reports(self) -> None:
+        self._producer.poll(0)
+        for old in list(self._replaced):
+            old.poll(0)
+            if not len(old):
+                self._replaced.remove(old)
 
     def _poll(self) -> None:
-        while not self._stopping.is_set():
-            self._producer.poll(_POLL_SECONDS)
-            for old in list(self._replaced):
-                old.poll(0)
-                if not len(old):
-                    self._replaced.remove(old)
+        """Take what reports are there, and come again."""
+        try:
+            self._take_reports()
+        finally:
+            self._poll_after(_POLL_SECONDS if self._flights else _IDLE_SECONDS)
+
+    def _poll_after(self, seconds: float) -> None:
+        self._next_poll = self._loop.call_later(seconds, self._poll)
 
     def give_up(self) -> None:
         """Report what Kafka has not confirmed by now as failed, so that those who wait for it are answered."""
         for producer in (self._producer, *self._replaced):
             producer.purge(in_queue=True, in_flight=True, blocking=False)
 
-    def _close(self) -> int:
-        self._stopping.set()
-        self._thread.join()
-        left: int = sum(producer.flush(_CLOSE_SECONDS_MAX) for producer in (self._producer, *self._replaced))
-        return left
-
     async def close(self) -> None:
         """End; whoever still waits for Kafka should have been served before, or told by `give_up`."""
-        left = await asyncio.to_thread(self._close)
-        if left:
-            log.error("intents_unconfirmed_at_close", count=left)
+        self._next_poll.cancel()
+        deadline = self._loop.time() + _CLOSE_SECONDS_MAX
+        while left := sum(len(producer) for producer in (self._producer, *self._replaced)):
+            if self._loop.time() > deadline:
+                log.error("intents_unconfirmed_at_close", count=left)
+                return
+            await asyncio.sleep(_POLL_SECONDS)  # between two looks
+            self._take_reports()
