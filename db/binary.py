@@ -5,7 +5,7 @@ those of array_recv and of COPY's binary format (PostgreSQL documentation, "COPY
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, repeat
 from typing import Any, ClassVar, Final, NamedTuple
 from uuid import UUID
@@ -13,6 +13,8 @@ from uuid import UUID
 import psycopg
 from psycopg.adapt import Dumper
 from psycopg.pq import Format
+
+from domain.journal import JournalRow
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 COPY_TRAILER: Final = struct.pack(">h", -1)
@@ -93,14 +95,16 @@ def register(connection: psycopg.Connection[Any]) -> None:
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
 
 
-def entries(rows: Iterable[tuple[int, int, int, int, int, int, str]]) -> bytes:
-    """Entries, columns in the order of `copy_entries`, as one whole COPY stream."""
+def entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
+    """The rows' entries for `copy_entries`, without COPY's header and trailer; ids by tenant and address."""
     pack = ENTRY.pack
-    parts = [COPY_HEADER]
-    for lane, seq, leg, account_id, direction, amount_minor, currency in rows:
-        code = currency.encode()
-        parts.append(
-            pack(ENTRY_FIELDS, 4, lane, 8, seq, 2, leg, 8, account_id, 2, direction, 8, amount_minor, len(code)) + code
-        )
-    parts.append(COPY_TRAILER)
+    parts = []
+    for lane, seq, _, _, _, _, _, tenant, _, _, _, _, _, legs, *_ in rows:
+        for leg, (account, direction, amount_minor, currency) in enumerate(legs):
+            code = currency.encode()
+            account_id = account_ids[tenant or "", account]
+            parts.append(
+                pack(ENTRY_FIELDS, 4, lane, 8, seq, 2, leg, 8, account_id, 2, direction, 8, amount_minor, len(code))
+            )
+            parts.append(code)
     return b"".join(parts)

@@ -9,7 +9,7 @@ import psycopg
 from psycopg import Connection
 from psycopg.types.json import Jsonb, set_json_dumps
 
-from db.binary import Bigints, Overlong, Texts, Uuids, entries, register
+from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Overlong, Texts, Uuids, entries, register
 from db.books import Books, load_books
 from db.kept_connection import KeptConnection
 from db.queries import load
@@ -27,6 +27,8 @@ _JOURNAL_TYPES: Final = (
     "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
 )
 # fmt: on
+
+ROWS_PER_WRITE: Final = 500
 
 
 class Collision(Exception):
@@ -192,33 +194,33 @@ class PostingStore(KeptConnection):
         rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
         return {(account_id, currency): int(balance) for account_id, currency, balance in rows}
 
-    def write(
-        self,
-        rows: Sequence[JournalRow],
-        account_ids: Mapping[tuple[str, str], int],
-        changes: Sequence[BalanceChange],
-        quarantined: Sequence[QuarantinedBytes],
-    ) -> None:
-        """Write the batch's rows, entries, balance changes and raw bytes."""
+    @contextmanager
+    def writing(
+        self, rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]
+    ) -> Iterator[list[JournalRow]]:
+        """Write the batch's rows and entries; hands over the rows.
+
+        Rows are taken one by one, so that Postgres takes the first in while the last are made; and what is done in
+        the context is done while Postgres takes the last entries in.
+        """
         cursor = self._open().cursor()
+        written = []
         with cursor.copy(SQL["copy_journal"]) as copy:
             copy.set_types(_JOURNAL_TYPES)
             for row in rows:
+                written.append(row)
                 copy.write_row(_journal_columns(row))
         with cursor.copy(SQL["copy_entries"]) as copy:
-            copy.write(
-                entries(
-                    (row.lane, row.seq, number, account_ids[row.tenant or "", account], direction, amount, currency)
-                    for row in rows
-                    for number, (account, direction, amount, currency) in enumerate(row.legs)
-                )
-            )
-        if changes:
-            self._add_balances(changes)
-        for raw in quarantined:
-            cursor.execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
+            copy.write(COPY_HEADER)
+            for first in range(0, len(written), ROWS_PER_WRITE):
+                copy.write(entries(written[first : first + ROWS_PER_WRITE], account_ids))
+            copy.write(COPY_TRAILER)
+            yield written
 
-    def _add_balances(self, changes: Sequence[BalanceChange]) -> None:
+    def add_balances(self, changes: Sequence[BalanceChange]) -> None:
+        """Add up what the batch changes."""
+        if not changes:
+            return
         account_ids, currencies, lanes, debits_minor, credits_minor, seqs = zip(*changes, strict=True)
         self._open().execute(
             SQL["add_balances"],
@@ -231,6 +233,11 @@ class PostingStore(KeptConnection):
                 "seqs": Bigints(seqs),
             },
         )
+
+    def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
+        """Keep the raw bytes behind the batch's quarantined rows."""
+        for raw in quarantined:
+            self._open().execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
 
     def advance(self, lanes: Sequence[Lane]) -> None:
         """Move the lanes, and tell those who wait for them."""

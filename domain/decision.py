@@ -125,7 +125,8 @@ class _Decider:
 
     def __init__(self, view: LedgerView) -> None:
         self._view = view
-        self._settled: dict[IntentName, bytes] = {}
+        self._settled: dict[IntentName, tuple[Event, Fate]] = {}
+        # Those that the batch's reversals took something of.
         self._originals: dict[IntentName, Original] = {}
         self._balances: dict[Holding, int] = {}
 
@@ -138,14 +139,16 @@ class _Decider:
         if intent is None:
             raise ValueError("an event has either an intent or a reason for quarantine")
         name = (intent.tenant, intent.intent_id)
-        first = self._settled.get(name) or self._view.settled.get(name)
+        before = self._settled.get(name)
+        first = self._view.settled.get(name) if before is None else before[0].fingerprint
         if first is not None:
             if first == event.fingerprint:
                 return Fate(Outcome.DUPLICATE)
             return Fate(Outcome.IDEMPOTENCY_CONFLICT, detail="The key was used before with another body.")
         fate = self._settle(intent, event.refusal)
-        self._settled[name] = event.fingerprint
-        self._remember(intent, name, fate)
+        self._settled[name] = event, fate
+        if intent.reverses is not None and fate.outcome is Outcome.POSTED:
+            self._take_back((intent.tenant, intent.reverses), fate.legs)
         return fate
 
     def _settle(self, intent: Intent, refusal: Refusal | None) -> Fate:
@@ -161,12 +164,20 @@ class _Decider:
         return reversal_legs(intent, self._original((intent.tenant, intent.reverses)))
 
     def _original(self, name: IntentName) -> Original | None:
-        return self._originals.get(name) or self._view.originals.get(name)
+        if name in self._originals:
+            return self._originals[name]
+        if name not in self._settled:
+            return self._view.originals.get(name)
+        event, fate = self._settled[name]
+        assert event.intent is not None  # noqa: S101 - what is settled had an intent
+        return Original(fate.outcome, event.intent.type, fate.legs, {})
 
     def _take_funds(self, tenant: str, legs: tuple[Leg, ...]) -> Refusal | None:
         """Move the constrained balances, or refuse the intent whole and move nothing."""
-        changes: dict[Holding, int] = {}
         constraints = self._view.constraints
+        if not constraints:
+            return None
+        changes: dict[Holding, int] = {}
         for leg in legs:
             if (tenant, leg.account) in constraints:
                 holding = (tenant, leg.account, leg.currency)
@@ -189,19 +200,16 @@ class _Decider:
         balance = self._balances.get(holding)
         return self._view.balances.get(holding, 0) if balance is None else balance
 
-    def _remember(self, intent: Intent, name: IntentName, fate: Fate) -> None:
-        self._originals[name] = Original(fate.outcome, intent.type, fate.legs, {})
-        if intent.reverses is None or fate.outcome is not Outcome.POSTED:
-            return
-        original_name = (intent.tenant, intent.reverses)
-        original = self._original(original_name)
+    def _take_back(self, name: IntentName, legs: tuple[Leg, ...]) -> None:
+        """Remember what a posted reversal took of its original."""
+        original = self._original(name)
         if original is None:
             raise ValueError("a posted reversal has its original")
         done = dict(original.reversed)
-        for leg in fate.legs:
+        for leg in legs:
             key = (leg.account, -leg.direction, leg.currency)
             done[key] = done.get(key, 0) + leg.amount_minor
-        self._originals[original_name] = original._replace(reversed=done)
+        self._originals[name] = original._replace(reversed=done)
 
 
 def _rejected(refusal: Refusal) -> Fate:
@@ -210,6 +218,8 @@ def _rejected(refusal: Refusal) -> Fate:
 
 def _overflow(legs: tuple[Leg, ...]) -> Refusal | None:
     """Refuse an intent whose own debits or credits of one currency do not fit in 64 bits."""
+    if len(legs) == 2 and legs[0].direction != legs[1].direction:
+        return None  # as nearly always: an amount alone fits
     sums: dict[tuple[int, str], int] = {}
     for leg in legs:
         key = (leg.direction, leg.currency)

@@ -31,6 +31,11 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
+def in_order(metadata: dict[str, str]) -> dict[str, str]:
+    """Metadata with its keys in canonical order, for those who write all others in order and need no sorting."""
+    return dict(sorted(metadata.items())) if len(metadata) > 1 else metadata
+
+
 def fingerprint_of(
     intent_type: str,
     legs: tuple[Leg, ...],
@@ -43,15 +48,12 @@ def fingerprint_of(
 
     Legs count in their order; value_time is microseconds since 1970, or None as the client left it out.
     """
-    return sha256(
-        canonical_json(
-            {
-                "legs": legs_json(legs),
-                "metadata": metadata,
-                "reference": reference,
-                "reverses": reverses,
-                "type": intent_type,
-                "value_time": value_time,
-            }
-        )
-    ).digest()
+    asked = {
+        "legs": legs_json(legs),
+        "metadata": in_order(metadata),
+        "reference": reference,
+        "reverses": reverses,
+        "type": intent_type,
+        "value_time": value_time,
+    }
+    return sha256(orjson.dumps(asked)).digest()

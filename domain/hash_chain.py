@@ -1,17 +1,27 @@
 """The hash of a journal record: SHA-256 over the previous record's hash and the record's canonical JSON (RFC 8785)."""
 
+from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any, Final
 
-from domain.fingerprint import canonical_json, legs_json
+import orjson
+
+from domain.fingerprint import in_order, legs_json
 from domain.journal import JournalRow
 
+_CHAINED_FIELDS: Final = len(JournalRow._fields) - 2
 
-def record_json(row: JournalRow) -> bytes:
-    """The canonical JSON that is hashed: all members but the two hashes; bytes as hex, amounts as strings."""
-    # Taken apart at once, and names, ids and outcomes left to the serialiser: this is done for every record.
+
+def record_json(row: Sequence[Any]) -> bytes:
+    """The canonical JSON that is hashed: all members but the two hashes; bytes as hex, amounts as strings.
+
+    `row`: a JournalRow, or its fields up to booked_time.
+    """
+    # Taken apart at once, written in order of names, which spares the sorting, and names, ids and outcomes left to
+    # the serialiser: this is done for every record.
     (lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint,
-     intent_type, reverses, legs, reference, metadata, value_time, booked_time, _, _) = row  # fmt: skip
-    return canonical_json(
+     intent_type, reverses, legs, reference, metadata, value_time, booked_time, *_) = row  # fmt: skip
+    return orjson.dumps(
         {
             "booked_time": booked_time,
             "detail": detail,
@@ -20,7 +30,7 @@ def record_json(row: JournalRow) -> bytes:
             "intent_id": intent_id,
             "lane": lane,
             "legs": legs_json(legs),
-            "metadata": metadata,
+            "metadata": in_order(metadata),
             "outcome": outcome,
             "reason": reason,
             "reference": reference,
@@ -35,6 +45,10 @@ def record_json(row: JournalRow) -> bytes:
     )
 
 
-def chained(previous_hash: bytes, row: JournalRow) -> JournalRow:
-    """The row with its place in the chain: `previous_hash` (32 bytes) and its own hash."""
-    return JournalRow(*row[:-2], previous_hash, sha256(previous_hash + record_json(row)).digest())
+def chained(previous_hash: bytes, row: Sequence[Any]) -> JournalRow:
+    """The row with its place in the chain: `previous_hash` (32 bytes) and its own hash.
+
+    `row`: a JournalRow, whose own hashes do not count, or its fields up to booked_time.
+    """
+    row_hash = sha256(previous_hash + record_json(row)).digest()
+    return JournalRow._make((*row[:_CHAINED_FIELDS], previous_hash, row_hash))

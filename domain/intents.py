@@ -66,12 +66,16 @@ class Intent(NamedTuple):
     accepted_time: int
 
 
+def intent_number_of(tenant: str, idempotency_key: str) -> int:
+    """The 128 bits of `intent_id_of`, for those who compare: it is done for every message, and takes half as long."""
+    name = f"{tenant}\x00{idempotency_key}".encode()
+    digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
+    return int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5
+
+
 def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
     """The id that every producer gives the intent with this key: UUID version 5 (RFC 9562, 5.5) of tenant, NUL, key.
 
     Neither may hold a NUL, so no two pairs share a name.
     """
-    name = f"{tenant}\x00{idempotency_key}".encode()
-    digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
-    # What uuid.uuid5 does, at half its cost: it is done for every message.
-    return UUID(int=int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5)
+    return UUID(int=intent_number_of(tenant, idempotency_key))

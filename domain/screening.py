@@ -23,7 +23,7 @@ from domain.intents import (
     VALUE_TIME_MIN,
     Intent,
     Leg,
-    intent_id_of,
+    intent_number_of,
 )
 from domain.money import exponent_of
 from domain.outcomes import Reason
@@ -58,7 +58,7 @@ def identity_fault(intent: Intent) -> str | None:
     fault = key_fault(key)
     if fault is not None:
         return fault
-    if intent.intent_id != intent_id_of(intent.tenant, key):
+    if intent.intent_id.int != intent_number_of(intent.tenant, key):
         return f"The intent id {intent.intent_id} does not follow from its tenant and idempotency key."
     return None
 

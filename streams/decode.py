@@ -24,6 +24,7 @@ from producers.encoding import (
     registry_client,
     without_logical_types,
 )
+from streams.plain_intents import Unusual, plain_intent
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -66,6 +67,11 @@ class IntentDecoder:
             raise Undecodable(QuarantineReason.BAD_MAGIC, "The value does not begin with a zero byte and a schema id.")
         schema_id = FRAME.unpack_from(value)[1]
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._look_up(schema_id)
+        if reader_schema is None:
+            try:
+                return plain_intent(value, FRAME.size)
+            except (Unusual, IndexError, KeyError, ValueError):
+                pass  # fastavro judges it
         body = io.BytesIO(value)
         body.seek(FRAME.size)
         try:

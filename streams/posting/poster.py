@@ -41,7 +41,7 @@ from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import OUTCOMES
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
-from streams.posting.rows import balance_changes, chain, quarantined_bytes
+from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
 from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
 
 logger: Final = structlog.get_logger(__name__)
@@ -200,15 +200,16 @@ class Poster:
             view, accounts = self._view(events, books)
             fates = decide_batch(events, view)
             self._fault("decided")
-            rows, moved = chain(screened, fates, lanes, self._now_microseconds())
             account_ids = {name: account.account_id for name, account in accounts.items()}
-            changes = balance_changes(rows, account_ids)
-            self._store.write(rows, account_ids, changes, quarantined_bytes(screened, rows))
+            with self._store.writing(chain(screened, fates, lanes, self._now_microseconds()), account_ids) as rows:
+                changes = balance_changes(rows, account_ids)
+            self._store.add_balances(changes)
+            self._store.add_quarantined(quarantined_bytes(screened, rows))
             self._fault("written")
             topic_id = self._topic_id()
             for lane in lanes.values():
                 check_topic(lane, lane.topic, topic_id)
-            self._store.advance(moved)
+            self._store.advance(moved(lanes, rows))
             self._fault("before_commit")
         self._fault("committed")
         self._remember(accounts)

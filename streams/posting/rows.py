@@ -1,8 +1,8 @@
 """From fates to what is written: journal rows chained to their lanes, balance changes, raw bytes."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
-from typing import Final
+from typing import Any, Final
 
 from db.posting import BalanceChange, Lane, QuarantinedBytes
 from domain.decision import Event, Fate
@@ -13,58 +13,49 @@ from domain.screening import value_time_of
 from streams.posting.reading import Work
 
 _NO_METADATA: Final[dict[str, str]] = {}
+_UNFIT: Final = (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
 
 
-def chain(
-    work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int
-) -> tuple[list[JournalRow], list[Lane]]:
-    """Chain the fates, lane after lane, to where the lanes stand; returns the rows, and the lanes as they then stand.
+def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int) -> Iterator[JournalRow]:
+    """The fates chained, lane after lane, to where the lanes stand.
 
     `now` is in microseconds since 1970; a row is never booked before the row that precedes it in its lane.
     """
-    rows: list[JournalRow] = []
-    moved: list[Lane] = []
     decided = zip(work, fates, strict=True)
     for number, group in groupby(decided, key=lambda pair: pair[0].event.lane):
         lane = lanes[number]
         head, seq, booked_time = lane.head, lane.next_seq, max(now, lane.booked_time)
         for item, fate in group:
-            row = chained(head, journal_row(lane, seq, item.event, fate, booked_time))
-            rows.append(row)
+            row = chained(head, journal_fields(lane, seq, item.event, fate, booked_time))
+            yield row
             head, seq = row.hash, seq + 1
-        moved.append(
-            lane._replace(next_offset=rows[-1].source_offset + 1, next_seq=seq, head=head, booked_time=booked_time)
+
+
+def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
+    """The lanes as they stand behind these rows."""
+    last = {row.lane: row for row in rows}
+    return [
+        lanes[number]._replace(
+            next_offset=row.source_offset + 1, next_seq=row.seq + 1, head=row.hash, booked_time=row.booked_time
         )
-    return rows, moved
+        for number, row in last.items()
+    ]
 
 
-def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> JournalRow:
-    """The row of one event, not yet chained. What is malformed keeps no text, as that may be unfit to store."""
-    intent = event.intent if fate.outcome is not Outcome.QUARANTINED else None
-    fit = intent is not None and fate.outcome in (Outcome.POSTED, Outcome.REJECTED)
-    fit = fit and fate.reason not in (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
-    return JournalRow(
-        lane=lane.lane,
-        seq=seq,
-        source_topic=lane.topic,
-        source_offset=event.offset,
-        outcome=fate.outcome,
-        reason=fate.reason,
-        detail=fate.detail,
-        tenant=intent.tenant if intent else None,
-        intent_id=intent.intent_id if intent else None,
-        idempotency_key=intent.idempotency_key if intent else None,
-        fingerprint=event.fingerprint,
-        type=intent.type if intent else None,
-        reverses=intent.reverses if intent and fit else None,
-        legs=fate.legs,
-        reference=intent.reference if intent and fit else None,
-        metadata=intent.metadata if intent and fit else _NO_METADATA,
-        value_time=value_time_of(intent) if intent and fate.outcome is Outcome.POSTED else None,
-        booked_time=booked_time,
-        previous_hash=b"",
-        hash=b"",
-    )
+def journal_fields(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> tuple[Any, ...]:
+    """The fields of one event's row up to booked_time. What is malformed keeps no text, as it may be unfit to store."""
+    outcome, reason, detail, legs = fate
+    intent = event.intent
+    if intent is None or outcome is Outcome.QUARANTINED:
+        return (lane.lane, seq, lane.topic, event.offset, outcome, reason, detail, None, None, None, event.fingerprint,
+                None, None, legs, None, _NO_METADATA, None, booked_time)  # fmt: skip
+    intent_id, tenant, key, intent_type, _, reverses, _, reference, metadata, _ = intent
+    fit = outcome is Outcome.POSTED or (outcome is Outcome.REJECTED and reason not in _UNFIT)
+    if not fit:
+        reverses, reference, metadata = None, None, _NO_METADATA
+    value_time = value_time_of(intent) if outcome is Outcome.POSTED else None
+    return (lane.lane, seq, lane.topic, event.offset, outcome, reason, detail, tenant, intent_id, key,
+            event.fingerprint, intent_type, reverses, legs, reference, metadata, value_time, booked_time)  # fmt: skip
 
 
 def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
@@ -89,12 +80,13 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
 def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> list[BalanceChange]:
     """One change for each shard that the rows touch, in order of its key so that the index is walked once."""
     sums: dict[tuple[int, str, int], list[int]] = {}
-    for row in rows:
-        for account, direction, amount_minor, currency in row.legs:
-            shard = (account_ids[row.tenant or "", account], currency, row.lane)
+    for lane, seq, _, _, _, _, _, tenant, _, _, _, _, _, legs, *_ in rows:
+        for account, direction, amount_minor, currency in legs:
+            shard = (account_ids[tenant or "", account], currency, lane)
             change = sums.get(shard)
             if change is None:
-                change = sums[shard] = [0, 0, 0]
-            change[direction < 0] += amount_minor
-            change[2] = row.seq
-    return [BalanceChange(*shard, *change) for shard, change in sorted(sums.items())]
+                sums[shard] = [amount_minor, 0, seq] if direction > 0 else [0, amount_minor, seq]
+            else:
+                change[direction < 0] += amount_minor
+                change[2] = seq
+    return [BalanceChange(*shard, *sums[shard]) for shard in sorted(sums)]

@@ -107,7 +107,9 @@ class CatchUp:
                 lane = self._store.lanes([number], lock=True)[number]
                 if (lane.next_seq, lane.head) != (before.next_seq, before.head):
                     raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
-                self._store.write(rows, ids, balance_changes(rows, ids), [])
+                with self._store.writing(rows, ids):
+                    changes = balance_changes(rows, ids)
+                self._store.add_balances(changes)
                 moved = lane._replace(
                     next_offset=rows[-1].source_offset + 1,
                     next_seq=after.next_seq,

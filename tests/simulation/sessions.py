@@ -1,6 +1,6 @@
 """Sessions of the model and of Postgres that do the same things in turn, and say which of them waits."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import psycopg
 from greenlet import getcurrent, greenlet
 
-from db.posting import PostingStore
+from db.posting import BalanceChange, PostingStore
+from domain.journal import JournalRow
 from tests.posting_bench import eventually
 from tests.simulation.scheduler import Replayed, Scheduler
 
@@ -59,6 +60,16 @@ class Actor:
         self._open = None
         undone = (None, None, None) if commit else (Undone, Undone(), None)
         self._do("commit" if commit else "roll back", lambda: found.__exit__(*undone))
+
+    def write(self, rows: Sequence[JournalRow], ids: Mapping[Any, int], changes: Sequence[BalanceChange] = ()) -> None:
+        """Write rows, entries and balance changes."""
+
+        def write() -> None:
+            with self.store.writing(rows, ids):
+                pass
+            self.store.add_balances(changes)
+
+        self._do("write", write)
 
     def finish(self) -> None:
         """See to its end what had to wait."""

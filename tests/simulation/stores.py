@@ -3,7 +3,8 @@
 What they inherit is real: which error of Postgres becomes which of the store's, and when a connection is let go of.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
 from db.books import Books
@@ -160,16 +161,12 @@ class SimulatedPostingStore(PostingStore):
         for account_id in sorted(account_ids):
             session.lock(("account", account_id))
 
-    def write(
-        self,
-        rows: Sequence[JournalRow],
-        account_ids: Mapping[Name, int],
-        changes: Sequence[BalanceChange],
-        quarantined: Sequence[QuarantinedBytes],
-    ) -> None:
-        """As PostingStore: journal, entries, balances, raw bytes."""
+    @contextmanager
+    def writing(self, rows: Iterable[JournalRow], account_ids: Mapping[Name, int]) -> Iterator[list[JournalRow]]:
+        """As PostingStore: journal, then entries."""
+        written = list(rows)
         session = self._statement()
-        for row in rows:
+        for row in written:
             session.insert_journal(row)
             self._database.scheduler.tell("{} writes {}", self._process.name, shown_row(row))
         session = self._statement()
@@ -178,21 +175,29 @@ class SimulatedPostingStore(PostingStore):
                 (account_ids[row.tenant or "", account], direction, amount_minor, currency)
                 for account, direction, amount_minor, currency in row.legs
             ]
-            for row in rows
+            for row in written
             if row.legs
         }
         for place, entries in added.items():
             session.write("entry", place, entries)
+        yield written
         session.check_entries(added)
-        if changes:
-            session = self._statement()
-            for change in changes:
-                session.add_balance(
-                    (change.account_id, change.currency, change.lane),
-                    change.debits_minor,
-                    change.credits_minor,
-                    change.seq,
-                )
+
+    def add_balances(self, changes: Sequence[BalanceChange]) -> None:
+        """As PostingStore."""
+        if not changes:
+            return
+        session = self._statement()
+        for change in changes:
+            session.add_balance(
+                (change.account_id, change.currency, change.lane),
+                change.debits_minor,
+                change.credits_minor,
+                change.seq,
+            )
+
+    def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
+        """As PostingStore."""
         for raw in quarantined:
             self._statement().write("quarantine", (raw.lane, raw.seq), raw)
 

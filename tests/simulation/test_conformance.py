@@ -58,7 +58,7 @@ def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: S
     """A whole posting transaction."""
     actor.begin()
     actor.lanes([rows[0].lane], lock=True)
-    actor.write(rows, ids, changes, [])
+    actor.write(rows, ids, changes)
     actor.advance(reached(*rows))
     actor.end()
 
@@ -77,14 +77,14 @@ def script(one: Actor, two: Actor, three: Actor) -> None:
     one.open_accounts(lines(BANK, ANN))
     one.accounts([ANN, BANK, BEN])
     three.accounts([ANN, BANK])
-    one.write([fund], ids, [BalanceChange(1, "EUR", 0, 10, 0, 0), BalanceChange(2, "EUR", 0, 0, 10, 0)], [])
+    one.write([fund], ids, [BalanceChange(1, "EUR", 0, 10, 0, 0), BalanceChange(2, "EUR", 0, 0, 10, 0)])
     one.settled([name])
     three.settled([name])
     one.advance(reached(fund))
     one.end()
     two.finish()
     three.settled([name])
-    two.write([fund], ids, [], [])
+    two.write([fund], ids)
     _intent_twice(one, two)
     _accounts(one, two)
     _refusals(one, fund, ids)
@@ -105,9 +105,9 @@ def _intent_twice(one: Actor, two: Actor) -> None:
     first, second = row(1, 0, "both"), row(0, 1, "both")
     for commit in (False, True):
         one.begin()
-        one.write([first], {}, [], [])
+        one.write([first], {})
         two.begin()
-        two.write([second], {}, [], [])
+        two.write([second], {})
         if commit:
             one.advance(reached(first))
         one.end(commit=commit)
@@ -153,13 +153,13 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
         ([plain, plain._replace(seq=2)], None),
     ):
         one.begin()
-        one.write(written, ids, [], [])
+        one.write(written, ids)
         if moved is not None:
             one.advance(moved)
         if one._open is not None:
             one.end(commit=False)
     one.begin()
-    one.write([], ids, [BalanceChange(1, "EUR", 0, 2**63 - 1, 0, 1)], [])
+    one.write([], ids, [BalanceChange(1, "EUR", 0, 2**63 - 1, 0, 1)])
 
 
 def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
@@ -171,7 +171,7 @@ def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) ->
     two.begin()
     two.originals(asked[:1])
     one.lanes([0], lock=True)
-    one.write([back], ids, [BalanceChange(2, "EUR", 0, 4, 0, 1)], [])
+    one.write([back], ids, [BalanceChange(2, "EUR", 0, 4, 0, 1)])
     one.advance(reached(back))
     one.end()
     two.finish()
