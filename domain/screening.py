@@ -29,6 +29,7 @@ from domain.money import exponent_of
 from domain.outcomes import Reason
 
 _SHOWN_CHARACTERS_MAX = 80
+_SIDES = (DEBIT, CREDIT)
 
 
 class Refusal(NamedTuple):
@@ -84,18 +85,19 @@ def _type_fault(intent: Intent) -> str | None:
         return "A reversal must say which intent it reverses."
     if intent.type == "transfer" and intent.reverses is not None:
         return "A transfer reverses nothing: leave `reverses` out, or make it a reversal."
-    if any(leg.direction not in (DEBIT, CREDIT) for leg in intent.legs):
-        return "Each leg must be a debit or a credit."
+    for _, direction, _, _ in intent.legs:
+        if direction not in _SIDES:
+            return "Each leg must be a debit or a credit."
     return None
 
 
 def legs_refusal(legs: Sequence[Leg]) -> Refusal | None:
     """Whether the amounts are amounts, and debits equal credits in each currency."""
     sums: dict[str, int] = {}
-    for leg in legs:
-        if not 0 < leg.amount_minor <= AMOUNT_MINOR_MAX:
+    for _, direction, amount_minor, currency in legs:
+        if not 0 < amount_minor <= AMOUNT_MINOR_MAX:
             return Refusal(Reason.INVALID_AMOUNT, f"An amount must be from 1 to {AMOUNT_MINOR_MAX} minor units.")
-        sums[leg.currency] = sums.get(leg.currency, 0) + leg.direction * leg.amount_minor
+        sums[currency] = sums.get(currency, 0) + direction * amount_minor
     for currency, difference in sums.items():
         if difference:
             side = "Debits" if difference > 0 else "Credits"
@@ -137,13 +139,11 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
             return Refusal(
                 Reason.UNKNOWN_CURRENCY, f"{shown(leg.currency)} is neither an ISO 4217 code nor a registered unit."
             )
-    for leg in legs:
-        if chart.match(leg.account) is None:
-            return Refusal(Reason.UNKNOWN_ACCOUNT, f"No pattern of the chart matches the account {shown(leg.account)}.")
-    for leg in legs:
-        line = chart.match(leg.account)
-        if line is not None and line.currencies is not None and leg.currency not in line.currencies:
-            return Refusal(
-                Reason.CURRENCY_NOT_ALLOWED, f"The chart does not allow {leg.currency} in {shown(leg.account)}."
-            )
-    return None
+    refusal = None
+    for account, _, _, currency in legs:
+        line = chart.match(account)
+        if line is None:
+            return Refusal(Reason.UNKNOWN_ACCOUNT, f"No pattern of the chart matches the account {shown(account)}.")
+        if refusal is None and line.currencies is not None and currency not in line.currencies:
+            refusal = Refusal(Reason.CURRENCY_NOT_ALLOWED, f"The chart does not allow {currency} in {shown(account)}.")
+    return refusal
