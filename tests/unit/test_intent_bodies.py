@@ -1,0 +1,127 @@
+"""The quick reading of a plain transfer against the models that document it."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from api import intent_bodies
+from api.intent_bodies import BatchItem, IntentBody, batch_of, intent_of
+from api.problems import Problem
+from domain.intents import ADDRESS_CHARACTERS_MAX, AMOUNT_MINOR_MAX
+
+LEG: dict[str, Any] = {"account": "a:b", "direction": "debit", "amount_minor": 100, "currency": "EUR"}
+ITEM: dict[str, Any] = {
+    "idempotency_key": "k",
+    "type": "transfer",
+    "legs": [LEG, LEG | {"direction": "credit"}],
+    "reverses": None,
+    "value_time": "2026-01-01T00:00:00Z",
+    "reference": "r",
+    "metadata": {"a": "b"},
+}
+# What may stand where something else belongs: of each type, and at both sides of each bound.
+ODD_VALUES: list[Any] = [
+    None, True, False, 0, -1, 1, 1.5, AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX + 1, 10**30, "", "x", "debit", "EUR", [], [1],
+     {}, {"a": 1}, {"a": None}, "transfer", "reversal", "x" * 24, "x" * 25, "x" * 40, "x" * 41, "x" * 64, "x" * 65,
+     "ü" * ADDRESS_CHARACTERS_MAX, "x" * (ADDRESS_CHARACTERS_MAX + 1), "00000000-0000-0000-0000-000000000001",
+     "1970-01-01T00:00:01Z", "a\x00"]  # fmt: skip
+
+
+@st.composite
+def altered(draw: st.DrawFn, members: dict[str, Any]) -> dict[str, Any]:
+    """The object as it is, or with some members replaced, left out or added."""
+    made = dict(members)
+    for name in draw(st.lists(st.sampled_from([*members, "more"]), max_size=2)):
+        if draw(st.booleans()):
+            made[name] = draw(st.sampled_from(ODD_VALUES))
+        else:
+            made.pop(name, None)
+    return made
+
+
+legs = st.lists(altered(LEG), max_size=3) | st.just(ITEM["legs"]) | st.sampled_from(ODD_VALUES)
+items = (
+    st.builds(lambda item, legs: item | {"legs": legs}, altered(ITEM), legs)
+    | altered(ITEM)
+    | st.sampled_from(ODD_VALUES)
+)
+
+
+def one_changed() -> list[Any]:
+    """The item with one member, of its own or of a leg, replaced by each odd value or left out."""
+    changes = [(name, value) for name in [*ITEM, "more"] for value in ODD_VALUES]
+    leg_changes = [(name, value) for name in [*LEG, "more"] for value in ODD_VALUES]
+    return [
+        *(ITEM | {name: value} for name, value in changes),
+        *(ITEM | {"legs": [LEG | {name: value}, ITEM["legs"][1]]} for name, value in leg_changes),
+        *({name: ITEM[name] for name in ITEM if name != missing} for missing in ITEM),
+        *(ITEM | {"legs": [{name: LEG[name] for name in LEG if name != missing}]} for missing in LEG),
+    ]
+
+
+def modelled(value: Any, model: type[IntentBody]) -> Any:
+    """What the models make of it; None where they refuse it."""
+    try:
+        return intent_bodies._modelled(model.model_validate(value))
+    except ValidationError:
+        return None
+
+
+def check_quick(value: Any) -> None:
+    """What is read quickly the models read too, and as the same."""
+    for model, members in ((IntentBody, intent_bodies._INTENT_MEMBERS), (BatchItem, intent_bodies._ITEM_MEMBERS)):
+        asked = intent_bodies._plain(value, members)
+        if asked is not None:
+            with_key = value | {"idempotency_key": "k"} if model is BatchItem else value
+            found = modelled(with_key, model)
+            assert asked == found
+            assert repr(asked) == repr(found)  # True equals 1
+
+
+def check_answers(value: Any) -> None:
+    """The answer is the same without the quick reading."""
+    raw = json.dumps([value]).encode()
+    quick = answers(raw)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(intent_bodies, "_plain", lambda _value, _members: None)
+        assert answers(raw) == quick
+
+
+def answers(raw: bytes) -> list[Any]:
+    """What is said of a body, as a batch, as its lines and alone: intents without their time, problems as documents."""
+    found: list[Any] = []
+    for read in (
+        lambda: batch_of(raw, is_ndjson=False, tenant="t"),
+        lambda: batch_of(raw[1:-1], is_ndjson=True, tenant="t"),
+        lambda: [intent_of(raw[1:-1], "t", "k")],
+    ):
+        try:
+            read_items = read()
+        except Problem as problem:
+            read_items = [problem]
+        found += [
+            item.document() if isinstance(item, Problem) else item._replace(accepted_time=0) for item in read_items
+        ]
+    return found
+
+
+def test_one_odd_member_is_answered_the_same_by_either_reading() -> None:
+    for value in one_changed():
+        check_quick(value)
+        check_answers(value)
+
+
+@given(items)
+def test_whatever_comes_is_answered_the_same_by_either_reading(value: Any) -> None:
+    check_quick(value)
+    check_answers(value)
+
+
+def test_a_plain_transfer_is_read_quickly() -> None:
+    assert intent_bodies._plain(ITEM, intent_bodies._ITEM_MEMBERS) is not None
+    bare = {name: ITEM[name] for name in ("type", "legs")}
+    assert intent_bodies._plain(bare, intent_bodies._INTENT_MEMBERS) is not None
