@@ -64,8 +64,9 @@ types: install  ## Check types
 imports: install  ## Check which package may import which
 	$(BIN)/lint-imports
 
-bench: install parts  ## Measure throughput and latency on this machine
-	@$(BIN)/python -m ops.bench
+bench: install parts  ## Measure speed, memory and disk beside their limits (ONLY=part ROUNDS=5 MINUTES=1 ROWS=500000 JSON=file)
+	@$(BIN)/python -m ops.bench $(foreach name,$(ONLY),--only '$(name)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
+	    $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ROWS),--rows '$(ROWS)') $(if $(JSON),--json '$(JSON)')
 
 check: lint types imports  ## Run every check that needs no server
 

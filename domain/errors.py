@@ -15,6 +15,8 @@ LedgerlineError                               one sentence that says what is wro
     streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   ops.bench.http.MissingK6                    k6 is not installed
+  ops.bench.ledger.BenchFault                 what was measured is not what should have been, or not in time
+  ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
   ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
   ops.cli.api_client.ApiError                 the API refused, or does not answer
   ops.cli.context.SettingsError               a LEDGERLINE_* variable has a value that cannot be used

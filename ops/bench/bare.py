@@ -1,9 +1,10 @@
 """The bare limit: the same rows by COPY, and the same balance upsert, into tables without index, trigger or key."""
 
 import time
-from collections.abc import Sequence
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
+import psutil
 import psycopg
 
 # As the limit was measured when the design was made.
@@ -18,19 +19,38 @@ CREATE TABLE bare.balance (
     account_id bigint, currency text, debits_minor bigint, credits_minor bigint, PRIMARY KEY (account_id, currency)
 ) WITH (fillfactor = 70);
 """
+_TYPES: Final = """
+SELECT attname, atttypid::integer
+FROM pg_attribute
+WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped
+ORDER BY attnum
+"""
 _ADD: Final = """
 INSERT INTO bare.balance SELECT * FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
 ON CONFLICT (account_id, currency) DO UPDATE SET
 debits_minor = balance.debits_minor + excluded.debits_minor,
 credits_minor = balance.credits_minor + excluded.credits_minor
 """
-# fmt: off
-_JOURNAL_TYPES: Final = [
-    "int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea",
-    "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
-]
-# fmt: on
-_ENTRY_TYPES: Final = ["int4", "int8", "int2", "int8", "int2", "int8", "text"]
+
+
+class BareBatch(NamedTuple):
+    """What one transaction writes."""
+
+    journal: Sequence[Any]
+    entries: Sequence[Any]
+
+
+class BareRun(NamedTuple):
+    """How long rows took, and the processor time that client and Postgres used for them."""
+
+    rows: int
+    seconds: float
+    processor_seconds: dict[str, float]
+
+    @property
+    def per_second(self) -> float:
+        """Rows a second."""
+        return self.rows / self.seconds
 
 
 class BareLimit:
@@ -40,50 +60,90 @@ class BareLimit:
         self._dsn = dsn
         with psycopg.connect(dsn) as connection:
             connection.execute(_TABLES)
+            self._journal_types = _types(connection, "bare.journal")
+            self._entry_types = _types(connection, "bare.entry")
 
-    def rows(self, first_seq: int, next_seq: int) -> list[tuple[list[Any], list[Any]]]:
-        """The ledger's own rows of these sequence numbers of all lanes, cut into batches as posting cuts them."""
+    def measure(self, first_seqs: Mapping[int, int], next_seqs: Mapping[int, int]) -> BareRun:
+        """Write the ledger's own rows of these spans of the lanes again, bare."""
+        return self._write(self._batches(first_seqs, next_seqs))
+
+    def _batches(self, first_seqs: Mapping[int, int], next_seqs: Mapping[int, int]) -> list[BareBatch]:
+        """The rows, cut into batches as posting cuts them."""
+        journal: list[Any] = []
+        entries: list[Any] = []
         with psycopg.connect(self._dsn) as connection:
-            span = (first_seq, next_seq)
-            journal = connection.execute(
-                "SELECT * FROM ledger.journal WHERE seq >= %s AND seq < %s ORDER BY lane, seq", span, binary=True
-            ).fetchall()
-            entries = connection.execute(
-                "SELECT * FROM ledger.entry WHERE seq >= %s AND seq < %s ORDER BY lane, seq, leg", span, binary=True
-            ).fetchall()
-        legs_per_row = len(entries) // len(journal)
+            for lane in sorted(next_seqs):
+                span = (lane, first_seqs.get(lane, 0), next_seqs[lane])
+                journal += connection.execute(
+                    "SELECT * FROM ledger.journal WHERE lane = %s AND seq >= %s AND seq < %s ORDER BY seq",
+                    span,
+                    binary=True,
+                )
+                entries += connection.execute(
+                    "SELECT * FROM ledger.entry WHERE lane = %s AND seq >= %s AND seq < %s ORDER BY seq, leg",
+                    span,
+                    binary=True,
+                )
+        legs = len(entries) // len(journal)
         return [
-            (journal[at : at + BATCH_ROWS], entries[at * legs_per_row : (at + BATCH_ROWS) * legs_per_row])
+            BareBatch(journal[at : at + BATCH_ROWS], entries[at * legs : (at + BATCH_ROWS) * legs])
             for at in range(0, len(journal), BATCH_ROWS)
         ]
 
-    def seconds(self, batches: Sequence[tuple[list[Any], list[Any]]]) -> float:
-        """How long the rows take, each batch in a transaction of its own."""
+    def _write(self, batches: Sequence[BareBatch]) -> BareRun:
+        """Each batch in a transaction of its own."""
         with psycopg.connect(self._dsn) as connection:
+            backend_before = _backend_seconds(connection)
+            client_before = time.process_time()
             started = time.monotonic()
-            for journal, entries in batches:
+            for batch in batches:
                 cursor = connection.cursor()
                 with cursor.copy("COPY bare.journal FROM STDIN (FORMAT BINARY)") as copy:
-                    copy.set_types(_JOURNAL_TYPES)
-                    for row in journal:
+                    copy.set_types(list(self._journal_types.values()))
+                    for row in batch.journal:
                         copy.write_row(row)
                 with cursor.copy("COPY bare.entry FROM STDIN (FORMAT BINARY)") as copy:
-                    copy.set_types(_ENTRY_TYPES)
-                    for row in entries:
+                    copy.set_types(list(self._entry_types.values()))
+                    for row in batch.entries:
                         copy.write_row(row)
-                cursor.execute(_ADD, _balance_changes(entries))
+                cursor.execute(_ADD, self._balance_changes(batch.entries))
                 connection.commit()
-            return time.monotonic() - started
+            seconds = time.monotonic() - started
+            used = {
+                "client": time.process_time() - client_before,
+                "postgres": _backend_seconds(connection) - backend_before,
+            }
+        return BareRun(sum(len(batch.journal) for batch in batches), seconds, used)
+
+    def _balance_changes(self, entries: Sequence[Any]) -> list[list[Any]]:
+        columns = list(self._entry_types)
+        account, side, amount, unit = (
+            columns.index(name) for name in ("account_id", "direction", "amount_minor", "currency")
+        )
+        sums: dict[tuple[int, str], list[int]] = {}
+        for row in entries:
+            sums.setdefault((row[account], row[unit]), [0, 0])[row[side] < 0] += row[amount]
+        ordered = sorted(sums.items())
+        return [
+            [account_id for (account_id, _), _ in ordered],
+            [currency for (_, currency), _ in ordered],
+            [debits for _, (debits, _) in ordered],
+            [credits for _, (_, credits) in ordered],
+        ]
 
 
-def _balance_changes(entries: Sequence[Any]) -> list[list[Any]]:
-    sums: dict[tuple[int, str], list[int]] = {}
-    for _, _, _, account_id, direction, amount_minor, currency in entries:
-        sums.setdefault((account_id, currency), [0, 0])[direction < 0] += amount_minor
-    ordered = sorted(sums.items())
-    return [
-        [account_id for (account_id, _), _ in ordered],
-        [currency for (_, currency), _ in ordered],
-        [debits for _, (debits, _) in ordered],
-        [credits for _, (_, credits) in ordered],
-    ]
+def _types(connection: psycopg.Connection[Any], table: str) -> dict[str, int]:
+    """The columns of a table in order, each with its type's number."""
+    return {str(name): int(number) for name, number in connection.execute(_TYPES, (table,))}
+
+
+def _backend_seconds(connection: psycopg.Connection[Any]) -> float:
+    """Processor seconds that the connection's backend has used; 0 where Postgres is on another machine."""
+    try:
+        process = psutil.Process(connection.info.backend_pid)
+        if not process.name().startswith("postgres"):
+            return 0.0
+        times = process.cpu_times()
+    except psutil.NoSuchProcess:
+        return 0.0
+    return times.user + times.system

@@ -6,33 +6,42 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import psutil
 import psycopg
-from confluent_kafka import Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
+from domain.errors import LedgerlineError
 from domain.intents import intent_id_of
 from domain.topics import Topics
+from ops.bench.loads import Load
+from ops.bench.processor_time import ProcessorTime
+from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from producers.deploy import Replication, make_topics, register_schemas
+from ops.kafka_positions import REQUEST_SECONDS_MAX, admin_client
+from producers.deploy import Replication, make_topics, register_schemas, topic_configs
 from producers.encoding import encoder, registered_id, registry_client
 
 TENANT: Final = "bench"
 LANES: Final = 4
 WAIT_SECONDS_MAX: Final = 300.0
+STOP_SECONDS_MAX: Final = 30.0
+# What a service writes to its standard output has no place in the table that we write to ours.
+STANDARD_ERROR: Final = 2
 ACCEPTED_TIME: Final = 1_790_000_000_000_000
 
-Pair = tuple[str, str]
-"""The debited and the credited account of one transfer."""
+
+class BenchFault(LedgerlineError):
+    """What was measured is not what should have been, or not in time, so there is no figure."""
 
 
 @dataclass
@@ -40,6 +49,7 @@ class BenchLedger:
     """One ledger, empty at first. `send` fills the topic, `wait_posted` waits for the journal."""
 
     endpoints: Endpoints
+    lanes: int = LANES
     name: str = field(default_factory=lambda: f"bench_{uuid.uuid4().hex[:8]}")
 
     def __post_init__(self) -> None:
@@ -48,7 +58,7 @@ class BenchLedger:
         migrate(self.dsn)
         with connect(self.dsn, "ledgerline_operator") as connection:
             add_tenant(connection, TENANT)
-        make_topics(self.endpoints.kafka_bootstrap, self.topics, LANES, Replication())
+        make_topics(self.endpoints.kafka_bootstrap, self.topics, self.lanes, Replication())
         register_schemas(self.endpoints.registry_url)
         with registry_client(self.endpoints.registry_url) as registry:
             schema_id = registered_id(registry, "payments.intents-value")
@@ -59,24 +69,26 @@ class BenchLedger:
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "compression.type": "lz4",
+                "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
+        self.processor_time = ProcessorTime(self.endpoints, self.dsn)
         self.sent = 0
 
-    def send(self, pairs: Iterator[Pair], count: int) -> None:
-        """Put `count` transfers of 1 EUR on the topic, evenly over the lanes, and wait until Kafka has them."""
+    def send(self, load: Load, count: int) -> None:
+        """Put `count` transfers on the topic, and wait until Kafka has them."""
         for _ in range(count):
-            debited, credited = next(pairs)
-            key = f"bench-{self.sent}"
+            debited, credited = next(load.pairs)
+            idempotency_key = f"bench-{self.sent}"
             record: dict[str, Any] = {
-                "intent_id": str(intent_id_of(TENANT, key)),
+                "intent_id": str(intent_id_of(TENANT, idempotency_key)),
                 "tenant": TENANT,
-                "idempotency_key": key,
+                "idempotency_key": idempotency_key,
                 "type": "transfer",
                 "legs": [
-                    {"account": debited, "direction": "debit", "amount_minor": 100, "currency": "EUR"},
-                    {"account": credited, "direction": "credit", "amount_minor": 100, "currency": "EUR"},
+                    {"account": debited, "direction": "debit", "amount_minor": load.amount_minor, "currency": "EUR"},
+                    {"account": credited, "direction": "credit", "amount_minor": load.amount_minor, "currency": "EUR"},
                 ],
                 "reverses": None,
                 "value_time": None,
@@ -84,12 +96,34 @@ class BenchLedger:
                 "metadata": {},
                 "accepted_time": ACCEPTED_TIME,
             }
-            self._producer.produce(self.topics.intents, self._encode(record), partition=self.sent % LANES)
+            value = self._encode(record)
+            if load.is_keyed:
+                self._producer.produce(self.topics.intents, value, f"{TENANT}/{debited}")
+            else:
+                self._producer.produce(self.topics.intents, value, partition=self.sent % self.lanes)
             self.sent += 1
             if self.sent % 1000 == 0:
                 self._producer.poll(0)
         if self._producer.flush(WAIT_SECONDS_MAX):
-            raise TimeoutError("Kafka did not take the bench's intents in time")
+            raise BenchFault("Kafka did not take the bench's intents in time: see its log.")
+
+    def next_seqs(self) -> dict[int, int]:
+        """How many rows the journal has of each lane."""
+        with psycopg.connect(self.dsn) as connection:
+            return dict(connection.execute("SELECT lane, next_seq FROM ledger.lane").fetchall())
+
+    def outcomes(self, since: Mapping[int, int]) -> dict[str, int]:
+        """How many journal rows there are of each outcome, behind these sequence numbers of the lanes."""
+        rows: dict[str, int] = {}
+        with psycopg.connect(self.dsn) as connection:
+            for lane in self.next_seqs():
+                found = connection.execute(
+                    "SELECT outcome, count(*) FROM ledger.journal WHERE lane = %s AND seq >= %s GROUP BY outcome",
+                    (lane, since.get(lane, 0)),
+                )
+                for outcome, count in found:
+                    rows[outcome] = rows.get(outcome, 0) + count
+        return rows
 
     def posted(self, connection: psycopg.Connection[Any]) -> int:
         """How many offsets have their journal row."""
@@ -102,33 +136,78 @@ class BenchLedger:
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             while self.posted(connection) < self.sent:
                 if time.monotonic() > started + WAIT_SECONDS_MAX:
-                    raise TimeoutError("the bench's intents were not posted in time: see the worker's log above")
+                    raise BenchFault("The bench's intents were not posted in time: see the worker's log above.")
                 watch()
                 time.sleep(0.01)  # between two looks at a condition, so that the looking costs the worker little
         return time.monotonic() - started
 
     @contextmanager
-    def service(self, name: str, **variables: str) -> Iterator[psutil.Process]:
-        """A service of this ledger as a process of its own, stopped at the end; its log goes to our standard error."""
+    def service(self, name: str, *, called: str | None = None, **variables: str) -> Iterator[psutil.Process]:
+        """A service of this ledger as a process of its own, stopped at the end; its log goes to our standard error.
+
+        Its processor time counts as `called`, which is its name where none is given.
+        """
         environment = os.environ | {
             "LEDGERLINE_KAFKA_BOOTSTRAP": self.endpoints.kafka_bootstrap,
             "LEDGERLINE_POSTGRES_DSN": self.dsn,
             "LEDGERLINE_REGISTRY_URL": self.endpoints.registry_url,
             "LEDGERLINE_TOPIC_PREFIX": self.topics.prefix,
-            "LEDGERLINE_LANES": str(LANES),
+            "LEDGERLINE_LANES": str(self.lanes),
             "LEDGERLINE_LOG_LEVEL": "WARNING",
             **variables,
         }
-        with subprocess.Popen([sys.executable, "-m", "ops.cli", "service", name], env=environment) as process:
+        command = [sys.executable, "-m", "ops.cli", "service", name]
+        with subprocess.Popen(command, env=environment, stdout=STANDARD_ERROR) as process:
+            started = psutil.Process(process.pid)
+            self.processor_time.watch(called or name, started)
             try:
-                yield psutil.Process(process.pid)
+                yield started
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.wait(30)
+                process.send_signal(signal.SIGCONT)  # one that stands still does not hear the other
+                process.wait(STOP_SECONDS_MAX)
+
+    @contextmanager
+    def workers(self, count: int = 1, **variables: str) -> Iterator[list[psutil.Process]]:
+        """So many posting workers, each with its share of the lanes."""
+        with ExitStack() as running:
+            started = [
+                running.enter_context(self.service("posting", called=f"worker {number}", **variables))
+                for number in range(1, count + 1)
+            ]
+            if not wait_until(lambda: self._members() == count, timeout_seconds=WAIT_SECONDS_MAX):
+                raise BenchFault(f"Not all of {count} workers took lanes in time: see their logs above.")
+            yield started
+
+    def _members(self) -> int:
+        """How many workers have lanes."""
+        group = self.topics.group("posting")
+        admin = admin_client(self.endpoints.kafka_bootstrap)
+        asked = admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS_MAX)
+        try:
+            members = asked[group].result(REQUEST_SECONDS_MAX).members
+        except KafkaException as error:
+            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
+                return 0  # none of them has come yet
+            raise
+        return sum(bool(member.assignment and member.assignment.topic_partitions) for member in members)
 
     def drop(self) -> None:
-        """Remove the database."""
+        """Remove the database and the topics."""
         drop_database(self.dsn)
+        admin = admin_client(self.endpoints.kafka_bootstrap)
+        for deletion in admin.delete_topics(list(topic_configs(self.topics))).values():
+            deletion.result(WAIT_SECONDS_MAX)
+
+
+@contextmanager
+def bench_ledger(endpoints: Endpoints, lanes: int = LANES) -> Iterator[BenchLedger]:
+    """A ledger that is removed at the end, whatever happens."""
+    ledger = BenchLedger(endpoints, lanes)
+    try:
+        yield ledger
+    finally:
+        ledger.drop()
 
 
 def drop_database(dsn: str) -> None:

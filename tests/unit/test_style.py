@@ -18,7 +18,6 @@ FUNCTION_LINES_MAX: Final = 70
 
 # Where waiting for time itself is the task, and not a guess at when something will have happened.
 SLEEPERS: Final = {
-    "ops/bench/http.py": "between two looks at a condition, bounded by a deadline",
     "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
@@ -27,7 +26,10 @@ SLEEPERS: Final = {
 # SQL outside db/: what is measured or planted there must not go through the code that it is a measure of.
 SQL_ALLOWED: Final = {
     "ops/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
+    "ops/bench/disk.py": "asks the catalogue how large tables and indexes are",
     "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
+    "ops/bench/loop.py": "looks at the lanes of every agent from outside",
+    "ops/bench/processor_time.py": "asks the catalogue whose backends there are",
     "ops/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
     "ops/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
     "ops/chaos/scenarios/tampering.py": "alters what the pipeline cannot",

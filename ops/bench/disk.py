@@ -1,0 +1,29 @@
+"""What a ledger takes on disk, table by table and index by index."""
+
+from collections.abc import Mapping
+from typing import Final
+
+import psycopg
+
+_SIZES: Final = """
+SELECT coalesce(table_of.relname, relation.relname), relation.relname, relation.relkind::text,
+    pg_total_relation_size(relation.oid) - CASE relation.relkind WHEN 'i' THEN 0 ELSE pg_indexes_size(relation.oid) END
+FROM pg_class AS relation
+LEFT JOIN pg_index ON pg_index.indexrelid = relation.oid
+LEFT JOIN pg_class AS table_of ON table_of.oid = pg_index.indrelid
+WHERE relation.relnamespace = %s::regnamespace AND relation.relkind IN ('r', 'i', 'm')
+ORDER BY 1, 3 DESC, 2
+"""
+
+
+def disk_bytes(dsn: str, schema: str) -> dict[str, int]:
+    """Bytes of every table and index of a schema; a table's with its TOAST and its maps, without its indexes."""
+    with psycopg.connect(dsn) as connection:
+        rows = connection.execute(_SIZES, (schema,)).fetchall()
+    return {name if kind != "i" else f"{table}, index {name}": size for table, name, kind, size in rows}
+
+
+def each_of(disk: Mapping[str, int], count: int) -> dict[str, float]:
+    """Bytes of each part for one of `count`, of those parts that have a tenth of one or more."""
+    each = {name: round(size / count, 1) for name, size in disk.items()}
+    return {name: size for name, size in each.items() if size >= 0.1}

@@ -1,0 +1,80 @@
+"""Processor time of everything that works for one ledger: what explains a rate, and hardly moves with the noise."""
+
+from collections.abc import Mapping
+from typing import Final
+from urllib.parse import urlsplit
+
+import psutil
+import psycopg
+
+from ops.embedded.stack import Endpoints
+
+BENCH: Final = "bench"
+_BACKENDS: Final = """
+SELECT pid, coalesce(nullif(replace(application_name, 'ledgerline_', ''), ''), 'others')
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+UNION ALL
+SELECT pid, 'background' FROM pg_stat_activity
+WHERE backend_type <> 'client backend' AND coalesce(datname, current_database()) = current_database()
+"""
+
+
+class ProcessorTime:
+    """Sums processor seconds by name: given processes, Kafka's broker, and Postgres' backends of one database.
+
+    Of Postgres each service's backends count by the service's name (`postgres posting`), the server's own processes as
+    `postgres background`. What does not run on this machine is left out. A process that ended keeps what it had used
+    when it was seen last.
+    """
+
+    def __init__(self, endpoints: Endpoints, dsn: str) -> None:
+        self._dsn = dsn
+        self._used: dict[str, dict[int, float]] = {}
+        self._processes: dict[str, psutil.Process] = {BENCH: psutil.Process()}
+        kafka = _listener(urlsplit(f"//{endpoints.kafka_bootstrap.split(',')[0]}").port)
+        if kafka is not None:
+            self._processes["kafka"] = kafka
+
+    def watch(self, name: str, process: psutil.Process) -> None:
+        """Count this process as `name` from now on."""
+        self._processes[name] = process
+
+    def seconds(self) -> dict[str, float]:
+        """What each has used so far."""
+        for name, process in self._processes.items():
+            self._note(name, process.pid)
+        with psycopg.connect(self._dsn, autocommit=True) as connection:
+            for pid, name in connection.execute(_BACKENDS).fetchall():
+                self._note(f"postgres {name}", pid)
+        return {name: sum(used.values()) for name, used in self._used.items()}
+
+    def _note(self, name: str, pid: int) -> None:
+        try:
+            process = psutil.Process(pid)
+            if name.startswith("postgres") and not process.name().startswith("postgres"):
+                return  # the number of a process elsewhere
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            return
+        self._used.setdefault(name, {})[pid] = times.user + times.system
+
+
+def used_since(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
+    """Seconds that each used between two looks."""
+    return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
+
+
+def microseconds_each(seconds: Mapping[str, float], intents: int) -> dict[str, float]:
+    """Processor microseconds for each intent, of those that used a tenth of one or more; the greatest first."""
+    each = {name: round(used / intents * 1e6, 1) for name, used in seconds.items()}
+    return dict(sorted(((name, used) for name, used in each.items() if used >= 0.1), key=lambda item: -item[1]))
+
+
+def _listener(port: int | None) -> psutil.Process | None:
+    """The process of this machine that listens on a port; None where there is none, or none that we may see."""
+    for connection in psutil.net_connections("tcp"):
+        is_it = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
+        if is_it and connection.pid is not None:
+            return psutil.Process(connection.pid)
+    return None

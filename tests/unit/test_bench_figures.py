@@ -1,0 +1,172 @@
+"""The bench's pure parts: what is made of measurements, and how the table shows it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ops.bench.figures import Figure, growth, median_ratio, second_half, slope
+from ops.bench.loads import ACCOUNTS, Load, constrained_load, hot_constrained_load, opening, overdraft, random_load
+from ops.bench.loop import Sample, lag_growths
+from ops.bench.processor_time import microseconds_each, used_since
+from ops.bench.table import (
+    BEGIN_MARK,
+    END_MARK,
+    DocumentError,
+    markdown_table,
+    read_figures,
+    run_document,
+    text_table,
+    written_into,
+)
+
+RATE = Figure("rate", "posted", 24_000.4, "/s", 0.5, limit=48_000.0, ratio=0.51)
+LATENCY = Figure("latency", "p95 to 202", 25.04, "ms", 25.0, is_ceiling=True)
+
+
+def test_noise_that_both_of_a_pair_share_drops_out_of_the_ratio() -> None:
+    assert median_ratio([(100, 200), (10, 20), (55, 110)]) == 0.5
+
+
+def test_one_wild_round_does_not_move_the_ratio() -> None:
+    assert median_ratio([(100, 200), (1, 200), (100, 200)]) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("values", "share"),
+    [
+        ([10, 10, 10, 10], 0.0),
+        ([10, 10, 12, 12], 0.2),
+        ([20, 20, 99, 10, 10], -0.5),
+        # One of ten at each end, but never less than two of them.
+        ([10, 30, *[99] * 6, 40, 40], 1.0),
+        # Three of thirty: one wild window at an end does not count.
+        ([10, 10, 99, *[50] * 24, 11, 11, 99], 0.1),
+    ],
+)
+def test_growth_is_from_the_median_of_the_beginning_to_that_of_the_end(values: list[float], share: float) -> None:
+    assert growth(values) == pytest.approx(share)
+
+
+def test_growth_cannot_be_told_from_three_values() -> None:
+    with pytest.raises(ValueError, match="four values"):
+        growth([1, 2, 3])
+
+
+def test_slope_is_that_of_the_straight_line() -> None:
+    assert slope([(0, 5), (1, 7), (2, 9)]) == pytest.approx(2)
+    assert slope([(0, 1), (1, 0), (2, 1), (3, 0)]) == pytest.approx(-0.2)
+
+
+def test_the_second_half_is_one_of_time_not_of_samples() -> None:
+    assert second_half([(0, 1), (1, 2), (2, 3), (10, 4)]) == [(10, 4)]
+
+
+def test_a_lag_that_grows_late_is_seen_though_it_shrank_before() -> None:
+    samples = [
+        Sample(seconds, 1000, 900, 800, 700, 800 - (0 if seconds < 10 else 10 * (seconds - 10)))
+        for seconds in range(21)
+    ]
+    growths = lag_growths(samples)
+    assert growths["audit"] == pytest.approx(10)
+    assert growths["posting"] == growths["relay"] == growths["reconciliation"] == 0
+
+
+@pytest.mark.parametrize(
+    ("figure", "held"),
+    [
+        (RATE, True),
+        (Figure("rate", "", 99.0, "/s", 0.5, limit=1.0, ratio=0.499), False),  # the ratio counts, not the value
+        (LATENCY, False),
+        (Figure("latency", "", 24.9, "ms", 25.0, is_ceiling=True), True),
+        (Figure("memory", "", 300.0, "MB", 300.0, is_ceiling=True), False),  # "under"
+        (Figure("http", "", 15_000.0, "/s", 15_000.0), True),  # "at least"
+        (Figure("loop", "", 9.0, "/s", 0.2, limit=1.0, ratio=0.3, also=False), False),  # a lag grew
+    ],
+)
+def test_a_figure_holds_or_does_not(figure: Figure, held: bool) -> None:
+    assert figure.held is held
+
+
+def test_the_table_on_a_terminal() -> None:
+    assert text_table([RATE, LATENCY]).splitlines() == [
+        "figure          ours     limit  ratio    reach",
+        "posted      24,000/s  48,000/s   0.51  >= 0.50  held",
+        "p95 to 202     25 ms                   < 25 ms  NOT held",
+    ]
+
+
+def test_the_table_in_markdown() -> None:
+    assert markdown_table([RATE]).splitlines()[-1] == "| posted | 24,000/s | 48,000/s | 0.51 | >= 0.50 | held |"
+
+
+def test_runs_are_read_again_and_the_later_one_counts(tmp_path: Path) -> None:
+    first, second = tmp_path / "short.json", tmp_path / "long.json"
+    longer = Figure("latency", "p95 to 202", 12.0, "ms", 25.0, is_ceiling=True, detail={"samples": [1, 2]})
+    first.write_text(json.dumps(run_document([RATE, LATENCY])))
+    second.write_text(json.dumps(run_document([longer])))
+    assert read_figures([first, second]) == [RATE, longer]
+
+
+def test_a_run_says_whether_its_figures_held() -> None:
+    document: dict[str, Any] = run_document([RATE, LATENCY])
+    assert [figure["held"] for figure in document["figures"]] == [True, False]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"figures": [{"key": "rate"}]}', '{"figures": [{"other": 1}]}'])
+def test_what_is_no_run_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(DocumentError, match=r"run\.json"):
+        read_figures([path])
+
+
+def test_the_table_goes_between_its_marks_and_nowhere_else() -> None:
+    text = f"before\n{BEGIN_MARK}\nold\n{END_MARK}\nafter\n"
+    once = written_into(text, "new")
+    assert once == f"before\n{BEGIN_MARK}\n\nnew\n\n{END_MARK}\nafter\n"
+    assert written_into(once, "new") == once
+
+
+@pytest.mark.parametrize("text", ["", BEGIN_MARK, END_MARK, f"{END_MARK}{BEGIN_MARK}"])
+def test_a_document_without_marks_is_left_alone(text: str) -> None:
+    with pytest.raises(DocumentError):
+        written_into(text, "new")
+
+
+def test_processor_time_is_a_difference_shared_out() -> None:
+    used = used_since({"worker": 1.0}, {"worker": 1.5, "kafka": 0.2, "idle": 0.0})
+    assert microseconds_each(used, 10_000) == {"worker": 50.0, "kafka": 20.0}
+
+
+# ---------------------------------------------------------------------------------------------------- loads
+
+
+def first_pairs(load: Load, count: int) -> list[tuple[str, str]]:
+    return [next(load.pairs) for _ in range(count)]
+
+
+@pytest.mark.parametrize("make", [random_load, constrained_load, hot_constrained_load])
+def test_a_load_is_the_same_for_the_same_seed(make: Any) -> None:
+    assert first_pairs(make(1), 50) == first_pairs(make(1), 50) != first_pairs(make(2), 50)
+
+
+def test_random_transfers_are_between_two_accounts_out_of_all() -> None:
+    pairs = first_pairs(random_load(1, accounts=5), 2000)
+    assert all(debited != credited for debited, credited in pairs)
+    assert {account for pair in pairs for account in pair} == {f"assets:a{number}" for number in range(5)}
+
+
+def test_the_hot_account_is_on_every_transfer_and_is_drawn_down() -> None:
+    assert {debited for debited, _ in first_pairs(hot_constrained_load(1), 100)} == {"users:hot:wallet"}
+
+
+def test_every_random_account_is_opened_first() -> None:
+    load, count = opening()
+    pairs = first_pairs(load, count)
+    assert {account for pair in pairs for account in pair} == {f"assets:a{number}" for number in range(ACCOUNTS)}
+
+
+def test_what_can_run_dry_chooses_its_lane() -> None:
+    assert [load.is_keyed for load in (random_load(1), constrained_load(1), overdraft())] == [False, True, True]
