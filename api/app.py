@@ -61,6 +61,7 @@ def create_app(configuration: Configuration) -> FastAPI:
     app.add_middleware(
         RequestLayer,
         metrics=metrics,
+        direct=intents.DIRECT,
         body_bytes_max=configuration.body_bytes_max,
         requests_in_flight_max=configuration.requests_in_flight_max,
     )

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Annotated, Final
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
@@ -122,6 +122,18 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
         return key
 
     return authenticated
+
+
+def direct(
+    scope: Scope, endpoint: Callable[[Request, ApiKey], Awaitable[Response]]
+) -> Callable[[Request], Awaitable[Response]]:
+    """The endpoint behind the same check as `needs` makes, for a request that FastAPI does not see."""
+    authenticated = needs(scope)
+
+    async def answer(request: Request) -> Response:
+        return await endpoint(request, await authenticated(request, await _bearer(request)))
+
+    return answer
 
 
 IntentsWriter = Annotated[ApiKey, Depends(needs(Scope.INTENTS_WRITE))]

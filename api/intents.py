@@ -8,13 +8,14 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from api.authentication import IntentsReader, IntentsWriter
+from api.authentication import IntentsReader, IntentsWriter, direct
 from api.intent_bodies import BATCH_ITEMS_MAX, BatchItem, IntentBody, batch_of, intent_of
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
 from api.service import Service
 from api.submission import Result, conflict_problem, fingerprint, submit
 from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
+from db.access import Scope
 from db.connections import DatabaseError
 from db.reads import Settled, intent_state, settled_intents
 from domain.intents import KEY_CHARACTERS_MAX, Intent
@@ -249,17 +250,24 @@ async def _batch_outcomes(
 
 
 def _batch_item(intent: Intent, result: Result, outcomes: dict[UUID, Settled], units: dict[str, int]) -> dict[str, Any]:
-    intent_id = str(intent.intent_id)
+    intent_id = intent.intent_id
     if isinstance(result, Problem):
         return problem_item(result) | {"intent_id": intent_id}
     if isinstance(result, Settled):
         return {"status": 200, "intent_id": intent_id, "replayed": True, "intent": settled_view(result, units)}
-    settled = outcomes.get(intent.intent_id)
+    settled = outcomes.get(intent_id)
     if settled is None:
         return {"status": 202, "intent_id": intent_id, "intent": pending_view(intent_id, result)}
     if settled.fingerprint != fingerprint(intent):
-        return problem_item(conflict_problem(intent.intent_id)) | {"intent_id": intent_id}
+        return problem_item(conflict_problem(intent_id)) | {"intent_id": intent_id}
     return {"status": 200, "intent_id": intent_id, "intent": settled_view(settled, units)}
+
+
+DIRECT: Final = {
+    ("POST", "/v1/intents"): direct(Scope.INTENTS_WRITE, post_intent),
+    ("POST", "/v1/intents/batch"): direct(Scope.INTENTS_WRITE, post_batch),
+}
+"""What most requests ask for. The routes above document them, and answer where these are not installed."""
 
 
 @router.get("/v1/intents/{intent_id}", response_model=IntentView, responses=problem_responses(Kind.INTENT_NOT_FOUND))

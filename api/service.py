@@ -2,14 +2,16 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 import structlog
 
 from api.authentication import TRUSTED_SECONDS_MAX, Authentication
+from api.gathering import Gathering
 from api.intake import IntakeGate
 from api.metrics import Metrics
 from api.postgres_watch import PostgresWatch
@@ -18,7 +20,7 @@ from api.retrying import Backoff
 from api.waiting import LaneWaiter
 from db.books import Books
 from db.connections import DatabaseError, pool
-from db.reads import read_books
+from db.reads import Settled, read_books, settled_intents
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
@@ -69,6 +71,7 @@ class Service:
         self.intake = IntakeGate(self.producer)
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
         self.authentication = Authentication(self.pool, self.postgres, configuration.requests_per_minute)
+        self._settled: dict[str, Gathering[UUID, dict[UUID, Settled]]] = {}
         self._books: Books | None = None
         self._books_lock = asyncio.Lock()
         self._checks_lock = asyncio.Lock()
@@ -143,6 +146,20 @@ class Service:
     def units(self, tenant: str) -> dict[str, int]:
         """The tenant's registered units as last seen."""
         return self.books.units.get(tenant, {})
+
+    async def settled(self, tenant: str, intent_ids: Iterable[UUID]) -> dict[UUID, Settled]:
+        """What settled those of these intents that are settled, without legs; and of others, asked about with them.
+
+        Notices new books on the way. DatabaseError, at once while Postgres is known to be away.
+        """
+        if tenant not in self._settled:
+            self._settled[tenant] = Gathering(partial(self._look_up_settled, tenant))
+        return await self._settled[tenant].ask(intent_ids)
+
+    async def _look_up_settled(self, tenant: str, intent_ids: list[UUID]) -> dict[UUID, Settled]:
+        version, known = await self.postgres.ask(partial(settled_intents, self.pool, tenant, intent_ids))
+        await self.notice_books_version(version)
+        return known
 
     def require_schema(self) -> None:
         """Problem until the schema of intents is known."""

@@ -9,7 +9,7 @@ from api.intake import outdated
 from api.problems import Kind, Problem, unavailable
 from api.service import Service, database_problem
 from db.connections import DatabaseError
-from db.reads import Settled, reversible_intents, settled_intents
+from db.reads import Settled, reversible_intents
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
 from producers.intents import Addressed, Delivered, PublishError, QueueFullError, Trace, drained_account, kafka_key
@@ -80,13 +80,9 @@ async def _known(service: Service, tenant: str, intents: Sequence[Intent]) -> di
     """
     service.books  # noqa: B018 - Problem before they were loaded
     try:
-        version, known = await service.postgres.ask(
-            partial(settled_intents, service.pool, tenant, [intent.intent_id for intent in intents])
-        )
-        await service.notice_books_version(version)
+        return await service.settled(tenant, [intent.intent_id for intent in intents])
     except DatabaseError:
         return {}
-    return known
 
 
 async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace: Trace) -> list[Result]:

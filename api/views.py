@@ -1,6 +1,7 @@
 """What the API answers with: models for the documentation, and the functions that make the same as plain dicts."""
 
 from typing import Any, Literal
+from uuid import UUID
 
 from pydantic import BaseModel, Field
 
@@ -196,15 +197,15 @@ def _leg(leg: Leg, units: Units) -> dict[str, Any]:
     }
 
 
-def location_of(intent_id: Any, delivered: Delivered) -> str:
+def location_of(intent_id: UUID, delivered: Delivered) -> str:
     """Where the intent can be looked up, told apart from one that was never sent."""
     return f"/v1/intents/{intent_id}?partition={delivered.partition}&offset={delivered.offset}"
 
 
-def pending_view(intent_id: Any, delivered: Delivered) -> dict[str, Any]:
+def pending_view(intent_id: UUID, delivered: Delivered) -> dict[str, Any]:
     """An intent that Kafka has and the ledger has not settled."""
     receipt = {"topic": delivered.topic, "partition": delivered.partition, "offset": delivered.offset}
-    return {"intent_id": str(intent_id), "status": "pending", "receipt": receipt}
+    return {"intent_id": intent_id, "status": "pending", "receipt": receipt}
 
 
 def settled_view(settled: Settled, units: Units, delivery: Delivery | None = None) -> dict[str, Any]:

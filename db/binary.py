@@ -88,7 +88,7 @@ class _UuidsDumper(_ArrayDumper):
         return prefix + prefix.join([value.bytes for value in values])
 
 
-def register(connection: psycopg.Connection[Any]) -> None:
+def register(connection: psycopg.BaseConnection[Any]) -> None:
     """Let this connection take Bigints, Texts and Uuids as parameters."""
     connection.adapters.register_dumper(Bigints, _BigintsDumper)
     connection.adapters.register_dumper(Texts, _TextsDumper)

@@ -3,9 +3,10 @@
 from typing import Any, Final
 
 import psycopg
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg_pool import AsyncConnectionPool
 
+from db.binary import register
 from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
 from domain.errors import Outage
 
@@ -94,5 +95,10 @@ def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0) -
         # The pool doubles its pauses for so long and then begins anew at the next request; longer ones would outlast
         # the outage.
         reconnect_timeout=4.0,
+        configure=_configure,
         open=False,
     )
+
+
+async def _configure(connection: AsyncConnection[Any]) -> None:
+    register(connection)

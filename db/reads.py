@@ -11,6 +11,7 @@ from uuid import UUID
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from db.binary import Uuids
 from db.books import Books, load_books_async
 from db.bounded_connection import PostgresSilent
 from db.connections import TRANSIENT, DatabaseError, connect_async
@@ -163,9 +164,9 @@ def _settled(row: dict[str, Any]) -> Settled | None:
     return Settled(**fields, legs=None if legs is None else _legs(legs))
 
 
-async def settled_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> tuple[int, dict[UUID, Settled]]:
+async def settled_intents(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -> tuple[int, dict[UUID, Settled]]:
     """(version of the books, what settled those of these intents that are settled, without legs)."""
-    rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": intent_ids})
+    rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     found = [settled for row in rows if (settled := _settled(row)) is not None]
     return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
 
@@ -191,7 +192,7 @@ async def intent_state(
 
 async def reversible_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
     """Those of these intents that are posted, each with the constrained account that its reversal draws down first."""
-    rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": intent_ids})
+    rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     return {row["intent_id"]: row["drained"] for row in rows}
 
 

@@ -9,18 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from api.app import create_app
 from api.cursors import decode_cursor, encode_cursor
 from api.intent_bodies import batch_of, intent_of
-from api.intents import wait_seconds
+from api.intents import DIRECT, wait_seconds
 from api.metrics import Metrics
 from api.problems import TYPE_BASE, Kind, Problem, kind_of
 from api.responses import json_response, next_link
+from api.service import Configuration
 from api.times import from_rfc3339, to_rfc3339
 from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Intent, Leg
 from domain.outcomes import Reason
 from domain.settings import REPOSITORY_ROOT
+from domain.topics import Topics
 from producers.intents import drained_account, kafka_key
 
 ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
@@ -174,6 +177,14 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     assert isinstance(intent, Intent)
     assert kafka_key(intent, None) == str(intent.intent_id).encode()
     assert kafka_key(intent, "users:2:wallet") == b"default/users:2:wallet"
+
+
+def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:
+    app = create_app(Configuration("", "", "", Topics("")))
+    documented = app.openapi()["paths"]
+    assert sorted(DIRECT) == [("POST", "/v1/intents"), ("POST", "/v1/intents/batch")]
+    for method, path in DIRECT:
+        assert documented[path][method.lower()]["security"] == [{"ApiKey": []}]
 
 
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:
