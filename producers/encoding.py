@@ -16,6 +16,7 @@ from httpx import HTTPError
 from domain.errors import Outage
 from domain.settings import REPOSITORY_ROOT
 from domain.topics import SUBJECTS
+from producers.compiled import REFUSALS, compiled_writer
 
 AVRO_FOLDER: Final = REPOSITORY_ROOT / "avro"
 MAGIC: Final = 0
@@ -70,16 +71,19 @@ def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
 
 
 def encoder(subject: str, schema_id: int) -> Encoder:
-    """A function from a record, as a dict, to framed bytes."""
+    """A function from a record, as a dict, to framed bytes; fastavro's errors where the schema does not take it."""
     schema = parsed_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)
-    write = fastavro.schemaless_writer
+    write = compiled_writer(schema, frame)
 
     def encode(record: dict[str, Any]) -> bytes:
-        out = io.BytesIO()
-        out.write(frame)
-        write(out, schema, record)
-        return out.getvalue()
+        try:
+            return write(record)
+        except REFUSALS:
+            out = io.BytesIO()
+            out.write(frame)
+            fastavro.schemaless_writer(out, schema, record)
+            return out.getvalue()
 
     return encode
 

@@ -10,6 +10,7 @@ from httpx import HTTPError
 
 from domain.outcomes import QuarantineReason
 from producers.encoding import FRAME, MAGIC, SchemaError, parsed_schema, registry_client, without_logical_types
+from streams.reconciliation.compiled import REFUSALS, compiled_reader
 
 
 class LegRecord(TypedDict):
@@ -78,6 +79,7 @@ class RecordReader:
         self._registry_url = registry_url
         self._reader_schema = parsed_schema(subject)
         self._name = str(self._reader_schema["name"])
+        self._compiled = compiled_reader(self._reader_schema)
         # By id: the writer's schema, and ours where the two differ, so that fields get their defaults.
         self._schemas: dict[int, tuple[Any, Any]] = {}
 
@@ -89,6 +91,11 @@ class RecordReader:
             raise Unreadable(QuarantineReason.BAD_MAGIC, "The bytes do not begin with zero and a schema id.")
         schema_id = int.from_bytes(value[1:5], "big")
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
+        if reader_schema is None:
+            try:
+                return self._compiled(value, FRAME.size)
+            except REFUSALS:
+                pass  # what that is, fastavro has to say
         body = io.BytesIO(value[5:])
         try:
             record = fastavro.schemaless_reader(body, writer_schema, reader_schema)
