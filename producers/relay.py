@@ -7,6 +7,7 @@ the checkpoint: the other way round a zombie could commit in between. The same w
 
 import threading
 import time
+from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
@@ -228,8 +229,8 @@ class Relay:
         for lane, records in pending.items():
             if records:
                 self._relayed[lane] = Checkpoint(records[-1]["seq"] + 1, records[-1]["hash"])
-            for record in records:
-                RELAYED.labels(record["outcome"]).inc()
+            for outcome, number in Tally(record["outcome"] for record in records).items():
+                RELAYED.labels(outcome).inc(number)
         return sum(map(len, pending.values()))
 
     def run(self, stop: threading.Event) -> None:
