@@ -23,6 +23,13 @@ def disk_bytes(dsn: str, schema: str) -> dict[str, int]:
     return {name if kind != "i" else f"{table}, index {name}": size for table, name, kind, size in rows}
 
 
+def wal_bytes(dsn: str) -> int:
+    """How many bytes of write-ahead log the whole server has written since it was made."""
+    with psycopg.connect(dsn) as connection:
+        row = connection.execute("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint").fetchone()
+    return int(row[0]) if row else 0
+
+
 def each_of(disk: Mapping[str, int], count: int) -> dict[str, float]:
     """Bytes of each part for one of `count`, of those parts that have a tenth of one or more."""
     each = {name: round(size / count, 1) for name, size in disk.items()}

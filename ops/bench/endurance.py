@@ -3,7 +3,7 @@
 from statistics import median
 from typing import Final, NamedTuple
 
-from ops.bench.disk import disk_bytes, each_of
+from ops.bench.disk import disk_bytes, each_of, wal_bytes
 from ops.bench.figures import Figure, growth
 from ops.bench.ledger import BenchLedger, bench_ledger
 from ops.bench.loads import opening, random_load
@@ -38,7 +38,9 @@ class Window(NamedTuple):
 def measure_endurance(endpoints: Endpoints, rows: int, report: Report) -> list[Figure]:
     """Post `rows` transfers between random accounts, from an empty journal on, in windows of equal size."""
     with bench_ledger(endpoints) as ledger:
+        wal_begun = wal_bytes(ledger.dsn)
         windows = _run(ledger, rows, report)
+        wal_each = (wal_bytes(ledger.dsn) - wal_begun) / ledger.sent
         disk = disk_bytes(ledger.dsn, "ledger")
     costs = [window.posting_us for window in windows]
     return [
@@ -71,7 +73,7 @@ def measure_endurance(endpoints: Endpoints, rows: int, report: Report) -> list[F
             "bytes",
             DISK_BYTES_MAX,
             is_ceiling=True,
-            detail={"parts": each_of(disk, ledger.sent), "postings": ledger.sent},
+            detail={"parts": each_of(disk, ledger.sent), "postings": ledger.sent, "wal_bytes_each": wal_each},
         ),
     ]
 
