@@ -17,7 +17,7 @@ from api.submission import Result, conflict_problem, fingerprint, submit
 from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
 from db.access import Scope
 from db.connections import DatabaseError
-from db.reads import Settled, intent_state, settled_intents
+from db.reads import IntentQuestion, Settled, settled_intents
 from domain.intents import KEY_CHARACTERS_MAX, Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered, Trace
@@ -151,7 +151,7 @@ async def post_intent(request: Request, key: IntentsWriter) -> Response:
         raise result
     units = service.units(key.tenant)
     if isinstance(result, Settled):
-        state = await intent_state(service.pool, key.tenant, intent.intent_id)
+        state = await service.intent_state(key.tenant, IntentQuestion(intent.intent_id))
         return json_response(settled_view(state.settled or result, units), 200, applied | {_REPLAYED: "true"})
     if wait is not None and await _passed(service, {result.partition: result.offset}, wait):
         answer = await _outcome(service, key.tenant, intent.intent_id, result, applied)
@@ -183,7 +183,8 @@ async def _outcome(
     None, so that it is answered as pending, where it was quarantined or where Postgres is away: Kafka has the intent.
     """
     try:
-        state = await intent_state(service.pool, tenant, intent_id, delivered.partition, delivered.offset)
+        question = IntentQuestion(intent_id, delivered.partition, delivered.offset)
+        state = await service.intent_state(tenant, question)
     except DatabaseError as error:
         log.warning("outcome_not_read", error=str(error))
         return None
@@ -282,7 +283,7 @@ async def get_intent(
     service = _service(request)
     if (partition is None) != (offset is None):
         raise Problem(Kind.BAD_REQUEST, "Give both partition and offset of the receipt, or neither.")
-    state = await intent_state(service.pool, key.tenant, intent_id, partition, offset)
+    state = await service.intent_state(key.tenant, IntentQuestion(intent_id, partition, offset))
     if state.settled is not None:
         return json_response(settled_view(state.settled, service.units(key.tenant), state.delivery))
     if partition is None or offset is None:

@@ -20,7 +20,7 @@ from api.retrying import Backoff
 from api.waiting import LaneWaiter
 from db.books import Books
 from db.connections import DatabaseError, pool
-from db.reads import Settled, read_books, settled_intents
+from db.reads import IntentQuestion, IntentState, Settled, intent_states, read_books, settled_intents
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
@@ -72,6 +72,7 @@ class Service:
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
         self.authentication = Authentication(self.pool, self.postgres, configuration.requests_per_minute)
         self._settled: dict[str, Gathering[UUID, dict[UUID, Settled]]] = {}
+        self._outcomes: dict[str, Gathering[IntentQuestion, dict[IntentQuestion, IntentState]]] = {}
         self._books: Books | None = None
         self._books_lock = asyncio.Lock()
         self._checks_lock = asyncio.Lock()
@@ -160,6 +161,12 @@ class Service:
         version, known = await self.postgres.ask(partial(settled_intents, self.pool, tenant, intent_ids))
         await self.notice_books_version(version)
         return known
+
+    async def intent_state(self, tenant: str, question: IntentQuestion) -> IntentState:
+        """What is known of an intent, asked together with what other requests of the tenant ask; DatabaseError."""
+        if tenant not in self._outcomes:
+            self._outcomes[tenant] = Gathering(partial(intent_states, self.pool, tenant))
+        return (await self._outcomes[tenant].ask([question]))[question]
 
     def require_schema(self) -> None:
         """Problem until the schema of intents is known."""

@@ -62,6 +62,14 @@ class Delivery(NamedTuple):
     hash: bytes
 
 
+class IntentQuestion(NamedTuple):
+    """An intent, and where one delivery of it stands; None where no delivery is asked about."""
+
+    intent_id: UUID
+    lane: int | None = None
+    offset: int | None = None
+
+
 class IntentState(NamedTuple):
     """All that one moment's books say of an intent and of one delivery of it."""
 
@@ -171,23 +179,25 @@ async def settled_intents(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -
     return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
 
 
-async def intent_state(
-    pool: Pool, tenant: str, intent_id: UUID, lane: int | None = None, offset: int | None = None
-) -> IntentState:
-    """What is known of an intent; with lane and offset also of that delivery and of how far the lane is posted."""
-    values = {"tenant": tenant, "intent_id": intent_id, "lane": lane, "offset": offset}
-    row = (await fetch(pool, _QUERIES["intent"], values))[0]
-    delivery = None
-    if row["delivery_outcome"] is not None and lane is not None and offset is not None:
-        delivery = Delivery(
-            lane,
-            offset,
-            row["delivery_seq"],
-            Outcome(row["delivery_outcome"]),
-            row["delivery_detail"],
-            row["delivery_hash"],
-        )
-    return IntentState(_settled(row), delivery, row["next_offset"])
+async def intent_states(pool: Pool, tenant: str, asked: Iterable[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
+    """What is known of each of these; with lane and offset also of that delivery and of how far the lane is posted."""
+    questions = list(dict.fromkeys(asked))
+    intent_ids, lanes, offsets = zip(*questions, strict=True)
+    values = {"tenant": tenant, "intent_ids": Uuids(intent_ids), "lanes": list(lanes), "offsets": list(offsets)}
+    rows = await fetch(pool, _QUERIES["intents"], values)
+    return {
+        question: IntentState(_settled(row), _delivery(row, question), row["next_offset"])
+        for row in rows
+        for question in (questions[row["number"] - 1],)
+    }
+
+
+def _delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
+    _, lane, offset = question
+    if row["delivery_outcome"] is None or lane is None or offset is None:
+        return None
+    outcome = Outcome(row["delivery_outcome"])
+    return Delivery(lane, offset, row["delivery_seq"], outcome, row["delivery_detail"], row["delivery_hash"])
 
 
 async def reversible_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:

@@ -8,10 +8,12 @@ FROM ledger.books_version AS v
 LEFT JOIN ledger.journal AS j
     ON j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome IN ('posted', 'rejected')
 
--- name: intent
--- One intent as settled with its legs; the lane's next offset; and what became of the delivery at (lane, offset), where given.
+-- name: intents
+-- Each of these intents, in any order: as settled, with its legs; the next offset of the lane that is asked about with it;
+-- and what became of its delivery at (lane, offset). Lanes and offsets may be null.
 SELECT
-    (SELECT l.next_offset FROM ledger.lane AS l WHERE l.lane = %(lane)s::integer) AS next_offset,
+    asked.number,
+    l.next_offset,
     d.outcome AS delivery_outcome, d.seq AS delivery_seq, d.hash AS delivery_hash,
     d.source_topic AS delivery_topic, d.detail AS delivery_detail,
     j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.intent_id, j.idempotency_key,
@@ -24,12 +26,14 @@ SELECT
         JOIN ledger.account AS a ON a.account_id = e.account_id
         WHERE e.lane = j.lane AND e.seq = j.seq
     ) AS legs
-FROM (SELECT 1) AS one
+FROM unnest(%(intent_ids)s::uuid[], %(lanes)s::integer[], %(offsets)s::bigint[])
+WITH ORDINALITY AS asked (intent_id, lane, source_offset, number)
+LEFT JOIN ledger.lane AS l ON l.lane = asked.lane
 LEFT JOIN ledger.journal AS j
-    ON j.tenant = %(tenant)s AND j.intent_id = %(intent_id)s::uuid AND j.outcome IN ('posted', 'rejected')
+    ON j.tenant = %(tenant)s AND j.intent_id = asked.intent_id AND j.outcome IN ('posted', 'rejected')
 LEFT JOIN ledger.journal AS d
-    ON d.lane = %(lane)s::integer AND d.source_offset = %(offset)s::bigint
-    AND d.tenant = %(tenant)s AND d.intent_id = %(intent_id)s::uuid
+    ON d.lane = asked.lane AND d.source_offset = asked.source_offset
+    AND d.tenant = %(tenant)s AND d.intent_id = asked.intent_id
 
 -- name: reversible
 -- Which of these intents are posted, each with the first account that can run dry and that its reversal would draw down.
