@@ -37,6 +37,14 @@ WAIT_SECONDS_MAX: Final = 300.0
 STOP_SECONDS_MAX: Final = 30.0
 # What a service writes to its standard output has no place in the table that we write to ours.
 STANDARD_ERROR: Final = 2
+# How a broker says that no worker has come to it, or that it is too young or too busy to know.
+NO_GROUP_YET: Final = (
+    KafkaError.GROUP_ID_NOT_FOUND,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError._TIMED_OUT,
+)
 ACCEPTED_TIME: Final = 1_790_000_000_000_000
 
 
@@ -187,8 +195,8 @@ class BenchLedger:
         try:
             members = asked[group].result(REQUEST_SECONDS_MAX).members
         except KafkaException as error:
-            if error.args[0].code() == KafkaError.GROUP_ID_NOT_FOUND:
-                return 0  # none of them has come yet
+            if error.args[0].code() in NO_GROUP_YET:
+                return 0
             raise
         return sum(bool(member.assignment and member.assignment.topic_partitions) for member in members)
 

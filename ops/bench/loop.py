@@ -7,7 +7,7 @@ stages keep up with. What lies between two stages can still grow at another's co
 
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from statistics import mean
 from typing import Any, Final, NamedTuple
@@ -30,8 +30,8 @@ RATIO_MIN: Final = 0.20
 IN_FLIGHT_INTENTS: Final = 40_000
 SEND_INTENTS_MIN: Final = 1000
 SAMPLE_SECONDS: Final = 1.0
+REPORT_SAMPLES: Final = 30
 WARM_INTENTS: Final = 40_000
-WARM_SECONDS: Final = 10.0
 # A lag that has grown by less than this much of the stream in the second half did not grow: it swings by batches.
 LAG_GROWTH_SECONDS_MAX: Final = 1.0
 
@@ -134,9 +134,11 @@ def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[F
             for name in ("relay", "reconciliation", "audit"):
                 running.enter_context(ledger.service(name, LEDGERLINE_HOME=home))
             watch = running.enter_context(LoopWatch(ledger))
-            stream(ledger, load, watch, WARM_SECONDS, report)
+            full = ledger.sent + IN_FLIGHT_INTENTS
+            stream(ledger, load, watch, lambda seen: seen.through >= full, report)
             before = ledger.processor_time.seconds()
-            samples = stream(ledger, load, watch, minutes * 60, report)
+            end_seconds = watch.look().seconds + minutes * 60
+            samples = stream(ledger, load, watch, lambda seen: seen.seconds >= end_seconds, report)
             used = used_since(before, ledger.processor_time.seconds())
             drain_seconds = watch.wait_through()
         limits.append(bare.measure({}, span).per_second)
@@ -147,30 +149,30 @@ def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[F
     return [_figure(samples, limits, used, more)]
 
 
-def stream(ledger: BenchLedger, load: Load, watch: LoopWatch, seconds: float, report: Report) -> list[Sample]:
-    """Keep IN_FLIGHT_INTENTS on the way for so long; returns a sample for each second."""
+def stream(
+    ledger: BenchLedger, load: Load, watch: LoopWatch, is_over: Callable[[Sample], bool], report: Report
+) -> list[Sample]:
+    """Keep IN_FLIGHT_INTENTS on the way until it is over; returns a sample for each second."""
     samples = [watch.look()]
-    began = samples[0].seconds
+
+    def room(seen: Sample) -> int:
+        return IN_FLIGHT_INTENTS - (ledger.sent - seen.through)
 
     def has_room() -> bool:
         seen = watch.look()
         if seen.seconds >= samples[-1].seconds + SAMPLE_SECONDS:
             samples.append(seen)
-            if len(samples) % 30 == 0:
-                rate = (seen.through - samples[0].through) / (seen.seconds - began)
-                report(
-                    f"the loop, {seen.seconds - began:,.0f} of {seconds:,.0f} s: {rate:,.0f} through/s, {seen.lags()}"
-                )
-        return room(seen) >= SEND_INTENTS_MIN or seen.seconds >= began + seconds
-
-    def room(seen: Sample) -> int:
-        return IN_FLIGHT_INTENTS - (ledger.sent - seen.through)
+            if len(samples) % REPORT_SAMPLES == 0:
+                seconds = seen.seconds - samples[0].seconds
+                rate = (seen.through - samples[0].through) / seconds
+                report(f"the loop for {seconds:,.0f} s: {rate:,.0f} through/s, lags {seen.lags()}")
+        return room(seen) >= SEND_INTENTS_MIN or is_over(seen)
 
     while True:
         if not wait_until(has_room, timeout_seconds=WAIT_SECONDS_MAX):
             raise BenchFault(f"A stage of the loop stands still, at {watch.look()}: see the logs above.")
         seen = watch.look()
-        if seen.seconds >= began + seconds:
+        if is_over(seen):
             return [*samples, seen]
         ledger.send(load, max(room(seen), SEND_INTENTS_MIN))
 
