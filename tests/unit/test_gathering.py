@@ -13,6 +13,7 @@ class LookUp:
     def __init__(self) -> None:
         self.asked: list[list[int]] = []
         self.started: list[float] = []
+        self.begun = asyncio.Event()
         self.may_answer = asyncio.Event()
         self.under_way = 0
 
@@ -21,6 +22,7 @@ class LookUp:
         self.started.append(asyncio.get_running_loop().time())
         assert self.under_way == 0
         self.under_way += 1
+        self.begun.set()
         try:
             await self.may_answer.wait()
         finally:
@@ -30,18 +32,11 @@ class LookUp:
         return set(questions)
 
 
-async def asked_once(look_up: LookUp) -> None:
-    """Go on when the first look-up is under way."""
-    async with asyncio.timeout(30):
-        while not look_up.asked:
-            await asyncio.sleep(0)
-
-
 async def test_what_comes_while_a_look_up_is_under_way_goes_together() -> None:
     look_up = LookUp()
     gathering = Gathering(look_up)
     first = [asyncio.create_task(gathering.ask([number])) for number in (1, 2)]
-    await asked_once(look_up)
+    await asyncio.wait_for(look_up.begun.wait(), 30)
     later = [asyncio.create_task(gathering.ask([number, number + 1])) for number in (3, 5, 7)]
     look_up.may_answer.set()
     answers = await asyncio.gather(*first, *later)
@@ -54,7 +49,7 @@ async def test_an_error_is_told_to_those_who_asked_and_to_no_one_else() -> None:
     look_up = LookUp()
     gathering = Gathering(look_up)
     first = [asyncio.create_task(gathering.ask([number])) for number in (12, 13)]
-    await asked_once(look_up)
+    await asyncio.wait_for(look_up.begun.wait(), 30)
     later = asyncio.create_task(gathering.ask([14]))
     look_up.may_answer.set()
     assert [str(error) for error in await asyncio.gather(*first, return_exceptions=True)] == ["thirteen"] * 2
@@ -65,7 +60,7 @@ async def test_who_leaves_does_not_take_the_answer_along() -> None:
     look_up = LookUp()
     gathering = Gathering(look_up)
     leaving, staying = (asyncio.create_task(gathering.ask([number])) for number in (1, 2))
-    await asked_once(look_up)
+    await asyncio.wait_for(look_up.begun.wait(), 30)
     leaving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await leaving
