@@ -14,6 +14,7 @@ from typing import Final
 
 from domain.errors import LedgerlineError
 from domain.settings import REPOSITORY_ROOT, Settings
+from ops.bench.cluster import cluster_text, measured_costs
 from ops.bench.endurance import measure_endurance
 from ops.bench.figures import Figure
 from ops.bench.http import measure_http
@@ -21,7 +22,17 @@ from ops.bench.loop import measure_loop
 from ops.bench.plot import PANELS, plot
 from ops.bench.posting import measure_posting, measure_two_workers
 from ops.bench.replay import measure_replay
-from ops.bench.table import markdown_table, read_figures, run_document, text_table, written_into
+from ops.bench.table import (
+    CLUSTER_MARK,
+    DISK_MARK,
+    TABLE_MARK,
+    disk_table,
+    markdown_table,
+    read_figures,
+    run_document,
+    text_table,
+    written_into,
+)
 from ops.cli.output import errors
 from ops.embedded.stack import EmbeddedStack, Endpoints
 
@@ -62,8 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         if options.document:
-            table = markdown_table(read_figures(options.document))
-            DOCUMENT.write_text(written_into(DOCUMENT.read_text(), table))
+            _write_document(read_figures(options.document))
             return 0
         with _parts(report) as endpoints:
             if options.plot:
@@ -77,6 +87,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(run_document(figures), indent=2) + "\n")
     sys.stdout.write(text_table(figures) + "\n")
     return 0 if all(figure.held for figure in figures) else 1
+
+
+def _write_document(figures: Sequence[Figure]) -> None:
+    """Put into DOCUMENT what the figures have for it."""
+    text = written_into(DOCUMENT.read_text(), TABLE_MARK, markdown_table(figures))
+    for figure in figures:
+        if figure.key == "disk_per_posting":
+            text = written_into(text, DISK_MARK, disk_table(figure.detail["parts"]))
+    costs = measured_costs(figures)
+    if costs is not None:
+        text = written_into(text, CLUSTER_MARK, cluster_text(costs))
+    DOCUMENT.write_text(text)
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -3,7 +3,7 @@
 import json
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -12,8 +12,10 @@ from domain.errors import LedgerlineError
 from ops.bench.figures import Figure
 
 HEADINGS: Final = ("figure", "ours", "limit", "ratio", "reach", "")
-BEGIN_MARK: Final = "<!-- figures of `make bench`: written by `python -m ops.bench --document` -->"
-END_MARK: Final = "<!-- end of the figures -->"
+TABLE_MARK: Final = "<!-- the table: written by `python -m ops.bench --document` -->"
+CLUSTER_MARK: Final = "<!-- the cluster: written by `python -m ops.bench --document` -->"
+DISK_MARK: Final = "<!-- the disk: written by `python -m ops.bench --document` -->"
+END_MARK: Final = "<!-- end -->"
 
 
 class DocumentError(LedgerlineError):
@@ -80,10 +82,16 @@ def read_figures(paths: Sequence[Path]) -> list[Figure]:
     return list(found.values())
 
 
-def written_into(text: str, table: str) -> str:
-    """The document with the table between its two marks; DocumentError where it lacks them."""
-    before, begin, rest = text.partition(BEGIN_MARK)
+def disk_table(parts: Mapping[str, float]) -> str:
+    """Bytes for each posting, part by part, the largest first, as Markdown."""
+    rows = [f"| {name} | {size:.1f} |" for name, size in sorted(parts.items(), key=lambda part: -part[1])]
+    return "\n".join(("| part | bytes each |", "|---|--:|", *rows, f"| all | {sum(parts.values()):.1f} |"))
+
+
+def written_into(text: str, mark: str, written: str) -> str:
+    """The document with this between the mark and the next END_MARK; DocumentError where it lacks them."""
+    before, begin, rest = text.partition(mark)
     _, end, after = rest.partition(END_MARK)
     if not begin or not end:
-        raise DocumentError(f"The document lacks the lines {BEGIN_MARK} and {END_MARK}: put them where the table goes.")
-    return f"{before}{BEGIN_MARK}\n\n{table}\n\n{END_MARK}{after}"
+        raise DocumentError(f"The document lacks the line {mark}, and {END_MARK} behind it: put them where this goes.")
+    return f"{before}{mark}\n\n{written}\n\n{END_MARK}{after}"

@@ -6,14 +6,19 @@ from typing import Any
 
 import pytest
 
+from domain.settings import REPOSITORY_ROOT
+from ops.bench.cluster import Costs, cluster_text, lanes, measured_costs, plan, vcpus
 from ops.bench.figures import Figure, growth, median_ratio, second_half, slope
 from ops.bench.loads import ACCOUNTS, Load, constrained_load, hot_constrained_load, opening, overdraft, random_load
 from ops.bench.loop import Sample, lag_growths
 from ops.bench.processor_time import microseconds_each, used_since
 from ops.bench.table import (
-    BEGIN_MARK,
+    CLUSTER_MARK,
+    DISK_MARK,
     END_MARK,
+    TABLE_MARK,
     DocumentError,
+    disk_table,
     markdown_table,
     read_figures,
     run_document,
@@ -122,22 +127,77 @@ def test_what_is_no_run_is_refused(tmp_path: Path, text: str) -> None:
         read_figures([path])
 
 
-def test_the_table_goes_between_its_marks_and_nowhere_else() -> None:
-    text = f"before\n{BEGIN_MARK}\nold\n{END_MARK}\nafter\n"
-    once = written_into(text, "new")
-    assert once == f"before\n{BEGIN_MARK}\n\nnew\n\n{END_MARK}\nafter\n"
-    assert written_into(once, "new") == once
+def test_what_is_written_goes_between_its_marks_and_nowhere_else() -> None:
+    text = f"before\n{TABLE_MARK}\nold\n{END_MARK}\nafter\n{DISK_MARK}\nother\n{END_MARK}\n"
+    once = written_into(text, TABLE_MARK, "new")
+    assert once == f"before\n{TABLE_MARK}\n\nnew\n\n{END_MARK}\nafter\n{DISK_MARK}\nother\n{END_MARK}\n"
+    assert written_into(once, TABLE_MARK, "new") == once
 
 
-@pytest.mark.parametrize("text", ["", BEGIN_MARK, END_MARK, f"{END_MARK}{BEGIN_MARK}"])
+@pytest.mark.parametrize("text", ["", TABLE_MARK, END_MARK, f"{END_MARK}{TABLE_MARK}"])
 def test_a_document_without_marks_is_left_alone(text: str) -> None:
     with pytest.raises(DocumentError):
-        written_into(text, "new")
+        written_into(text, TABLE_MARK, "new")
+
+
+def test_the_document_has_the_marks() -> None:
+    text = (REPOSITORY_ROOT / "docs" / "performance.md").read_text()
+    for mark in (TABLE_MARK, DISK_MARK, CLUSTER_MARK):
+        assert "here" in written_into(text, mark, "here")
+
+
+def test_the_parts_of_the_disk_come_with_their_sum() -> None:
+    assert disk_table({"entry": 80.0, "journal": 200.5}).splitlines()[2:] == [
+        "| journal | 200.5 |",
+        "| entry | 80.0 |",
+        "| all | 280.5 |",
+    ]
 
 
 def test_processor_time_is_a_difference_shared_out() -> None:
     used = used_since({"worker": 1.0}, {"worker": 1.5, "kafka": 0.2, "idle": 0.0})
     assert microseconds_each(used, 10_000) == {"worker": 50.0, "kafka": 20.0}
+
+
+# ---------------------------------------------------------------------------------------------------- cluster
+
+COSTS = Costs(
+    {"worker 1": 40.0, "relay": 12.0, "audit": 6.0, "api": 30.0, "kafka": 5.0, "postgres posting": 20.0,
+     "postgres audit": 4.0, "bench": 99.0},
+    disk_bytes=500.0, wal_bytes=1500.0,
+)  # fmt: skip
+
+
+def test_a_core_is_planned_for_three_fifths() -> None:
+    assert vcpus(12.0) == pytest.approx(1.0)  # 50,000 times 12 us are 0.6 s of each second
+
+
+def test_lanes_are_enough_for_batches_one_after_the_other() -> None:
+    # A batch of 5,000 takes 0.3 s and 5 ms, so a lane does 16,393 a second, of which three fifths are planned.
+    assert lanes(COSTS) == 6
+
+
+def test_the_plan_has_every_part_and_counts_each_once() -> None:
+    lines = {line.name: line for line in plan(COSTS)}
+    assert lines["together"].processor_us == 40 + 12 + 6 + 30
+    assert lines["together"].machines == "3 x c7g.xlarge"  # 7.3 vCPUs fit two; three for when one is lost
+    assert lines["Postgres, with a standby"].processor_us == 24
+    assert lines["Postgres, with a standby"].machines == "db.m7g, 4 vCPU"
+    assert lines["Kafka"].processor_us == 15  # three brokers each do it
+
+
+def test_a_million_postings_cost_what_the_machines_cost_meanwhile() -> None:
+    hourly = sum(line.usd_per_hour for line in plan(COSTS))
+    assert f"| machines that are busy all day | {hourly / 180:.3f} |" in cluster_text(COSTS)
+    assert "| kept in Postgres, each month | 0.115 |" in cluster_text(COSTS)  # half a gigabyte, twice
+
+
+def test_the_cluster_is_computed_from_a_whole_run_only() -> None:
+    loop = Figure("loop", "", 1.0, "/s", 0.2, detail={"processor_us_per_intent": {"worker 1": 40.0}})
+    http = Figure("http_batch", "", 1.0, "/s", 1.0, detail={"processor_us_per_intent": {"api": 30.0}})
+    disk = Figure("disk_per_posting", "", 500.0, "bytes", 600.0, detail={"wal_bytes_each": 1500.0})
+    assert measured_costs([loop, http]) is None
+    assert measured_costs([loop, http, disk]) == Costs({"worker 1": 40.0, "api": 30.0}, 500.0, 1500.0)
 
 
 # ---------------------------------------------------------------------------------------------------- loads
