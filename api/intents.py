@@ -17,7 +17,7 @@ from api.submission import Result, conflict_problem, fingerprint, submit
 from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
 from db.access import Scope
 from db.connections import DatabaseError
-from db.reads import IntentQuestion, Settled, settled_intents
+from db.reads import IntentQuestion, Settled
 from domain.intents import KEY_CHARACTERS_MAX, Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered, Trace
@@ -243,11 +243,10 @@ async def _batch_outcomes(
         last[partition] = max(offset, last.get(partition, -1))
     await _passed(service, last, wait)
     try:
-        _, settled = await settled_intents(service.pool, tenant, [intent_id for intent_id, _ in delivered])
+        return await service.settled(tenant, [intent_id for intent_id, _ in delivered])
     except DatabaseError as error:  # Kafka has them all the same: they are pending
         log.warning("outcome_not_read", error=str(error))
         return {}
-    return settled
 
 
 def _batch_item(intent: Intent, result: Result, outcomes: dict[UUID, Settled], units: dict[str, int]) -> dict[str, Any]:

@@ -163,10 +163,16 @@ class Service:
         return known
 
     async def intent_state(self, tenant: str, question: IntentQuestion) -> IntentState:
-        """What is known of an intent, asked together with what other requests of the tenant ask; DatabaseError."""
+        """What is known of an intent, asked together with what other requests of the tenant ask.
+
+        DatabaseError, at once while Postgres is known to be away.
+        """
         if tenant not in self._outcomes:
-            self._outcomes[tenant] = Gathering(partial(intent_states, self.pool, tenant))
+            self._outcomes[tenant] = Gathering(partial(self._look_up_intents, tenant))
         return (await self._outcomes[tenant].ask([question]))[question]
+
+    async def _look_up_intents(self, tenant: str, questions: list[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
+        return await self.postgres.ask(partial(intent_states, self.pool, tenant, questions))
 
     def require_schema(self) -> None:
         """Problem until the schema of intents is known."""
