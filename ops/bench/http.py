@@ -30,7 +30,6 @@ from ops.bench.processor_time import microseconds_each, used_since
 from ops.bench.rounds import require_posted
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from ops.kafka_positions import admin_client, topic_state
 
 SCRIPTS: Final = REPOSITORY_ROOT / "ops" / "k6"
 RUN_SECONDS: Final = 15
@@ -153,9 +152,9 @@ def _batches(ledger: BenchLedger, client: Client) -> Run:
     """As many batches as BATCH_CLIENTS that never rest come to send; BenchFault unless Kafka has every intent."""
     sizes = {"ITEMS": str(BATCH_ITEMS), "VUS": str(BATCH_CLIENTS)}
     _k6(ledger, client, "batch_posts.js", SECONDS=str(WARM_SECONDS), **sizes)
-    before = _on_topic(ledger)
+    before = ledger.on_topic()
     run = _k6(ledger, client, "batch_posts.js", SECONDS=str(RUN_SECONDS), **sizes)
-    gained = _on_topic(ledger) - before
+    gained = ledger.on_topic() - before
     if gained != run.requests * BATCH_ITEMS:
         raise BenchFault(f"Kafka has {gained:,} intents of {run.requests:,} batches of {BATCH_ITEMS:,}.")
     return run
@@ -163,12 +162,6 @@ def _batches(ledger: BenchLedger, client: Client) -> Run:
 
 def _singles(ledger: BenchLedger, client: Client, seconds: int, **variables: str) -> Run:
     return _k6(ledger, client, "single_posts.js", **{"SECONDS": str(seconds), "RATE": str(SINGLE_RATE)} | variables)
-
-
-def _on_topic(ledger: BenchLedger) -> int:
-    """How many intents Kafka has."""
-    admin = admin_client(ledger.endpoints.kafka_bootstrap)
-    return sum(topic_state(admin, ledger.topics.intents).high.values())
 
 
 def _require_posted_soon(ledger: BenchLedger, intents: int) -> None:

@@ -27,7 +27,7 @@ from ops.bench.loads import Load
 from ops.bench.processor_time import ProcessorTime
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from ops.kafka_positions import REQUEST_SECONDS_MAX, admin_client
+from ops.kafka_positions import REQUEST_SECONDS_MAX, admin_client, topic_state
 from producers.deploy import Replication, make_topics, register_schemas, topic_configs
 from producers.encoding import encoder, registered_id, registry_client
 
@@ -81,6 +81,7 @@ class BenchLedger:
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
+        self._admin = admin_client(self.endpoints.kafka_bootstrap)
         self.processor_time = ProcessorTime(self.endpoints, self.dsn)
         self.sent = 0
 
@@ -132,6 +133,10 @@ class BenchLedger:
                 for outcome, count in found:
                     rows[outcome] = rows.get(outcome, 0) + count
         return rows
+
+    def on_topic(self) -> int:
+        """How many intents Kafka has."""
+        return sum(topic_state(self._admin, self.topics.intents).high.values())
 
     def posted(self, connection: psycopg.Connection[Any]) -> int:
         """How many offsets have their journal row."""
@@ -190,8 +195,7 @@ class BenchLedger:
     def _members(self) -> int:
         """How many workers have lanes."""
         group = self.topics.group("posting")
-        admin = admin_client(self.endpoints.kafka_bootstrap)
-        asked = admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS_MAX)
+        asked = self._admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS_MAX)
         try:
             members = asked[group].result(REQUEST_SECONDS_MAX).members
         except KafkaException as error:
@@ -203,8 +207,7 @@ class BenchLedger:
     def drop(self) -> None:
         """Remove the database and the topics."""
         drop_database(self.dsn)
-        admin = admin_client(self.endpoints.kafka_bootstrap)
-        for deletion in admin.delete_topics(list(topic_configs(self.topics))).values():
+        for deletion in self._admin.delete_topics(list(topic_configs(self.topics))).values():
             deletion.result(WAIT_SECONDS_MAX)
 
 

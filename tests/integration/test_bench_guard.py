@@ -18,11 +18,11 @@ from ops.bench.loads import opening, random_load
 from ops.bench.rounds import MeasuredRound, Round, run_measured_round, warm_up
 from ops.embedded.stack import Endpoints
 
-ROUNDS: Final = 3
+ROUNDS: Final = 2
 ROUND_INTENTS: Final = 20_000
-# Measured: 2.9 on an idle machine, 3.3 while other tests run.
+# Measured: from 2.9 to 3.4, with ten processes that compete for two cores as without.
 PROCESSOR_RATIO_MAX: Final = 5.0
-# Measured: 0.45 and more on an idle machine, 0.3 while other tests run.
+# Measured: from 0.3 to 0.8 on a busy machine.
 RATE_RATIO_MIN: Final = 0.1
 
 
@@ -43,7 +43,6 @@ def rounds(stack: Endpoints) -> list[MeasuredRound]:
     with bench_ledger(stack) as ledger, ledger.workers() as workers:
         bare = warm_up(ledger, opening(), (load, ROUND_INTENTS // 2))
         return [run_measured_round(ledger, bare, workers, load, ROUND_INTENTS) for _ in range(ROUNDS)]
-
 
 
 def test_posting_costs_no_more_than_it_did(rounds: list[MeasuredRound]) -> None:
