@@ -114,3 +114,22 @@ def test_guessing_keys_is_slowed_down_for_the_address(settings: Settings) -> Non
         assert set(answers[:FAILURES_PER_MINUTE]) == {401}
         assert set(answers[FAILURES_PER_MINUTE:]) == {429}
         assert known.get("/v1/accounts").status_code == 200  # a key that was good goes on
+
+
+def test_each_answer_is_counted_under_its_route(api: ApiBench) -> None:
+    with api.client() as client:
+        assert post(client, "k", top_up(1, 1)).status_code == 202
+        assert problem(post(client, "k", {"type": "transfer"})) == "no-legs"
+        assert client.post("/v1/intents/batch", json=[top_up(1, 1)]).status_code == 200
+        assert problem(client.get("/v1/intents")) == "method-not-allowed"
+        assert problem(client.get("/v1/elsewhere")) == "not-found"
+        counted = client.get("/metrics").text
+    for method, route, status in (
+        ("POST", "/v1/intents", 202),
+        ("POST", "/v1/intents", 422),
+        ("POST", "/v1/intents/batch", 200),
+        ("GET", "/v1/intents", 405),
+        ("GET", "(none)", 404),
+    ):
+        line = f'ledgerline_api_requests_total{{method="{method}",route="{route}",status="{status}"}} 1.0'
+        assert line in counted
