@@ -233,15 +233,17 @@ class Poster:
 
     def _view(self, events: Sequence[Event], books: Books) -> tuple[LedgerView, dict[Name, Account]]:
         """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
-        asked = {(event.intent.tenant, event.intent.intent_id): None for event in events if event.intent is not None}
-        settled = self._store.settled(list(asked))
+        asked = [(event.intent.tenant, event.intent.intent_id) for event in events if event.intent is not None]
+        settled = self._store.settled(asked)
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
         if settled:
             live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
         named = {(intent.tenant, intent.reverses): None for intent in live if intent.reverses is not None}
         originals = self._store.originals(list(named)) if named else {}
         touched = self._touched(live, originals)
-        accounts = self._find_accounts({(tenant, leg.account) for tenant, legs in touched for leg in legs}, books)
+        accounts = self._find_accounts(
+            {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books
+        )
         constraints = {
             name: Constraint(account.normal_direction, account.floor_minor)
             for name, account in accounts.items()
@@ -271,6 +273,8 @@ class Poster:
         self, live: Sequence[Intent], originals: dict[IntentName, Original]
     ) -> list[tuple[str, Sequence[Leg]]]:
         """The legs that each intent may post; of a reversal also those of its original, mirrored."""
+        if all(intent.reverses is None for intent in live):
+            return [(intent.tenant, intent.legs) for intent in live]
         # Of several bodies under one key it is the first that may be posted.
         in_batch = {(intent.tenant, intent.intent_id): intent for intent in reversed(live) if intent.reverses is None}
         touched: list[tuple[str, Sequence[Leg]]] = []
