@@ -9,7 +9,7 @@ import psutil
 from ops.bench.figures import Figure, median_ratio
 from ops.bench.ledger import BenchFault, BenchLedger, bench_ledger
 from ops.bench.loads import constrained_load, funds, hot_constrained_load, hot_load, opening, overdraft, random_load
-from ops.bench.rounds import MeasuredRound, Round, processor_detail, run_measured_round, run_round, warm_up
+from ops.bench.rounds import MeasuredRound, Round, processor_us, run_measured_round, run_round, warm_up
 from ops.embedded.stack import Endpoints
 
 RATIO_RANDOM_MIN: Final = 0.50
@@ -31,7 +31,8 @@ def measure_posting(endpoints: Endpoints, rounds: int, report: Report) -> list[F
     hot_floored: list[Round] = []
     loads = random_load(1), hot_load(2), constrained_load(3), hot_constrained_load(4)
     with bench_ledger(endpoints) as ledger, ledger.workers() as workers:
-        bare = warm_up(ledger, opening(), *funds(), *((load, WARM_INTENTS) for load in loads))
+        warm_up(ledger, opening(), *funds())  # before anything is drawn down, which other lanes do
+        bare = warm_up(ledger, *((load, WARM_INTENTS) for load in loads))
         for number in range(rounds):
             plain.append(run_measured_round(ledger, bare, workers, loads[0]))
             hot.append(run_round(ledger, workers, loads[1], plain[-1].posting.intents))
@@ -96,7 +97,9 @@ def _beside_bare(key: str, name: str, rounds: Sequence[MeasuredRound], reach: fl
         reach,
         limit=median(one.bare.per_second for one in rounds),
         ratio=median_ratio([one.rates for one in rounds]),
-        detail={"rounds": [one.rates for one in rounds]} | processor_detail(rounds),
+        detail={"rounds": [one.rates for one in rounds]}
+        | processor_us([one.posting for one in rounds])
+        | {f"bare_{name}": used for name, used in processor_us([one.bare for one in rounds]).items()},
     )
 
 
@@ -110,5 +113,5 @@ def _beside_random(key: str, name: str, hot: Sequence[Round], others: Sequence[M
         reach,
         limit=median(other for _, other in pairs),
         ratio=median_ratio(pairs),
-        detail={"rounds": pairs},
+        detail={"rounds": pairs} | processor_us(hot),
     )

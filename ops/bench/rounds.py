@@ -1,8 +1,8 @@
 """A round: a topic that is filled while its workers stand still, and the clock from their wake to the last commit."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import psutil
 
@@ -13,7 +13,7 @@ from ops.bench.processor_time import microseconds_each, used_since
 
 ROUND_INTENTS: Final = 50_000
 # A worker that stands still for 10 s is put out of its group: what is sent meanwhile takes a fraction of that.
-ROUND_INTENTS_MAX: Final = 200_000
+ROUND_INTENTS_MAX: Final = 100_000
 
 
 class Round(NamedTuple):
@@ -99,18 +99,10 @@ def require_posted(ledger: BenchLedger, first_seqs: Mapping[int, int], intents: 
         raise BenchFault(f"The bench's {intents:,} intents should all be posted, and became {outcomes}.")
 
 
-def processor_detail(rounds: Sequence[MeasuredRound]) -> dict[str, Any]:
-    """Processor microseconds for each intent, of posting and of its bare rows, over all rounds together."""
-    intents = sum(one.posting.intents for one in rounds)
-    return {
-        "processor_us_per_intent": microseconds_each(_sum(one.posting.processor_seconds for one in rounds), intents),
-        "bare_processor_us_per_intent": microseconds_each(_sum(one.bare.processor_seconds for one in rounds), intents),
-    }
-
-
-def _sum(parts: Iterable[Mapping[str, float]]) -> dict[str, float]:
+def processor_us(runs: Sequence[Round | BareRun]) -> dict[str, dict[str, float]]:
+    """Processor microseconds of each process for each intent, over all runs together, for a figure's detail."""
     total: dict[str, float] = {}
-    for part in parts:
-        for name, seconds in part.items():
+    for run in runs:
+        for name, seconds in run.processor_seconds.items():
             total[name] = total.get(name, 0.0) + seconds
-    return total
+    return {"processor_us_per_intent": microseconds_each(total, sum(run.intents for run in runs))}

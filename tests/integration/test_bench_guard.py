@@ -3,9 +3,11 @@
 What is guarded is posting's processor time for each intent, of the worker and of its backend in Postgres, over that of
 the bare limit: client and backend that COPY the same rows in the same minute. Both are seconds of work, not of waiting,
 so whoever else uses the cores adds nothing to them but colder caches, which both share; and both are of the same
-libraries on the same data, so a faster or slower machine moves them alike. A ratio of rates would have to be guarded at a
-fraction of itself to survive a busy machine. It is looked at only for what processor time does not see: a worker that
-waits, such as one that sleeps or commits each intent by itself; its floor is therefore low.
+libraries on the same data, so a faster or slower machine moves them alike.
+
+A ratio of rates would have to be guarded at a fraction of itself to survive a busy machine. It is looked at only for
+what processor time does not see: a worker that waits, such as one that sleeps or commits each intent by itself; its
+floor is therefore low.
 """
 
 from typing import Final
