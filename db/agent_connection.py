@@ -9,16 +9,18 @@ import psycopg
 from psycopg import Connection
 from psycopg.types.json import set_json_dumps, set_json_loads
 
+from db.binary import register
 from db.connections import connect
 from db.kept_connection import KeptConnection
 
 
 class AgentConnection(KeptConnection):
-    """A kept connection that reads and writes JSON by orjson."""
+    """A kept connection that reads and writes JSON by orjson, and takes long columns in Postgres' own form."""
 
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
         set_json_loads(orjson.loads, connection)
+        register(connection)
 
 
 @contextmanager
@@ -26,6 +28,7 @@ def snapshot(dsn: str, role: str) -> Iterator[Connection[Any]]:
     """A connection that sees one unchanging state of the database (repeatable read, read only) until it is let go."""
     with connect(dsn, role) as connection:
         set_json_loads(orjson.loads, connection)
+        register(connection)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         connection.read_only = True
         yield connection

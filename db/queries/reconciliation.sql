@@ -87,28 +87,51 @@ FROM reconciliation.total
 GROUP BY tenant, currency, account_class
 ORDER BY tenant, currency, account_class
 
--- name: differing_shards
--- Of these shards, both sides where they are not plainly equal.
-SELECT
-    own.tenant, own.address, own.currency, own.lane, own.debits_minor, own.credits_minor, own.seq,
-    held.debits_minor, held.credits_minor, held.seq, stands.next_seq
+-- name: own_sums
+-- Reconciliation's own sums of these shards, as far as it has them; each by its key, whatever the planner makes of sizes.
+SELECT asked.number, own.debits_minor, own.credits_minor, own.seq
 FROM unnest(
     %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [], %(lanes)s::integer []
-) AS asked (tenant, address, currency, lane)
-INNER JOIN reconciliation.balance AS own
-    ON
-        own.tenant = asked.tenant AND own.address = asked.address AND own.currency = asked.currency
-        AND own.lane = asked.lane
-INNER JOIN reconciliation.lane AS stands ON stands.lane = own.lane
-LEFT JOIN ledger.account AS a ON a.tenant = own.tenant AND a.address = own.address
-LEFT JOIN ledger.balance AS held
-    ON held.account_id = a.account_id AND held.currency = own.currency AND held.lane = own.lane
+) WITH ORDINALITY AS asked (tenant, address, currency, lane, number)
+CROSS JOIN LATERAL (
+    SELECT b.debits_minor, b.credits_minor, b.seq
+    FROM reconciliation.balance AS b
+    WHERE
+        b.tenant = asked.tenant AND b.address = asked.address AND b.currency = asked.currency
+        AND b.lane = asked.lane
+    LIMIT 1
+) AS own
+
+-- name: unequal_shards
+-- Which of these shards the ledger does not hold just so, under the account with this id and this name.
+SELECT asked.number, held.debits_minor, held.credits_minor, held.seq
+FROM unnest(
+    %(account_ids)s::bigint [], %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [],
+    %(lanes)s::integer [], %(debits_minor)s::bigint [], %(credits_minor)s::bigint [], %(seqs)s::bigint []
+) WITH ORDINALITY AS asked (
+    account_id, tenant, address, currency, lane, debits_minor, credits_minor, seq, number
+)
+LEFT JOIN LATERAL (
+    SELECT b.debits_minor, b.credits_minor, b.seq
+    FROM (
+        SELECT a.account_id
+        FROM ledger.account AS a
+        WHERE a.account_id = asked.account_id AND a.tenant = asked.tenant AND a.address = asked.address
+        LIMIT 1
+    ) AS named
+    CROSS JOIN LATERAL (
+        SELECT h.debits_minor, h.credits_minor, h.seq
+        FROM ledger.balance AS h
+        WHERE h.account_id = named.account_id AND h.currency = asked.currency AND h.lane = asked.lane
+        LIMIT 1
+    ) AS b
+) AS held ON true
 WHERE
-    (own.debits_minor, own.credits_minor, own.seq)
-    IS DISTINCT FROM (held.debits_minor::numeric, held.credits_minor::numeric, held.seq)
+    (asked.debits_minor, asked.credits_minor, asked.seq)
+    IS DISTINCT FROM (held.debits_minor, held.credits_minor, held.seq)
 
 -- name: shards
--- Both sides of these shards, whichever exists, for checking a break again.
+-- Both sides of these shards, whichever exists, for a second look.
 SELECT
     asked.tenant, asked.address, asked.currency, asked.lane, own.debits_minor, own.credits_minor, own.seq,
     held.debits_minor, held.credits_minor, held.seq, coalesce(stands.next_seq, 0) AS next_seq
@@ -223,9 +246,9 @@ FROM (
 GROUP BY found.lane, found.seq
 ORDER BY found.lane, found.seq
 
--- name: account_classes
--- The class of each of these accounts that the ledger has opened.
-SELECT a.tenant, a.address, a.account_class
+-- name: accounts
+-- The id and the class of each of these accounts that the ledger has opened.
+SELECT a.tenant, a.address, a.account_id, a.account_class
 FROM unnest(%(tenants)s::text [], %(addresses)s::text []) AS asked (tenant, address)
 INNER JOIN ledger.account AS a ON a.tenant = asked.tenant AND a.address = asked.address
 

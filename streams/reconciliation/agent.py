@@ -3,12 +3,13 @@
 1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
 2. decode the records; take them in their order, note gaps and repeats, add up what they moved;
 3. read the intents at their offsets and compare; look up what repeats and reversals refer to;
-4. add the movements to reconciliation's own balances and sums;
+4. add the movements to reconciliation's own balances and sums (books.py);
 5. compare the touched shards with the ledger's, which committed before the topic was written;
 6. store breaks, counts and positions; commit. Events and metrics follow.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
 
@@ -22,13 +23,13 @@ from producers.events import EventProducer
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proving import publish_breaks
 from streams.reconciliation import checks, metrics, state
+from streams.reconciliation.books import OwnBooks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
 from streams.reconciliation.faithful import Comparison
 
 logger: Final = structlog.get_logger(__name__)
 
 FOUND_BY: Final = "reconciliation"
-ACCOUNTS_CACHED_MAX: Final = 200_000
 
 
 def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
@@ -88,11 +89,12 @@ class Reconciler:
         self._chores = chores
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
-        self._classes: dict[tuple[str, str], str] = {}
+        self._books = OwnBooks()
         self._stands: dict[int, int] = {}
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Where reconciliation stands in each partition; 0 where it has not been."""
+        self._books.forget()
         self._stands = self._stored(partitions)
         return dict(self._stands)
 
@@ -104,7 +106,21 @@ class Reconciler:
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Check a batch; FenceLost where the lanes stand elsewhere."""
         taken = state.Taken()
-        expired: dict[int, int] = {}
+        try:
+            findings, expired = self._commit(batch, taken)
+        except BaseException:
+            self._books.forget()
+            raise
+        self._stands |= {part.partition: part.end_offset for part in batch}
+        for outcome, number in Counter(record["outcome"] for record in taken.records).items():
+            metrics.RECORDS.labels(outcome).inc(number)
+        metrics.EXPIRED.inc(sum(expired.values()))
+        if findings:
+            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
+            self.publish()
+
+    def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], dict[int, int]]:
+        """The batch's one transaction: what was found, and how many records of each lane had expired."""
         with self._store.transaction() as connection:
             lanes = sorted(part.partition for part in batch)
             rows = db.lock_lanes(connection, lanes)
@@ -119,19 +135,14 @@ class Reconciler:
             for part in batch:
                 row = counters[part.partition].row(part.end_offset)
                 db.move_lane(connection, row._replace(expired=row.expired + expired.get(row.lane, 0)))
-            findings += self._add_up(connection, taken)
+            next_seqs = {lane: counter.next_seq for lane, counter in counters.items()}
+            findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
             now = self._now_microseconds()
             self._breaks.record(connection, findings, now)
             if taken.gaps_closed:
                 came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
                 self._breaks.resolve(connection, came, "The record came late.", now)
-        self._stands |= {part.partition: part.end_offset for part in batch}
-        for record in taken.records:
-            metrics.RECORDS.labels(record["outcome"]).inc()
-        metrics.EXPIRED.inc(sum(expired.values()))
-        if findings:
-            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
-            self.publish()
+        return findings, expired
 
     def idle(self) -> None:
         """Do the chores (sweeps, open breaks, gauges), and tell the topic what they found.
@@ -183,24 +194,6 @@ class Reconciler:
         return [
             repeat_finding(record) for record in repeated if held.get((record["lane"], record["seq"])) != record["hash"]
         ]
-
-    def _add_up(self, connection: Any, taken: state.Taken) -> list[Finding]:
-        """Add what was moved to the own books, and compare the touched shards with the ledger's."""
-        moved = taken.sums()
-        if not moved:
-            return []
-        db.add_balances(connection, moved)
-        self._learn_classes(connection, {(tenant, address) for tenant, address, _, _ in moved})
-        db.add_totals(connection, state.class_sums(taken.moved, self._classes))
-        return compare_shards(connection, db.differing_shards(connection, list(moved)))
-
-    def _learn_classes(self, connection: Any, names: set[tuple[str, str]]) -> None:
-        missing = sorted(name for name in names if name not in self._classes)
-        if len(self._classes) + len(missing) > ACCOUNTS_CACHED_MAX:
-            self._classes.clear()
-            missing = sorted(names)
-        if missing:
-            self._classes.update(db.account_classes(connection, missing))
 
 
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:

@@ -1,6 +1,6 @@
 """Adding records up: order, counts, balances and sums of one batch or of a whole topic, without I/O."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -128,7 +128,7 @@ class LaneCounter:
 
 
 def class_sums(
-    moved: dict[ShardKey, list[int]], classes: dict[tuple[str, str], str]
+    moved: Mapping[ShardKey, Sequence[int]], classes: Mapping[tuple[str, str], str]
 ) -> dict[tuple[int, str, str, str], tuple[int, int]]:
     """(lane, tenant, currency, class) -> debits and credits; accounts of no known class count as `unknown`."""
     sums: dict[tuple[int, str, str, str], tuple[int, int]] = {}
