@@ -56,7 +56,7 @@ class CheckpointRow(NamedTuple):
 
 
 class StoredRow(NamedTuple):
-    """A row of the ledger's journal, as it stands, without its legs."""
+    """A row of the ledger's journal, as it stands, without its legs; the previous hash as the row before has it."""
 
     seq: int
     source_topic: str

@@ -23,8 +23,8 @@ SQL: Final = load("posting")
 
 # fmt: off
 _JOURNAL_TYPES: Final = (
-    "int4", "int8", "text", "int8", "text", "text", "text", "text", "uuid", "text", "bytea",
-    "text", "uuid", "int2", "text", "jsonb", "int8", "int8", "bytea", "bytea",
+    "int4", "int8", "text", "text", "text", "text", "uuid", "text", "bytea", "text", "uuid", "int2",
+    "text", "jsonb", "int8", "int8", "bytea",
 )
 # fmt: on
 
@@ -253,7 +253,7 @@ def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
 
 
 def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
-    """The columns in the order of `copy_journal`: those of JournalRow, with a count in place of the legs."""
-    *before, legs, reference, metadata, value_time, booked_time, previous_hash, row_hash = row
+    """The columns in the order of `copy_journal`: a count for the legs, and without what lane and chain tell."""
+    lane, seq, _, _, *fields, legs, reference, metadata, value_time, booked_time, _, row_hash = row
     kept = Jsonb(metadata) if metadata else None
-    return (*before, len(legs), reference, kept, value_time, booked_time, previous_hash, row_hash)
+    return (lane, seq, *fields, len(legs), reference, kept, value_time, booked_time, row_hash)

@@ -27,7 +27,7 @@ _BIGINT: Final = struct.Struct(">iq")
 _SMALLINT: Final = struct.Struct(">ih")
 _HASH_LENGTH: Final = LENGTH.pack(32)
 _UUID_LENGTH: Final = LENGTH.pack(16)
-_JOURNAL_FIELDS: Final = 20
+_JOURNAL_FIELDS: Final = 17
 _KEPT_TEXTS_MAX: Final = 10_000
 
 Record = dict[str, Any]
@@ -217,8 +217,6 @@ class Chunk:
             b"".join(
                 (
                     _PLACE.pack(_JOURNAL_FIELDS, 4, record["lane"], 8, record["seq"]),
-                    kept(record["source_topic"]),
-                    _BIGINT.pack(8, record["source_offset"]),
                     kept(record["outcome"]),
                     kept(record["reason"]),
                     kept(record["detail"]),
@@ -233,8 +231,6 @@ class Chunk:
                     _json(metadata) if metadata else _NULL,
                     _NULL if value_time is None else _BIGINT.pack(8, value_time),
                     _BIGINT.pack(8, record["booked_time"]),
-                    _HASH_LENGTH,
-                    record["previous_hash"],
                     _HASH_LENGTH,
                     record["hash"],
                 )

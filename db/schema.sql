@@ -98,8 +98,10 @@ CREATE TABLE ledger.account (
     UNIQUE (tenant, address)
 );
 
+-- The journal has no topic and no offset of its own: row (lane, seq) is the fate of offset first_offset + seq of topic.
 CREATE TABLE ledger.lane (
-    lane integer PRIMARY KEY,
+    -- Fits in the 15 bits that row_place has for it.
+    lane integer PRIMARY KEY CHECK (lane BETWEEN 0 AND 32767),
     topic text NOT NULL,
     topic_id text NOT NULL,
     first_offset bigint NOT NULL DEFAULT 0,
@@ -111,53 +113,64 @@ CREATE TABLE ledger.lane (
     CHECK (next_offset - first_offset = next_seq)
 );
 
+-- A row and a leg of it in one number, in the order of both: keys of this width are packed by B-trees as they grow,
+-- where three columns would leave each page half empty (docs/decisions/0011-bytes-on-disk.md).
+CREATE FUNCTION ledger.leg_place(seq bigint, leg integer) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (seq << 15) + leg;
+
+-- The same of a lane and a row of it.
+CREATE FUNCTION ledger.row_place(lane integer, seq bigint) RETURNS bigint
+LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN (lane::bigint << 48) + seq;
+
+-- Columns by alignment, widest first, so that no byte of a row is padding. What can be told is not kept: topic and
+-- offset of the source are the lane's, the previous hash is that of the row before (32 zero bytes before the first).
 CREATE TABLE ledger.journal (
-    lane integer NOT NULL,
     seq bigint NOT NULL,
-    source_topic text NOT NULL,
-    source_offset bigint NOT NULL,
+    value_time bigint,
+    booked_time bigint NOT NULL,
+    lane integer NOT NULL,
+    leg_count smallint NOT NULL,
+    intent_id uuid,
+    reverses uuid,
     outcome text NOT NULL
     CHECK (outcome IN ('posted', 'duplicate', 'idempotency_conflict', 'rejected', 'quarantined')),
     reason text NOT NULL,
     detail text NOT NULL,
     tenant text,
-    intent_id uuid,
     idempotency_key text,
     fingerprint bytea NOT NULL,
     type text,
-    reverses uuid,
-    leg_count smallint NOT NULL,
     reference text,
     metadata jsonb,
-    value_time bigint,
-    booked_time bigint NOT NULL,
-    previous_hash bytea NOT NULL,
     hash bytea NOT NULL,
-    PRIMARY KEY (lane, seq),
+    -- What only grows needs no room between its keys.
+    PRIMARY KEY (lane, seq) WITH (fillfactor = 100),
     CHECK ((outcome = 'quarantined') = (intent_id IS NULL)),
     CHECK ((outcome = 'posted') = (leg_count > 0)),
     CHECK ((outcome IN ('rejected', 'quarantined')) = (reason <> ''))
 );
 
-CREATE UNIQUE INDEX journal_source ON ledger.journal (lane, source_offset);
--- An intent is settled once.
-CREATE UNIQUE INDEX journal_settled ON ledger.journal (tenant, intent_id)
+-- An intent is settled once. Its id follows from tenant and key, which posting checks, so the tenant need not be here.
+CREATE UNIQUE INDEX journal_settled ON ledger.journal (intent_id)
 WHERE outcome IN ('posted', 'rejected');
 CREATE INDEX journal_reversals ON ledger.journal (tenant, reverses)
 WHERE reverses IS NOT NULL AND outcome = 'posted';
 
 CREATE TABLE ledger.entry (
-    lane integer NOT NULL,
     seq bigint NOT NULL,
-    leg smallint NOT NULL,
     account_id bigint NOT NULL,
-    direction smallint NOT NULL CHECK (direction IN (1, -1)),
     amount_minor bigint NOT NULL CHECK (amount_minor > 0),
-    currency text NOT NULL,
-    PRIMARY KEY (lane, seq, leg)
+    lane integer NOT NULL,
+    leg smallint NOT NULL,
+    direction smallint NOT NULL CHECK (direction IN (1, -1)),
+    currency text NOT NULL
 );
 
-CREATE INDEX entry_account ON ledger.entry (account_id, lane, seq);
+-- Queries of a row's legs, or of a range of rows, must speak of leg_place for these to serve.
+CREATE UNIQUE INDEX entry_place ON ledger.entry (lane, ledger.leg_place(seq, leg)) WITH (fillfactor = 100);
+CREATE INDEX entry_account ON ledger.entry (account_id, ledger.row_place(lane, seq));
 
 -- Derived from entry; can be dropped and rebuilt. seq is the last journal row of the lane that touched the shard.
 CREATE TABLE ledger.balance (
@@ -206,7 +219,7 @@ CREATE TABLE ledger.quarantine_retry_sent (
 -- origin, and of what is no retry itself whether none of its own was confirmed, and whether none came to a better end.
 CREATE VIEW ledger.quarantined AS
 SELECT
-    j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time,
+    j.lane, j.seq, j.reason, j.detail, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.booked_time,
     coalesce(length(q.value), 0) AS value_bytes,
     coalesce(tried.retries, 0) AS retries,
     coalesce(tried.unconfirmed, 0) AS unconfirmed,
@@ -216,23 +229,25 @@ SELECT
     origin.retry_id IS NULL AND tried.is_settled IS NOT TRUE AS is_unsettled
 FROM ledger.quarantine AS q
 INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
+INNER JOIN ledger.lane AS l ON l.lane = q.lane
 LEFT JOIN (
     SELECT
         t.lane, t.seq, count(s.source_offset) AS retries, count(*) - count(s.retry_id) AS unconfirmed,
         bool_or(f.outcome <> 'quarantined') AS is_settled
     FROM ledger.quarantine_retry AS t
     LEFT JOIN ledger.quarantine_retry_sent AS s ON s.retry_id = t.retry_id
-    LEFT JOIN ledger.journal AS f ON f.lane = t.partition AND f.source_offset = s.source_offset
+    LEFT JOIN ledger.lane AS r ON r.lane = t.partition AND r.topic = t.topic
+    LEFT JOIN ledger.journal AS f ON f.lane = r.lane AND f.seq = s.source_offset - r.first_offset
     GROUP BY t.lane, t.seq
 ) AS tried ON tried.lane = q.lane AND tried.seq = q.seq
 LEFT JOIN (
     ledger.quarantine_retry AS origin
     INNER JOIN ledger.quarantine_retry_sent AS stands ON stands.retry_id = origin.retry_id
-) ON origin.partition = j.lane AND stands.source_offset = j.source_offset AND origin.topic = j.source_topic;
+) ON origin.partition = j.lane AND stands.source_offset = l.first_offset + j.seq AND origin.topic = l.topic;
 
 -- The database's own check: each statement's entries balance per currency, and belong to posted rows that have
 -- just so many legs, numbered from 0: so a second statement can add none, as the numbers are taken. At statement level,
--- as a row-level or deferred trigger would cost more than the write itself.
+-- as a row-level or deferred trigger would cost more than the write itself. A sum of bigints is numeric: no overflow.
 CREATE FUNCTION ledger.entry_balances() RETURNS trigger
 LANGUAGE plpgsql SET search_path = ''
 AS $$
@@ -242,7 +257,7 @@ BEGIN
     SELECT n.lane, n.seq, n.currency INTO wrong
     FROM new_entry AS n
     GROUP BY n.lane, n.seq, n.currency
-    HAVING sum(n.direction * n.amount_minor::numeric) <> 0
+    HAVING sum(n.direction * n.amount_minor) <> 0
     LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'journal row (%, %) does not balance in %', wrong.lane, wrong.seq, wrong.currency
@@ -289,7 +304,11 @@ BEGIN
         FROM ledger.journal WHERE lane = $1 AND seq >= $2 AND seq < $3'
     INTO found_rows, wanted_legs, last_hash
     USING NEW.lane, OLD.next_seq, NEW.next_seq;
-    EXECUTE 'SELECT count(*) FROM ledger.entry WHERE lane = $1 AND seq >= $2 AND seq < $3'
+    EXECUTE
+        'SELECT count(*) FROM ledger.entry
+        WHERE lane = $1
+            AND ledger.leg_place(seq, leg) >= ledger.leg_place($2, 0)
+            AND ledger.leg_place(seq, leg) < ledger.leg_place($3, 0)'
     INTO found_legs
     USING NEW.lane, OLD.next_seq, NEW.next_seq;
     IF found_rows <> NEW.next_seq - OLD.next_seq OR found_legs <> wanted_legs OR last_hash IS DISTINCT FROM NEW.head THEN
@@ -304,6 +323,24 @@ $$;
 CREATE TRIGGER lane_advances AFTER UPDATE ON ledger.lane
 FOR EACH ROW WHEN (OLD.next_seq IS DISTINCT FROM NEW.next_seq OR OLD.head IS DISTINCT FROM NEW.head)
 EXECUTE FUNCTION ledger.lane_advances();
+
+-- Whence the rows of a lane came stands in the lane alone: so it stays, once there are rows.
+CREATE FUNCTION ledger.lane_source_stays() RETURNS trigger
+LANGUAGE plpgsql SET search_path = ''
+AS $$
+BEGIN
+    RAISE EXCEPTION 'lane % has rows that came from % at offset % on: neither can change',
+        OLD.lane, OLD.topic, OLD.first_offset
+    USING ERRCODE = 'check_violation', CONSTRAINT = 'lane_source_stays';
+END
+$$;
+
+CREATE TRIGGER lane_source_stays BEFORE UPDATE OF lane, topic, first_offset ON ledger.lane
+FOR EACH ROW WHEN (
+    OLD.next_seq > 0
+    AND (OLD.lane, OLD.topic, OLD.first_offset) IS DISTINCT FROM (NEW.lane, NEW.topic, NEW.first_offset)
+)
+EXECUTE FUNCTION ledger.lane_source_stays();
 
 CREATE FUNCTION ledger.refuse_change() RETURNS trigger
 LANGUAGE plpgsql SET search_path = ''

@@ -237,7 +237,8 @@ class PostingBench:
     def fates(self, lane: int = 0, first_offset: int = 0) -> list[str]:
         """What became of each offset of a lane: the reason where there is one, else the outcome."""
         found = self.rows(
-            "SELECT outcome, reason FROM ledger.journal WHERE lane = %s AND source_offset >= %s ORDER BY seq",
+            "SELECT outcome, reason FROM ledger.journal JOIN ledger.lane USING (lane)"
+            " WHERE lane = %s AND first_offset + seq >= %s ORDER BY seq",
             lane,
             first_offset,
         )
@@ -280,11 +281,16 @@ class PostingBench:
             lane,
         ):
             legs.setdefault(entry["seq"], []).append(entry)
-        for row in self.rows("SELECT * FROM ledger.journal WHERE lane = %s ORDER BY seq", lane):
+        for row in self.rows(RECORDS, lane):
             assert len(legs.get(row["seq"], [])) == row["leg_count"]
             yield {**row, "legs": legs.get(row["seq"], [])}
 
 
+RECORDS = """
+    SELECT j.*, l.topic AS source_topic, l.first_offset + j.seq AS source_offset,
+           coalesce(lag(j.hash) OVER (ORDER BY j.seq), decode(repeat('00', 32), 'hex')) AS previous_hash
+    FROM ledger.journal AS j JOIN ledger.lane AS l ON l.lane = j.lane WHERE j.lane = %s ORDER BY j.seq
+"""
 _SHARDS_THAT_DIFFER = """
     SELECT account_id, currency, lane FROM (
         SELECT account_id, currency, lane, debits_minor, credits_minor, seq, 0 AS entered FROM ledger.balance

@@ -120,13 +120,24 @@ UPDATE audit.publication
 SET next_checkpoint = %(next_checkpoint)s
 
 -- name: stored_rows
--- A window of a lane's journal, with all that its hashes cover but the legs.
+-- A window of a lane's journal, with all that its hashes cover but the legs; the previous hash is that of the row before,
+-- 32 zero bytes where there is none.
 SELECT
     seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
     fingerprint, type, reverses::text AS reverses, leg_count, reference, metadata, value_time, booked_time,
     previous_hash, hash
-FROM ledger.journal
-WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
+FROM (
+    SELECT
+        j.*,
+        (SELECT l.topic FROM ledger.lane AS l WHERE l.lane = %(lane)s) AS source_topic,
+        (SELECT l.first_offset FROM ledger.lane AS l WHERE l.lane = %(lane)s) + j.seq AS source_offset,
+        CASE lag(j.seq) OVER (ORDER BY j.seq)
+            WHEN j.seq - 1 THEN lag(j.hash) OVER (ORDER BY j.seq) ELSE decode(repeat('00', 32), 'hex')
+        END AS previous_hash
+    FROM ledger.journal AS j
+    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s::bigint - 1 AND j.seq < %(next_seq)s
+) AS stored
+WHERE seq >= %(first_seq)s
 ORDER BY seq
 
 -- name: stored_legs
@@ -136,40 +147,70 @@ SELECT
     e.amount_minor::text AS amount_minor, e.currency
 FROM ledger.entry AS e
 LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
-WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(next_seq)s
-ORDER BY e.seq, e.leg
+WHERE
+    e.lane = %(lane)s
+    AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(%(first_seq)s, 0)
+    AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(%(next_seq)s, 0)
+ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: stray_rows
--- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not.
+-- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not. Each part
+-- is in the order of an index, so that Postgres reads just what is there, which is nothing, and not the whole table for it.
 SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
 FROM (
+    SELECT beside.lane, beside.seq, beside.is_row
+    FROM ledger.lane AS l
+    CROSS JOIN LATERAL (
+        (
+            SELECT lane, seq, true AS is_row
+            FROM ledger.journal
+            WHERE lane = l.lane AND seq < 0
+            ORDER BY lane, seq
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, true AS is_row
+            FROM ledger.journal
+            WHERE lane = l.lane AND seq >= l.next_seq
+            ORDER BY lane, seq
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, false AS is_row
+            FROM ledger.entry
+            WHERE lane = l.lane AND ledger.leg_place(seq, leg) < 0
+            ORDER BY lane, ledger.leg_place(seq, leg)
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, false AS is_row
+            FROM ledger.entry
+            WHERE lane = l.lane AND ledger.leg_place(seq, leg) >= ledger.leg_place(l.next_seq, 0)
+            ORDER BY lane, ledger.leg_place(seq, leg)
+            LIMIT %(limit)s::integer
+        )
+    ) AS beside
+    UNION ALL
+    (SELECT lane, seq, true AS is_row FROM ledger.journal WHERE lane < 0 ORDER BY lane LIMIT %(limit)s::integer)
+    UNION ALL
     (
-        SELECT j.lane, j.seq, true AS is_row
-        FROM ledger.journal AS j
-        INNER JOIN ledger.lane AS l ON l.lane = j.lane
-        WHERE j.seq < 0 OR j.seq >= l.next_seq
+        SELECT lane, seq, true AS is_row
+        FROM ledger.journal
+        WHERE lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        ORDER BY lane
         LIMIT %(limit)s::integer
     )
     UNION ALL
-    (
-        SELECT e.lane, e.seq, false AS is_row
-        FROM ledger.entry AS e
-        INNER JOIN ledger.lane AS l ON l.lane = e.lane
-        WHERE e.seq < 0 OR e.seq >= l.next_seq
-        LIMIT %(limit)s::integer
-    )
+    (SELECT lane, seq, false AS is_row FROM ledger.entry WHERE lane < 0 ORDER BY lane LIMIT %(limit)s::integer)
     UNION ALL
     (
-        SELECT j.lane, j.seq, true AS is_row
-        FROM ledger.journal AS j
-        WHERE j.lane < 0 OR j.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
-        LIMIT %(limit)s::integer
-    )
-    UNION ALL
-    (
-        SELECT e.lane, e.seq, false AS is_row
-        FROM ledger.entry AS e
-        WHERE e.lane < 0 OR e.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        SELECT lane, seq, false AS is_row
+        FROM ledger.entry
+        WHERE lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        ORDER BY lane
         LIMIT %(limit)s::integer
     )
 ) AS found

@@ -21,8 +21,11 @@ SELECT
     e.currency
 FROM ledger.entry AS e
 LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
-WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(next_seq)s
-ORDER BY e.seq, e.leg
+WHERE
+    e.lane = %(lane)s
+    AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(%(first_seq)s, 0)
+    AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(%(next_seq)s, 0)
+ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: quarantine
 -- The raw bytes behind the quarantined ones.
@@ -48,6 +51,6 @@ SELECT
     max(e.seq) AS seq
 FROM ledger.entry AS e
 LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
-WHERE e.lane = %(lane)s AND e.seq < %(next_seq)s
+WHERE e.lane = %(lane)s AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(%(next_seq)s, 0)
 GROUP BY a.tenant, a.address, e.currency
 ORDER BY a.tenant, a.address, e.currency

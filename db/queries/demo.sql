@@ -48,4 +48,7 @@ SELECT set_config('session_replication_role', 'replica', true)
 -- Raise every leg of one journal row, which still balances afterwards.
 UPDATE ledger.entry
 SET amount_minor = amount_minor + %(by_minor)s::bigint
-WHERE lane = %(lane)s AND seq = %(seq)s
+WHERE
+    lane = %(lane)s
+    AND ledger.leg_place(seq, leg) >= ledger.leg_place(%(seq)s, 0)
+    AND ledger.leg_place(seq, leg) < ledger.leg_place(%(seq)s::bigint + 1, 0)

@@ -119,10 +119,11 @@ WHERE
 -- name: quarantined_bytes
 -- The raw bytes of one quarantined row, with what the journal says of it.
 SELECT
-    j.lane, j.seq, j.reason, j.detail, j.source_topic, j.source_offset, j.booked_time, j.fingerprint, j.hash,
-    q.key, q.value, q.headers
+    j.lane, j.seq, j.reason, j.detail, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.booked_time,
+    j.fingerprint, j.hash, q.key, q.value, q.headers
 FROM ledger.quarantine AS q
 INNER JOIN ledger.journal AS j ON j.lane = q.lane AND j.seq = q.seq
+INNER JOIN ledger.lane AS l ON l.lane = q.lane
 WHERE q.lane = %(lane)s AND q.seq = %(seq)s
 
 -- name: retries
@@ -133,8 +134,8 @@ SELECT
     j.reason
 FROM ledger.quarantine_retry AS t
 LEFT JOIN ledger.quarantine_retry_sent AS s ON s.retry_id = t.retry_id
-LEFT JOIN ledger.journal AS j
-    ON j.lane = t.partition AND j.source_offset = s.source_offset AND j.source_topic = t.topic
+LEFT JOIN ledger.lane AS l ON l.lane = t.partition AND l.topic = t.topic
+LEFT JOIN ledger.journal AS j ON j.lane = l.lane AND j.seq = s.source_offset - l.first_offset
 WHERE t.lane = %(lane)s AND t.seq = %(seq)s
 ORDER BY t.retry_id
 

@@ -31,11 +31,10 @@ SELECT version
 FROM ledger.books_version
 
 -- name: settled
--- The fingerprints of those intents of the batch that were settled before.
-SELECT j.tenant, j.intent_id, j.fingerprint
+-- The fingerprints of those intents of the batch that were settled before; an id is of one tenant only.
+SELECT asked.tenant, asked.intent_id, j.fingerprint
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
-INNER JOIN ledger.journal AS j
-    ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
+INNER JOIN ledger.journal AS j ON j.intent_id = asked.intent_id
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: lock_originals
@@ -56,12 +55,20 @@ INNER JOIN ledger.journal AS j
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: original_legs
--- The legs of the originals, in order.
+-- The legs of the originals, in order; OFFSET 0 has them looked up row by row, whatever the planner makes of the range.
 SELECT j.tenant, j.intent_id, a.address, e.direction, e.amount_minor, e.currency
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
     ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
-INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+CROSS JOIN LATERAL (
+    SELECT account_id, leg, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        lane = j.lane AND seq = j.seq
+        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
+    OFFSET 0
+) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 ORDER BY j.tenant, j.intent_id, e.leg
@@ -72,7 +79,15 @@ SELECT j.tenant, j.reverses, a.address, -e.direction AS direction, e.currency, s
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
     ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
-INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+CROSS JOIN LATERAL (
+    SELECT account_id, leg, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        lane = j.lane AND seq = j.seq
+        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
+    OFFSET 0
+) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency
@@ -113,8 +128,8 @@ GROUP BY account_id, currency
 -- name: copy_journal
 -- The batch's journal rows.
 COPY ledger.journal (
-    lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint,
-    type, reverses, leg_count, reference, metadata, value_time, booked_time, previous_hash, hash
+    lane, seq, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint, type, reverses, leg_count,
+    reference, metadata, value_time, booked_time, hash
 ) FROM STDIN (FORMAT BINARY)
 
 -- name: copy_entries

@@ -2,37 +2,43 @@
 -- What became of these intents of one tenant, if anything, beside the version of the books (one row even if nothing).
 SELECT
     v.version AS books_version,
-    j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.intent_id, j.idempotency_key,
-    j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time, j.hash
+    j.lane, j.seq, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.outcome, j.reason, j.detail,
+    j.intent_id, j.idempotency_key, j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time,
+    j.booked_time, j.hash
 FROM ledger.books_version AS v
 LEFT JOIN ledger.journal AS j
     ON j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome IN ('posted', 'rejected')
+LEFT JOIN ledger.lane AS l ON l.lane = j.lane
 
 -- name: intents
 -- Each of these intents, in any order: as settled, with its legs; the next offset of the lane that is asked about with it;
 -- and what became of its delivery at (lane, offset). Lanes and offsets may be null.
 SELECT
     asked.number,
-    l.next_offset,
-    d.outcome AS delivery_outcome, d.seq AS delivery_seq, d.hash AS delivery_hash,
-    d.source_topic AS delivery_topic, d.detail AS delivery_detail,
-    j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.intent_id, j.idempotency_key,
-    j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time, j.hash,
+    stands.next_offset,
+    d.outcome AS delivery_outcome, d.seq AS delivery_seq, d.hash AS delivery_hash, d.detail AS delivery_detail,
+    j.lane, j.seq, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.outcome, j.reason, j.detail,
+    j.intent_id, j.idempotency_key, j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time,
+    j.booked_time, j.hash,
     (
         SELECT coalesce(jsonb_agg(
             jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
         ), '[]')
         FROM ledger.entry AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
-        WHERE e.lane = j.lane AND e.seq = j.seq
+        WHERE
+            e.lane = j.lane AND e.seq = j.seq
+            AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(j.seq, 0)
+            AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(j.seq + 1, 0)
     ) AS legs
 FROM unnest(%(intent_ids)s::uuid[], %(lanes)s::integer[], %(offsets)s::bigint[])
 WITH ORDINALITY AS asked (intent_id, lane, source_offset, number)
-LEFT JOIN ledger.lane AS l ON l.lane = asked.lane
+LEFT JOIN ledger.lane AS stands ON stands.lane = asked.lane
 LEFT JOIN ledger.journal AS j
     ON j.tenant = %(tenant)s AND j.intent_id = asked.intent_id AND j.outcome IN ('posted', 'rejected')
+LEFT JOIN ledger.lane AS l ON l.lane = j.lane
 LEFT JOIN ledger.journal AS d
-    ON d.lane = asked.lane AND d.source_offset = asked.source_offset
+    ON d.lane = stands.lane AND d.seq = asked.source_offset - stands.first_offset
     AND d.tenant = %(tenant)s AND d.intent_id = asked.intent_id
 
 -- name: reversible
@@ -41,9 +47,17 @@ SELECT
     j.intent_id,
     (
         SELECT a.address
-        FROM ledger.entry AS e
+        FROM (
+            SELECT account_id, leg, direction
+            FROM ledger.entry
+            WHERE
+                lane = j.lane AND seq = j.seq
+                AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+                AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
+            OFFSET 0
+        ) AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
-        WHERE e.lane = j.lane AND e.seq = j.seq AND a.floor_minor IS NOT NULL AND e.direction = a.normal_direction
+        WHERE a.floor_minor IS NOT NULL AND e.direction = a.normal_direction
         ORDER BY e.leg
         LIMIT 1
     ) AS drained
@@ -113,8 +127,8 @@ JOIN ledger.entry AS e ON e.account_id = a.account_id
 JOIN ledger.journal AS j ON j.lane = e.lane AND j.seq = e.seq
 WHERE
     a.tenant = %(tenant)s AND a.address = %(address)s
-    AND (e.lane, e.seq, e.leg) > (%(lane)s::integer, %(seq)s::bigint, %(leg)s::smallint)
-ORDER BY e.lane, e.seq, e.leg
+    AND (ledger.row_place(e.lane, e.seq), e.leg) > (ledger.row_place(%(lane)s, %(seq)s), %(leg)s::smallint)
+ORDER BY ledger.row_place(e.lane, e.seq), e.leg
 LIMIT %(limit)s
 
 -- name: journal
@@ -148,16 +162,24 @@ last_scanned AS (
 )
 
 SELECT
-    w.matches, j.lane, j.seq, j.source_topic, j.source_offset, j.outcome, j.reason, j.detail, j.tenant, j.intent_id,
-    j.idempotency_key, j.fingerprint, j.type, j.reverses, j.reference, j.metadata, j.value_time, j.booked_time,
-    j.previous_hash, j.hash,
+    w.matches, j.lane, j.seq, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.outcome, j.reason,
+    j.detail, j.tenant, j.intent_id, j.idempotency_key, j.fingerprint, j.type, j.reverses, j.reference, j.metadata,
+    j.value_time, j.booked_time, j.hash,
+    coalesce(
+        (SELECT p.hash FROM ledger.journal AS p WHERE p.lane = j.lane AND p.seq = j.seq - 1),
+        decode(repeat('00', 32), 'hex')
+    ) AS previous_hash,
     (
         SELECT coalesce(jsonb_agg(
             jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
         ), '[]')
         FROM ledger.entry AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
-        WHERE e.lane = j.lane AND e.seq = j.seq AND w.matches
+        WHERE
+            e.lane = j.lane AND e.seq = j.seq
+            AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(j.seq, 0)
+            AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(j.seq + 1, 0)
+            AND w.matches
     ) AS legs
 FROM (
     SELECT lane, seq, matches FROM wanted
@@ -165,4 +187,5 @@ FROM (
     SELECT lane, seq, false FROM last_scanned
 ) AS w
 JOIN ledger.journal AS j ON j.lane = w.lane AND j.seq = w.seq
+JOIN ledger.lane AS l ON l.lane = j.lane
 ORDER BY w.lane, w.seq, w.matches DESC

@@ -195,13 +195,19 @@ SELECT
     place.seq, j.seq IS NOT NULL AS has_row, coalesce(j.leg_count, 0)::integer AS leg_count,
     coalesce(e.legs, 0)::integer AS entry_count, coalesce(e.balanced, true) AS is_balanced
 FROM generate_series(%(first_seq)s::bigint, %(next_seq)s::bigint - 1) AS place (seq)
-LEFT JOIN ledger.journal AS j ON j.lane = %(lane)s::integer AND j.seq = place.seq
+LEFT JOIN ledger.journal AS j
+    ON
+        j.lane = %(lane)s::integer AND j.seq = place.seq
+        AND j.seq >= %(first_seq)s AND j.seq < %(next_seq)s
 LEFT JOIN (
     SELECT sums.seq, sum(sums.legs) AS legs, bool_and(sums.difference = 0) AS balanced
     FROM (
         SELECT seq, currency, count(*) AS legs, sum(direction * amount_minor::numeric) AS difference
         FROM ledger.entry
-        WHERE lane = %(lane)s::integer AND seq >= %(first_seq)s::bigint AND seq < %(next_seq)s::bigint
+        WHERE
+            lane = %(lane)s::integer
+            AND ledger.leg_place(seq, leg) >= ledger.leg_place(%(first_seq)s, 0)
+            AND ledger.leg_place(seq, leg) < ledger.leg_place(%(next_seq)s, 0)
         GROUP BY seq, currency
     ) AS sums
     GROUP BY sums.seq
@@ -210,36 +216,63 @@ WHERE j.seq IS NULL OR j.leg_count <> coalesce(e.legs, 0) OR NOT coalesce(e.bala
 ORDER BY place.seq
 
 -- name: stray_rows
--- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not.
+-- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not. Each part
+-- is in the order of an index, so that Postgres reads just what is there, which is nothing, and not the whole table for it.
 SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
 FROM (
+    SELECT beside.lane, beside.seq, beside.is_row
+    FROM ledger.lane AS l
+    CROSS JOIN LATERAL (
+        (
+            SELECT lane, seq, true AS is_row
+            FROM ledger.journal
+            WHERE lane = l.lane AND seq < 0
+            ORDER BY lane, seq
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, true AS is_row
+            FROM ledger.journal
+            WHERE lane = l.lane AND seq >= l.next_seq
+            ORDER BY lane, seq
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, false AS is_row
+            FROM ledger.entry
+            WHERE lane = l.lane AND ledger.leg_place(seq, leg) < 0
+            ORDER BY lane, ledger.leg_place(seq, leg)
+            LIMIT %(limit)s::integer
+        )
+        UNION ALL
+        (
+            SELECT lane, seq, false AS is_row
+            FROM ledger.entry
+            WHERE lane = l.lane AND ledger.leg_place(seq, leg) >= ledger.leg_place(l.next_seq, 0)
+            ORDER BY lane, ledger.leg_place(seq, leg)
+            LIMIT %(limit)s::integer
+        )
+    ) AS beside
+    UNION ALL
+    (SELECT lane, seq, true AS is_row FROM ledger.journal WHERE lane < 0 ORDER BY lane LIMIT %(limit)s::integer)
+    UNION ALL
     (
-        SELECT j.lane, j.seq, true AS is_row
-        FROM ledger.journal AS j
-        INNER JOIN ledger.lane AS l ON l.lane = j.lane
-        WHERE j.seq < 0 OR j.seq >= l.next_seq
+        SELECT lane, seq, true AS is_row
+        FROM ledger.journal
+        WHERE lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        ORDER BY lane
         LIMIT %(limit)s::integer
     )
     UNION ALL
-    (
-        SELECT e.lane, e.seq, false AS is_row
-        FROM ledger.entry AS e
-        INNER JOIN ledger.lane AS l ON l.lane = e.lane
-        WHERE e.seq < 0 OR e.seq >= l.next_seq
-        LIMIT %(limit)s::integer
-    )
+    (SELECT lane, seq, false AS is_row FROM ledger.entry WHERE lane < 0 ORDER BY lane LIMIT %(limit)s::integer)
     UNION ALL
     (
-        SELECT j.lane, j.seq, true AS is_row
-        FROM ledger.journal AS j
-        WHERE j.lane < 0 OR j.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
-        LIMIT %(limit)s::integer
-    )
-    UNION ALL
-    (
-        SELECT e.lane, e.seq, false AS is_row
-        FROM ledger.entry AS e
-        WHERE e.lane < 0 OR e.lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        SELECT lane, seq, false AS is_row
+        FROM ledger.entry
+        WHERE lane > (SELECT coalesce(max(l.lane), -1) FROM ledger.lane AS l)
+        ORDER BY lane
         LIMIT %(limit)s::integer
     )
 ) AS found
@@ -265,7 +298,15 @@ SELECT
     j.tenant, j.intent_id::text AS intent_id, a.address, e.direction, e.currency, sum(e.amount_minor) AS amount_minor
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
-INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+CROSS JOIN LATERAL (
+    SELECT account_id, leg, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        lane = j.lane AND seq = j.seq
+        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
+    OFFSET 0
+) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted' AND j.type = 'transfer'
 GROUP BY j.tenant, j.intent_id, a.address, e.direction, e.currency
@@ -277,7 +318,15 @@ SELECT
     sum(e.amount_minor) AS amount_minor
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
-INNER JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+CROSS JOIN LATERAL (
+    SELECT account_id, leg, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        lane = j.lane AND seq = j.seq
+        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
+    OFFSET 0
+) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency
@@ -301,7 +350,15 @@ SELECT
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = -1), 0) AS credits_minor
 FROM reconciliation.gap AS g
-INNER JOIN ledger.entry AS e ON e.lane = g.lane AND e.seq = g.seq
+CROSS JOIN LATERAL (
+    SELECT account_id, lane, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        lane = g.lane AND seq = g.seq
+        AND ledger.leg_place(seq, leg) >= ledger.leg_place(g.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(g.seq + 1, 0)
+    OFFSET 0
+) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 GROUP BY a.tenant, a.address, e.currency, e.lane
 

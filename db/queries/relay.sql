@@ -9,7 +9,7 @@ ORDER BY lane
 
 -- name: records
 -- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine; as many as keep those
--- bytes within bounds, but at least one.
+-- bytes within bounds, but at least one. Each follows from the row before; from 32 zero bytes where there is none.
 SELECT
     lane, seq, previous_hash, hash, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
     fingerprint, type, reverses::text AS reverses, reference, metadata, source_topic, source_offset, value_time,
@@ -17,15 +17,20 @@ SELECT
 FROM (
     SELECT
         j.*,
+        (SELECT l.topic FROM ledger.lane AS l WHERE l.lane = %(lane)s) AS source_topic,
+        (SELECT l.first_offset FROM ledger.lane AS l WHERE l.lane = %(lane)s) + j.seq AS source_offset,
+        CASE lag(j.seq) OVER (ORDER BY j.seq)
+            WHEN j.seq - 1 THEN lag(j.hash) OVER (ORDER BY j.seq) ELSE decode(repeat('00', 32), 'hex')
+        END AS previous_hash,
         q.key AS raw_key, q.value AS raw_value, q.headers AS raw_headers,
         coalesce(octet_length(q.key), 0) + coalesce(octet_length(q.value), 0) AS raw_bytes,
         sum(coalesce(octet_length(q.key), 0) + coalesce(octet_length(q.value), 0)) OVER (ORDER BY j.seq)
         AS raw_bytes_so_far
     FROM ledger.journal AS j
-    LEFT JOIN ledger.quarantine AS q ON q.lane = j.lane AND q.seq = j.seq
-    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(first_seq)s::bigint + %(records_max)s
+    LEFT JOIN ledger.quarantine AS q ON q.lane = j.lane AND q.seq = j.seq AND q.seq >= %(first_seq)s
+    WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s::bigint - 1 AND j.seq < %(first_seq)s::bigint + %(records_max)s
 ) AS candidate
-WHERE raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
+WHERE seq >= %(first_seq)s AND raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
 ORDER BY seq
 
 -- name: legs
@@ -33,8 +38,11 @@ ORDER BY seq
 SELECT e.seq, a.address, e.direction, e.amount_minor, e.currency
 FROM ledger.entry AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
-WHERE e.lane = %(lane)s AND e.seq >= %(first_seq)s AND e.seq < %(first_seq)s::bigint + %(records_max)s
-ORDER BY e.seq, e.leg
+WHERE
+    e.lane = %(lane)s
+    AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(%(first_seq)s, 0)
+    AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(%(first_seq)s::bigint + %(records_max)s, 0)
+ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: listen
 -- To be woken by each posting transaction.

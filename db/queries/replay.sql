@@ -27,9 +27,11 @@ FROM (
         k.conrelid::regclass::text AS relation,
         format('ALTER TABLE %%s DROP CONSTRAINT %%I', k.conrelid::regclass, k.conname) AS dropping_statement,
         format(
-            'ALTER TABLE %%s ADD CONSTRAINT %%I %%s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid)
+            'ALTER TABLE %%s ADD CONSTRAINT %%I %%s%%s', k.conrelid::regclass, k.conname, pg_get_constraintdef(k.oid),
+            ' WITH (' || array_to_string(c.reloptions, ', ') || ')'
         ) AS restoring_statement
     FROM pg_constraint AS k
+    INNER JOIN pg_class AS c ON c.oid = k.conindid
     WHERE k.conrelid IN ('ledger.journal'::regclass, 'ledger.entry'::regclass) AND k.contype IN ('p', 'u')
     UNION ALL
     SELECT
@@ -161,7 +163,11 @@ SELECT count(*) AS rows_without FROM added
 -- Audit's copy of the hashes from where it stands up to what a checkpoint covers, cut into segments.
 INSERT INTO audit.segment (lane, first_seq, next_seq, head, hashes)
 SELECT
-    %(lane)s, min(j.seq), max(j.seq) + 1, (array_agg(j.previous_hash ORDER BY j.seq))[1],
+    %(lane)s, min(j.seq), max(j.seq) + 1,
+    coalesce(
+        (SELECT p.hash FROM ledger.journal AS p WHERE p.lane = %(lane)s AND p.seq = min(j.seq) - 1),
+        decode(repeat('00', 32), 'hex')
+    ),
     string_agg(j.hash, '' ORDER BY j.seq)
 FROM ledger.journal AS j
 WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(next_seq)s

@@ -8,7 +8,7 @@ from domain.breaks import record_subject
 from domain.errors import LedgerlineError
 from streams.audit.merkle import inclusion_path
 from streams.audit.signing import checkpoint_members, lane_leaves, lane_members
-from streams.audit.stored import stored_hash, stored_members, with_legs
+from streams.audit.stored import previous_hash, stored_hash, stored_members, with_legs
 from streams.audit.verifier import FORMAT
 
 
@@ -37,17 +37,18 @@ def prove(dsn: str, intent_id: str, tenant: str | None = None) -> dict[str, Any]
         ((_, heads),) = db.checkpoints(connection, checkpoint.checkpoint, 1)
         head = next(head for head in heads if head.lane == lane)
         joined = db.hashes(connection, lane, head.first_seq, head.next_seq)
+        before = db.hashes(connection, lane, seq - 1, seq) if seq else None
         rows, legs = db.stored_rows(connection, lane, seq, seq + 1)
     leaves = [joined[at : at + db.HASH_BYTES] for at in range(0, len(joined), db.HASH_BYTES)]
     ((row, row_legs),) = with_legs(rows, legs)
     index = seq - head.first_seq
-    if len(leaves) != head.next_seq - head.first_seq or stored_hash(lane, row, row_legs) != leaves[index]:
+    if len(leaves) != head.next_seq - head.first_seq or stored_hash(lane, row, row_legs, before) != leaves[index]:
         raise ProofError(f"The stored row at {record_subject(lane, seq)} is not what was published: {ADVICE}.")
     lanes = sorted(heads)
     return {
         "format": FORMAT,
         "record": stored_members(lane, row, row_legs),
-        "previous_hash": row.previous_hash.hex(),
+        "previous_hash": previous_hash(row, before).hex(),
         "hash": leaves[index].hex(),
         "records": {
             "index": index,

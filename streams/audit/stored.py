@@ -50,21 +50,25 @@ def with_legs(
         yield row, by_seq.get(row.seq, [])
 
 
-def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> bytes:
-    """The hash that a stored row's content has, behind the previous hash that it names."""
-    return sha256(row.previous_hash + canonical_json(stored_members(lane, row, legs), row.metadata)).digest()
+def previous_hash(row: StoredRow, before: bytes | None) -> bytes:
+    """What the row follows from: the copy of the hash before it, and only where that is unknown the ledger's own."""
+    return row.previous_hash if before is None or before == ABSENT else before
 
 
-def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, before: bytes | None, kept: bytes) -> str | None:
-    """What is wrong with a stored row, by the copies of its hash and of the one before it (None where unknown)."""
+def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None) -> bytes:
+    """The hash that a stored row's content has behind the copy of the hash before it."""
+    members = canonical_json(stored_members(lane, row, legs), row.metadata)
+    return sha256(previous_hash(row, before) + members).digest()
+
+
+def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
+    """What is wrong with a stored row, by the copy of its hash."""
     if kept == ABSENT:
         return None  # what the topic did not bring cannot be held against it; that is a break of its own
     if content_hash != kept:
-        return "The stored row is not what was published: its content, its entries or its link were altered."
+        return "The stored row is not what was published: its content or its entries were altered."
     if row.hash != kept:
         return "The stored row's hash was altered."
-    if before is not None and before not in (ABSENT, row.previous_hash):
-        return "The stored row's link to the row before it was altered."
     if row.leg_count != leg_total:
         return f"The stored row says that it has {row.leg_count} legs, and has {leg_total}."
     return None
@@ -88,7 +92,8 @@ def window_faults(
             yield missing, "The ledger has no row here; it was deleted."
         at = (row.seq - first_seq) * HASH_BYTES
         previous = kept[at - HASH_BYTES : at] if at else before
-        fault = row_fault(row, stored_hash(lane, row, row_legs), len(row_legs), previous, kept[at : at + HASH_BYTES])
+        content_hash = stored_hash(lane, row, row_legs, previous)
+        fault = row_fault(row, content_hash, len(row_legs), kept[at : at + HASH_BYTES])
         if fault is not None:
             yield row.seq, fault
         expected = row.seq + 1

@@ -55,7 +55,7 @@ def test_a_planted_shard_is_excused_where_it_was_found_and_another_is_not(honest
 def test_a_planted_row_beyond_the_lane_is_excused(honest: OracleBench) -> None:
     lane, seq = honest.seq_of("too-much", "rejected")
     honest.tamper("CREATE TABLE copied AS SELECT * FROM ledger.journal WHERE lane = %s AND seq = %s", lane, seq)
-    honest.tamper("UPDATE copied SET seq = seq + 50, source_offset = source_offset + 50, intent_id = gen_random_uuid()")
+    honest.tamper("UPDATE copied SET seq = seq + 50, intent_id = gen_random_uuid()")
     honest.tamper("INSERT INTO ledger.journal SELECT * FROM copied")
     place = (lane, seq + 50)
     assert honest.found() == {at(check, *place) for check in ("one_fate", "topic_equals_table", "chains", "faithful")}

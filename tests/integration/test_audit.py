@@ -61,11 +61,6 @@ ALTERATIONS = {
         ROW.format("hash = set_byte(hash, 0, 255 - get_byte(hash, 0))"),
         "lane 0 seq 4",
     ),
-    "previous hash": (
-        ROW.format("previous_hash = set_byte(previous_hash, 31, 255 - get_byte(previous_hash, 31))"),
-        ROW.format("previous_hash = set_byte(previous_hash, 31, 255 - get_byte(previous_hash, 31))"),
-        "lane 0 seq 4",
-    ),
     "leg count": (ROW.format("leg_count = 3"), ROW.format("leg_count = 2"), "lane 0 seq 4"),
     "both entries": (
         "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = 1 AND seq = 3",
@@ -75,12 +70,13 @@ ALTERATIONS = {
     "deleted entry": (
         "WITH gone AS (DELETE FROM ledger.entry WHERE lane = 1 AND seq = 2 AND leg = 1 RETURNING *)"
         " SELECT set_config('test.none', '', true) FROM gone",
-        "INSERT INTO ledger.entry SELECT 1, 2, 1, account_id, -1, 1005, 'EUR' FROM ledger.account"
-        " WHERE address = 'users:5:wallet'",
+        "INSERT INTO ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency)"
+        " SELECT 1, 2, 1, account_id, -1, 1005, 'EUR' FROM ledger.account WHERE address = 'users:5:wallet'",
         "lane 1 seq 2",
     ),
     "inserted entry": (
-        "INSERT INTO ledger.entry SELECT lane, seq, 7, account_id, direction, 1, currency FROM ledger.entry"
+        "INSERT INTO ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency)"
+        " SELECT lane, seq, 7, account_id, direction, 1, currency FROM ledger.entry"
         " WHERE lane = 0 AND seq = 1 AND leg = 0",
         "DELETE FROM ledger.entry WHERE leg = 7",
         "lane 0 seq 1",
@@ -91,7 +87,7 @@ ALTERATIONS = {
         "lane 1 seq 0",
     ),
     "inserted row": (
-        "INSERT INTO ledger.journal SELECT (jsonb_populate_record(j, jsonb_build_object('seq', 9, 'source_offset', 9,"
+        "INSERT INTO ledger.journal SELECT (jsonb_populate_record(j, jsonb_build_object('seq', 9,"
         " 'intent_id', gen_random_uuid()))).* FROM ledger.journal AS j WHERE lane = 0 AND seq = 0",
         "DELETE FROM ledger.journal WHERE lane = 0 AND seq = 9",
         "lane 0 seq 9",

@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient
 from producers.encoding import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.reconciliation.service import Reconciliation, wire
-from tests.posting_bench import leg
+from tests.posting_bench import RECORDS, leg
 from tests.proving_bench import ProvingBench
 
 
@@ -107,7 +107,7 @@ PLANTS = {
         {("entries", "lane 0 seq 1"): "open"},
     ),
     "inserted row": (
-        "INSERT INTO ledger.journal SELECT (jsonb_populate_record(j, jsonb_build_object('seq', 9, 'source_offset', 9,"
+        "INSERT INTO ledger.journal SELECT (jsonb_populate_record(j, jsonb_build_object('seq', 9,"
         " 'intent_id', gen_random_uuid()))).* FROM ledger.journal AS j WHERE lane = 0 AND seq = 0",
         "DELETE FROM ledger.journal WHERE lane = 0 AND seq = 9",
         {("entries", "lane 0 seq 9"): "open"},
@@ -207,7 +207,7 @@ def test_a_false_duplicate_and_a_false_quarantine_are_named(proving: ProvingBenc
 
 def journal_record(bench: ProvingBench, seq: int = 0) -> dict[str, Any]:
     """The record that the relay would send for a row of lane 0."""
-    (row,) = bench.rows("SELECT * FROM ledger.journal WHERE lane = 0 AND seq = %s", seq)
+    row = bench.rows(RECORDS, 0)[seq]
     legs = bench.rows(
         "SELECT address AS account, CASE direction WHEN 1 THEN 'debit' ELSE 'credit' END AS direction, amount_minor,"
         " currency FROM ledger.entry JOIN ledger.account USING (account_id) WHERE lane = 0 AND seq = %s ORDER BY leg",

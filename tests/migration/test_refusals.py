@@ -25,13 +25,13 @@ HASH: Final = bytes(32)
 def journal(connection: Connection[Any], seq: int, outcome: str = "posted", legs: int = 2, **changes: Any) -> None:
     """One journal row of lane 0, as posting would write it."""
     row = {
-        "lane": 0, "seq": seq, "source_topic": "payments.intents", "source_offset": seq, "outcome": outcome,
+        "lane": 0, "seq": seq, "outcome": outcome,
         "reason": "unbalanced" if outcome == "rejected" else "empty" if outcome == "quarantined" else "",
         "detail": "", "tenant": "default", "intent_id": f"00000000-0000-5000-8000-{seq:012}",
         "idempotency_key": f"k{seq}",
         "fingerprint": HASH, "type": "transfer", "reverses": None,
         "leg_count": legs if outcome == "posted" else 0, "reference": None, "metadata": None, "value_time": 0,
-        "booked_time": 0, "previous_hash": HASH, "hash": HASH,
+        "booked_time": 0, "hash": HASH,
     } | changes  # fmt: skip
     names = ", ".join(row)
     places = ", ".join(f"%({name})s" for name in row)
@@ -152,7 +152,6 @@ ROWS: Final = [
     ({"reason": "unbalanced"}, psycopg.errors.CheckViolation),
     ({"intent_id": None}, psycopg.errors.CheckViolation),
     ({"seq": 0}, psycopg.errors.UniqueViolation),
-    ({"source_offset": 0}, psycopg.errors.UniqueViolation),
     ({"intent_id": "00000000-0000-5000-8000-000000000000"}, psycopg.errors.UniqueViolation),
     ({"hash": None}, psycopg.errors.NotNullViolation),
 ]
@@ -170,14 +169,30 @@ def test_an_intent_is_settled_once_but_delivered_often(posted: Connection[Any]) 
     same = {"intent_id": "00000000-0000-5000-8000-000000000000", "idempotency_key": "k0"}
     journal(posted, 2, "duplicate", **same)
     journal(posted, 3, "idempotency_conflict", **same)
-    with pytest.raises(psycopg.errors.UniqueViolation):
-        journal(posted, 4, "rejected", **same)
-    journal(posted, 4, "rejected", **same, tenant=other_tenant(posted))
+    # An id is of one tenant and key, as posting checks: so of whichever tenant it is said to be, it is the same intent.
+    for tenant in ("default", "other"):
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            journal(posted, 4, "rejected", **same, tenant=tenant)
 
 
-def other_tenant(connection: Connection[Any]) -> str:
-    connection.execute("INSERT INTO ledger.tenant (tenant) VALUES ('other')")
-    return "other"
+def test_whence_the_rows_of_a_lane_came_cannot_change(owner: Connection[Any]) -> None:
+    """Topic and offset of a row are told by its lane alone."""
+    owner.execute(
+        "INSERT INTO ledger.lane (lane, topic, topic_id, first_offset, next_offset) VALUES (0, 't', 'i', 9, 9)"
+    )
+    owner.execute("UPDATE ledger.lane SET topic = 'u', first_offset = 10, next_offset = 10")
+    journal(owner, 0, "rejected")
+    owner.execute("UPDATE ledger.lane SET next_offset = 11, next_seq = 1")
+    for change in ("topic = 't'", "first_offset = 9, next_offset = 10", "lane = 1"):
+        with pytest.raises(psycopg.errors.CheckViolation, match="lane 0 has rows that came from u at offset 10 on"):
+            owner.execute(f"UPDATE ledger.lane SET {change}".encode())  # noqa: S608
+    owner.execute("UPDATE ledger.lane SET topic_id = 'another'")
+
+
+@pytest.mark.parametrize("lane", [-1, 2**15])
+def test_a_lane_has_a_number_that_fits_in_a_place(owner: Connection[Any], lane: int) -> None:
+    with pytest.raises(psycopg.errors.CheckViolation):
+        owner.execute("INSERT INTO ledger.lane (lane, topic, topic_id) VALUES (%s, 't', 'i')", (lane,))
 
 
 def test_a_lane_cannot_count_otherwise_than_its_offsets(owner: Connection[Any]) -> None:

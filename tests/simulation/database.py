@@ -24,7 +24,7 @@ from tests.simulation.scheduler import Choice, Crashed, Scheduler
 
 SETTLING: Final = (Outcome.POSTED, Outcome.REJECTED)
 TABLES: Final = ("lane", "first_offset", "journal", "entry", "account", "balance", "quarantine")
-GUARDS: Final = frozenset({"journal_pkey", "journal_source", "journal_settled", "lane_check", "lane_advances", "entry"})
+GUARDS: Final = frozenset({"journal_pkey", "journal_settled", "lane_check", "lane_advances", "entry"})
 """What the database refuses by itself; a test may take some of them away to see what is behind them."""
 
 Rows = dict[Any, Any]
@@ -260,12 +260,11 @@ class Session:
         _check(posted == bool(row.legs), "journal_check1")
         _check((row.outcome in (Outcome.REJECTED, Outcome.QUARANTINED)) == (row.reason != ""), "journal_check2")
         self._unique("journal_pkey", (row.lane, row.seq), lambda other: (other.lane, other.seq))
-        self._unique("journal_source", (row.lane, row.source_offset), lambda other: (other.lane, other.source_offset))
         if row.outcome in SETTLING:
-            self._unique("journal_settled", (row.tenant, row.intent_id), _settled_name)
+            self._unique("journal_settled", (row.intent_id,), _settled_id)
         self.write("journal", (row.lane, row.seq), row)
 
-    def _unique(self, index: str, key: tuple[Any, Any], key_of: Callable[[JournalRow], Any]) -> None:
+    def _unique(self, index: str, key: tuple[Any, ...], key_of: Callable[[JournalRow], Any]) -> None:
         if index not in self._database.guards:
             return
         self.lock((index, *key))
@@ -310,8 +309,8 @@ class Session:
             _check(not places or journal[places[-1]].hash == lane.head, "lane_advances")
 
 
-def _settled_name(row: JournalRow) -> Any:
-    return (row.tenant, row.intent_id) if row.outcome in SETTLING else None
+def _settled_id(row: JournalRow) -> Any:
+    return (row.intent_id,) if row.outcome in SETTLING else None
 
 
 def _check(holds: bool, constraint: str) -> None:

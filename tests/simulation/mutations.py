@@ -173,12 +173,12 @@ def _caught(parts: Parts, *invariants: str, runs_max: int = 1500, lanes: Any = N
     return Mutation(parts, frozenset(invariants), runs_max, lanes)
 
 
-UNCHECKED: Final = GUARDS - {"journal_source", "lane_check", "journal_settled"}
+UNCHECKED: Final = GUARDS - {"lane_check", "journal_settled"}
 ONCE, TWICE, DIES = "one row for each offset", "an intent is settled once", "no process dies of itself"
 LIVENESS, TOPIC = "liveness", "the topic is the table"
 
 MUTATIONS: Final = {
-    # A second batch for the same offsets is refused by the index on them, for ever: the worker gives up and dies.
+    # A second batch for the same offsets is refused by the check of the lanes, for ever: the worker gives up and dies.
     "no fence": _caught(Parts(poster=UnfencedPoster, posting_store=UnfencedStore), DIES),
     "no fence, and no check behind it": _caught(
         Parts(poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED), ONCE
@@ -218,6 +218,6 @@ HARMLESS: Final = {
     # The fence finds the lane moved, and the worker seeks.
     "an unknown commit is taken for failed": Parts(runner=PessimisticRunner),
     # The look-ups and the fence refuse all that these would.
-    "no index on offsets and no check of the lanes": Parts(guards=GUARDS - {"journal_source", "lane_check"}),
+    "no check of the lanes": Parts(guards=GUARDS - {"lane_check"}),
 }
 """What may be taken out without harm, as what is behind it does its work; with the fence gone as well it is seen."""

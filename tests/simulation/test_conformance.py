@@ -149,7 +149,6 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
         ([plain._replace(reason="")], None),
         ([plain._replace(seq=3)], None),
         ([plain._replace(seq=0, source_offset=7)], None),
-        ([plain._replace(seq=7, source_offset=0)], None),
         ([plain, plain._replace(seq=2)], None),
     ):
         one.begin()

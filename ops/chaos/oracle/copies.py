@@ -77,6 +77,22 @@ def compare_copies(rows: Sequence[Row], published: Mapping[int, Record], plants:
             findings.add("topic_equals_table", place_of(record.lane, seq), "The table lacks this record of the topic.")
 
 
+def linked(rows: Iterable[Row], published: Mapping[int, Record]) -> list[Row]:
+    """The rows, each behind the previous hash that its own hash was made with.
+
+    The tables do not keep it: it is the hash of the row before. Where that was altered or is gone, it is what the topic
+    has, if the row hashes to what it says behind that.
+    """
+    return [row._replace(record=_linked(row.record, published.get(row.record.seq))) for row in rows]
+
+
+def _linked(record: Record, published: Record | None) -> Record:
+    if published is None or published.previous_hash == record.previous_hash:
+        return record
+    other = record._replace(previous_hash=published.previous_hash)
+    return other if record_hash(other) == record.hash else record
+
+
 def check_chain(
     records: Iterable[Record],
     source: str,

@@ -12,6 +12,7 @@ from ops.chaos.oracle.copies import (
     check_chain,
     check_quarantine_topic,
     compare_copies,
+    linked,
     published_records,
 )
 from ops.chaos.oracle.fates import OUTCOMES, Fates, check_lane
@@ -126,6 +127,7 @@ class _Judgement:
         journal = self._topics.read(f"{self._prefix}ledger.journal", number, committed=True)
         records = ((raw, record_of(self._registry.decode(raw.value, JOURNAL_NAME))) for raw in journal)
         published = published_records(number, records, rows, self._plants, self.findings)
+        rows = linked(rows, published)
         compare_copies(rows, published, self._plants, self.findings)
         hashes: dict[int, tuple[Record, bytes]] = {}
         by_seq = (published[seq] for seq in sorted(published))

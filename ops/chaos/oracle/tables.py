@@ -18,24 +18,29 @@ _LANE_NUMBERS: Final = """
 _ACCOUNTS: Final = "SELECT tenant, address, normal_direction, floor_minor FROM ledger.account"
 _TENANTS: Final = "SELECT tenant, (extract(epoch FROM created_time) * 1000000)::bigint FROM ledger.tenant"
 _TRACKING: Final = "SELECT current_setting('track_commit_timestamp') = 'on'"
+# Topic, offset and previous hash are not in the row: they are its lane's, and the hash of the row before it.
 _ROWS: Final = """
-    SELECT lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id::text, idempotency_key,
-           fingerprint, type, reverses::text, reference, metadata, value_time, booked_time, previous_hash, hash,
-           leg_count, booked_time
-    FROM ledger.journal WHERE lane = %s ORDER BY seq, source_offset
+    SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
+           intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
+           j.booked_time,
+           coalesce(lag(hash) OVER (ORDER BY seq), decode(repeat('00', 32), 'hex')), hash,
+           leg_count, j.booked_time
+    FROM ledger.journal AS j LEFT JOIN ledger.lane AS l USING (lane) WHERE lane = %s ORDER BY seq
 """
 # Older rows than the tracking have no time of commit: they were committed before all that have one.
 _ROWS_BY_COMMIT: Final = """
-    SELECT lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id::text, idempotency_key,
-           fingerprint, type, reverses::text, reference, metadata, value_time, booked_time, previous_hash, hash,
+    SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
+           intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
+           j.booked_time,
+           coalesce(lag(hash) OVER (ORDER BY seq), decode(repeat('00', 32), 'hex')), hash,
            leg_count,
-           coalesce((extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint, booked_time)
-    FROM ledger.journal WHERE lane = %s ORDER BY seq, source_offset
+           coalesce((extract(epoch FROM pg_xact_commit_timestamp(j.xmin)) * 1000000)::bigint, j.booked_time)
+    FROM ledger.journal AS j LEFT JOIN ledger.lane AS l USING (lane) WHERE lane = %s ORDER BY seq
 """
 _ENTRIES: Final = """
     SELECT e.seq, e.leg, e.direction, e.amount_minor, e.currency, coalesce(a.address, '#' || e.account_id), a.tenant
     FROM ledger.entry AS e LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
-    WHERE e.lane = %s ORDER BY e.seq, e.leg
+    WHERE e.lane = %s ORDER BY ledger.leg_place(e.seq, e.leg)
 """
 _SHARDS: Final = """
     SELECT a.tenant, coalesce(a.address, '#' || b.account_id), b.currency, b.lane,
@@ -46,7 +51,11 @@ _KEPT: Final = "SELECT seq, key, value, headers FROM ledger.quarantine WHERE lan
 _ORIGINALS: Final = """
     SELECT j.tenant, j.intent_id::text, j.type, a.address, e.direction, e.amount_minor, e.currency
     FROM ledger.journal AS j
-    JOIN ledger.entry AS e ON e.lane = j.lane AND e.seq = j.seq
+    CROSS JOIN LATERAL (
+        SELECT account_id, direction, amount_minor, currency FROM ledger.entry
+        WHERE lane = j.lane AND seq = j.seq AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0) OFFSET 0
+    ) AS e
     JOIN ledger.account AS a ON a.account_id = e.account_id
     WHERE j.intent_id = ANY(%s::uuid[]) AND j.outcome = 'posted'
 """

@@ -44,7 +44,7 @@ def _insert_row(admin: "psycopg.Connection[Any]", row: Row) -> list[Planted]:
     inserted = admin.execute(
         """INSERT INTO ledger.journal
         SELECT (jsonb_populate_record(j, jsonb_build_object(
-            'seq', l.next_seq + 9, 'source_offset', l.next_offset + 9, 'intent_id', gen_random_uuid()))).*
+            'seq', l.next_seq + 9, 'intent_id', gen_random_uuid()))).*
         FROM ledger.journal AS j INNER JOIN ledger.lane AS l USING (lane) WHERE j.lane = %s AND j.seq = %s
         RETURNING seq""",
         row,
