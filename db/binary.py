@@ -37,6 +37,12 @@ class Texts(NamedTuple):
     values: Sequence[str]
 
 
+class TextFields(NamedTuple):
+    """A text[] parameter of what `text_field` made, for texts that are written again and again."""
+
+    values: Sequence[bytes]
+
+
 class Uuids(NamedTuple):
     """A uuid[] parameter, without nulls."""
 
@@ -45,6 +51,12 @@ class Uuids(NamedTuple):
 
 class Overlong(ValueError):
     """A number that does not fit in 64 bits."""
+
+
+def text_field(text: str) -> bytes:
+    """A text behind its length, as it stands in an array."""
+    data = text.encode()
+    return LENGTH.pack(len(data)) + data
 
 
 class _ArrayDumper(Dumper):
@@ -79,6 +91,14 @@ class _TextsDumper(_ArrayDumper):
         return b"".join(chain.from_iterable(zip(map(LENGTH.pack, map(len, encoded)), encoded, strict=True)))
 
 
+class _TextFieldsDumper(_ArrayDumper):
+    oid = 1009
+    element_oid = 25
+
+    def elements(self, values: Sequence[bytes]) -> bytes:
+        return b"".join(values)
+
+
 class _UuidsDumper(_ArrayDumper):
     oid = 2951
     element_oid = 2950
@@ -89,9 +109,10 @@ class _UuidsDumper(_ArrayDumper):
 
 
 def register(connection: psycopg.BaseConnection[Any]) -> None:
-    """Let this connection take Bigints, Texts and Uuids as parameters."""
+    """Let this connection take Bigints, Texts, TextFields and Uuids as parameters."""
     connection.adapters.register_dumper(Bigints, _BigintsDumper)
     connection.adapters.register_dumper(Texts, _TextsDumper)
+    connection.adapters.register_dumper(TextFields, _TextFieldsDumper)
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
 
 

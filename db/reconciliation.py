@@ -4,11 +4,12 @@
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from db.binary import Bigints, Texts
+from db.binary import Bigints, TextFields, Texts, text_field
 from db.queries import load
 
 SQL: Final = load("reconciliation")
@@ -111,12 +112,31 @@ def _pair(row: Sequence[Any]) -> ShardPair:
     return ShardPair((row[0], row[1], row[2], row[3]), _sums(*row[4:7]), _sums(*row[7:10]), row[10])
 
 
-def _shard_columns(shards: Sequence[ShardKey]) -> dict[str, Texts | Bigints]:
+class ShardFields(NamedTuple):
+    """A shard's key as it is written: texts as `text_field` has them."""
+
+    tenant: bytes
+    address: bytes
+    currency: bytes
+    lane: int
+
+
+# The same few over and over: tenants and currencies.
+_short_field: Final = lru_cache(10_000)(text_field)
+
+
+def shard_fields(shard: ShardKey) -> ShardFields:
+    """The key of a shard, to be written."""
+    tenant, address, currency, lane = shard
+    return ShardFields(_short_field(tenant), text_field(address), _short_field(currency), lane)
+
+
+def _shard_columns(shards: Sequence[ShardFields]) -> dict[str, TextFields | Bigints]:
     tenants, addresses, currencies, lanes = zip(*shards, strict=True) if shards else ((), (), (), ())
     return {
-        "tenants": Texts(tenants),
-        "addresses": Texts(addresses),
-        "currencies": Texts(currencies),
+        "tenants": TextFields(tenants),
+        "addresses": TextFields(addresses),
+        "currencies": TextFields(currencies),
         "lanes": Bigints(lanes),
     }
 
@@ -167,11 +187,12 @@ def change_gaps(
 def own_sums(connection: Connection[Any], shards: Sequence[ShardKey]) -> dict[ShardKey, Sums]:
     """Reconciliation's own sums of these shards; those that it has not met are left out."""
     # Not prepared, here and below: a plan that is kept from when the tables were small reads them whole for each shard.
-    rows = connection.execute(SQL["own_sums"], _shard_columns(shards), prepare=False)
+    columns = _shard_columns(list(map(shard_fields, shards)))
+    rows = connection.execute(SQL["own_sums"], columns, prepare=False)
     return {shards[row[0] - 1]: Sums(int(row[1]), int(row[2]), row[3]) for row in rows}
 
 
-def add_balances(connection: Connection[Any], shards: Sequence[ShardKey], moved: Sequence[Sequence[int]]) -> None:
+def add_balances(connection: Connection[Any], shards: Sequence[ShardFields], moved: Sequence[Sequence[int]]) -> None:
     """Add what a batch moved: debits, credits, last seq of each shard. The caller holds the shards' lanes."""
     debits, credits, seqs = zip(*moved, strict=True)
     kind = Bigints if all(map(fits_ledger, debits, credits)) else list
@@ -209,16 +230,14 @@ def totals(connection: Connection[Any]) -> dict[tuple[str, str, str], tuple[int,
 
 
 def unequal_shards(
-    connection: Connection[Any], own: Sequence[tuple[ShardKey, int, int, int, int]]
-) -> Iterator[tuple[ShardKey, Sums, Sums | None]]:
-    """Those of the shards that the ledger does not hold just so: the own sums, and the ledger's if it has any.
+    connection: Connection[Any], shards: Sequence[ShardFields], account_ids: Sequence[int], own: Sequence[Sequence[int]]
+) -> Iterator[tuple[int, Sums | None]]:
+    """Those of the shards, by index, that the ledger does not hold just so, and how it holds them if at all.
 
-    `own`: each shard with its account's id, and the debits, credits and last seq that it should have, which fit the
-    ledger. An account that has the id and another name counts as none.
+    `account_ids`: of each shard's account; one that has the id and another name counts as none. `own`: the debits,
+    credits and last seq that each shard should have, which fit the ledger.
     """
-    if not own:
-        return
-    shards, account_ids, debits, credits, seqs = zip(*own, strict=True)
+    debits, credits, seqs = zip(*own, strict=True)
     values = {
         **_shard_columns(shards),
         "account_ids": Bigints(account_ids),
@@ -227,13 +246,13 @@ def unequal_shards(
         "seqs": Bigints(seqs),
     }
     for number, *held in connection.execute(SQL["unequal_shards"], values, prepare=False):
-        shard, _, *sums = own[number - 1]
-        yield shard, Sums(*sums), _sums(*held)
+        yield number - 1, _sums(*held)
 
 
 def shard_pairs(connection: Connection[Any], shards: Sequence[ShardKey]) -> list[ShardPair]:
     """Both sides of the shards as they stand now."""
-    return [_pair(row) for row in connection.execute(SQL["shards"], _shard_columns(shards))]
+    columns = _shard_columns(list(map(shard_fields, shards)))
+    return [_pair(row) for row in connection.execute(SQL["shards"], columns)]
 
 
 def sweep_ledger_shards(

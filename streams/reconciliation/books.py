@@ -1,6 +1,6 @@
 """Reconciliation's own books: what each shard must hold, in its tables, and in memory for those that moved of late."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +14,7 @@ UNKNOWN_CLASS: Final = "unknown"
 @dataclass(slots=True)
 class _Shard:
     key: db.ShardKey
+    fields: db.ShardFields
     debits_minor: int
     credits_minor: int
     seq: int
@@ -21,7 +22,7 @@ class _Shard:
     """None while the ledger has not opened the account."""
     total: list[int]
     """What the batch moved on all shards of the same lane, tenant, currency and class of account: debits, credits."""
-    moved: Sequence[int] = (0, 0, -1)
+    moved: Sequence[int]
     """What the batch moved on it: debits, credits, last seq."""
 
 
@@ -64,7 +65,7 @@ class OwnBooks:
             total = shard.total
             total[0] += debits
             total[1] += credits
-        db.add_balances(connection, [shard.key for shard in shards], [shard.moved for shard in shards])
+        db.add_balances(connection, [shard.fields for shard in shards], [shard.moved for shard in shards])
         db.add_totals(connection, {key: (sums[0], sums[1]) for key, sums in self._totals.items() if any(sums)})
         for sums in self._totals.values():
             sums[:] = 0, 0
@@ -76,37 +77,51 @@ class OwnBooks:
         known = self._shards
         if len(known) + len(moved) > SHARDS_CACHED_MAX:
             self.forget()
-        new = [key for key in moved if key not in known]
+        shards, new = [], []
+        for key, sums in moved.items():
+            shard = known.get(key)
+            if shard is None:
+                new.append(key)
+            else:
+                shard.moved = sums
+                shards.append(shard)
         if new:
-            sums = db.own_sums(connection, new)
-            accounts = db.accounts(connection, sorted({key[:2] for key in new}))
-            for key in new:
-                account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
-                total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
-                known[key] = _Shard(key, *sums.get(key, (0, 0, -1)), account_id, total)
-        shards = []
-        for key, sums_moved in moved.items():
-            shard = known[key]
-            shard.moved = sums_moved
-            shards.append(shard)
-        for key in new:
-            if known[key].account_id is None:
-                del known[key]  # its account may be opened by the next time
+            shards += self._read(connection, new, moved)
         shards.sort(key=_address_of)  # neighbours in the index: a quarter of Postgres' time
         return shards
+
+    def _read(
+        self, connection: Any, keys: Sequence[db.ShardKey], moved: Mapping[db.ShardKey, Sequence[int]]
+    ) -> Iterator[_Shard]:
+        """Shards from the tables, kept from here on."""
+        sums = db.own_sums(connection, keys)
+        accounts = db.accounts(connection, sorted({key[:2] for key in keys}))
+        for key in keys:
+            account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
+            total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
+            fields = db.shard_fields(key)
+            shard = _Shard(key, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
+            if account_id is not None:  # else the account may be opened by the next time
+                self._shards[key] = shard
+            yield shard
 
     @staticmethod
     def _unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
         """The shards that the ledger should hold as we do, and does not."""
-        found: list[db.ShardKey] = []
-        plain: list[tuple[db.ShardKey, int, int, int, int]] = []
+        looks_wrong: list[db.ShardKey] = []
+        plain, account_ids, own = [], [], []
         for shard in shards:
-            key, account_id, debits, credits = shard.key, shard.account_id, shard.debits_minor, shard.credits_minor
+            account_id, debits, credits = shard.account_id, shard.debits_minor, shard.credits_minor
             if account_id is None or not db.fits_ledger(debits, credits):
-                found.append(key)  # the ledger has not opened the account, or has no room for such sums
+                looks_wrong.append(shard.key)  # the ledger has not opened the account, or has no room for such sums
             else:
-                plain.append((key, account_id, debits, credits, shard.seq))
-        for key, own, held in db.unequal_shards(connection, plain):
-            if checks.shard(db.ShardPair(key, own, held, next_seqs[key[3]])) is not None:
-                found.append(key)
-        return found
+                plain.append(shard)
+                account_ids.append(account_id)
+                own.append((debits, credits, shard.seq))
+        if plain:
+            fields = [shard.fields for shard in plain]
+            for index, held in db.unequal_shards(connection, fields, account_ids, own):
+                key = plain[index].key
+                if checks.shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
+                    looks_wrong.append(key)
+        return looks_wrong

@@ -77,6 +77,11 @@ def plain_uuid(text: str) -> str:
     return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
 
 
+def uuid_number(text: str) -> int:
+    """The 128 bits of a UUID; ValueError where the text is none."""
+    return int(text.replace("-", ""), 16) if _PLAIN_UUID.fullmatch(text) else UUID(text).int
+
+
 def intent_fingerprint(intent: IntentRecord) -> bytes:
     """SHA-256 (32 bytes) over the canonical JSON of what an intent asks; ValueError where `reverses` is no UUID."""
     reverses = intent["reverses"]

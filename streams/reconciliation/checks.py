@@ -4,9 +4,9 @@ from hashlib import sha256
 from typing import Final
 
 from db.reconciliation import FaultyRow, Reversed, Settled, ShardPair, SideKey
-from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, intent_id_of
+from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, intent_number_of
 from domain.outcomes import Outcome, QuarantineReason, Reason
-from streams.reconciliation.canonical import intent_fingerprint, plain_uuid
+from streams.reconciliation.canonical import intent_fingerprint, plain_uuid, uuid_number
 from streams.reconciliation.decoding import IntentRecord, JournalRecord, Unreadable
 
 Asked = IntentRecord | Unreadable
@@ -50,8 +50,7 @@ def identity_fault(intent: IntentRecord) -> str | None:
         return "its tenant is no tenant's name"
     if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
         return "its idempotency key has no allowed form"
-    wanted = str(intent_id_of(tenant, key))
-    if intent["intent_id"] != wanted and plain_uuid(intent["intent_id"]) != wanted:
+    if uuid_number(intent["intent_id"]) != intent_number_of(tenant, key):
         return "its id does not follow from tenant and key"
     return None
 
