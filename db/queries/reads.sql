@@ -118,15 +118,17 @@ GROUP BY a.address, a.account_class, a.normal_direction, b.currency
 ORDER BY b.currency COLLATE "C"
 
 -- name: entries
--- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to.
+-- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to. The account is looked
+-- up first, so that its index gives them in this order, and no more than the page is read of an account that has millions.
 SELECT
     e.lane, e.seq, e.leg, e.direction, e.amount_minor, e.currency,
     j.intent_id, j.type, j.reference, j.value_time, j.booked_time
-FROM ledger.account AS a
-JOIN ledger.entry AS e ON e.account_id = a.account_id
+FROM ledger.entry AS e
 JOIN ledger.journal AS j ON j.lane = e.lane AND j.seq = e.seq
 WHERE
-    a.tenant = %(tenant)s AND a.address = %(address)s
+    e.account_id = (
+        SELECT a.account_id FROM ledger.account AS a WHERE a.tenant = %(tenant)s AND a.address = %(address)s
+    )
     AND (ledger.row_place(e.lane, e.seq), e.leg) > (ledger.row_place(%(lane)s, %(seq)s), %(leg)s::smallint)
 ORDER BY ledger.row_place(e.lane, e.seq), e.leg
 LIMIT %(limit)s

@@ -30,7 +30,8 @@ listen_addresses = '{host}'
 port = {port}
 unix_socket_directories = ''
 max_connections = 200
-shared_buffers = 256MB
+# The indexes that each posting touches at random should fit; memory is taken as it is used.
+shared_buffers = 1GB
 max_wal_size = 4GB
 
 # The ledger's promises rest on these three; they are the defaults, and are named so that nobody turns them off.
