@@ -37,9 +37,14 @@ LEFT JOIN ledger.lane AS stands ON stands.lane = asked.lane
 LEFT JOIN ledger.journal AS j
     ON j.tenant = %(tenant)s AND j.intent_id = asked.intent_id AND j.outcome IN ('posted', 'rejected')
 LEFT JOIN ledger.lane AS l ON l.lane = j.lane
-LEFT JOIN ledger.journal AS d
-    ON d.lane = stands.lane AND d.seq = asked.source_offset - stands.first_offset
-    AND d.tenant = %(tenant)s AND d.intent_id = asked.intent_id
+LEFT JOIN LATERAL (
+    SELECT outcome, seq, hash, detail
+    FROM ledger.journal
+    WHERE
+        lane = stands.lane AND seq = asked.source_offset - stands.first_offset
+        AND tenant = %(tenant)s AND intent_id = asked.intent_id
+    OFFSET 0
+) AS d ON true
 
 -- name: reversible
 -- Which of these intents are posted, each with the first account that can run dry and that its reversal would draw down.
@@ -118,20 +123,25 @@ GROUP BY a.address, a.account_class, a.normal_direction, b.currency
 ORDER BY b.currency COLLATE "C"
 
 -- name: entries
--- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to. The account is looked
--- up first, so that its index gives them in this order, and no more than the page is read of an account that has millions.
+-- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to. The account's index
+-- gives them in this order, so that no more than the page is read of an account that has millions; a planner that knew the
+-- limit would take the account for one of few entries, as most are, and sort all of them.
 SELECT
     e.lane, e.seq, e.leg, e.direction, e.amount_minor, e.currency,
     j.intent_id, j.type, j.reference, j.value_time, j.booked_time
-FROM ledger.entry AS e
+FROM (
+    SELECT lane, seq, leg, direction, amount_minor, currency
+    FROM ledger.entry
+    WHERE
+        account_id = (
+            SELECT a.account_id FROM ledger.account AS a WHERE a.tenant = %(tenant)s AND a.address = %(address)s
+        )
+        AND (ledger.row_place(lane, seq), leg) > (ledger.row_place(%(lane)s, %(seq)s), %(leg)s::smallint)
+    ORDER BY ledger.row_place(lane, seq), leg
+    LIMIT (SELECT %(limit)s::integer)
+) AS e
 JOIN ledger.journal AS j ON j.lane = e.lane AND j.seq = e.seq
-WHERE
-    e.account_id = (
-        SELECT a.account_id FROM ledger.account AS a WHERE a.tenant = %(tenant)s AND a.address = %(address)s
-    )
-    AND (ledger.row_place(e.lane, e.seq), e.leg) > (ledger.row_place(%(lane)s, %(seq)s), %(leg)s::smallint)
 ORDER BY ledger.row_place(e.lane, e.seq), e.leg
-LIMIT %(limit)s
 
 -- name: journal
 -- A page of a tenant's journal rows in order of (lane, seq). At most scan_max rows of all tenants are looked at, so that

@@ -1,0 +1,111 @@
+"""Queries of a few rows read a few pages, however large the ledger is, and whatever Postgres knows of it."""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+import psycopg
+import pytest
+from psycopg import Connection
+
+from db.queries import load
+
+ROWS: Final = 40_000
+LANES: Final = 4
+ACCOUNTS: Final = 60_000
+ASKED: Final = 20
+# Fewer than journal, entries or accounts have; a row that is asked for costs some ten, most of them the upper pages of
+# indexes, which are met again and again.
+PAGES_MAX: Final = 20 * ASKED
+
+FILL: Final = (
+    "SET session_replication_role = replica",
+    "INSERT INTO ledger.tenant (tenant) VALUES ('many')",
+    """INSERT INTO ledger.account (tenant, address, account_class, normal_direction)
+        SELECT 'many', 'a:' || number, 'asset', 1 FROM generate_series(1, %(accounts)s) AS number""",
+    """INSERT INTO ledger.journal (
+            seq, value_time, booked_time, lane, leg_count, intent_id, outcome, reason, detail, tenant, idempotency_key,
+            fingerprint, type, hash
+        )
+        SELECT number / %(lanes)s, 0, 0, number %% %(lanes)s, 2, md5(number::text)::uuid, 'posted', '', '', 'many',
+            number, sha256(int8send(number)), 'transfer', sha256(int8send(-number))
+        FROM generate_series(0, %(rows)s - 1) AS number""",
+    # The first account is in every row, the others come in turn.
+    """INSERT INTO ledger.entry (seq, account_id, amount_minor, lane, leg, direction, currency)
+        SELECT number / %(lanes)s, own.first_id + CASE leg WHEN 0 THEN 0 ELSE 1 + number %% (%(accounts)s - 1) END, 1,
+            number %% %(lanes)s, leg, 1 - 2 * leg, 'EUR'
+        FROM generate_series(0, %(rows)s - 1) AS number CROSS JOIN generate_series(0, 1) AS leg
+        CROSS JOIN (SELECT min(account_id) AS first_id FROM ledger.account WHERE tenant = 'many') AS own""",
+    """INSERT INTO ledger.lane (lane, topic, topic_id, next_offset, next_seq)
+        SELECT lane, 't', 'i', %(rows)s / %(lanes)s, %(rows)s / %(lanes)s
+        FROM generate_series(0, %(lanes)s - 1) AS lane""",
+)
+
+FIRST: Final = ROWS // LANES // 2
+WINDOW: Final = {"lane": 1, "first_seq": FIRST, "next_seq": FIRST + ASKED}
+RANGE: Final = {"lane": 1, "first_seq": FIRST, "records_max": ASKED}
+OF_ACCOUNT: Final = {"tenant": "many", "address": "a:1", "lane": 1, "seq": FIRST, "leg": 0, "limit": ASKED}
+OF_JOURNAL: Final = {"tenant": "many", "outcome": None, "limit": ASKED, "after_lane": 1, "after_seq": FIRST}
+
+CASES: Final[dict[tuple[str, str], dict[str, Any]]] = {
+    ("posting", "settled"): {},
+    ("posting", "original_legs"): {},
+    ("reads", "settled"): {},
+    ("reads", "intents"): {"lanes": [1] * ASKED, "offsets": list(range(FIRST, FIRST + ASKED))},
+    ("reads", "reversible"): {},
+    ("reads", "entries"): OF_ACCOUNT,
+    ("reads", "journal"): {**OF_JOURNAL, "lane_max": 2**31 - 1, "scan_max": 10 * ASKED},
+    ("relay", "records"): {**RANGE, "raw_bytes_max": 2**24},
+    ("relay", "legs"): RANGE,
+    ("audit", "stored_rows"): WINDOW,
+    ("audit", "stored_legs"): WINDOW,
+    ("audit", "stray_rows"): {"limit": ASKED},
+    ("comparison", "journal"): WINDOW,
+    ("comparison", "entry"): WINDOW,
+    ("reconciliation", "faulty_rows"): WINDOW,
+    ("reconciliation", "stray_rows"): {"limit": ASKED},
+    ("reconciliation", "original_sums"): {},
+}
+
+
+@pytest.fixture(scope="module", params=["without statistics", "with statistics"])
+def large(request: pytest.FixtureRequest, stack: Any, template: str) -> Iterator[Connection[Any]]:
+    """A ledger large enough that a whole table is told from a part of it."""
+    name = f"plans_{template}"
+    with psycopg.connect(stack.postgres_dsn, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
+        try:
+            dsn = psycopg.conninfo.make_conninfo(stack.postgres_dsn, dbname=name)
+            with psycopg.connect(dsn, autocommit=True, options="-c jit=off") as connection:
+                for table in ("journal", "entry", "account"):
+                    connection.execute(f"ALTER TABLE ledger.{table} SET (autovacuum_enabled = false)".encode())
+                for statement in FILL:
+                    connection.execute(statement.encode(), {"rows": ROWS, "lanes": LANES, "accounts": ACCOUNTS})
+                if request.param == "with statistics":
+                    connection.execute("ANALYZE")
+                yield connection
+        finally:
+            admin.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+def pages_of(plan: dict[str, Any]) -> int:
+    """Pages that were looked at, in memory or not."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize(("stem", "name"), CASES, ids=[".".join(case) for case in CASES])
+def test_a_query_of_a_few_rows_reads_a_few_pages(large: Connection[Any], stem: str, name: str) -> None:
+    found = large.execute("SELECT intent_id FROM ledger.journal WHERE seq < %s", (ASKED // LANES,)).fetchall()
+    intent_ids = [row[0] for row in found]
+    values = {"tenant": "many", "tenants": ["many"] * len(intent_ids), "intent_ids": intent_ids, **CASES[stem, name]}
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {load(stem)[name]}"
+    ((document,),) = large.execute(explain.encode(), values).fetchall()
+    assert pages_of(document[0]["Plan"]) <= PAGES_MAX, json.dumps(document, indent=1)
+
+
+def test_a_whole_table_is_told_from_that(large: Connection[Any]) -> None:
+    for column in ("journal.detail", "entry.currency", "account.address"):
+        table, _, _ = column.partition(".")
+        explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count({column}) FROM ledger.{table}"  # noqa: S608
+        ((document,),) = large.execute(explain.encode()).fetchall()
+        assert pages_of(document[0]["Plan"]) > PAGES_MAX
