@@ -1,6 +1,6 @@
 """What audit asks of Postgres: its own append-only schema, and looks at the ledger that cannot write it."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -94,8 +94,11 @@ class StoredLeg(NamedTuple):
 
 def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
     """Lock the lanes in order, and make those that are new."""
-    connection.execute(SQL["make_lanes"], {"lanes": list(lanes)})
-    rows = connection.execute(SQL["lock_lanes"], {"lanes": list(lanes)})
+    wanted = {"lanes": list(lanes)}
+    rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
+    if len(rows) < len(lanes):
+        connection.execute(SQL["make_lanes"], wanted)
+        rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
     return {row[0]: LaneRow(*row) for row in rows}
 
 
@@ -109,14 +112,14 @@ def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
     return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
 
 
-def move_lane(connection: Connection[Any], row: LaneRow) -> None:
-    """Store a lane as it stands now."""
-    connection.execute(SQL["move_lane"], row._asdict())
+def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
+    """Store lanes as they stand now."""
+    connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
-def add_segment(connection: Connection[Any], segment: Segment) -> None:
+def add_segments(connection: Connection[Any], segments: Iterable[Segment]) -> None:
     """Keep the hashes of a batch, for ever."""
-    connection.execute(SQL["add_segment"], segment._asdict())
+    connection.cursor().executemany(SQL["add_segment"], [segment._asdict() for segment in segments])
 
 
 def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:

@@ -3,7 +3,7 @@
 `shards` in the functions below are (tenant, address, currency, lane); names of intents are (tenant, intent id).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -155,8 +155,11 @@ def _name_columns(names: Sequence[IntentName]) -> dict[str, list[str]]:
 
 def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
     """Lock the lanes in order, and make those that are new."""
-    connection.execute(SQL["make_lanes"], {"lanes": list(lanes)})
-    rows = connection.execute(SQL["lock_lanes"], {"lanes": list(lanes)})
+    wanted = {"lanes": list(lanes)}
+    rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
+    if len(rows) < len(lanes):
+        connection.execute(SQL["make_lanes"], wanted)
+        rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
     return {row[0]: LaneRow(*row) for row in rows}
 
 
@@ -165,9 +168,9 @@ def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
     return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
 
 
-def move_lane(connection: Connection[Any], row: LaneRow) -> None:
-    """Store a lane as it stands after a batch."""
-    connection.execute(SQL["move_lane"], row._asdict())
+def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
+    """Store lanes as they stand after a batch."""
+    connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
 def gaps(connection: Connection[Any], lanes: Sequence[int]) -> set[tuple[int, int]]:

@@ -55,7 +55,7 @@ class Auditor:
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Audit a batch; FenceLost where the lanes stand elsewhere."""
         findings: list[Finding] = []
-        records = 0
+        chains: list[tuple[PartitionBatch, LaneChain]] = []
         with self._store.transaction() as connection:
             rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
             for part in batch:
@@ -63,16 +63,16 @@ class Auditor:
                 if row.next_offset != part.expected_offset:
                     raise FenceLost(f"lane {row.lane} stands at {row.next_offset}, not at {part.expected_offset}")
                 chain = LaneChain(row)
+                chains.append((part, chain))
                 findings += self._take(part, chain)
-                segment = chain.segment()
-                if segment is not None:
-                    db.add_segment(connection, segment)
-                    records += segment.next_seq - segment.first_seq
-                db.move_lane(connection, chain.row(part.end_offset))
                 findings += chain.findings
+            segments = [segment for _, chain in chains if (segment := chain.segment()) is not None]
+            db.add_segments(connection, segments)
+            db.move_lanes(connection, [chain.row(part.end_offset) for part, chain in chains])
+            for part, chain in chains:
                 findings += self._repeats(connection, part.partition, chain.repeated)
             self._breaks.record(connection, findings, self._now_microseconds())
-        metrics.RECORDS.inc(records)
+        metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
         if findings:
             logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
             self.publish()

@@ -74,8 +74,7 @@ class Signer:
             checkpoint = sign(number, previous_hash, heads, now, self._key)
             db.add_signing_key(connection, self._key.key_id, self._key.public_raw)
             db.add_checkpoint(connection, checkpoint, heads)
-            for lane in lanes:
-                db.move_lane(connection, lane._replace(first_seq=lane.next_seq, peaks=b""))
+            db.move_lanes(connection, [lane._replace(first_seq=lane.next_seq, peaks=b"") for lane in lanes])
         metrics.CHECKPOINTS.inc()
         metrics.CHECKPOINT_TIME.set(checkpoint.signed_time / 1_000_000)
         return checkpoint

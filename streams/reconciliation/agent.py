@@ -132,9 +132,8 @@ class Reconciler:
             compared, expired = self._comparison.compare(taken.records, LedgerLookups(connection))
             findings = taken.findings + compared + self._repeats(connection, taken.repeated)
             db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
-            for part in batch:
-                row = counters[part.partition].row(part.end_offset)
-                db.move_lane(connection, row._replace(expired=row.expired + expired.get(row.lane, 0)))
+            moved = [counters[part.partition].row(part.end_offset) for part in batch]
+            db.move_lanes(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
             next_seqs = {lane: counter.next_seq for lane, counter in counters.items()}
             findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
             now = self._now_microseconds()

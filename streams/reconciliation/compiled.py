@@ -33,18 +33,35 @@ def compiled_reader(schema: Any) -> Reader:
     return names["read"]  # type: ignore[no-any-return]
 
 
+_LONG_NUMBERS_MAX: Final = 10_000
+_long_numbers: Final[dict[bytes, int]] = {}
+"""By their eight bytes: a time in microseconds has so many, and stands in the records of a whole batch."""
+
+
 def _more(value: bytes, low: int, at: int) -> tuple[int, int]:
     """The rest of a varint that begins with the byte `low`, still in zigzag, and where it ends; 63 bits at most."""
-    number, shift = low & 127, 7
+    byte = value[at]
+    if byte < 128:
+        return low & 127 | byte << 7, at + 1
+    eight = value[at - 1 : at + 7]
+    known = _long_numbers.get(eight)
+    if known is not None:
+        return known, at + 7
+    number, shift, start = low & 127, 7, at
     while True:
         byte = value[at]
         at += 1
         number |= (byte & 127) << shift
         if byte < 128:
-            return number, at
+            break
         if shift == _SHIFT_MAX:
             raise ValueError
         shift += 7
+    if at == start + 7:
+        if len(_long_numbers) == _LONG_NUMBERS_MAX:
+            _long_numbers.clear()
+        _long_numbers[eight] = number
+    return number, at
 
 
 def _length(value: bytes, low: int, at: int) -> tuple[int, int]:

@@ -132,6 +132,5 @@ def _begin_behind(connection: Any, bootstrap: str, journal: str, heads: list[aud
             )
         db.copy_hashes(connection, head.lane, stands.next_seq, head.next_seq)
         offset = offset_of(bootstrap, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
-        audit.move_lane(
-            connection, audit.LaneRow(head.lane, offset, head.next_seq, head.head, head.next_seq, b"")
-        )  # fmt: skip
+        moved = audit.LaneRow(head.lane, offset, head.next_seq, head.head, head.next_seq, b"")
+        audit.move_lanes(connection, [moved])
