@@ -21,6 +21,13 @@ CREATE TABLE bare.balance (
     account_id bigint, currency text, debits_minor bigint, credits_minor bigint, PRIMARY KEY (account_id, currency)
 ) WITH (fillfactor = 70);
 """
+_JOURNAL: Final = "SELECT * FROM ledger.journal WHERE lane = %s AND seq >= %s AND seq < %s ORDER BY seq"
+_ENTRIES: Final = """
+SELECT * FROM ledger.entry
+WHERE lane = %s AND ledger.leg_place(seq, leg) >= ledger.leg_place(%s, 0)
+    AND ledger.leg_place(seq, leg) < ledger.leg_place(%s, 0)
+ORDER BY ledger.leg_place(seq, leg)
+"""
 _TYPES: Final = """
 SELECT attname, atttypid::integer
 FROM pg_attribute
@@ -76,16 +83,8 @@ class BareLimit:
         with psycopg.connect(self._dsn) as connection:
             for lane in sorted(next_seqs):
                 span = (lane, first_seqs.get(lane, 0), next_seqs[lane])
-                journal += connection.execute(
-                    "SELECT * FROM ledger.journal WHERE lane = %s AND seq >= %s AND seq < %s ORDER BY seq",
-                    span,
-                    binary=True,
-                )
-                entries += connection.execute(
-                    "SELECT * FROM ledger.entry WHERE lane = %s AND seq >= %s AND seq < %s ORDER BY seq, leg",
-                    span,
-                    binary=True,
-                )
+                journal += connection.execute(_JOURNAL, span, binary=True)
+                entries += connection.execute(_ENTRIES, span, binary=True)
         legs = len(entries) // len(journal)
         return [
             BareBatch(journal[at : at + BATCH_ROWS], entries[at * legs : (at + BATCH_ROWS) * legs])

@@ -16,7 +16,8 @@ from ops.bench.posting import WARM_INTENTS, Report
 from ops.bench.rounds import MeasuredRound, run_measured_round, warm_up
 from ops.embedded.stack import Endpoints
 
-POINT_ROUNDS: Final = 2
+POINT_ROUNDS: Final = 3
+POINT_INTENTS: Final = 20_000
 BATCH_SIZES: Final = (100, 300, 1000, 2000, 5000, 10_000)
 ACCOUNT_COUNTS: Final = (100, 1000, 10_000, 100_000)
 WORKER_COUNTS: Final = tuple(range(1, LANES + 1))
@@ -59,7 +60,7 @@ def _measured(
     load = random_load(8, accounts)
     with bench_ledger(endpoints) as ledger, ledger.workers(workers, **variables) as running:
         bare = warm_up(ledger, opening(accounts), (load, WARM_INTENTS))
-        return _point(at, [run_measured_round(ledger, bare, running, load) for _ in range(POINT_ROUNDS)])
+        return _point(at, [run_measured_round(ledger, bare, running, load, POINT_INTENTS) for _ in range(POINT_ROUNDS)])
 
 
 def _batches(endpoints: Endpoints) -> Iterator[Point]:
@@ -118,7 +119,10 @@ def draw(known: dict[str, list[dict[str, float]]], picture: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "ledgerline", "svg.fonttype": "none", "font.size": 9})
     drawn = Picture(figsize=(9.0, 6.2), layout="constrained")
     for axes, (name, panel) in zip(drawn.subplots(2, 2).flat, PANELS.items(), strict=True):
-        points = known.get(name, [])
+        points = known.get(name)
+        if not points:
+            axes.set_axis_off()  # not measured yet
+            continue
         at = [point["at"] for point in points]
         axes.plot(at, [point["ratio"] for point in points], "o-", color=RATIO_COLOUR, markersize=4)
         axes.set(title=panel.title, xlabel=panel.label, ylim=(0, 1))
@@ -128,7 +132,7 @@ def draw(known: dict[str, list[dict[str, float]]], picture: Path) -> None:
         costs = [point["processor_us"] for point in points]
         beside.plot(at, costs, "s--", color=PROCESSOR_COLOUR, markersize=4)
         beside.set_ylabel("processor time, µs each", color=PROCESSOR_COLOUR)
-        beside.set_ylim(0, 1.3 * max(costs, default=1.0))
+        beside.set_ylim(0, 1.3 * max(costs))
         if panel.is_logarithmic:
             axes.set_xscale("log")
         else:

@@ -11,6 +11,7 @@ from ops.bench.cluster import Costs, cluster_text, lanes, measured_costs, plan, 
 from ops.bench.figures import Figure, growth, median_ratio, second_half, slope
 from ops.bench.loads import ACCOUNTS, Load, constrained_load, hot_constrained_load, opening, overdraft, random_load
 from ops.bench.loop import Sample, lag_growths
+from ops.bench.plot import PANELS, draw
 from ops.bench.processor_time import microseconds_each, used_since
 from ops.bench.table import (
     CLUSTER_MARK,
@@ -198,6 +199,27 @@ def test_the_cluster_is_computed_from_a_whole_run_only() -> None:
     disk = Figure("disk_per_posting", "", 500.0, "bytes", 600.0, detail={"wal_bytes_each": 1500.0})
     assert measured_costs([loop, http]) is None
     assert measured_costs([loop, http, disk]) == Costs({"worker 1": 40.0, "api": 30.0}, 500.0, 1500.0)
+
+
+# ---------------------------------------------------------------------------------------------------- plot
+
+
+@pytest.mark.parametrize("measured", [["workers"], list(PANELS)])
+def test_the_plot_is_drawn_of_what_was_measured(tmp_path: Path, measured: list[str]) -> None:
+    points = [{"at": 100.0 * number, "ratio": 0.4, "processor_us": 70.0} for number in (1, 2, 3)]
+    picture = tmp_path / "plot.svg"
+    draw(dict.fromkeys(measured, points), picture)
+    text = picture.read_text()
+    assert [name for name, panel in PANELS.items() if f">{panel.label}<" in text] == [
+        name for name in PANELS if name in measured
+    ]
+
+
+def test_the_same_points_are_drawn_as_the_same_file(tmp_path: Path) -> None:
+    points = {"journal": [{"at": 1.0, "ratio": 0.4, "processor_us": 70.0}]}
+    draw(points, tmp_path / "one.svg")
+    draw(points, tmp_path / "two.svg")
+    assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
 # ---------------------------------------------------------------------------------------------------- loads
