@@ -59,6 +59,11 @@ class AgentOptions:
     topic: str
     group: str
     records_max: int = 2000
+    fetch_wait_ms: int = 50
+    """How long the broker may gather what it answers. aiokafka has one request to it at a time: while that waits for
+    partitions that have nothing, those that have something wait too. Faust lets it wait for 1.5 seconds."""
+    fetch_bytes_min: int = 1
+    """As many bytes, as they are compressed, end the wait. More of them make batches larger and later."""
     read_committed: bool = False
     prepare: Callable[[Message], Any] = lambda message: message
     """Called for each message in the consumer's thread, while the batch before is in the handler's hands: pure work

@@ -22,9 +22,6 @@ from streams.batches import AgentOptions, Message
 
 logger: Final = structlog.get_logger(__name__)
 
-# aiokafka has one request to a broker at a time: while it waits there for partitions that have nothing, those that
-# have something wait too. Faust lets it wait for 1.5 seconds.
-FETCH_WAIT_MS: Final = 50
 METADATA_AGE_MS_MAX: Final = 10_000
 
 
@@ -66,7 +63,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
-        consumer._fetch_max_wait_ms = FETCH_WAIT_MS
+        consumer._fetch_max_wait_ms = self.app.options.fetch_wait_ms
+        consumer._fetch_min_bytes = self.app.options.fetch_bytes_min
         if self.app.options.read_committed:
             # Faust gives it only to its own exactly-once mode, which loses and doubles (faust#323, #517).
             consumer._isolation_level = "read_committed"

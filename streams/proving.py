@@ -1,7 +1,8 @@
-"""What the two proving agents share: a sweep that is done page by page, and the events of their breaks."""
+"""What the two proving agents share: a sweep done page by page in spare time, and the events of their breaks."""
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -15,6 +16,32 @@ from producers.events import EventProducer, break_event
 logger: Final = structlog.get_logger(__name__)
 
 EVENTS_PER_CALL_MAX: Final = 500
+
+
+class SpareTime:
+    """How much of an agent's time its batches leave; for sweeps, which are to give way to them."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._since = clock()
+        self._busy_seconds = 0.0
+
+    @contextmanager
+    def batch(self) -> Iterator[None]:
+        """Around the handling of a batch."""
+        started = self._clock()
+        try:
+            yield
+        finally:
+            self._busy_seconds += self._clock() - started
+
+    def share(self) -> float:
+        """The share, 0 to 1, of the time since the last call that no batch took."""
+        now = self._clock()
+        elapsed_seconds = now - self._since
+        share = 1.0 - self._busy_seconds / elapsed_seconds if elapsed_seconds > self._busy_seconds else 0.0
+        self._since, self._busy_seconds = now, 0.0
+        return share
 
 
 class PagedSweep:
@@ -44,6 +71,12 @@ class PagedSweep:
         else:
             self._under_way = pages
         return True
+
+    def turn_pages(self, budget_seconds: float) -> None:
+        """Do pages for about so long, and at least one where the sweep is due: it comes round under any load."""
+        deadline = time.monotonic() + budget_seconds
+        while self.turn_page() and time.monotonic() < deadline:
+            pass
 
 
 def publish_breaks(store: AgentConnection, breaks: BreakStore, events: EventProducer) -> None:

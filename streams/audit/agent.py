@@ -19,7 +19,7 @@ from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.chain import LaneChain, repeat_finding
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proving import publish_breaks
+from streams.proving import SpareTime, publish_breaks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
 
 logger: Final = structlog.get_logger(__name__)
@@ -28,7 +28,7 @@ FOUND_BY: Final = "audit"
 
 
 class Auditor:
-    """Audits batches of ledger.journal; a BatchHandler whose chores are given by `chores`."""
+    """Audits batches of ledger.journal; a BatchHandler. Its `chores` are told the share of time that batches leave."""
 
     def __init__(
         self,
@@ -36,13 +36,14 @@ class Auditor:
         reader: RecordReader,
         events: EventProducer,
         *,
-        chores: Callable[[], None] = lambda: None,
+        chores: Callable[[float], None] = lambda _: None,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._reader = reader
         self._events = events
         self._chores = chores
+        self._spare_time = SpareTime()
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
 
@@ -56,7 +57,7 @@ class Auditor:
         """Audit a batch; FenceLost where the lanes stand elsewhere."""
         findings: list[Finding] = []
         chains: list[tuple[PartitionBatch, LaneChain]] = []
-        with self._store.transaction() as connection:
+        with self._spare_time.batch(), self._store.transaction() as connection:
             rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
             for part in batch:
                 row = rows[part.partition]
@@ -79,7 +80,7 @@ class Auditor:
 
     def idle(self) -> None:
         """Do the chores (checkpoints, sweeps, open breaks, gauges), and tell the topic what they found."""
-        self._chores()
+        self._chores(self._spare_time.share())
         self.publish()
 
     def publish(self) -> None:

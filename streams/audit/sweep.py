@@ -148,17 +148,15 @@ class Chores:
         self._gauges_due = 0.0
         self._recheck_after: Break | None = None
 
-    def run(self) -> None:
-        """A checkpoint where one is due, gauges, open breaks, then as many pages of the sweep as the budget allows."""
-        deadline = time.monotonic() + BUDGET_SECONDS
+    def run(self, spare_share: float = 1.0) -> None:
+        """A checkpoint where one is due, gauges, open breaks, then the sweep as far as the time that batches leave."""
         self._signer.sign_if_due()
         self._signer.publish()
         if time.monotonic() >= self._gauges_due:
             self.heads()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self.recheck()
-        while time.monotonic() < deadline and self._sweep.turn_page():
-            pass
+        self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 
     def sweep_all(self) -> None:
         """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""

@@ -21,7 +21,7 @@ from db.breaks import BreakStore
 from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
 from producers.events import EventProducer
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proving import publish_breaks
+from streams.proving import SpareTime, publish_breaks
 from streams.reconciliation import checks, metrics, state
 from streams.reconciliation.books import OwnBooks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
@@ -68,7 +68,7 @@ class LedgerLookups:
 
 
 class Reconciler:
-    """Checks batches of ledger.journal; a BatchHandler whose chores are given by `chores`."""
+    """Checks batches of ledger.journal; a BatchHandler. Its `chores` are told the share of time that batches leave."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Reconciler:
         events: EventProducer,
         source_topic: str,
         *,
-        chores: Callable[[], None] = lambda: None,
+        chores: Callable[[float], None] = lambda _: None,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
@@ -87,6 +87,7 @@ class Reconciler:
         self._events = events
         self._source_topic = source_topic
         self._chores = chores
+        self._spare_time = SpareTime()
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._books = OwnBooks()
@@ -107,7 +108,8 @@ class Reconciler:
         """Check a batch; FenceLost where the lanes stand elsewhere."""
         taken = state.Taken()
         try:
-            findings, expired = self._commit(batch, taken)
+            with self._spare_time.batch():
+                findings, expired = self._commit(batch, taken)
         except BaseException:
             self._books.forget()
             raise
@@ -151,7 +153,7 @@ class Reconciler:
         for lane, offset in self._stored(self._stands).items():
             if offset != self._stands[lane]:
                 raise FenceLost(f"lane {lane} stands at {offset}, not at {self._stands[lane]}")
-        self._chores()
+        self._chores(self._spare_time.share())
         self.publish()
 
     def publish(self) -> None:

@@ -48,7 +48,9 @@ class IntentSource:
                 # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
                 # adds up while Postgres is away and nobody polls.
                 "queued.min.messages": 1000,
+                # Few and large answers; the last intents of a topic that falls quiet come this much later.
                 "fetch.wait.max.ms": 50,
+                "fetch.min.bytes": 65_536,
             }
         )
         self._buffers: dict[int, deque[tuple[int, bytes | None]]] = {}
@@ -140,9 +142,9 @@ class IntentSource:
                 if error.fatal():
                     raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
                 continue  # librdkafka goes on by itself, and the deadline bounds the wait
-            lane = message.partition()
-            self._buffers[lane].append((message.offset(), message.value()))
-            self._positions[lane] = message.offset() + 1
+            lane, offset = message.partition(), message.offset()
+            self._buffers[lane].append((offset, message.value()))
+            self._positions[lane] = offset + 1
             progressed = True
         for lane, buffer in self._buffers.items():
             is_full = len(buffer) > self._buffered_max and self._positions[lane] >= ends.get(lane, 0)

@@ -77,15 +77,13 @@ class Chores:
         self._gauges_due = 0.0
         self._recheck_after: Break | None = None
 
-    def run(self) -> None:
-        """Gauges, open breaks, then as many pages of the sweep as the budget allows."""
-        deadline = time.monotonic() + BUDGET_SECONDS
+    def run(self, spare_share: float = 1.0) -> None:
+        """Gauges, open breaks, then as many pages of the sweep as the time that batches leave allows, or one."""
         if time.monotonic() >= self._gauges_due:
             self.gauges()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self.recheck()
-        while time.monotonic() < deadline and self._sweep.turn_page():
-            pass
+        self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 
     def sweep_all(self) -> None:
         """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
