@@ -3,12 +3,14 @@
 import json
 from collections.abc import Iterator
 from typing import Any, Final
+from uuid import UUID
 
 import psycopg
 import pytest
 from psycopg import Connection
 
 from db.queries import load
+from tests.posting_bench import PostingBench
 
 ROWS: Final = 40_000
 LANES: Final = 4
@@ -109,3 +111,47 @@ def test_a_whole_table_is_told_from_that(large: Connection[Any]) -> None:
         explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT count({column}) FROM ledger.{table}"  # noqa: S608
         ((document,),) = large.execute(explain.encode()).fetchall()
         assert pages_of(document[0]["Plan"]) > PAGES_MAX
+
+
+TOUCHED: Final = """
+    SELECT sum(pg_stat_get_xact_tuples_returned(relation)) + sum(pg_stat_get_xact_tuples_fetched(relation))
+    FROM unnest(ARRAY['ledger.journal'::regclass, 'ledger.entry'::regclass]) AS relation
+"""
+
+
+ROW: Final = """
+    INSERT INTO ledger.journal (
+        seq, value_time, booked_time, lane, leg_count, intent_id, outcome, reason, detail, tenant, idempotency_key,
+        fingerprint, type, hash
+    ) VALUES (%(seq)s, 0, 0, 0, 2, %(intent_id)s, 'posted', '', '', 'many', 'key', '', 'transfer', %(hash)s)
+"""
+MOVE: Final = "UPDATE ledger.lane SET next_seq = %(seq)s + 1, next_offset = %(seq)s + 1, head = %(hash)s"
+LEGS: Final = """
+    INSERT INTO ledger.entry (seq, account_id, amount_minor, lane, leg, direction, currency)
+    SELECT %(seq)s, 1, 1, 0, leg, 1 - 2 * leg, 'EUR' FROM generate_series(0, 1) AS leg
+"""
+
+
+def post_one(connection: Connection[Any], seq: int) -> int:
+    """One transfer in lane 0 at this place, and the lane moved over it; how many rows the triggers looked at for it."""
+    row = {"seq": seq, "hash": seq.to_bytes(32), "intent_id": UUID(int=seq)}
+    with connection.transaction():
+        ((before,),) = connection.execute(TOUCHED).fetchall()
+        connection.execute(ROW, row)
+        connection.execute(LEGS, row)
+        connection.execute(MOVE, row)
+        ((after,),) = connection.execute(TOUCHED).fetchall()
+    return int(after - before)
+
+
+def test_the_triggers_plans_are_kept_and_hold_when_the_ledger_has_grown(bench: PostingBench) -> None:
+    with psycopg.connect(bench.dsn, autocommit=True) as connection:
+        connection.execute("INSERT INTO ledger.lane (lane, topic, topic_id) VALUES (0, 't', 'i')")
+        small = [post_one(connection, seq) for seq in range(10)]
+        with psycopg.connect(bench.dsn) as other:
+            other.execute("SET session_replication_role = replica")
+            for statement in FILL[1:5]:
+                numbers = {"rows": ROWS, "lanes": 1, "accounts": ACCOUNTS}
+                other.execute(statement.replace("(0, %(rows)s - 1)", "(10, %(rows)s - 1)").encode(), numbers)
+            other.execute("UPDATE ledger.lane SET next_seq = %(rows)s, next_offset = %(rows)s", {"rows": ROWS})
+        assert post_one(connection, ROWS) <= max(small) < ROWS / 1000
