@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeVar
 
-PACE_SECONDS: Final = 0.004
+PACE_SECONDS: Final = 0.008
 """From the beginning of one look-up to that of the next. Who comes after a pause waits for nothing."""
 
 Question = TypeVar("Question")

@@ -22,7 +22,7 @@ from producers.intent_encoding import IntentEncoder, intent_encoder
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_POLL_SECONDS: Final = 0.001
+_POLL_SECONDS: Final = 0.002
 """Between two looks for delivery reports while some are missing."""
 _IDLE_SECONDS: Final = 0.1
 _CLOSE_SECONDS_MAX: Final = 1.0
