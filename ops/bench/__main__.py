@@ -83,8 +83,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LedgerlineError as error:
         errors.print(f"[bold red]error:[/] {error}", highlight=False)
         return 2
-    if options.json:
-        options.json.write_text(json.dumps(run_document(figures), indent=2) + "\n")
     sys.stdout.write(text_table(figures) + "\n")
     return 0 if all(figure.held for figure in figures) else 1
 
@@ -155,6 +153,8 @@ def _measure(endpoints: Endpoints, options: argparse.Namespace, report: Report) 
             for figure in found:
                 report(f"{figure.name}: {'held' if figure.held else 'NOT held'}{_costs(figure)}")
             figures += found
+            if options.json:  # part by part, so that a later one's failure takes nothing with it
+                options.json.write_text(json.dumps(run_document(figures), indent=2) + "\n")
     return figures
 
 
