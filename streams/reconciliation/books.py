@@ -2,12 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from sys import intern
 from typing import Any, Final
 
 from db import reconciliation as db
 from streams.reconciliation import checks
 
-SHARDS_CACHED_MAX: Final = 200_000
+SHARDS_CACHED_MAX: Final = 100_000
+_NOTHING: Final = (0, 0, -1)
 UNKNOWN_CLASS: Final = "unknown"
 
 
@@ -57,15 +59,18 @@ class OwnBooks:
         if not moved:
             return []
         shards = self._met(connection, moved)
+        changes = []
         for shard in shards:
+            changes.append(shard.moved)
             debits, credits, seq = shard.moved
+            shard.moved = _NOTHING
             shard.debits_minor += debits
             shard.credits_minor += credits
             shard.seq = seq if seq > shard.seq else shard.seq
             total = shard.total
             total[0] += debits
             total[1] += credits
-        db.add_balances(connection, [shard.fields for shard in shards], [shard.moved for shard in shards])
+        db.add_balances(connection, [shard.fields for shard in shards], changes)
         db.add_totals(connection, {key: (sums[0], sums[1]) for key, sums in self._totals.items() if any(sums)})
         for sums in self._totals.values():
             sums[:] = 0, 0
@@ -99,10 +104,12 @@ class OwnBooks:
         for key in keys:
             account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
             total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
+            # One copy of what thousands of shards have in common, as they are kept for long.
+            kept = (intern(key[0]), key[1], intern(key[2]), key[3])
             fields = db.shard_fields(key)
-            shard = _Shard(key, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
+            shard = _Shard(kept, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
             if account_id is not None:  # else the account may be opened by the next time
-                self._shards[key] = shard
+                self._shards[kept] = shard
             yield shard
 
     @staticmethod
