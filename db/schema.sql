@@ -168,9 +168,24 @@ CREATE TABLE ledger.entry (
     currency text NOT NULL
 );
 
--- Queries of a row's legs, or of a range of rows, must speak of leg_place for these to serve.
+-- Queries of a range of rows' legs must speak of leg_place for these to serve; those of one row's have ledger.legs.
 CREATE UNIQUE INDEX entry_place ON ledger.entry (lane, ledger.leg_place(seq, leg)) WITH (fillfactor = 100);
 CREATE INDEX entry_account ON ledger.entry (account_id, ledger.row_place(lane, seq));
+
+-- The legs of one journal row, in no order. Postgres writes the body into the query that asks; OFFSET 0 has it looked up
+-- row by row there, whatever the planner makes of a range with two unknown ends.
+CREATE FUNCTION ledger.legs(of_lane integer, of_seq bigint)
+RETURNS TABLE (lane integer, account_id bigint, leg smallint, direction smallint, amount_minor bigint, currency text)
+LANGUAGE sql STABLE PARALLEL SAFE
+BEGIN ATOMIC
+    SELECT e.lane, e.account_id, e.leg, e.direction, e.amount_minor, e.currency
+    FROM ledger.entry AS e
+    WHERE
+        e.lane = of_lane AND e.seq = of_seq
+        AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(of_seq, 0)
+        AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(of_seq + 1, 0)
+    OFFSET 0;
+END;
 
 -- Derived from entry; can be dropped and rebuilt. seq is the last journal row of the lane that touched the shard.
 CREATE TABLE ledger.balance (

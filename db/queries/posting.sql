@@ -55,20 +55,12 @@ INNER JOIN ledger.journal AS j
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: original_legs
--- The legs of the originals, in order; OFFSET 0 has them looked up row by row, whatever the planner makes of the range.
+-- The legs of the originals, in order.
 SELECT j.tenant, j.intent_id, a.address, e.direction, e.amount_minor, e.currency
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
     ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
-CROSS JOIN LATERAL (
-    SELECT account_id, leg, direction, amount_minor, currency
-    FROM ledger.entry
-    WHERE
-        lane = j.lane AND seq = j.seq
-        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
-        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
-    OFFSET 0
-) AS e
+CROSS JOIN LATERAL ledger.legs(j.lane, j.seq) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 ORDER BY j.tenant, j.intent_id, e.leg
@@ -79,15 +71,7 @@ SELECT j.tenant, j.reverses, a.address, -e.direction AS direction, e.currency, s
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
     ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
-CROSS JOIN LATERAL (
-    SELECT account_id, leg, direction, amount_minor, currency
-    FROM ledger.entry
-    WHERE
-        lane = j.lane AND seq = j.seq
-        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
-        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
-    OFFSET 0
-) AS e
+CROSS JOIN LATERAL ledger.legs(j.lane, j.seq) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency

@@ -24,12 +24,8 @@ SELECT
         SELECT coalesce(jsonb_agg(
             jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
         ), '[]')
-        FROM ledger.entry AS e
+        FROM ledger.legs(j.lane, j.seq) AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
-        WHERE
-            e.lane = j.lane AND e.seq = j.seq
-            AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(j.seq, 0)
-            AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(j.seq + 1, 0)
     ) AS legs
 FROM unnest(%(intent_ids)s::uuid[], %(lanes)s::integer[], %(offsets)s::bigint[])
 WITH ORDINALITY AS asked (intent_id, lane, source_offset, number)
@@ -52,15 +48,7 @@ SELECT
     j.intent_id,
     (
         SELECT a.address
-        FROM (
-            SELECT account_id, leg, direction
-            FROM ledger.entry
-            WHERE
-                lane = j.lane AND seq = j.seq
-                AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
-                AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
-            OFFSET 0
-        ) AS e
+        FROM ledger.legs(j.lane, j.seq) AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
         WHERE a.floor_minor IS NOT NULL AND e.direction = a.normal_direction
         ORDER BY e.leg
@@ -185,13 +173,9 @@ SELECT
         SELECT coalesce(jsonb_agg(
             jsonb_build_array(a.address, e.direction, e.amount_minor, e.currency) ORDER BY e.leg
         ), '[]')
-        FROM ledger.entry AS e
+        FROM ledger.legs(j.lane, j.seq) AS e
         JOIN ledger.account AS a ON a.account_id = e.account_id
-        WHERE
-            e.lane = j.lane AND e.seq = j.seq
-            AND ledger.leg_place(e.seq, e.leg) >= ledger.leg_place(j.seq, 0)
-            AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(j.seq + 1, 0)
-            AND w.matches
+        WHERE w.matches
     ) AS legs
 FROM (
     SELECT lane, seq, matches FROM wanted

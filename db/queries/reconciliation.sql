@@ -298,15 +298,7 @@ SELECT
     j.tenant, j.intent_id::text AS intent_id, a.address, e.direction, e.currency, sum(e.amount_minor) AS amount_minor
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
-CROSS JOIN LATERAL (
-    SELECT account_id, leg, direction, amount_minor, currency
-    FROM ledger.entry
-    WHERE
-        lane = j.lane AND seq = j.seq
-        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
-        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
-    OFFSET 0
-) AS e
+CROSS JOIN LATERAL ledger.legs(j.lane, j.seq) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted' AND j.type = 'transfer'
 GROUP BY j.tenant, j.intent_id, a.address, e.direction, e.currency
@@ -318,15 +310,7 @@ SELECT
     sum(e.amount_minor) AS amount_minor
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.reverses = asked.intent_id
-CROSS JOIN LATERAL (
-    SELECT account_id, leg, direction, amount_minor, currency
-    FROM ledger.entry
-    WHERE
-        lane = j.lane AND seq = j.seq
-        AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
-        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0)
-    OFFSET 0
-) AS e
+CROSS JOIN LATERAL ledger.legs(j.lane, j.seq) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 WHERE j.outcome = 'posted'
 GROUP BY j.tenant, j.reverses, a.address, e.direction, e.currency
@@ -350,15 +334,7 @@ SELECT
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = -1), 0) AS credits_minor
 FROM reconciliation.gap AS g
-CROSS JOIN LATERAL (
-    SELECT account_id, lane, direction, amount_minor, currency
-    FROM ledger.entry
-    WHERE
-        lane = g.lane AND seq = g.seq
-        AND ledger.leg_place(seq, leg) >= ledger.leg_place(g.seq, 0)
-        AND ledger.leg_place(seq, leg) < ledger.leg_place(g.seq + 1, 0)
-    OFFSET 0
-) AS e
+CROSS JOIN LATERAL ledger.legs(g.lane, g.seq) AS e
 INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 GROUP BY a.tenant, a.address, e.currency, e.lane
 
