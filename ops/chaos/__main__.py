@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     for result in failed:
         seed = result.seed.rpartition("/")[0]
+        # Once more: whoever is shown the end of a long log sees what went wrong.
+        console.print(f"[bold red]FAILED[/] {result.scenario}: {result.faults[0]}", soft_wrap=True)
         console.print(f"repeat: make chaos SEED={seed} ONLY={result.scenario}; logs: {folder}")
     if failed:
         return 1

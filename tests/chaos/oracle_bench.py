@@ -25,6 +25,10 @@ Where = tuple[str, str]
 
 ENTRY = "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = %s AND seq = %s"
 ROW = "UPDATE ledger.journal SET {} WHERE lane = %s AND seq = %s"
+DELETED = (
+    "WITH gone AS (DELETE FROM ledger.entry WHERE lane = %s AND seq = %s RETURNING lane, seq)"
+    " DELETE FROM ledger.journal AS j USING gone WHERE j.lane = gone.lane AND j.seq = gone.seq"
+)
 SHARD = """UPDATE ledger.balance SET credits_minor = credits_minor + 1 WHERE lane = 0 AND account_id =
     (SELECT account_id FROM ledger.account WHERE address = 'users:2:wallet')"""
 

@@ -15,7 +15,7 @@ from db.migrate import migrate
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
-from tests.chaos.oracle_bench import OracleBench
+from tests.chaos.oracle_bench import DELETED, ROW, OracleBench
 from tests.chaos.test_oracle import ledger
 
 __all__ = ["ledger"]
@@ -62,6 +62,30 @@ def test_where_commits_are_tracked_their_order_counts(tracking: OracleBench) -> 
     moments = tracking.rows("SELECT booked_time, pg_xact_commit_timestamp(xmin) AS moment FROM ledger.journal")
     assert any(row["booked_time"] == 5 for row in moments)
     assert all(row["moment"] is not None for row in moments)
+
+
+MOMENT = """SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint AS moment
+    FROM ledger.journal WHERE lane = %s AND seq = %s"""
+
+
+@pytest.mark.parametrize(
+    ("key", "statement"), [("raise", ROW.format("reference = 'altered'")), ("spend", DELETED)], ids=["altered", "gone"]
+)
+def test_a_row_that_was_planted_keeps_its_place_among_the_commits(
+    tracking: OracleBench, key: str, statement: str
+) -> None:
+    """An update has a moment of its own and a deleted row none, and the raise is not behind what it paid for."""
+    poster = tracking.new_poster(now_microseconds=lambda: 5)
+    for name, source, target in (("raise", "external:bank", "users:1:wallet"), ("spend", "users:1:wallet", "merchants:m")):
+        tracking.ask(tracking.transfer(name, source, target, 30))
+        assert tracking.post(poster=poster) == ["posted"]
+    tracking.relay_all()
+    place = tracking.seq_of(key)
+    (row,) = tracking.rows(MOMENT, *place)
+    tracking.tamper(statement, *place)
+    planted = tracking.add_break("audit", "stored", "lane {} seq {}".format(*place), *place)
+    assert {check for check, _ in tracking.found(planted)} == {"floors"}
+    assert tracking.found(planted._replace(moment=row["moment"])) == set()
 
 
 def race(ledger: OracleBench, **clock: Any) -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from ops.chaos.oracle import Planted
-from tests.chaos.oracle_bench import ENTRY, ROW, SHARD, OracleBench, at, shard, spoilt
+from tests.chaos.oracle_bench import DELETED, ENTRY, ROW, SHARD, OracleBench, at, shard, spoilt
 from tests.chaos.test_oracle import honest, ledger
 
 __all__ = ["honest", "ledger"]
@@ -25,11 +25,7 @@ def test_a_planted_break_that_was_not_found_is_named(honest: OracleBench) -> Non
     assert honest.found(Planted("audit", "stored", 0, 3)) == {("planted", "audit stored lane 0 seq 3")}
 
 
-PLANTS = {
-    "altered": ENTRY,
-    "deleted": "WITH gone AS (DELETE FROM ledger.entry WHERE lane = %s AND seq = %s RETURNING lane, seq)"
-    " DELETE FROM ledger.journal AS j USING gone WHERE j.lane = gone.lane AND j.seq = gone.seq",
-}
+PLANTS = {"altered": ENTRY, "deleted": DELETED}
 
 
 @pytest.mark.parametrize("statement", PLANTS.values(), ids=PLANTS)

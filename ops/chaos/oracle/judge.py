@@ -149,7 +149,7 @@ class _Judgement:
         moments = {row.record.seq: row.moment for row in rows}
         for seq, record in published.items():
             if self._plants.in_table(record.lane, seq):
-                moment = moments.get(seq, record.booked_time)
+                moment = self._plants.moment(record.lane, seq) or moments.get(seq, record.booked_time)
                 judged.append(Row(record, len(record.legs), tuple(range(len(record.legs))), moment, foreign=False))
         judged.sort(key=lambda row: row.record.seq)
         return judged

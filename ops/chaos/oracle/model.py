@@ -54,6 +54,9 @@ class Planted(NamedTuple):
     """Such as stored, entries, balance, chain, conservation."""
     lane: int | None
     seq: int | None
+    moment: int | None = None
+    """When the row that was altered or deleted had been committed, microseconds since 1970: the tables say it no more,
+    as an update gives a row the moment of its own."""
 
 
 class Fault(NamedTuple):
@@ -104,6 +107,7 @@ class Plants:
         self._records = {(item.lane, item.seq) for item in self.all if item.kind in TABLE_KINDS | RECORD_KINDS}
         self._rows = {(item.lane, item.seq) for item in self.all if item.kind in TABLE_KINDS}
         self._shards = {item.lane for item in self.all if item.kind == "balance"}
+        self._moments = {(item.lane, item.seq): item.moment for item in self.all if item.moment is not None}
 
     def at(self, lane: int, seq: int) -> bool:
         """Whether this row or record was altered on purpose."""
@@ -112,6 +116,10 @@ class Plants:
     def in_table(self, lane: int, seq: int) -> bool:
         """Whether it is the row, not the record, that was altered: the record then stands in for it."""
         return (lane, seq) in self._rows
+
+    def moment(self, lane: int, seq: int) -> int | None:
+        """When the row was committed, before it was altered; None where nobody noted it."""
+        return self._moments.get((lane, seq))
 
     def lane_row(self, lane: int) -> bool:
         """Whether the lane's own row was altered on purpose."""

@@ -81,8 +81,19 @@ def tamper(trial: Trial) -> None:
         admin.execute("SET session_replication_role = replica")
         for plant, row in zip(PLANTS, trial.random.sample(rows, len(PLANTS)), strict=True):
             trial.say(f"{plant.__name__.strip('_').replace('_', ' ')} of lane {row.lane} seq {row.seq}")
-            trial.planted += plant(admin, row)
+            moment = _committed_moment(admin, row)
+            trial.planted += [planted._replace(moment=moment) for planted in plant(admin, row)]
     wait_found(trial)
+
+
+def _committed_moment(admin: "psycopg.Connection[Any]", row: Row) -> int | None:
+    """Microseconds since 1970 at which the row was committed: floors are judged in the order of these."""
+    found = admin.execute(
+        "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint FROM ledger.journal"
+        " WHERE lane = %s AND seq = %s",
+        row,
+    ).fetchone()
+    return found[0] if found else None
 
 
 def leave_out_record(trial: Trial) -> None:
