@@ -76,7 +76,10 @@ def test_a_row_that_was_planted_keeps_its_place_among_the_commits(
 ) -> None:
     """An update has a moment of its own and a deleted row none, and the raise is not behind what it paid for."""
     poster = tracking.new_poster(now_microseconds=lambda: 5)
-    for name, source, target in (("raise", "external:bank", "users:1:wallet"), ("spend", "users:1:wallet", "merchants:m")):
+    for name, source, target in (
+        ("raise", "external:bank", "users:1:wallet"),
+        ("spend", "users:1:wallet", "merchants:m"),
+    ):
         tracking.ask(tracking.transfer(name, source, target, 30))
         assert tracking.post(poster=poster) == ["posted"]
     tracking.relay_all()
