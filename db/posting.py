@@ -93,6 +93,9 @@ class PostingStore(KeptConnection):
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
         register(connection)
+        # For the arrays of a large batch the planner would rather read the whole journal, once for each of the ten
+        # executions before it keeps a plan; the plan for any array looks rows up.
+        connection.execute("SET plan_cache_mode = force_generic_plan")
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
