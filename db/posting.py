@@ -1,6 +1,7 @@
 """What the posting transaction asks of Postgres; streams/posting decides, this module reads and writes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
@@ -89,6 +90,7 @@ class PostingStore(KeptConnection):
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, "ledgerline_posting")
+        self._aside = ThreadPoolExecutor(1, thread_name_prefix="postgres")
 
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
@@ -220,22 +222,28 @@ class PostingStore(KeptConnection):
             copy.write(COPY_TRAILER)
             yield written
 
-    def add_balances(self, changes: Sequence[BalanceChange]) -> None:
-        """Add up what the batch changes."""
+    @contextmanager
+    def adding_balances(self, changes: Sequence[BalanceChange]) -> Iterator[None]:
+        """Add up what the batch changes; what is done in the context is done while Postgres adds."""
         if not changes:
+            yield
             return
         account_ids, currencies, lanes, debits_minor, credits_minor, seqs = zip(*changes, strict=True)
-        self._open().execute(
-            SQL["add_balances"],
-            {
-                "account_ids": Bigints(account_ids),
-                "currencies": Texts(currencies),
-                "lanes": Bigints(lanes),
-                "debits_minor": Bigints(debits_minor),
-                "credits_minor": Bigints(credits_minor),
-                "seqs": Bigints(seqs),
-            },
-        )
+        asked = {
+            "account_ids": Bigints(account_ids),
+            "currencies": Texts(currencies),
+            "lanes": Bigints(lanes),
+            "debits_minor": Bigints(debits_minor),
+            "credits_minor": Bigints(credits_minor),
+            "seqs": Bigints(seqs),
+        }
+        # By a thread that waits, and not in libpq's pipeline mode, in and behind which Postgres does not count a session
+        # as idle in its transaction: a worker that is frozen there would keep its lanes.
+        adding = self._aside.submit(self._open().execute, SQL["add_balances"], asked)
+        try:
+            yield
+        finally:
+            adding.result()
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
         """Keep the raw bytes behind the batch's quarantined rows."""

@@ -1,6 +1,6 @@
 """What the fenced consumer and an agent say to each other: messages, batches, and how to read."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -25,7 +25,7 @@ class PartitionBatch(NamedTuple):
     expected_offset: int
     """Where the agent believes its store to stand."""
     messages: list[Any]
-    """Message, or what the agent's `prepare` made of each."""
+    """Message, or what was made of it ahead (streams.engine.ReadAhead)."""
     end_offset: int
     """The next offset to fetch; past the last message's, as transaction markers occupy offsets too."""
 
@@ -65,9 +65,6 @@ class AgentOptions:
     fetch_bytes_min: int = 1
     """As many bytes, as they are compressed, end the wait. More of them make batches larger and later."""
     read_committed: bool = False
-    prepare: Callable[[Message], Any] = lambda message: message
-    """Called for each message in the consumer's thread, while the batch before is in the handler's hands: pure work
-    only, that cannot fail. What it returns has the message's `offset`."""
     stall_seconds_max: float = 60.0
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0

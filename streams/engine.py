@@ -4,7 +4,8 @@ Written against faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0
 """
 
 import tempfile
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -40,7 +41,37 @@ class Fetch(NamedTuple):
     """What one look at the broker brought, of several partitions."""
 
     partitions: dict[TP, tuple[int, int, list[Any]]]
-    """(start, end, messages as prepared) of each partition."""
+    """(start, end, messages) of each partition."""
+
+
+class ReadAhead:
+    """Reads what is fetched and waits, when the handler has nothing to do but to wait for its store.
+
+    In the handler's own thread: two threads that want the interpreter hand it over some hundred times a batch, and each
+    time nobody has it for a moment.
+    """
+
+    def __init__(self, prepare: Callable[[Message], Any]) -> None:
+        """`prepare` is pure work that cannot fail; what it makes of a message has the message's `offset`."""
+        self._prepare = prepare
+        self._waiting: deque[Fetch] = deque()
+
+    def add(self, fetch: Fetch) -> None:
+        """A fetch that will come to the handler; called in the consumer's thread."""
+        self._waiting.append(fetch)
+
+    def take(self, fetch: Fetch) -> None:
+        """This fetch has come to the handler, which reads itself what of it is not read; so it is no longer ahead."""
+        # The consumer's thread may add meanwhile: a copy is taken at once. Those before it were dropped at a seek.
+        if any(waiting is fetch for waiting in tuple(self._waiting)):
+            while self._waiting.popleft() is not fetch:
+                pass
+
+    def read(self) -> None:
+        """Read all that waits, in place; called in the handler's thread."""
+        while self._waiting:
+            for _, _, messages in self._waiting.popleft().partitions.values():
+                messages[:] = map(self._prepare, messages)
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -116,10 +147,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                     f" {records[0].offset}: it was deleted and made again; restore the old one."
                 )
             next_of[TP(*tp)] = state.position
-            prepare = self.app.options.prepare
             messages = [
-                prepare(Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers))
-                for r in records
+                Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records
             ]
             partitions[TP(*tp)] = (start, state.position, messages)
         for tp in assignment.tps if assignment else ():
@@ -130,7 +159,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 next_of[TP(*tp)] = state.position
                 if state.position > start:
                     partitions[TP(*tp)] = (start, state.position, [])
-        return {next(iter(partitions)): [Fetch(partitions)]} if partitions else {}
+        if not partitions:
+            return {}
+        fetch = Fetch(partitions)
+        if self.app.ahead is not None:
+            self.app.ahead.add(fetch)
+        return {next(iter(partitions)): [fetch]}
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
@@ -172,9 +206,10 @@ class _Transport(driver.Transport):  # type: ignore[misc]
 class FencedApp(faust.App):  # type: ignore[misc]
     """A Faust app whose consumer is fenced; `runner` stands between it and the agent's handler."""
 
-    def __init__(self, options: AgentOptions, runner: Positions) -> None:
+    def __init__(self, options: AgentOptions, runner: Positions, ahead: ReadAhead | None = None) -> None:
         self.options = options
         self.runner = runner
+        self.ahead = ahead
         super().__init__(
             options.group,
             broker=f"kafka://{options.bootstrap}",

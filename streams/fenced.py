@@ -24,7 +24,7 @@ from db.connections import TRANSIENT
 from domain.errors import LedgerlineError, Outage
 from producers.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
-from streams.engine import FencedApp, Fetch, TopicBegunAnew
+from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
@@ -44,6 +44,7 @@ __all__ = [
     "FenceLost",
     "Message",
     "PartitionBatch",
+    "ReadAhead",
     "TopicBegunAnew",
     "run_agent",
 ]
@@ -52,7 +53,10 @@ __all__ = [
 class _Runner:
     """Calls the handler from one thread, keeps what it expects of the store, and waits outages out."""
 
-    def __init__(self, handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics) -> None:
+    def __init__(
+        self, handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics, ahead: ReadAhead | None = None
+    ) -> None:
+        self.ahead = ahead
         self._handler = handler
         self._options = options
         self._metrics = metrics
@@ -132,6 +136,8 @@ class _Runner:
         return self.expected
 
     def _process(self, fetch: Fetch) -> bool:
+        if self.ahead is not None:
+            self.ahead.take(fetch)
         # Faust drops a fetch of the generation before, and a seek may overtake one: what lies between is never fetched
         # again by itself, and what comes after it must not be posted.
         ahead = any(start > self._expected.get(tp, start) for tp, (start, _, _) in fetch.partitions.items())
@@ -176,7 +182,7 @@ class _Runner:
 
 def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
     """The Faust app with its one agent, its chores and its look at the lag."""
-    app = FencedApp(options, runner)
+    app = FencedApp(options, runner, runner.ahead)
     last_commit = 0.0
 
     async def tell_kafka() -> None:
@@ -230,10 +236,10 @@ class _Worker(faust.Worker):  # type: ignore[misc]
         super()._schedule_shutdown(signal)
 
 
-def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
+def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | None = None) -> None:
     """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
 
-    Blocks; call it from the main thread.
+    Blocks; call it from the main thread. `ahead` is for a handler that has time to read what comes next.
     """
     # A batch makes hundreds of thousands of objects and no cycles: with the default thresholds the collector takes a
     # fifth of a worker's time. What is there now lives as long as the process.
@@ -241,7 +247,7 @@ def run_agent(handler: BatchHandler, options: AgentOptions) -> None:
     gc.set_threshold(1_000_000, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = AgentMetrics(options.name)
-    runner = _Runner(handler, options, metrics)
+    runner = _Runner(handler, options, metrics, ahead)
     app = make_app(runner, options, metrics)
     watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
 

@@ -82,8 +82,10 @@ class Poster:
         published: Callable[[Iterable[int]], dict[int, Published]],
         ask_topic_id: Callable[[], Callable[[], str]],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+        meanwhile: Callable[[], None] = lambda: None,
         fault: Fault = no_fault,
     ) -> None:
+        """`meanwhile` is called while Postgres is busy with the balances, a fifth of a batch's time."""
         self._store = store
         self._reader = reader
         self._describe = describe
@@ -92,6 +94,7 @@ class Poster:
         self._ask_topic_id = ask_topic_id
         self._topic_id = _not_asked
         self._now_microseconds = now_microseconds
+        self._meanwhile = meanwhile
         self._fault = fault
         self._books: Books | None = None
         self._accounts: dict[Name, Account] = {}
@@ -203,7 +206,8 @@ class Poster:
             account_ids = {name: account.account_id for name, account in accounts.items()}
             with self._store.writing(chain(screened, fates, lanes, self._now_microseconds()), account_ids) as rows:
                 changes = balance_changes(rows, account_ids)
-            self._store.add_balances(changes)
+            with self._store.adding_balances(changes):
+                self._meanwhile()
             self._store.add_quarantined(quarantined_bytes(screened, rows))
             self._fault("written")
             topic_id = self._topic_id()

@@ -31,13 +31,13 @@ class Work(NamedTuple):
 
 
 class IntentReader:
-    """Reads messages one by one, in any thread."""
+    """Reads messages one by one."""
 
     def __init__(self, decoder: IntentDecoder) -> None:
         self._decoder = decoder
 
     def prepare(self, message: Message) -> Work | Message:
-        """Read ahead, in the consumer's thread; what the registry must be asked for is left as it is."""
+        """Read ahead; what the registry must be asked for is left as it is."""
         return self.read(message) if self._decoder.is_ready_for(message.value) else message
 
     def read(self, message: Message) -> Work:

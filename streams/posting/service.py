@@ -1,12 +1,11 @@
 """The posting worker: the poster as a Faust agent."""
 
-from dataclasses import replace
 from functools import partial
 
 from db.posting import PostingStore
 from domain.faults import Fault, no_fault
 from streams.decode import IntentDecoder
-from streams.fenced import AgentOptions, run_agent
+from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
 from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
@@ -21,6 +20,7 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: 
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry_url)
     reader = IntentReader(decoder)
+    ahead = ReadAhead(reader.prepare)
     poster = Poster(
         store,
         reader,
@@ -28,10 +28,11 @@ def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: 
         partial(offsets_with_record, options.bootstrap, options.topic),
         published=partial(last_published, options.bootstrap, journal_topic),
         ask_topic_id=TopicLook(options.bootstrap, options.topic),
+        meanwhile=ahead.read,
         fault=fault,
     )
     try:
-        run_agent(poster, replace(options, prepare=reader.prepare))
+        run_agent(poster, options, ahead)
     finally:
         store.close()
         decoder.close()

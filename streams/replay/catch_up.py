@@ -109,7 +109,8 @@ class CatchUp:
                     raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
                 with self._store.writing(rows, ids):
                     changes = balance_changes(rows, ids)
-                self._store.add_balances(changes)
+                with self._store.adding_balances(changes):
+                    pass
                 moved = lane._replace(
                     next_offset=rows[-1].source_offset + 1,
                     next_seq=after.next_seq,

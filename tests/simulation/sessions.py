@@ -67,7 +67,8 @@ class Actor:
         def write() -> None:
             with self.store.writing(rows, ids):
                 pass
-            self.store.add_balances(changes)
+            with self.store.adding_balances(changes):
+                pass
 
         self._do("write", write)
 

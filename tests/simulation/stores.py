@@ -183,18 +183,19 @@ class SimulatedPostingStore(PostingStore):
         yield written
         session.check_entries(added)
 
-    def add_balances(self, changes: Sequence[BalanceChange]) -> None:
-        """As PostingStore."""
-        if not changes:
-            return
-        session = self._statement()
-        for change in changes:
-            session.add_balance(
-                (change.account_id, change.currency, change.lane),
-                change.debits_minor,
-                change.credits_minor,
-                change.seq,
-            )
+    @contextmanager
+    def adding_balances(self, changes: Sequence[BalanceChange]) -> Iterator[None]:
+        """As PostingStore; what is done meanwhile touches nothing of it, so it may come after."""
+        if changes:
+            session = self._statement()
+            for change in changes:
+                session.add_balance(
+                    (change.account_id, change.currency, change.lane),
+                    change.debits_minor,
+                    change.credits_minor,
+                    change.seq,
+                )
+        yield
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
         """As PostingStore."""

@@ -8,7 +8,7 @@ import pytest
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.engine import Fetch, TopicBegunAnew, _Consumer, _ConsumerThread
+from streams.engine import Fetch, ReadAhead, TopicBegunAnew, _Consumer, _ConsumerThread
 
 LANE = TP("payments.intents", 0)
 
@@ -55,7 +55,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
     made: _ConsumerThread = object.__new__(_ConsumerThread)
-    made.app = SimpleNamespace(options=SimpleNamespace(prepare=lambda message: message.offset))
+    made.app = SimpleNamespace(ahead=None)
     made._assignment, made._next = None, {}
     return made
 
@@ -68,7 +68,34 @@ async def fetched(thread: _ConsumerThread, broker: Broker) -> tuple[int, int, li
     (records,) = found.values()
     (fetch,) = records
     assert isinstance(fetch, Fetch)
-    return fetch.partitions[LANE]
+    start, end, messages = fetch.partitions[LANE]
+    return start, end, [message.offset for message in messages]
+
+
+def test_what_waits_is_read_ahead_in_place_and_once() -> None:
+    seen: list[int] = []
+
+    def prepare(offset: int) -> str:
+        seen.append(offset)
+        return f"read {offset}"
+
+    ahead = ReadAhead(prepare)  # type: ignore[arg-type]
+    dropped, taken, waiting = (Fetch({LANE: (start, start + 2, [start, start + 1])}) for start in (0, 2, 4))
+    for fetch in (dropped, taken, waiting):
+        ahead.add(fetch)
+    ahead.take(taken)  # the one before it was dropped at a seek, and neither is read any more
+    ahead.read()
+    ahead.read()
+    assert seen == [4, 5]
+    assert waiting.partitions[LANE] == (4, 6, ["read 4", "read 5"])
+    assert taken.partitions[LANE] == (2, 4, [2, 3])
+    ahead.take(waiting)  # read, and no longer among those that wait
+    ahead.take(dropped)
+    late = Fetch({LANE: (6, 7, [6])})
+    ahead.add(late)
+    ahead.take(waiting)
+    ahead.read()
+    assert late.partitions[LANE] == (6, 7, ["read 6"])
 
 
 async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
@@ -82,6 +109,17 @@ async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
     broker.state.position = 12  # two more, and nothing else
     assert await fetched(thread, broker) == (10, 12, [])
     assert await fetched(thread, broker) is None
+
+
+async def test_each_fetch_is_told_to_who_reads_ahead(thread: _ConsumerThread) -> None:
+    read: list[int] = []
+    thread.app.ahead = ReadAhead(lambda message: read.append(message.offset))
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 5})
+    broker.holds(5, 7)
+    await thread._fetch_records(broker)
+    thread.app.ahead.read()
+    assert read == [5, 6]
 
 
 async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_sought(thread: _ConsumerThread) -> None:
