@@ -15,7 +15,7 @@ from db.books import Books, load_books
 from db.kept_connection import KeptConnection
 from db.queries import load
 from domain.chart import ChartPattern
-from domain.decision import IntentName, Original
+from domain.decision import Constraint, IntentName, Original
 from domain.intents import Leg
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
@@ -60,8 +60,8 @@ class Account(NamedTuple):
     """An open account."""
 
     account_id: int
-    normal_direction: int
-    floor_minor: int | None
+    constraint: Constraint | None
+    """None without a floor."""
 
 
 class BalanceChange(NamedTuple):
@@ -176,7 +176,10 @@ class PostingStore(KeptConnection):
             {"tenants": Texts([name[0] for name in names]), "addresses": Texts([name[1] for name in names])},
             binary=True,
         )
-        return {(row[1], row[2]): Account(row[0], row[3], row[4]) for row in rows}
+        return {
+            (tenant, address): Account(account_id, None if floor_minor is None else Constraint(direction, floor_minor))
+            for account_id, tenant, address, direction, floor_minor in rows
+        }
 
     def open_accounts(self, wanted: Mapping[tuple[str, str], ChartPattern]) -> None:
         """Open accounts as their lines of the chart say; those that are open already stay as they are."""
@@ -237,8 +240,8 @@ class PostingStore(KeptConnection):
             "credits_minor": Bigints(credits_minor),
             "seqs": Bigints(seqs),
         }
-        # By a thread that waits, and not in libpq's pipeline mode, in and behind which Postgres does not count a session
-        # as idle in its transaction: a worker that is frozen there would keep its lanes.
+        # By a thread that waits, not in libpq's pipeline mode: in and behind that Postgres does not count a session as idle
+        # in its transaction, so a worker that is frozen there would keep its lanes.
         adding = self._aside.submit(self._open().execute, SQL["add_balances"], asked)
         try:
             yield

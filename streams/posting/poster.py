@@ -248,11 +248,7 @@ class Poster:
         accounts = self._find_accounts(
             {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books
         )
-        constraints = {
-            name: Constraint(account.normal_direction, account.floor_minor)
-            for name, account in accounts.items()
-            if account.floor_minor is not None
-        }
+        constraints = {name: account.constraint for name, account in accounts.items() if account.constraint is not None}
         balances = self._lock(touched, constraints, accounts) if constraints else {}
         return LedgerView(settled, originals, constraints, balances), accounts
 

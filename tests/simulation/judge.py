@@ -131,12 +131,12 @@ class Judge:
         for (account_id, currency, _), (debits, credits, _) in self._database.tables["balance"].items():
             sums[account_id, currency] += debits - credits
         for (_, address), account in self._database.tables["account"].items():
-            if account.floor_minor is None or account.account_id not in touched:
+            if account.constraint is None or account.account_id not in touched:
                 continue
             for (account_id, currency), balance in sums.items():
                 if account_id == account.account_id:
-                    held = balance * account.normal_direction
-                    require(held >= account.floor_minor, "floors", f"{address} holds {held} {currency}")
+                    held = balance * account.constraint.normal_direction
+                    require(held >= account.constraint.floor_minor, "floors", f"{address} holds {held} {currency}")
 
     # ------------------------------------------------------------------------------------------ Kafka
 

@@ -11,7 +11,7 @@ from db.books import Books
 from db.posting import Account, BalanceChange, Lane, PostingStore, QuarantinedBytes
 from db.relay import PostedLane, RelayStore
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
-from domain.decision import IntentName, Original
+from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
@@ -145,7 +145,9 @@ class SimulatedPostingStore(PostingStore):
             number = self._database.accounts_made
             session.lock(("account of", *name))
             if name not in session.rows("account"):
-                session.write("account", name, Account(number, wanted[name].normal_direction, wanted[name].floor_minor))
+                line = wanted[name]
+                floored = None if line.floor_minor is None else Constraint(line.normal_direction, line.floor_minor)
+                session.write("account", name, Account(number, floored))
 
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
         """As PostingStore."""
