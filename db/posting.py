@@ -240,7 +240,7 @@ class PostingStore(KeptConnection):
             "credits_minor": Bigints(credits_minor),
             "seqs": Bigints(seqs),
         }
-        # By a thread that waits, not in libpq's pipeline mode: in and behind that Postgres does not count a session as idle
+        # By a thread that waits, not in libpq's pipeline mode: in and behind that Postgres counts no session as idle
         # in its transaction, so a worker that is frozen there would keep its lanes.
         adding = self._aside.submit(self._open().execute, SQL["add_balances"], asked)
         try:
