@@ -16,8 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
-from domain.intents import Intent, Leg
-from producers.intent_encoding import IntentEncoder, intent_encoder
+from domain.intents import DIRECTION_NAMES, Intent, Leg
+from producers.encoding import Encoder, encoder
 
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
@@ -104,6 +104,31 @@ def kafka_key(intent: Intent, drained: str | None) -> bytes:
     return (str(intent.intent_id) if drained is None else f"{intent.tenant}/{drained}").encode()
 
 
+def record_of(intent: Intent) -> dict[str, Any]:
+    """The intent as the Avro record PaymentIntent."""
+    intent_id, tenant, key, intent_type, legs, reverses, value_time, reference, metadata, accepted_time = intent
+    return {
+        "intent_id": str(intent_id),
+        "tenant": tenant,
+        "idempotency_key": key,
+        "type": intent_type,
+        "legs": [
+            {
+                "account": account,
+                "direction": DIRECTION_NAMES[direction],
+                "amount_minor": amount_minor,
+                "currency": currency,
+            }
+            for account, direction, amount_minor, currency in legs
+        ],
+        "reverses": None if reverses is None else str(reverses),
+        "value_time": value_time,
+        "reference": reference,
+        "metadata": metadata,
+        "accepted_time": accepted_time,
+    }
+
+
 @lru_cache(maxsize=64)
 def _as_rfc3339(microseconds: int) -> bytes:
     moment = _EPOCH + timedelta(microseconds=microseconds)
@@ -167,7 +192,7 @@ class IntentProducer:
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._producer = Producer(self._configuration)
         self._replaced: list[Producer] = []
-        self._encode: IntentEncoder | None = None
+        self._encode: Encoder | None = None
         self._flights: set[_Flight] = set()
         self._loop = asyncio.get_running_loop()
         self._poll_after(_IDLE_SECONDS)
@@ -179,7 +204,7 @@ class IntentProducer:
 
     def use_schema(self, schema_id: int) -> None:
         """Encode under this id of the registry from now on."""
-        self._encode = intent_encoder(schema_id)
+        self._encode = encoder(SUBJECT, schema_id)
 
     def partition_count(self, timeout_seconds: float) -> int:
         """How many partitions the topic has, asked of Kafka; blocks. DeliveryError where it cannot be told."""
@@ -197,9 +222,9 @@ class IntentProducer:
             return []
         if self._encode is None:
             raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
-        id_texts = [str(intent.intent_id).encode() for intent, _ in addressed]
         # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.
-        values = [self._encode(intent, id_text) for (intent, _), id_text in zip(addressed, id_texts, strict=True)]
+        records = [record_of(intent) for intent, _ in addressed]
+        values = [self._encode(record) for record in records]
         flight = _Flight(self.topic, len(addressed), self._loop.create_future())
         if not self._flights:
             self._next_poll.cancel()
@@ -207,8 +232,8 @@ class IntentProducer:
         self._flights.add(flight)
         try:
             headers = _shared_headers(trace, self._source)
-            for index, ((intent, key), id_text, value) in enumerate(zip(addressed, id_texts, values, strict=True)):
-                own = {"ce_id": id_text, "ce_time": _as_rfc3339(intent.accepted_time)}
+            for index, ((intent, key), record, value) in enumerate(zip(addressed, records, values, strict=True)):
+                own = {"ce_id": record["intent_id"].encode(), "ce_time": _as_rfc3339(intent.accepted_time)}
                 self._produce(flight, index, value, key, headers | own)
             await flight.future
         finally:

@@ -18,6 +18,7 @@ from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.embedded.process import wait_until
+from producers import intents
 from producers.encoding import encoder, registered_id, registry_client
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
@@ -57,13 +58,7 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 def record_of(asked: Intent) -> dict[str, Any]:
     """A domain's intent as Avro has it, with the id that follows from its tenant and key."""
-    legs = [leg(each.account, DIRECTION_NAMES[each.direction], each.amount_minor, each.currency) for each in asked.legs]
-    return {
-        **asked._asdict(),
-        "intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key)),
-        "legs": legs,
-        "reverses": None if asked.reverses is None else str(asked.reverses),
-    }
+    return intents.record_of(asked) | {"intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key))}
 
 
 class PostingBench:

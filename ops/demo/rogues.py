@@ -13,7 +13,7 @@ from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
 from producers.encoding import FRAME, MAGIC, encoder, registered_id, registry_client
-from producers.intent_encoding import record_of
+from producers.intents import record_of
 
 UNBALANCED: Final = 20
 UNKNOWN_SCHEMA_ID: Final = 999_999_999

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from domain.intents import Intent, intent_id_of
 from producers.encoding import encoder, parsed_schema
+from producers.intents import record_of
 from streams.decode import intent_of
 from streams.plain_intents import Unusual, plain_intent
 from tests.posting_bench import intent, leg
@@ -58,6 +59,14 @@ def plainly(value: bytes) -> Intent | None:
 @settings(deadline=None)
 def test_whatever_an_encoder_writes_is_read(record: dict[str, Any]) -> None:
     assert plain_intent(ENCODE(record), BODY) == intent_of(record)
+
+
+@given(RECORDS)
+@settings(deadline=None)
+def test_what_the_api_sends_is_what_is_read(record: dict[str, Any]) -> None:
+    sent = intent_of(record)
+    assert record_of(sent) == record
+    assert plain_intent(ENCODE(record_of(sent)), BODY) == sent
 
 
 @given(record=RECORDS, data=st.data())
