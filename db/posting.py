@@ -1,13 +1,13 @@
 """What the posting transaction asks of Postgres; streams/posting decides, this module reads and writes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, LiteralString, NamedTuple
 
 import orjson
 import psycopg
-from psycopg import Connection
+from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb, set_json_dumps
 
 from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Overlong, Texts, Uuids, entries, register
@@ -141,10 +141,16 @@ class PostingStore(KeptConnection):
         with self.statements() as connection:
             return load_books(connection)
 
-    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
-        """Fingerprints of those of the intents that were settled before."""
-        rows = self._open().execute(SQL["settled"], _columns(names), binary=True)
-        return {(tenant, intent_id): fingerprint for tenant, intent_id, fingerprint in rows}
+    @contextmanager
+    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
+        """Fingerprints of those of the intents that were settled before, there when the context has ended.
+
+        What is done in it is done while Postgres looks.
+        """
+        found: dict[IntentName, bytes] = {}
+        with self._meanwhile(SQL["settled"], _columns(names)) as looking:
+            yield found
+        found.update(((tenant, intent_id), fingerprint) for tenant, intent_id, fingerprint in looking.result())
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
         """The settled intents that reversals name, locked against other lanes' reversals, with what is reversed."""
@@ -240,13 +246,21 @@ class PostingStore(KeptConnection):
             "credits_minor": Bigints(credits_minor),
             "seqs": Bigints(seqs),
         }
-        # By a thread that waits, not in libpq's pipeline mode: in and behind that Postgres counts no session as idle
-        # in its transaction, so a worker that is frozen there would keep its lanes.
-        adding = self._aside.submit(self._open().execute, SQL["add_balances"], asked)
-        try:
+        with self._meanwhile(SQL["add_balances"], asked):
             yield
+
+    @contextmanager
+    def _meanwhile(self, query: LiteralString, asked: Mapping[str, Any]) -> Iterator[Future[Cursor[Any]]]:
+        """Execute a statement while the context is under way, and wait for its end.
+
+        A thread waits for it, rather than libpq's pipeline mode: in and behind that Postgres counts no session as idle
+        in its transaction, so a worker that is frozen there would keep its lanes.
+        """
+        under_way = self._aside.submit(self._open().execute, query, asked, binary=True)
+        try:
+            yield under_way
         finally:
-            adding.result()
+            under_way.result()
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
         """Keep the raw bytes behind the batch's quarantined rows."""

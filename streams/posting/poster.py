@@ -198,9 +198,11 @@ class Poster:
                 if lanes[number].next_offset != offset:
                     raise FenceLost(f"lane {number} stands at {lanes[number].next_offset}, not at {offset}")
             books = self._current_books()
-            screened = [screen(item, books) if fate is None else forced(item, fate) for item in work]
-            events = [item.event for item in screened]
-            view, accounts = self._view(events, books)
+            asked = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
+            with self._store.settled(asked) as settled:
+                screened = [screen(item, books) if fate is None else forced(item, fate) for item in work]
+                events = [item.event for item in screened]
+            view, accounts = self._view(events, settled, books)
             fates = decide_batch(events, view)
             self._fault("decided")
             account_ids = {name: account.account_id for name, account in accounts.items()}
@@ -235,10 +237,10 @@ class Poster:
 
     # ------------------------------------------------------------------------------------------ what the ledger holds
 
-    def _view(self, events: Sequence[Event], books: Books) -> tuple[LedgerView, dict[Name, Account]]:
+    def _view(
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books
+    ) -> tuple[LedgerView, dict[Name, Account]]:
         """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
-        asked = [(event.intent.tenant, event.intent.intent_id) for event in events if event.intent is not None]
-        settled = self._store.settled(asked)
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
         if settled:
             live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]

@@ -1,6 +1,7 @@
 """What is taken out, one at a time, to see that the simulation misses it; each is a part in the place of a real one."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from db.connections import TRANSIENT
@@ -43,10 +44,11 @@ class UnfencedStore(SimulatedPostingStore):
 class ForgetfulStore(SimulatedPostingStore):
     """Finds no intent settled."""
 
-    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
+    @contextmanager
+    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
         """See the class."""
-        super().settled(names)
-        return {}
+        with super().settled(names):
+            yield {}
 
 
 class UnlockedAccountsStore(SimulatedPostingStore):
@@ -79,8 +81,10 @@ class UnlockedOriginalsStore(SimulatedPostingStore):
 class HastyPoster(Poster):
     """Remembers accounts before the transaction that opened them has committed."""
 
-    def _view(self, events: Sequence[Event], books: Any) -> tuple[LedgerView, dict[Name, Account]]:
-        view, accounts = super()._view(events, books)
+    def _view(
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any
+    ) -> tuple[LedgerView, dict[Name, Account]]:
+        view, accounts = super()._view(events, settled, books)
         self._remember(accounts)
         return view, accounts
 

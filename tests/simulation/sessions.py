@@ -9,6 +9,7 @@ import psycopg
 from greenlet import getcurrent, greenlet
 
 from db.posting import BalanceChange, PostingStore
+from domain.decision import IntentName
 from domain.journal import JournalRow
 from tests.posting_bench import eventually
 from tests.simulation.scheduler import Replayed, Scheduler
@@ -60,6 +61,16 @@ class Actor:
         self._open = None
         undone = (None, None, None) if commit else (Undone, Undone(), None)
         self._do("commit" if commit else "roll back", lambda: found.__exit__(*undone))
+
+    def settled(self, names: Sequence[IntentName]) -> None:
+        """Look up what was settled before."""
+
+        def look() -> dict[IntentName, bytes]:
+            with self.store.settled(names) as found:
+                pass
+            return found
+
+        self._do("settled", look)
 
     def write(self, rows: Sequence[JournalRow], ids: Mapping[Any, int], changes: Sequence[BalanceChange] = ()) -> None:
         """Write rows, entries and balance changes."""

@@ -76,11 +76,12 @@ class SimulatedPostingStore(PostingStore):
         self._statement()
         return BOOKS
 
-    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, bytes]:
-        """As PostingStore."""
+    @contextmanager
+    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
+        """As PostingStore; what is done meanwhile touches nothing of it, so it may come before."""
         rows = self._statement().rows("journal").values()
         asked = set(names)
-        return {
+        yield {
             (row.tenant, row.intent_id): row.fingerprint
             for row in rows
             if row.outcome in SETTLING and (row.tenant, row.intent_id) in asked
