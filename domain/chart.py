@@ -66,9 +66,7 @@ def check_pattern(line: ChartPattern) -> None:
 class Chart:
     """A tenant's chart. Of several patterns that match, the one that is literal for longest from the left wins."""
 
-    _CACHE_ADDRESSES_MAX: Final = 200_000
-
-    def __init__(self, lines: Iterable[ChartPattern]) -> None:
+    def __init__(self, lines: Iterable[ChartPattern], *, cache_addresses_max: int = 200_000) -> None:
         ordered = sorted(
             lines, key=lambda line: ([_rank(segment) for segment in line.pattern.split(":")], line.pattern)
         )
@@ -76,6 +74,7 @@ class Chart:
             check_pattern(line)
         self._lines = [(re.compile(_expression(line.pattern), re.ASCII), line) for line in ordered]
         self._matched: dict[str, ChartPattern | None] = {}
+        self._cache_addresses_max = cache_addresses_max
 
     def match(self, address: str) -> ChartPattern | None:
         """The line that opens `address`, or None where the address is no address or none matches."""
@@ -86,7 +85,7 @@ class Chart:
         found = None
         if len(address) <= ADDRESS_CHARACTERS_MAX and ADDRESS_PATTERN.fullmatch(address):
             found = next((line for expression, line in self._lines if expression.fullmatch(address)), None)
-        if len(self._matched) >= self._CACHE_ADDRESSES_MAX:
+        if len(self._matched) >= self._cache_addresses_max:
             self._matched.clear()
         self._matched[address] = found
         return found

@@ -5,7 +5,7 @@ refuses the rest, such as a field left to its default or a long list: fastavro j
 byte what fastavro would write, which property tests hold it to.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from itertools import count
 from typing import Any, Final
 
@@ -31,10 +31,11 @@ _PAIRS: Final = tuple(bytes((low | 128, high | 128)) for high in range(128) for 
 """By 14 bits of a number that goes on behind them."""
 
 
-def _long(number: int) -> bytes:
+def _long(value: Any) -> bytes:
     """An integer of 64 bits in zigzag; nothing that merely counts as one, such as True."""
-    if type(number) is not int:
+    if type(value) is not int:  # asked of Any: mypyc makes a 1 of the True that is given for an int
         raise TypeError
+    number: int = value
     if 0 <= number < 4096:
         return _LENGTHS[number]
     if not -(1 << 63) <= number < 1 << 63:
@@ -47,11 +48,11 @@ def _long(number: int) -> bytes:
     return out + _varint(rest)
 
 
-def _int(number: int) -> bytes:
+def _int(value: Any) -> bytes:
     """The same of 32 bits."""
-    if not -(1 << 31) <= number < 1 << 31:
+    if not -(1 << 31) <= value < 1 << 31:
         raise OverflowError
-    return _long(number)
+    return _long(value)
 
 
 def _text(value: str) -> bytes:
@@ -84,8 +85,8 @@ def compiled_writer(schema: Any, prefix: bytes = b"") -> Writer:
     return names["write"]  # type: ignore[no-any-return]
 
 
-def _indented(lines: Iterable[str]) -> Iterator[str]:
-    return (f"    {line}" for line in lines)
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 class _Unrolled:

@@ -72,8 +72,8 @@ def _length(value: bytes, low: int, at: int) -> tuple[int, int]:
     return number, at
 
 
-def _indented(lines: Iterable[str]) -> Iterator[str]:
-    return (f"    {line}" for line in lines)
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 class _Unrolled:

@@ -1,7 +1,6 @@
 """An event that breaks its batch, an outage in the middle, a topic that is not the one that it was."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import psycopg
 import pytest
@@ -12,10 +11,11 @@ from db.posting import PostingStore
 from domain import decision
 from domain.decision import Event, Fate, LedgerView
 from domain.errors import Outage
-from domain.intents import Leg
+from domain.intents import Intent, Leg
 from domain.outcomes import Outcome
 from domain.topics import Topics
 from producers.deploy import Replication, add_partitions, make_topics
+from streams.decode import IntentDecoder
 from streams.fenced import FenceLost
 from streams.posting.source import KafkaAway, TopicMismatch, describe_source
 from tests.posting_bench import PostingBench, eventually
@@ -132,16 +132,15 @@ def test_a_poisoned_event_is_isolated_while_another_lane_settles_the_rest(
 
 
 def test_an_event_that_breaks_the_reading_is_isolated_too(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    from streams.posting import reading
+    """It is decoded to what nothing decodes to, a direction that has no name, which breaks its fingerprint."""
+    whole = IntentDecoder.decode
 
-    whole = reading.fingerprint_of
+    def broken(decoder: IntentDecoder, value: bytes | None) -> Intent:
+        intent = whole(decoder, value)
+        first, second = intent.legs
+        return intent._replace(legs=(first, second._replace(direction=7))) if second.account == "users:4" else intent
 
-    def broken(kind: str, legs: tuple[Leg, ...], *rest: Any) -> bytes:
-        if legs[1].account == "users:4":
-            raise TypeError("a bug")
-        return whole(kind, legs, *rest)
-
-    monkeypatch.setattr(reading, "fingerprint_of", broken)
+    monkeypatch.setattr(IntentDecoder, "decode", broken)
     assert bench.post_now(MOVES) == ["posted"] * 4 + ["poison"] + ["posted"] * 4
     bench.verify()
 

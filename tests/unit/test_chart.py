@@ -131,9 +131,8 @@ def test_the_chart_that_a_tenant_starts_with(
     assert found.normal_direction == NORMAL_DIRECTIONS[found.account_class]
 
 
-def test_the_cache_of_matches_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Chart, "_CACHE_ADDRESSES_MAX", 10)
-    chart = Chart([line("a:*")])
+def test_the_cache_of_matches_is_bounded() -> None:
+    chart = Chart([line("a:*")], cache_addresses_max=10)
     for number in range(100):
         assert opened_by(chart, f"a:{number}") == "a:*"
         assert len(chart._matched) <= 10
