@@ -9,13 +9,18 @@ HOME_FOLDER := $(or $(LEDGERLINE_HOME),.ledgerline)
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+COMPILED := .venv/.compiled
+INTERPRETED := .venv/.interpreted
+# Sources and what they were compiled from, by setup.py's record of the last time.
+COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
+REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install parts up down status demo test simulate chaos bounds lint types imports bench check clean distclean
+.PHONY: help install compiled interpreted parts up down status demo test simulate chaos bounds lint types imports bench check clean distclean
 
 help:  ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(INSTALLED)  ## Make .venv with Ledgerline and its tools in it
+install: $(INSTALLED) $(COMPILED)  ## Make .venv with Ledgerline and its tools in it, and compile what is hot
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -25,6 +30,22 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,import]'
 	@touch $@
+
+$(COMPILED): $(INSTALLED) setup.py $(COMPILED_FROM)
+	@[ -e $(INTERPRETED) ] || { echo "Compiling, for half a minute; 'make interpreted' goes without."; \
+	    COMPILE_WITH_MYPYC=1 $(BIN)/python setup.py --quiet build_ext --inplace; }
+	@touch $@
+
+# A source that is gone is no fault of the record's.
+$(COMPILED_FROM):
+
+compiled:  ## Compile the hot modules, now and with each install (as at first)
+	@rm -f $(INTERPRETED) $(COMPILED)
+	@$(MAKE) install
+
+interpreted: $(INSTALLED)  ## Go without compiled modules until `make compiled`: patches and tracebacks reach everywhere
+	@touch $(INTERPRETED) $(COMPILED)
+	$(REMOVE_COMPILED)
 
 parts: install  ## Fetch and build the embedded Kafka and Schema Registry (once, 3 minutes)
 	@$(BIN)/python -m ops.embedded '$(HOME_FOLDER)/cache'
@@ -73,8 +94,9 @@ check: lint types imports  ## Run every check that needs no server
 clean:  ## Stop Ledgerline, remove its data and what tools left behind; the built parts stay
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/data/run.json' ]; then $(BIN)/ledgerline down; fi
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/demo/data/run.json' ]; then LEDGERLINE_HOME='$(HOME_FOLDER)/demo' $(BIN)/ledgerline down; fi
-	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-distclean: clean  ## Remove the built parts and .venv as well
-	rm -rf '$(HOME_FOLDER)/cache' .venv build dist *.egg-info
+distclean: clean  ## Remove the built parts, compiled modules and .venv as well
+	$(REMOVE_COMPILED)
+	rm -rf '$(HOME_FOLDER)/cache' .venv dist *.egg-info

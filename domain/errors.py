@@ -27,6 +27,7 @@ LedgerlineError                               one sentence that says what is wro
   ops.demo.example.ExampleError               the example ledger cannot be made
   ops.demo.rogues.RogueError                  Kafka did not take the demo's bytes
   ops.demo.watching.WaitError                 the pipeline did not get where it should in time
+  ops.compiled_modules.StaleModules             a source is not the one that was compiled
   ops.kafka_positions.GroupBusy               a consumer group has members, and Kafka takes offsets from these alone
   ops.lanes.LanesError                        lanes cannot be added, or not now
   ops.embedded.errors.EmbeddedError           an embedded part cannot do what was asked

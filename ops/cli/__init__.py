@@ -15,6 +15,7 @@ from typer.core import TyperCommand, TyperGroup
 from domain.errors import LedgerlineError
 from ops.cli.output import errors
 from ops.cli.troubles import sentence_of
+from ops.compiled_modules import refuse_stale
 
 
 class Entry(NamedTuple):
@@ -111,6 +112,7 @@ def main() -> None:
     """Run the command line: 0 done, 1 a LedgerlineError or an outage as one sentence, 2 wrong use, 130 interrupted."""
     try:
         try:
+            refuse_stale()
             app(prog_name="ledgerline")
         finally:
             sys.stdout.flush()
