@@ -64,15 +64,15 @@ class Account(NamedTuple):
     """None without a floor."""
 
 
-class BalanceChange(NamedTuple):
-    """What a batch adds to one shard, and the last journal row that did."""
+class BalanceChanges(NamedTuple):
+    """What a batch adds to each shard that it touches, and the last journal row that did: columns of equal length."""
 
-    account_id: int
-    currency: str
-    lane: int
-    debits_minor: int
-    credits_minor: int
-    seq: int
+    account_ids: list[int]
+    currencies: list[str]
+    lanes: list[int]
+    debits_minor: list[int]
+    credits_minor: list[int]
+    seqs: list[int]
 
 
 class QuarantinedBytes(NamedTuple):
@@ -232,19 +232,18 @@ class PostingStore(KeptConnection):
             yield written
 
     @contextmanager
-    def adding_balances(self, changes: Sequence[BalanceChange]) -> Iterator[None]:
+    def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
         """Add up what the batch changes; what is done in the context is done while Postgres adds."""
-        if not changes:
+        if not changes.seqs:
             yield
             return
-        account_ids, currencies, lanes, debits_minor, credits_minor, seqs = zip(*changes, strict=True)
         asked = {
-            "account_ids": Bigints(account_ids),
-            "currencies": Texts(currencies),
-            "lanes": Bigints(lanes),
-            "debits_minor": Bigints(debits_minor),
-            "credits_minor": Bigints(credits_minor),
-            "seqs": Bigints(seqs),
+            "account_ids": Bigints(changes.account_ids),
+            "currencies": Texts(changes.currencies),
+            "lanes": Bigints(changes.lanes),
+            "debits_minor": Bigints(changes.debits_minor),
+            "credits_minor": Bigints(changes.credits_minor),
+            "seqs": Bigints(changes.seqs),
         }
         with self._meanwhile(SQL["add_balances"], asked):
             yield

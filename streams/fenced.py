@@ -32,9 +32,10 @@ logger: Final = structlog.get_logger(__name__)
 OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
-# The handler's thread waits for the store some forty times a batch. By Python's default each time 5 ms more, until the
-# consumer's thread, which decodes, hands over the interpreter's lock: measured, a statement took 9 ms in place of 0.5.
-SWITCH_SECONDS: Final = 0.0002
+# The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more, until
+# the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond it is handed
+# over more often than is good for either.
+SWITCH_SECONDS: Final = 0.001
 
 Result = TypeVar("Result")
 
@@ -166,6 +167,8 @@ class _Runner:
         for part in batch:
             self._expected[TP(part.topic, part.partition)] = part.end_offset
         self._metrics.records.inc(sum(len(part.messages) for part in batch))
+        # Let go of it here: Faust's loop would do it beside the next batch, and want the interpreter for it.
+        fetch.partitions.clear()
         self.progressed_at = time.monotonic()
 
     def _batch(self, fetch: Fetch) -> list[PartitionBatch]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any, Final
 
-from db.posting import BalanceChange, Lane, QuarantinedBytes
+from db.posting import BalanceChanges, Lane, QuarantinedBytes
 from domain.decision import Event, Fate
 from domain.hash_chain import chained
 from domain.journal import JournalRow
@@ -13,6 +13,9 @@ from domain.screening import value_time_of
 from streams.posting.reading import Work
 
 _NO_METADATA: Final[dict[str, str]] = {}
+LANE_BITS: Final = 15
+"""As the schema has them (ledger.row_place)."""
+LANE_MAX: Final = (1 << LANE_BITS) - 1
 _UNFIT: Final = (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
 
 
@@ -77,16 +80,31 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
     ]
 
 
-def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> list[BalanceChange]:
-    """One change for each shard that the rows touch, in order of its key so that the index is walked once."""
-    sums: dict[tuple[int, str, int], list[int]] = {}
-    for lane, seq, _, _, _, _, _, tenant, _, _, _, _, _, legs, *_ in rows:
-        for account, direction, amount_minor, currency in legs:
-            shard = (account_ids[tenant or "", account], currency, lane)
-            change = sums.get(shard)
+def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
+    """One change for each shard that the rows touch; of each currency in order of the key, as the index has them."""
+    # Account and lane in one number: it is hashed and sorted in a third of the time that they would take as a tuple.
+    by_currency: dict[str, dict[int, list[int]]] = {}
+    for row in rows:
+        lane, seq, tenant = row[0], row[1], row[7] or ""
+        for account, direction, amount_minor, currency in row[13]:
+            sums = by_currency.get(currency)
+            if sums is None:
+                sums = by_currency[currency] = {}
+            place = account_ids[tenant, account] << LANE_BITS | lane
+            change = sums.get(place)
             if change is None:
-                sums[shard] = [amount_minor, 0, seq] if direction > 0 else [0, amount_minor, seq]
+                sums[place] = [amount_minor, 0, seq] if direction > 0 else [0, amount_minor, seq]
             else:
                 change[direction < 0] += amount_minor
                 change[2] = seq
-    return [BalanceChange(*shard, *sums[shard]) for shard in sorted(sums)]
+    changes = BalanceChanges([], [], [], [], [], [])
+    for currency, sums in by_currency.items():
+        changes.currencies.extend([currency] * len(sums))
+        for place in sorted(sums):
+            debits_minor, credits_minor, seq = sums[place]
+            changes.account_ids.append(place >> LANE_BITS)
+            changes.lanes.append(place & LANE_MAX)
+            changes.debits_minor.append(debits_minor)
+            changes.credits_minor.append(credits_minor)
+            changes.seqs.append(seq)
+    return changes

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import psycopg
 from greenlet import getcurrent, greenlet
 
-from db.posting import BalanceChange, PostingStore
+from db.posting import BalanceChanges, PostingStore
 from domain.decision import IntentName
 from domain.journal import JournalRow
 from tests.posting_bench import eventually
@@ -16,6 +16,10 @@ from tests.simulation.scheduler import Replayed, Scheduler
 
 WAITS = "waits"
 Job = Callable[[], Any]
+
+
+Change = tuple[int, str, int, int, int, int]
+"""Account id, currency, lane, debits, credits, seq."""
 
 
 class Undone(Exception):
@@ -72,13 +76,14 @@ class Actor:
 
         self._do("settled", look)
 
-    def write(self, rows: Sequence[JournalRow], ids: Mapping[Any, int], changes: Sequence[BalanceChange] = ()) -> None:
+    def write(self, rows: Sequence[JournalRow], ids: Mapping[Any, int], changes: Sequence[Change] = ()) -> None:
         """Write rows, entries and balance changes."""
 
         def write() -> None:
             with self.store.writing(rows, ids):
                 pass
-            with self.store.adding_balances(changes):
+            columns = [list(column) for column in zip(*changes, strict=True)] or [[] for _ in BalanceChanges._fields]
+            with self.store.adding_balances(BalanceChanges._make(columns)):
                 pass
 
         self._do("write", write)

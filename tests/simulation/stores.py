@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from db.books import Books
-from db.posting import Account, BalanceChange, Lane, PostingStore, QuarantinedBytes
+from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
 from db.relay import PostedLane, RelayStore
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
@@ -187,17 +187,12 @@ class SimulatedPostingStore(PostingStore):
         session.check_entries(added)
 
     @contextmanager
-    def adding_balances(self, changes: Sequence[BalanceChange]) -> Iterator[None]:
+    def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
         """As PostingStore; what is done meanwhile touches nothing of it, so it may come after."""
-        if changes:
+        if changes.seqs:
             session = self._statement()
-            for change in changes:
-                session.add_balance(
-                    (change.account_id, change.currency, change.lane),
-                    change.debits_minor,
-                    change.credits_minor,
-                    change.seq,
-                )
+            for account_id, currency, lane, debits_minor, credits_minor, seq in zip(*changes, strict=True):
+                session.add_balance((account_id, currency, lane), debits_minor, credits_minor, seq)
         yield
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:

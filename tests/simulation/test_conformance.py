@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from db.posting import BalanceChange, Lane, PostingStore
+from db.posting import Lane, PostingStore
 from db.relay import RelayStore
 from domain.chart import DEFAULT_CHART, Chart
 from domain.hash_chain import chained
@@ -24,7 +24,7 @@ from streams.posting.source import Source
 from tests.posting_model import pair
 from tests.simulation.broker import HOLE
 from tests.simulation.database import Database, Process
-from tests.simulation.sessions import WAITS, Actor, GreenletRunner, Runner, ThreadRunner, Turns
+from tests.simulation.sessions import WAITS, Actor, Change, GreenletRunner, Runner, ThreadRunner, Turns
 from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
 from tests.simulation.world import Worker
 
@@ -54,7 +54,7 @@ def reached(*rows: JournalRow, offset: int = 0) -> list[Lane]:
     return [Lane(last.lane, "t", "id", last.seq + 1 + offset, last.seq + 1, last.hash, last.booked_time)]
 
 
-def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: Sequence[BalanceChange] = ()) -> None:
+def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: Sequence[Change] = ()) -> None:
     """A whole posting transaction."""
     actor.begin()
     actor.lanes([rows[0].lane], lock=True)
@@ -77,7 +77,7 @@ def script(one: Actor, two: Actor, three: Actor) -> None:
     one.open_accounts(lines(BANK, ANN))
     one.accounts([ANN, BANK, BEN])
     three.accounts([ANN, BANK])
-    one.write([fund], ids, [BalanceChange(1, "EUR", 0, 10, 0, 0), BalanceChange(2, "EUR", 0, 0, 10, 0)])
+    one.write([fund], ids, [(1, "EUR", 0, 10, 0, 0), (2, "EUR", 0, 0, 10, 0)])
     one.settled([name])
     three.settled([name])
     one.advance(reached(fund))
@@ -158,7 +158,7 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
         if one._open is not None:
             one.end(commit=False)
     one.begin()
-    one.write([], ids, [BalanceChange(1, "EUR", 0, 2**63 - 1, 0, 1)])
+    one.write([], ids, [(1, "EUR", 0, 2**63 - 1, 0, 1)])
 
 
 def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
@@ -170,7 +170,7 @@ def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) ->
     two.begin()
     two.originals(asked[:1])
     one.lanes([0], lock=True)
-    one.write([back], ids, [BalanceChange(2, "EUR", 0, 4, 0, 1)])
+    one.write([back], ids, [(2, "EUR", 0, 4, 0, 1)])
     one.advance(reached(back))
     one.end()
     two.finish()
