@@ -33,8 +33,8 @@ OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
 # The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more, until
-# the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond it is handed
-# over more often than is good for either.
+# the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond they hand
+# it over more often than is good for either.
 SWITCH_SECONDS: Final = 0.001
 
 Result = TypeVar("Result")
