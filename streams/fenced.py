@@ -32,9 +32,9 @@ logger: Final = structlog.get_logger(__name__)
 OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
-# The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more, until
-# the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond they hand
-# it over more often than is good for either.
+# The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more,
+# until the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond they
+# hand it over more often than is good for either.
 SWITCH_SECONDS: Final = 0.001
 
 Result = TypeVar("Result")
