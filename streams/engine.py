@@ -30,13 +30,6 @@ class TopicBegunAnew(LedgerlineError):
     """A partition goes back behind what was read of it: its offsets no longer mean what the store means by them."""
 
 
-class Positions(Protocol):
-    """What the consumer asks the agent's runner."""
-
-    async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
-        """Take the assigned partitions over; the offsets at which the agent's store stands."""
-
-
 class Fetch(NamedTuple):
     """What one look at the broker brought, of several partitions."""
 
@@ -72,6 +65,16 @@ class ReadAhead:
         while self._waiting:
             for _, _, messages in self._waiting.popleft().partitions.values():
                 messages[:] = map(self._prepare, messages)
+
+
+class Positions(Protocol):
+    """What the consumer asks the agent's runner."""
+
+    ahead: ReadAhead | None
+    """Who is told of each fetch, where the handler reads ahead."""
+
+    async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
+        """Take the assigned partitions over; the offsets at which the agent's store stands."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
@@ -162,8 +165,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         if not partitions:
             return {}
         fetch = Fetch(partitions)
-        if self.app.ahead is not None:
-            self.app.ahead.add(fetch)
+        if self.app.runner.ahead is not None:
+            self.app.runner.ahead.add(fetch)
         return {next(iter(partitions)): [fetch]}
 
 
@@ -206,10 +209,9 @@ class _Transport(driver.Transport):  # type: ignore[misc]
 class FencedApp(faust.App):  # type: ignore[misc]
     """A Faust app whose consumer is fenced; `runner` stands between it and the agent's handler."""
 
-    def __init__(self, options: AgentOptions, runner: Positions, ahead: ReadAhead | None = None) -> None:
+    def __init__(self, options: AgentOptions, runner: Positions) -> None:
         self.options = options
         self.runner = runner
-        self.ahead = ahead
         super().__init__(
             options.group,
             broker=f"kafka://{options.bootstrap}",

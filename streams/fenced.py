@@ -141,8 +141,8 @@ class _Runner:
             self.ahead.take(fetch)
         # Faust drops a fetch of the generation before, and a seek may overtake one: what lies between is never fetched
         # again by itself, and what comes after it must not be posted.
-        ahead = any(start > self._expected.get(tp, start) for tp, (start, _, _) in fetch.partitions.items())
-        return self._keeps_fence(self._try_once, fetch) and not ahead
+        leaves_out = any(start > self._expected.get(tp, start) for tp, (start, _, _) in fetch.partitions.items())
+        return self._keeps_fence(self._try_once, fetch) and not leaves_out
 
     def _keeps_fence(self, function: Any, *arguments: Any) -> bool:
         try:
@@ -185,7 +185,7 @@ class _Runner:
 
 def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
     """The Faust app with its one agent, its chores and its look at the lag."""
-    app = FencedApp(options, runner, runner.ahead)
+    app = FencedApp(options, runner)
     last_commit = 0.0
 
     async def tell_kafka() -> None:

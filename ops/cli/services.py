@@ -89,7 +89,7 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
     """The posting worker."""
     from streams.posting.service import serve
 
-    # A commit costs as much as some fifty intents, so what comes in a few milliseconds is better posted by one.
+    # A commit costs as much as some eighty intents, so what comes in a few milliseconds is better posted by one.
     options = agent_options("posting", ledger, topics.intents, fetch_wait_ms=20, fetch_bytes_min=16 * 1024)
     serve(
         options,

@@ -82,11 +82,11 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
 
 def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
     """One change for each shard that the rows touch; of each currency in order of the key, as the index has them."""
-    # Account and lane in one number: it is hashed and sorted in a third of the time that they would take as a tuple.
+    # Account and lane in one number, which is hashed and sorted faster than a tuple.
     by_currency: dict[str, dict[int, list[int]]] = {}
     for row in rows:
-        lane, seq, tenant = row[0], row[1], row[7] or ""
-        for account, direction, amount_minor, currency in row[13]:
+        lane, seq, tenant = row.lane, row.seq, row.tenant or ""
+        for account, direction, amount_minor, currency in row.legs:
             sums = by_currency.get(currency)
             if sums is None:
                 sums = by_currency[currency] = {}

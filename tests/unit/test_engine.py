@@ -55,7 +55,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
     made: _ConsumerThread = object.__new__(_ConsumerThread)
-    made.app = SimpleNamespace(ahead=None)
+    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None))
     made._assignment, made._next = None, {}
     return made
 
@@ -113,12 +113,12 @@ async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
 
 async def test_each_fetch_is_told_to_who_reads_ahead(thread: _ConsumerThread) -> None:
     read: list[int] = []
-    thread.app.ahead = ReadAhead(lambda message: read.append(message.offset))
+    thread.app.runner.ahead = ReadAhead(lambda message: read.append(message.offset))
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 5})
     broker.holds(5, 7)
     await thread._fetch_records(broker)
-    thread.app.ahead.read()
+    thread.app.runner.ahead.read()
     assert read == [5, 6]
 
 
