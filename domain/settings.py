@@ -44,6 +44,10 @@ class Settings(BaseSettings):
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
 
+    instance_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Name that an agent keeps over restarts, in its group."
+    )
+
     posting_batch_intents_max: int = Field(5000, ge=1, description="Most intents in one posting transaction.")
     posting_stall_seconds_max: float = Field(
         60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."

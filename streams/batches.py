@@ -69,3 +69,5 @@ class AgentOptions:
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
     log_level: str = "INFO"
+    instance_id: str | None = None
+    """A member of the group that comes back under this name has its partitions again, without a rebalance."""

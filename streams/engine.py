@@ -24,6 +24,11 @@ from streams.batches import AgentOptions, Message
 logger: Final = structlog.get_logger(__name__)
 
 METADATA_AGE_MS_MAX: Final = 10_000
+# A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's consumer thread goes on
+# beating while the handler works.
+SESSION_SECONDS: Final = 10.0
+# One with a name is waited for, as long as a container takes to come back.
+NAMED_SESSION_SECONDS: Final = 30.0
 
 
 class TopicBegunAnew(LedgerlineError):
@@ -229,9 +234,8 @@ class FencedApp(faust.App):  # type: ignore[misc]
             web_enabled=False,
             # Faust makes a folder for tables, which are not in use here, wherever it is started.
             datadir=str(Path(tempfile.gettempdir()) / f"{options.group}-faust"),
-            # A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's
-            # consumer thread goes on beating while the handler works.
-            broker_session_timeout=10.0,
+            broker_session_timeout=NAMED_SESSION_SECONDS if options.instance_id else SESSION_SECONDS,
+            consumer_group_instance_id=options.instance_id,
             # A topic that was away for a moment is found again after this, not after 5 minutes.
             consumer_metadata_max_age_ms=METADATA_AGE_MS_MAX,
             broker_heartbeat_interval=2.0,

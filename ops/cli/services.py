@@ -74,6 +74,7 @@ def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentO
         metrics_host=settings.metrics_host,
         metrics_port=settings.metrics_port,
         log_level=settings.log_level,
+        instance_id=settings.instance_id,
         **more,
     )
 

@@ -17,6 +17,7 @@ from tests.posting_model import pair, script, transfer
 from tests.service_process import ServiceProcess
 
 STOP_SECONDS_MAX = 10.0
+ASSIGNED = "Setting newly assigned partitions"
 
 Start = Callable[..., ServiceProcess]
 
@@ -70,6 +71,17 @@ def check(bench: PostingBench, count: int) -> None:
 def lanes_of(worker: ServiceProcess) -> int:
     """How many lanes a worker says that it has."""
     return int(worker.metric("ledgerline_agent_partitions"))
+
+
+def lanes_by_name(settings: Settings) -> dict[str, set[int]]:
+    """The lanes of each member that has a name, as the broker tells them."""
+    group = Topics(settings.topic_prefix).group("posting")
+    admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
+    description = admin.describe_consumer_groups([group])[group].result(timeout=30)
+    return {
+        member.group_instance_id: {partition.partition for partition in member.assignment.topic_partitions}
+        for member in description.members
+    }
 
 
 def test_a_worker_posts_what_was_sent_before_and_after_its_start_and_stops(
@@ -163,7 +175,7 @@ def test_connections_that_postgres_ends_in_mid_flight_cost_nothing(
             wait_for(bench, int(total * share), worker)
             ended = bench.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'ledgerline_posting' AND datname = current_database()"
+                " WHERE starts_with(application_name, 'ledgerline_posting') AND datname = current_database()"
             )
             assert ended
         wait_for(bench, total, worker)
@@ -212,3 +224,27 @@ def test_a_topic_made_anew_under_a_running_worker_is_never_posted_from(
         assert "error: " in sentence
         assert f"was posted from {topics.intents} (" in sentence or "was deleted and made again" in sentence
     check(bench, 50)
+
+
+def test_a_named_worker_that_comes_back_has_its_lanes_again_and_nobody_else_notices(
+    bench: PostingBench, settings: Settings, tmp_path: Path
+) -> None:
+    """Static membership: the generation of the group stands still, and the other worker keeps what it has."""
+
+    def worker(name: str) -> ServiceProcess:
+        return ServiceProcess("posting", settings.model_copy(update={"instance_id": name}), tmp_path)
+
+    with worker("posting-0") as first, worker("posting-1") as other:
+        eventually(lambda: lanes_of(first) == lanes_of(other) == 1, "each has a lane", 60.0)
+        send(bench, 200)
+        wait_for(bench, 200, first, other)
+        before, assignments = lanes_by_name(settings), other.log().count(ASSIGNED)
+        assert before.keys() == {"posting-0", "posting-1"}
+        assert first.stop(STOP_SECONDS_MAX) == 0
+        with worker("posting-0") as again:
+            eventually(lambda: lanes_of(again) == 1, "it has its lane again", 60.0)
+            assert lanes_by_name(settings) == before
+            send(bench, 200)
+            wait_for(bench, 400, again, other)
+            assert lanes_of(other) == 1
+            assert other.log().count(ASSIGNED) == assignments, "it was assigned again"
