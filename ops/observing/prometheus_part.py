@@ -1,0 +1,218 @@
+"""A Prometheus of one's own, on loopback: started, asked, stopped like the embedded parts.
+
+::
+
+    with PrometheusPart.at(folder, cache, {"ledgerline": [Target("127.0.0.1:9100", {"service": "posting"})]}) as server:
+        server.wait_for_targets()
+        server.query("sum(ledgerline_relay_lag_records)")
+"""
+
+import math
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import httpx
+
+from ops.embedded.errors import EmbeddedError
+from ops.embedded.part import Part, PartContext, Report
+from ops.embedded.ports import LOOPBACK, PortMemory
+from ops.embedded.process import Command, wait_until
+from ops.observing.configuration import Haste, Target, Targets, write_configuration, write_targets
+from ops.observing.programs import PROMETHEUS, Programs
+
+_REQUEST_SECONDS: Final = 30.0
+_TARGETS_SECONDS_MAX: Final = 120.0
+_RETENTION: Final = "15d"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One series at one moment, as an instant query answers it; `value` may be NaN."""
+
+    labels: dict[str, str]
+    value: float
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One alert that is pending or firing."""
+
+    name: str
+    state: str
+    labels: dict[str, str]
+    annotations: dict[str, str]
+
+
+@dataclass(frozen=True)
+class ScrapedTarget:
+    """One target as Prometheus sees it: `health` is up, down or unknown; `error` is empty unless it is down."""
+
+    job: str
+    address: str
+    labels: dict[str, str]
+    health: str
+    error: str
+
+
+class PrometheusPart(Part):
+    """Prometheus with ops/prometheus' rules and the targets that it is given; its data stay in its folder.
+
+    `haste` shortens the rules for a test. Targets may be changed while it runs by `scrape`.
+    """
+
+    name = "Prometheus"
+
+    def __init__(
+        self, context: PartContext, *, programs: Programs, targets: Targets, haste: Haste | None = None
+    ) -> None:
+        super().__init__(context)
+        self._programs = programs
+        self._targets = self._and_itself(targets)
+        self._haste = haste
+
+    @classmethod
+    def at(
+        cls,
+        folder: Path,
+        cache: Path,
+        targets: Targets,
+        *,
+        haste: Haste | None = None,
+        port: int | None = None,
+        report: Report = lambda _message: None,
+    ) -> "PrometheusPart":
+        """Make one that lives in `folder`, on `port` or a free one; not started. `cache`: where programs are kept."""
+        wanted = {} if port is None else {"prometheus": port}
+        claimed = PortMemory(folder / "ports.json").claim(("prometheus",), wanted)["prometheus"]
+        cancelled = threading.Event()
+        context = PartContext(folder / "prometheus", folder / "prometheus.log", claimed, report, cancelled)
+        return cls(context, programs=Programs(cache, report, cancelled=cancelled), targets=targets, haste=haste)
+
+    def __enter__(self) -> "PrometheusPart":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where its pages and its API are."""
+        return f"http://{LOOPBACK}:{self.port}"
+
+    @property
+    def configuration_folder(self) -> Path:
+        """Where prometheus.yml, rules/ and targets/ are, as this server reads them."""
+        return self.folder / "configuration"
+
+    def prepare(self) -> None:
+        """Write the configuration, the rules and the targets."""
+        write_configuration(self.configuration_folder, self._targets, self._haste)
+
+    def command(self) -> Command:
+        """Return the server's command line."""
+        return Command(
+            argv=(
+                str(self._programs.find(PROMETHEUS)),
+                f"--config.file={self.configuration_folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={self.folder / 'data'}",
+                f"--storage.tsdb.retention.time={_RETENTION}",
+                f"--web.listen-address={LOOPBACK}:{self.port}",
+                "--web.enable-lifecycle",
+                "--log.level=warn",
+            ),
+            log=self.log,
+            directory=self.folder,
+        )
+
+    def is_ready(self) -> bool:
+        """Tell whether it serves queries."""
+        try:
+            return httpx.get(f"{self.url}/-/ready", timeout=_REQUEST_SECONDS).status_code == httpx.codes.OK
+        except httpx.TransportError:
+            return False  # it does not listen yet: asked again until the deadline
+
+    def scrape(self, targets: Targets) -> None:
+        """Scrape these from now on; it takes Prometheus a moment to see it, so `wait_for_targets` after it."""
+        self._targets = self._and_itself(targets)
+        write_targets(self.configuration_folder, self._targets)
+
+    def reload(self) -> None:
+        """Read the configuration and the rules in its folder again; raises EmbeddedError when they are no good."""
+        answer = httpx.post(f"{self.url}/-/reload", timeout=_REQUEST_SECONDS)
+        if answer.status_code != httpx.codes.OK:
+            raise EmbeddedError(f"Prometheus cannot read its configuration ({answer.text.strip()}): read {self.log}.")
+
+    def query(self, promql: str, *, time_seconds: float | None = None) -> list[Sample]:
+        """Answer an instant query, now or at `time_seconds` since 1970; a scalar is one sample without labels.
+
+        Raises EmbeddedError for a query that Prometheus refuses.
+        """
+        data = self._ask("query", {"query": promql} | ({} if time_seconds is None else {"time": str(time_seconds)}))
+        if data["resultType"] in ("scalar", "string"):
+            return [Sample({}, float(data["result"][1]))]
+        return [Sample(dict(series["metric"]), float(series["value"][1])) for series in data["result"]]
+
+    def value(self, promql: str) -> float:
+        """The value of a query that answers with one sample; NaN where it answers with none."""
+        samples = self.query(promql)
+        if len(samples) > 1:
+            raise EmbeddedError(f"{promql} has {len(samples)} values: aggregate it to one.")
+        return samples[0].value if samples else math.nan
+
+    def alerts(self, *, state: str = "firing") -> list[Alert]:
+        """The alerts in this state (firing or pending), in order of name."""
+        found = [
+            Alert(alert["labels"]["alertname"], alert["state"], alert["labels"], alert["annotations"])
+            for alert in self._ask("alerts")["alerts"]
+        ]
+        return sorted((alert for alert in found if alert.state == state), key=lambda alert: alert.name)
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Every rule as Prometheus evaluates it, with `name`, `type`, `query`, `health` and `lastError`."""
+        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+
+    def targets(self) -> list[ScrapedTarget]:
+        """Every target that is scraped, Prometheus itself too."""
+        return [
+            ScrapedTarget(
+                job=target["labels"]["job"],
+                address=target["labels"]["instance"],
+                labels=target["labels"],
+                health=target["health"],
+                error=target["lastError"],
+            )
+            for target in self._ask("targets", {"state": "active"})["activeTargets"]
+        ]
+
+    def targets_not_up(self) -> list[str]:
+        """A sentence for each target that was given and is not up, or not seen yet."""
+        seen = {(target.job, target.address): target for target in self.targets()}
+        wanted = [(job, target.address) for job, targets in self._targets.items() for target in targets]
+        missing = [f"{job} at {address} is not scraped yet" for job, address in wanted if (job, address) not in seen]
+        return missing + [
+            f"{target.job} at {target.address} is {target.health}: {target.error or 'not scraped yet'}"
+            for target in seen.values()
+            if target.health != "up"
+        ]
+
+    def wait_for_targets(self, *, timeout_seconds: float = _TARGETS_SECONDS_MAX) -> None:
+        """Return when every target is up; raises EmbeddedError, naming those that are not, when the time is up."""
+        if not wait_until(lambda: not self.targets_not_up(), timeout_seconds=timeout_seconds):
+            raise EmbeddedError(f"Not every target is up: {'; '.join(self.targets_not_up())}.")
+
+    def _and_itself(self, targets: Targets) -> Targets:
+        return {**targets, "prometheus": (Target(f"{LOOPBACK}:{self.port}"),)}
+
+    def _ask(self, what: str, parameters: dict[str, str] | None = None) -> dict[str, Any]:
+        answer = httpx.get(f"{self.url}/api/v1/{what}", params=parameters, timeout=_REQUEST_SECONDS)
+        document = answer.json()
+        if document["status"] != "success":
+            raise EmbeddedError(f"Prometheus refuses {parameters or what}: {document['error']}.")
+        data: dict[str, Any] = document["data"]
+        return data
