@@ -17,8 +17,8 @@ from api.middleware import RequestLayer
 from api.problems import Kind, Problem
 from api.service import Configuration, Service, database_problem
 from db.connections import DatabaseError
+from domain.release import VERSION
 
-VERSION: Final = "0.1.0"
 DESCRIPTION: Final = """
 A payments ledger: intents in, balanced double entry out.
 

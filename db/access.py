@@ -4,6 +4,7 @@ import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from enum import StrEnum
 from hashlib import sha256
 from typing import Any, Final
@@ -47,6 +48,12 @@ class ApiKey:
     scopes: frozenset[str]
     requests_per_minute: int | None
     """None: the API's setting holds."""
+    expires_time: datetime | None
+    """From then on it is no key any more; None: until it is revoked."""
+
+    def is_expired(self) -> bool:
+        """Whether its time is over, by this process' clock."""
+        return self.expires_time is not None and self.expires_time <= datetime.now(UTC)
 
 
 def secret_hash(secret: str) -> bytes:
@@ -60,6 +67,7 @@ def add_key(
     name: str,
     scopes: Iterable[Scope],
     requests_per_minute: int | None = None,
+    expires_time: datetime | None = None,
 ) -> tuple[str, str]:
     """Make a key; returns (key id, the whole key), the only time that the secret is known."""
     wanted = sorted({scope.value for scope in scopes})
@@ -77,6 +85,7 @@ def add_key(
         "secret_hash": secret_hash(secret),
         "scopes": wanted,
         "requests_per_minute": requests_per_minute,
+        "expires_time": expires_time,
     }
     try:
         with connection.transaction():
@@ -87,7 +96,7 @@ def add_key(
 
 
 def list_keys(connection: Connection[Any], tenant: str | None = None) -> list[dict[str, Any]]:
-    """All keys, revoked ones too: key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time."""
+    """All keys, those that ended too; each with its rate limit and the times of its making, revocation and expiry."""
     return connection.cursor(row_factory=dict_row).execute(_QUERIES["list"], {"tenant": tenant}).fetchall()
 
 
@@ -100,10 +109,9 @@ def revoke_key(connection: Connection[Any], key_id: str) -> None:
 
 
 async def find_key(pool: AsyncConnectionPool[Any], key_id: str) -> ApiKey | None:
-    """The key with this id where it exists and is not revoked; DatabaseError where Postgres is away."""
+    """The key with this id where it is neither revoked nor expired; DatabaseError where Postgres is away."""
     rows = await fetch(pool, _QUERIES["find"], {"key_id": key_id})
     if not rows:
         return None
-    row = rows[0]
-    del row["created_time"], row["revoked_time"]
-    return ApiKey(**row | {"scopes": frozenset(row["scopes"])})
+    key = ApiKey(**rows[0] | {"scopes": frozenset(rows[0]["scopes"])})
+    return None if key.is_expired() else key

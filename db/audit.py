@@ -6,6 +6,8 @@ from typing import Any, Final, NamedTuple
 from psycopg import Connection
 
 from db.queries import load
+from domain.checkpoints import CheckpointRow, LaneHead
+from domain.stored_records import StoredLeg, StoredRow
 
 SQL: Final = load("audit")
 ROLE: Final = "ledgerline_audit"
@@ -32,61 +34,6 @@ class Segment(NamedTuple):
     next_seq: int
     head: bytes
     hashes: bytes
-
-
-class LaneHead(NamedTuple):
-    """A lane in a checkpoint: which records it covers, the last one's hash, the Merkle root over all their hashes."""
-
-    lane: int
-    first_seq: int
-    next_seq: int
-    head: bytes
-    records_root: bytes
-
-
-class CheckpointRow(NamedTuple):
-    """A signed checkpoint without its lanes. `signed_time` is microseconds since 1970-01-01 UTC."""
-
-    checkpoint: int
-    previous_hash: bytes
-    root: bytes
-    signed_time: int
-    key_id: str
-    signature: bytes
-
-
-class StoredRow(NamedTuple):
-    """A row of the ledger's journal, as it stands, without its legs; the previous hash as the row before has it."""
-
-    seq: int
-    source_topic: str
-    source_offset: int
-    outcome: str
-    reason: str
-    detail: str
-    tenant: str | None
-    intent_id: str | None
-    idempotency_key: str | None
-    fingerprint: bytes
-    type: str | None
-    reverses: str | None
-    leg_count: int
-    reference: str | None
-    metadata: dict[str, str] | None
-    value_time: int | None
-    booked_time: int
-    previous_hash: bytes
-    hash: bytes
-
-
-class StoredLeg(NamedTuple):
-    """An entry of the ledger by its account's address; the amount as a decimal string, as it is hashed."""
-
-    seq: int
-    account: str | None
-    direction: str
-    amount_minor: str
-    currency: str
 
 
 # ------------------------------------------------------------------------------------------------ own copy

@@ -9,6 +9,7 @@ from psycopg_pool import AsyncConnectionPool
 from db.binary import register
 from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
 from domain.errors import Outage
+from domain.release import VERSION
 
 # The roles that db/roles.sql makes; a service's login must be a member of its own.
 ROLES: Final = (
@@ -43,7 +44,8 @@ def _options(
         # None of our queries is worth compiling, but the planner takes a range of legs for many.
         "options": f"-c role={role} -c lock_timeout={int(lock_timeout_seconds * 1000)}"
         f" -c idle_in_transaction_session_timeout={int(idle_in_transaction_seconds * 1000)} -c timezone=UTC -c jit=off",
-        "application_name": role,
+        # Who is connected, and of which release: db.migrate asks before it takes anything away.
+        "application_name": f"{role} {VERSION}",
         "connect_timeout": 10,
         # A black-holed peer is found after 10 + 3 * 5 seconds of silence; unsent data after 30.
         "keepalives_idle": 10,

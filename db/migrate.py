@@ -1,8 +1,18 @@
-"""Brings a database to the schema: roles, then each file of db/migrations/ once, in order of its name."""
+"""Brings a database to the schema: roles, then each file of db/migrations/ once, in order of its name.
 
+An *expand* migration (0002_expand_...) adds, so that the release before runs on: it may be applied at any time, while
+all serve. A *contract* migration (0003_contract_...) takes away what only older releases use; its first line says
+`-- Needs: 0.3.0`, the oldest release that does without, and it is applied only when it is asked for and no session
+of an older one is connected. docs/UPGRADING.md tells the whole way.
+"""
+
+import re
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -10,6 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.connections import DatabaseError
 from domain.errors import LedgerlineError
+from domain.release import version_key
 
 FOLDER: Final = Path(__file__).resolve().parent
 MIGRATIONS: Final = FOLDER / "migrations"
@@ -21,8 +32,35 @@ CREATE TABLE IF NOT EXISTS public.ledgerline_migration (
 """
 
 
+_CONTRACT: Final = re.compile(r"\d{4}_contract_\w+\.sql")
+_EXPAND: Final = re.compile(r"\d{4}_expand_\w+\.sql")
+_NEEDS: Final = re.compile(r"-- Needs: (\d+\.\d+\.\d+)\n")
+# ALTER TABLE waits for who reads the table, and everybody behind it waits for it: better to give up and try again.
+LOCK_SECONDS_MAX: Final = 2
+TRIES: Final = 15
+_PAUSE_SECONDS: Final = 1.0
+
+# Sessions say in their name which release they are (db.connections); those of 0.1.0 say only their role.
+_SESSIONS: Final = r"""
+SELECT DISTINCT
+    split_part(application_name, ' ', 1) AS role,
+    coalesce(nullif(split_part(application_name, ' ', 2), ''), '0.1.0') AS release
+FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name LIKE 'ledgerline\_%'
+"""
+
+
 class MigrationError(LedgerlineError):
-    """The database was migrated by other files than these."""
+    """The database was migrated by other files than these, or a migration cannot be applied now."""
+
+
+@dataclass
+class Migrated:
+    """What a call of `migrate` did, by names of files."""
+
+    applied: list[str] = field(default_factory=list)
+    contracts_left: list[str] = field(default_factory=list)
+    """Contract migrations that wait to be asked for."""
 
 
 def _run_file(connection: psycopg.Connection[tuple[object, ...]], path: Path) -> None:
@@ -43,47 +81,85 @@ def ensure_database(dsn: str) -> None:
         raise DatabaseError(f"Postgres cannot be reached to migrate: {str(error).strip().splitlines()[-1]}") from error
 
 
-def migrate(dsn: str) -> list[str]:
-    """Apply what is missing, each file in a transaction of its own; returns the names applied.
+def migrate(dsn: str, *, contract: bool = False) -> Migrated:
+    """Apply what is missing, each file in a transaction of its own; contract migrations only with `contract`.
 
-    Raises MigrationError where an applied file has since been edited, where the database has a migration that this
-    release does not know, and where a file fails: it then leaves nothing behind, and those before it stand.
+    Raises MigrationError where an applied file has since been edited, where the database has a contract migration that
+    this release does not know, where a session of a release is connected that a contract would break, and where a file
+    fails: it then leaves nothing behind, and those before it stand.
     """
     ensure_database(dsn)
-    applied: list[str] = []
+    done = Migrated()
     with psycopg.connect(dsn, autocommit=True) as connection:
         connection.execute("SELECT pg_advisory_lock(hashtext('ledgerline.migrate'))")
         _run_file(connection, FOLDER / "roles.sql")
         connection.execute(_TABLE)
-        done: dict[str, str] = dict(
+        known: dict[str, str] = dict(
             connection.execute("SELECT name, digest FROM public.ledgerline_migration").fetchall()
         )
         paths = sorted(MIGRATIONS.glob("*.sql"))
-        newer = done.keys() - {path.name for path in paths}
-        if newer:
-            raise MigrationError(
-                f"The database has the migration {max(newer)}, which this release does not know: use a later release."
-            )
+        _refuse_later(known.keys() - {path.name for path in paths})
         for path in paths:
             digest = sha256(path.read_bytes()).hexdigest()
-            if path.name in done:
-                if done[path.name] != digest:
+            if path.name in known:
+                if known[path.name] != digest:
                     raise MigrationError(
                         f"Migration {path.name} was edited after it was applied: add a new one instead."
                     )
                 continue
+            if _CONTRACT.fullmatch(path.name):
+                if not contract:
+                    done.contracts_left.append(path.name)
+                    continue
+                _refuse_older_sessions(connection, path)
             _apply(connection, path, digest)
-            applied.append(path.name)
-    return applied
+            done.applied.append(path.name)
+    return done
 
 
-def _apply(connection: psycopg.Connection[tuple[object, ...]], path: Path, digest: str) -> None:
-    try:
-        with connection.transaction():
-            _run_file(connection, path)
-            connection.execute(
-                "INSERT INTO public.ledgerline_migration (name, digest) VALUES (%s, %s)", (path.name, digest)
-            )
-    except psycopg.Error as error:
-        cause = str(error).strip().splitlines()[0]
-        raise MigrationError(f"Migration {path.name} failed and left nothing behind: {cause}.") from error
+def _refuse_later(unknown: Iterable[str]) -> None:
+    """What a later release added does no harm, and going back to this one must be possible; what it took away does."""
+    gone = [name for name in unknown if not _EXPAND.fullmatch(name)]
+    if gone:
+        raise MigrationError(
+            f"The database has the migration {max(gone)}, which this release does not know: use a later release."
+        )
+
+
+def _refuse_older_sessions(connection: psycopg.Connection[Any], path: Path) -> None:
+    match = _NEEDS.match(path.read_text())
+    if match is None:
+        raise MigrationError(f"Migration {path.name} must begin with the release that it needs: -- Needs: 1.2.3.")
+    older = sorted(
+        f"{role} {version}"
+        for role, version in connection.execute(_SESSIONS)
+        if version_key(version) < version_key(match[1])
+    )
+    if older:
+        raise MigrationError(
+            f"Migration {path.name} needs release {match[1]} everywhere, and these are connected: {', '.join(older)};"
+            " stop or upgrade them, then ask for it again."
+        )
+
+
+def _apply(connection: psycopg.Connection[Any], path: Path, digest: str) -> None:
+    for attempt in range(1, TRIES + 1):
+        try:
+            with connection.transaction():
+                connection.execute(f"SET LOCAL lock_timeout = '{LOCK_SECONDS_MAX}s'")
+                _run_file(connection, path)
+                connection.execute(
+                    "INSERT INTO public.ledgerline_migration (name, digest) VALUES (%s, %s)", (path.name, digest)
+                )
+        except psycopg.errors.LockNotAvailable as error:
+            if attempt == TRIES:
+                raise MigrationError(
+                    f"Migration {path.name} did not get its locks in {TRIES} tries of {LOCK_SECONDS_MAX} s: find the"
+                    " transaction that stays open (pg_stat_activity), end it, and try again."
+                ) from error
+            time.sleep(_PAUSE_SECONDS)
+        except psycopg.Error as error:
+            cause = str(error).strip().splitlines()[0]
+            raise MigrationError(f"Migration {path.name} failed and left nothing behind: {cause}.") from error
+        else:
+            return

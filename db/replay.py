@@ -15,6 +15,7 @@ from db.posting import SQL as POSTING_SQL
 from db.queries import load
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTIONS
+from domain.release import VERSION
 
 SQL: Final = load("replay")
 
@@ -63,7 +64,7 @@ def connect_owner(dsn: str, *, synchronous: bool = True) -> Connection[Any]:
     options = f"-c synchronous_commit={level} -c timezone=UTC -c maintenance_work_mem=256MB"
     try:
         return psycopg.connect(
-            dsn, autocommit=True, options=options, application_name="ledgerline_replay", connect_timeout=10
+            dsn, autocommit=True, options=options, application_name=f"ledgerline_replay {VERSION}", connect_timeout=10
         )
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached to replay: {str(error).strip().splitlines()[-1]}") from error

@@ -392,7 +392,8 @@ CREATE TABLE access.api_key (
     scopes text[] NOT NULL,
     requests_per_minute integer CHECK (requests_per_minute > 0),
     created_time timestamptz NOT NULL DEFAULT now(),
-    revoked_time timestamptz
+    revoked_time timestamptz,
+    expires_time timestamptz
 );
 
 -- ---------------------------------------------------------------------------------------------------- reconciliation

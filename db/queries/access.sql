@@ -1,19 +1,20 @@
 -- name: add
 -- Store a new key; only the hash of its secret is kept.
-INSERT INTO access.api_key (key_id, tenant, name, secret_hash, scopes, requests_per_minute)
+INSERT INTO access.api_key (key_id, tenant, name, secret_hash, scopes, requests_per_minute, expires_time)
 VALUES (
-    %(key_id)s, %(tenant)s, %(name)s, %(secret_hash)s, %(scopes)s::text[], %(requests_per_minute)s::integer
+    %(key_id)s, %(tenant)s, %(name)s, %(secret_hash)s, %(scopes)s::text[], %(requests_per_minute)s::integer,
+    %(expires_time)s
 )
 
 -- name: find
--- One key that is not revoked.
-SELECT key_id, tenant, name, secret_hash, scopes, requests_per_minute, created_time, revoked_time
+-- One key that is not revoked; whoever asks looks at the clock.
+SELECT key_id, tenant, name, secret_hash, scopes, requests_per_minute, expires_time
 FROM access.api_key
 WHERE key_id = %(key_id)s AND revoked_time IS NULL
 
 -- name: list
 -- All keys, the revoked ones too, of one tenant or of all.
-SELECT key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time
+SELECT key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time, expires_time
 FROM access.api_key
 WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s::text
 ORDER BY created_time, key_id

@@ -11,7 +11,7 @@ from ops.embedded.stack import Endpoints
 
 BENCH: Final = "bench"
 _BACKENDS: Final = """
-SELECT pid, coalesce(nullif(replace(application_name, 'ledgerline_', ''), ''), 'others')
+SELECT pid, coalesce(nullif(split_part(replace(application_name, 'ledgerline_', ''), ' ', 1), ''), 'others')
 FROM pg_stat_activity
 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
 UNION ALL

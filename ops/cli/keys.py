@@ -1,5 +1,6 @@
 """`ledgerline keys`: API keys, made and revoked by operators."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
 import typer
@@ -20,11 +21,13 @@ def add(
     tenant: Annotated[str, typer.Option(help="Whose books it opens.")] = "default",
     scope: Scopes = None,
     requests_per_minute: Annotated[int | None, typer.Option(min=1, help="A rate limit of its own.")] = None,
+    expires_days: Annotated[float | None, typer.Option(min=0, help="It ends after so many days; else never.")] = None,
     as_json: Json = False,
 ) -> None:
     """Make a key. It is shown this once; the database keeps only the hash of its secret."""
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        key_id, key = add_key(connection, tenant, name, scope or list(Scope), requests_per_minute)
+        expires_time = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+        key_id, key = add_key(connection, tenant, name, scope or list(Scope), requests_per_minute, expires_time)
     if as_json:
         show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": sorted(scope or list(Scope))})
         return
@@ -36,7 +39,7 @@ def add(
 def list_all(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
 ) -> None:
-    """List all keys, the revoked ones too; never their secrets."""
+    """List all keys, those that were revoked or expired too; never their secrets."""
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         rows = [row | {"scopes": " ".join(row["scopes"])} for row in list_keys(connection, tenant)]
     show_rows("API keys", rows, as_json=as_json)

@@ -9,7 +9,7 @@ import logging
 import signal
 import sys
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
 import typer
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from streams.fenced import AgentOptions
 
 DEFAULT_TENANT: Final = "default"
+
+Contract = Annotated[bool, typer.Option(help="Take away as well what only older releases use; see docs/UPGRADING.md.")]
 
 
 def configure_logs(level: str) -> None:
@@ -186,21 +188,31 @@ def service(name: str) -> None:
     RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 
 
-def prepare_ledger(ledger: Ledger) -> dict[str, object]:
+def prepare_ledger(ledger: Ledger, *, contract: bool = False) -> dict[str, object]:
     """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
     settings: Settings = ledger.settings
-    applied = migrate(ledger.postgres_dsn)
+    migrated = migrate(ledger.postgres_dsn, contract=contract)
     with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
         add_tenant(connection, DEFAULT_TENANT)
     replication = Replication(settings.replication_factor, settings.min_insync_replicas)
     made = make_topics(ledger.kafka_bootstrap, Topics(settings.topic_prefix), settings.lanes, replication)
-    return {"migrations": applied, "topics": made, "schemas": register_schemas(ledger.registry_url)}
+    return {
+        "migrations": migrated.applied,
+        "contracts_left": migrated.contracts_left,
+        "topics": made,
+        "schemas": register_schemas(ledger.registry_url),
+    }
 
 
-def prepare(as_json: Json = False) -> None:
-    """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat."""
-    done = prepare_ledger(running_ledger())
+def prepare(contract: Contract = False, as_json: Json = False) -> None:
+    """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat.
+
+    Run it before the services of a release are started; those of the release before run on meanwhile.
+    """
+    done = prepare_ledger(running_ledger(), contract=contract)
     if as_json:
         show_json(done)
-    else:
-        console.print("The database, the topics and the schemas are ready.")
+        return
+    console.print("The database, the topics and the schemas are ready.")
+    if done["contracts_left"]:
+        console.print("When no service of an older release runs any more: `ledgerline prepare --contract`.")

@@ -2,11 +2,12 @@
 
 import re
 import threading
+from datetime import UTC, datetime, timedelta
 
 import httpx
 
 from api.authentication import FAILURES_PER_MINUTE
-from db.access import Scope, revoke_key
+from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.settings import Settings
 from tests.api_bench import ApiBench, post, problem, running_api, top_up
@@ -70,6 +71,23 @@ def test_a_revoked_key_stops_working_within_seconds(api: ApiBench) -> None:
                 break
             pause.wait(0.1)
         assert problem(answer) == "unauthenticated"
+
+
+def test_a_key_ends_by_itself(api: ApiBench) -> None:
+    ends = datetime.now(UTC) + timedelta(seconds=3)
+    with connect(api.dsn, "ledgerline_operator", autocommit=True) as connection:
+        _, short = add_key(connection, "default", "short", list(Scope), None, ends)
+        _, over = add_key(connection, "default", "over", list(Scope), None, ends - timedelta(days=1))
+        _, long = add_key(connection, "default", "long", list(Scope), None, ends + timedelta(days=1))
+    with api.client(short) as client:
+        while client.get("/v1/accounts").status_code == 200:
+            assert datetime.now(UTC) < ends + timedelta(seconds=1)
+        assert problem(client.get("/v1/accounts")) == "unauthenticated"
+        assert datetime.now(UTC) >= ends
+    with api.client(over) as client:
+        assert problem(client.get("/v1/accounts")) == "unauthenticated"
+    with api.client(long) as client:
+        assert client.get("/v1/accounts").status_code == 200
 
 
 def test_a_secret_is_stored_as_its_hash_only(api: ApiBench, bench: PostingBench) -> None:

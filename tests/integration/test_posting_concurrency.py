@@ -43,7 +43,7 @@ def is_waiting_for_a_lock(bench: PostingBench) -> bool:
     """Whether some worker waits for another's transaction."""
     found = bench.rows(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        " AND application_name = 'ledgerline_posting'"
+        " AND starts_with(application_name, 'ledgerline_posting')"
     )
     return bool(found)
 

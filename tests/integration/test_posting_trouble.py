@@ -156,7 +156,7 @@ def test_a_connection_that_dies_at_any_point_leaves_all_or_nothing(bench: Postin
             strikes.remove(at)
             bench.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE application_name = 'ledgerline_posting' AND datname = current_database()"
+                " WHERE starts_with(application_name, 'ledgerline_posting') AND datname = current_database()"
             )
 
     poster = bench.new_poster(fault=kill)

@@ -1,5 +1,6 @@
 """The migrations add up to db/schema.sql, run once each, and refuse a database that is not theirs."""
 
+import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +11,10 @@ from psycopg.conninfo import conninfo_to_dict
 
 from db import migrate as migrating
 from db.connections import ROLES, DatabaseError
-from db.migrate import FOLDER, MIGRATIONS, MigrationError, ensure_database, migrate
+from db.migrate import FOLDER, MIGRATIONS, Migrated, MigrationError, ensure_database, migrate
+from domain.release import VERSION
+from ops.embedded.process import wait_until
+from tests import releases
 from tests.migration.catalog import QUERIES, catalog
 
 NewDsn = Callable[[], str]
@@ -63,23 +67,29 @@ def test_the_comparison_notices_each_kind_of_difference(new_dsn: NewDsn) -> None
                 assert catalog(connection) != before, privilege
 
 
-def test_before_the_first_release_the_spine_is_the_schema() -> None:
-    # Until someone has a database to keep, schema.sql is edited and copied; from then on migrations are added.
-    assert (MIGRATIONS / "0001_spine.sql").read_text() == (FOLDER / "schema.sql").read_text()
+def test_what_was_released_is_never_edited(tmp_path: Path) -> None:
+    released = sorted((releases.unpack(tmp_path) / "db" / "migrations").glob("*.sql"))
+    assert released
+    for path in released:
+        assert (MIGRATIONS / path.name).read_bytes() == path.read_bytes(), path.name
 
 
-def test_names_of_migrations_are_numbered_without_gaps() -> None:
+def test_migrations_are_numbered_without_gaps_and_say_what_they_do() -> None:
     names = sorted(path.name for path in MIGRATIONS.iterdir())
     assert [name[:5] for name in names] == [f"{number:04}_" for number in range(1, len(names) + 1)]
-    assert all(name.endswith(".sql") for name in names)
+    assert names[0] == "0001_spine.sql"
+    for name in names[1:]:
+        assert re.fullmatch(r"\d{4}_(expand|contract)_\w+\.sql", name), name
+        if "_contract_" in name:
+            assert re.match(r"-- Needs: \d+\.\d+\.\d+\n", (MIGRATIONS / name).read_text()), name
 
 
 def test_migrating_twice_does_nothing(new_dsn: NewDsn) -> None:
     dsn = new_dsn()
-    assert migrate(dsn) == sorted(path.name for path in MIGRATIONS.glob("*.sql"))
+    assert migrate(dsn).applied == sorted(path.name for path in MIGRATIONS.glob("*.sql"))
     with psycopg.connect(dsn) as connection:
         before = catalog(connection)
-    assert migrate(dsn) == []
+    assert migrate(dsn).applied == []
     with psycopg.connect(dsn) as connection:
         assert catalog(connection) == before
         roles = {row[0] for row in connection.execute("SELECT rolname FROM pg_roles WHERE rolname ~ '^ledgerline_'")}
@@ -89,7 +99,7 @@ def test_migrating_twice_does_nothing(new_dsn: NewDsn) -> None:
 def test_migrations_at_once_apply_each_file_once(new_dsn: NewDsn) -> None:
     dsn = new_dsn()
     with ThreadPoolExecutor(4) as threads:
-        applied = [name for names in threads.map(migrate, [dsn] * 4) for name in names]
+        applied = [name for done in threads.map(migrate, [dsn] * 4) for name in done.applied]
     assert applied == sorted(path.name for path in MIGRATIONS.glob("*.sql"))
 
 
@@ -108,7 +118,7 @@ def tables(dsn: str) -> set[str]:
 
 def test_an_edited_migration_is_refused(files: Path, new_dsn: NewDsn) -> None:
     dsn = new_dsn()
-    assert migrate(dsn) == ["0001_first.sql"]
+    assert migrate(dsn).applied == ["0001_first.sql"]
     (files / "0001_first.sql").write_text("CREATE TABLE first (a bigint);")
     with pytest.raises(MigrationError, match=r"0001_first\.sql was edited after it was applied"):
         migrate(dsn)
@@ -117,10 +127,96 @@ def test_an_edited_migration_is_refused(files: Path, new_dsn: NewDsn) -> None:
 def test_a_database_of_a_later_release_is_refused(files: Path, new_dsn: NewDsn) -> None:
     dsn = new_dsn()
     (files / "0002_second.sql").write_text("CREATE TABLE second (a integer);")
-    assert migrate(dsn) == ["0001_first.sql", "0002_second.sql"]
+    assert migrate(dsn).applied == ["0001_first.sql", "0002_second.sql"]
     (files / "0002_second.sql").unlink()
     with pytest.raises(MigrationError, match=r"0002_second\.sql, which this release does not know"):
         migrate(dsn)
+
+
+def test_what_a_later_release_added_is_no_hindrance_to_going_back(files: Path, new_dsn: NewDsn) -> None:
+    dsn = new_dsn()
+    later = files / "0002_expand_second.sql"
+    later.write_text("CREATE TABLE second (a integer);")
+    assert migrate(dsn).applied == ["0001_first.sql", "0002_expand_second.sql"]
+    later.unlink()
+    assert migrate(dsn) == Migrated()
+    assert "second" in tables(dsn)
+
+
+def test_contracts_are_applied_only_when_asked_for(files: Path, new_dsn: NewDsn) -> None:
+    dsn = new_dsn()
+    (files / "0002_contract_first.sql").write_text("-- Needs: 0.2.0\nDROP TABLE first;")
+    (files / "0003_expand_third.sql").write_text("CREATE TABLE third (a integer);")
+    assert migrate(dsn) == Migrated(["0001_first.sql", "0003_expand_third.sql"], ["0002_contract_first.sql"])
+    assert tables(dsn) == {"first", "third", "ledgerline_migration"}
+    assert migrate(dsn, contract=True) == Migrated(["0002_contract_first.sql"], [])
+    assert tables(dsn) == {"third", "ledgerline_migration"}
+
+
+@pytest.mark.parametrize(
+    ("name", "older"),
+    [
+        ("ledgerline_posting", "ledgerline_posting 0.1.0"),
+        ("ledgerline_api 0.9.9", "ledgerline_api 0.9.9"),
+        ("ledgerline_api 0.10.0", None),
+        (f"ledgerline_relay {VERSION}", f"ledgerline_relay {VERSION}"),
+        ("psql", None),
+    ],
+)
+def test_contracts_wait_for_sessions_of_older_releases(
+    files: Path, new_dsn: NewDsn, name: str, older: str | None
+) -> None:
+    dsn = new_dsn()
+    migrate(dsn)
+    (files / "0002_contract_first.sql").write_text("-- Needs: 0.10.0\nDROP TABLE first;")
+    with psycopg.connect(dsn, application_name=name):
+        if older is None:
+            assert migrate(dsn, contract=True).applied == ["0002_contract_first.sql"]
+            return
+        with pytest.raises(MigrationError, match=f"needs release 0.10.0 everywhere, and these are connected: {older};"):
+            migrate(dsn, contract=True)
+        assert "first" in tables(dsn)
+    with psycopg.connect(dsn) as connection:
+        assert wait_until(
+            lambda: (
+                connection.execute("SELECT 1 FROM pg_stat_activity WHERE application_name = %s", (name,)).rowcount == 0
+            ),
+            timeout_seconds=30,
+        )
+    assert migrate(dsn, contract=True).applied == ["0002_contract_first.sql"]
+
+
+def test_a_contract_that_does_not_say_what_it_needs_is_refused(files: Path, new_dsn: NewDsn) -> None:
+    dsn = new_dsn()
+    (files / "0002_contract_first.sql").write_text("DROP TABLE first;")
+    with pytest.raises(MigrationError, match="must begin with the release that it needs"):
+        migrate(dsn, contract=True)
+    assert "first" in tables(dsn)
+
+
+def test_a_migration_waits_for_locks_a_little_at_a_time(
+    files: Path, new_dsn: NewDsn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dsn = new_dsn()
+    migrate(dsn)
+    (files / "0002_expand_first.sql").write_text("ALTER TABLE first ADD COLUMN b integer;")
+    with psycopg.connect(dsn) as reader:
+        reader.execute("SELECT * FROM first")
+        with monkeypatch.context() as patch:
+            patch.setattr(migrating, "TRIES", 2)
+            patch.setattr(migrating, "LOCK_SECONDS_MAX", 1)
+            with pytest.raises(MigrationError, match="did not get its locks in 2 tries of 1 s"):
+                migrate(dsn)
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(migrate, dsn)
+            waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+            with psycopg.connect(dsn, autocommit=True) as other:
+                assert wait_until(lambda: other.execute(waits).rowcount == 1, timeout_seconds=60)
+                # Whoever comes behind the waiting ALTER is through as soon as that gives up.
+                other.execute("SET statement_timeout = '30s'")
+                other.execute("SELECT * FROM first")
+            reader.rollback()
+            assert waiting.result(timeout=120).applied == ["0002_expand_first.sql"]
 
 
 def test_a_migration_that_fails_leaves_nothing_and_can_be_mended(files: Path, new_dsn: NewDsn) -> None:
@@ -131,7 +227,7 @@ def test_a_migration_that_fails_leaves_nothing_and_can_be_mended(files: Path, ne
         migrate(dsn)
     assert tables(dsn) == {"first", "ledgerline_migration"}
     second.write_text("CREATE TABLE second (a integer);")
-    assert migrate(dsn) == ["0002_second.sql"]
+    assert migrate(dsn).applied == ["0002_second.sql"]
     assert tables(dsn) == {"first", "second", "ledgerline_migration"}
 
 

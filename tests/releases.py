@@ -1,0 +1,35 @@
+"""The release before this one: its services run on this one's schema, its readers read what this one writes."""
+
+import io
+import subprocess
+import tarfile
+from pathlib import Path
+from typing import Final
+
+from domain.settings import REPOSITORY_ROOT
+
+RELEASED: Final = "0.1.0"
+COMMIT: Final = "40a462ef3c53196b27220a3e9d6d4f22ced582ef"
+
+
+def unpack(folder: Path) -> Path:
+    """Put the released sources into a new folder, which can be a process' working directory; returns it.
+
+    They come from the history. A clone without it (a shallow one) asks its origin for that one commit.
+    """
+    if _git("cat-file", "-e", f"{COMMIT}^{{commit}}").returncode:
+        fetched = _git("fetch", "--quiet", "--depth", "1", "origin", COMMIT)
+        if fetched.returncode:
+            raise AssertionError(
+                f"Release {RELEASED} ({COMMIT}) is not in this clone, and its origin does not give it:"
+                f" {fetched.stderr.decode().strip()}. Clone with the history: git fetch --unshallow."
+            )
+    archive = _git("archive", "--format=tar", COMMIT, "api", "avro", "db", "domain", "ops", "producers", "streams")
+    assert archive.returncode == 0, archive.stderr.decode()
+    with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
+        files.extractall(folder, filter="data")
+    return folder
+
+
+def _git(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(["git", *arguments], cwd=REPOSITORY_ROOT, capture_output=True, check=False)
