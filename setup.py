@@ -26,6 +26,7 @@ MODULES = (
     "domain/money.py",
     "domain/outcomes.py",
     "domain/screening.py",
+    "domain/stored_records.py",
     "producers/compiled.py",
     "streams/audit/chain.py",
     "streams/audit/stored.py",

@@ -14,6 +14,8 @@ LedgerlineError                               one sentence that says what is wro
     streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
+  domain.proofs.ProofError                    there is no proof of this record, or not yet
+    domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
   ops.bench.http.MissingK6                    k6 is not installed
   ops.bench.ledger.BenchFault                 what was measured is not what should have been, or not in time
   ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
@@ -40,7 +42,6 @@ LedgerlineError                               one sentence that says what is wro
   producers.relay.RelayAhead                  what was relayed is not what the ledger holds
   producers.relay.RelayFenced                 another relay with the same transactional id took over
   producers.retry.RetryError                  quarantined bytes could not be sent again
-  streams.audit.proofs.ProofError             there is no proof of this record, or not yet
   streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones

@@ -6,16 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
+from db.proofs import prove as prove_intent
+from domain.checkpoints import public_pem
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.cli.context import read_settings, running_ledger
 from ops.cli.output import Json, console, show_json, show_rows
 from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
-from streams.audit import proofs, verifier
+from streams.audit import verifier
 from streams.audit.full import Report
 from streams.audit.full import verify as verify_all
 from streams.audit.service import key_file_of
-from streams.audit.signing import make_key, public_file, public_pem, read_key
+from streams.audit.signing import make_key, public_file, read_key
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
 
@@ -85,7 +87,7 @@ def prove(
 
     Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
     """
-    proof = proofs.prove(running_ledger().postgres_dsn, intent, tenant)
+    proof = prove_intent(running_ledger().postgres_dsn, intent, tenant)
     if out is None:
         show_json(proof)
         return

@@ -4,7 +4,7 @@ from typing import Final
 
 from db.audit import HASH_BYTES, LaneRow, Segment
 from domain.breaks import BreakKind, BreakState, Finding, record_subject
-from streams.audit.merkle import MerkleRange
+from domain.merkle import MerkleRange
 from streams.reconciliation.canonical import record_hash
 from streams.reconciliation.decoding import JournalRecord
 

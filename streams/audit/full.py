@@ -11,9 +11,10 @@ from typing import Any, Final
 from db import audit as db
 from db.agent_connection import snapshot
 from domain.breaks import BreakKind, Finding, merged
+from domain.checkpoints import CheckpointRow, LaneHead
+from domain.merkle import root_of
 from domain.topics import Topics
 from streams.audit.chain import LaneChain, chain_finding, repeat_finding
-from streams.audit.merkle import root_of
 from streams.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
 from streams.audit.stored import stored_finding, stray_finding, window_faults
 from streams.reconciliation.decoding import RecordReader
@@ -124,7 +125,7 @@ class _Verification:
         """Signatures, roots and links of all checkpoints, and that the topic has them as they are stored."""
         on_topic = {record["checkpoint"]: record for record in published}
         keys = db.signing_keys(self._connection)
-        previous: tuple[db.CheckpointRow, list[db.LaneHead]] | None = None
+        previous: tuple[CheckpointRow, list[LaneHead]] | None = None
         total = 0
         while page := db.checkpoints(self._connection, total, PAGE_CHECKPOINTS):
             for row, heads in page:
@@ -144,7 +145,7 @@ class _Verification:
                 self._checkpoint_findings(number, ["The topic has it, the database has not."])
         self.report.checkpoints = total
 
-    def _root_faults(self, heads: list[db.LaneHead]) -> list[str]:
+    def _root_faults(self, heads: list[LaneHead]) -> list[str]:
         wrong = []
         for head in heads:
             kept = self._trusted.get(head.lane, b"")

@@ -17,9 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from db.audit import CheckpointRow, LaneHead
+from domain.checkpoints import CheckpointRow, LaneHead, checkpoint_members, key_id_of, lane_leaves, public_pem
 from domain.errors import LedgerlineError
-from streams.audit.merkle import root_of
+from domain.merkle import root_of
 
 KEY_FILE: Final = "audit-key.pem"
 GENESIS: Final = bytes(32)
@@ -36,17 +36,6 @@ class SigningKey(NamedTuple):
     public_raw: bytes
     """32 bytes."""
     key_id: str
-
-
-def key_id_of(public_raw: bytes) -> str:
-    """The first 16 hex digits of the SHA-256 of the raw public key."""
-    return sha256(public_raw).hexdigest()[:16]
-
-
-def public_pem(public_raw: bytes) -> bytes:
-    """The public key as PEM (SubjectPublicKeyInfo), as verifiers take it."""
-    key = Ed25519PublicKey.from_public_bytes(public_raw)
-    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def public_file(key_file: Path) -> Path:
@@ -86,34 +75,6 @@ def read_key(key_file: Path) -> SigningKey:
         raise KeyFileError(f"The key in {key_file} is not Ed25519: make one with `ledgerline audit keygen`.")
     public_raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
     return SigningKey(private, public_raw, key_id_of(public_raw))
-
-
-def lane_members(head: LaneHead) -> dict[str, Any]:
-    """A lane's head as it stands in canonical JSON."""
-    return {
-        "first_seq": head.first_seq,
-        "head": head.head.hex(),
-        "lane": head.lane,
-        "next_seq": head.next_seq,
-        "records_root": head.records_root.hex(),
-    }
-
-
-def lane_leaves(lanes: Sequence[LaneHead]) -> list[bytes]:
-    """The leaves of the tree over all lanes, in order of lane."""
-    return [rfc8785.dumps(lane_members(head)) for head in sorted(lanes)]
-
-
-def checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
-    """All members of a checkpoint but its signature; bytes in hex."""
-    return {
-        "checkpoint": row.checkpoint,
-        "key_id": row.key_id,
-        "lanes": [lane_members(head) for head in sorted(lanes)],
-        "previous_hash": row.previous_hash.hex(),
-        "root": row.root.hex(),
-        "signed_time": row.signed_time,
-    }
 
 
 def signed_bytes(row: CheckpointRow, lanes: Sequence[LaneHead]) -> bytes:

@@ -6,48 +6,12 @@ none behind it.
 
 from collections.abc import Iterator, Sequence
 from hashlib import sha256
-from typing import Any
 
-from db.audit import HASH_BYTES, StoredLeg, StoredRow
+from db.audit import HASH_BYTES
 from domain.breaks import BreakKind, Finding, record_subject
+from domain.stored_records import StoredLeg, StoredRow, stored_members, with_legs
 from streams.audit.chain import ABSENT
 from streams.reconciliation.canonical import canonical_json
-
-
-def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
-    """The members of a stored row that its hash covers; see streams.reconciliation.canonical.record_members."""
-    return {
-        "booked_time": row.booked_time,
-        "detail": row.detail,
-        "fingerprint": row.fingerprint.hex(),
-        "idempotency_key": row.idempotency_key,
-        "intent_id": row.intent_id,
-        "lane": lane,
-        "legs": legs,
-        "metadata": row.metadata or {},
-        "outcome": row.outcome,
-        "reason": row.reason,
-        "reference": row.reference,
-        "reverses": row.reverses,
-        "seq": row.seq,
-        "source_offset": row.source_offset,
-        "source_topic": row.source_topic,
-        "tenant": row.tenant,
-        "type": row.type,
-        "value_time": row.value_time,
-    }
-
-
-def with_legs(
-    rows: Sequence[StoredRow], legs: Sequence[StoredLeg]
-) -> Iterator[tuple[StoredRow, list[dict[str, str | None]]]]:
-    """Each row with its legs, as they stand in canonical JSON; both in order of seq."""
-    by_seq: dict[int, list[dict[str, str | None]]] = {}
-    for seq, account, direction, amount_minor, currency in legs:
-        leg = {"account": account, "amount_minor": amount_minor, "currency": currency, "direction": direction}
-        by_seq.setdefault(seq, []).append(leg)
-    for row in rows:
-        yield row, by_seq.get(row.seq, [])
 
 
 def previous_hash(row: StoredRow, before: bytes | None) -> bytes:

@@ -11,11 +11,12 @@ from db import audit as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import Break, BreakKind, Finding
+from domain.checkpoints import CheckpointRow, LaneHead
 from domain.errors import Outage
+from domain.merkle import MerkleRange
 from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.agent import FOUND_BY
-from streams.audit.merkle import MerkleRange
 from streams.audit.signing import GENESIS, SigningKey, checkpoint_event, sign, signed_bytes
 from streams.audit.stored import stored_finding, stray_finding, window_faults
 from streams.proving import PagedSweep
@@ -50,7 +51,7 @@ class Signer:
         self._pause_microseconds = int(pause_seconds * 1_000_000)
         self._now_microseconds = now_microseconds
 
-    def sign_if_due(self) -> db.CheckpointRow | None:
+    def sign_if_due(self) -> CheckpointRow | None:
         """Sign a checkpoint over all lanes, and begin their trees anew; None where none is due or another worker signs.
 
         One transaction holds the lanes still, so that the heads are of one moment.
@@ -95,9 +96,9 @@ class Signer:
         return len(waiting)
 
 
-def _head(lane: db.LaneRow) -> db.LaneHead:
+def _head(lane: db.LaneRow) -> LaneHead:
     root = MerkleRange(lane.next_seq - lane.first_seq, lane.peaks).root()
-    return db.LaneHead(lane.lane, lane.first_seq, lane.next_seq, lane.head, root)
+    return LaneHead(lane.lane, lane.first_seq, lane.next_seq, lane.head, root)
 
 
 def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> list[Finding]:

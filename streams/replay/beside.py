@@ -4,14 +4,15 @@ from typing import Any, Final
 
 from db import audit
 from db import replay as db
-from streams.audit.signing import GENESIS, checkpoint_faults, key_id_of
+from domain.checkpoints import CheckpointRow, LaneHead, key_id_of
+from streams.audit.signing import GENESIS, checkpoint_faults
 from streams.reconciliation.decoding import RecordReader, Unreadable
 from streams.reconciliation.journal import read_all
 from streams.replay.journal import ReplayRefused, offset_of, read_to_ends
 
 CHECKPOINTS_PER_PAGE: Final = 500
 
-Checkpoint = tuple[audit.CheckpointRow, list[audit.LaneHead]]
+Checkpoint = tuple[CheckpointRow, list[LaneHead]]
 
 
 def restore_quarantine(
@@ -85,11 +86,11 @@ def restore_checkpoints(
 
 
 def _checkpoint(record: dict[str, Any]) -> Checkpoint:
-    heads = [audit.LaneHead(**head) for head in record.pop("lanes")]
-    return audit.CheckpointRow(**record), sorted(heads)
+    heads = [LaneHead(**head) for head in record.pop("lanes")]
+    return CheckpointRow(**record), sorted(heads)
 
 
-def _key_of(connection: Any, keys: dict[str, bytes], row: audit.CheckpointRow, own_key: bytes | None) -> bytes:
+def _key_of(connection: Any, keys: dict[str, bytes], row: CheckpointRow, own_key: bytes | None) -> bytes:
     if row.key_id not in keys and own_key is not None and key_id_of(own_key) == row.key_id:
         audit.add_signing_key(connection, row.key_id, own_key)
         keys[row.key_id] = own_key
@@ -103,8 +104,8 @@ def _key_of(connection: Any, keys: dict[str, bytes], row: audit.CheckpointRow, o
 
 def _verify(
     connection: Any,
-    row: audit.CheckpointRow,
-    heads: list[audit.LaneHead],
+    row: CheckpointRow,
+    heads: list[LaneHead],
     previous: Checkpoint | None,
     key: bytes,
 ) -> None:
@@ -120,7 +121,7 @@ def _verify(
         )
 
 
-def _begin_behind(connection: Any, bootstrap: str, journal: str, heads: list[audit.LaneHead]) -> None:
+def _begin_behind(connection: Any, bootstrap: str, journal: str, heads: list[LaneHead]) -> None:
     """Put audit behind the last checkpoint: its copy of the hashes up to there, and empty trees."""
     own = audit.lock_lanes(connection, [head.lane for head in heads])
     for head in heads:

@@ -4,11 +4,13 @@ from typing import Any
 
 import pytest
 
+from db.proofs import prove
+from domain.checkpoints import public_pem
+from domain.proofs import ProofError
 from domain.settings import Settings
 from streams.audit import full as audit_full
-from streams.audit.proofs import ProofError, prove
 from streams.audit.service import Audit
-from streams.audit.signing import public_pem, read_key
+from streams.audit.signing import read_key
 from streams.audit.verifier import Refused, verify
 from streams.reconciliation import full as reconciliation_full
 from tests.integration.test_audit import ALTERATIONS, agent, records

@@ -9,14 +9,15 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from db.audit import LaneRow, StoredLeg, StoredRow
+from db.audit import LaneRow
 from domain.fingerprint import fingerprint_of
 from domain.hash_chain import chained
 from domain.intents import Leg
 from domain.journal import JournalRow
+from domain.merkle import root_of
 from domain.outcomes import Outcome
+from domain.stored_records import StoredLeg, StoredRow
 from streams.audit.chain import ABSENT, LaneChain, repeat_finding
-from streams.audit.merkle import root_of
 from streams.audit.stored import window_faults
 from streams.reconciliation.canonical import intent_fingerprint, record_hash, record_json, record_members
 from streams.reconciliation.decoding import JournalRecord

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import rfc8785
 
-from db.audit import LaneHead
+from domain.checkpoints import LaneHead, lane_leaves, lane_members, public_pem, signed_members
 from domain.errors import LedgerlineError
+from domain.merkle import inclusion_path, root_of
 from streams.audit import signing, verifier
-from streams.audit.merkle import inclusion_path, root_of
 from streams.audit.verifier import Refused
 
 RECORD: dict[str, Any] = {
@@ -65,13 +65,13 @@ def proof_of(key: signing.SigningKey) -> dict[str, Any]:
         "previous_hash": previous.hex(),
         "hash": record_hash.hex(),
         "records": {"index": 2, "size": 5, "path": [step.hex() for step in inclusion_path(leaves, 2)]},
-        "lane": signing.lane_members(heads[1]),
+        "lane": lane_members(heads[1]),
         "lanes": {
             "index": 1,
             "size": 3,
-            "path": [step.hex() for step in inclusion_path(signing.lane_leaves(heads), 1)],
+            "path": [step.hex() for step in inclusion_path(lane_leaves(heads), 1)],
         },
-        "checkpoint": {**signing.checkpoint_members(checkpoint, heads), "signature": checkpoint.signature.hex()},
+        "checkpoint": signed_members(checkpoint, heads),
     }
 
 
@@ -155,7 +155,7 @@ def test_the_verifier_runs_alone(key: signing.SigningKey, tmp_path: Path) -> Non
     """Copied out of the project, it needs only the two packages that it imports."""
     script = tmp_path / "verifier.py"
     script.write_bytes(Path(verifier.__file__).read_bytes())
-    (tmp_path / "key.pem").write_bytes(signing.public_pem(key.public_raw))
+    (tmp_path / "key.pem").write_bytes(public_pem(key.public_raw))
     proof = proof_of(key)
     (tmp_path / "sound.json").write_text(json.dumps(proof, ensure_ascii=False))
     proof["record"]["reference"] = "altered"

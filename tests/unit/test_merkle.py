@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streams.audit.merkle import MerkleRange, inclusion_path, root_of
+from domain.merkle import MerkleRange, inclusion_path, root_of
 from streams.audit.verifier import Refused, _climb
 
 

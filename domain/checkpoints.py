@@ -1,0 +1,74 @@
+"""Checkpoints of audit as they are signed: the heads that they hold, and their canonical form (docs/PROOF.md)."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, NamedTuple
+
+import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+
+class LaneHead(NamedTuple):
+    """A lane in a checkpoint: which records it covers, the last one's hash, the Merkle root over all their hashes."""
+
+    lane: int
+    first_seq: int
+    next_seq: int
+    head: bytes
+    records_root: bytes
+
+
+class CheckpointRow(NamedTuple):
+    """A signed checkpoint without its lanes. `signed_time` is microseconds since 1970-01-01 UTC."""
+
+    checkpoint: int
+    previous_hash: bytes
+    root: bytes
+    signed_time: int
+    key_id: str
+    signature: bytes
+
+
+def key_id_of(public_raw: bytes) -> str:
+    """The first 16 hex digits of the SHA-256 of the raw public key."""
+    return sha256(public_raw).hexdigest()[:16]
+
+
+def public_pem(public_raw: bytes) -> bytes:
+    """The public key as PEM (SubjectPublicKeyInfo), as verifiers take it."""
+    key = Ed25519PublicKey.from_public_bytes(public_raw)
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def lane_members(head: LaneHead) -> dict[str, Any]:
+    """A lane's head as it stands in canonical JSON."""
+    return {
+        "first_seq": head.first_seq,
+        "head": head.head.hex(),
+        "lane": head.lane,
+        "next_seq": head.next_seq,
+        "records_root": head.records_root.hex(),
+    }
+
+
+def lane_leaves(lanes: Sequence[LaneHead]) -> list[bytes]:
+    """The leaves of the tree over all lanes, in order of lane."""
+    return [rfc8785.dumps(lane_members(head)) for head in sorted(lanes)]
+
+
+def checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
+    """All members of a checkpoint but its signature; bytes in hex."""
+    return {
+        "checkpoint": row.checkpoint,
+        "key_id": row.key_id,
+        "lanes": [lane_members(head) for head in sorted(lanes)],
+        "previous_hash": row.previous_hash.hex(),
+        "root": row.root.hex(),
+        "signed_time": row.signed_time,
+    }
+
+
+def signed_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
+    """All members of a checkpoint, as it is shown and stands in a proof."""
+    return {**checkpoint_members(row, lanes), "signature": row.signature.hex()}

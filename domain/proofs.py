@@ -1,0 +1,59 @@
+"""Inclusion proofs, put together of what was read (docs/PROOF.md has the format); pure."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import rfc8785
+
+from domain.breaks import record_subject
+from domain.checkpoints import CheckpointRow, LaneHead, lane_leaves, lane_members, signed_members
+from domain.errors import LedgerlineError
+from domain.merkle import inclusion_path
+
+FORMAT: Final = "ledgerline-proof-1"
+ABSENT: Final = bytes(32)
+ADVICE: Final = "see `ledgerline audit verify`"
+
+
+class ProofError(LedgerlineError):
+    """There is no proof of this record, or not yet."""
+
+
+class ProofPending(ProofError):
+    """The intent is not settled, or no checkpoint covers its record yet: a later one will."""
+
+
+def proof_of(
+    record: dict[str, Any],
+    previous_hash: bytes,
+    leaves: Sequence[bytes],
+    lane: LaneHead,
+    checkpoint: CheckpointRow,
+    lanes: Sequence[LaneHead],
+) -> dict[str, Any]:
+    """The proof that `record` is under `checkpoint`; ProofError where its hash is not the one that was kept.
+
+    `record`: the members that its hash covers, behind `previous_hash`. `leaves`: the kept hashes of the range of lane.
+    """
+    index = record["seq"] - lane.first_seq
+    record_hash = sha256(previous_hash + rfc8785.dumps(record)).digest()
+    if len(leaves) != lane.next_seq - lane.first_seq or record_hash != leaves[index]:
+        subject = record_subject(record["lane"], record["seq"])
+        raise ProofError(f"The stored row at {subject} is not what was published: {ADVICE}.")
+    heads = sorted(lanes)
+    return {
+        "format": FORMAT,
+        "record": record,
+        "previous_hash": previous_hash.hex(),
+        "hash": record_hash.hex(),
+        "records": _place(leaves, index),
+        "lane": lane_members(lane),
+        "lanes": _place(lane_leaves(heads), heads.index(lane)),
+        "checkpoint": signed_members(checkpoint, heads),
+    }
+
+
+def _place(leaves: Sequence[bytes], index: int) -> dict[str, Any]:
+    """A leaf's place in its tree, as a proof has it."""
+    return {"index": index, "size": len(leaves), "path": [step.hex() for step in inclusion_path(leaves, index)]}
