@@ -102,7 +102,9 @@ def main(
     try:
         supervisor = Supervisor(
             home,
-            lambda report: EmbeddedStack.from_environment(home, os.environ, report=report, cache=options.cache),
+            lambda report: EmbeddedStack.from_environment(
+                home, os.environ, report=report, cache=options.cache, kafka_metrics=True
+            ),
             environment=os.environ,
             services=services,
             prepare=prepare,

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ops.embedded.cache import KAFKA, REGISTRY, Cache
+from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, REGISTRY, Cache
 from ops.embedded.errors import EmbeddedError
 
 
@@ -14,7 +14,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path, help="the cache's folder, such as .ledgerline/cache")
     cache = Cache(parser.parse_args().folder.resolve(), report=_say)
     try:
-        for recipe in (KAFKA, REGISTRY):
+        for recipe in (KAFKA, KAFKA_EXPORTER, REGISTRY):
             _say(f"{recipe.name}: {cache.get(recipe)}")
     except EmbeddedError as error:
         sys.stderr.write(f"{error}\n")

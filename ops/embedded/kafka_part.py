@@ -9,13 +9,15 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from ops.embedded.cache import KAFKA, Cache
+from domain.settings import REPOSITORY_ROOT
+from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, Cache
 from ops.embedded.java import Java, find_java
 from ops.embedded.part import Part, PartContext
 from ops.embedded.ports import LOOPBACK, answers
 from ops.embedded.process import Command
 
 _LOGGING = Path(__file__).parent / "kafka" / "log4j2.properties"
+_EXPORTED = REPOSITORY_ROOT / "ops" / "prometheus" / "kafka-jmx.yml"
 _METADATA_SECONDS = 5.0
 
 # Measured on two cores, 400,000 records of 300 bytes with acks=all: ready 0.5 s sooner than with the second
@@ -73,17 +75,25 @@ class KafkaPart(Part):
     """Apache Kafka from its own jars; `port` is the broker's, `controller_port` the quorum's of one.
 
     `listeners` are further doors, each a name in capitals with the port that the broker listens on and the port that
-    it tells those who came that way to come to, on which a proxy can stand.
+    it tells those who came that way to come to, on which a proxy can stand. With `metrics_port` the broker serves
+    what ops/prometheus/kafka-jmx.yml names at /metrics.
     """
 
     name = "Kafka"
     stop_steps = ((signal.SIGTERM, 8.0),)
 
     def __init__(
-        self, context: PartContext, *, controller_port: int, cache: Cache, listeners: Listeners | None = None
+        self,
+        context: PartContext,
+        *,
+        controller_port: int,
+        cache: Cache,
+        listeners: Listeners | None = None,
+        metrics_port: int | None = None,
     ) -> None:
         super().__init__(context)
         self.controller_port = controller_port
+        self.metrics_port = metrics_port
         self._listeners = dict(listeners or {})
         self._cache = cache
         self._java: Java | None = None
@@ -122,7 +132,7 @@ class KafkaPart(Part):
     def command(self) -> Command:
         """Return the broker's command line."""
         return Command(
-            argv=(*self._java_argv(*_JVM_OPTIONS), "kafka.Kafka", str(self._settings_file)),
+            argv=(*self._java_argv(*_JVM_OPTIONS, *self._exporter()), "kafka.Kafka", str(self._settings_file)),
             log=self.log,
             directory=self.folder,
         )
@@ -137,6 +147,12 @@ class KafkaPart(Part):
         except KafkaException:
             return False  # it listens before it has registered with its controller: asked again until the deadline
         return any(broker.port == self.port for broker in brokers.values())
+
+    def _exporter(self) -> tuple[str, ...]:
+        if self.metrics_port is None:
+            return ()
+        (jar,) = self._cache.get(KAFKA_EXPORTER).glob("*.jar")
+        return (f"-javaagent:{jar}={LOOPBACK}:{self.metrics_port}:{_EXPORTED}",)
 
     def _java_argv(self, *options: str) -> tuple[str, ...]:
         if self._java is None:

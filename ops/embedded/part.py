@@ -62,6 +62,7 @@ class Part(ABC):
         self.log = context.log
         self.port = context.port
         self.report = context.report
+        self.metrics_port: int | None = None
         self._cancelled = context.cancelled
         self._child: Child | None = None
         self._lock = threading.RLock()

@@ -23,7 +23,7 @@ from ops.embedded.registry_part import RegistryPart
 
 _REACHABLE_SECONDS_MAX = 15.0
 _DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "http": 80, "https": 443}
-_PORT_NAMES = ("kafka", "kafka_controller", "postgres", "registry")
+_PORT_NAMES = ("kafka", "kafka_controller", "kafka_metrics", "postgres", "registry")
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,9 @@ class EmbeddedStack:
 
     `home` holds `data/` (what the servers store, their logs, the ports) and, unless `cache` names another
     folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
-    `ports` asks for fixed ports by name (kafka, kafka_controller, postgres, registry). `kafka_listeners` are further
-    doors of the broker, name -> (port, advertised port); `postgres_settings` go into postgresql.conf as they are.
+    `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry). `kafka_listeners` are further
+    doors of the broker, name -> (port, advertised port), and with `kafka_metrics` it tells Prometheus of itself;
+    `postgres_settings` go into postgresql.conf as they are.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class EmbeddedStack:
         cache: Path | None = None,
         ports: Mapping[str, int] | None = None,
         kafka_listeners: Listeners | None = None,
+        kafka_metrics: bool = False,
         postgres_settings: Mapping[str, str] | None = None,
     ) -> None:
         self.home = home.resolve()
@@ -75,6 +77,7 @@ class EmbeddedStack:
         self._cache = Cache((cache or self.home / "cache").resolve(), report, self._cancelled)
         self._wanted_ports = dict(ports or {})
         self._kafka_listeners = kafka_listeners
+        self._kafka_metrics = kafka_metrics
         self._postgres_settings = postgres_settings
         self._owner_lock: IO[str] | None = None
         self._parts: dict[str, Part] = {}
@@ -82,13 +85,19 @@ class EmbeddedStack:
 
     @classmethod
     def from_environment(
-        cls, home: Path, environment: Mapping[str, str], *, report: Report = _discard, cache: Path | None = None
+        cls,
+        home: Path,
+        environment: Mapping[str, str],
+        *,
+        report: Report = _discard,
+        cache: Path | None = None,
+        kafka_metrics: bool = False,
     ) -> "EmbeddedStack":
         """Make a stack from LEDGERLINE_* variables.
 
         LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name parts that run
-        already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_POSTGRES_PORT and
-        LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty mean embedded, on a
+        already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_KAFKA_METRICS_PORT,
+        LEDGERLINE_POSTGRES_PORT and LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty mean embedded, on a
         free port; so does port 0.
         """
         return cls(
@@ -99,6 +108,7 @@ class EmbeddedStack:
             report=report,
             cache=cache,
             ports=ports_from_environment(_PORT_NAMES, environment),
+            kafka_metrics=kafka_metrics,
         )
 
     @property
@@ -204,14 +214,20 @@ class EmbeddedStack:
 
     def _make_parts(self) -> dict[str, Part]:
         missing = [name for name, address in self._given.items() if not address]
+        unused = () if self._kafka_metrics else ("kafka_metrics",)
         ports = PortMemory(self.data / "ports.json").claim(
-            tuple(port for port in _PORT_NAMES if port.partition("_")[0] in missing), self._wanted_ports
+            tuple(port for port in _PORT_NAMES if port.partition("_")[0] in missing and port not in unused),
+            self._wanted_ports,
         )
         (self.data / "logs").mkdir(parents=True, exist_ok=True)
         context = partial(PartContext, report=self._report, cancelled=self._cancelled)
         makers: dict[str, Callable[[PartContext], Part]] = {
             "kafka": lambda place: KafkaPart(
-                place, controller_port=ports["kafka_controller"], cache=self._cache, listeners=self._kafka_listeners
+                place,
+                controller_port=ports["kafka_controller"],
+                cache=self._cache,
+                listeners=self._kafka_listeners,
+                metrics_port=ports.get("kafka_metrics"),
             ),
             "postgres": lambda place: PostgresPart(place, settings=self._postgres_settings),
             "registry": lambda place: RegistryPart(place, cache=self._cache),

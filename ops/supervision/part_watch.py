@@ -53,4 +53,5 @@ class PartWatch:
             condition="ready" if running else "waiting",
             restarts=self._restarts,
             log=str(self._part.log),
+            metrics_port=self._part.metrics_port,
         )

@@ -24,6 +24,8 @@ class PartState:
     condition: ProcessCondition
     restarts: int
     log: str
+    metrics_port: int | None = None
+    """Where it serves /metrics itself, as Kafka does."""
 
 
 @dataclass(frozen=True)
