@@ -50,9 +50,9 @@ class EmbeddedStack:
 
     `home` holds `data/` (what the servers store, their logs, the ports) and, unless `cache` names another
     folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
-    `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry). `kafka_listeners` are further
-    doors of the broker, name -> (port, advertised port), and with `kafka_metrics` it tells Prometheus of itself;
-    `postgres_settings` go into postgresql.conf as they are.
+    `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry).
+    `kafka_listeners` are further doors of the broker, name -> (port, advertised port); with `kafka_metrics` it tells
+    Prometheus of itself. `postgres_settings` go into postgresql.conf as they are.
     """
 
     def __init__(
@@ -97,8 +97,8 @@ class EmbeddedStack:
 
         LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name parts that run
         already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_KAFKA_METRICS_PORT,
-        LEDGERLINE_POSTGRES_PORT and LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty mean embedded, on a
-        free port; so does port 0.
+        LEDGERLINE_POSTGRES_PORT and LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty
+        mean embedded, on a free port; so does port 0.
         """
         return cls(
             home,
