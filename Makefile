@@ -15,7 +15,7 @@ INTERPRETED := .venv/.interpreted
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
 REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install compiled interpreted parts up down status demo test simulate chaos bounds lint types imports bench check clean distclean
+.PHONY: help install compiled interpreted parts up down status demo test simulate chaos bounds lint types imports bench dashboards check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ imports: install  ## Check which package may import which
 bench: install parts  ## Measure speed, memory and disk beside their limits (ONLY=part ROUNDS=5 MINUTES=1 ROWS=500000 JSON=file)
 	@$(BIN)/python -m ops.bench $(foreach name,$(ONLY),--only '$(name)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
 	    $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ROWS),--rows '$(ROWS)') $(if $(JSON),--json '$(JSON)')
+
+dashboards: install  ## Write Grafana's dashboards (ops/grafana/dashboards) from their code
+	@$(BIN)/python -m ops.grafana
 
 check: lint types imports  ## Run every check that needs no server
 
