@@ -4,6 +4,7 @@ LedgerlineError                               one sentence that says what is wro
   db.access.AccessError                       a key that cannot be made or revoked
   db.books.BooksError                         a change of the books' frame that cannot be made
   db.frame.FrameError                         the books cannot be taken out of a database, or put into one
+  db.logins.LoginError                        a login cannot be made as its file asks
   db.migrate.MigrationError                   the database was migrated by other files than these
   db.replay.TargetError                       the database to replay into cannot be used, or refuses a record
   domain.errors.Outage                        what the process needs is away or not ready yet

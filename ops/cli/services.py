@@ -9,6 +9,7 @@ import logging
 import signal
 import sys
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
@@ -16,6 +17,7 @@ import typer
 
 from db.books import add_tenant
 from db.connections import connect
+from db.logins import make_logins
 from db.migrate import migrate
 from domain.faults import Fault, no_fault
 from domain.settings import Settings
@@ -30,7 +32,17 @@ if TYPE_CHECKING:
 
 DEFAULT_TENANT: Final = "default"
 
-Contract = Annotated[bool, typer.Option(help="Take away as well what only older releases use; see docs/UPGRADING.md.")]
+Contract = Annotated[
+    bool, typer.Option("--contract", help="Take away as well what only older releases use; see docs/UPGRADING.md.")
+]
+Logins = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of files named for a service, each with its DSN: make that login, with its role alone.",
+        exists=True,
+        file_okay=False,
+    ),
+]
 
 
 def configure_logs(level: str) -> None:
@@ -188,28 +200,30 @@ def service(name: str) -> None:
     RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 
 
-def prepare_ledger(ledger: Ledger, *, contract: bool = False) -> dict[str, object]:
+def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | None = None) -> dict[str, object]:
     """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
     settings: Settings = ledger.settings
     migrated = migrate(ledger.postgres_dsn, contract=contract)
     with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
         add_tenant(connection, DEFAULT_TENANT)
+    made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
     replication = Replication(settings.replication_factor, settings.min_insync_replicas)
     made = make_topics(ledger.kafka_bootstrap, Topics(settings.topic_prefix), settings.lanes, replication)
     return {
         "migrations": migrated.applied,
         "contracts_left": migrated.contracts_left,
+        "logins": made_logins,
         "topics": made,
         "schemas": register_schemas(ledger.registry_url),
     }
 
 
-def prepare(contract: Contract = False, as_json: Json = False) -> None:
+def prepare(contract: Contract = False, logins: Logins = None, as_json: Json = False) -> None:
     """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat.
 
     Run it before the services of a release are started; those of the release before run on meanwhile.
     """
-    done = prepare_ledger(running_ledger(), contract=contract)
+    done = prepare_ledger(running_ledger(), contract=contract, logins=logins)
     if as_json:
         show_json(done)
         return

@@ -1,0 +1,106 @@
+"""A login for each service: a member of the service's role, and of nothing else.
+
+A service's secret is its DSN, and the login is made from that same DSN, so a password is kept in one place.
+"""
+
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from psycopg import Connection, sql
+from psycopg.conninfo import conninfo_to_dict
+
+from db.connections import ROLES, DatabaseError
+from domain.errors import LedgerlineError
+
+# By the name of the file that holds the DSN. Postgres' own role is for an exporter of its metrics.
+ROLE_OF_LOGIN: Final = {
+    "posting": "ledgerline_posting",
+    "relay": "ledgerline_relay",
+    "api": "ledgerline_api",
+    "reconciliation": "ledgerline_reconciliation",
+    "audit": "ledgerline_audit",
+    "operator": "ledgerline_operator",
+    "monitor": "pg_monitor",
+}
+
+
+class LoginError(LedgerlineError):
+    """A login cannot be made as its file asks."""
+
+
+class Login(NamedTuple):
+    """What a file asks for."""
+
+    name: str
+    """Of the file."""
+    user: str
+    password: str
+    role: str
+
+
+def read_logins(folder: Path) -> list[Login]:
+    """The logins that a folder's files ask for, each file named for a service and holding the service's DSN.
+
+    What begins with a dot is passed over: Kubernetes keeps folders of that kind beside a secret's files. LoginError for
+    a file that names no service, is no DSN, lacks a user or a password, or has another one's user.
+    """
+    found: dict[str, Login] = {}
+    for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
+        if path.name not in ROLE_OF_LOGIN:
+            raise LoginError(f"{path} is for no service: name it after one of {', '.join(ROLE_OF_LOGIN)}.")
+        try:
+            parts = conninfo_to_dict(path.read_text().strip())
+        except psycopg.ProgrammingError:  # whose message may repeat what it could not read
+            parts = {}
+        user, password = str(parts.get("user") or ""), str(parts.get("password") or "")
+        if not user or not password:
+            raise LoginError(f"{path} holds no DSN with a user and a password: write one, as in docs/SETTINGS.md.")
+        if user in ROLES or user.startswith("pg_"):
+            raise LoginError(
+                f"{path} has a role for its user: give {path.name} a login of its own, such as {user}_login."
+            )
+        if user in found:
+            raise LoginError(f"{path} has the user of {found[user].name}: give each service a login of its own.")
+        found[user] = Login(path.name, user, password, ROLE_OF_LOGIN[path.name])
+    return list(found.values())
+
+
+def make_logins(dsn: str, folder: Path) -> list[str]:
+    """Make the logins of a folder, or give them the passwords that stand there now; returns their users.
+
+    `dsn` is the owner's, who made the roles. All or none. LoginError where a login is a superuser, or a member of
+    another service's role, and DatabaseError where Postgres is away.
+    """
+    logins = read_logins(folder)
+    try:
+        with psycopg.connect(dsn) as connection:
+            for login in logins:
+                _make(connection, login)
+    except psycopg.OperationalError as error:
+        raise DatabaseError(f"Postgres cannot be reached for logins: {str(error).strip().splitlines()[-1]}") from error
+    return [login.user for login in logins]
+
+
+def _make(connection: Connection[Any], login: Login) -> None:
+    found = connection.execute(
+        "SELECT rolsuper OR rolcreaterole OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = %s", (login.user,)
+    ).fetchone()
+    if found is not None and found[0]:
+        raise LoginError(f"{login.user} may do more than {login.name} needs: name another login in its DSN.")
+    others = connection.execute(
+        "SELECT r.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.roleid"
+        " JOIN pg_catalog.pg_roles u ON u.oid = m.member WHERE u.rolname = %s AND r.rolname <> %s",
+        (login.user, login.role),
+    ).fetchall()
+    if others:
+        raise LoginError(f"{login.user} is a member of {others[0][0]} too: name another login for {login.name}.")
+    user, role = sql.Identifier(login.user), sql.Identifier(login.role)
+    # What is sent is what Postgres would make of the password, so that no log of statements has the password itself.
+    verifier = connection.pgconn.encrypt_password(login.password.encode(), login.user.encode(), b"scram-sha-256")
+    connection.execute(
+        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
+            sql.SQL("CREATE" if found is None else "ALTER"), user, sql.Literal(verifier.decode())
+        )
+    )
+    connection.execute(sql.SQL("GRANT {} TO {}").format(role, user))
