@@ -15,6 +15,8 @@ from fastapi import FastAPI
 from api.app import create_app
 from api.service import Configuration
 from domain.faults import Fault, no_fault
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.watchdog import Watchdog
@@ -56,13 +58,13 @@ class _Server(uvicorn.Server):
 
 
 def configuration_of(
-    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics, fault: Fault = no_fault
+    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> Configuration:
     """The API's part of the settings, with the addresses as found."""
     return Configuration(
-        kafka_bootstrap=bootstrap,
+        kafka=kafka,
         postgres_dsn=dsn,
-        registry_url=registry_url,
+        registry=registry,
         topics=topics,
         body_bytes_max=settings.api_body_bytes_max,
         requests_per_minute=settings.api_requests_per_minute,
@@ -72,15 +74,13 @@ def configuration_of(
 
 
 def serve(
-    settings: Settings, *, bootstrap: str, dsn: str, registry_url: str, topics: Topics, fault: Fault = no_fault
+    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> None:
     """Run until SIGTERM or SIGINT; then finish the requests under way and hand the producer's rest to Kafka.
 
     Logging is the caller's to set up; uvicorn's goes the same way, without access lines, which the metrics replace.
     """
-    configuration = configuration_of(
-        settings, bootstrap=bootstrap, dsn=dsn, registry_url=registry_url, topics=topics, fault=fault
-    )
+    configuration = configuration_of(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
     app = create_app(configuration)
     config = uvicorn.Config(
         app,

@@ -24,6 +24,8 @@ from db.reads import IntentQuestion, IntentState, Settled, intent_states, read_b
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
@@ -40,9 +42,9 @@ log = structlog.get_logger(__name__)
 class Configuration:
     """Where the API finds its parts, and its limits."""
 
-    kafka_bootstrap: str
+    kafka: Kafka
     postgres_dsn: str
-    registry_url: str
+    registry: SchemaRegistry
     topics: Topics
     body_bytes_max: int = 4_000_000
     requests_per_minute: int = 60_000
@@ -61,7 +63,7 @@ class Service:
         self.metrics = metrics
         self.pool = pool(configuration.postgres_dsn, "ledgerline_api")
         self.producer = IntentProducer(
-            configuration.kafka_bootstrap,
+            configuration.kafka,
             configuration.topics.intents,
             delivery_timeout_seconds=configuration.delivery_timeout_seconds,
             queue_intents_max=configuration.queue_intents_max,
@@ -130,8 +132,8 @@ class Service:
                 await backoff.pause()
 
     def _registered_id(self) -> int:
-        with registry_client(self.configuration.registry_url) as registry:
-            return registered_id(registry, SUBJECT)
+        with registry_client(self.configuration.registry) as client:
+            return registered_id(client, SUBJECT)
 
     @property
     def books(self) -> Books:

@@ -9,6 +9,9 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
+
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -65,3 +68,11 @@ class Settings(BaseSettings):
     )
 
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+
+    def kafka_at(self, bootstrap: str) -> Kafka:
+        """Kafka at these brokers, which are those of the settings or of the running stack."""
+        return Kafka(bootstrap)
+
+    def registry_at(self, url: str) -> SchemaRegistry:
+        """The Schema Registry at this URL, which is that of the settings or of the running stack."""
+        return SchemaRegistry(url)

@@ -17,6 +17,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from domain.errors import LedgerlineError, Outage
+from domain.kafka import Kafka
 from streams.posting.published import last_published
 
 REQUEST_SECONDS_MAX: Final = 5.0
@@ -38,9 +39,9 @@ class TopicState(NamedTuple):
     high: dict[int, int]
 
 
-def admin_client(bootstrap: str) -> AdminClient:
+def admin_client(kafka: Kafka) -> AdminClient:
     """A client whose complaints are errors of its calls, not lines on standard error."""
-    return AdminClient({"bootstrap.servers": bootstrap, "log_level": 0, "error_cb": lambda _: None})
+    return AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
 
 
 def topic_state(admin: AdminClient, topic: str) -> TopicState:
@@ -85,9 +86,9 @@ def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int,
         raise KafkaSilent(f"Kafka does not take the offsets of the group {group}: {_cause(KafkaException(errors[0]))}.")
 
 
-def relayed_seqs(bootstrap: str, topic: str, state: TopicState) -> dict[int, int]:
+def relayed_seqs(kafka: Kafka, topic: str, state: TopicState) -> dict[int, int]:
     """The first sequence number of each lane that ledger.journal does not hold yet, read off its last record."""
-    return {lane: published.next_seq for lane, published in last_published(bootstrap, topic, state.high).items()}
+    return {lane: published.next_seq for lane, published in last_published(kafka, topic, state.high).items()}
 
 
 def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:

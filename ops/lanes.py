@@ -29,6 +29,7 @@ from db.operations import (
     try_lane_lock,
 )
 from domain.errors import LedgerlineError, Outage
+from domain.kafka import Kafka
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.kafka_positions import admin_client, relayed_seqs, topic_state
@@ -59,7 +60,7 @@ class Added:
 class _Ledger:
     """What the steps need of the ledger."""
 
-    bootstrap: str
+    kafka: Kafka
     topics: Topics
     connection: Connection[Any]
     done_by: str
@@ -67,7 +68,7 @@ class _Ledger:
 
     def owed(self) -> tuple[int, int]:
         """(intents that are not posted, journal rows that are not relayed)."""
-        admin = admin_client(self.bootstrap)
+        admin = admin_client(self.kafka)
         lanes = {row.lane: row for row in lane_progress(self.connection)}
         intents = topic_state(admin, self.topics.intents)
         unposted = sum(
@@ -76,13 +77,13 @@ class _Ledger:
         )
         if unposted:
             return unposted, 0
-        relayed = relayed_seqs(self.bootstrap, self.topics.journal, topic_state(admin, self.topics.journal))
+        relayed = relayed_seqs(self.kafka, self.topics.journal, topic_state(admin, self.topics.journal))
         return 0, sum(row.next_seq - relayed.get(lane, 0) for lane, row in lanes.items())
 
 
 def add_lanes(
     *,
-    bootstrap: str,
+    kafka: Kafka,
     dsn: str,
     topics: Topics,
     total: int,
@@ -99,7 +100,7 @@ def add_lanes(
     with operator(dsn) as connection:
         if not try_lane_lock(connection):
             raise LanesError("Another operator adds lanes at this moment: wait for the end of that.")
-        counts = lane_counts(bootstrap, topics)
+        counts = lane_counts(kafka, topics)
         before = counts[topics.intents]
         if total < max(counts.values()):
             raise LanesError(
@@ -110,7 +111,7 @@ def add_lanes(
         is_ours = was.closed_because in (None, LANES_REASON)
         if set(counts.values()) == {total} and was.closed_because != LANES_REASON:
             return Added(before, total, was.closed_because is None)
-        ledger = _Ledger(bootstrap, topics, connection, done_by, progress)
+        ledger = _Ledger(kafka, topics, connection, done_by, progress)
         _add(ledger, was, total, before, wait_seconds, settle_seconds)
         return Added(before, total, is_ours)
 
@@ -129,7 +130,7 @@ def _add(ledger: _Ledger, was: Intake, total: int, before: int, wait_seconds: fl
             change_intake(connection, None, ledger.done_by)
         raise
     for topic in lane_topics(ledger.topics):
-        add_partitions(ledger.bootstrap, topic, total)
+        add_partitions(ledger.kafka, topic, total)
     # Whatever producers that look at no intake sent to the old lanes meanwhile is posted first all the same.
     _drain(ledger, wait_seconds)
     with connection.transaction():

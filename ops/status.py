@@ -23,6 +23,7 @@ from db.operations import (
     quarantined_count,
 )
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
 from domain.outcomes import Outcome
 from domain.settings import Settings
 from domain.topics import Topics
@@ -36,7 +37,7 @@ READY_CONDITIONS: Final = frozenset({"ready"})
 class Addresses:
     """Where the ledger is; None where nothing names it."""
 
-    kafka_bootstrap: str | None
+    kafka: Kafka | None
     postgres_dsn: str | None
     api_url: str | None
 
@@ -116,8 +117,9 @@ def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
     """The addresses that the environment names, else those of the running stack."""
     endpoints = state.endpoints if state is not None else None
     dsn = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None
+    bootstrap = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
     return Addresses(
-        settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None),
+        settings.kafka_at(bootstrap) if bootstrap else None,
         dsn or (endpoints.postgres_dsn if endpoints else None),
         settings.api_url or (state.api_url if state else None),
     )
@@ -135,10 +137,10 @@ def look(settings: Settings, state: RunState | None) -> StatusReport:
     if addresses.postgres_dsn is not None:
         with _noted(report.attention):
             books = _read_books(addresses.postgres_dsn)
-    if addresses.kafka_bootstrap is not None:
+    if addresses.kafka is not None:
         with _noted(report.attention):
-            streams = _read_streams(addresses.kafka_bootstrap, Topics(settings.topic_prefix))
-    if addresses.postgres_dsn is None or addresses.kafka_bootstrap is None:
+            streams = _read_streams(addresses.kafka, Topics(settings.topic_prefix))
+    if addresses.postgres_dsn is None or addresses.kafka is None:
         report.attention.append("The parts are not up yet: look again in a moment.")
     report.lanes = _lanes(books, streams)
     if books is not None:
@@ -173,10 +175,10 @@ def _read_books(dsn: str) -> _Books:
         )
 
 
-def _read_streams(bootstrap: str, topics: Topics) -> _Streams:
-    admin = admin_client(bootstrap)
+def _read_streams(kafka: Kafka, topics: Topics) -> _Streams:
+    admin = admin_client(kafka)
     intents = topic_state(admin, topics.intents)
-    return _Streams(intents, relayed_seqs(bootstrap, topics.journal, topic_state(admin, topics.journal)))
+    return _Streams(intents, relayed_seqs(kafka, topics.journal, topic_state(admin, topics.journal)))
 
 
 def _processes(state: RunState | None) -> list[ProcessStatus]:

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 import httpx
 
+from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS
 from producers.encoding import SchemaError, schema_text
 from producers.schema_rules import losses
@@ -49,9 +50,13 @@ class RegisteredSubject(NamedTuple):
 class Registry:
     """The two questions that the deploy client does not ask well; use it in a `with`."""
 
-    def __init__(self, registry_url: str) -> None:
+    def __init__(self, registry: SchemaRegistry) -> None:
         self._client = httpx.Client(
-            base_url=registry_url.rstrip("/") + "/", headers={"Accept": MEDIA_TYPE}, timeout=REQUEST_SECONDS_MAX
+            base_url=registry.url.rstrip("/") + "/",
+            headers={"Accept": MEDIA_TYPE},
+            timeout=REQUEST_SECONDS_MAX,
+            auth=(registry.username, registry.password or "") if registry.username is not None else None,
+            verify=registry.ssl_context() or True,
         )
 
     def __enter__(self) -> "Registry":
@@ -109,13 +114,13 @@ class Registry:
         )
 
 
-def judge_all(registry_url: str) -> list[Judgement]:
+def judge_all(registry: SchemaRegistry) -> list[Judgement]:
     """The registry's word on every schema of the project."""
-    with Registry(registry_url) as registry:
-        return [registry.judge(subject) for subject in SUBJECTS]
+    with Registry(registry) as asked:
+        return [asked.judge(subject) for subject in SUBJECTS]
 
 
-def registered_all(registry_url: str) -> list[RegisteredSubject]:
+def registered_all(registry: SchemaRegistry) -> list[RegisteredSubject]:
     """What the registry holds of every subject of the project."""
-    with Registry(registry_url) as registry:
-        return [registry.registered(subject) for subject in SUBJECTS]
+    with Registry(registry) as asked:
+        return [asked.registered(subject) for subject in SUBJECTS]

@@ -13,6 +13,8 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS, Topics
 from producers.encoding import SchemaError, registry_client, schema_text
 from producers.schema_rules import losses
@@ -63,13 +65,13 @@ def lane_topics(topics: Topics) -> tuple[str, str, str]:
     return topics.journal, topics.quarantine, topics.intents
 
 
-def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replication) -> list[str]:
+def make_topics(kafka: Kafka, topics: Topics, lanes: int, replication: Replication) -> list[str]:
     """Make the topics that are missing, and wait until the broker tells of them; returns the names made.
 
     TopicError where the broker is away, where there are fewer lanes than asked for, or where the topics that follow the
     lanes have different numbers of partitions. Lanes that were added since the topics were made are as they should be.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(kafka.client_options())
     counts = partition_counts(topics, lanes)
     wanted = [
         NewTopic(
@@ -91,7 +93,7 @@ def make_topics(bootstrap: str, topics: Topics, lanes: int, replication: Replica
                     raise
         _check_partitions(admin, topics, counts)
     except KafkaException as error:
-        raise TopicError(f"The topics could not be made at {bootstrap}: {error.args[0].str()}.") from error
+        raise TopicError(f"The topics could not be made at {kafka}: {error.args[0].str()}.") from error
     return made
 
 
@@ -115,20 +117,20 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
             raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it anew.")
 
 
-def lane_counts(bootstrap: str, topics: Topics) -> dict[str, int]:
+def lane_counts(kafka: Kafka, topics: Topics) -> dict[str, int]:
     """How many partitions each topic has that follows the lanes; TopicError where that cannot be told."""
     try:
-        return _partition_counts(AdminClient({"bootstrap.servers": bootstrap}), list(lane_topics(topics)))
+        return _partition_counts(AdminClient(kafka.client_options()), list(lane_topics(topics)))
     except KafkaException as error:
-        raise TopicError(f"The topics at {bootstrap} cannot be looked at: {error.args[0].str()}.") from error
+        raise TopicError(f"The topics at {kafka} cannot be looked at: {error.args[0].str()}.") from error
 
 
-def add_partitions(bootstrap: str, topic: str, total: int) -> None:
+def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
     """Bring a topic to `total` partitions, and wait until the broker tells of them; harmless where it has them.
 
     What maps keys to partitions maps them otherwise from then on. TopicError where it is refused.
     """
-    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin = AdminClient(kafka.client_options())
     try:
         if _partition_counts(admin, [topic])[topic] < total:
             made = admin.create_partitions([NewPartitions(topic, total)], operation_timeout=ADMIN_SECONDS_MAX)
@@ -153,20 +155,20 @@ def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
                 raise
 
 
-def register_schemas(registry_url: str) -> dict[str, int]:
+def register_schemas(registry: SchemaRegistry) -> dict[str, int]:
     """Register the project's schemas with their compatibility levels; returns the id of each subject.
 
     The level is set first, as some registries begin with none. SchemaError where one is refused as incompatible.
     """
-    with registry_client(registry_url) as registry:
-        return {subject: _register(registry, subject, level) for subject, (_, level) in SUBJECTS.items()}
+    with registry_client(registry) as client:
+        return {subject: _register(client, subject, level) for subject, (_, level) in SUBJECTS.items()}
 
 
-def _register(registry: SchemaRegistryClient, subject: str, level: str) -> int:
+def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
     try:
-        registry.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
-        _refuse_losses(registry, subject)
-        return int(registry.register_schema(subject, Schema(schema_text(subject), "AVRO")))
+        client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
+        _refuse_losses(client, subject)
+        return int(client.register_schema(subject, Schema(schema_text(subject), "AVRO")))
     except SchemaRegistryError as error:
         if error.http_status_code == 409:
             raise SchemaError(
@@ -177,17 +179,17 @@ def _register(registry: SchemaRegistryClient, subject: str, level: str) -> int:
         raise SchemaError(f"The schema registry cannot be reached to register {subject}: {error}.") from error
 
 
-def _refuse_losses(registry: SchemaRegistryClient, subject: str) -> None:
+def _refuse_losses(client: SchemaRegistryClient, subject: str) -> None:
     """SchemaError where the project's schema lost what a version has, which the registry itself would not mind."""
     own = json.loads(schema_text(subject))
     try:
-        versions = registry.get_versions(subject)
+        versions = client.get_versions(subject)
     except SchemaRegistryError as error:
         if error.http_status_code == 404:
             return  # the subject's first version
         raise
     for version in versions:
-        held = registry.get_version(subject, version).schema
+        held = client.get_version(subject, version).schema
         lost = losses(json.loads(held.schema_str), own) if held is not None and held.schema_str else []
         if lost:
             raise SchemaError(

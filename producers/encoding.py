@@ -14,6 +14,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.errors import Outage
+from domain.schema_registry import SchemaRegistry
 from domain.settings import REPOSITORY_ROOT
 from domain.topics import SUBJECTS
 from producers.compiled import REFUSALS, compiled_writer
@@ -52,9 +53,14 @@ def parsed_schema(subject: str) -> Any:
     return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))))
 
 
-def registry_client(registry_url: str) -> SchemaRegistryClient:
+def registry_client(registry: SchemaRegistry) -> SchemaRegistryClient:
     """A client with bounded patience; use it in a `with`, as it holds connections."""
-    return SchemaRegistryClient({"url": registry_url, "timeout": 10, "max.retries": 2})
+    options: dict[str, Any] = {"url": registry.url, "timeout": 10, "max.retries": 2}
+    if registry.username is not None:
+        options["basic.auth.user.info"] = f"{registry.username}:{registry.password or ''}"
+    if registry.ca_file is not None:
+        options["ssl.ca.location"] = str(registry.ca_file)
+    return SchemaRegistryClient(options)
 
 
 def registered_id(registry: SchemaRegistryClient, subject: str) -> int:

@@ -7,6 +7,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
 from domain.errors import Outage
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from producers.encoding import Encoder, encoder, registered_id, registry_client
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
@@ -21,16 +23,16 @@ class EventProducer:
     """Sends events of one kind to one topic. The schema is looked up when the first is sent. Not safe for threads."""
 
     def __init__(
-        self, bootstrap: str, registry_url: str, topic: str, subject: str, timeout_seconds: float = 10.0
+        self, kafka: Kafka, registry: SchemaRegistry, topic: str, subject: str, timeout_seconds: float = 10.0
     ) -> None:
         self._topic = topic
         self._subject = subject
-        self._registry_url = registry_url
+        self._registry = registry
         self._timeout_seconds = timeout_seconds
         self._encode: Encoder | None = None
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.client_options(),
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 5,
@@ -63,8 +65,8 @@ class EventProducer:
 
     def _encoder(self) -> Encoder:
         if self._encode is None:
-            with registry_client(self._registry_url) as registry:
-                self._encode = encoder(self._subject, registered_id(registry, self._subject))
+            with registry_client(self._registry) as client:
+                self._encode = encoder(self._subject, registered_id(client, self._subject))
         return self._encode
 
 

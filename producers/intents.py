@@ -17,6 +17,7 @@ from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
 from domain.intents import DIRECTION_NAMES, Intent, Leg
+from domain.kafka import Kafka
 from producers.encoding import Encoder, encoder
 
 SUBJECT: Final = "payments.intents-value"
@@ -159,7 +160,7 @@ class IntentProducer:
 
     def __init__(
         self,
-        kafka_bootstrap: str,
+        kafka: Kafka,
         topic: str,
         *,
         source: str = "/ledgerline/api",
@@ -171,7 +172,7 @@ class IntentProducer:
         self._fault = fault
         self._source = source.encode()
         self._configuration: dict[str, Any] = {
-            "bootstrap.servers": kafka_bootstrap,
+            **kafka.client_options(),
             "client.id": "ledgerline-intents",
             "enable.idempotence": True,
             "acks": "all",

@@ -21,6 +21,8 @@ from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
 from domain.faults import Fault, no_fault
 from domain.journal import GENESIS_HASH
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
@@ -64,7 +66,7 @@ class Checkpoint(NamedTuple):
 class RelayOptions:
     """Which lanes a relay has, and how much goes into one Kafka transaction."""
 
-    bootstrap: str
+    kafka: Kafka
     topics: Topics
     shard: int = 0
     shards: int = 1
@@ -85,14 +87,14 @@ class RelayEncoders:
     checkpoint: Encoder
 
     @classmethod
-    def registered(cls, registry_url: str) -> "RelayEncoders":
+    def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """With the ids that the registry holds; SchemaError where one is missing."""
-        with registry_client(registry_url) as registry:
+        with registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value")
-            return cls(*(encoder(subject, registered_id(registry, subject)) for subject in subjects))
+            return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
 
 
-def read_checkpoints(bootstrap: str, topic: str) -> dict[int, Checkpoint]:
+def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
     """How far each lane was relayed, from the committed records of the checkpoints' topic, up to its very end.
 
     Where another shard has a transaction open there, a read_committed reader first sees nothing behind it: this one
@@ -100,8 +102,8 @@ def read_checkpoints(bootstrap: str, topic: str) -> dict[int, Checkpoint]:
     """
     schema = parsed_schema("ledger.relay-value")
     checkpoints: dict[int, Checkpoint] = {}
-    end = _end_of(bootstrap, topic)
-    consumer = _consumer(bootstrap, "read_committed")
+    end = _end_of(kafka, topic)
+    consumer = _consumer(kafka, "read_committed")
     deadline = time.monotonic() + CHECKPOINTS_SECONDS_MAX
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -123,9 +125,9 @@ def read_checkpoints(bootstrap: str, topic: str) -> dict[int, Checkpoint]:
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
 
 
-def _end_of(bootstrap: str, topic: str) -> int:
+def _end_of(kafka: Kafka, topic: str) -> int:
     """The offset after the last record of the topic's one partition, committed or not."""
-    consumer = _consumer(bootstrap, "read_uncommitted")
+    consumer = _consumer(kafka, "read_uncommitted")
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
     finally:
@@ -133,10 +135,10 @@ def _end_of(bootstrap: str, topic: str) -> int:
     return int(end)
 
 
-def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
+def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "ledgerline-relay-checkpoint",
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
@@ -157,7 +159,7 @@ class Relay:
         options: RelayOptions,
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
-        checkpoints: Callable[[str, str], dict[int, Checkpoint]] = read_checkpoints,
+        checkpoints: Callable[[Kafka, str], dict[int, Checkpoint]] = read_checkpoints,
         fault: Fault = no_fault,
     ) -> None:
         self._store = store
@@ -179,7 +181,7 @@ class Relay:
         """Lock out earlier relays of the shard, then read how far they came."""
         producer = self._make_producer(
             {
-                "bootstrap.servers": self._options.bootstrap,
+                **self._options.kafka.client_options(),
                 "transactional.id": self._options.transactional_id,
                 "transaction.timeout.ms": int(TRANSACTION_SECONDS_MAX * 1000),
                 "enable.idempotence": True,
@@ -193,7 +195,7 @@ class Relay:
         self._progressed(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
         self._progressed(TRANSACTION_SECONDS_MAX + CHECKPOINTS_SECONDS_MAX)
-        self._relayed = self._checkpoints(self._options.bootstrap, self._options.topics.relay)
+        self._relayed = self._checkpoints(self._options.kafka, self._options.topics.relay)
         self._producer = producer
         self._progressed()
 

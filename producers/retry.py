@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from db.operations import QuarantinedBytes, Unconfirmed
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
 
 RETRY_OF_HEADER: Final = "ledgerline_retry_of"
 """Names the quarantined row, as `lane/seq`; bytes that went round several times have several, the first one first."""
@@ -69,11 +70,11 @@ class Trail(Protocol):
 class Retrier:
     """Sends quarantined rows again by one idempotent, non-transactional producer, so that offsets stay gapless."""
 
-    def __init__(self, bootstrap: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: Kafka) -> None:
+        self._kafka = kafka
         self._producer = Producer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.client_options(),
                 "client.id": "ledgerline-retry",
                 "enable.idempotence": True,
                 "acks": "all",
@@ -87,7 +88,7 @@ class Retrier:
 
     def end_offsets(self, places: set[Place]) -> dict[Place, int]:
         """Where these partitions end now; KafkaException where the broker is away."""
-        consumer = _consumer(self._bootstrap)
+        consumer = _consumer(self._kafka)
         try:
             ends = {
                 place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_SECONDS_MAX)[1]
@@ -131,17 +132,17 @@ class Retrier:
         wanted = {b"%d" % item.retry_id: item.retry_id for item in unconfirmed}
         found: dict[int, int] = {}
         for place, start in starts.items():
-            for message in _read(self._bootstrap, place, start):
+            for message in _read(self._kafka, place, start):
                 for name, value in message.headers() or []:
                     if name == RETRY_HEADER and value in wanted:
                         found[wanted[value]] = message.offset()
         return found
 
 
-def _consumer(bootstrap: str) -> Consumer:
+def _consumer(kafka: Kafka) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "ledgerline-retry",  # asked for, though nothing is ever committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
@@ -152,9 +153,9 @@ def _consumer(bootstrap: str) -> Consumer:
     )
 
 
-def _read(bootstrap: str, place: Place, start: int) -> list[Message]:
+def _read(kafka: Kafka, place: Place, start: int) -> list[Message]:
     """The messages of a partition from an offset up to its present end that have headers of a retry."""
-    consumer = _consumer(bootstrap)
+    consumer = _consumer(kafka)
     found: list[Message] = []
     deadline = time.monotonic() + SILENCE_SECONDS_MAX
     try:

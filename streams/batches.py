@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from domain.kafka import Kafka
+
 
 class Message(NamedTuple):
     """One record of a topic, as it came."""
@@ -55,7 +57,7 @@ class AgentOptions:
     """How an agent reads; `records_max` is the most records in one batch."""
 
     name: str
-    bootstrap: str
+    kafka: Kafka
     topic: str
     group: str
     records_max: int = 2000

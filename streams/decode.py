@@ -15,6 +15,7 @@ from httpx import HTTPError
 
 from domain.intents import DIRECTIONS, Intent, Leg
 from domain.outcomes import QuarantineReason
+from domain.schema_registry import SchemaRegistry
 from producers.encoding import (
     FRAME,
     MAGIC,
@@ -49,15 +50,15 @@ class IntentDecoder:
     An id that the registry does not know makes a message undecodable; a registry that is away is an outage.
     """
 
-    def __init__(self, registry_url: str) -> None:
-        self._registry_url = registry_url
+    def __init__(self, registry: SchemaRegistry) -> None:
+        self._registry = registry
         self._own_schema = parsed_schema("payments.intents-value")
         # schema id -> parsed writer's schema, and the schema to resolve into: None where both are the same, as
         # resolution costs as much again as reading.
         self._schemas: dict[int, tuple[Any, Any]] = {}
         # schema id -> until when it is not asked about again, and why no intent can have it.
         self._refused: dict[int, tuple[float, QuarantineReason, str]] = {}
-        self._registry: SchemaRegistryClient | None = None
+        self._client: SchemaRegistryClient | None = None
 
     def decode(self, value: bytes | None) -> Intent:
         """The intent in these bytes; Undecodable where there is none, SchemaError where the registry is away."""
@@ -90,19 +91,19 @@ class IntentDecoder:
 
     def close(self) -> None:
         """Let go of the connection to the registry; the next look-up makes a new one."""
-        if self._registry is not None:
-            self._registry.close()
-            self._registry = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
 
     def _look_up(self, schema_id: int) -> tuple[Any, Any]:
         """Ask the registry, over one connection and not again and again, so that rubbish cannot slow a lane down."""
         refused = self._refused.get(schema_id)
         if refused is not None and time.monotonic() < refused[0]:
             raise Undecodable(refused[1], refused[2])
-        if self._registry is None:
-            self._registry = registry_client(self._registry_url)
+        if self._client is None:
+            self._client = registry_client(self._registry)
         try:
-            return self._fetch(self._registry, schema_id)
+            return self._fetch(self._client, schema_id)
         except Undecodable as undecodable:
             if len(self._refused) >= REFUSED_IDS_MAX:
                 self._refused.clear()
@@ -113,13 +114,13 @@ class IntentDecoder:
             self.close()
             raise
 
-    def _fetch(self, registry: SchemaRegistryClient, schema_id: int) -> tuple[Any, Any]:
+    def _fetch(self, client: SchemaRegistryClient, schema_id: int) -> tuple[Any, Any]:
         try:
-            found = registry.get_schema(schema_id)
+            found = client.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
                 # One that lacks even our own schema was emptied, or is another's: it says nothing about the message.
-                registered_id(registry, "payments.intents-value")
+                registered_id(client, "payments.intents-value")
                 raise Undecodable(
                     QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
                 ) from error

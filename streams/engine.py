@@ -219,7 +219,7 @@ class FencedApp(faust.App):  # type: ignore[misc]
         self.runner = runner
         super().__init__(
             options.group,
-            broker=f"kafka://{options.bootstrap}",
+            broker=f"kafka://{options.kafka}",
             loop=None,
             autodiscover=False,
             agent_supervisor=CrashingSupervisor,

@@ -65,9 +65,9 @@ def running_api(settings: Settings, *, wait_ready: bool = True, **changes: Any) 
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
     configuration: Configuration = configuration_of(
         settings,
-        bootstrap=str(settings.kafka_bootstrap),
+        kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
         dsn=dsn,
-        registry_url=str(settings.registry_url),
+        registry=settings.registry_at(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
     listener = socket.create_server(("127.0.0.1", 0))

@@ -62,7 +62,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
     )
     with parts:
         endpoints = parts.start()
-        register_schemas(endpoints.registry_url)
+        register_schemas(endpoints.registry)
         yield endpoints
         gc.collect()  # clients that lie about in cycles would complain of the broker's end behind pytest's summary
 
@@ -94,7 +94,7 @@ def database(stack: Endpoints, template: str) -> Iterator[str]:
 def topics(stack: Endpoints) -> Iterator[Topics]:
     """Fresh topics under a prefix of their own; deleted at the end."""
     fresh = Topics(f"t{uuid.uuid4().hex[:10]}.")
-    made = make_topics(stack.kafka_bootstrap, fresh, LANES, Replication())
+    made = make_topics(stack.kafka, fresh, LANES, Replication())
     yield fresh
     admin = AdminClient({"bootstrap.servers": stack.kafka_bootstrap})
     for deletion in admin.delete_topics(made).values():

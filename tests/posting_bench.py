@@ -15,6 +15,8 @@ from db.connections import TRANSIENT
 from db.posting import PostingStore
 from domain.errors import Outage
 from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.embedded.process import wait_until
@@ -70,12 +72,13 @@ class PostingBench:
     def __init__(self, settings: Settings, topics: Topics) -> None:
         self.settings = settings
         self.topics = topics
-        self.bootstrap = str(settings.kafka_bootstrap)
+        self.kafka = settings.kafka_at(str(settings.kafka_bootstrap))
+        self.registry = settings.registry_at(str(settings.registry_url))
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        with registry_client(str(settings.registry_url)) as registry:
+        with registry_client(self.registry) as registry:
             self.schema_id = registered_id(registry, "payments.intents-value")
         self.encode = encoder("payments.intents-value", self.schema_id)
-        self.producer = Producer({"bootstrap.servers": self.bootstrap, "enable.idempotence": True, "linger.ms": 0})
+        self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
         self._decoders: list[IntentDecoder] = []
         # By default structlog draws tracebacks with rich, which takes a second each.
@@ -87,18 +90,18 @@ class PostingBench:
         for used in (*self._stores, *self._decoders):
             used.close()
 
-    def new_poster(self, *, registry_url: str | None = None, **options: Any) -> Poster:
+    def new_poster(self, *, registry: SchemaRegistry | None = None, **options: Any) -> Poster:
         """Another worker on the same ledger."""
         self._stores.append(PostingStore(self.dsn))
-        self._decoders.append(IntentDecoder(registry_url or str(self.settings.registry_url)))
+        self._decoders.append(IntentDecoder(registry or self.registry))
         return Poster(
             self._stores[-1],
             IntentReader(self._decoders[-1]),
-            partial(describe_source, self.bootstrap, self.topics.intents),
-            partial(offsets_with_record, self.bootstrap, self.topics.intents),
+            partial(describe_source, self.kafka, self.topics.intents),
+            partial(offsets_with_record, self.kafka, self.topics.intents),
             **{
-                "published": partial(last_published, self.bootstrap, self.topics.journal),
-                "ask_topic_id": TopicLook(self.bootstrap, self.topics.intents),
+                "published": partial(last_published, self.kafka, self.topics.journal),
+                "ask_topic_id": TopicLook(self.kafka, self.topics.intents),
                 **options,
             },
         )
@@ -146,7 +149,7 @@ class PostingBench:
     def fetch(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[PartitionBatch]:
         """All that the lanes hold past what is posted, as a worker would be handed it."""
         positions = self.take_over(lanes, poster)
-        source = describe_source(self.bootstrap, self.topics.intents)
+        source = describe_source(self.kafka, self.topics.intents)
         batches = []
         for lane in lanes:
             end = source.end_offsets[lane]
@@ -168,7 +171,7 @@ class PostingBench:
         return found
 
     def _read(self, lane: int, start: int) -> list[Message]:
-        messages = read_partition(self.bootstrap, self.topics.intents, lane, start)
+        messages = read_partition(self.kafka, self.topics.intents, lane, start)
         return [
             Message(found.topic(), lane, found.offset(), found.timestamp()[1], found.key(), found.value(),
                     found.headers() or [])
@@ -334,11 +337,11 @@ def hash_of(row: dict[str, Any]) -> bytes:
     return hashlib.sha256(row["previous_hash"] + rfc8785.dumps(members)).digest()
 
 
-def read_partition(bootstrap: str, topic: str, partition: int, start: int = 0, **options: str) -> list[Any]:
+def read_partition(kafka: Kafka, topic: str, partition: int, start: int = 0, **options: str) -> list[Any]:
     """All records of a partition from an offset to its present end, as a read_committed reader sees them."""
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "bench",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

@@ -21,11 +21,10 @@ class ProvingBench(PostingBench):
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
-        self.registry_url = str(settings.registry_url)
-        with registry_client(self.registry_url) as registry:
+        with registry_client(self.registry) as registry:
             self.encode_journal = encoder("ledger.journal-value", registered_id(registry, "ledger.journal-value"))
-        options = RelayOptions(self.bootstrap, topics)
-        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry_url), options)
+        options = RelayOptions(self.kafka, topics)
+        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry), options)
         self._relay_runs = False
 
     def close(self) -> None:
@@ -49,7 +48,7 @@ class ProvingBench(PostingBench):
         """What a partition holds from `start`, and its end."""
         level = "read_committed" if committed else "read_uncommitted"
         options = {
-            "bootstrap.servers": self.bootstrap,
+            **self.kafka.client_options(),
             "group.id": "bench",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 10,
@@ -84,7 +83,7 @@ class ProvingBench(PostingBench):
 
     def put_record(self, record: dict[str, Any]) -> None:
         """Put a journal record on the topic, whoever should have."""
-        producer = Producer({"bootstrap.servers": self.bootstrap})
+        producer = Producer(self.kafka.client_options())
         producer.produce(self.topics.journal, self.encode_journal(record), partition=record["lane"])
         assert producer.flush(10) == 0
 

@@ -5,7 +5,6 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from db.relay import RelayStore
-from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from producers.relay import Checkpoint, Relay, RelayEncoders, RelayOptions, read_checkpoints
@@ -21,18 +20,16 @@ RECORD_MEMBERS = (
 class RelayBench:
     """A ledger with relays, made as the service makes them."""
 
-    def __init__(self, bench: PostingBench, settings: Settings, topics: Topics) -> None:
+    def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
         self.topics = topics
-        self._encoders = RelayEncoders.registered(str(settings.registry_url))
+        self._encoders = RelayEncoders.registered(bench.registry)
         self._made: list[Relay] = []
-        self._watcher = Consumer({"bootstrap.servers": bench.bootstrap, "group.id": "watcher"})
+        self._watcher = Consumer({**bench.kafka.client_options(), "group.id": "watcher"})
 
     def relay(self, **options: Any) -> Relay:
         """Another relay, not yet started."""
-        made = Relay(
-            RelayStore(self.bench.dsn), self._encoders, RelayOptions(self.bench.bootstrap, self.topics, **options)
-        )
+        made = Relay(RelayStore(self.bench.dsn), self._encoders, RelayOptions(self.bench.kafka, self.topics, **options))
         self._made.append(made)
         return made
 
@@ -45,7 +42,7 @@ class RelayBench:
     def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
         """The records of a lane, as a read_committed reader gets them."""
         schema = parsed_schema("ledger.journal-value")
-        found = read_partition(self.bench.bootstrap, self.topics.journal, lane)
+        found = read_partition(self.bench.kafka, self.topics.journal, lane)
         records = [read_body(message.value(), schema) for message in found]
         for message, record in zip(found, records, strict=True):
             assert message.key() == (record["intent_id"].encode() if record["intent_id"] else None)
@@ -53,7 +50,7 @@ class RelayBench:
 
     def relayed(self, lane: int = 0) -> int:
         """How many records of the lane a read_committed reader gets."""
-        return len(read_partition(self.bench.bootstrap, self.topics.journal, lane))
+        return len(read_partition(self.bench.kafka, self.topics.journal, lane))
 
     def written(self) -> int:
         """The end of lane 0 in the topic, markers and aborted records among it; cheap to ask."""
@@ -83,7 +80,7 @@ class RelayBench:
                     (leg["address"], leg["direction"], leg["amount_minor"], leg["currency"]) for leg in row["legs"]
                 ]
                 assert hash_of(row) == record["hash"]
-            found = read_checkpoints(self.bench.bootstrap, self.topics.relay)
+            found = read_checkpoints(self.bench.kafka, self.topics.relay)
             assert found.get(lane, Checkpoint()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
 
 

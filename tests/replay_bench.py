@@ -44,7 +44,7 @@ def refusal(bench: ProvingBench, dsn: str, *options: str, **variables: str) -> s
 
 def auditing(bench: PostingBench, settings: Settings) -> Audit:
     quick = settings.model_copy(update={"audit_checkpoint_seconds": 0.001})
-    return wire(bench.bootstrap, bench.dsn, str(settings.registry_url), bench.topics, ensure_key(quick), quick)
+    return wire(bench.kafka, bench.dsn, bench.registry, bench.topics, ensure_key(quick), quick)
 
 
 def sign(bench: ProvingBench) -> int:

@@ -66,14 +66,14 @@ class BenchLedger:
         migrate(self.dsn)
         with connect(self.dsn, "ledgerline_operator") as connection:
             add_tenant(connection, TENANT)
-        make_topics(self.endpoints.kafka_bootstrap, self.topics, self.lanes, Replication())
-        register_schemas(self.endpoints.registry_url)
-        with registry_client(self.endpoints.registry_url) as registry:
-            schema_id = registered_id(registry, "payments.intents-value")
+        make_topics(self.endpoints.kafka, self.topics, self.lanes, Replication())
+        register_schemas(self.endpoints.registry)
+        with registry_client(self.endpoints.registry) as client:
+            schema_id = registered_id(client, "payments.intents-value")
         self._encode = encoder("payments.intents-value", schema_id)
         self._producer = Producer(
             {
-                "bootstrap.servers": self.endpoints.kafka_bootstrap,
+                **self.endpoints.kafka.client_options(),
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "compression.type": "lz4",
@@ -81,7 +81,7 @@ class BenchLedger:
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
-        self._admin = admin_client(self.endpoints.kafka_bootstrap)
+        self._admin = admin_client(self.endpoints.kafka)
         self.processor_time = ProcessorTime(self.endpoints, self.dsn)
         self.sent = 0
 

@@ -78,7 +78,7 @@ class LoopWatch:
         self._schema = parsed_schema("ledger.relay-value")
         self._consumer = Consumer(
             {
-                "bootstrap.servers": ledger.endpoints.kafka_bootstrap,
+                **ledger.endpoints.kafka.client_options(),
                 "group.id": f"{ledger.name}-watch",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

@@ -62,8 +62,8 @@ def _post(ledger: BenchLedger, intents: int) -> float:
 
 def _relay(ledger: BenchLedger) -> None:
     """Publish the whole journal, which a replay reads."""
-    options = RelayOptions(ledger.endpoints.kafka_bootstrap, ledger.topics)
-    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.registered(ledger.endpoints.registry_url), options)
+    options = RelayOptions(ledger.endpoints.kafka, ledger.topics)
+    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.registered(ledger.endpoints.registry), options)
     relay.start()
     while relay.round():
         pass
@@ -76,7 +76,7 @@ def _replay(ledger: BenchLedger) -> float:
     try:
         with snapshot(ledger.dsn, "ledgerline_operator") as connection:
             frame = export_frame(connection)
-        origin = Origin(ledger.endpoints.kafka_bootstrap, ledger.endpoints.registry_url, ledger.topics)
+        origin = Origin(ledger.endpoints.kafka, ledger.endpoints.registry, ledger.topics)
         done = replay(origin, target, frame)
         found = compare(target, ledger.dsn).difference
         if done.records != ledger.sent or found is not None:

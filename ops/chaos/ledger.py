@@ -72,13 +72,13 @@ class ChaosLedger:
         with connect(dsn, "ledgerline_operator") as connection:
             add_tenant(connection, TENANT)
             _, key = add_key(connection, TENANT, "chaos", list(Scope), REQUESTS_PER_MINUTE)
-        make_topics(endpoints.kafka_bootstrap, Topics(f"{name}."), LANES, Replication())
-        register_schemas(endpoints.registry_url)
+        make_topics(endpoints.kafka, Topics(f"{name}."), LANES, Replication())
+        register_schemas(endpoints.registry)
         return cls(endpoints, name, key)
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return admin_client(self.endpoints.kafka_bootstrap)
+        return admin_client(self.endpoints.kafka)
 
     @property
     def dsn(self) -> str:

@@ -154,9 +154,9 @@ class Runner:
         return Load(
             api_urls=lambda: [instance.url for instance in fleet["api"]],
             api_key=ledger.api_key,
-            kafka_bootstrap=ledger.endpoints.kafka_bootstrap,
+            kafka=ledger.endpoints.kafka,
             topics_prefix=ledger.topics.prefix,
-            registry_url=ledger.endpoints.registry_url,
+            registry=ledger.endpoints.registry,
             seed=draw.getrandbits(32),
             tenant=TENANT,
             intents_per_second=INTENTS_PER_SECOND,

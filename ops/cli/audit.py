@@ -38,9 +38,9 @@ def verify(public_key: PublicKey = None, as_json: Json = False) -> None:
         raw = None if public_key is None else _raw_public_key(public_key)
         with progress_of(_STEPS, quiet=as_json) as progress:
             report = verify_all(
-                bootstrap=ledger.kafka_bootstrap,
+                kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
-                registry_url=ledger.registry_url,
+                registry=ledger.registry,
                 topics=Topics(ledger.settings.topic_prefix),
                 public_key=raw,
                 progress=progress,

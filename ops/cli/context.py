@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from ops.supervisor import read_state
 
@@ -20,9 +22,9 @@ class Ledger:
     """The addresses of one running ledger, all known."""
 
     settings: Settings
-    kafka_bootstrap: str
+    kafka: Kafka
     postgres_dsn: str
-    registry_url: str
+    registry: SchemaRegistry
     api_url: str | None
 
 
@@ -51,7 +53,13 @@ def running_ledger() -> Ledger:
         raise LedgerlineError(
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
         )
-    return Ledger(settings, kafka, postgres, registry, settings.api_url or (state.api_url if state else None))
+    return Ledger(
+        settings,
+        settings.kafka_at(kafka),
+        postgres,
+        settings.registry_at(registry),
+        settings.api_url or (state.api_url if state else None),
+    )
 
 
 def key_file(home: Path) -> Path:

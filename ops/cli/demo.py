@@ -73,9 +73,9 @@ def _show_addresses(run: Demo) -> None:
     state = read_state(run.home)
     console.print(f"\nThe ledger stays up ({run.home}):", highlight=False)
     console.print(f"  API        {run.api_url}   documents {run.api_url}/docs", highlight=False)
-    console.print(f"  Kafka      {run.ledger.kafka_bootstrap}", highlight=False)
+    console.print(f"  Kafka      {run.ledger.kafka}", highlight=False)
     console.print(f"  Postgres   {escape(without_password(run.ledger.postgres_dsn))}", highlight=False)
-    console.print(f"  Registry   {run.ledger.registry_url}", highlight=False)
+    console.print(f"  Registry   {run.ledger.registry}", highlight=False)
     for service in state.services if state else ():
         console.print(f"  {service.name:<10} {service.url}/metrics", highlight=False)
     console.print(

@@ -115,7 +115,7 @@ def send_again(
     if (again or reason is not None) and not everything:
         raise typer.BadParameter("--again and --reason go with --all")
     ledger = running_ledger()
-    retrier = Retrier(ledger.kafka_bootstrap)
+    retrier = Retrier(ledger.kafka)
     _settle_trail(ledger.postgres_dsn, retrier)
     if lane is not None and seq is not None:
         with glance(ledger.postgres_dsn) as connection:

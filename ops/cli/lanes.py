@@ -43,7 +43,7 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
             bar.update(task, completed=done, total=whole)  # type: ignore[arg-type]
 
         added = add_lanes(
-            bootstrap=ledger.kafka_bootstrap,
+            kafka=ledger.kafka,
             dsn=ledger.postgres_dsn,
             topics=Topics(ledger.settings.topic_prefix),
             total=total,

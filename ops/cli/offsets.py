@@ -83,7 +83,7 @@ def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
     with glance(ledger.postgres_dsn) as connection:
         posted = {row.lane: row for row in lane_progress(connection)}
         stands = {(row.agent, row.lane): row for row in agent_positions(connection)}
-    admin = admin_client(ledger.kafka_bootstrap)
+    admin = admin_client(ledger.kafka)
     states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
     rows = []
     for agent in Agent:
@@ -190,7 +190,7 @@ def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) ->
 
 def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    admin = admin_client(ledger.kafka_bootstrap)
+    admin = admin_client(ledger.kafka)
     with operator(ledger.postgres_dsn) as connection, connection.transaction():
         stands = _chosen(agent, agent_positions(connection), lanes)
         if stands:
@@ -202,7 +202,7 @@ def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[d
 
 def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    journal = topic_state(admin_client(ledger.kafka_bootstrap), topics.journal)
+    journal = topic_state(admin_client(ledger.kafka), topics.journal)
     with operator(ledger.postgres_dsn) as connection:
         stands = _chosen(Agent.RECONCILIATION, agent_positions(connection), lanes)
         for lane in stands:

@@ -22,9 +22,9 @@ def reconcile(as_json: Json = False) -> None:
         ledger = running_ledger()
         with progress_of(_STEPS, quiet=as_json) as progress:
             report = recompute(
-                bootstrap=ledger.kafka_bootstrap,
+                kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
-                registry_url=ledger.registry_url,
+                registry=ledger.registry,
                 topics=Topics(ledger.settings.topic_prefix),
                 progress=progress,
             )

@@ -52,9 +52,7 @@ def replay(
         raise LedgerlineError(
             "--verify compares with another database: name the live one by LEDGERLINE_POSTGRES_DSN, or leave it out."
         )
-    origin = Origin(
-        ledger.kafka_bootstrap, ledger.registry_url, Topics(ledger.settings.topic_prefix), _own_public_key(ledger)
-    )
+    origin = Origin(ledger.kafka, ledger.registry, Topics(ledger.settings.topic_prefix), _own_public_key(ledger))
     frame = read_books(books) if books is not None else None if is_live else _frame_if_reachable(ledger.postgres_dsn)
     with progress_of(_STEPS, quiet=as_json) as progress:
         report = rebuild(origin, into, frame, progress, compare_heads=not verify)

@@ -4,6 +4,7 @@ import typer
 from rich.markup import escape
 
 from domain.errors import LedgerlineError
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from ops.cli.context import read_settings
 from ops.cli.output import Json, console, errors, show_json, show_rows
@@ -14,20 +15,20 @@ from producers.deploy import register_schemas
 app = typer.Typer(help="Avro schemas in the registry.", no_args_is_help=True)
 
 
-def _registry_url() -> str:
+def _registry() -> SchemaRegistry:
     """The registry alone, so that a pipeline can check schemas where there is no ledger."""
     settings: Settings = read_settings()
     state = read_state(settings.home)
     url = settings.registry_url or (state.endpoints.registry_url if state and state.endpoints else None)
     if url is None:
         raise LedgerlineError("No schema registry is known: set LEDGERLINE_REGISTRY_URL, or run `ledgerline up`.")
-    return url
+    return settings.registry_at(url)
 
 
 @app.command()
 def register(as_json: Json = False) -> None:
     """Set each subject's compatibility level and register its schema; harmless to repeat. A deploy step."""
-    ids = register_schemas(_registry_url())
+    ids = register_schemas(_registry())
     rows = [{"subject": subject, "id": schema_id} for subject, schema_id in ids.items()]
     show_rows("Registered schemas", rows, as_json=as_json)
 
@@ -44,7 +45,7 @@ def list_subjects(as_json: Json = False) -> None:
             "current": found.is_current,
             "file": f"avro/{found.file}",
         }
-        for found in registered_all(_registry_url())
+        for found in registered_all(_registry())
     ]
     if not as_json:
         rows = [row | {"current": "yes" if row["current"] else "no: schemas register"} for row in rows]
@@ -55,7 +56,7 @@ def list_subjects(as_json: Json = False) -> None:
 @app.command()
 def check(as_json: Json = False) -> None:
     """Ask the registry whether each schema in avro/ may follow its versions; registers nothing. Exit code 1 if not."""
-    judgements = judge_all(_registry_url())
+    judgements = judge_all(_registry())
     refused = [judgement for judgement in judgements if judgement.verdict is Verdict.REFUSED]
     if as_json:
         show_json([judgement._asdict() for judgement in judgements])

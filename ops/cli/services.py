@@ -80,7 +80,7 @@ def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentO
     settings = ledger.settings
     return AgentOptions(
         name=name,
-        bootstrap=ledger.kafka_bootstrap,
+        kafka=ledger.kafka,
         topic=topic,
         group=Topics(settings.topic_prefix).group(name),
         records_max=settings.posting_batch_intents_max,
@@ -109,7 +109,7 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
     serve(
         options,
         dsn=ledger.postgres_dsn,
-        registry_url=ledger.registry_url,
+        registry=ledger.registry,
         journal_topic=topics.journal,
         fault=fault,
     )
@@ -139,9 +139,9 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
 
     settings = ledger.settings
     options = RelayOptions(
-        ledger.kafka_bootstrap, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
+        ledger.kafka, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
     )
-    encoders = RelayEncoders.registered(ledger.registry_url)
+    encoders = RelayEncoders.registered(ledger.registry)
     relay = Relay(RelayStore(ledger.postgres_dsn), encoders, options, fault=fault)
     stall_seconds_max = settings.posting_stall_seconds_max
     watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
@@ -157,7 +157,7 @@ def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
     from streams.reconciliation.service import serve
 
     options = proving_options("reconciliation", ledger, topics)
-    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics, settings=ledger.settings)
+    serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
 
 
 def run_audit(ledger: Ledger, topics: Topics) -> None:
@@ -165,7 +165,7 @@ def run_audit(ledger: Ledger, topics: Topics) -> None:
     from streams.audit.service import serve
 
     options = proving_options("audit", ledger, topics)
-    serve(options, dsn=ledger.postgres_dsn, registry_url=ledger.registry_url, topics=topics, settings=ledger.settings)
+    serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
 
 
 def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
@@ -174,9 +174,9 @@ def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
 
     serve(
         ledger.settings,
-        bootstrap=ledger.kafka_bootstrap,
+        kafka=ledger.kafka,
         dsn=ledger.postgres_dsn,
-        registry_url=ledger.registry_url,
+        registry=ledger.registry,
         topics=topics,
         fault=fault,
     )
@@ -208,13 +208,13 @@ def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | Non
         add_tenant(connection, DEFAULT_TENANT)
     made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
     replication = Replication(settings.replication_factor, settings.min_insync_replicas)
-    made = make_topics(ledger.kafka_bootstrap, Topics(settings.topic_prefix), settings.lanes, replication)
+    made = make_topics(ledger.kafka, Topics(settings.topic_prefix), settings.lanes, replication)
     return {
         "migrations": migrated.applied,
         "contracts_left": migrated.contracts_left,
         "logins": made_logins,
         "topics": made,
-        "schemas": register_schemas(ledger.registry_url),
+        "schemas": register_schemas(ledger.registry),
     }
 
 

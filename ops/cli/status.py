@@ -49,7 +49,7 @@ def glance_at(settings: Settings) -> StatusReport:
     """Look once; LedgerlineError where nothing runs and nothing is named."""
     state = read_state(settings.home)
     addresses = addresses_of(settings, state)
-    if state is None and addresses.kafka_bootstrap is None and addresses.postgres_dsn is None:
+    if state is None and addresses.kafka is None and addresses.postgres_dsn is None:
         raise LedgerlineError(
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
         )

@@ -114,8 +114,8 @@ def send_poison(demo: Demo) -> str:
         {"refused unbalanced": REFUSED_ITEMS},
         dict(Counter(f"{result.fate} {result.reason}" for result in refused)),
     )
-    rogues = make_rogues(demo.ledger.registry_url, TENANT)
-    for (outcome, reason), count in send_rogues(demo.ledger.kafka_bootstrap, demo.topics, rogues).items():
+    rogues = make_rogues(demo.ledger.registry, TENANT)
+    for (outcome, reason), count in send_rogues(demo.ledger.kafka, demo.topics, rogues).items():
         demo.expect(outcome, reason, count)
     demo.sent += len(rogues)
     demo.watch.add_sent(len(rogues))

@@ -49,9 +49,9 @@ def compare_balances(demo: Demo) -> str:
 def reconcile(demo: Demo) -> str:
     """Conservation, symmetry, faithfulness and balances, recomputed with nothing remembered."""
     report = recompute(
-        bootstrap=demo.ledger.kafka_bootstrap,
+        kafka=demo.ledger.kafka,
         dsn=demo.ledger.postgres_dsn,
-        registry_url=demo.ledger.registry_url,
+        registry=demo.ledger.registry,
         topics=demo.topics,
         progress=_progress(demo),
     )
@@ -99,9 +99,9 @@ def restore(demo: Demo) -> str:
 
 def _verify(demo: Demo) -> Report:
     return verify(
-        bootstrap=demo.ledger.kafka_bootstrap,
+        kafka=demo.ledger.kafka,
         dsn=demo.ledger.postgres_dsn,
-        registry_url=demo.ledger.registry_url,
+        registry=demo.ledger.registry,
         topics=demo.topics,
         progress=_progress(demo),
     )

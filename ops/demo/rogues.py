@@ -10,7 +10,9 @@ from confluent_kafka import KafkaError, Message, Producer
 
 from domain.errors import LedgerlineError
 from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
+from domain.kafka import Kafka
 from domain.outcomes import QuarantineReason, Reason
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers.encoding import FRAME, MAGIC, encoder, registered_id, registry_client
 from producers.intents import record_of
@@ -32,11 +34,11 @@ class RogueError(LedgerlineError):
     """Kafka did not take the demo's bytes."""
 
 
-def make_rogues(registry_url: str, tenant: str) -> list[Rogue]:
+def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     """Unbalanced intents, and one message for each way in which bytes can be no intent."""
-    with registry_client(registry_url) as registry:
-        intents_id = registered_id(registry, "payments.intents-value")
-        journal_id = registered_id(registry, "ledger.journal-value")
+    with registry_client(registry) as client:
+        intents_id = registered_id(client, "payments.intents-value")
+        journal_id = registered_id(client, "ledger.journal-value")
     encode = encoder("payments.intents-value", intents_id)
     good = encode(record_of(_intent(tenant, "rogue:good")))
     stranger = record_of(_intent("nobody", "rogue:stranger"))
@@ -66,7 +68,7 @@ def _intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
     return Intent(intent_id_of(tenant, key), tenant, key, "transfer", legs, None, None, "rogue", {}, accepted_time)
 
 
-def send_rogues(bootstrap: str, topics: Topics, rogues: Sequence[Rogue]) -> Counter[tuple[str, str]]:
+def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counter[tuple[str, str]]:
     """Produce all of them, spread over the lanes; returns what must be counted of each (outcome, reason)."""
     failures: list[str] = []
 
@@ -74,7 +76,7 @@ def send_rogues(bootstrap: str, topics: Topics, rogues: Sequence[Rogue]) -> Coun
         if error is not None:
             failures.append(error.str())
 
-    settings: dict[str, Any] = {"bootstrap.servers": bootstrap, "acks": "all", "enable.idempotence": True}
+    settings: dict[str, Any] = {**kafka.client_options(), "acks": "all", "enable.idempotence": True}
     producer = Producer(settings)
     for number, rogue in enumerate(rogues):
         producer.produce(topics.intents, rogue.value, key=f"rogue-{number}".encode(), on_delivery=delivered)

@@ -12,6 +12,8 @@ from types import TracebackType
 from typing import IO, TypeVar
 from urllib.parse import urlsplit
 
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from ops.embedded.cache import Cache
 from ops.embedded.errors import CancelledError, EmbeddedError
 from ops.embedded.kafka_part import KafkaPart, Listeners
@@ -36,6 +38,16 @@ class Endpoints:
     """A libpq connection URI."""
     registry_url: str
     """The base URL of the Confluent-compatible API; for the embedded one it ends with /apis/ccompat/v7."""
+
+    @property
+    def kafka(self) -> Kafka:
+        """The broker, without credentials, as the embedded one is."""
+        return Kafka(self.kafka_bootstrap)
+
+    @property
+    def registry(self) -> SchemaRegistry:
+        """The registry, without credentials."""
+        return SchemaRegistry(self.registry_url)
 
 
 def _discard(_message: str) -> None:

@@ -12,7 +12,9 @@ from db import audit as db
 from db.agent_connection import snapshot
 from domain.breaks import BreakKind, Finding, merged
 from domain.checkpoints import CheckpointRow, LaneHead
+from domain.kafka import Kafka
 from domain.merkle import root_of
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from streams.audit.chain import LaneChain, chain_finding, repeat_finding
 from streams.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
@@ -56,11 +58,11 @@ class _Verification:
         self._trusted: dict[int, bytes] = {}
         self.report = Report(records=sum(self.bounds.values()))
 
-    def read_topic(self, bootstrap: str, topic: str, reader: RecordReader, grace_seconds: float) -> None:
+    def read_topic(self, kafka: Kafka, topic: str, reader: RecordReader, grace_seconds: float) -> None:
         """Recompute each chain from the topic, and hold it against audit's own copy."""
         chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
         done = 0
-        for page in read_up_to(bootstrap, topic, reader, self.bounds, grace_seconds):
+        for page in read_up_to(kafka, topic, reader, self.bounds, grace_seconds):
             for lane, offset, detail in page.unreadable:
                 subject = f"lane {lane} journal offset {offset}"
                 self.report.findings.append(Finding(BreakKind.CHAIN, subject, detail, lane))
@@ -164,9 +166,9 @@ def _at(joined: bytes, seq: int) -> bytes:
 
 def verify(
     *,
-    bootstrap: str,
+    kafka: Kafka,
     dsn: str,
-    registry_url: str,
+    registry: SchemaRegistry,
     topics: Topics,
     public_key: bytes | None = None,
     progress: Progress = lambda *_: None,
@@ -179,11 +181,11 @@ def verify(
     started = time.monotonic()
     with snapshot(dsn, db.ROLE) as connection:
         work = _Verification(connection, progress)
-        reader = RecordReader(registry_url, "ledger.journal-value")
-        work.read_topic(bootstrap, topics.journal, reader, grace_seconds)
+        reader = RecordReader(registry, "ledger.journal-value")
+        work.read_topic(kafka, topics.journal, reader, grace_seconds)
         work.read_tables()
-        checkpoint_reader = RecordReader(registry_url, "audit.checkpoints-value")
-        work.check_checkpoints(read_all(bootstrap, topics.checkpoints, checkpoint_reader), public_key)
+        checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
+        work.check_checkpoints(read_all(kafka, topics.checkpoints, checkpoint_reader), public_key)
     report = work.report
     report.findings = sorted(
         merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)

@@ -8,6 +8,8 @@ import structlog
 
 from db.agent_connection import AgentConnection
 from db.audit import ROLE
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
@@ -49,24 +51,26 @@ def ensure_key(settings: Settings) -> SigningKey:
     return read_key(key_file)
 
 
-def wire(bootstrap: str, dsn: str, registry_url: str, topics: Topics, key: SigningKey, settings: Settings) -> Audit:
+def wire(
+    kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, key: SigningKey, settings: Settings
+) -> Audit:
     """All parts of an auditing worker, wired together."""
     store = AgentConnection(dsn, ROLE)
-    checkpoints = EventProducer(bootstrap, registry_url, topics.checkpoints, CHECKPOINTS_SUBJECT)
+    checkpoints = EventProducer(kafka, registry, topics.checkpoints, CHECKPOINTS_SUBJECT)
     signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds)
     chores = Chores(store, signer, settings.audit_sweep_seconds)
     auditor = Auditor(
         store,
-        RecordReader(registry_url, "ledger.journal-value"),
-        EventProducer(bootstrap, registry_url, topics.breaks, BREAKS_SUBJECT),
+        RecordReader(registry, "ledger.journal-value"),
+        EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
         chores=chores.run,
     )
     return Audit(auditor, signer, chores, store)
 
 
-def serve(options: AgentOptions, *, dsn: str, registry_url: str, topics: Topics, settings: Settings) -> None:
+def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
     """Audit until told to stop; blocks. Outages are waited out."""
-    parts = wire(options.bootstrap, dsn, registry_url, topics, ensure_key(settings), settings)
+    parts = wire(options.kafka, dsn, registry, topics, ensure_key(settings), settings)
     try:
         run_agent(parts.auditor, options)
     finally:

@@ -15,6 +15,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 from domain.journal import GENESIS_HASH
+from domain.kafka import Kafka
 from producers.encoding import FRAME
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 
@@ -86,10 +87,10 @@ def check_published(lane: Lane, published: Published, row_hash: Callable[[int, i
         )
 
 
-def last_published(bootstrap: str, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
+def last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
     """How far each of these lanes goes, read off the ends of its partition; KafkaAway where that is not told."""
     wanted = list(lanes)
-    every, committed = _consumer(bootstrap, "read_uncommitted"), _consumer(bootstrap, "read_committed")
+    every, committed = _consumer(kafka, "read_uncommitted"), _consumer(kafka, "read_committed")
     try:
         ends = {lane: high for lane, (_, high) in _bounds(every, topic, wanted).items()}
         # Of what is committed, a partition ends where the first open transaction begins.
@@ -98,7 +99,7 @@ def last_published(bootstrap: str, topic: str, lanes: Iterable[int]) -> dict[int
         open_from = {lane: end for lane, (_, end) in settled.items() if end < ends[lane]}
         still_open = _read_to_end(every, topic, open_from)
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {bootstrap} does not hand over the end of {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not hand over the end of {topic}: {error}.") from error
     finally:
         every.close()
         committed.close()
@@ -155,10 +156,10 @@ def _read_to_end(consumer: Consumer, topic: str, starts: Mapping[int, int]) -> d
     return last
 
 
-def _consumer(bootstrap: str, isolation_level: str) -> Consumer:
+def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "ledgerline-published",  # asked for, though nothing is ever committed
             "enable.auto.commit": False,
             "isolation.level": isolation_level,

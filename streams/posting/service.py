@@ -4,6 +4,7 @@ from functools import partial
 
 from db.posting import PostingStore
 from domain.faults import Fault, no_fault
+from domain.schema_registry import SchemaRegistry
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
@@ -12,22 +13,24 @@ from streams.posting.reading import IntentReader
 from streams.posting.source import TopicLook, describe_source, offsets_with_record
 
 
-def serve(options: AgentOptions, *, dsn: str, registry_url: str, journal_topic: str, fault: Fault = no_fault) -> None:
+def serve(
+    options: AgentOptions, *, dsn: str, registry: SchemaRegistry, journal_topic: str, fault: Fault = no_fault
+) -> None:
     """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out.
 
     `journal_topic` is only looked at, when lanes are taken over.
     """
     store = PostingStore(dsn)
-    decoder = IntentDecoder(registry_url)
+    decoder = IntentDecoder(registry)
     reader = IntentReader(decoder)
     ahead = ReadAhead(reader.prepare)
     poster = Poster(
         store,
         reader,
-        partial(describe_source, options.bootstrap, options.topic),
-        partial(offsets_with_record, options.bootstrap, options.topic),
-        published=partial(last_published, options.bootstrap, journal_topic),
-        ask_topic_id=TopicLook(options.bootstrap, options.topic),
+        partial(describe_source, options.kafka, options.topic),
+        partial(offsets_with_record, options.kafka, options.topic),
+        published=partial(last_published, options.kafka, journal_topic),
+        ask_topic_id=TopicLook(options.kafka, options.topic),
         meanwhile=ahead.read,
         fault=fault,
     )

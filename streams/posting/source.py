@@ -11,6 +11,7 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
+from domain.kafka import Kafka
 
 KAFKA_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 5.0
@@ -36,14 +37,14 @@ class KafkaAway(Outage):
     """The broker did not answer."""
 
 
-def describe_source(bootstrap: str, topic: str) -> Source:
+def describe_source(kafka: Kafka, topic: str) -> Source:
     """The topic's id, and the offsets that each partition has; KafkaAway where the broker is silent."""
     try:
-        admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        admin = AdminClient({**kafka.client_options(), "log_level": 0})
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
         consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.client_options(),
                 "group.id": "ledgerline-describe",
                 "enable.auto.commit": False,
                 "log_level": 0,  # what goes wrong is raised
@@ -59,7 +60,7 @@ def describe_source(bootstrap: str, topic: str) -> Source:
         finally:
             consumer.close()
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {bootstrap} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
     return Source(
         topic,
         str(described.topic_id),
@@ -71,10 +72,10 @@ def describe_source(bootstrap: str, topic: str) -> Source:
 class TopicLook:
     """Asks for a topic's id, again and again, with one client that is kept."""
 
-    def __init__(self, bootstrap: str, topic: str) -> None:
-        self._bootstrap = bootstrap
+    def __init__(self, kafka: Kafka, topic: str) -> None:
+        self._kafka = kafka
         self._topic = topic
-        self._admin = AdminClient({"bootstrap.servers": bootstrap, "log_level": 0})
+        self._admin = AdminClient({**kafka.client_options(), "log_level": 0})
 
     def __call__(self) -> Callable[[], str]:
         """Ask; what is returned waits for the answer. KafkaAway where the broker is silent, or has no such topic."""
@@ -91,14 +92,14 @@ class TopicLook:
             raise self._away(error) from error
 
     def _away(self, error: KafkaException) -> KafkaAway:
-        return KafkaAway(f"Kafka at {self._bootstrap} does not tell of the topic {self._topic}: {error}.")
+        return KafkaAway(f"Kafka at {self._kafka} does not tell of the topic {self._topic}: {error}.")
 
 
-def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: int) -> set[int]:
+def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
     """Those offsets from `start` up to, and without, `end` that hold a record; KafkaAway where it is not told."""
     consumer = Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "ledgerline-describe",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
@@ -119,7 +120,7 @@ def offsets_with_record(bootstrap: str, topic: str, lane: int, start: int, end: 
                 return found
     finally:
         consumer.close()
-    raise KafkaAway(f"Kafka at {bootstrap} does not hand over the offsets {start} to {end} of {topic}, lane {lane}.")
+    raise KafkaAway(f"Kafka at {kafka} does not hand over the offsets {start} to {end} of {topic}, lane {lane}.")
 
 
 def check_topic(lane: Lane, topic: str, topic_id: str) -> None:

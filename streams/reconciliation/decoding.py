@@ -9,6 +9,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.outcomes import QuarantineReason
+from domain.schema_registry import SchemaRegistry
 from producers.encoding import FRAME, MAGIC, SchemaError, parsed_schema, registry_client, without_logical_types
 from streams.reconciliation.compiled import REFUSALS, compiled_reader
 
@@ -75,8 +76,8 @@ class RecordReader:
 
     _SCHEMAS_MAX: Final = 1000
 
-    def __init__(self, registry_url: str, subject: str) -> None:
-        self._registry_url = registry_url
+    def __init__(self, registry: SchemaRegistry, subject: str) -> None:
+        self._registry = registry
         self._reader_schema = parsed_schema(subject)
         self._name = str(self._reader_schema["name"])
         self._compiled = compiled_reader(self._reader_schema)
@@ -108,8 +109,8 @@ class RecordReader:
 
     def _fetch(self, schema_id: int) -> tuple[Any, Any]:
         try:
-            with registry_client(self._registry_url) as registry:
-                found = registry.get_schema(schema_id)
+            with registry_client(self._registry) as client:
+                found = client.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
                 raise Unreadable(

@@ -11,6 +11,8 @@ from typing import Any, Final
 from db import reconciliation as db
 from db.agent_connection import snapshot
 from domain.breaks import BreakKind, Finding, merged, record_subject
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from streams.reconciliation import checks, state
 from streams.reconciliation.agent import LedgerLookups, misplaced, repeat_finding, shard_finding
@@ -47,10 +49,10 @@ class Report:
 
 
 class _Recomputation:
-    def __init__(self, connection: Any, source: IntentSource, registry_url: str, topics: Topics) -> None:
+    def __init__(self, connection: Any, source: IntentSource, registry: SchemaRegistry, topics: Topics) -> None:
         self._connection = connection
         self._source = source
-        self._comparison = Comparison(RecordReader(registry_url, "payments.intents-value"), source)
+        self._comparison = Comparison(RecordReader(registry, "payments.intents-value"), source)
         self._lookups = LedgerLookups(connection)
         self._topics = topics
         self._ledger = db.ledger_lanes(connection)
@@ -62,11 +64,11 @@ class _Recomputation:
         self._expired: dict[int, int] = {}
         self.report = Report()
 
-    def read_topics(self, bootstrap: str, reader: RecordReader, progress: Progress, grace_seconds: float) -> None:
+    def read_topics(self, kafka: Kafka, reader: RecordReader, progress: Progress, grace_seconds: float) -> None:
         """Conservation, symmetry and faithfulness, record by record."""
         total = sum(self.bounds.values())
         taken, report = self._taken, self.report
-        for page in read_up_to(bootstrap, self._topics.journal, reader, self.bounds, grace_seconds):
+        for page in read_up_to(kafka, self._topics.journal, reader, self.bounds, grace_seconds):
             taken.records.clear()
             taken.findings += [misplaced(*message) for message in page.unreadable]
             for record in page.records:
@@ -173,9 +175,9 @@ class _Recomputation:
 
 def recompute(
     *,
-    bootstrap: str,
+    kafka: Kafka,
     dsn: str,
-    registry_url: str,
+    registry: SchemaRegistry,
     topics: Topics,
     progress: Progress = lambda *_: None,
     grace_seconds: float = 5.0,
@@ -185,11 +187,11 @@ def recompute(
     Raises DatabaseError, SourceAway or SchemaError where a part is away, so that nothing could be said.
     """
     started = time.monotonic()
-    source = IntentSource(bootstrap, topics.intents)
+    source = IntentSource(kafka, topics.intents)
     try:
         with snapshot(dsn, db.ROLE) as connection:
-            work = _Recomputation(connection, source, registry_url, topics)
-            work.read_topics(bootstrap, RecordReader(registry_url, "ledger.journal-value"), progress, grace_seconds)
+            work = _Recomputation(connection, source, registry, topics)
+            work.read_topics(kafka, RecordReader(registry, "ledger.journal-value"), progress, grace_seconds)
             work.count_lanes()
             work.sum_up()
             work.compare_shards(progress)

@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from domain.kafka import Kafka
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
 from streams.reconciliation.source import SourceAway
 
@@ -21,11 +22,11 @@ class Page(NamedTuple):
     """(lane, offset, why) of messages that are no records of their lane."""
 
 
-def reading_consumer(bootstrap: str, group: str) -> Consumer:
+def reading_consumer(kafka: Kafka, group: str) -> Consumer:
     """A consumer that is only ever assigned, sees what is committed, and tells of ends."""
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": group,  # asked for, though nothing is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -39,14 +40,14 @@ def reading_consumer(bootstrap: str, group: str) -> Consumer:
 
 
 def read_up_to(
-    bootstrap: str, topic: str, reader: RecordReader, bounds: Mapping[int, int], grace_seconds: float
+    kafka: Kafka, topic: str, reader: RecordReader, bounds: Mapping[int, int], grace_seconds: float
 ) -> Iterator[Page]:
     """All records below the bound (a seq) of each lane, page by page.
 
     A lane ends where its bound is reached. One that the topic does not bring so far is given `grace_seconds` at its
     end, as the relay may be under way, and is then left. SourceAway where the broker falls silent.
     """
-    consumer = reading_consumer(bootstrap, "ledgerline-recompute")
+    consumer = reading_consumer(kafka, "ledgerline-recompute")
     try:
         yield from _Reading(consumer, topic, reader, bounds, grace_seconds).pages()
     finally:
@@ -120,9 +121,9 @@ class _Reading:
         self._consumer.pause([TopicPartition(self._topic, lane)])
 
 
-def read_all(bootstrap: str, topic: str, reader: RecordReader) -> Iterator[dict[str, Any]]:
+def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[dict[str, Any]]:
     """Every record of a small topic's partition 0, up to where it ends now; those that cannot be read are left out."""
-    consumer = reading_consumer(bootstrap, "ledgerline-recompute")
+    consumer = reading_consumer(kafka, "ledgerline-recompute")
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         deadline = time.monotonic() + SILENCE_SECONDS_MAX

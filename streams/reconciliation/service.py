@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from db.agent_connection import AgentConnection
 from db.reconciliation import ROLE
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, EventProducer
@@ -30,25 +32,25 @@ class Reconciliation:
         self.source.close()
 
 
-def wire(bootstrap: str, dsn: str, registry_url: str, topics: Topics, sweep_seconds: float) -> Reconciliation:
+def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float) -> Reconciliation:
     """All parts of a reconciling worker, wired together; `sweep_seconds` is the pause between sweeps."""
     store = AgentConnection(dsn, ROLE)
-    source = IntentSource(bootstrap, topics.intents)
+    source = IntentSource(kafka, topics.intents)
     chores = Chores(store, source, sweep_seconds)
     reconciler = Reconciler(
         store,
-        RecordReader(registry_url, "ledger.journal-value"),
-        Comparison(RecordReader(registry_url, "payments.intents-value"), source),
-        EventProducer(bootstrap, registry_url, topics.breaks, BREAKS_SUBJECT),
+        RecordReader(registry, "ledger.journal-value"),
+        Comparison(RecordReader(registry, "payments.intents-value"), source),
+        EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
         topics.intents,
         chores=chores.run,
     )
     return Reconciliation(reconciler, chores, store, source)
 
 
-def serve(options: AgentOptions, *, dsn: str, registry_url: str, topics: Topics, settings: Settings) -> None:
+def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
     """Reconcile until told to stop; blocks. Outages are waited out."""
-    parts = wire(options.bootstrap, dsn, registry_url, topics, settings.reconciliation_sweep_seconds)
+    parts = wire(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
     try:
         run_agent(parts.reconciler, options)
     finally:

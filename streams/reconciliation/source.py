@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from domain.errors import Outage
+from domain.kafka import Kafka
 
 MESSAGES_PER_CALL_MAX: Final = 5000
 QUIET_SECONDS: Final = 2.0
@@ -29,15 +30,13 @@ class Window(NamedTuple):
 class IntentSource:
     """An assigned consumer that stays where it is, so that lanes are read as streams. Not safe for threads."""
 
-    def __init__(
-        self, bootstrap: str, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0
-    ) -> None:
+    def __init__(self, kafka: Kafka, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0) -> None:
         self._topic = topic
         self._buffered_max = buffered_max
         self._timeout_seconds = timeout_seconds
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka.client_options(),
                 "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
                 "enable.auto.commit": False,
                 "enable.auto.offset.store": False,

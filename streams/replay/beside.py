@@ -5,6 +5,8 @@ from typing import Any, Final
 from db import audit
 from db import replay as db
 from domain.checkpoints import CheckpointRow, LaneHead, key_id_of
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from streams.audit.signing import GENESIS, checkpoint_faults
 from streams.reconciliation.decoding import RecordReader, Unreadable
 from streams.reconciliation.journal import read_all
@@ -16,15 +18,15 @@ Checkpoint = tuple[CheckpointRow, list[LaneHead]]
 
 
 def restore_quarantine(
-    connection: Any, bootstrap: str, registry_url: str, topic: str, lanes: list[int]
+    connection: Any, kafka: Kafka, registry: SchemaRegistry, topic: str, lanes: list[int]
 ) -> tuple[int, int]:
     """Give quarantined rows their raw bytes, as payments.quarantine has them; harmless to repeat.
 
     Returns how many messages the topic has, and how many rows are without bytes now, as retention has deleted those.
     """
-    reader = RecordReader(registry_url, "payments.quarantine-value")
+    reader = RecordReader(registry, "payments.quarantine-value")
     found = 0
-    for messages in read_to_ends(bootstrap, topic, dict.fromkeys(lanes, 0)):
+    for messages in read_to_ends(kafka, topic, dict.fromkeys(lanes, 0)):
         for message in messages:
             try:
                 record = reader.read(message.value())
@@ -45,7 +47,7 @@ def restore_quarantine(
 
 
 def restore_checkpoints(
-    connection: Any, bootstrap: str, registry_url: str, topic: str, journal: str, own_key: bytes | None
+    connection: Any, kafka: Kafka, registry: SchemaRegistry, topic: str, journal: str, own_key: bytes | None
 ) -> int:
     """Give audit the checkpoints that it has published and this database lacks, so that it goes on behind the last.
 
@@ -54,8 +56,8 @@ def restore_checkpoints(
     there by itself. `own_key`: the raw public key of this home, for checkpoints that were signed by no remembered one.
     Returns how many were restored.
     """
-    reader = RecordReader(registry_url, "audit.checkpoints-value")
-    published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, read_all(bootstrap, topic, reader))}
+    reader = RecordReader(registry, "audit.checkpoints-value")
+    published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, read_all(kafka, topic, reader))}
     with connection.transaction():
         last = audit.last_checkpoint(connection)
         previous: Checkpoint | None = None
@@ -80,7 +82,7 @@ def restore_checkpoints(
                 f"{topic} has checkpoint {min(later)}, but none of number {number}: restore that topic."
             )
         if restored and previous is not None:
-            _begin_behind(connection, bootstrap, journal, previous[1])
+            _begin_behind(connection, kafka, journal, previous[1])
             audit.checkpoints_published(connection, number)
     return restored
 
@@ -121,7 +123,7 @@ def _verify(
         )
 
 
-def _begin_behind(connection: Any, bootstrap: str, journal: str, heads: list[LaneHead]) -> None:
+def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneHead]) -> None:
     """Put audit behind the last checkpoint: its copy of the hashes up to there, and empty trees."""
     own = audit.lock_lanes(connection, [head.lane for head in heads])
     for head in heads:
@@ -132,6 +134,6 @@ def _begin_behind(connection: Any, bootstrap: str, journal: str, heads: list[Lan
                 f" {head.next_seq}: replay into an empty database, and start audit when that is through."
             )
         db.copy_hashes(connection, head.lane, stands.next_seq, head.next_seq)
-        offset = offset_of(bootstrap, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
+        offset = offset_of(kafka, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
         moved = audit.LaneRow(head.lane, offset, head.next_seq, head.head, head.next_seq, b"")
         audit.move_lanes(connection, [moved])

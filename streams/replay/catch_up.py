@@ -8,7 +8,9 @@ from db import replay as db
 from db.posting import BatchRefused, Collision, Lane, PostingStore
 from domain.intents import DIRECTIONS, Leg
 from domain.journal import JournalRow
+from domain.kafka import Kafka
 from domain.outcomes import Outcome
+from domain.schema_registry import SchemaRegistry
 from streams.posting.published import Published
 from streams.posting.rows import balance_changes
 from streams.reconciliation.decoding import JournalRecord, RecordReader
@@ -32,14 +34,14 @@ class CatchUp:
     """Brings each lane from where the ledger has it to where ledger.journal ends."""
 
     def __init__(
-        self, connection: Any, store: PostingStore, bootstrap: str, registry_url: str, journal: str, source: str
+        self, connection: Any, store: PostingStore, kafka: Kafka, registry: SchemaRegistry, journal: str, source: str
     ) -> None:
         self._connection = connection
         self._store = store
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._journal = journal
         self._source = source
-        self._reader = RecordReader(registry_url, "ledger.journal-value")
+        self._reader = RecordReader(registry, "ledger.journal-value")
         self._accounts = AccountIds(store)
 
     def run(
@@ -77,7 +79,7 @@ class CatchUp:
         """Replay one lane; yields how many records each batch had."""
         place = self._place(number, lane)
         taking = LaneReplay(place, self._source)
-        for messages in read_to_ends(self._bootstrap, self._journal, {number: place.journal_offset}):
+        for messages in read_to_ends(self._kafka, self._journal, {number: place.journal_offset}):
             for first in range(0, len(messages), RECORDS_MAX):
                 read = [(read_record(self._reader, m), m.offset()) for m in messages[first : first + RECORDS_MAX]]
                 before = taking.place()
@@ -89,7 +91,7 @@ class CatchUp:
     def _place(self, number: int, lane: Lane | None) -> db.LoadedLane:
         if lane is None or lane.next_seq == 0:
             return beginning(number)
-        offset = offset_of(self._bootstrap, self._journal, number, lane.next_seq)
+        offset = offset_of(self._kafka, self._journal, number, lane.next_seq)
         first = lane.next_offset - lane.next_seq
         return db.LoadedLane(number, offset, lane.topic, first, lane.next_seq, lane.head, lane.booked_time)
 

@@ -9,6 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
+from domain.kafka import Kafka
 from streams.posting.published import record_start
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 from streams.reconciliation.canonical import record_hash
@@ -114,11 +115,11 @@ def read_record(reader: RecordReader, message: Message) -> JournalRecord:
 # ------------------------------------------------------------------------------------------------ from the broker
 
 
-def replay_consumer(bootstrap: str) -> Consumer:
+def replay_consumer(kafka: Kafka) -> Consumer:
     """A consumer that is only ever assigned, sees what is committed, and tells of ends."""
     return Consumer(
         {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "group.id": "ledgerline-replay",  # asked for, though nothing is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -132,23 +133,23 @@ def replay_consumer(bootstrap: str) -> Consumer:
     )
 
 
-def partitions_of(bootstrap: str, topic: str) -> list[int]:
+def partitions_of(kafka: Kafka, topic: str) -> list[int]:
     """The numbers of a topic's partitions; KafkaAway where the broker does not tell, or has no such topic."""
-    consumer = replay_consumer(bootstrap)
+    consumer = replay_consumer(kafka)
     try:
         found = consumer.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {bootstrap} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
     finally:
         consumer.close()
     if found.error is not None:
-        raise KafkaAway(f"Kafka at {bootstrap} does not tell of the topic {topic}: {found.error}.")
+        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {found.error}.")
     return sorted(found.partitions)
 
 
-def read_to_ends(bootstrap: str, topic: str, starts: Mapping[int, int]) -> Iterator[list[Message]]:
+def read_to_ends(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> Iterator[list[Message]]:
     """The messages of each partition from an offset to where it ends when it is reached, some thousand at a time."""
-    consumer = replay_consumer(bootstrap)
+    consumer = replay_consumer(kafka)
     try:
         consumer.assign([TopicPartition(topic, lane, offset) for lane, offset in starts.items()])
         waiting = set(starts)
@@ -158,33 +159,33 @@ def read_to_ends(bootstrap: str, topic: str, starts: Mapping[int, int]) -> Itera
             page = [message for message in messages if message.error() is None and message.partition() in waiting]
             for message in messages:
                 if message.error() is not None:
-                    waiting -= _ended(message, bootstrap, topic)
+                    waiting -= _ended(message, kafka, topic)
             if messages:
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > SILENCE_SECONDS_MAX:
-                raise KafkaAway(f"Kafka at {bootstrap} does not hand over {topic}: look whether the broker is up.")
+                raise KafkaAway(f"Kafka at {kafka} does not hand over {topic}: look whether the broker is up.")
             if page:
                 yield page
     finally:
         consumer.close()
 
 
-def _ended(message: Message, bootstrap: str, topic: str) -> set[int]:
+def _ended(message: Message, kafka: Kafka, topic: str) -> set[int]:
     error = message.error()
     if error.code() == KafkaError._PARTITION_EOF:
         return {message.partition()}
     if error.fatal() or not error.retriable():
-        raise KafkaAway(f"Kafka at {bootstrap} does not hand over {topic}: {error}.")
+        raise KafkaAway(f"Kafka at {kafka} does not hand over {topic}: {error}.")
     return set()
 
 
-def offset_of(bootstrap: str, topic: str, lane: int, seq: int) -> int:
+def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
     """The offset at which the topic has this sequence number, or the first after it.
 
     It cannot lie before offset `seq`, as each record takes one, and no nearer to any record than their numbers are:
     so each look brings it nearer, and none passes it. ReplayRefused where the lane ends before.
     """
-    consumer = replay_consumer(bootstrap)
+    consumer = replay_consumer(kafka)
     try:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=KAFKA_SECONDS_MAX)
         offset = max(low, seq)
@@ -197,7 +198,7 @@ def offset_of(bootstrap: str, topic: str, lane: int, seq: int) -> int:
                 return int(found.offset())
             offset = found.offset() + seq - at
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {bootstrap} does not hand over {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not hand over {topic}: {error}.") from error
     finally:
         consumer.close()
     raise ReplayRefused(f"Lane {lane} of {topic} ends before seq {seq}: restore that topic.")

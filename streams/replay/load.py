@@ -15,6 +15,8 @@ from confluent_kafka import Message
 
 from db import replay as db
 from db.posting import PostingStore
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from streams.reconciliation.decoding import JournalRecord, RecordReader
 from streams.replay.accounts import AccountIds
 from streams.replay.journal import LaneReplay, read_record, read_to_ends
@@ -30,8 +32,8 @@ Progress = Callable[[str, int, int], None]
 class LoadJob(NamedTuple):
     """What one process loads."""
 
-    bootstrap: str
-    registry_url: str
+    kafka: Kafka
+    registry: SchemaRegistry
     dsn: str
     journal_topic: str
     source_topic: str
@@ -66,7 +68,7 @@ class _Loading:
         self._job = job
         self._connection = connection
         self._accounts = accounts
-        self._reader = RecordReader(job.registry_url, "ledger.journal-value")
+        self._reader = RecordReader(job.registry, "ledger.journal-value")
         stand = db.loaded_lanes(connection)
         self._committed = {lane: stand[lane] for lane in job.lanes}
         self._lanes = {lane: LaneReplay(place, job.source_topic) for lane, place in self._committed.items()}
@@ -74,7 +76,7 @@ class _Loading:
 
     def run(self) -> None:
         starts = {lane: place.journal_offset for lane, place in self._committed.items()}
-        for messages in read_to_ends(self._job.bootstrap, self._job.journal_topic, starts):
+        for messages in read_to_ends(self._job.kafka, self._job.journal_topic, starts):
             self._take(messages)
             if len(self._chunk) >= CHUNK_ROWS:
                 self._flush()

@@ -10,6 +10,8 @@ from db import replay as db
 from db.frame import Frame, has_frame, import_frame
 from db.migrate import migrate
 from db.posting import PostingStore
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from streams.posting.published import Published, last_published
 from streams.posting.source import describe_source
@@ -49,8 +51,8 @@ class Report:
 class Origin:
     """Where a replay reads from."""
 
-    bootstrap: str
-    registry_url: str
+    kafka: Kafka
+    registry: SchemaRegistry
     topics: Topics
     audit_public_key: bytes | None = None
     """The raw public key of audit in this home, if there is one."""
@@ -83,8 +85,8 @@ def replay(
                 "The database has no tenant, and ledger.journal does not tell their charts: give the books by"
                 " --books FILE, made by `ledgerline books export`."
             )
-        lanes = partitions_of(origin.bootstrap, origin.topics.journal)
-        published = last_published(origin.bootstrap, origin.topics.journal, lanes)
+        lanes = partitions_of(origin.kafka, origin.topics.journal)
+        published = last_published(origin.kafka, origin.topics.journal, lanes)
         topic_id = _topic_id(origin, frame)
         loading = db.is_loading(connection) or db.is_empty(connection)
         if loading:
@@ -92,12 +94,12 @@ def replay(
         else:
             records = _catch_up(connection, origin, dsn, published, topic_id, progress, compare_heads=compare_heads)
         _, without_bytes = restore_quarantine(
-            connection, origin.bootstrap, origin.registry_url, origin.topics.quarantine, lanes
+            connection, origin.kafka, origin.registry, origin.topics.quarantine, lanes
         )
         checkpoints = restore_checkpoints(
             connection,
-            origin.bootstrap,
-            origin.registry_url,
+            origin.kafka,
+            origin.registry,
             origin.topics.checkpoints,
             origin.topics.journal,
             origin.audit_public_key,
@@ -109,7 +111,7 @@ def replay(
 def _topic_id(origin: Origin, frame: Frame | None) -> str:
     """The id of the topic of intents: as the books know it, so that another topic is noticed, or as it is now."""
     known = {row["topic"]: row["topic_id"] for row in frame["topics"]} if frame is not None else {}
-    return str(known.get(origin.topics.intents) or describe_source(origin.bootstrap, origin.topics.intents).topic_id)
+    return str(known.get(origin.topics.intents) or describe_source(origin.kafka, origin.topics.intents).topic_id)
 
 
 def _load(
@@ -129,8 +131,8 @@ def _load(
     groups = _groups(sorted(loaded), origin.processes or min(os.cpu_count() or 1, PROCESSES_MAX))
     jobs = [
         LoadJob(
-            origin.bootstrap,
-            origin.registry_url,
+            origin.kafka,
+            origin.registry,
             dsn,
             origin.topics.journal,
             origin.topics.intents,
@@ -161,7 +163,7 @@ def _catch_up(
     store = PostingStore(dsn)
     topics = origin.topics
     try:
-        work = CatchUp(connection, store, origin.bootstrap, origin.registry_url, topics.journal, topics.intents)
+        work = CatchUp(connection, store, origin.kafka, origin.registry, topics.journal, topics.intents)
         return work.run(published, topic_id, progress, compare_heads=compare_heads)
     finally:
         store.close()

@@ -39,7 +39,7 @@ class OracleBench(ProvingBench):
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
         self.acknowledged: list[Acknowledged] = []
-        self.place = Place(self.bootstrap, self.dsn, self.registry_url, topics.prefix)
+        self.place = Place(self.kafka.bootstrap, self.dsn, self.registry.url, topics.prefix)
 
     def ask(self, asked: dict[str, Any], lane: int = 0) -> Acknowledged:
         """Send an intent, and note the answer."""
@@ -136,7 +136,7 @@ class OracleBench(ProvingBench):
 
     def publish(self, records: list[dict[str, Any]]) -> None:
         """Forge ledger.journal: these records, in this order."""
-        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 0})
+        producer = Producer({**self.kafka.client_options(), "linger.ms": 0})
         for record in records:
             key = record["intent_id"].encode() if record["intent_id"] else None
             producer.produce(self.topics.journal, self.encode_journal(record), key, partition=record["lane"])

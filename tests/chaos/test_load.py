@@ -121,9 +121,9 @@ def new_load(settings: Settings, topics: Topics) -> Iterator[Callable[..., Load]
         options = {
             "api_urls": lambda: urls,
             "api_key": key,
-            "kafka_bootstrap": str(settings.kafka_bootstrap),
+            "kafka": settings.kafka_at(str(settings.kafka_bootstrap)),
             "topics_prefix": topics.prefix,
-            "registry_url": str(settings.registry_url),
+            "registry": settings.registry_at(str(settings.registry_url)),
             "seed": SEED,
         }
         made.append(Load(**(options | changes)))  # type: ignore[arg-type]
@@ -320,7 +320,7 @@ def test_posted_intents_are_reversed_replayed_refused_and_run_dry(
         eventually(lambda: load.counts["sent"] > 3_000, "there is enough of it", PATIENCE_SECONDS)
         load.finish(PATIENCE_SECONDS)
         bench.take_over()
-        ends = dict(describe_source(bench.bootstrap, topics.intents).end_offsets)
+        ends = dict(describe_source(bench.kafka, topics.intents).end_offsets)
         eventually(
             lambda: {row["lane"]: row["next_offset"] for row in bench.rows("SELECT * FROM ledger.lane")} == ends,
             "all is posted", PATIENCE_SECONDS,

@@ -142,12 +142,12 @@ def registry(stack: Endpoints) -> Iterator[ThrowAway]:
 
 
 def test_every_project_schema_registers_at_its_level(stack: Endpoints) -> None:
-    ids = register_schemas(stack.registry_url)
+    ids = register_schemas(stack.registry)
     assert ids.keys() == SUBJECTS.keys()
-    assert register_schemas(stack.registry_url) == ids
-    for found in registered_all(stack.registry_url):
+    assert register_schemas(stack.registry) == ids
+    for found in registered_all(stack.registry):
         assert (found.level, found.is_current) == (SUBJECTS[found.subject][1], True)
-    assert {judgement.verdict for judgement in judge_all(stack.registry_url)} == {Verdict.SAME}
+    assert {judgement.verdict for judgement in judge_all(stack.registry)} == {Verdict.SAME}
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from api import authentication
 from domain.intents import intent_id_of
+from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
@@ -85,7 +86,7 @@ def test_an_intent_that_kafka_does_not_confirm_may_be_sent_again(
     settings: Settings, topics: Topics, own_broker: EmbeddedStack
 ) -> None:
     bootstrap = own_broker.kafka.bootstrap
-    make_topics(bootstrap, topics, 2, Replication())
+    make_topics(Kafka(bootstrap), topics, 2, Replication())
     moved = settings.model_copy(update={"kafka_bootstrap": bootstrap})
     with running_api(moved, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS) as api, api.client() as client:
         assert post(client, "before", top_up(1, 1)).status_code == 202

@@ -17,7 +17,7 @@ from tests.proving_bench import ProvingBench
 @pytest.fixture
 def agent(proving: ProvingBench, settings: Settings) -> Iterator[Audit]:
     quick = settings.model_copy(update={"audit_checkpoint_seconds": 0.001})
-    made = wire(proving.bootstrap, proving.dsn, proving.registry_url, proving.topics, ensure_key(quick), quick)
+    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(quick), quick)
     yield made
     made.close()
 

@@ -22,9 +22,9 @@ __all__ = ["agent"]
 
 def reconcile(bench: ProvingBench) -> reconciliation_full.Report:
     return reconciliation_full.recompute(
-        bootstrap=bench.bootstrap,
+        kafka=bench.kafka,
         dsn=bench.dsn,
-        registry_url=bench.registry_url,
+        registry=bench.registry,
         topics=bench.topics,
         grace_seconds=0.3,
     )
@@ -32,9 +32,9 @@ def reconcile(bench: ProvingBench) -> reconciliation_full.Report:
 
 def audit(bench: ProvingBench, **options: Any) -> audit_full.Report:
     return audit_full.verify(
-        bootstrap=bench.bootstrap,
+        kafka=bench.kafka,
         dsn=bench.dsn,
-        registry_url=bench.registry_url,
+        registry=bench.registry,
         topics=bench.topics,
         grace_seconds=0.3,
         **options,

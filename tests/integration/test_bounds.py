@@ -19,6 +19,7 @@ from db.books import add_tenant
 from db.connections import connect
 from db.kept_connection import SILENCE_SECONDS_MAX
 from db.migrate import migrate
+from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
@@ -54,7 +55,7 @@ def parts(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def ledger(parts: EmbeddedStack, stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostingBench]:
     """An empty ledger on them."""
     topics = Topics("bounds.")
-    make_topics(parts.kafka.bootstrap, topics, LANES, Replication())
+    make_topics(Kafka(parts.kafka.bootstrap), topics, LANES, Replication())
     dsn = parts.postgres.dsn
     migrate(dsn)
     with connect(dsn, "ledgerline_operator") as operator:

@@ -34,7 +34,7 @@ def post(bench: ProvingBench, name: str, count: int, *, relay: bool = True) -> N
 
 
 def ends(bench: PostingBench, lanes: Iterable[int] = (0, 1)) -> dict[int, Published]:
-    return last_published(bench.bootstrap, bench.topics.journal, lanes)
+    return last_published(bench.kafka, bench.topics.journal, lanes)
 
 
 def test_a_new_ledger_and_a_relay_that_lags_are_fine(proving: ProvingBench) -> None:
@@ -92,7 +92,7 @@ def test_a_lane_that_is_moved_while_the_ends_are_read_is_no_old_copy(proving: Pr
 
 def transaction(bench: PostingBench) -> Producer:
     producer = Producer(
-        {"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
+        {**bench.kafka.client_options(), "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
     )
     producer.init_transactions(30)
     producer.begin_transaction()

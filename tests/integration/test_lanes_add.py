@@ -37,7 +37,7 @@ LANES_SECONDS_MAX: Final = 240.0
 
 
 def counts(bench: PostingBench) -> set[int]:
-    return set(lane_counts(bench.bootstrap, bench.topics).values())
+    return set(lane_counts(bench.kafka, bench.topics).values())
 
 
 def kinds(bench: PostingBench) -> list[str]:
@@ -46,7 +46,7 @@ def kinds(bench: PostingBench) -> list[str]:
 
 def add(bench: PostingBench, total: int, **options: Any) -> Any:
     given = {"wait_seconds": 60.0, "settle_seconds": 0.0, "done_by": "tester", **options}
-    return add_lanes(bootstrap=bench.bootstrap, dsn=bench.dsn, topics=bench.topics, total=total, **given)
+    return add_lanes(kafka=bench.kafka, dsn=bench.dsn, topics=bench.topics, total=total, **given)
 
 
 class Client:
@@ -173,6 +173,7 @@ def test_lanes_are_added_under_clients_that_retry(bench: PostingBench, settings:
 KILLED_AT: Final = """
 import os, signal, sys
 import ops.lanes as lanes
+from domain.kafka import Kafka
 from domain.topics import Topics
 bootstrap, dsn, prefix, step, call = sys.argv[1:]
 kept, calls = getattr(lanes, step), []
@@ -183,7 +184,7 @@ def counted(*given, **options):
     return kept(*given, **options)
 setattr(lanes, step, counted)
 lanes.add_lanes(
-    bootstrap=bootstrap, dsn=dsn, topics=Topics(prefix), total=4, done_by="killed", wait_seconds=60, settle_seconds=0
+    kafka=Kafka(bootstrap), dsn=dsn, topics=Topics(prefix), total=4, done_by="killed", wait_seconds=60, settle_seconds=0
 )
 """
 
@@ -204,7 +205,7 @@ def test_what_is_killed_in_between_is_finished_by_the_same_command(bench: Postin
     bench.post()
     relay_all(bench)
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_AT, bench.bootstrap, bench.dsn, bench.topics.prefix, step, str(call)],
+        [sys.executable, "-c", KILLED_AT, bench.kafka.bootstrap, bench.dsn, bench.topics.prefix, step, str(call)],
         cwd=REPOSITORY_ROOT, capture_output=True, check=False, timeout=120,
     )  # fmt: skip
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
@@ -262,11 +263,11 @@ def test_a_deploy_takes_added_lanes_as_they_are_and_tells_of_what_is_half_done(
     bench: PostingBench, topics: Topics
 ) -> None:
     def deploy(lanes: int) -> list[str]:
-        return make_topics(bench.bootstrap, topics, lanes, Replication())
+        return make_topics(bench.kafka, topics, lanes, Replication())
 
     with pytest.raises(LedgerlineError, match=r"There are 2 lanes and LEDGERLINE_LANES asks for 4: .*lanes add 4"):
         deploy(4)
-    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin = AdminClient(bench.kafka.client_options())
     admin.create_partitions([NewPartitions(topics.journal, 4)])[topics.journal].result(30)
     with pytest.raises(LedgerlineError, match=r"different numbers of partitions .*lanes add 4"):
         eventually(lambda: deploy(2) and None, "the broker tells of it", 10)

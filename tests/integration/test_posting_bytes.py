@@ -13,6 +13,7 @@ from confluent_kafka import KafkaException, Producer
 from confluent_kafka.schema_registry import Schema
 
 from db.relay import RelayStore
+from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
@@ -29,8 +30,8 @@ GOOD = record_of(script("good external:b>users:1 9")[0])
 @pytest.fixture
 def relay(settings: Settings, topics: Topics, bench: PostingBench) -> Iterator[Relay]:
     """A relay of both lanes, started."""
-    encoders = RelayEncoders.registered(str(settings.registry_url))
-    made = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.bootstrap, topics))
+    encoders = RelayEncoders.registered(bench.registry)
+    made = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.kafka, topics))
     made.start()
     yield made
     made.close()
@@ -41,21 +42,21 @@ def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list
     while relay.round():
         pass
     schema = parsed_schema("payments.quarantine-value")
-    found = read_partition(bench.bootstrap, bench.topics.quarantine, lane)
+    found = read_partition(bench.kafka, bench.topics.quarantine, lane)
     assert [message.key() for message in found] == [read_body(message.value(), schema)["key"] for message in found]
     return [read_body(message.value(), schema) for message in found]
 
 
 def schema_id_of(bench: PostingBench, subject: str, text: str, kind: str) -> int:
     """The id under which the registry holds just this schema."""
-    with registry_client(str(bench.settings.registry_url)) as registry:
+    with registry_client(bench.registry) as registry:
         return int(registry.register_schema(subject, Schema(text, kind)))
 
 
 def foreign_values(bench: PostingBench) -> list[tuple[bytes | None, str]]:
     """Values with the reason that each gets."""
     good = bench.encode(GOOD)
-    with registry_client(str(bench.settings.registry_url)) as registry:
+    with registry_client(bench.registry) as registry:
         journal_id = registry.get_latest_version("ledger.journal-value").schema_id
     prefix = bench.topics.prefix
     protobuf_id = schema_id_of(
@@ -144,9 +145,7 @@ def test_a_value_as_large_as_the_broker_takes_is_kept_and_relayed(bench: Posting
 
 def test_what_only_compression_brought_through_the_broker_stays_in_postgres(bench: PostingBench, relay: Relay) -> None:
     bomb = bytes([1]) * 9_000_000
-    sender = Producer(
-        {"bootstrap.servers": bench.bootstrap, "message.max.bytes": 20_000_000, "compression.type": "gzip"}
-    )
+    sender = Producer({**bench.kafka.client_options(), "message.max.bytes": 20_000_000, "compression.type": "gzip"})
     sender.produce(bench.topics.intents, bomb, partition=0)
     assert sender.flush(30) == 0
     bench.send(bench.transfer("next", "external:b", "users:1", 1))
@@ -189,7 +188,7 @@ def test_rubbish_does_not_slow_a_lane_down(bench: PostingBench, ids: int) -> Non
 
 def test_an_id_that_was_unknown_is_asked_about_again(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.decode.REFUSED_SECONDS", 0.0)
-    with registry_client(str(bench.settings.registry_url)) as registry:
+    with registry_client(bench.registry) as registry:
         next_id = max(registry.get_latest_version(name).schema_id for name in registry.get_subjects()) + 1
     text = schema_text("payments.intents-value").replace("A command:", f"A command ({bench.topics.prefix}):")
     value = FRAME.pack(0, next_id) + bench.encode(GOOD)[5:]
@@ -200,7 +199,7 @@ def test_an_id_that_was_unknown_is_asked_about_again(bench: PostingBench, monkey
 
 
 def test_a_registry_that_is_away_is_an_outage_not_a_verdict(bench: PostingBench) -> None:
-    away = bench.new_poster(registry_url=f"http://127.0.0.1:{pick_free()}")
+    away = bench.new_poster(registry=SchemaRegistry(f"http://127.0.0.1:{pick_free()}"))
     bench.send(GOOD)
     (batch,) = bench.fetch()
     with pytest.raises(SchemaError, match="cannot be reached"):
@@ -212,8 +211,8 @@ def test_a_registry_that_is_away_is_an_outage_not_a_verdict(bench: PostingBench)
 
 def test_a_registry_without_our_own_schema_says_nothing_about_others(bench: PostingBench) -> None:
     """Such as one that was emptied, or an address that belongs to something else and answers 404 to everything."""
-    url = str(bench.settings.registry_url).replace("/apis/ccompat/v7", "/apis/nothing/here")
-    mistaken = bench.new_poster(registry_url=url)
+    url = bench.registry.url.replace("/apis/ccompat/v7", "/apis/nothing/here")
+    mistaken = bench.new_poster(registry=SchemaRegistry(url))
     (batch,) = [bench.batch([GOOD])]
     with pytest.raises(SchemaError):
         mistaken.handle([batch])

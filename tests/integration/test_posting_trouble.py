@@ -275,7 +275,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 
     bench.send_all(MOVES)
     assert bench.take_over([0]) == {0: 0}
-    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin = AdminClient(bench.kafka.client_options())
     for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
         deletion.result(10)
     with pytest.raises(TopicMismatch, match="up to 0, but the topic now begins at 5: intents were deleted"):
@@ -284,7 +284,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 
 def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: PostingBench) -> None:
     """As when lanes are added: the group's broker knows it before the one that is asked of the topic."""
-    add_partitions(bench.bootstrap, bench.topics.journal, 3)
+    add_partitions(bench.kafka, bench.topics.journal, 3)
     with pytest.raises(Outage, match=r"does not tell of the partitions \[2\] of"):
         bench.poster.positions(bench.topics.intents, [0, 1, 2])
     assert bench.rows("SELECT * FROM ledger.lane") == []
@@ -306,7 +306,7 @@ def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: Pos
     from confluent_kafka import TopicPartition
 
     bench.send_all(MOVES)
-    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin = AdminClient(bench.kafka.client_options())
     for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
         deletion.result(10)
     assert bench.post() == ["posted"] * 4
@@ -316,7 +316,7 @@ def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: Pos
 
 def test_markers_of_a_transactional_producer_have_their_rows_and_the_lane_goes_on(bench: PostingBench) -> None:
     """Such a producer must not write here; when one does, each offset has its one fate all the same."""
-    producer = Producer({"bootstrap.servers": bench.bootstrap, "transactional.id": f"{bench.topics.prefix}rogue"})
+    producer = Producer({**bench.kafka.client_options(), "transactional.id": f"{bench.topics.prefix}rogue"})
     producer.init_transactions(30)
     for move in MOVES[:2]:
         producer.begin_transaction()
@@ -324,9 +324,7 @@ def test_markers_of_a_transactional_producer_have_their_rows_and_the_lane_goes_o
         producer.commit_transaction(30)
     bench.send(MOVES[2])
     # The broker writes marks after it has said that the transaction is committed.
-    eventually(
-        lambda: describe_source(bench.bootstrap, bench.topics.intents).end_offsets[0] == 5, "all marks are there"
-    )
+    eventually(lambda: describe_source(bench.kafka, bench.topics.intents).end_offsets[0] == 5, "all marks are there")
     assert sorted(bench.post()) == ["empty", "empty", "posted", "posted", "posted"]
     details = bench.rows("SELECT DISTINCT detail FROM ledger.journal WHERE reason = 'empty'")
     assert [row["detail"] for row in details] == [
@@ -337,8 +335,8 @@ def test_markers_of_a_transactional_producer_have_their_rows_and_the_lane_goes_o
 
 def remake(bench: PostingBench, topics: Topics) -> None:
     """Delete the topic of intents and make it again."""
-    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin = AdminClient(bench.kafka.client_options())
     for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
         deletion.result(10)
     eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")
-    make_topics(bench.bootstrap, topics, 2, Replication())
+    make_topics(bench.kafka, topics, 2, Replication())

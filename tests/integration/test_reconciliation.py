@@ -16,7 +16,7 @@ from tests.proving_bench import ProvingBench
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.bootstrap, proving.dsn, proving.registry_url, proving.topics, 0.0)
+    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 
@@ -222,7 +222,7 @@ def test_intents_that_retention_deleted_are_expired_and_no_break(
     proving: ProvingBench, agent: Reconciliation, kept_from: int
 ) -> None:
     busy(proving)
-    admin = AdminClient({"bootstrap.servers": proving.bootstrap})
+    admin = AdminClient(proving.kafka.client_options())
     for deletion in admin.delete_records([TopicPartition(proving.topics.intents, 0, kept_from)]).values():
         deletion.result(10)
     assert prove(proving, agent) == {}

@@ -19,7 +19,7 @@ HELD = f"{SIDES} FROM ledger.balance JOIN ledger.account USING (account_id) ORDE
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.bootstrap, proving.dsn, proving.registry_url, proving.topics, 0.0)
+    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 

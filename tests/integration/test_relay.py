@@ -10,6 +10,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from db.relay import RelayStore
 from domain.intents import LEGS_MAX
+from domain.kafka import Kafka
 from domain.settings import Settings
 from domain.topics import Topics
 from producers import relay as relay_module
@@ -21,7 +22,7 @@ from tests.relay_bench import RelayBench, deposits, relay_all
 
 @pytest.fixture
 def ledger(bench: PostingBench, settings: Settings, topics: Topics) -> Iterator[RelayBench]:
-    made = RelayBench(bench, settings, topics)
+    made = RelayBench(bench, topics)
     yield made
     made.close()
 
@@ -153,10 +154,10 @@ def test_the_checkpoint_is_read_only_after_earlier_relays_are_locked_out(
     zombie.start()
     read = relay_module.read_checkpoints
 
-    def while_reading(bootstrap: str, topic: str) -> dict[int, Checkpoint]:
+    def while_reading(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
         with pytest.raises(KafkaException):
             zombie.round()
-        return read(bootstrap, topic)
+        return read(kafka, topic)
 
     monkeypatch.setattr(relay_module, "read_checkpoints", while_reading)
     successor.start()
@@ -222,7 +223,7 @@ def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     reader = Consumer(
         {
-            "bootstrap.servers": ledger.bench.bootstrap,
+            **ledger.bench.kafka.client_options(),
             "group.id": "reader",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
@@ -264,7 +265,7 @@ def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledge
     """The stable end of the checkpoints' topic lies before it: who stopped there would relay everything again."""
     relay = ledger.relay(shard=0, shards=2)
     relay.start()
-    other = Producer({"bootstrap.servers": ledger.bench.bootstrap, "transactional.id": f"{ledger.topics.prefix}other"})
+    other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
     other.init_transactions(30)
     other.begin_transaction()
     other.produce(ledger.topics.relay, b"unfinished", b"1", partition=0)

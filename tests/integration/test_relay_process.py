@@ -14,7 +14,7 @@ from tests.service_process import ServiceProcess
 
 @pytest.fixture
 def ledger(bench: PostingBench, settings: Settings, topics: Topics) -> Iterator[RelayBench]:
-    made = RelayBench(bench, settings, topics)
+    made = RelayBench(bench, topics)
     yield made
     made.close()
 

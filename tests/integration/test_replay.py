@@ -59,7 +59,7 @@ def test_an_empty_database_is_rebuilt_bit_for_bit_and_all_go_on_with_it(proving:
     rebuilt.send(rebuilt.transfer("after", "external:bank", "users:1:wallet", 5))
     rebuilt.send(rebuilt.transfer("in-0", "external:bank", "users:0:wallet", 1000))
     assert rebuilt.post_and_relay() == ["posted", "duplicate"]
-    relays = RelayBench(rebuilt, rebuilt.settings, rebuilt.topics)
+    relays = RelayBench(rebuilt, rebuilt.topics)
     relays.check()
     assert sign(rebuilt) == 1
     assert published_checkpoints(rebuilt) == [0, 1]
@@ -87,7 +87,7 @@ def test_bytes_that_retention_has_deleted_are_counted(proving: ProvingBench, tar
     proving.send_bytes(b"first")
     proving.post_and_relay()
     end = proving.read(proving.topics.quarantine, 0, 0)[1]
-    admin = AdminClient({"bootstrap.servers": proving.bootstrap})
+    admin = AdminClient(proving.kafka.client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.quarantine, 0, end)]).values():
         deleted.result(30)
     proving.send_bytes(b"second")
@@ -207,7 +207,7 @@ def test_a_record_that_was_altered_on_the_topic_is_refused(proving: ProvingBench
 
 def test_a_topic_with_a_hole_is_refused(proving: ProvingBench, target: str) -> None:
     varied(proving)
-    admin = AdminClient({"bootstrap.servers": proving.bootstrap})
+    admin = AdminClient(proving.kafka.client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.journal, 0, 2)]).values():
         deleted.result(30)
     assert "Lane 0 cannot be replayed from seq 0 on, as the topic goes on with lane 0 seq 2" in refusal(proving, target)

@@ -207,7 +207,7 @@ def test_an_old_backup_is_restored_and_worked_on(proving: ProvingBench, settings
         fates = Counter(fate for lane in (0, 1) for fate in restored.fates(lane))
         assert fates["duplicate"] == 1200
         assert fates["idempotency_conflict"] == 0
-        relays = RelayBench(restored, restored_settings, restored.topics)
+        relays = RelayBench(restored, restored.topics)
         relays.check()
         relays.close()
         restored.close()

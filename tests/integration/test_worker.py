@@ -186,11 +186,11 @@ def test_connections_that_postgres_ends_in_mid_flight_cost_nothing(
 
 def remake(bench: PostingBench, topics: Topics) -> None:
     """Delete the topic of intents and make it again."""
-    admin = AdminClient({"bootstrap.servers": bench.bootstrap})
+    admin = AdminClient(bench.kafka.client_options())
     for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
         deletion.result(10)
     eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")
-    make_topics(bench.bootstrap, topics, 2, Replication())
+    make_topics(bench.kafka, topics, 2, Replication())
 
 
 def test_on_a_topic_made_anew_it_refuses_to_start_in_one_sentence(

@@ -15,6 +15,7 @@ import pytest
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
+from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
@@ -42,7 +43,7 @@ def fragile(stack: Endpoints, tmp_path: Path) -> Iterator[EmbeddedStack]:
 def ledger(fragile: EmbeddedStack, stack: Endpoints, tmp_path: Path) -> Iterator[PostingBench]:
     """A ledger on them, with everything sent that there is to post."""
     topics = Topics("fragile.")
-    make_topics(fragile.kafka.bootstrap, topics, LANES, Replication())
+    make_topics(Kafka(fragile.kafka.bootstrap), topics, LANES, Replication())
     migrate(fragile.postgres.dsn)
     with connect(fragile.postgres.dsn, "ledgerline_operator") as operator:
         add_tenant(operator, "default")
@@ -74,7 +75,7 @@ def posted(bench: PostingBench) -> int:
 def relayed(bench: PostingBench, lane: int) -> list[int]:
     """The sequence numbers that a read_committed reader gets of a lane."""
     schema = parsed_schema("ledger.journal-value")
-    found = read_partition(bench.bootstrap, bench.topics.journal, lane)
+    found = read_partition(bench.kafka, bench.topics.journal, lane)
     return [read_body(message.value(), schema)["seq"] for message in found]
 
 

@@ -120,7 +120,7 @@ class EarlyReadingRelay(Relay):
     def start(self) -> None:
         """See the class."""
         read = self._checkpoints
-        early = read(self._options.bootstrap, self._options.topics.relay)
+        early = read(self._options.kafka, self._options.topics.relay)
         self._checkpoints = lambda *_: early
         try:
             super().start()

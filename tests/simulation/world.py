@@ -14,6 +14,7 @@ from faust.types import TP
 from db.connections import TRANSIENT
 from domain.errors import Outage
 from domain.intents import Intent
+from domain.kafka import Kafka
 from domain.outcomes import QuarantineReason
 from domain.topics import Topics
 from producers.relay import Relay, RelayEncoders, RelayFenced, RelayOptions
@@ -30,7 +31,7 @@ from tests.simulation.judge import Judge
 from tests.simulation.scheduler import Choice, Crashed, Drawn, Replayed, Scheduler, Task, Violation
 from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
 
-OPTIONS: Final = AgentOptions("simulated", "nowhere", TOPIC, "group")
+OPTIONS: Final = AgentOptions("simulated", Kafka("nowhere"), TOPIC, "group")
 METRICS: Final = AgentMetrics("simulated")
 BUFFERED_MAX: Final = 2
 
@@ -289,7 +290,7 @@ class World:
         relay = self.parts.relay(
             SimulatedRelayStore(self.database, process),
             RelayEncoders(encoded, lambda _: b"", encoded),
-            RelayOptions("nowhere", Topics(), shard, shards, records_max=3),
+            RelayOptions(Kafka("nowhere"), Topics(), shard, shards, records_max=3),
             make_producer=cast(Any, partial(self.parts.producer, self.broker, process)),
             checkpoints=lambda _, topic: self.broker.checkpoints(process, topic),
             fault=process.fault,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from domain.intents import Intent, Leg, intent_id_of
 from domain.outcomes import QuarantineReason
+from domain.schema_registry import SchemaRegistry
 from producers.encoding import encoder, parsed_schema
 from streams.decode import DETAIL_CHARACTERS_MAX, IntentDecoder, Undecodable, intent_of
 from tests.posting_bench import intent, leg
@@ -29,7 +30,7 @@ def decoder() -> IntentDecoder:
 
 
 def knowing_decoder() -> IntentDecoder:
-    made = IntentDecoder("http://127.0.0.1:9/")
+    made = IntentDecoder(SchemaRegistry("http://127.0.0.1:9/"))
     made._schemas[SCHEMA_ID] = (parsed_schema(SUBJECT), None)
     return made
 

@@ -11,13 +11,14 @@ import pytest
 from faust.types import TP
 
 from domain.errors import Outage
+from domain.kafka import Kafka
 from streams.engine import Fetch
 from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
 from streams.metrics import AgentMetrics
 
 TOPIC = "payments.intents"
 LANE_0, LANE_1 = TP(TOPIC, 0), TP(TOPIC, 1)
-OPTIONS = AgentOptions("test", "127.0.0.1:9", TOPIC, "group")
+OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), TOPIC, "group")
 
 
 def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:

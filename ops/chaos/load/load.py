@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from ops.chaos.load.client import Client, Control
 from ops.chaos.load.content import Content
@@ -36,9 +38,9 @@ class Load:
         *,
         api_urls: Callable[[], Sequence[str]],
         api_key: str,
-        kafka_bootstrap: str,
+        kafka: Kafka,
         topics_prefix: str,
-        registry_url: str,
+        registry: SchemaRegistry,
         seed: int,
         tenant: str = "default",
         clients: int = 3,
@@ -59,7 +61,7 @@ class Load:
             )
             for number in range(clients)
         ]
-        self._poison = Poison(kafka_bootstrap, Topics(topics_prefix), registry_url, tenant, seed)
+        self._poison = Poison(kafka, Topics(topics_prefix), registry, tenant, seed)
         self._poison.on_confirmed = lambda: self._record.count("poison")
         self._poison_seconds = _INTENTS_FOR_EACH_POISON / intents_per_second
         self._poisoner = threading.Thread(target=self._send_poison, name="load-poison", daemon=True)

@@ -7,6 +7,8 @@ from typing import Any, Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
+from domain.kafka import Kafka
+from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from ops.demo.rogues import make_rogues
 
@@ -19,16 +21,16 @@ _RANDOM_BYTES_MAX: Final = 200
 class Poison:
     """A producer of such messages, idempotent and without transactions, as every writer of intents."""
 
-    def __init__(self, bootstrap: str, topics: Topics, registry_url: str, tenant: str, seed: int) -> None:
+    def __init__(self, kafka: Kafka, topics: Topics, registry: SchemaRegistry, tenant: str, seed: int) -> None:
         self._settings: dict[str, Any] = {
-            "bootstrap.servers": bootstrap,
+            **kafka.client_options(),
             "acks": "all",
             "enable.idempotence": True,
             "log_level": 0,  # an outage is what is wanted
         }
         self._topic = topics.intents
         self._random = random.Random(f"{seed}/poison")  # noqa: S311 - a repeatable load, no secret
-        rogues = make_rogues(registry_url, tenant)
+        rogues = make_rogues(registry, tenant)
         self._values: list[bytes | None] = [rogue.value for rogue in rogues if rogue.outcome == "quarantined"]
         self._values += [rogue.value for rogue in rogues if rogue.outcome == "rejected"][:_REJECTED]
         self._values.append(None)

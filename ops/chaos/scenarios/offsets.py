@@ -38,7 +38,7 @@ def believe_kafka(lie: Lie, trial: Trial) -> None:
     trial.fleet.stop_all(trial.workers())
     aim = trial.load.counts["acknowledged"] + 200
     trial.wait_until(lambda: trial.load.counts["acknowledged"] >= aim, "intents pile up")
-    admin = admin_client(trial.ledger.endpoints.kafka_bootstrap)
+    admin = admin_client(trial.ledger.endpoints.kafka)
     group = trial.ledger.topics.group("posting")
 
     def is_empty() -> bool:

@@ -108,9 +108,9 @@ def leave_out_record(trial: Trial) -> None:
         WHERE j.outcome = 'posted' ORDER BY j.lane LIMIT 1"""
     trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
-    with registry_client(trial.ledger.endpoints.registry_url) as registry:
-        encode = encoder("ledger.relay-value", registered_id(registry, "ledger.relay-value"))
-    producer = Producer({"bootstrap.servers": trial.ledger.endpoints.kafka_bootstrap, "enable.idempotence": True})
+    with registry_client(trial.ledger.endpoints.registry) as client:
+        encode = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
+    producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
     checkpoint = encode({"lane": lane, "next_seq": seq + 1, "head": head})
     producer.produce(trial.ledger.topics.relay, checkpoint, str(lane).encode(), partition=0)
     producer.flush(30)

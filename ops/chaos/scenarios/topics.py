@@ -20,14 +20,14 @@ def make_anew(trial: Trial) -> None:
     trial.let_flow()
     trial.load.pause()
     trial.wait_quiet()  # so that whatever is posted from now on is of the new topic
-    admin: AdminClient = admin_client(trial.ledger.endpoints.kafka_bootstrap)
+    admin: AdminClient = admin_client(trial.ledger.endpoints.kafka)
     topic = trial.ledger.topics.intents
     before = {worker.label: worker.restarts for worker in trial.workers()}
     trial.say(f"{topic} is deleted and made again")
     admin.delete_topics([topic])[topic].result(REQUEST_SECONDS_MAX)
     trial.wait_until(lambda: topic not in admin.list_topics(timeout=REQUEST_SECONDS_MAX).topics, "it is gone")
     posted = trial.ledger.next_offsets()
-    make_topics(trial.ledger.endpoints.kafka_bootstrap, trial.ledger.topics, LANES, Replication())
+    make_topics(trial.ledger.endpoints.kafka, trial.ledger.topics, LANES, Replication())
     trial.load.resume()
     trial.wait_until(
         lambda: all(
