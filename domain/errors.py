@@ -11,6 +11,7 @@ LedgerlineError                               one sentence that says what is wro
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
+    producers.positions.PositionsUnknown      Kafka does not tell how far the topics go
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     streams.posting.source.KafkaAway          the broker did not answer

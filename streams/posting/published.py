@@ -4,36 +4,20 @@ A ledger that was restored from an old backup, or a standby that was promoted be
 that the topic has. Posted again they would have other times of booking, and so other hashes than those published.
 """
 
-import io
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import fastavro
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
-from producers.encoding import FRAME
+from producers.positions import record_start
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 
 TAIL_OFFSETS: Final = 8
-
-# Every version of JournalRecord begins with these fields, which a contract test keeps; no more of it is read here.
-RECORD_START: Final = fastavro.parse_schema(
-    {
-        "type": "record",
-        "name": "RecordStart",
-        "fields": [
-            {"name": "lane", "type": "int"},
-            {"name": "seq", "type": "long"},
-            {"name": "previous_hash", "type": "bytes"},
-            {"name": "hash", "type": "bytes"},
-        ],
-    }
-)
 
 
 class JournalAhead(LedgerlineError):
@@ -53,12 +37,6 @@ class Published(NamedTuple):
     """Hash of that record."""
     open_next_seq: int = 0
     """One past the last record in a transaction that is neither committed nor aborted; 0 where there is none."""
-
-
-def record_start(value: bytes) -> dict[str, Any]:
-    """lane, seq, previous_hash and hash of a record in its frame, without asking for its schema."""
-    record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), RECORD_START, None)
-    return dict(record)
 
 
 def check_published(lane: Lane, published: Published, row_hash: Callable[[int, int], bytes | None]) -> None:

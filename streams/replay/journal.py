@@ -10,7 +10,7 @@ from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
-from streams.posting.published import record_start
+from producers.positions import record_start
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 from streams.reconciliation.canonical import record_hash
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
