@@ -1,6 +1,8 @@
 """The migrations add up to db/schema.sql, run once each, and refuse a database that is not theirs."""
 
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -235,3 +237,40 @@ def test_postgres_away_is_told(new_dsn: NewDsn) -> None:
     parts = {**conninfo_to_dict(new_dsn()), "port": 1}
     with pytest.raises(DatabaseError, match="Postgres cannot be reached to migrate"):
         migrate(psycopg.conninfo.make_conninfo(**parts))
+
+
+# What squawk asks for and `migrate` does for every file: time limits for locks, and one transaction for the whole.
+_DONE_BY_MIGRATE = "require-lock-timeout,require-statement-timeout,prefer-robust-stmts"
+
+
+def squawk(*paths: Path) -> subprocess.CompletedProcess[str]:
+    """What squawk finds in migrations that lock or rewrite what is in use; it ends with 1 where it finds anything."""
+    return subprocess.run(
+        [
+            Path(sys.executable).parent / "squawk",
+            "--assume-in-transaction",
+            "--pg-version=15.0",
+            f"--exclude={_DONE_BY_MIGRATE}",
+            *paths,
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_is_added_blocks_nobody(tmp_path: Path) -> None:
+    found = squawk(*sorted(MIGRATIONS.glob("*_expand_*.sql")))
+    assert found.returncode == 0, found.stdout
+    for number, statement in enumerate(
+        (
+            "ALTER TABLE access.api_key ADD COLUMN places integer NOT NULL;",
+            "ALTER TABLE ledger.journal ADD CHECK (seq >= 0);",
+            "CREATE INDEX journal_type ON ledger.journal (type);",
+            "ALTER TABLE access.api_key RENAME COLUMN name TO title;",
+            "ALTER TABLE ledger.entry ALTER COLUMN amount_minor TYPE numeric;",
+        )
+    ):
+        path = tmp_path / f"{number}.sql"
+        path.write_text(statement)
+        assert squawk(path).returncode == 1, statement

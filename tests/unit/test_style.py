@@ -19,6 +19,7 @@ FUNCTION_LINES_MAX: Final = 70
 # Where waiting for time itself is the task, and not a guess at when something will have happened.
 SLEEPERS: Final = {
     "api/gathering.py": "the pause between the beginnings of two look-ups",
+    "db/migrate.py": "between two tries to get a lock, so that those who queued behind the last one are served",
     "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
     "producers/intents.py": "between two looks for delivery reports at the end, bounded by a deadline",
