@@ -15,7 +15,7 @@ INTERPRETED := .venv/.interpreted
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
 REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install compiled interpreted parts up down status demo test simulate chaos bounds lint types imports bench dashboards check clean distclean
+.PHONY: help install compiled interpreted parts up down status observe demo test simulate chaos bounds lint types imports bench dashboards check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,7 +47,7 @@ interpreted: $(INSTALLED)  ## Go without compiled modules until `make compiled`:
 	@touch $(INTERPRETED) $(COMPILED)
 	$(REMOVE_COMPILED)
 
-parts: install  ## Fetch and build the embedded Kafka and Schema Registry (once, 3 minutes)
+parts: install  ## Fetch and build the embedded Kafka and Schema Registry, and Prometheus (once, 3 minutes)
 	@$(BIN)/python -m ops.embedded '$(HOME_FOLDER)/cache'
 
 up: install  ## Start Ledgerline in the background
@@ -58,6 +58,9 @@ down: install  ## Stop it
 
 status: install  ## Show what runs
 	@$(BIN)/ledgerline status
+
+observe: install  ## Watch it with a real Prometheus: every target, rule and alert
+	@$(BIN)/ledgerline observe
 
 demo: install  ## Start everything, move some money, prove the books, stop
 	@$(BIN)/ledgerline demo

@@ -38,6 +38,7 @@ COMMANDS: Final = (
     Entry("up", "stack", "up", _STACK, "Start everything in the background: Kafka, Postgres, registry, services."),
     Entry("down", "stack", "down", _STACK, "Stop what `up` started."),
     Entry("status", "status", "status", _STACK, "Show at a glance what runs, how far it is and what needs attention."),
+    Entry("observe", "observe", "observe", _STACK, "Watch it with a real Prometheus: targets, rules, alerts."),
     Entry("demo", "demo", "demo", _STACK, "Move real money through everything and prove the books."),
     Entry("intents", "intents", "app", _MONEY, "Post intents through the API and see what became of them."),
     Entry("import", "importing", "app", _MONEY, "Turn real ledgers into intents and post them."),

@@ -31,7 +31,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
     """
     settings = read_settings()
     started = time.monotonic()
-    with _reporter(quiet=as_json) as report:
+    with reporter(quiet=as_json) as report:
         state = supervisor.up(settings.home, report, instances=_counts(instances))
         key_made = ensure_api_key(state)
     if as_json:
@@ -55,14 +55,14 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
 def down(as_json: Json = False) -> None:
     """Stop the services, then the parts. Data stay; `make clean` removes them."""
     settings = read_settings()
-    with _reporter(quiet=as_json) as report:
+    with reporter(quiet=as_json) as report:
         stopped = supervisor.down(settings.home, report)
     if as_json:
         show_json({"stopped": stopped})
 
 
 @contextmanager
-def _reporter(*, quiet: bool) -> Iterator[Callable[[str], None]]:
+def reporter(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     """Progress on standard error: a line for each step, and a spinner with the time where someone watches."""
     started = time.monotonic()
     if quiet:

@@ -1,4 +1,8 @@
-"""Build the embedded parts' jars into a cache folder: `python -m ops.embedded .ledgerline/cache` (`make parts`)."""
+"""Fetch and build all that runs beside Python into a cache folder: `python -m ops.embedded .ledgerline/cache`.
+
+This is `make parts`. Kafka and the Schema Registry are built with Maven; Prometheus and its exporters are Debian's,
+where the machine has none. A ledger runs without those, so where they cannot be had it is said, and no failure.
+"""
 
 import argparse
 import sys
@@ -6,19 +10,27 @@ from pathlib import Path
 
 from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, REGISTRY, Cache
 from ops.embedded.errors import EmbeddedError
+from ops.observing.programs import PROGRAMS, Programs
 
 
 def main() -> int:
     """Build what is missing; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ops.embedded", description=__doc__)
     parser.add_argument("folder", type=Path, help="the cache's folder, such as .ledgerline/cache")
-    cache = Cache(parser.parse_args().folder.resolve(), report=_say)
+    folder = parser.parse_args().folder.resolve()
+    cache = Cache(folder, report=_say)
     try:
         for recipe in (KAFKA, KAFKA_EXPORTER, REGISTRY):
             _say(f"{recipe.name}: {cache.get(recipe)}")
     except EmbeddedError as error:
         sys.stderr.write(f"{error}\n")
         return 1
+    programs = Programs(folder, _say)
+    for program in PROGRAMS:
+        try:
+            _say(f"{program.names[0]}: {programs.find(program)}")
+        except EmbeddedError as error:
+            _say(f"{program.names[0]} is left out, without which `ledgerline observe` cannot be run. {error}")
     return 0
 
 

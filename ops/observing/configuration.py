@@ -21,7 +21,7 @@ _UNIT_SECONDS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3_600, "d": 86_400, "
 _DURATION: Final = r"(?:\d+(?:ms|[smhdw]))+"
 _WINDOW: Final = re.compile(rf"\[({_DURATION})(?::({_DURATION}))?\]|\boffset ({_DURATION})")
 _WAIT: Final = re.compile(rf"^(\s+for: )({_DURATION})$", re.MULTILINE)
-_PACE: Final = re.compile(rf"^(\s+(?:scrape|evaluation)_(?:interval|timeout): ){_DURATION}$", re.MULTILINE)
+_PACE: Final = re.compile(rf"^(\s+(?:(?:scrape|evaluation)_)?(?:interval|timeout): ){_DURATION}$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def write_targets(folder: Path, targets: Targets) -> None:
 
 
 def hastened(text: str, haste: Haste) -> str:
-    """Return a configuration or a file of rules with every `for`, range, offset and scrape interval shortened.
+    """Return a configuration or a file of rules with every `for`, range, offset and interval shortened.
 
     Nothing becomes longer than it was.
     """

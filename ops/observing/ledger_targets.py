@@ -1,0 +1,22 @@
+"""Who is scraped of a ledger that `ledgerline up` started: its services, and Kafka where it tells of itself."""
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import urlsplit
+
+from ops.embedded.ports import LOOPBACK
+from ops.observing.configuration import Target, Targets
+from ops.supervision.state import RunState
+
+KAFKA: Final = "kafka"
+
+
+def targets_of(state: RunState) -> Targets:
+    """The targets of the jobs `ledgerline` and `kafka`; a service that runs thrice is three targets."""
+    services = [Target(urlsplit(service.url).netloc, {"service": service.name}) for service in state.services]
+    brokers: Sequence[Target] = [
+        Target(f"{LOOPBACK}:{part.metrics_port}")
+        for part in state.parts
+        if part.name == KAFKA and part.metrics_port is not None
+    ]
+    return {"ledgerline": services, "kafka": brokers}

@@ -1,0 +1,129 @@
+"""Prometheus with its rules, and the exporters, beside the run of one home; what `ledgerline observe` starts."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Final
+
+from ops.embedded.errors import EmbeddedError
+from ops.embedded.part import Part, PartContext, Report
+from ops.embedded.ports import PortMemory
+from ops.embedded.process import wait_until
+from ops.embedded.stack import ports_from_environment
+from ops.observing.configuration import Haste, Targets
+from ops.observing.exporters import Exporter, NodeExporter, PostgresExporter
+from ops.observing.ledger_targets import targets_of
+from ops.observing.programs import Programs
+from ops.observing.prometheus_part import PrometheusPart
+from ops.supervision.state import RunState
+
+_PORT_NAMES: Final = ("prometheus", "node_exporter", "postgres_exporter")
+_RULES_SECONDS_MAX: Final = 120.0
+
+
+class Observatory:
+    """The parts that watch a ledger, as children of this process; below the home's data/observing.
+
+    `cache` keeps programs that the machine lacks; `haste` is for tests.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        state: RunState,
+        *,
+        cache: Path,
+        report: Report,
+        environment: Mapping[str, str] | None = None,
+        haste: Haste | None = None,
+    ) -> None:
+        if state.endpoints is None:
+            raise EmbeddedError("The run of this home does not say where its parts are: start it anew.")
+        self.folder = home.resolve() / "data" / "observing"
+        self._report = report
+        self._owner_lock: IO[str] | None = None
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._own()
+        wanted = ports_from_environment(_PORT_NAMES, environment or {})
+        ports = PortMemory(self.folder / "ports.json").claim(_PORT_NAMES, wanted)
+        cancelled = threading.Event()
+        programs = Programs(cache, report, cancelled=cancelled)
+        place = partial(self._place, ports, cancelled)
+        self.exporters: dict[str, Exporter] = {
+            "node": NodeExporter(place("node_exporter"), programs=programs),
+            "postgres": PostgresExporter(
+                place("postgres_exporter"), programs=programs, dsn=state.endpoints.postgres_dsn
+            ),
+        }
+        self.prometheus = PrometheusPart(
+            place("prometheus"), programs=programs, targets=self._all_targets(state), haste=haste
+        )
+
+    def start(self) -> None:
+        """Start the exporters, then Prometheus; raises EmbeddedError, and then leaves nothing running."""
+        parts: list[Part] = [*self.exporters.values(), self.prometheus]
+        try:
+            for part in parts:
+                self._report(f"{part.name}: starting on port {part.port}")
+                part.start()
+        except BaseException:  # Ctrl-C as well
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop all of it; harmless where nothing runs."""
+        for part in (self.prometheus, *self.exporters.values()):
+            part.stop()
+        if self._owner_lock is not None:
+            self._owner_lock.close()  # which gives the lock back
+            self._owner_lock = None
+
+    def __enter__(self) -> "Observatory":
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def follow(self, state: RunState) -> None:
+        """Scrape the services as this run has them, where they are not those of before."""
+        self.prometheus.scrape(self._all_targets(state))
+
+    def wait_until_watching(self) -> None:
+        """Return when every target is up and every rule has been evaluated; EmbeddedError names what is not."""
+        self.prometheus.wait_for_targets()
+        if not wait_until(lambda: not self._unwell_rules(), timeout_seconds=_RULES_SECONDS_MAX):
+            raise EmbeddedError(f"Rules cannot be evaluated: {'; '.join(self._unwell_rules())}.")
+
+    def _unwell_rules(self) -> list[str]:
+        rules = self.prometheus.rules()
+        unwell = [f"{rule['name']} is {rule['health']} {rule.get('lastError', '')}".rstrip() for rule in rules]
+        return [sentence for sentence, rule in zip(unwell, rules, strict=True) if rule["health"] != "ok"]
+
+    def _all_targets(self, state: RunState) -> Targets:
+        return {**targets_of(state), **{job: (exporter.target,) for job, exporter in self.exporters.items()}}
+
+    def _place(self, ports: Mapping[str, int], cancelled: threading.Event, name: str) -> PartContext:
+        return PartContext(self.folder / name, self.folder / f"{name}.log", ports[name], self._report, cancelled)
+
+    def _own(self) -> None:
+        lock = (self.folder / "owner.lock").open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            owner = lock.read().strip() or "unknown"
+            lock.close()
+            raise EmbeddedError(
+                f"This ledger is observed already, by process {owner}: use that one, or end it with `kill {owner}`."
+            ) from error
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        self._owner_lock = lock
