@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import psycopg
-from psycopg import Connection, sql
+from psycopg import Connection
 from psycopg.conninfo import conninfo_to_dict
 
 from db.connections import ROLES, DatabaseError
+from db.queries import load
 from domain.errors import LedgerlineError
+
+_QUERIES: Final = load("logins")
 
 # By the name of the file that holds the DSN. Postgres' own role is for an exporter of its metrics.
 ROLE_OF_LOGIN: Final = {
@@ -83,24 +86,12 @@ def make_logins(dsn: str, folder: Path) -> list[str]:
 
 
 def _make(connection: Connection[Any], login: Login) -> None:
-    found = connection.execute(
-        "SELECT rolsuper OR rolcreaterole OR rolbypassrls FROM pg_catalog.pg_roles WHERE rolname = %s", (login.user,)
-    ).fetchone()
-    if found is not None and found[0]:
-        raise LoginError(f"{login.user} may do more than {login.name} needs: name another login in its DSN.")
-    others = connection.execute(
-        "SELECT r.rolname FROM pg_catalog.pg_auth_members m JOIN pg_catalog.pg_roles r ON r.oid = m.roleid"
-        " JOIN pg_catalog.pg_roles u ON u.oid = m.member WHERE u.rolname = %s AND r.rolname <> %s",
-        (login.user, login.role),
-    ).fetchall()
-    if others:
-        raise LoginError(f"{login.user} is a member of {others[0][0]} too: name another login for {login.name}.")
-    user, role = sql.Identifier(login.user), sql.Identifier(login.role)
+    asked = {"user": login.user, "role": login.role}
+    found = connection.execute(_QUERIES["excess"], asked).fetchone()
+    if found is not None and found[0] is not None:
+        raise LoginError(f"{login.user} is {found[0]}: name another login in the DSN of {login.name}.")
     # What is sent is what Postgres would make of the password, so that no log of statements has the password itself.
     verifier = connection.pgconn.encrypt_password(login.password.encode(), login.user.encode(), b"scram-sha-256")
-    connection.execute(
-        sql.SQL("{} ROLE {} LOGIN PASSWORD {}").format(
-            sql.SQL("CREATE" if found is None else "ALTER"), user, sql.Literal(verifier.decode())
-        )
-    )
-    connection.execute(sql.SQL("GRANT {} TO {}").format(role, user))
+    asked["verifier"] = verifier.decode()
+    for (statement,) in connection.execute(_QUERIES["statements"], asked).fetchall():
+        connection.execute(statement)
