@@ -18,7 +18,6 @@ LedgerlineError                               one sentence that says what is wro
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
-  ops.bench.http.MissingK6                    k6 is not installed
   ops.bench.ledger.BenchFault                 what was measured is not what should have been, or not in time
   ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
   ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
@@ -34,6 +33,10 @@ LedgerlineError                               one sentence that says what is wro
   ops.compiled_modules.StaleModules             a source is not the one that was compiled
   ops.kafka_positions.GroupBusy               a consumer group has members, and Kafka takes offsets from these alone
   ops.lanes.LanesError                        lanes cannot be added, or not now
+  ops.load.evidence.NotReconciled             reconciliation is not where it should be, or not with the topic
+  ops.load.k6.K6Error                         k6 could not do what the script says
+  ops.load.k6.MissingK6                       k6 is not installed
+  ops.load.ledger.LoadTarget                  the ledger that is to be put under load is not named whole
   ops.embedded.errors.EmbeddedError           an embedded part cannot do what was asked
     ops.embedded.errors.CancelledError        a part gave up its start because the start of the whole stack was given up
   producers.deploy.TopicError                 topics could not be made, or stand otherwise than they must

@@ -3,26 +3,16 @@
 k6 runs on the same cores; its share of them is told beside each figure.
 """
 
-import json
-import os
-import shutil
+import secrets
 import socket
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from resource import RUSAGE_CHILDREN, getrusage
 from typing import Any, Final, NamedTuple
 
 import httpx
 
 from db.access import Scope, add_key
 from db.connections import connect
-from domain.errors import LedgerlineError
-from domain.settings import REPOSITORY_ROOT
 from ops.bench.figures import Figure
 from ops.bench.ledger import TENANT, BenchFault, BenchLedger, bench_ledger
 from ops.bench.posting import Report
@@ -30,8 +20,8 @@ from ops.bench.processor_time import microseconds_each, used_since
 from ops.bench.rounds import require_posted
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
+from ops.load.k6 import run_k6
 
-SCRIPTS: Final = REPOSITORY_ROOT / "ops" / "k6"
 RUN_SECONDS: Final = 15
 WARM_SECONDS: Final = 4
 READY_SECONDS_MAX: Final = 60.0
@@ -48,10 +38,6 @@ WAIT_SECONDS: Final = 10
 SINGLE_RATE_MIN: Final = 0.98 * SINGLE_RATE
 
 
-class MissingK6(LedgerlineError):
-    """k6 is not installed."""
-
-
 class Client(NamedTuple):
     """Where the API answers, and the key that it takes."""
 
@@ -62,7 +48,7 @@ class Client(NamedTuple):
 class Run(NamedTuple):
     """One run of k6: its metrics, and the processor time that everything used meanwhile."""
 
-    metrics: dict[str, Any]
+    metrics: Mapping[str, Mapping[str, Any]]
     seconds: float
     processor_seconds: dict[str, float]
 
@@ -171,32 +157,14 @@ def _require_posted_soon(ledger: BenchLedger, intents: int) -> None:
 
 
 def _k6(ledger: BenchLedger, client: Client, script: str, **variables: str) -> Run:
-    """One run; CalledProcessError where an answer had another status than it should."""
-    binary = shutil.which("k6", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
-    if binary is None:
-        raise MissingK6("k6 is not installed: run `make install`, which brings it.")
-    with tempfile.TemporaryDirectory() as folder:
-        summary = Path(folder) / "summary.json"
-        options = [word for name, value in variables.items() for word in ("-e", f"{name}={value}")]
-        command = [binary, "run", "--quiet", "--no-usage-report", "--summary-export", str(summary), *options]
-        before, own_before = ledger.processor_time.seconds(), _seconds_of_children()
-        started = time.monotonic()
-        subprocess.run(
-            [*command, str(SCRIPTS / script)],
-            check=True,
-            stdout=subprocess.DEVNULL,
-            env=os.environ | {"URL": client.url, "KEY": client.key},
-        )
-        seconds = time.monotonic() - started
-        used = used_since(before, ledger.processor_time.seconds())
-        used["k6"] = _seconds_of_children() - own_before
-        return Run(json.loads(summary.read_text())["metrics"], seconds, used)
-
-
-def _seconds_of_children() -> float:
-    """Processor seconds of all children that have ended."""
-    used = getrusage(RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    """One run; BenchFault where an answer had another status than it should."""
+    before = ledger.processor_time.seconds()
+    named = {"RUN": f"bench-{secrets.token_hex(4)}", **variables}
+    run = run_k6(script, url=client.url, key=client.key, variables=named)
+    if run.broken:
+        raise BenchFault(f"k6 had other answers than it should ({'; '.join(run.broken)}): see the API's log above.")
+    used = used_since(before, ledger.processor_time.seconds())
+    return Run(run.metrics, run.seconds, {**used, "k6": run.processor_seconds})
 
 
 def _free_port() -> int:

@@ -1,8 +1,8 @@
 // Single posts to POST /v1/intents at a fixed rate; run by `make bench`, or by hand:
-//   k6 run -e URL=http://127.0.0.1:8080 -e KEY=llk_... -e RATE=500 -e SECONDS=15 ops/k6/single_posts.js
+//   k6 run -e URL=http://127.0.0.1:8080 -e KEY=llk_... -e RUN=monday-1 -e RATE=500 -e SECONDS=15 ops/k6/single_posts.js
 // WAIT=N asks for the outcome within N seconds (`Prefer: wait=N`), and every answer must have it.
-import http from "k6/http";
 import { check } from "k6";
+import { EVERY_CHECK, iteration, keyOf, number, post, random } from "./lib/intents.js";
 
 export const options = {
   discardResponseBodies: true,
@@ -10,35 +10,20 @@ export const options = {
   scenarios: {
     posts: {
       executor: "constant-arrival-rate",
-      duration: `${__ENV.SECONDS || 15}s`,
-      rate: Number(__ENV.RATE || 500),
+      duration: `${number("SECONDS", 15)}s`,
+      rate: number("RATE", 500),
       timeUnit: "1s",
       preAllocatedVUs: 100,
       maxVUs: 400,
     },
   },
-  thresholds: { checks: ["rate==1.0"] },
+  thresholds: EVERY_CHECK,
 };
 
-const run = `${Date.now()}`;
-const wanted = __ENV.WAIT ? 200 : 202;
-const prefer = __ENV.WAIT ? { "Prefer": `wait=${__ENV.WAIT}` } : {};
+const waitSeconds = number("WAIT", 0);
+const wanted = waitSeconds ? 200 : 202;
 
 export default function () {
-  const body = JSON.stringify({
-    type: "transfer",
-    legs: [
-      { account: `assets:a${Math.floor(Math.random() * 10000)}`, direction: "debit", amount_minor: 100, currency: "EUR" },
-      { account: `assets:a${Math.floor(Math.random() * 10000)}`, direction: "credit", amount_minor: 100, currency: "EUR" },
-    ],
-  });
-  const answer = http.post(`${__ENV.URL}/v1/intents`, body, {
-    headers: {
-      "Authorization": `Bearer ${__ENV.KEY}`,
-      "Content-Type": "application/json",
-      "Idempotency-Key": `k6-${run}-${__VU}-${__ITER}`,
-      ...prefer,
-    },
-  });
+  const answer = post(keyOf(iteration()), random(), { waitSeconds });
   check(answer, { [`status ${wanted}`]: (got) => got.status === wanted });
 }

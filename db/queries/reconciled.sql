@@ -1,0 +1,17 @@
+-- What reconciliation has found, for those who ask it from outside.
+
+-- name: lanes
+-- Where reconciliation stands in every lane of ledger.journal, and the fates that it has counted so far.
+SELECT lane, next_offset, next_seq, posted, duplicate, idempotency_conflict, rejected, quarantined
+FROM reconciliation.lane
+ORDER BY lane
+
+-- name: sums
+-- Reconciliation's own sums over the accounts whose address begins with this prefix, which ends with a colon.
+SELECT address, currency, sum(debits_minor)::bigint AS debits_minor, sum(credits_minor)::bigint AS credits_minor
+FROM reconciliation.balance
+WHERE
+    tenant = %(tenant)s AND address >= %(prefix)s::text
+    AND address < rtrim(%(prefix)s::text, ':') || ';'
+GROUP BY address, currency
+ORDER BY address, currency
