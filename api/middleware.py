@@ -14,8 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.metrics import Metrics
 from api.problems import Kind, Problem, unavailable
 from api.service import database_problem
-from api.tracing import trace_of
+from api.tracing import begin_span, end_span, trace_of
 from db.connections import DatabaseError
+from producers import tracing
+from producers.tracing import Span
 
 log = structlog.get_logger(__name__)
 _library_log = logging.getLogger(__name__)
@@ -26,6 +28,8 @@ _DRAIN_FACTOR: Final = 4
 _UNMATCHED: Final = "(none)"
 # A process that is busy is alive: it must not be restarted for it.
 _ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
+# Answers that go on for as long as somebody watches say nothing of how fast the API is.
+_ENDLESS: Final = frozenset({"/v1/console/events"})
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
@@ -86,7 +90,14 @@ class RequestLayer:
         started = time.perf_counter()
         headers = Headers(scope=scope)
         trace = trace_of(headers)
+        tracer = tracing.tracer()
+        span = None
+        if tracer is not None and scope["path"] not in _ALWAYS_ANSWERED:
+            span = begin_span(tracer, headers, scope)
+            if span is not None:
+                trace = trace._replace(traceparent=span.traceparent, has_span=True)
         scope.setdefault("state", {})["trace"] = trace
+        token = tracing.current.set(trace)
         status = 0
 
         async def send_noted(message: Message) -> None:
@@ -105,9 +116,9 @@ class RequestLayer:
             else:
                 await self._answer(scope, _BodyLimit(receive, headers, self._body_bytes_max), send_noted)
         except ClientDisconnect:
-            log.debug("client_left", correlation_id=trace.correlation_id)
+            log.debug("client_left")
         except Exception as error:
-            log.exception("request_failed", method=scope["method"], correlation_id=trace.correlation_id)
+            log.exception("request_failed", method=scope["method"])
             if status:  # the answer is under way: all that is left is to break the connection off
                 raise
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
@@ -117,7 +128,8 @@ class RequestLayer:
         finally:
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
-            self._note(scope, status, time.perf_counter() - started, trace.correlation_id)
+            self._note(scope, status, time.perf_counter() - started, span)
+            tracing.current.reset(token)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._direct.get((scope["method"], scope["path"]))
@@ -132,21 +144,14 @@ class RequestLayer:
             response = database_problem(error).response()
         await response(scope, receive, send)
 
-    def _note(self, scope: Scope, status: int, seconds: float, correlation_id: str) -> None:
+    def _note(self, scope: Scope, status: int, seconds: float, span: Span | None) -> None:
         is_direct = (scope["method"], scope["path"]) in self._direct
         route = scope["path"] if is_direct else getattr(scope.get("route"), "path", _UNMATCHED)
         method = scope["method"] if scope["method"] in _METHODS else "other"
         self._metrics.requests.labels(method, route, status).inc()
-        self._metrics.request_seconds.labels(method, route).observe(seconds)
+        if route not in _ENDLESS:
+            self._metrics.request_seconds.labels(method, route).observe(seconds)
+        if span is not None:
+            end_span(span, method, route, status)
         if _library_log.isEnabledFor(logging.DEBUG):  # the processors would run for a line that is dropped
-            self._log_request(method, route, status, seconds, correlation_id)
-
-    def _log_request(self, method: str, route: str, status: int, seconds: float, correlation_id: str) -> None:
-        log.debug(
-            "request",
-            method=method,
-            route=route,
-            status=status,
-            milliseconds=round(seconds * 1000, 2),
-            correlation_id=correlation_id,
-        )
+            log.debug("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))

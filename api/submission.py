@@ -12,7 +12,8 @@ from db.connections import DatabaseError
 from db.reads import Settled, reversible_intents
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
-from producers.intents import Addressed, Delivered, PublishError, QueueFullError, Trace, drained_account, kafka_key
+from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account, kafka_key
+from producers.tracing import Trace
 
 Result = Settled | Delivered | Problem
 
@@ -108,6 +109,10 @@ async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace
     delivered = await service.producer.publish_many([found for _, found in ready], trace)
     for (place, _), outcome in zip(ready, delivered, strict=True):
         results[place] = publish_problem(outcome) if isinstance(outcome, PublishError) else outcome
+    if service.accept_times.is_watched:
+        for (_, (intent, _)), outcome in zip(ready, delivered, strict=True):
+            if isinstance(outcome, Delivered):
+                service.accept_times.note(outcome.partition, outcome.offset, intent.accepted_time)
     final = [result for result in results if result is not None]
     _count(service, final)
     return final

@@ -1,25 +1,45 @@
-"""What ties a request to all that follows from it: W3C trace context and our correlation id."""
+"""What ties a request to all that follows from it: W3C trace context, our correlation id, and the request's span."""
 
-import re
 import secrets
 from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers
+from starlette.types import Scope
 
-from producers.intents import Trace
+from producers import tracing
+from producers.tracing import Attribute, Kind, Span, SpanName, Trace, Tracer
 
-# https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields, ff is never valid.
-_TRACEPARENT: Final = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII)
-_CORRELATION_ID: Final = re.compile(r"[A-Za-z0-9._:/=+-]{1,128}", re.ASCII)
+_ERROR_STATUS_MIN: Final = 500
 
 
 def trace_of(headers: Headers) -> Trace:
-    """The request's own trace and correlation id where they are valid, else new ones."""
+    """The request's own trace and correlation id where they are valid, else new ones; a new trace is not sampled."""
     traceparent = headers.get("traceparent", "")
-    if not _TRACEPARENT.fullmatch(traceparent):
-        traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-01"
+    if not tracing.is_traceparent(traceparent):
+        traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
     correlation_id = headers.get("x-correlation-id", "")
-    if not _CORRELATION_ID.fullmatch(correlation_id):
+    if not tracing.is_correlation_id(correlation_id):
         correlation_id = str(uuid4())
     return Trace(correlation_id, traceparent)
+
+
+def begin_span(tracer: Tracer, headers: Headers, scope: Scope) -> Span | None:
+    """The span of a request from now on; None where neither its caller nor chance samples it."""
+    caller = headers.get("traceparent", "")
+    parent = caller if tracing.is_traceparent(caller) else None
+    if not (tracer.begins_sampled() if parent is None else tracing.is_sampled(parent)):
+        return None
+    attributes = {Attribute.URL_SCHEME: scope["scheme"]}
+    return tracer.span(SpanName.REQUEST, Kind.SERVER, attributes, parent=parent)
+
+
+def end_span(span: Span, method: str, route: str, status: int) -> None:
+    """The answer is through, or broke off with the status that it had; 0 where there was none."""
+    span.rename(f"{method} {route}")
+    span.put({Attribute.HTTP_METHOD: method, Attribute.HTTP_ROUTE: route})
+    if status:
+        span.put({Attribute.HTTP_STATUS: status})
+    if status >= _ERROR_STATUS_MIN:
+        span.fail(str(status))
+    span.end()

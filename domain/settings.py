@@ -5,6 +5,7 @@ docs/SETTINGS.md documents each field and a test notices when one is missing the
 """
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -68,6 +69,11 @@ class Settings(BaseSettings):
     )
 
     log_level: str = Field("INFO", description="Lowest level that is logged.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How services log.")
+    otlp_endpoint: str | None = Field(
+        None, description="Base URL of the OpenTelemetry collector that traces go to by OTLP over HTTP."
+    )
+    trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
 
     def kafka_at(self, bootstrap: str) -> Kafka:
         """Kafka at these brokers, which are those of the settings or of the running stack."""

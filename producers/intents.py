@@ -18,7 +18,9 @@ from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
 from domain.intents import DIRECTION_NAMES, Intent, Leg
 from domain.kafka import Kafka
+from producers import tracing
 from producers.encoding import Encoder, encoder
+from producers.tracing import Attribute, Kind, Span, SpanName, Trace
 
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
@@ -49,13 +51,6 @@ class Delivered(NamedTuple):
     topic: str
     partition: int
     offset: int
-
-
-class Trace(NamedTuple):
-    """What goes with an intent so that it can be followed: a W3C traceparent and our correlation id."""
-
-    correlation_id: str
-    traceparent: str
 
 
 class Addressed(NamedTuple):
@@ -139,13 +134,38 @@ def _as_rfc3339(microseconds: int) -> bytes:
 def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
     """What all messages of one request have of W3C trace context, our correlation id, and CloudEvents 1.0."""
     return {
+        # First, as posting looks for it in each message where tracing is on.
+        tracing.TRACEPARENT: trace.traceparent.encode(),
+        tracing.CORRELATION_ID: trace.correlation_id.encode(),
         "ce_specversion": b"1.0",
         "ce_source": source,
         "ce_type": CLOUD_EVENT_TYPE.encode(),
         "content-type": b"application/avro",
-        "traceparent": trace.traceparent.encode(),
-        "correlation_id": trace.correlation_id.encode(),
     }
+
+
+def _sending(topic: str, addressed: Sequence[Addressed]) -> dict[Attribute, tracing.Value]:
+    return {
+        Attribute.MESSAGING_SYSTEM: "kafka",
+        Attribute.MESSAGING_OPERATION: "send",
+        Attribute.MESSAGING_OPERATION_TYPE: "send",
+        Attribute.DESTINATION: topic,
+        Attribute.BATCH_MESSAGES: len(addressed),
+        Attribute.TENANT: addressed[0].intent.tenant,
+    }
+
+
+def _tell(span: Span, results: Sequence[Delivered | PublishError]) -> None:
+    """Where the intents of a request stand; with one alone as the conventions say it."""
+    delivered = [result for result in results if isinstance(result, Delivered)]
+    failed = [result for result in results if isinstance(result, PublishError)]
+    span.put({Attribute.OFFSETS: tracing.ranges((result.partition, result.offset) for result in delivered)})
+    if len(results) == len(delivered) == 1:
+        only = delivered[0]
+        span.put({Attribute.DESTINATION_PARTITION: str(only.partition), Attribute.OFFSET: only.offset})
+    if failed:
+        span.put({Attribute.INTENTS_FAILED: len(failed)})
+        span.fail(type(failed[0]).__qualname__)
 
 
 def _failure(error: KafkaError) -> DeliveryError:
@@ -218,9 +238,23 @@ class IntentProducer:
         return len(found.partitions)
 
     async def publish_many(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
-        """Publish intents and wait for all; one result for each, in order. What fails does not keep the others back."""
+        """Publish intents and wait for all; one result for each, in order. What fails does not keep the others back.
+
+        One span tells of all of them, where the request that they came with is traced.
+        """
         if not addressed:
             return []
+        tracer = tracing.tracer() if trace.has_span else None
+        if tracer is None:
+            return await self._publish(addressed, trace)
+        attributes = _sending(self.topic, addressed)
+        name = f"{SpanName.SEND} {self.topic}"
+        with tracing.inside(tracer.span(name, Kind.PRODUCER, attributes, parent=trace.traceparent)) as span:
+            results = await self._publish(addressed, trace._replace(traceparent=span.traceparent))
+            _tell(span, results)
+        return results
+
+    async def _publish(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
         if self._encode is None:
             raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
         # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.

@@ -264,7 +264,8 @@ def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | N
     assigned = threading.Event()
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
-    async def on_partitions_assigned(*_: Any, **__: Any) -> None:
+    async def on_partitions_assigned(_: Any, partitions: Iterable[TP], **__: Any) -> None:
+        logger.info("partitions assigned", agent=options.name, partitions=sorted(tp.partition for tp in partitions))
         if not assigned.is_set():
             assigned.set()
             runner.progressed_at = time.monotonic()

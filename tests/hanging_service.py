@@ -10,7 +10,8 @@ import threading
 
 from domain.topics import Topics
 from ops.cli.context import running_ledger
-from ops.cli.services import configure_logs, run_posting, run_relay
+from ops.cli.observed import observed
+from ops.cli.services import run_posting, run_relay
 from streams.fenced import _Runner
 
 
@@ -28,13 +29,13 @@ def main() -> None:
     """Run it."""
     name, where = sys.argv[1:]
     ledger = running_ledger()
-    configure_logs(ledger.settings.log_level)
     faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter, "loop": lambda _: None}
     if where == "loop":
         # Asked by a timer of the loop; not before the worker has lanes, as from then on it is watched.
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]
     run = {"posting": run_posting, "relay": run_relay}[name]
-    run(ledger, Topics(ledger.settings.topic_prefix), faults[where])
+    with observed(name, ledger):
+        run(ledger, Topics(ledger.settings.topic_prefix), faults[where])
 
 
 if __name__ == "__main__":

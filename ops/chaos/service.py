@@ -19,7 +19,8 @@ import time_machine
 from domain.faults import Fault
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
-from ops.cli.services import RUNNERS, configure_logs, run_api, run_posting, run_relay
+from ops.cli.observed import observed
+from ops.cli.services import RUNNERS, run_api, run_posting, run_relay
 
 CLOCK: Final = "clock"
 CLOCK_LOOK_SECONDS: Final = 0.2
@@ -72,17 +73,17 @@ def main() -> None:
     if (options.orders / CLOCK).exists():
         follow_clock(options.orders / CLOCK)
     ledger = running_ledger()
-    configure_logs(ledger.settings.log_level)
     topics = Topics(ledger.settings.topic_prefix)
     with_fault_points: dict[str, Callable[[Ledger, Topics, Fault], None]] = {
         "posting": run_posting,
         "relay": run_relay,
         "api": run_api,
     }
-    if options.name in with_fault_points:
-        with_fault_points[options.name](ledger, topics, obeying(options.orders))
-    else:
-        RUNNERS[options.name](ledger, topics)
+    with observed(options.name, ledger):
+        if options.name in with_fault_points:
+            with_fault_points[options.name](ledger, topics, obeying(options.orders))
+        else:
+            RUNNERS[options.name](ledger, topics)
 
 
 if __name__ == "__main__":

@@ -5,14 +5,11 @@ memory what it runs, and no more.
 """
 # ruff: noqa: PLC0415
 
-import logging
 import signal
-import sys
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
-import structlog
 import typer
 
 from db.books import add_tenant
@@ -23,6 +20,7 @@ from domain.faults import Fault, no_fault
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
+from ops.cli.observed import observed
 from ops.cli.output import Json, console, show_json
 from producers.deploy import Replication, make_topics, register_schemas
 
@@ -43,34 +41,6 @@ Logins = Annotated[
         file_okay=False,
     ),
 ]
-
-
-def configure_logs(level: str) -> None:
-    """JSON lines on standard error: structlog's own, and those of the libraries through logging."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_logger_name,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
-    ]
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=True,
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.JSONRenderer(),
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=level, force=True)
 
 
 def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
@@ -196,8 +166,8 @@ def service(name: str) -> None:
     if name not in RUNNERS:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
     ledger = running_ledger()
-    configure_logs(ledger.settings.log_level)
-    RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
+    with observed(name, ledger):
+        RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 
 
 def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | None = None) -> dict[str, object]:

@@ -6,6 +6,7 @@ terminal reaches the owner alone, which then stops its children in order.
 """
 
 import ctypes
+import json
 import os
 import queue
 import shutil
@@ -247,7 +248,18 @@ def quote_cause(log: Path) -> str:
         for line in lines
         if any(marker in line for marker in _CAUSE_MARKERS) and not line.startswith(_STACK_FRAME_MARKERS)
     ]
-    return (causes or lines)[-1][:_QUOTE_CHARACTERS_MAX]
+    return _words_of((causes or lines)[-1])[:_QUOTE_CHARACTERS_MAX]
+
+
+def _words_of(line: str) -> str:
+    """What a line of our own logs tells, which are JSON; any other line as it is."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return line
+    if not isinstance(told, dict) or "event" not in told:
+        return line
+    return str(told.get("error") or told.get("cause") or told["event"])
 
 
 def rotate_log(log: Path) -> None:

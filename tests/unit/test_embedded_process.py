@@ -106,6 +106,9 @@ def test_a_child_that_has_ended_is_quoted(tmp_path: Path) -> None:
         ("ERROR the port is taken\n  at Main.run(Main.java:3)\nbye\n", "ERROR the port is taken"),
         ("ERROR first\nERROR second\n", "ERROR second"),
         ("x" * 400, "x" * 240),
+        ('{"event": "ended", "level": "critical", "error": "No topic."}\n', "No topic."),
+        ('{"event": "waiting", "level": "error", "cause": "No broker."}\n{"event": "x"}\n', "No broker."),
+        ('{"error": "by another program"}\n', '{"error": "by another program"}'),
     ],
 )
 def test_the_cause_is_found_in_the_end_of_a_log(tmp_path: Path, log: str | None, cause: str) -> None:
