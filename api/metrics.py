@@ -1,12 +1,68 @@
 """What the API measures. No user, account or key stands in a label, so the number of series is bounded."""
 
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    GC_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    PROCESS_COLLECTOR,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from producers import kafka_statistics
+from producers.metrics import BUILD
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+
+# What tells of the process, whichever applications were made in it.
+_OF_THE_PROCESS: Final = (
+    PROCESS_COLLECTOR,
+    PLATFORM_COLLECTOR,
+    GC_COLLECTOR,
+    BUILD,
+    kafka_statistics.QUEUE,
+    kafka_statistics.RTT,
+)
+
+
+class PoolCollector(Collector):
+    """Asks a pool of connections how it is, at each scrape."""
+
+    def __init__(self, statistics: Callable[[], Mapping[str, int]]) -> None:
+        """`statistics`: psycopg_pool's own."""
+        self._statistics = statistics
+
+    def collect(self) -> Iterable[Metric]:
+        """What the pool has, who waits for it, and for how long they waited so far."""
+        now = self._statistics()
+        connections = GaugeMetricFamily(
+            "ledgerline_postgres_pool_connections", "Connections of the pool.", labels=["state"]
+        )
+        idle = now["pool_available"]
+        connections.add_metric(["idle"], idle)
+        connections.add_metric(["busy"], now["pool_size"] - idle)
+        yield connections
+        yield GaugeMetricFamily(
+            "ledgerline_postgres_pool_requests_waiting",
+            "Requests that wait for a connection.",
+            value=now.get("requests_waiting", 0),
+        )
+        yield CounterMetricFamily(
+            "ledgerline_postgres_pool_wait_seconds",
+            "Time that requests have waited for a connection.",
+            value=now.get("requests_wait_ms", 0) / 1000,
+        )
 
 
 class Metrics:
@@ -14,6 +70,8 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        for collector in _OF_THE_PROCESS:
+            self.registry.register(collector)
         self.requests = Counter(
             "ledgerline_api_requests",
             "Requests answered, by route template.",
@@ -37,6 +95,10 @@ class Metrics:
         self.waiting = Gauge(
             "ledgerline_api_requests_waiting", "Requests that wait for an outcome.", registry=self.registry
         )
+
+    def watch_pool(self, statistics: Callable[[], Mapping[str, int]]) -> None:
+        """Show how a pool of connections is."""
+        self.registry.register(PoolCollector(statistics))
 
     def exposition(self) -> bytes:
         """All of it in Prometheus' text format."""

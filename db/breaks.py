@@ -4,13 +4,22 @@ The two schemas have the same queries in db/queries/reconciliation.sql and audit
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, LiteralString
+from typing import Any, LiteralString, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from domain.breaks import Break, BreakState, Finding, break_id_of, merged
+from domain.breaks import Break, BreakKind, BreakState, Finding, break_id_of, merged
+
+
+class OpenBreaks(NamedTuple):
+    """What of one kind is open, and not explained."""
+
+    oldest_time: int | None
+    """When the oldest was opened, in microseconds since 1970-01-01 UTC; None where none is open."""
+    overdue: int
+    """How many have been open for longer than the term of their kind."""
 
 
 class BreakStore:
@@ -77,6 +86,15 @@ class BreakStore:
         """(kind, state) -> number, of the breaks that are not resolved."""
         rows = connection.execute(self._queries["break_counts"])
         return {(kind, state): count for kind, state, count in rows}
+
+    def open_breaks(self, connection: Connection[Any], now: int) -> dict[str, OpenBreaks]:
+        """Kind -> the breaks of it that are open; kinds without one are left out. `now` is in microseconds."""
+        asked = {
+            "kinds": [kind.value for kind in BreakKind],
+            "overdue_before": [now - kind.term_seconds * 1_000_000 for kind in BreakKind],
+        }
+        rows = connection.execute(self._queries["open_breaks"], asked)
+        return {kind: OpenBreaks(oldest_time, overdue) for kind, oldest_time, overdue in rows}
 
     def _break(self, row: Sequence[Any]) -> Break:
         break_id, kind, subject, state, lane, seq, detail, evidence, changed_time = row

@@ -341,6 +341,12 @@ def ledger_lanes(connection: Connection[Any]) -> dict[int, LedgerLane]:
     return {row[0]: LedgerLane(*row) for row in connection.execute(SQL["ledger_lanes"])}
 
 
+def booked_times(connection: Connection[Any], places: Sequence[tuple[int, int]]) -> dict[int, int]:
+    """Lane -> when the ledger booked its row at this (lane, seq), microseconds since 1970; one place of each lane."""
+    values = {"lanes": [place[0] for place in places], "seqs": [place[1] for place in places]}
+    return {row[0]: row[1] for row in connection.execute(SQL["booked_times"], values)}
+
+
 # ------------------------------------------------------------------------------------------------ full recomputation
 
 

@@ -12,6 +12,12 @@ BREAK_NAMESPACE: Final = UUID("328f0712-5195-58c4-b3ea-0e9482ddbd05")
 DETAIL_CHARACTERS_MAX: Final = 1000
 
 
+# A record that the topic owes may come late, as after a relay's troubles; what is wrong in other ways is not mended by
+# waiting, but may be restored, which the next look at it finds.
+_LATE_SECONDS_MAX: Final = 300
+_RECHECKED_SECONDS_MAX: Final = 10
+
+
 class BreakKind(StrEnum):
     """What kind of claim a break contradicts; docs/PROOF.md documents each."""
 
@@ -23,6 +29,14 @@ class BreakKind(StrEnum):
     CHAIN = "chain"
     STORED = "stored"
     CHECKPOINT = "checkpoint"
+
+    @property
+    def term_seconds(self) -> int:
+        """How long such a break may stay open before it is overdue."""
+        return _LATE_SECONDS_MAX if self in _EXPLAINED_BY_WAITING else _RECHECKED_SECONDS_MAX
+
+
+_EXPLAINED_BY_WAITING: Final = frozenset({BreakKind.CONSERVATION, BreakKind.BALANCE, BreakKind.CHAIN})
 
 
 class BreakState(StrEnum):

@@ -26,6 +26,8 @@ from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
+from producers.kafka_statistics import statistics_options
+from producers.metrics import show_age
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -41,7 +43,7 @@ BATCH_BYTES_SPARE: Final = 4096
 RELAYED: Final = Counter("ledgerline_relay_records", "Journal records handed to Kafka.", ["outcome"])
 LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not yet relayed.", ["lane"])
 LAG_SECONDS: Final = Gauge(
-    "ledgerline_relay_lag_seconds", "Age of the lane's last posting while it is not yet relayed.", ["lane"]
+    "ledgerline_relay_lag_seconds", "Age of the lane's first journal record that is not yet relayed.", ["lane"]
 )
 RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its checkpoint.")
 
@@ -170,6 +172,7 @@ class Relay:
         self._fault = fault
         self._producer: Producer | None = None
         self._relayed: dict[int, Checkpoint] = {}
+        self._waiting_since: dict[int, float] = {}
         self._turn = 0
         self.progressed_at = time.monotonic()
         """For a watchdog: lies ahead by what the call under way is bounded by."""
@@ -190,6 +193,7 @@ class Relay:
                 "compression.type": "lz4",
                 "message.max.bytes": QUARANTINED_BYTES_MAX - BATCH_BYTES_SPARE,
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
+                **statistics_options("relay"),
             }
         )
         self._progressed(TRANSACTION_SECONDS_MAX)
@@ -212,6 +216,7 @@ class Relay:
         """Relay what is posted, at most one transaction of it; returns how many records."""
         if self._producer is None:
             raise RuntimeError("start() comes first")
+        self._producer.poll(0)  # for its statistics
         pending = self._pending(self._store.lanes(self._options.shard, self._options.shards))
         if not any(pending.values()):
             return 0
@@ -289,13 +294,11 @@ class Relay:
         """
         room = self._options.records_max
         pending: dict[int, list[dict[str, Any]]] = {}
-        now = time.time()
         self._turn = (self._turn + 1) % max(len(lanes), 1)
         for lane in (*lanes[self._turn :], *lanes[: self._turn]):
             relayed = self._relayed.get(lane.lane, Checkpoint())
             behind = lane.next_seq - relayed.next_seq
             LAG_RECORDS.labels(str(lane.lane)).set(behind)
-            LAG_SECONDS.labels(str(lane.lane)).set(max(now - lane.booked_time / 1e6, 0.0) if behind else 0.0)
             if behind < 0:
                 raise RelayAhead(
                     f"The lane {lane.lane} was relayed up to {relayed.next_seq}, but the ledger has it up to"
@@ -310,7 +313,18 @@ class Relay:
                     )
                 pending[lane.lane] = records
                 room -= len(records)
+            self._show_age(lane, pending.get(lane.lane), behind)
         return pending
+
+    def _show_age(self, lane: PostedLane, records: Sequence[dict[str, Any]] | None, behind: int) -> None:
+        """Tell since when the lane's first record waits; of a lane that had no turn, that is as it was told before."""
+        if not behind:
+            self._waiting_since.pop(lane.lane, None)
+        elif records:
+            self._waiting_since[lane.lane] = records[0]["booked_time"] / 1e6
+        else:
+            self._waiting_since.setdefault(lane.lane, lane.booked_time / 1e6)
+        show_age(LAG_SECONDS.labels(str(lane.lane)), self._waiting_since.get(lane.lane))
 
     def _produce_record(self, record: dict[str, Any]) -> None:
         topics = self._options.topics

@@ -50,7 +50,8 @@ class ReadAhead:
     """
 
     def __init__(self, prepare: Callable[[Message], Any]) -> None:
-        """`prepare` is pure work that cannot fail; what it makes of a message has the message's `offset`."""
+        """`prepare` is pure work that cannot fail; what it makes of a message has the message's `offset` and
+        `timestamp_ms`."""
         self._prepare = prepare
         self._waiting: deque[Fetch] = deque()
 

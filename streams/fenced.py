@@ -25,6 +25,7 @@ from domain.errors import LedgerlineError, Outage
 from producers.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
+from streams.lag import LagWatch
 from streams.metrics import AgentMetrics, serve_metrics
 
 logger: Final = structlog.get_logger(__name__)
@@ -63,6 +64,7 @@ class _Runner:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=options.name)
         self._expected: dict[TP, int] = {}
+        self._in_hand: dict[int, tuple[int, int]] = {}
         self._calls = 0
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
@@ -71,6 +73,14 @@ class _Runner:
     def expected(self) -> dict[TP, int]:
         """The next offset to process of each partition that this worker has."""
         return dict(self._expected)
+
+    def stands(self) -> dict[int, int]:
+        """The next offset to process of each partition that this worker has, by the partition's number."""
+        return {tp.partition: offset for tp, offset in self.expected.items()}
+
+    def in_hand(self) -> dict[int, tuple[int, int]]:
+        """Offset, and timestamp in milliseconds, of the first record of each partition in the batch under way."""
+        return self._in_hand
 
     @property
     def busy(self) -> bool:
@@ -157,6 +167,8 @@ class _Runner:
         batch = self._batch(fetch)
         if not batch:
             return
+        first = [(part.partition, part.messages[0]) for part in batch if part.messages]
+        self._in_hand = {partition: (message.offset, message.timestamp_ms) for partition, message in first}
         try:
             with self._metrics.batch_seconds.time():
                 self._handler.handle(batch)
@@ -166,7 +178,9 @@ class _Runner:
             raise
         for part in batch:
             self._expected[TP(part.topic, part.partition)] = part.end_offset
-        self._metrics.records.inc(sum(len(part.messages) for part in batch))
+        records = sum(len(part.messages) for part in batch)
+        self._metrics.records.inc(records)
+        self._metrics.batch_records.observe(records)
         # Let go of it here: Faust's loop would do it beside the next batch, and want the interpreter for it.
         fetch.partitions.clear()
         self.progressed_at = time.monotonic()
@@ -184,7 +198,7 @@ class _Runner:
 
 
 def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
-    """The Faust app with its one agent, its chores and its look at the lag."""
+    """The Faust app with its one agent and its chores."""
     app = FencedApp(options, runner)
     last_commit = 0.0
 
@@ -205,17 +219,15 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def watch() -> None:
-        """Tell of the lag, and the watchdog that nothing is to be done; it waits for nothing, so that nothing keeps it.
+        """Tell the watchdog that nothing is to be done; it waits for nothing, so that nothing keeps it.
 
         Stuck consumers are a known fault of the engine (faust#523, #532, #629); where the loop itself is stuck this is
         not called, and the watchdog's time runs out as well.
         """
         assigned = app.consumer.assignment()
-        lags = {tp: max(app.end_of(tp) - offset, 0) for tp, offset in runner.expected.items() if tp in assigned}
-        for tp, lag in lags.items():
-            metrics.lag.labels(str(tp.partition)).set(lag)
-        metrics.partitions.set(len(lags))
-        if not any(lags.values()) and not runner.busy:
+        behind = [app.end_of(tp) > offset for tp, offset in runner.expected.items() if tp in assigned]
+        metrics.partitions.set(len(behind))
+        if not any(behind) and not runner.busy:
             runner.progressed_at = time.monotonic()
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
@@ -276,6 +288,7 @@ def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | N
         options.metrics_port,
         lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
     )
+    LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags).start()
     watchdog.start()
     try:
         worker.execute_from_commandline()

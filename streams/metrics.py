@@ -1,13 +1,17 @@
 """Metrics that every agent has, and the little server that shows them; docs/METRICS.md documents each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
+from producers.metrics import show_age
+from streams.lag import Lag
+
 SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+RECORDS_BUCKETS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 
 _RECORDS: Final = Counter("ledgerline_agent_records", "Records processed and committed.", ["agent"])
 _RETRIES: Final = Counter("ledgerline_agent_retries", "Tries of a batch that an outage ended.", ["agent"])
@@ -17,30 +21,40 @@ _FENCES_LOST: Final = Counter(
 _BATCH_SECONDS: Final = Histogram(
     "ledgerline_agent_batch_seconds", "Time to process and commit one batch.", ["agent"], buckets=SECONDS_BUCKETS
 )
-_LAG: Final = Gauge(
+_BATCH_RECORDS: Final = Histogram(
+    "ledgerline_agent_batch_records", "Records in one batch.", ["agent"], buckets=RECORDS_BUCKETS
+)
+_LAG_RECORDS: Final = Gauge(
     "ledgerline_agent_lag_records", "Records of the partition not yet processed.", ["agent", "partition"]
 )
+_LAG_SECONDS: Final = Gauge(
+    "ledgerline_agent_lag_seconds", "How long the oldest record not yet processed has waited.", ["agent", "partition"]
+)
 _PARTITIONS: Final = Gauge("ledgerline_agent_partitions", "Partitions that this worker has.", ["agent"])
-
-
-class _LagOfAgent:
-    def __init__(self, agent: str) -> None:
-        self._agent = agent
-
-    def labels(self, partition: str) -> Gauge:
-        return _LAG.labels(self._agent, partition)
 
 
 class AgentMetrics:
     """The metrics of one agent, its name already in the label."""
 
     def __init__(self, agent: str) -> None:
+        self._agent = agent
+        self._shown: set[int] = set()
         self.records = _RECORDS.labels(agent)
         self.retries = _RETRIES.labels(agent)
         self.fences_lost = _FENCES_LOST.labels(agent)
         self.batch_seconds = _BATCH_SECONDS.labels(agent)
+        self.batch_records = _BATCH_RECORDS.labels(agent)
         self.partitions = _PARTITIONS.labels(agent)
-        self.lag = _LagOfAgent(agent)
+
+    def show_lags(self, lags: Mapping[int, Lag]) -> None:
+        """Show the lag of each partition that the agent has, and no more that of others: another worker tells it."""
+        for partition in self._shown - lags.keys():
+            for gauge in (_LAG_RECORDS, _LAG_SECONDS):
+                gauge.remove(self._agent, str(partition))
+        for partition, lag in lags.items():
+            _LAG_RECORDS.labels(self._agent, str(partition)).set(lag.records)
+            show_age(_LAG_SECONDS.labels(self._agent, str(partition)), lag.since_seconds)
+        self._shown = set(lags)
 
 
 def serve_metrics(host: str, port: int, ready: Callable[[], str | None]) -> int:

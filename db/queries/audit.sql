@@ -241,7 +241,8 @@ VALUES (
     %(break_id)s, %(kind)s, %(subject)s, %(state)s, %(lane)s, %(seq)s, %(detail)s, %(evidence)s, %(now)s, %(now)s
 )
 ON CONFLICT (break_id) DO UPDATE SET
-    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time
+    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time,
+    opened_time = CASE known.state WHEN 'resolved' THEN excluded.opened_time ELSE known.opened_time END
 WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
 
 -- name: resolve_breaks
@@ -287,3 +288,13 @@ SELECT kind, state, count(*) AS breaks
 FROM audit.break
 WHERE state <> 'resolved'
 GROUP BY kind, state
+
+-- name: open_breaks
+-- The breaks that are open, by kind: since when, and how many of them for longer than their kind's term.
+SELECT b.kind, min(b.opened_time) AS oldest_time, count(*) FILTER (WHERE b.opened_time < term.overdue_before) AS overdue
+FROM audit.break AS b
+INNER JOIN
+    unnest(%(kinds)s::text [], %(overdue_before)s::bigint []) AS term (kind, overdue_before)
+    ON b.kind = term.kind
+WHERE b.state = 'open'
+GROUP BY b.kind

@@ -344,6 +344,12 @@ SELECT lane, topic, first_offset, next_offset, next_seq, booked_time
 FROM ledger.lane
 ORDER BY lane
 
+-- name: booked_times
+-- When the ledger booked its rows at these places.
+SELECT j.lane, j.booked_time
+FROM unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS asked (lane, seq)
+INNER JOIN ledger.journal AS j ON j.lane = asked.lane AND j.seq = asked.seq
+
 -- name: all_ledger_shards
 -- Every shard of the ledger, for a full recomputation.
 SELECT
@@ -382,7 +388,8 @@ VALUES (
     %(break_id)s, %(kind)s, %(subject)s, %(state)s, %(lane)s, %(seq)s, %(detail)s, %(evidence)s, %(now)s, %(now)s
 )
 ON CONFLICT (break_id) DO UPDATE SET
-    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time
+    state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time,
+    opened_time = CASE known.state WHEN 'resolved' THEN excluded.opened_time ELSE known.opened_time END
 WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
 
 -- name: resolve_breaks
@@ -428,3 +435,13 @@ SELECT kind, state, count(*) AS breaks
 FROM reconciliation.break
 WHERE state <> 'resolved'
 GROUP BY kind, state
+
+-- name: open_breaks
+-- The breaks that are open, by kind: since when, and how many of them for longer than their kind's term.
+SELECT b.kind, min(b.opened_time) AS oldest_time, count(*) FILTER (WHERE b.opened_time < term.overdue_before) AS overdue
+FROM reconciliation.break AS b
+INNER JOIN
+    unnest(%(kinds)s::text [], %(overdue_before)s::bigint []) AS term (kind, overdue_before)
+    ON b.kind = term.kind
+WHERE b.state = 'open'
+GROUP BY b.kind

@@ -195,7 +195,8 @@ class Chores:
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
             if gone:
                 self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
-            show_breaks(FOUND_BY, self._breaks.counts(connection))
+            now = self._now_microseconds()
+            show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
@@ -207,9 +208,10 @@ class Chores:
         return not check_window(connection, item.lane, item.seq, item.seq + 1)
 
     def heads(self) -> None:
-        """Compare the ledger's heads with audit's own, and show the lag."""
+        """Compare the ledger's heads with audit's own, and show how far audit is."""
         with self._store.transaction() as connection:
             own = db.lane_rows(connection)
+            last = db.last_checkpoint(connection)
             ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of us, never behind
             findings = head_findings(own, ledger)
             self._found(connection, findings)
@@ -218,5 +220,9 @@ class Chores:
             gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.STORED.value, right)]
             if gone:
                 self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+        if last is not None:  # whichever worker signed it
+            metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
         for lane, row in own.items():
+            metrics.VERIFIED.labels(str(lane)).set(row.next_seq)
+            metrics.UNSIGNED.labels(str(lane)).set(row.next_seq - row.first_seq)
             metrics.LAG_RECORDS.labels(str(lane)).set(max(ledger.get(lane, (0, b""))[0] - row.next_seq, 0))

@@ -1,9 +1,49 @@
 """Metrics of posting; docs/METRICS.md documents each."""
 
+import time
 from typing import Final
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
+
+from producers.metrics import LatencyHistogram
+
+STAGES: Final = ("read", "look_up", "lock", "decide", "write", "commit")
+STAGE_SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 OUTCOMES: Final = Counter(
     "ledgerline_posting_outcomes", "Journal rows that this worker committed.", ["outcome", "reason"]
 )
+LATENCY: Final = LatencyHistogram(
+    "ledgerline_posting_latency_seconds", "Time from a message's timestamp until its fate was committed."
+)
+_STAGE: Final = Histogram(
+    "ledgerline_posting_stage_seconds",
+    "Time that a stage of a posting transaction took.",
+    ["stage"],
+    buckets=STAGE_SECONDS_BUCKETS,
+)
+_BY_STAGE: Final = {stage: _STAGE.labels(stage) for stage in STAGES}
+
+
+def observe_read(seconds: float) -> None:
+    """What the reading of a batch took, before its transactions."""
+    _BY_STAGE["read"].observe(seconds)
+
+
+class Stopwatch:
+    """Measures the stages of one transaction, which may come in turns; nothing is told of one that failed."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def done(self, stage: str) -> None:
+        """All since the last call was this stage."""
+        now = time.perf_counter()
+        self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._since
+        self._since = now
+
+    def tell(self) -> None:
+        """Observe each stage that there was."""
+        for stage, seconds in self._seconds.items():
+            _BY_STAGE[stage].observe(seconds)

@@ -38,7 +38,7 @@ from domain.intents import Intent, Leg
 from domain.outcomes import QuarantineReason
 from domain.screening import Refusal
 from streams.fenced import FenceLost, PartitionBatch
-from streams.posting.metrics import OUTCOMES
+from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
@@ -133,7 +133,9 @@ class Poster:
         # Asked behind the fetch, and answered before the commit: so the fetch was from the topic that has this id. A
         # topic made anew is told by its offsets too, but not where it has outgrown a lane before anyone looked.
         self._topic_id = self._ask_topic_id()
+        started = time.perf_counter()
         work = [item for part in batch for item in self._work(part)]
+        observe_read(time.perf_counter() - started)
         self._fault("decoded")
         if work:
             self._post(work)
@@ -189,6 +191,7 @@ class Poster:
                 return
 
     def _post_once(self, work: Sequence[Work], fate: Refusal | QuarantineReason | None) -> None:
+        watch = Stopwatch()
         expected: dict[int, int] = {}
         for item in work:
             expected.setdefault(item.event.lane, item.event.offset)
@@ -197,13 +200,15 @@ class Poster:
             for number, offset in expected.items():
                 if lanes[number].next_offset != offset:
                     raise FenceLost(f"lane {number} stands at {lanes[number].next_offset}, not at {offset}")
+            watch.done("lock")
             books = self._current_books()
             asked = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
             with self._store.settled(asked) as settled:
                 screened = [screen(item, books) if fate is None else forced(item, fate) for item in work]
                 events = [item.event for item in screened]
-            view, accounts = self._view(events, settled, books)
+            view, accounts = self._view(events, settled, books, watch)
             fates = decide_batch(events, view)
+            watch.done("decide")
             self._fault("decided")
             account_ids = {name: account.account_id for name, account in accounts.items()}
             with self._store.writing(chain(screened, fates, lanes, self._now_microseconds()), account_ids) as rows:
@@ -216,9 +221,13 @@ class Poster:
             for lane in lanes.values():
                 check_topic(lane, lane.topic, topic_id)
             self._store.advance(moved(lanes, rows))
+            watch.done("write")
             self._fault("before_commit")
+        watch.done("commit")
+        LATENCY.observe_since([item.message.timestamp_ms for item in work])
         self._fault("committed")
         self._remember(accounts)
+        watch.tell()
         for (outcome, reason), count in Counter((fate.outcome, fate.reason) for fate in fates).items():
             OUTCOMES.labels(outcome.value, reason).inc(count)
 
@@ -238,7 +247,7 @@ class Poster:
     # ------------------------------------------------------------------------------------------ what the ledger holds
 
     def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books, watch: Stopwatch
     ) -> tuple[LedgerView, dict[Name, Account]]:
         """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
@@ -251,7 +260,9 @@ class Poster:
             {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books
         )
         constraints = {name: account.constraint for name, account in accounts.items() if account.constraint is not None}
+        watch.done("look_up")
         balances = self._lock(touched, constraints, accounts) if constraints else {}
+        watch.done("lock")
         return LedgerView(settled, originals, constraints, balances), accounts
 
     def _lock(

@@ -29,6 +29,11 @@ class Work(NamedTuple):
         """The message's."""
         return self.message.offset
 
+    @property
+    def timestamp_ms(self) -> int:
+        """The message's."""
+        return self.message.timestamp_ms
+
 
 class IntentReader:
     """Reads messages one by one."""

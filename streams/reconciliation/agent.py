@@ -25,7 +25,7 @@ from streams.proving import SpareTime, publish_breaks
 from streams.reconciliation import checks, metrics, state
 from streams.reconciliation.books import OwnBooks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
-from streams.reconciliation.faithful import Comparison
+from streams.reconciliation.faithful import Compared, Comparison
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -109,20 +109,21 @@ class Reconciler:
         taken = state.Taken()
         try:
             with self._spare_time.batch():
-                findings, expired = self._commit(batch, taken)
+                findings, compared = self._commit(batch, taken)
         except BaseException:
             self._books.forget()
             raise
         self._stands |= {part.partition: part.end_offset for part in batch}
         for outcome, number in Counter(record["outcome"] for record in taken.records).items():
             metrics.RECORDS.labels(outcome).inc(number)
-        metrics.EXPIRED.inc(sum(expired.values()))
+        metrics.EXPIRED.inc(sum(compared.expired.values()))
+        metrics.LATENCY.observe_since(compared.times_ms)
         if findings:
             logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
             self.publish()
 
-    def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], dict[int, int]]:
-        """The batch's one transaction: what was found, and how many records of each lane had expired."""
+    def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], Compared]:
+        """The batch's one transaction: all that was found, and what comparing it with the intents told."""
         with self._store.transaction() as connection:
             lanes = sorted(part.partition for part in batch)
             rows = db.lock_lanes(connection, lanes)
@@ -131,10 +132,11 @@ class Reconciler:
                     at = rows[part.partition].next_offset
                     raise FenceLost(f"lane {part.partition} stands at {at}, not at {part.expected_offset}")
             counters = self._take(batch, rows, db.gaps(connection, lanes), taken)
-            compared, expired = self._comparison.compare(taken.records, LedgerLookups(connection))
-            findings = taken.findings + compared + self._repeats(connection, taken.repeated)
+            compared = self._comparison.compare(taken.records, LedgerLookups(connection))
+            findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
             db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
             moved = [counters[part.partition].row(part.end_offset) for part in batch]
+            expired = compared.expired
             db.move_lanes(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
             next_seqs = {lane: counter.next_seq for lane, counter in counters.items()}
             findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
@@ -143,7 +145,7 @@ class Reconciler:
             if taken.gaps_closed:
                 came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
                 self._breaks.resolve(connection, came, "The record came late.", now)
-        return findings, expired
+        return findings, compared
 
     def idle(self) -> None:
         """Do the chores (sweeps, open breaks, gauges), and tell the topic what they found.

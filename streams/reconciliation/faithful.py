@@ -1,7 +1,7 @@
 """Holding a batch of journal records against the intents at their offsets, and against what the ledger settled."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, Protocol, cast
+from typing import Final, NamedTuple, Protocol, cast
 
 from db.reconciliation import IntentName, Reversed, Settled
 from domain.breaks import Break, BreakKind, Finding, record_subject
@@ -30,43 +30,52 @@ class Lookups(Protocol):
         """When these tenants were made."""
 
 
+class Compared(NamedTuple):
+    """What a comparison found."""
+
+    findings: list[Finding]
+    expired: dict[int, int]
+    """How many records of each lane had an intent that retention had deleted."""
+    times_ms: list[int]
+    """Timestamps of the messages that were compared, in milliseconds since 1970; 0 or less where one has none."""
+
+
 class Comparison:
-    """Compares batches; `expired` counts records whose intent retention had deleted."""
+    """Compares batches."""
 
     def __init__(self, reader: RecordReader, source: IntentSource) -> None:
         self._reader = reader
         self._source = source
 
-    def compare(self, records: Sequence[JournalRecord], lookups: Lookups) -> tuple[list[Finding], dict[int, int]]:
-        """Findings about the records, and how many of each lane had expired. Records of a lane stand in any order."""
-        findings: list[Finding] = []
-        expired: dict[int, int] = {}
+    def compare(self, records: Sequence[JournalRecord], lookups: Lookups) -> Compared:
+        """Hold records against what was asked. Those of a lane stand in any order."""
+        compared = Compared([], {}, [])
         pending: list[tuple[JournalRecord, checks.Asked]] = []
         for run in _runs(records):
             windows = self._source.read({lane: (part[0]["source_offset"], _end(part)) for lane, part in run.items()})
             for lane, part in run.items():
                 for record in part:
-                    self._compare_one(record, windows[lane], findings, expired, pending)
-        findings += look_up(pending, lookups)
-        return findings, expired
+                    self._compare_one(record, windows[lane], compared, pending)
+        compared.findings.extend(look_up(pending, lookups))
+        return compared
 
     def _compare_one(
         self,
         record: JournalRecord,
         window: Window,
-        findings: list[Finding],
-        expired: dict[int, int],
+        compared: Compared,
         pending: list[tuple[JournalRecord, checks.Asked]],
     ) -> None:
         offset, lane = record["source_offset"], record["lane"]
         if offset not in window.values:
             if offset < window.low:
-                expired[lane] = expired.get(lane, 0) + 1
+                compared.expired[lane] = compared.expired.get(lane, 0) + 1
                 return
-            findings.append(
+            compared.findings.append(
                 found(record, f"payments.intents has no message at offset {offset}.", BreakKind.CONSERVATION)
             )
             return
+        compared.times_ms.append(window.times_ms[offset])
         value = window.values[offset]
         asked = self.read(value)
         outcome = record["outcome"]
@@ -74,7 +83,7 @@ class Comparison:
             wrong = checks.quarantine(record, value, asked)
         else:
             wrong = checks.faithfulness(record, asked)
-        findings += [found(record, detail) for detail in wrong]
+        compared.findings.extend([found(record, detail) for detail in wrong])
         if outcome in _REPEATS or needs_original(record) or needs_tenant(record, asked):
             pending.append((record, asked))
 

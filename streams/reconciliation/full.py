@@ -73,9 +73,9 @@ class _Recomputation:
             taken.findings += [misplaced(*message) for message in page.unreadable]
             for record in page.records:
                 self._counters[record["lane"]].take(record)
-            found, expired = self._comparison.compare(taken.records, self._lookups)
-            taken.findings += found
-            for lane, count in expired.items():
+            compared = self._comparison.compare(taken.records, self._lookups)
+            taken.findings += compared.findings
+            for lane, count in compared.expired.items():
                 self._expired[lane] = self._expired.get(lane, 0) + count
             report.records += len(taken.records)
             progress("records", report.records, total)

@@ -25,6 +25,8 @@ class Window(NamedTuple):
     low: int
     """Lowest offset that the lane still has; those below it are deleted by retention."""
     values: dict[int, bytes | None]
+    times_ms: dict[int, int]
+    """Timestamps by offset, in milliseconds since 1970; 0 or less where a message has none."""
 
 
 class IntentSource:
@@ -52,7 +54,7 @@ class IntentSource:
                 "fetch.min.bytes": 65_536,
             }
         )
-        self._buffers: dict[int, deque[tuple[int, bytes | None]]] = {}
+        self._buffers: dict[int, deque[tuple[int, bytes | None, int]]] = {}
         self._positions: dict[int, int] = {}
         self._lows: dict[int, int] = {}
         self._paused: set[int] = set()
@@ -102,7 +104,7 @@ class IntentSource:
             elif now - quiet_since > QUIET_SECONDS:
                 quiet_since = now
                 self._skip_absent(ends)
-        return {lane: Window(self._lows[lane], self._cut(lane, end)) for lane, (_, end) in wanted.items()}
+        return {lane: Window(self._lows[lane], *self._cut(lane, end)) for lane, (_, end) in wanted.items()}
 
     def _position(self, wanted: Mapping[int, tuple[int, int]]) -> None:
         """Drop what lies below the wanted offsets; seek the lanes whose stream stands elsewhere."""
@@ -142,7 +144,7 @@ class IntentSource:
                     raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
                 continue  # librdkafka goes on by itself, and the deadline bounds the wait
             lane, offset = message.partition(), message.offset()
-            self._buffers[lane].append((offset, message.value()))
+            self._buffers[lane].append((offset, message.value(), message.timestamp()[1]))
             self._positions[lane] = offset + 1
             progressed = True
         for lane, buffer in self._buffers.items():
@@ -163,10 +165,12 @@ class IntentSource:
                     self._positions[lane] = low
                     self._assign()
 
-    def _cut(self, lane: int, end: int) -> dict[int, bytes | None]:
+    def _cut(self, lane: int, end: int) -> tuple[dict[int, bytes | None], dict[int, int]]:
         buffer = self._buffers[lane]
         values: dict[int, bytes | None] = {}
+        times_ms: dict[int, int] = {}
         while buffer and buffer[0][0] < end:
-            offset, value = buffer.popleft()
+            offset, value, time_ms = buffer.popleft()
             values[offset] = value
-        return values
+            times_ms[offset] = time_ms
+        return values, times_ms

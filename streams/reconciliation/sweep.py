@@ -12,6 +12,7 @@ from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from domain.breaks import Break, BreakKind, Finding, record_subject
+from producers.metrics import show_age
 from streams.proving import PagedSweep
 from streams.reconciliation import checks, metrics, state
 from streams.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
@@ -56,6 +57,11 @@ def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[i
     if ledger is not None and ledger.next_seq < row.next_seq:
         wrong.append(f"The ledger's lane stands at seq {ledger.next_seq}, the journal's topic at {row.next_seq}.")
     return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
+
+
+def next_seq_of(lane: db.LedgerLane | None) -> int:
+    """How far the ledger's lane is posted; 0 where there is none."""
+    return 0 if lane is None else lane.next_seq
 
 
 class Chores:
@@ -142,7 +148,7 @@ class Chores:
             now = self._now_microseconds()
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
             self._breaks.resolve(connection, gone, RESOLVED_DETAIL, now)
-            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection))
+            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
@@ -171,12 +177,20 @@ class Chores:
             for lane, _ in db.gaps(connection, list(rows)):
                 owed[lane] = owed.get(lane, 0) + 1
             ledger = db.ledger_lanes(connection)
-            findings = state.class_findings(db.totals(connection))
+            behind = [
+                (lane, row.next_seq) for lane, row in rows.items() if row.next_seq < next_seq_of(ledger.get(lane))
+            ]
+            waiting = db.booked_times(connection, behind) if behind else {}
+            totals = db.totals(connection)
+        metrics.show_symmetry(totals)
+        findings = state.class_findings(totals)
         subjects = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
         for lane, row in rows.items():
             bounds = self._source.bounds(lane)
             findings += lane_findings(row, ledger.get(lane), bounds, owed.get(lane, 0))
-            self._show_lane(row, ledger.get(lane), bounds, owed.get(lane, 0))
+            self._show_lane(row, bounds, owed.get(lane, 0))
+            metrics.LAG_RECORDS.labels(str(lane)).set(max(next_seq_of(ledger.get(lane)) - row.next_seq, 0))
+            show_age(metrics.LAG_SECONDS.labels(str(lane)), waiting[lane] / 1_000_000 if lane in waiting else None)
         with self._store.transaction() as connection:
             self._found(connection, findings)
             standing = {(finding.kind, finding.subject) for finding in findings}
@@ -188,15 +202,17 @@ class Chores:
                 if gone:
                     self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
 
-    def _show_lane(self, row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> None:
+    @staticmethod
+    def _show_lane(row: db.LaneRow, bounds: tuple[int, int], owed: int) -> None:
         lane = str(row.lane)
+        fates = 0
         for outcome in checks.OUTCOME_NAMES:
+            fates += getattr(row, outcome)
             metrics.FATES.labels(lane, outcome).set(getattr(row, outcome))
-        if row.source_first_offset is not None:
-            metrics.RECEIVED.labels(lane).set(bounds[1] - row.source_first_offset)
-            metrics.IN_FLIGHT.labels(lane).set(bounds[1] - row.source_first_offset - row.next_seq)
         metrics.MISSING.labels(lane).set(owed)
-        lag = 0 if ledger is None else max(ledger.next_seq - row.next_seq, 0)
-        age = (self._now_microseconds() - row.booked_time) / 1_000_000
-        metrics.LAG_RECORDS.labels(lane).set(lag)
-        metrics.LAG_SECONDS.labels(lane).set(max(age, 0.0) if lag else 0.0)
+        if row.source_first_offset is not None:
+            received = bounds[1] - row.source_first_offset
+            in_flight = max(received - row.next_seq, 0)
+            metrics.RECEIVED.labels(lane).set(received)
+            metrics.IN_FLIGHT.labels(lane).set(in_flight)
+            metrics.GAP.labels(lane).set(received - fates - in_flight)

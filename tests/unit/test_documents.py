@@ -72,7 +72,16 @@ def test_every_setting_is_used() -> None:
 
 # ---------------------------------------------------------------------------------------------------- metrics
 
-KINDS: Final = {"Counter": "counter", "Gauge": "gauge", "Histogram": "histogram", "Summary": "summary"}
+KINDS: Final = {
+    "Counter": "counter",
+    "Gauge": "gauge",
+    "Histogram": "histogram",
+    "Summary": "summary",
+    "LatencyHistogram": "histogram",
+    "CounterMetricFamily": "counter",
+    "GaugeMetricFamily": "gauge",
+    "HistogramMetricFamily": "histogram",
+}
 
 
 def metrics() -> Iterator[tuple[str, str, tuple[str, ...]]]:
@@ -88,7 +97,7 @@ def metrics() -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def made(call: ast.Call, name: str) -> tuple[str, str, tuple[str, ...]]:
     kind = KINDS[ast.unparse(call.func).split(".")[-1]]
-    given = [keyword.value for keyword in call.keywords if keyword.arg == "labelnames"] or call.args[2:3]
+    given = [keyword.value for keyword in call.keywords if keyword.arg in ("labelnames", "labels")] or call.args[2:3]
     labels = tuple(ast.literal_eval(given[0])) if given else ()
     return name + ("_total" if kind == "counter" else ""), kind, labels
 
@@ -110,8 +119,8 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
 def test_labels_are_closed_lists() -> None:
     used = {label for _, _, labels in metrics() for label in labels}
     assert used <= {
-        "agent", "found_by", "kind", "lane", "method", "outcome", "partition", "reason", "result", "route", "state",
-        "status", "what",
+        "agent", "client", "compiled", "currency", "found_by", "kind", "lane", "method", "outcome", "partition",
+        "reason", "result", "route", "stage", "state", "status", "version", "what",
     }  # fmt: skip
 
 

@@ -25,7 +25,7 @@ def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
     """One fetch of one partition: where it began and ended, and the records that it has."""
     records = [
         SimpleNamespace(
-            topic=tp.topic, partition=tp.partition, offset=offset, timestamp=0, key=None, value=b"", headers=()
+            topic=tp.topic, partition=tp.partition, offset=offset, timestamp_ms=0, key=None, value=b"", headers=()
         )
         for offset in offsets or range(start, end)
     ]

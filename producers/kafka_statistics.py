@@ -1,0 +1,41 @@
+"""What librdkafka tells of a producer every few seconds, as metrics; docs/METRICS.md documents each."""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import orjson
+from prometheus_client import Gauge
+
+STATISTICS_SECONDS: Final = 5
+_MICROSECONDS: Final = 1_000_000
+
+QUEUE: Final = Gauge(
+    "ledgerline_kafka_producer_queue_messages",
+    "Messages that wait in a producer for Kafka to confirm them.",
+    ["client"],
+)
+RTT: Final = Gauge(
+    "ledgerline_kafka_producer_broker_rtt_seconds",
+    "Mean time from a request to its answer, of the broker that is slowest.",
+    ["client"],
+)
+
+
+def statistics_options(client: str) -> dict[str, Any]:
+    """librdkafka's options for a producer that tells of itself, under this name, each time it is polled.
+
+    Who sets them must poll for as long as the producer lives: what is not fetched is kept.
+    """
+    return {"statistics.interval.ms": STATISTICS_SECONDS * 1000, "stats_cb": _shows(client)}
+
+
+def _shows(client: str) -> Callable[[str], None]:
+    queue, rtt = QUEUE.labels(client), RTT.labels(client)
+
+    def show(text: str) -> None:
+        told = orjson.loads(text)
+        queue.set(told["msg_cnt"])
+        answered = [broker["rtt"]["avg"] for broker in told["brokers"].values() if broker["rtt"]["cnt"]]
+        rtt.set(max(answered, default=0) / _MICROSECONDS)
+
+    return show
