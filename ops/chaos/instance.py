@@ -35,13 +35,22 @@ class Instance:
     Safe for the keeper's thread and the scenario's.
     """
 
-    def __init__(self, name: str, number: int, folder: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        name: str,
+        number: int,
+        folder: Path,
+        environment: Mapping[str, str],
+        sources: Path = REPOSITORY_ROOT,
+    ) -> None:
+        """`folder` is for its log and orders; `sources` has the code that it runs, such as that of another release."""
         self.name = name
         self.number = number
         self.port = pick_free()
         self.orders = folder / f"{name}-{number}-orders"
         self.orders.mkdir(parents=True, exist_ok=True)
         self._folder = folder
+        self._sources = sources
         self._environment = dict(environment)
         self._lock = threading.RLock()
         self._held = False
@@ -88,7 +97,7 @@ class Instance:
             port=self.port,
             logs=self._folder,
             environment=self._environment | {port_variable: str(self.port)} | dict(variables),
-            directory=REPOSITORY_ROOT,
+            directory=self._sources,
             back_off=BackOff(first_seconds=0.1, most_seconds=2.0),
         )
 

@@ -1,0 +1,1 @@
+"""The way from the release before to this one, and back."""
