@@ -20,6 +20,7 @@ from domain.intents import DIRECTION_NAMES, Intent, Leg
 from domain.kafka import Kafka
 from producers import tracing
 from producers.encoding import Encoder, encoder
+from producers.kafka_statistics import statistics_options
 from producers.tracing import Attribute, Kind, Span, SpanName, Trace
 
 SUBJECT: Final = "payments.intents-value"
@@ -209,6 +210,7 @@ class IntentProducer:
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._on_error,
             "log_level": 2,
+            **statistics_options("intents"),
         }
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._producer = Producer(self._configuration)
