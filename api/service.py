@@ -62,6 +62,7 @@ class Service:
         self.configuration = configuration
         self.metrics = metrics
         self.pool = pool(configuration.postgres_dsn, "ledgerline_api")
+        metrics.watch_pool(self.pool.get_stats)
         self.producer = IntentProducer(
             configuration.kafka,
             configuration.topics.intents,
