@@ -22,6 +22,8 @@ _REQUESTS = "ledgerline_api_requests_total"
 _SECONDS = "ledgerline_api_request_seconds"
 _WRITES = f'{OURS}, method="POST", route=~"/v1/intents.*"'
 _READS = f'{OURS}, method="GET", route=~"/v1/.*"'
+# Platforms and Prometheus ask as well, and a 503 of /readyz is what they want to know.
+_ASKED = f'{OURS}, route!~"/(readyz|livez|metrics)"'
 
 
 def page() -> Page:
@@ -40,20 +42,23 @@ def page() -> Page:
 
 
 def _requests() -> list[Placed]:
-    total = f"sum(rate({_REQUESTS}{{{OURS}}}[{PACE}]))"
-    failed = f'(sum(rate({_REQUESTS}{{{OURS}, status=~"5.."}}[{PACE}])) or vector(0))'
+    total = f"sum(rate({_REQUESTS}{{{_ASKED}}}[{PACE}]))"
+    failed = f'(sum(rate({_REQUESTS}{{{_ASKED}, status=~"5.."}}[{PACE}])) or vector(0))'
     return [
         stat(
             "Answered",
             Query(total),
-            Says("Requests a second, all routes, scrapes and probes too."),
+            Says("Requests a second, without probes and scrapes."),
             unit="reqps",
             width=3,
         ),
         stat(
             "Failed",
             Query(f"{failed} / ({total} > 0) or {total} * 0"),
-            Says("The part of the answers with a status of 500 or more. `/readyz` names what is missing."),
+            Says(
+                "The part of the answers with a status of 500 or more. `/readyz` names what is missing.",
+                alerts=("LedgerlineApiErrors",),
+            ),
             unit="percentunit",
             steps=rising(0.001, 0.01),
             decimals=2,
@@ -109,7 +114,10 @@ def _durations() -> list[Placed]:
         graph(
             "Reading",
             quantiles(_SECONDS, "within", selector=_READS),
-            Says("Look-ups and lists, answered from Postgres' views."),
+            Says(
+                "Look-ups and lists, answered from Postgres' views.",
+                alerts=("LedgerlineApiSlow",),
+            ),
             unit="s",
         ),
         graph(
@@ -141,7 +149,8 @@ def _waits() -> list[Placed]:
                 Query(f"sum(ledgerline_postgres_pool_requests_waiting{{{OURS}}})", "requests waiting for one"),
             ],
             Says(
-                "The API's pool. Requests that wait for a connection mean that it is too small, or Postgres too slow."
+                "The API's pool. Requests that wait for a connection mean that it is too small, or Postgres too slow.",
+                alerts=("LedgerlinePoolExhausted",),
             ),
             unit="none",
             width=6,

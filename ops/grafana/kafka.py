@@ -38,7 +38,8 @@ def _brokers() -> list[Placed]:
             "Brokers that answer",
             Query(f"sum(up{{{_KAFKA}}})"),
             Says(
-                "Brokers that Prometheus reaches. Without Kafka the API answers 503, and takes nothing it could lose."
+                "Brokers that Prometheus reaches. Without Kafka the API answers 503, and takes nothing it could lose.",
+                alerts=("LedgerlineKafkaDown",),
             ),
             unit="none",
             steps=falling(1),
@@ -46,28 +47,40 @@ def _brokers() -> list[Placed]:
         stat(
             "Active controllers",
             Query(f"sum({controller}_activecontrollercount{{{_KAFKA}}})"),
-            Says("Exactly one, over all brokers."),
+            Says(
+                "Exactly one, over all brokers.",
+                alerts=("LedgerlineKafkaDown",),
+            ),
             unit="none",
             steps=((None, RED), (1, GREEN), (2, RED)),
         ),
         stat(
             "Partitions offline",
             Query(f"max({controller}_offlinepartitionscount{{{_KAFKA}}})"),
-            Says("Partitions without a leader: a lane among them takes nothing in."),
+            Says(
+                "Partitions without a leader: a lane among them takes nothing in.",
+                alerts=("LedgerlineKafkaPartitionsOffline",),
+            ),
             unit="none",
             steps=ZERO_IS_SAFE,
         ),
         stat(
             "Under-replicated",
             Query(f"sum({replica}_underreplicatedpartitions{{{_KAFKA}}})"),
-            Says("Partitions with fewer replicas in step than they should have."),
+            Says(
+                "Partitions with fewer replicas in step than they should have.",
+                alerts=("LedgerlineKafkaUnderReplicated",),
+            ),
             unit="none",
             steps=((None, RED), (0, GREEN), (1, RED)),
         ),
         stat(
             "Below min.insync",
             Query(f"sum({replica}_underminisrpartitioncount{{{_KAFKA}}})"),
-            Says("Partitions that refuse writes, as too few replicas are in step for acks=all."),
+            Says(
+                "Partitions that refuse writes, as too few replicas are in step for acks=all.",
+                alerts=("LedgerlineKafkaBelowMinIsr",),
+            ),
             unit="none",
             steps=ZERO_IS_SAFE,
         ),
@@ -130,8 +143,7 @@ def _requests() -> list[Placed]:
         graph(
             "Heap of the brokers",
             Query(
-                f'sum by (instance) (jvm_memory_used_bytes{{{_KAFKA}, area="heap"}}'
-                f' or jvm_memory_bytes_used{{{_KAFKA}, area="heap"}})',
+                f'sum by (instance) (jvm_memory_used_bytes{{{_KAFKA}, area="heap"}})',
                 "{{instance}}",
             ),
             Says("Memory of the Java heap in use."),

@@ -20,14 +20,15 @@ TITLE: Final = "Is money safe?"
 BREAKS_OPEN: Final = 'sum(max by (found_by, kind) (ledgerline_breaks_open{job="ledgerline", state="open"}))'
 BREAKS_OVERDUE: Final = 'sum(max by (found_by, kind) (ledgerline_breaks_overdue{job="ledgerline"}))'
 
-_SIGNED: Final = 'ledgerline_audit_checkpoint_timestamp_seconds{job="ledgerline"}'
-# A checkpoint is signed only where something is new. So its age counts while audit goes on, or is behind; where the
-# process is gone there is no answer.
+_TO_SIGN = (
+    '(sum(max by (lane) (ledgerline_audit_lag_records{job="ledgerline"}))'
+    ' + sum(max by (lane) (ledgerline_audit_unsigned_records{job="ledgerline"})))'
+)
+# A checkpoint is signed only where something is new: its age counts from then on. Where audit is gone, or has never
+# signed what it should, there is no answer.
 CHECKPOINT_AGE: Final = (
-    f"time() - max({_SIGNED} > 0)"
-    ' and on () (sum(rate(ledgerline_audited_records_total{job="ledgerline"}[5m])) > 0'
-    ' or sum(max by (lane) (ledgerline_audit_lag_records{job="ledgerline"})) > 0)'
-    f" or max({_SIGNED} > bool 0) * 0"
+    '(time() - max(ledgerline_audit_checkpoint_timestamp_seconds{job="ledgerline"} > 0))'
+    f" and on () ({_TO_SIGN} > 0) or on () ({_TO_SIGN} == 0)"
 )
 
 
@@ -40,7 +41,8 @@ def money() -> list[Placed]:
             Says(
                 "Debits minus credits over all that reconciliation has booked, in minor units, added up over the "
                 "currencies without their signs. Only 0 is good. Recomputed from ledger.journal, by other code than "
-                "the poster's."
+                "the poster's.",
+                alerts=("LedgerlineBooksNotSymmetric",),
             ),
             unit="none",
             steps=ZERO_IS_SAFE,
@@ -50,7 +52,8 @@ def money() -> list[Placed]:
             Query('sum(abs(max by (lane) (ledgerline_conservation_gap{job="ledgerline"})))'),
             Says(
                 "Intents received, less those with a fate, less those in flight, over all lanes. Anything but 0 is an "
-                "intent lost or one too many."
+                "intent lost or one too many.",
+                alerts=("LedgerlineConservationGap",),
             ),
             unit="none",
             steps=ZERO_IS_SAFE,
@@ -60,7 +63,8 @@ def money() -> list[Placed]:
             [Query(BREAKS_OPEN, "open"), Query(BREAKS_OVERDUE, "overdue")],
             Says(
                 "Differences that the provers found and nothing has resolved, and those among them that are older than "
-                "their kind's term. `ledgerline status` lists them, docs/PROOF.md tells what each kind is."
+                "their kind's term. `ledgerline status` lists them, docs/PROOF.md tells what each kind is.",
+                alerts=("LedgerlineBreakOpen", "LedgerlineBreakOverdue"),
             ),
             unit="none",
             steps=ZERO_IS_SAFE,
@@ -69,10 +73,13 @@ def money() -> list[Placed]:
         stat(
             "Hash chains, records",
             [
-                Query('sum(max by (lane) (ledgerline_audit_verified_seq{job="ledgerline"}) + 1)', "verified"),
+                Query('sum(max by (lane) (ledgerline_audit_verified_seq{job="ledgerline"}))', "verified"),
                 Query('sum(max by (lane) (ledgerline_audit_lag_records{job="ledgerline"}))', "to verify"),
             ],
-            Says("Journal records whose place in their lane's hash chain audit has verified, and those still to come."),
+            Says(
+                "Journal records whose place in their lane's hash chain audit has verified, and those still to come.",
+                alerts=("LedgerlineChainBroken",),
+            ),
             unit="none",
             steps=((None, GREY), (0, "green")),
             overrides=thresholds_of("to verify", ((None, GREY), (0, "green"), (5_000, ORANGE), (100_000, RED))),
@@ -82,7 +89,8 @@ def money() -> list[Placed]:
             Query(CHECKPOINT_AGE),
             Says(
                 "Since audit last signed a checkpoint over all lanes, while there is something new to sign; 0 where "
-                "nothing is. Signed every 10 s."
+                "nothing is. Signed every 10 s.",
+                alerts=("LedgerlineCheckpointLate",),
             ),
             unit="s",
             steps=rising(60, 300),

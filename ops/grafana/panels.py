@@ -107,6 +107,15 @@ def thresholds_of(name: str, steps: Steps) -> Overrides:
     return {name: [DynamicConfigValue("thresholds", {"mode": "absolute", "steps": listed})]}
 
 
+def coloured_cells(name: str, steps: Steps) -> Overrides:
+    """An override that fills the cells of one column of a table with the colours of their steps."""
+    colours = [
+        DynamicConfigValue("color", {"mode": "thresholds"}),
+        DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
+    ]
+    return {name: [*thresholds_of(name, steps)[name], *colours]}
+
+
 @dataclass(frozen=True)
 class Placed:
     """A panel with what the frame needs to place and explain it: columns of 24, rows of 30 pixels."""
@@ -222,7 +231,7 @@ def graph(
 
 def table(
     title: str,
-    key: str,
+    keys: Sequence[str],
     columns: Mapping[str, str],
     says: Says,
     *,
@@ -231,13 +240,13 @@ def table(
     height: int = 8,
     overrides: Overrides | None = None,
 ) -> Placed:
-    """A row for each value of the label `key`, as of now; `columns`: heading -> expression summed by that label."""
+    """A row for each value of the labels `keys`, as of now; `columns`: heading -> expression summed by those labels."""
     asked = [Query(expression, heading) for heading, expression in columns.items()]
     # Grafana names a query's value column after its letter where there are several, and plainly where there is one.
     names = [f"Value #{chr(ord('A') + number)}" for number in range(len(asked))] if len(asked) > 1 else ["Value"]
     organise = {
         "excludeByName": {"Time": True},
-        "indexByName": {name: place for place, name in enumerate([key, *names])},
+        "indexByName": {name: place for place, name in enumerate([*keys, *names])},
         "renameByName": dict(zip(names, columns, strict=True)),
     }
     panel = (

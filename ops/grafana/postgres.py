@@ -2,13 +2,13 @@
 
 from ops.grafana.frame import Page, Variable
 from ops.grafana.money import TITLE, money
-from ops.grafana.panels import ORANGE, Placed, Query, Says, falling, fixed_colours, graph, rising, stat
+from ops.grafana.panels import GREEN, ORANGE, RED, Placed, Query, Says, falling, fixed_colours, graph, rising, stat
 from ops.grafana.promql import OURS, PACE
 
 _POSTGRES = 'job="postgres"'
 _CHOSEN = f'{_POSTGRES}, datname=~"$database"'
 _NODE = 'job="node"'
-_DISKS = f'{_NODE}, fstype!~"tmpfs|ramfs|squashfs|iso9660"'
+_DISKS = f'{_NODE}, fstype!~"tmpfs|ramfs|overlay|squashfs|iso9660"'
 
 DATABASE = Variable(
     "database", "Database", f'pg_stat_database_xact_commit{{{_POSTGRES}, datname!~"template.*|"}}', "datname"
@@ -38,16 +38,22 @@ def _server() -> list[Placed]:
         stat(
             "Answers",
             Query(f"min(pg_up{{{_POSTGRES}}})"),
-            Says("1 when the exporter can log in. Without Postgres intents are taken and wait; nothing is lost."),
+            Says(
+                "1 when the exporter can log in. Without Postgres intents are taken and wait; nothing is lost.",
+                alerts=("LedgerlinePostgresDown",),
+            ),
             unit="none",
             steps=falling(1),
         ),
         stat(
             "Connections used",
             Query(f"{used} / min(pg_settings_max_connections{{{_POSTGRES}}})"),
-            Says("The part of max_connections that is in use."),
+            Says(
+                "The part of max_connections that is in use.",
+                alerts=("LedgerlinePostgresConnectionsNearLimit",),
+            ),
             unit="percentunit",
-            steps=rising(0.7, 0.9),
+            steps=rising(0.6, 0.8),
         ),
         stat(
             "Found in memory",
@@ -171,10 +177,14 @@ def _machine() -> list[Placed]:
                 f"(node_filesystem_avail_bytes{{{_DISKS}}} / node_filesystem_size_bytes{{{_DISKS}}})",
                 "{{mountpoint}}",
             ),
-            Says("The part of each file system that is free. The journal only grows: see ops/runbooks."),
+            Says(
+                "The part of each file system that is free. The journal only grows: see ops/runbooks.",
+                alerts=("LedgerlineDiskNearlyFull", "LedgerlineDiskFillsSoon"),
+            ),
             unit="percentunit",
             maximum=1,
             width=6,
+            steps=((None, RED), (0.05, ORANGE), (0.15, GREEN)),
         ),
         graph(
             "Disk busy",

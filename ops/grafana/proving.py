@@ -2,7 +2,7 @@
 
 from ops.grafana.frame import LANE, Page
 from ops.grafana.money import CHECKPOINT_AGE, TITLE, money
-from ops.grafana.panels import GREEN, RED, Placed, Query, Says, graph, table, thresholds_of
+from ops.grafana.panels import GREEN, RED, Placed, Query, Says, coloured_cells, graph, table
 from ops.grafana.pipeline import OUTCOME_COLOURS
 from ops.grafana.promql import OURS, quantiles, rate
 
@@ -33,17 +33,20 @@ def _breaks() -> list[Placed]:
     return [
         table(
             "Breaks by kind",
-            "kind",
+            ("kind",),
             {
                 "open": of("open", ', state="open"'),
                 "explained": of("open", ', state="explained"'),
                 "overdue": of("overdue"),
                 "oldest, seconds": of("oldest_age_seconds"),
             },
-            Says("Every kind that there is (docs/PROOF.md), by whichever prover found more of it."),
+            Says(
+                "Every kind that there is (docs/PROOF.md), by whichever prover found more of it.",
+                alerts=("LedgerlineBreakOpen", "LedgerlineBreakOverdue", "LedgerlineChainBroken"),
+            ),
             unit="none",
             width=10,
-            overrides={**thresholds_of("open", zero), **thresholds_of("overdue", zero)},
+            overrides={**coloured_cells("open", zero), **coloured_cells("overdue", zero)},
         ),
         graph(
             "Breaks, by kind and state",
@@ -71,10 +74,11 @@ def _reconciliation() -> list[Placed]:
             "Behind the ledger, by lane",
             Query(f"max by (lane) (ledgerline_reconciliation_lag_seconds{{{_OF_LANE}}})", "lane {{lane}}"),
             Says(
-                "Age of the newest reconciled record of a lane that has newer ones. What is not reconciled is unproved."
+                "Age of the newest reconciled record of a lane that has newer ones: what is newer is unproved.",
+                alerts=("LedgerlineProverBehind",),
             ),
             unit="s",
-            steps=((None, GREEN), (60, RED)),
+            steps=((None, GREEN), (30, RED)),
         ),
         graph(
             "Records behind, by lane",
@@ -122,7 +126,10 @@ def _audit() -> list[Placed]:
         graph(
             "Chain verified, by lane",
             Query(f"max by (lane) (ledgerline_audit_verified_seq{{{_OF_LANE}}})", "lane {{lane}}"),
-            Says("Up to which sequence each lane's chain is verified. A line that stands while others rise is stuck."),
+            Says(
+                "Up to which seq each lane's chain is verified. A line that stands while others rise is stuck.",
+                alerts=("LedgerlineChainBroken",),
+            ),
             unit="none",
             minimum=None,
         ),
@@ -133,9 +140,12 @@ def _audit() -> list[Placed]:
             unit="short",
         ),
         graph(
-            "Checkpoint age",
+            "Checkpoint age over time",
             Query(CHECKPOINT_AGE, "age"),
-            Says("Since the newest checkpoint was signed, while there is something new to sign. Signed every 10 s."),
+            Says(
+                "Since the newest checkpoint was signed, while there is something new to sign. Signed every 10 s.",
+                alerts=("LedgerlineCheckpointLate",),
+            ),
             unit="s",
             steps=((None, GREEN), (300, RED)),
         ),

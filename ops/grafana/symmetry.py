@@ -2,7 +2,7 @@
 
 from ops.grafana.frame import LANE, Page
 from ops.grafana.money import TITLE, money
-from ops.grafana.panels import GREEN, RED, Placed, Query, Says, graph, table, thresholds_of
+from ops.grafana.panels import GREEN, RED, Placed, Query, Says, coloured_cells, graph, table
 from ops.grafana.pipeline import OUTCOME_COLOURS
 from ops.grafana.promql import OURS, PACE
 
@@ -34,7 +34,7 @@ def _currencies() -> list[Placed]:
     return [
         table(
             "Totals by currency, minor units",
-            "currency",
+            ("currency",),
             {
                 "debits": _by_currency("debits"),
                 "credits": _by_currency("credits"),
@@ -42,11 +42,12 @@ def _currencies() -> list[Placed]:
             },
             Says(
                 "All that reconciliation has booked from ledger.journal. Registered units stand together as `other`. "
-                "Above 2^53 a sum is shown rounded; the difference was taken in whole numbers before."
+                "Above 2^53 a sum is shown rounded; the difference was taken in whole numbers before.",
+                alerts=("LedgerlineBooksNotSymmetric",),
             ),
             unit="none",
             width=12,
-            overrides=thresholds_of("difference", _NOT_ZERO),
+            overrides=coloured_cells("difference", _NOT_ZERO),
         ),
         graph(
             "Difference by currency",
@@ -77,7 +78,7 @@ def _conservation() -> list[Placed]:
     return [
         table(
             "Intents by lane",
-            "lane",
+            ("lane",),
             {
                 "received": by_lane("received"),
                 "posted": fate("posted"),
@@ -91,12 +92,13 @@ def _conservation() -> list[Placed]:
             },
             Says(
                 "Received = the five fates + in flight, lane by lane; the gap is what is left over. Missing are "
-                "records that ledger.journal skipped and still owes."
+                "records that ledger.journal skipped and still owes.",
+                alerts=("LedgerlineConservationGap",),
             ),
             unit="none",
             width=24,
             height=7,
-            overrides={**thresholds_of("gap", _NOT_ZERO), **thresholds_of("missing", _NOT_ZERO)},
+            overrides={**coloured_cells("gap", _NOT_ZERO), **coloured_cells("missing", _NOT_ZERO)},
         ),
         graph(
             "Fates",
@@ -120,7 +122,7 @@ def _conservation() -> list[Placed]:
         graph(
             "Gap and missing, by lane",
             [Query(by_lane("gap"), "lane {{lane}}: gap"), Query(by_lane("missing"), "lane {{lane}}: missing")],
-            Says("Two flat lines at 0."),
+            Says("Two flat lines at 0 for each lane, always."),
             unit="none",
             minimum=None,
         ),
