@@ -1,7 +1,8 @@
 """How far behind an agent is, lane by lane: in records, and in seconds that the oldest of them has waited.
 
 Seconds are known by looking at where each partition ends, once a second, with a client apart from the engine's, which
-may be what is stuck: a record came between two looks of which the later one found it. So they are exact to a second.
+may be what is stuck: a record came between two looks of which the later one found it. So they are exact to a second, or
+to a thousandth of themselves where nothing was processed for hours.
 Where no looks were taken (before a start, or while the process or the broker was away), the record's own timestamp
 decides as soon as it is fetched, and until then it counts from the first look.
 """
@@ -50,6 +51,8 @@ class PartitionEnd:
         self._looked = 0.0
         self._known_from = 0
         """Of what lies below, it is not known when it came."""
+        self._pace_seconds = 0.0
+        """Looks that are closer to the last step than this make it longer, so that steps stay few."""
 
     def look(self, end: int, now: float) -> None:
         """The partition ends here now."""
@@ -59,7 +62,10 @@ class PartitionEnd:
         if not self._steps or end > self._steps[-1].end:
             if not self._looked:
                 self._known_from = end
-            self._steps.append(_Step(end, self._looked, now))
+            if self._steps and now - self._steps[-1].looked_before < self._pace_seconds:
+                self._steps[-1] = self._steps[-1]._replace(end=end, looked=now)
+            else:
+                self._steps.append(_Step(end, self._looked, now))
             if len(self._steps) > STEPS_MAX:  # after more than an hour in which nothing was processed
                 self._thin_out()
         self._looked = now
@@ -68,6 +74,8 @@ class PartitionEnd:
         """What waits from `offset` on. `came_seconds`: the timestamp of the record there, where it is known."""
         while len(self._steps) > 1 and self._steps[0].end <= offset:
             self._known_from = max(self._known_from, self._steps.popleft().end)
+        if len(self._steps) <= 1:
+            self._pace_seconds = 0.0
         if not self._steps or self._steps[-1].end <= offset:
             return Lag(0, None)
         step = self._steps[0]
@@ -76,9 +84,10 @@ class PartitionEnd:
         return Lag(self._steps[-1].end - offset, min(max(came, looked_before), step.looked))
 
     def _thin_out(self) -> None:
-        """Make one of each two steps, which is half as exact; the newest stays."""
+        """Make one of each two steps, now and from now on, which is half as exact; the newest stays as it is."""
         steps = list(self._steps)
         newest = steps.pop()
+        self._pace_seconds = 2 * max(self._pace_seconds, LOOK_SECONDS)
         self._steps = deque(
             later._replace(looked_before=earlier.looked_before)
             for earlier, later in zip(steps[::2], steps[1::2], strict=True)  # STEPS_MAX is even
