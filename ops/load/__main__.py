@@ -21,7 +21,7 @@ from ops.cli.context import read_settings
 from ops.cli.output import errors, progress_bar, show_json
 from ops.load.ledger import LoadLedger, Report, named_ledger, own_ledger
 from ops.load.report import broken, markdown, run_document, text_table
-from ops.load.runner import Progress, Result, calibrate, run_suite
+from ops.load.runner import Result, calibrate, run_suite
 from ops.load.suites import DEFAULTS, SUITES, Plan
 
 INTERRUPTED: Final = 130
@@ -98,7 +98,13 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
         def progress(what: str, done: float, total: float) -> None:
             bar.update(task, description=what, completed=round(done), total=round(total))
 
-        plan = Plan(options.rate or _calibrated(target, progress, report), options.minutes)
+        plan = calibrate(target, options.minutes, progress)
+        report(
+            f"calibration: {plan.posts_per_second:,.0f} single posts a second; a lone one takes {plan.slowness:.1f}"
+            " times as long as on a machine with nothing else to do"
+        )
+        if options.rate is not None:
+            plan = plan._replace(posts_per_second=options.rate)
         for suite in suites:
             report(f"{suite.name}: {suite.about}")
             result = run_suite(suite, plan, target, progress)
@@ -113,13 +119,6 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
             if options.report:
                 options.report.write_text(markdown(plan, results))
     return plan, results
-
-
-def _calibrated(target: LoadLedger, progress: Progress, report: Report) -> float:
-    calibrate(target, progress)  # warms up: caches, connections, accounts
-    found = calibrate(target, progress)
-    report(f"calibration: the machine is good for {found:,.0f} single posts a second")
-    return found
 
 
 if __name__ == "__main__":

@@ -42,12 +42,19 @@ def text_table(plan: Plan, results: Sequence[Result]) -> str:
     """Plain columns, for a terminal and a log alike, and below them what did not hold."""
     rows = [HEADINGS, *(cells(result) for result in results)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
-    lines = [f"The machine is good for {plan.posts_per_second:,.0f} single posts a second."]
+    lines = [_machine(plan)]
     for row in rows:
         columns = zip(HEADINGS, row, widths, strict=True)
         aligned = (f"{text:<{width}}" if name in _LEFT else f"{text:>{width}}" for name, text, width in columns)
         lines.append("  ".join(aligned).rstrip())
     return "\n".join([*lines, *(line for result in results for line in broken(result))])
+
+
+def _machine(plan: Plan) -> str:
+    return (
+        f"{plan.posts_per_second:,.0f} single posts a second are what the machine is good for, and it is"
+        f" {plan.slowness:.1f} times as slow as one with nothing else to do."
+    )
 
 
 def broken(result: Result) -> list[str]:
@@ -65,6 +72,7 @@ def run_document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
         "posts_per_second": plan.posts_per_second,
+        "slowness": plan.slowness,
         "held": all(result.held for result in results),
         "suites": [document(result) for result in results],
     }
@@ -77,8 +85,8 @@ def markdown(plan: Plan, results: Sequence[Result]) -> str:
     lines = [
         "# Load report",
         "",
-        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {platform.platform()}. The machine was good"
-        f" for {plan.posts_per_second:,.0f} single posts a second. {held} of {len(results)} suites held.",
+        f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC, {os.cpu_count()} cores, {platform.platform()}."
+        f" {_machine(plan)} {held} of {len(results)} suites held.",
         "",
         f"| {' | '.join(HEADINGS)} |",
         f"|{aligned}|",

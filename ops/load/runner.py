@@ -14,13 +14,14 @@ from ops.bench.processor_time import used_since
 from ops.load.checks import Check, posted_ratio, promises
 from ops.load.costs import GENERATOR, POSTED_MIN, Cost, cost_per_thousand
 from ops.load.evidence import gather, stand_now, wait_posted, wait_reconciled
-from ops.load.k6 import K6Run, run_k6
+from ops.load.k6 import K6Error, K6Run, run_k6
 from ops.load.ledger import LoadLedger
-from ops.load.suites import Plan, Seen, Suite, posted_within_seconds
+from ops.load.suites import Plan, Seen, Suite, posted_within_seconds, quiet_post_ms
 
 RECONCILED_SECONDS_MAX: Final = 300.0
-CALIBRATION_SECONDS: Final = 6
 CALIBRATION_CLIENTS: Final = 40
+CALIBRATION_SECONDS: Final = 5
+LONE_SECONDS: Final = 3
 # Fewer samples than this say nothing of growth; the first tenth is left out, in which caches fill.
 MEMORY_SAMPLES_MIN: Final = 40
 
@@ -59,8 +60,12 @@ class Result(NamedTuple):
         return all(check.held for check in self.checks)
 
 
-def calibrate(target: LoadLedger, progress: Progress) -> float:
-    """How many single posts a second the machine is good for now: sent without rest, until the last one is posted."""
+def calibrate(target: LoadLedger, minutes: float | None, progress: Progress) -> Plan:
+    """How fast the machine is now: posts a second that are sent without rest, until the last one is posted.
+
+    And how slow it is with nothing to do but one post at a time, which is how long everybody else keeps it.
+    """
+    seconds = LONE_SECONDS + CALIBRATION_SECONDS
     started = time.monotonic()
     run = run_k6(
         "calibration.js",
@@ -68,11 +73,17 @@ def calibrate(target: LoadLedger, progress: Progress) -> float:
         key=target.key,
         variables={
             "RUN": run_name("calibration"), "SECONDS": str(CALIBRATION_SECONDS), "CLIENTS": str(CALIBRATION_CLIENTS),
+            "LONE_SECONDS": str(LONE_SECONDS),
         },
-        watch=lambda seconds: progress("calibration", seconds, CALIBRATION_SECONDS),
+        watch=lambda elapsed: progress("calibration", min(elapsed, seconds), seconds),
     )  # fmt: skip
     wait_posted(target.ledger, RECONCILED_SECONDS_MAX)
-    return run.count("ledgerline_acknowledged") / (time.monotonic() - started)
+    posts = run.count("ledgerline_acknowledged{scenario:posts}")
+    lone_ms = float(run.metrics["http_req_duration{scenario:lone}"]["med"])
+    rate = posts / (time.monotonic() - started - LONE_SECONDS)
+    if not posts:
+        raise K6Error(f"Not one post was acknowledged at {target.url}: look at what `ledgerline status` says of it.")
+    return Plan(rate, max(1.0, lone_ms / quiet_post_ms()), minutes)
 
 
 def run_name(suite: str) -> str:
@@ -95,7 +106,8 @@ def run_suite(suite: Suite, plan: Plan, target: LoadLedger, progress: Progress) 
         progress(f"{suite.name}: load", min(elapsed, seconds), seconds)
         memory.look()
 
-    variables = {key: str(value) for key, value in suite.variables(plan).items()} | {"RUN": name}
+    variables = {key: str(value) for key, value in suite.variables(plan).items()}
+    variables |= {"RUN": name, "SLOWNESS": f"{plan.slowness:.2f}"}
     if target.throttled_key is not None:
         variables["KEY_THROTTLED"] = target.throttled_key
     run = run_k6(suite.script, url=target.url, key=target.key, variables=variables, watch=watch)
@@ -139,7 +151,7 @@ def _disk(target: LoadLedger) -> dict[str, int] | None:
 
 def _http(run: K6Run) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
-    for name, values in run.metrics.items():
+    for name, values in sorted(run.metrics.items()):
         scenario = name.removeprefix("http_req_duration{scenario:").removesuffix("}")
         iterations = run.count(f"iterations{{scenario:{scenario}}}")
         if scenario == name or not iterations:
