@@ -10,7 +10,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 
-from api import accounts, health, intents, journal
+from api import accounts, health, intents, journal, proving, reports
+from api.console.routes import add_console
 from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
@@ -56,7 +57,7 @@ def create_app(configuration: Configuration) -> FastAPI:
             HTTPException: _answer_http,
         },
     )
-    for module in (intents, accounts, journal, health):
+    for module in (intents, accounts, journal, reports, proving, health):
         app.include_router(module.router)
     app.add_middleware(
         RequestLayer,
@@ -66,6 +67,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         requests_in_flight_max=configuration.requests_in_flight_max,
     )
     add_documentation(app)
+    add_console(app)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
 

@@ -2,15 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.accounts import Cursor, Limit
 from api.authentication import JournalReader
 from api.cursors import decode_cursor, encode_cursor
-from api.problems import Kind
+from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
 from api.service import Service
-from api.views import JournalPageView, journal_view
+from api.views import JournalPageView, JournalView, journal_view
 from db import reads
 from domain.outcomes import Outcome
 
@@ -41,3 +41,23 @@ async def list_journal(
     link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
     units = service.units(key.tenant)
     return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})
+
+
+@router.get(
+    "/v1/journal/{lane}/{seq}", response_model=JournalView, responses=problem_responses(Kind.JOURNAL_ROW_NOT_FOUND)
+)
+async def get_journal_row(
+    request: Request,
+    key: JournalReader,
+    lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the receipt.")],
+    seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
+) -> Response:
+    """One journal row, with the hash of the row before it."""
+    service: Service = request.app.state.service
+    row = await reads.journal_row(service.pool, key.tenant, lane, seq)
+    if row is None:
+        raise Problem(
+            Kind.JOURNAL_ROW_NOT_FOUND,
+            "The lane is not posted so far, or the row is of another tenant: take both numbers from a receipt.",
+        )
+    return json_response(journal_view(row, service.units(key.tenant)))

@@ -11,6 +11,8 @@ from uuid import UUID
 import structlog
 
 from api.authentication import TRUSTED_SECONDS_MAX, Authentication
+from api.console.feed import Feed
+from api.console.latency import AcceptTimes
 from api.gathering import Gathering
 from api.intake import IntakeGate
 from api.metrics import Metrics
@@ -29,11 +31,13 @@ from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
+from producers.positions import PositionReader
 
 _CHECK_TIMEOUT_SECONDS: Final = 3.0
 _CHECKS_KEPT_SECONDS: Final = 1.0
 DELIVERY_SECONDS_AT_STOP: Final = 3.0
 _POOL_CLOSE_SECONDS_MAX: Final = 0.5
+_PROOFS_AT_ONCE_MAX: Final = 2
 
 log = structlog.get_logger(__name__)
 
@@ -74,6 +78,13 @@ class Service:
         self.intake = IntakeGate(self.producer)
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
         self.authentication = Authentication(self.pool, self.postgres, configuration.requests_per_minute)
+        self.proofs = asyncio.Semaphore(_PROOFS_AT_ONCE_MAX)
+        """For those who make a proof, as each reads and hashes all that its checkpoint covers of a lane."""
+        self.accept_times = AcceptTimes()
+        self.waiter.announced = self.accept_times.announce
+        topics = configuration.topics
+        make_reader = partial(PositionReader, configuration.kafka, topics.intents, topics.journal)
+        self.feed = Feed(self.pool, self.postgres, self.accept_times, make_reader)
         self._settled: dict[str, Gathering[UUID, dict[UUID, Settled]]] = {}
         self._outcomes: dict[str, Gathering[IntentQuestion, dict[IntentQuestion, IntentState]]] = {}
         self._books: Books | None = None
@@ -99,12 +110,14 @@ class Service:
         Those that wait for Kafka have DELIVERY_SECONDS_AT_STOP more to be confirmed, then they are answered 503.
         """
         self.waiter.release()
+        self.feed.release()
         asyncio.get_running_loop().call_later(DELIVERY_SECONDS_AT_STOP, self.producer.give_up)
 
     async def close(self) -> None:
         """Confirm what was taken, then let go of everything."""
         self._stopping.set()
         self.waiter.release()
+        await self.feed.close()
         self.postgres.close()
         for task in self._tasks:
             task.cancel()

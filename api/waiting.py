@@ -1,6 +1,7 @@
 """Requests that wait until their lane is posted past their offset; woken by NOTIFY, not by asking again and again."""
 
 import asyncio
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -21,6 +22,8 @@ class LaneWaiter:
         self._next_offsets: dict[int, int] = {}
         self._waiters: dict[int, dict[asyncio.Future[bool], int]] = {}
         self._released = False
+        self.announced: Callable[[Mapping[int, int]], None] = lambda _: None
+        """Told of each posting, beside those who wait."""
 
     async def passed(self, lane: int, offset: int, timeout_seconds: float) -> bool:
         """Whether the lane is posted past `offset` within the time; False too when the process is about to end."""
@@ -40,6 +43,7 @@ class LaneWaiter:
 
     def announce(self, next_offsets: dict[int, int]) -> None:
         """Wake those whose lane is now posted past their offset."""
+        self.announced(next_offsets)
         for lane, next_offset in next_offsets.items():
             self._next_offsets[lane] = next_offset
             for future, offset in self._waiters.get(lane, {}).items():

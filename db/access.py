@@ -34,6 +34,7 @@ class Scope(StrEnum):
     INTENTS_READ = "intents:read"
     ACCOUNTS_READ = "accounts:read"
     JOURNAL_READ = "journal:read"
+    OPERATIONS_READ = "operations:read"
 
 
 @dataclass(frozen=True, slots=True)

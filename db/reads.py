@@ -265,6 +265,7 @@ async def journal_page(
     *,
     lane: int | None = None,
     outcome: Outcome | None = None,
+    scan_rows_max: int = JOURNAL_SCAN_ROWS_MAX,
 ) -> JournalPage:
     """Up to `limit` journal rows after the place (lane, seq).
 
@@ -278,12 +279,18 @@ async def journal_page(
         "lane_max": _LANE_MAX if lane is None else lane,
         "outcome": None if outcome is None else outcome.value,
         "limit": limit,
-        "scan_max": JOURNAL_SCAN_ROWS_MAX,
+        "scan_max": scan_rows_max,
     }
     found = await fetch(pool, _QUERIES["journal"], values)
     rows = [_journal_row(row) for row in found if row["matches"]]
     complete = len(rows) < limit and all(row["matches"] for row in found)
     return JournalPage(rows, None if complete or not found else (found[-1]["lane"], found[-1]["seq"]))
+
+
+async def journal_row(pool: Pool, tenant: str, lane: int, seq: int) -> JournalRow | None:
+    """One journal row; None where there is none, or not of this tenant."""
+    page = await journal_page(pool, tenant, (lane, seq - 1), 1, lane=lane, scan_rows_max=1)
+    return next((row for row in page.rows if row.seq == seq), None)
 
 
 def _postings(payload: str) -> dict[int, int]:

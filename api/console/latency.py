@@ -1,0 +1,65 @@
+"""From accepted to posted, as this process sees it: its own intents, until the commit of their lane is announced."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NamedTuple
+
+PENDING_MAX: Final = 10_000
+"""Of a lane; beyond it the oldest are no longer measured."""
+
+
+class Latency(NamedTuple):
+    """Percentiles of the intents that were posted since the last look, in seconds."""
+
+    intents: int
+    p50: float
+    p95: float
+    p99: float
+
+
+class AcceptTimes:
+    """Notes nothing, and costs nothing, until somebody watches."""
+
+    def __init__(self, now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
+        self._now_microseconds = now_microseconds
+        self._pending: dict[int, deque[tuple[int, int]]] = {}
+        self._next_offsets: dict[int, int] = {}
+        self._seconds: list[float] = []
+        self.is_watched = False
+
+    def watch(self, *, is_watched: bool) -> None:
+        """Begin or end to measure; what was noted before is forgotten."""
+        self.is_watched = is_watched
+        self._pending.clear()
+        self._seconds.clear()
+
+    def note(self, lane: int, offset: int, accepted_time: int) -> None:
+        """An intent is on Kafka; `accepted_time` is microseconds since 1970. It may be posted already."""
+        if offset < self._next_offsets.get(lane, 0):
+            self._seconds.append((self._now_microseconds() - accepted_time) / 1e6)
+        else:
+            self._pending.setdefault(lane, deque(maxlen=PENDING_MAX)).append((offset, accepted_time))
+
+    def announce(self, next_offsets: Mapping[int, int]) -> None:
+        """Lanes are posted up to these offsets."""
+        self._next_offsets.update(next_offsets)
+        if not self.is_watched:
+            return
+        now = self._now_microseconds()
+        for lane, next_offset in next_offsets.items():
+            pending = self._pending.get(lane)
+            while pending and pending[0][0] < next_offset:
+                self._seconds.append((now - pending.popleft()[1]) / 1e6)
+
+    def take(self) -> Latency | None:
+        """The figures since the last look; None where none of this process' intents was posted."""
+        found, self._seconds = sorted(self._seconds), []
+        if not found:
+            return None
+        return Latency(len(found), _percentile(found, 0.5), _percentile(found, 0.95), _percentile(found, 0.99))
+
+
+def _percentile(ordered: Sequence[float], part: float) -> float:
+    """By the nearest rank."""
+    return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 4)

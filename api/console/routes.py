@@ -1,0 +1,148 @@
+"""GET /console and what it loads: open, as it holds no data; and the feed of events, which asks for a key."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from importlib.resources import files
+from typing import Any, Final
+
+import orjson
+from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi.sse import EventSourceResponse, format_sse_event
+from starlette.responses import FileResponse
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope as ConnectionScope
+
+from api.authentication import JournalReader
+from api.console.feed import Feed, Pulse
+from api.problems import Kind, Problem, unavailable
+from api.service import Service
+from api.views import decimal_text
+from db.access import ApiKey, Scope
+from db.connections import DatabaseError
+
+router = APIRouter(include_in_schema=False)
+
+PATH: Final = "/console"
+ASSETS_PATH: Final = "/console/assets"
+EVENTS_PATH: Final = "/v1/console/events"
+HEARTBEAT_SECONDS: Final = 10.0
+RETRY_MILLISECONDS: Final = 1000
+_FOLDER: Final = str(files("api.console") / "static")
+
+# Nothing but this process' own files runs or is shown, nothing but itself is asked, and nobody frames it.
+HEADERS: Final = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Cache-Control": "no-cache",
+}
+
+
+class _Assets(StaticFiles):
+    """The page's files, each with the page's headers."""
+
+    async def get_response(self, path: str, scope: ConnectionScope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers.update(HEADERS)
+        return response
+
+
+def add_console(app: FastAPI) -> None:
+    """Serve the page, its files and its events."""
+    app.include_router(router)
+    app.mount(ASSETS_PATH, _Assets(directory=_FOLDER))
+
+
+@router.get(PATH)
+async def console() -> Response:
+    """The page. It asks for a key, and does nothing without one."""
+    return FileResponse(f"{_FOLDER}/index.html", headers=HEADERS, media_type="text/html")
+
+
+@router.get(EVENTS_PATH)
+async def events(request: Request, key: JournalReader) -> Response:
+    """What the console shows, as server-sent events: `hello` once, then `pulse` each second."""
+    service: Service = request.app.state.service
+    if service.feed.is_full:
+        raise unavailable(Kind.OVERLOADED, "Too many consoles are open on this process: close one.", 10)
+    return EventSourceResponse(
+        _stream(request, service, key), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+    )
+
+
+async def _stream(request: Request, service: Service, key: ApiKey) -> AsyncIterator[bytes]:
+    feed: Feed = service.feed
+    viewer = feed.join(key.tenant)
+    try:
+        yield _event("hello", _hello(service, key)) + b"retry: %d\n\n" % RETRY_MILLISECONDS
+        while True:
+            try:
+                pulse = await asyncio.wait_for(viewer.pulses.get(), HEARTBEAT_SECONDS)
+            except TimeoutError:
+                yield format_sse_event(comment="nothing new")
+                continue
+            if pulse is None:
+                return
+            refusal = await _refusal(request, service)
+            if refusal is not None:
+                yield _event("refused", refusal.document())
+                return
+            yield _event("pulse", pulse.shared | {"symmetry": _symmetry(service, key, pulse)})
+    finally:
+        feed.leave(viewer)
+
+
+async def _refusal(request: Request, service: Service) -> Problem | None:
+    """Why the key is taken no longer, as when it was revoked; looked up as for any other request."""
+    _, _, credentials = request.headers.get("authorization", "").partition(" ")
+    address = request.client.host if request.client is not None else "unknown"
+    try:
+        await service.authentication.key_of(credentials, address)
+    except Problem as problem:
+        return problem
+    except DatabaseError:  # it was good when Postgres was last asked
+        return None
+    return None
+
+
+def is_operator(key: ApiKey) -> bool:
+    """Whether the key sees all tenants' money and breaks, and not its own tenant's alone."""
+    return Scope.OPERATIONS_READ in key.scopes
+
+
+def _hello(service: Service, key: ApiKey) -> dict[str, Any]:
+    return {
+        "tenant": key.tenant,
+        "is_operator": is_operator(key),
+        "scopes": sorted(key.scopes),
+        "topic": service.configuration.topics.intents,
+        "history": service.feed.history,
+    }
+
+
+def _symmetry(service: Service, key: ApiKey, pulse: Pulse) -> list[dict[str, Any]]:
+    """Debits and credits by currency, of all tenants for an operator, else of the key's own. Minor units as text."""
+    tenant = None if is_operator(key) else key.tenant
+    units = service.units(key.tenant)
+    return [
+        {
+            "currency": sums.currency,
+            "debits_minor": str(sums.debits_minor),
+            "credits_minor": str(sums.credits_minor),
+            "difference_minor": str(sums.debits_minor - sums.credits_minor),
+            "debits": decimal_text(sums.debits_minor, sums.currency, units),
+            "credits": decimal_text(sums.credits_minor, sums.currency, units),
+        }
+        for sums in pulse.symmetry
+        if sums.tenant == tenant
+    ]
+
+
+def _event(name: str, content: Any) -> bytes:
+    return format_sse_event(event=name, data_str=orjson.dumps(content).decode())

@@ -1,0 +1,202 @@
+"""What reconciliation and audit found and signed: breaks, checkpoints, public keys, inclusion proofs."""
+
+import asyncio
+from functools import partial
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from api.accounts import Cursor, Limit
+from api.authentication import IntentsReader, JournalReader
+from api.cursors import decode_cursor, encode_cursor
+from api.problems import Kind, Problem
+from api.responses import json_response, next_link, problem_responses
+from api.service import Service
+from api.times import to_rfc3339
+from db import overview
+from db.access import Scope
+from db.proofs import prove
+from domain.breaks import BreakKind, BreakState
+from domain.checkpoints import public_pem, signed_members
+from domain.proofs import FORMAT, ProofError, ProofPending
+
+router = APIRouter(tags=["proofs"])
+
+
+class BreakView(BaseModel):
+    """A difference that an agent found, and what became of it."""
+
+    break_id: str
+    found_by: Literal["reconciliation", "audit"]
+    kind: BreakKind
+    subject: str = Field(description="What differs, such as `lane 3 seq 17`.")
+    state: BreakState
+    lane: int | None = None
+    seq: int | None = None
+    detail: str = Field(description="One sentence: what was expected and what was found, or what explained it.")
+    evidence: dict[str, str | int]
+    opened_time: str
+    changed_time: str = Field(description="When it came into its present state, or was found otherwise than before.")
+
+
+class BreaksPage(BaseModel):
+    """Breaks, the one that was opened last first."""
+
+    items: list[BreakView]
+    next: str | None = Field(description="URL of the next page; null at the end.")
+
+
+class LaneHeadView(BaseModel):
+    """A lane in a checkpoint: the records from `first_seq` to before `next_seq`."""
+
+    lane: int
+    first_seq: int
+    next_seq: int
+    head: str = Field(description="SHA-256 of the last record, in hex.")
+    records_root: str = Field(description="Merkle root over the records' hashes, in hex.")
+
+
+class CheckpointView(BaseModel):
+    """A signed checkpoint, with just the members that docs/PROOF.md gives it."""
+
+    checkpoint: int
+    previous_hash: str
+    lanes: list[LaneHeadView]
+    root: str
+    signed_time: int = Field(description="Microseconds since 1970-01-01 UTC, as it is signed.")
+    key_id: str
+    signature: str
+
+
+class CheckpointsPage(BaseModel):
+    """Checkpoints, the newest first."""
+
+    items: list[CheckpointView]
+    next: str | None = Field(description="URL of the next page; null at the end.")
+
+
+class SigningKeyView(BaseModel):
+    """A public key of audit."""
+
+    key_id: str
+    public_key: str = Field(description="Ed25519, PEM (SubjectPublicKeyInfo).")
+    first_used_time: str
+
+
+class SigningKeysPage(BaseModel):
+    """Every key that has signed, the first first; all on one page."""
+
+    items: list[SigningKeyView]
+    next: str | None = Field(description="Always null.")
+
+
+class LeafView(BaseModel):
+    """A leaf's place in its tree."""
+
+    index: int
+    size: int
+    path: list[str]
+
+
+class ProofView(BaseModel):
+    """An inclusion proof; docs/PROOF.md says how to verify it."""
+
+    format: str = Field(examples=[FORMAT])
+    record: dict[str, Any]
+    previous_hash: str
+    hash: str
+    records: LeafView
+    lane: LaneHeadView
+    lanes: LeafView
+    checkpoint: CheckpointView
+
+
+def _service(request: Request) -> Service:
+    service: Service = request.app.state.service
+    return service
+
+
+@router.get("/v1/breaks", response_model=BreaksPage, responses=problem_responses(Kind.INVALID_CURSOR))
+async def list_breaks(
+    request: Request,
+    key: JournalReader,
+    state: Annotated[BreakState | None, Query(description="Only breaks in this state.")] = None,
+    kind: Annotated[BreakKind | None, Query(description="Only breaks of this kind.")] = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """Differences that reconciliation and audit found, resolved ones too.
+
+    With the scope operations:read all of them; else those that are known to be of the key's tenant.
+    """
+    tenant = None if Scope.OPERATIONS_READ in key.scopes else key.tenant
+    filters = {"state": None if state is None else state.value, "kind": None if kind is None else kind.value}
+    scope = ("breaks", tenant, *filters.values())
+    before = (overview.TIME_MAX, UUID(int=0))
+    if cursor is not None:
+        opened_time, break_id = decode_cursor(cursor, scope)
+        before = (opened_time, UUID(break_id))
+    rows = await overview.breaks_page(_service(request).pool, tenant, before, limit + 1, **filters)
+    page = rows[:limit]
+    following = encode_cursor((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
+    link = next_link("/v1/breaks", following, filters | {"limit": limit})
+    return json_response({"items": [_break_view(row) for row in page], "next": link})
+
+
+def _break_view(row: overview.BreakRow) -> dict[str, Any]:
+    return row._asdict() | {
+        "break_id": str(row.break_id),
+        "opened_time": to_rfc3339(row.opened_time),
+        "changed_time": to_rfc3339(row.changed_time),
+    }
+
+
+@router.get("/v1/checkpoints", response_model=CheckpointsPage, responses=problem_responses(Kind.INVALID_CURSOR))
+async def list_checkpoints(request: Request, key: JournalReader, limit: Limit = 100, cursor: Cursor = None) -> Response:
+    """Signed checkpoints over all lanes, the newest first."""
+    scope = ("checkpoints", key.tenant)
+    (before,) = (overview.TIME_MAX,) if cursor is None else decode_cursor(cursor, scope)
+    found = await overview.checkpoints_page(_service(request).pool, before, limit + 1)
+    page = found[:limit]
+    following = encode_cursor((page[-1][0].checkpoint,), scope) if len(found) > limit else None
+    link = next_link("/v1/checkpoints", following, {"limit": limit})
+    return json_response({"items": [signed_members(row, lanes) for row, lanes in page], "next": link})
+
+
+@router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=problem_responses())
+async def list_signing_keys(request: Request, _key: JournalReader) -> Response:
+    """The public keys that checkpoints were signed with. Who trusts nobody gets them by another road."""
+    rows = await overview.signing_keys(_service(request).pool)
+    items = [
+        {
+            "key_id": row.key_id,
+            "public_key": public_pem(row.public_key).decode(),
+            "first_used_time": row.first_used_time.isoformat().replace("+00:00", "Z"),
+        }
+        for row in rows
+    ]
+    return json_response({"items": items, "next": None})
+
+
+@router.get(
+    "/v1/intents/{intent_id}/proof",
+    response_model=ProofView,
+    responses=problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
+)
+async def get_proof(
+    request: Request, key: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+) -> Response:
+    """The proof that the record which settled an intent is under a signed checkpoint."""
+    service = _service(request)
+    look_up = partial(
+        asyncio.to_thread, prove, service.configuration.postgres_dsn, str(intent_id), key.tenant, role="ledgerline_api"
+    )
+    try:
+        async with service.proofs:
+            return json_response(await service.postgres.ask(look_up))
+    except ProofPending as error:
+        raise Problem(Kind.PROOF_NOT_FOUND, str(error), headers={"Retry-After": "5"}) from error
+    except ProofError as error:
+        raise Problem(Kind.PROOF_REFUSED, str(error)) from error

@@ -1,0 +1,298 @@
+"""What accountants ask for: an account's statement with its running balance, and the trial balance."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query, Request, Response
+from pydantic import BaseModel, Field
+
+from api.accounts import Address, Cursor, Limit, _checked, _not_open, _service
+from api.authentication import AccountsReader
+from api.cursors import decode_cursor, encode_cursor
+from api.problems import Kind, Problem
+from api.responses import json_response, next_link, problem_responses
+from api.times import PATTERN, from_rfc3339, to_rfc3339
+from api.views import Side, Units, decimal_text
+from db import reads, reports
+from domain.intents import DIRECTION_NAMES
+
+router = APIRouter(tags=["reports"])
+
+AccountClass = Literal["asset", "liability", "equity", "income", "expense"]
+Currency = Annotated[
+    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
+]
+
+
+class Dates(StrEnum):
+    """Which date a statement goes by."""
+
+    BOOKING = "booking"
+    VALUE = "value"
+
+
+By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
+Moment = Annotated[str | None, Query(pattern=PATTERN, description="RFC 3339, with an offset.")]
+
+
+class StatementLineView(BaseModel):
+    """One entry, and the account's balance with it."""
+
+    lane: int
+    seq: int
+    leg: int
+    direction: Side
+    amount_minor: int
+    amount: str | None = None
+    balance_minor: int = Field(description="On the account's normal side, this entry included.")
+    balance: str | None = None
+    intent_id: str
+    type: str
+    reference: str | None = None
+    value_time: str | None = None
+    booked_time: str
+
+
+class StatementView(BaseModel):
+    """A page of a statement, the latest entry first. Balances stand on the account's normal side."""
+
+    address: str
+    account_class: AccountClass
+    normal_direction: Side
+    currency: str
+    by: Dates
+    closing_balance_minor: int = Field(description="Behind the page's first entry.")
+    closing_balance: str | None = None
+    opening_balance_minor: int = Field(description="Before the page's last entry.")
+    opening_balance: str | None = None
+    items: list[StatementLineView]
+    next: str | None = Field(description="URL of the next page; null at the end.")
+
+
+class SidesView(BaseModel):
+    """Turnover on both sides, and balances of accounts by the side that they stand on."""
+
+    debits_minor: int
+    credits_minor: int
+    debit_balances_minor: int
+    credit_balances_minor: int
+    debits: str | None = None
+    credits: str | None = None
+    debit_balances: str | None = None
+    credit_balances: str | None = None
+
+
+class ClassTotalView(SidesView):
+    """The accounts of one class."""
+
+    account_class: AccountClass
+    accounts: int
+
+
+class CurrencyTotalView(SidesView):
+    """One currency: the sums of its classes, which are equal on both sides in sound books."""
+
+    currency: str
+    is_balanced: bool
+    classes: list[ClassTotalView]
+
+
+class TrialBalanceView(BaseModel):
+    """All currencies as they stood at one moment."""
+
+    items: list[CurrencyTotalView]
+
+
+class TrialAccountView(SidesView):
+    """One account of the trial balance."""
+
+    address: str
+    account_class: AccountClass
+    currency: str
+
+
+class TrialAccountsPage(BaseModel):
+    """Accounts in order of address."""
+
+    items: list[TrialAccountView]
+    next: str | None = Field(description="URL of the next page; null at the end.")
+
+
+def _moment(text: str | None, name: str) -> int | None:
+    try:
+        return None if text is None else from_rfc3339(text)
+    except ValueError as error:
+        raise Problem(Kind.INVALID_REQUEST, f"The parameter {name} is {error}.") from error
+
+
+@router.get(
+    "/v1/accounts/{address}/statement",
+    response_model=StatementView,
+    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
+)
+async def get_statement(
+    request: Request,
+    key: AccountsReader,
+    address: Address,
+    currency: Currency,
+    by: By = Dates.BOOKING,
+    since: Moment = None,
+    until: Moment = None,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """One account in one currency, the latest entry first, each with the balance that the account had with it.
+
+    From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
+    date all its entries are put in order, 100,000 at most.
+    """
+    service = _service(request)
+    account = await reads.account(service.pool, key.tenant, _checked(address))
+    if account is None:
+        raise _not_open(address)
+    scope = ("statement", key.tenant, address, currency, by.value, since, until)
+    end = _moment(until, "until")
+    place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
+    running_net = None
+    if cursor is not None:
+        *found, net = decode_cursor(cursor, scope)
+        place, running_net = reports.Place(*found), int(net)
+    asked = (service.pool, key.tenant, address, currency, place, limit + 1)
+    beginning = _moment(since, "since") or 0
+    try:
+        found_statement = (
+            await reports.statement(*asked, since=beginning, running_net=running_net)
+            if by is Dates.BOOKING
+            else await reports.statement_by_value(*asked, since=beginning)
+        )
+    except reports.StatementTooLong as error:
+        raise Problem(
+            Kind.STATEMENT_TOO_LONG,
+            f"By value date a statement can put {reports.ENTRIES_MAX} entries in order: ask for it by=booking.",
+        ) from error
+    lines = found_statement.lines[:limit]
+    opening = lines[-1].net_minor - lines[-1].direction * lines[-1].amount_minor if lines else None
+    following = None
+    if len(found_statement.lines) > limit:
+        following = encode_cursor((*_place(lines[-1], by), str(opening)), scope)
+    filters = {"currency": currency, "by": by.value, "since": since, "until": until, "limit": limit}
+    units, sign = service.units(key.tenant), account.normal_direction
+    closing_minor = sign * found_statement.closing_net_minor
+    opening_minor = closing_minor if opening is None else sign * opening
+    return json_response(
+        {
+            "address": address,
+            "account_class": account.account_class,
+            "normal_direction": DIRECTION_NAMES[sign],
+            "currency": currency,
+            "by": by.value,
+            "closing_balance_minor": closing_minor,
+            "closing_balance": decimal_text(closing_minor, currency, units),
+            "opening_balance_minor": opening_minor,
+            "opening_balance": decimal_text(opening_minor, currency, units),
+            "items": [_line_view(line, sign, currency, units) for line in lines],
+            "next": next_link(f"/v1/accounts/{address}/statement", following, filters),
+        }
+    )
+
+
+def _place(line: reports.Line, by: Dates) -> reports.Place:
+    time = line.booked_time if by is Dates.BOOKING or line.value_time is None else line.value_time
+    return reports.Place(time, line.lane, line.seq, line.leg)
+
+
+def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> dict[str, Any]:
+    balance_minor = sign * line.net_minor
+    return {
+        "lane": line.lane,
+        "seq": line.seq,
+        "leg": line.leg,
+        "direction": DIRECTION_NAMES[line.direction],
+        "amount_minor": line.amount_minor,
+        "amount": decimal_text(line.amount_minor, currency, units),
+        "balance_minor": balance_minor,
+        "balance": decimal_text(balance_minor, currency, units),
+        "intent_id": str(line.intent_id),
+        "type": line.type,
+        "reference": line.reference,
+        "value_time": None if line.value_time is None else to_rfc3339(line.value_time),
+        "booked_time": to_rfc3339(line.booked_time),
+    }
+
+
+SIDES = ("debits", "credits", "debit_balances", "credit_balances")
+
+
+def _sides(amounts_minor: dict[str, int], currency: str, units: Units) -> dict[str, Any]:
+    minor = {f"{name}_minor": amounts_minor[f"{name}_minor"] for name in SIDES}
+    return minor | {name: decimal_text(minor[f"{name}_minor"], currency, units) for name in SIDES}
+
+
+@router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
+async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
+    """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
+    service = _service(request)
+    units = service.units(key.tenant)
+    classes: dict[str, list[reports.ClassTotal]] = {}
+    for row in await reports.trial_balance(service.pool, key.tenant):
+        classes.setdefault(row.currency, []).append(row)
+    items = []
+    for currency, rows in classes.items():
+        sums = {f"{name}_minor": sum(getattr(row, f"{name}_minor") for row in rows) for name in SIDES}
+        items.append(
+            {
+                "currency": currency,
+                "is_balanced": sums["debits_minor"] == sums["credits_minor"],
+                **_sides(sums, currency, units),
+                "classes": [
+                    {"account_class": row.account_class, "accounts": row.accounts}
+                    | _sides(row._asdict(), currency, units)
+                    for row in rows
+                ],
+            }
+        )
+    return json_response({"items": items})
+
+
+@router.get(
+    "/v1/reports/trial-balance/accounts",
+    response_model=TrialAccountsPage,
+    responses=problem_responses(Kind.INVALID_CURSOR),
+)
+async def list_trial_balance_accounts(
+    request: Request,
+    key: AccountsReader,
+    account_class: Annotated[AccountClass, Query(description="Of these accounts.")],
+    currency: Currency,
+    limit: Limit = 100,
+    cursor: Cursor = None,
+) -> Response:
+    """The accounts behind one class of the trial balance, in order of address."""
+    service = _service(request)
+    scope = ("trial-balance", key.tenant, account_class, currency)
+    (after,) = ("",) if cursor is None else decode_cursor(cursor, scope)
+    rows = await reports.trial_balance_accounts(service.pool, key.tenant, account_class, currency, after, limit + 1)
+    page = rows[:limit]
+    following = encode_cursor((page[-1].address,), scope) if len(rows) > limit else None
+    filters = {"account_class": account_class, "currency": currency, "limit": limit}
+    units = service.units(key.tenant)
+    return json_response(
+        {
+            "items": [
+                {"address": row.address, "account_class": row.account_class, "currency": currency}
+                | _sides(_balance_sides(row), currency, units)
+                for row in page
+            ],
+            "next": next_link("/v1/reports/trial-balance/accounts", following, filters),
+        }
+    )
+
+
+def _balance_sides(row: reads.BalanceRow) -> dict[str, int]:
+    net = row.debits_minor - row.credits_minor
+    return {
+        "debits_minor": row.debits_minor,
+        "credits_minor": row.credits_minor,
+        "debit_balances_minor": max(net, 0),
+        "credit_balances_minor": max(-net, 0),
+    }

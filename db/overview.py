@@ -1,0 +1,127 @@
+"""What the console watches: how far each lane is, the symmetry of the books, breaks, checkpoints.
+
+All functions raise DatabaseError where Postgres is away. Times are microseconds since 1970 UTC.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from db.operations import SQL as OPERATIONS
+from db.operations import BreakCount, Checkpoint
+from db.queries import load
+from db.reads import Pool, fetch
+from domain.checkpoints import CheckpointRow, LaneHead
+
+_QUERIES: Final = load("overview")
+TIME_MAX: Final = 2**63 - 1
+
+
+class LaneFigures(NamedTuple):
+    """A lane in Postgres; the provers' numbers are None where they have not met it. The fates are reconciliation's."""
+
+    lane: int
+    first_offset: int
+    next_offset: int
+    next_seq: int
+    booked_time: int
+    reconciled_seq: int | None
+    posted: int | None
+    duplicate: int | None
+    idempotency_conflict: int | None
+    rejected: int | None
+    quarantined: int | None
+    missing: int
+    """Records that reconciliation still waits for, though later ones came."""
+    audited_seq: int | None
+
+
+class CurrencySums(NamedTuple):
+    """All debits and credits of a currency that reconciliation has booked; of all tenants where none is named."""
+
+    tenant: str | None
+    currency: str
+    debits_minor: int
+    credits_minor: int
+
+
+class Overview(NamedTuple):
+    """All that Postgres knows, of nearly one moment."""
+
+    lanes: list[LaneFigures]
+    symmetry: list[CurrencySums]
+    breaks: list[BreakCount]
+    checkpoint: Checkpoint | None
+
+
+class BreakRow(NamedTuple):
+    """A break with its story, as far as it is kept: opened, and changed last."""
+
+    found_by: str
+    break_id: UUID
+    kind: str
+    subject: str
+    state: str
+    lane: int | None
+    seq: int | None
+    detail: str
+    evidence: dict[str, Any]
+    opened_time: int
+    changed_time: int
+
+
+class SigningKeyRow(NamedTuple):
+    """A public key (32 raw bytes) that has signed checkpoints."""
+
+    key_id: str
+    public_key: bytes
+    first_used_time: datetime
+
+
+async def read_overview(pool: Pool, tenants: Sequence[str]) -> Overview:
+    """Everything at once; the symmetry of all tenants together, and of each of these."""
+    lanes = await fetch(pool, _QUERIES["lanes"], {})
+    sums = await fetch(pool, _QUERIES["symmetry"], {"tenants": list(tenants)})
+    breaks = await fetch(pool, OPERATIONS["breaks"], {})
+    checkpoints = await fetch(pool, OPERATIONS["checkpoint"], {})
+    return Overview(
+        [LaneFigures(**row) for row in lanes],
+        [
+            CurrencySums(row["tenant"], row["currency"], int(row["debits_minor"]), int(row["credits_minor"]))
+            for row in sums
+        ],
+        [BreakCount(**row) for row in breaks],
+        Checkpoint(**checkpoints[0]) if checkpoints else None,
+    )
+
+
+async def breaks_page(
+    pool: Pool,
+    tenant: str | None,
+    before: tuple[int, UUID],
+    limit: int,
+    *,
+    state: str | None = None,
+    kind: str | None = None,
+) -> list[BreakRow]:
+    """Up to `limit` breaks, the last opened first, before the place (opened time, id); all where tenant is None."""
+    opened_time, break_id = before
+    values = {"tenant": tenant, "time": opened_time, "break_id": break_id, "state": state, "kind": kind, "limit": limit}
+    return [BreakRow(**row) for row in await fetch(pool, _QUERIES["breaks"], values)]
+
+
+async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
+    """Up to `limit` checkpoints before that number, the newest first, each with its lanes in order."""
+    rows = [
+        CheckpointRow(**row) for row in await fetch(pool, _QUERIES["checkpoints"], {"before": before, "limit": limit})
+    ]
+    lanes: dict[int, list[LaneHead]] = {row.checkpoint: [] for row in rows}
+    for found in await fetch(pool, _QUERIES["checkpoint_lanes"], {"checkpoints": list(lanes)}):
+        lanes[found.pop("checkpoint")].append(LaneHead(**found))
+    return [(row, lanes[row.checkpoint]) for row in rows]
+
+
+async def signing_keys(pool: Pool) -> list[SigningKeyRow]:
+    """Every public key that has signed, the first first."""
+    return [SigningKeyRow(**row) for row in await fetch(pool, _QUERIES["signing_keys"], {})]

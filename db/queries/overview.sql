@@ -1,0 +1,76 @@
+-- What the console watches: how far everything is, what reconciliation and audit found, what was signed.
+
+-- name: lanes
+-- Each lane: posted, followed by the provers (null where they have not met it), and reconciliation's count of the fates.
+SELECT
+    l.lane, l.first_offset, l.next_offset, l.next_seq, l.booked_time, r.next_seq AS reconciled_seq, r.posted,
+    r.duplicate, r.idempotency_conflict, r.rejected, r.quarantined,
+    (SELECT count(*) FROM reconciliation.gap AS g WHERE g.lane = l.lane) AS missing, a.next_seq AS audited_seq
+FROM ledger.lane AS l
+LEFT JOIN reconciliation.lane AS r ON r.lane = l.lane
+LEFT JOIN audit.lane AS a ON a.lane = l.lane
+ORDER BY l.lane
+
+-- name: symmetry
+-- Debits and credits by currency as reconciliation has booked them: of all tenants (tenant is null), and of some.
+SELECT
+    CASE WHEN grouping(tenant) = 0 THEN tenant END AS tenant, currency,
+    sum(debits_minor) AS debits_minor, sum(credits_minor) AS credits_minor
+FROM reconciliation.total
+GROUP BY GROUPING SETS ((currency), (tenant, currency))
+HAVING grouping(tenant) = 1 OR tenant = ANY(%(tenants)s::text [])
+ORDER BY tenant NULLS FIRST, currency COLLATE "C"
+
+-- name: breaks
+-- A page of breaks, the one that was opened last first: all, or those that are known to be of one tenant.
+SELECT
+    found.found_by, found.break_id, found.kind, found.subject, found.state, found.lane, found.seq, found.detail,
+    found.evidence, found.opened_time, found.changed_time
+FROM (
+    SELECT
+        'reconciliation' AS found_by, b.break_id, b.kind, b.subject, b.state, b.lane, b.seq, b.detail, b.evidence,
+        b.opened_time, b.changed_time
+    FROM reconciliation.break AS b
+    UNION ALL
+    SELECT
+        'audit' AS found_by, b.break_id, b.kind, b.subject, b.state, b.lane, b.seq, b.detail, b.evidence,
+        b.opened_time, b.changed_time
+    FROM audit.break AS b
+) AS found
+WHERE
+    (found.opened_time, found.break_id) < (%(time)s::bigint, %(break_id)s::uuid)
+    AND (%(state)s::text IS NULL OR found.state = %(state)s::text)
+    AND (%(kind)s::text IS NULL OR found.kind = %(kind)s::text)
+    AND (
+        %(tenant)s::text IS NULL
+        OR found.evidence ->> 'tenant' = %(tenant)s::text
+        -- Sums of a tenant, the only subjects that begin with its name.
+        OR (found.kind = 'symmetry' AND found.lane IS NULL AND split_part(found.subject, ' ', 1) = %(tenant)s::text)
+        OR EXISTS (
+            SELECT FROM ledger.journal AS j
+            WHERE j.lane = found.lane AND j.seq = found.seq AND j.tenant = %(tenant)s::text
+        )
+    )
+ORDER BY found.opened_time DESC, found.break_id DESC
+LIMIT %(limit)s::integer
+
+-- name: checkpoints
+-- A page of checkpoints, the newest first.
+SELECT checkpoint, previous_hash, root, signed_time, key_id, signature
+FROM audit.checkpoint
+WHERE checkpoint < %(before)s::bigint
+ORDER BY checkpoint DESC
+LIMIT %(limit)s::integer
+
+-- name: checkpoint_lanes
+-- The heads that these checkpoints sign.
+SELECT checkpoint, lane, first_seq, next_seq, head, records_root
+FROM audit.checkpoint_lane
+WHERE checkpoint = ANY(%(checkpoints)s::bigint [])
+ORDER BY checkpoint, lane
+
+-- name: signing_keys
+-- Every public key that has signed, the first first.
+SELECT key_id, public_key, first_used_time
+FROM audit.signing_key
+ORDER BY first_used_time, key_id
