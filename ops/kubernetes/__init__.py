@@ -1,0 +1,1 @@
+"""Kubernetes' manifests (kustomize), and what makes the one of them that is made: the Prometheus rules."""

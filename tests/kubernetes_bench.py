@@ -1,0 +1,83 @@
+"""What the tests of ops/kubernetes ask of the rendered overlays: workloads, pods, labels, variables."""
+
+from functools import cache
+from typing import Any, Final
+
+import yaml
+
+from domain.settings import REPOSITORY_ROOT
+from ops.services import SERVICES
+from tests.kustomize import Resource, build, pod_of
+
+FOLDER: Final = REPOSITORY_ROOT / "ops" / "kubernetes"
+OVERLAYS: Final = ("dev", "production")
+# What operators bring; their schemas are in no package that this Python can have.
+CUSTOM: Final = {"PodMonitor", "PrometheusRule", "ExternalSecret", "SecretStore", "ScaledObject"}
+NAMES: Final = {service.name for service in SERVICES}
+OURS: Final = NAMES | {"prepare"}
+AGENTS: Final = {"posting", "reconciliation", "audit"}
+
+
+@cache
+def resources(overlay: str) -> list[Resource]:
+    """All of an overlay."""
+    return build(FOLDER / "overlays" / overlay)
+
+
+def of_kind(overlay: str, kind: str) -> dict[str, Resource]:
+    """By name."""
+    return {each["metadata"]["name"]: each for each in resources(overlay) if each["kind"] == kind}
+
+
+def workloads(overlay: str) -> dict[str, Resource]:
+    """What makes pods, by name."""
+    return {each["metadata"]["name"]: each for each in resources(overlay) if pod_of(each) is not None}
+
+
+def pods(overlay: str) -> dict[str, Resource]:
+    """The pods' specs, by their workload's name."""
+    return {name: workload["spec"]["template"]["spec"] for name, workload in workloads(overlay).items()}
+
+
+def labels_of(overlay: str, name: str) -> dict[str, str]:
+    """The labels of a workload's pods."""
+    found: dict[str, str] = workloads(overlay)[name]["spec"]["template"]["metadata"]["labels"]
+    return found
+
+
+def configuration(overlay: str) -> dict[str, str]:
+    """What all services are told."""
+    (found,) = (
+        each["data"] for name, each in of_kind(overlay, "ConfigMap").items() if name.startswith("ledgerline-")
+    )  # fmt: skip
+    return dict(found)
+
+
+def variables(overlay: str, name: str) -> dict[str, Any]:
+    """What one container is told: name -> value, or where it comes from."""
+    (container,) = pods(overlay)[name]["containers"]
+    return configuration(overlay) | {each["name"]: each.get("value") or each for each in container["env"]}
+
+
+def custom_resources() -> list[Resource]:
+    """Those of every file, whether an overlay has them or not."""
+    return [
+        each
+        for path in sorted(FOLDER.rglob("*.yaml"))
+        for each in yaml.safe_load_all(path.read_text())
+        if each and each.get("kind") in CUSTOM
+    ]
+
+
+def picked(overlay: str, selector: Resource) -> set[str]:
+    """The workloads that a pod selector matches; all of them where it is empty."""
+    found = set()
+    for name in workloads(overlay):
+        labels = labels_of(overlay, name)
+        expressions = selector.get("matchExpressions", [])
+        assert all(expression["operator"] == "In" for expression in expressions)
+        if selector.get("matchLabels", {}).items() <= labels.items() and all(
+            labels.get(expression["key"]) in expression["values"] for expression in expressions
+        ):
+            found.add(name)
+    return found

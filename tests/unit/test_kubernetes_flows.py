@@ -1,0 +1,64 @@
+"""The network policies of ops/kubernetes allow exactly the flows that docs/ARCHITECTURE.md draws."""
+
+from typing import Final
+
+import pytest
+
+from tests.kubernetes_bench import OURS, OVERLAYS, of_kind, picked, pods, workloads
+from tests.kustomize import Resource
+
+SERVICES_SPEAK_TO: Final = {"kafka", "postgres", "registry"}
+
+
+def peers(overlay: str, entries: list[Resource], policy: str) -> set[str]:
+    found: set[str] = set()
+    for entry in entries:
+        if "ipBlock" in entry:
+            found.add(policy.removeprefix("to-"))
+        elif "namespaceSelector" in entry:
+            found |= {f"{key}={value}" for key, value in entry["namespaceSelector"]["matchLabels"].items()}
+        else:
+            found |= picked(overlay, entry["podSelector"])
+    return found
+
+
+def flows(overlay: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
+    """(from, to) that may go out, and that may come in."""
+    out, into = set(), set()
+    for name, policy in of_kind(overlay, "NetworkPolicy").items():
+        chosen = picked(overlay, policy["spec"]["podSelector"])
+        for rule in policy["spec"].get("egress", []):
+            out |= {(pod, peer) for pod in chosen for peer in peers(overlay, rule["to"], name)}
+        for rule in policy["spec"].get("ingress", []):
+            into |= {(peer, pod) for pod in chosen for peer in peers(overlay, rule["from"], name)}
+    return out, into
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_only_what_the_architecture_draws_may_flow(overlay: str) -> None:
+    out, into = flows(overlay)
+    names = "kubernetes.io/metadata.name=kube-system"
+    stores = {(service, store) for service in OURS for store in SERVICES_SPEAK_TO} | {("registry", "postgres")}
+    assert {flow for flow in out if flow[1] != names} == stores
+    assert {pod for pod, peer in out if peer == names} == workloads(overlay).keys()
+    inside = {(one, other) for one, other in stores if other in workloads(overlay)}
+    outside = {("ledgerline/client=true", "api")} | {("kubernetes.io/metadata.name=monitoring", name) for name in OURS}
+    assert into == inside | outside
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_nothing_flows_that_no_policy_allows(overlay: str) -> None:
+    nothing = of_kind(overlay, "NetworkPolicy")["nothing"]["spec"]
+    assert nothing == {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]}
+
+
+@pytest.mark.parametrize("overlay", OVERLAYS)
+def test_services_lead_to_pods(overlay: str) -> None:
+    for name, service in of_kind(overlay, "Service").items():
+        assert picked(overlay, {"matchLabels": service["spec"]["selector"]}) == {name}
+        known = {port["name"] for port in pods(overlay)[name]["containers"][0]["ports"]}
+        assert {port["targetPort"] for port in service["spec"]["ports"]} <= known
+    for name, workload in workloads(overlay).items():
+        if workload["kind"] == "StatefulSet":
+            assert of_kind(overlay, "Service")[name]["spec"]["clusterIP"] == "None"
+            assert workload["spec"]["serviceName"] == name
