@@ -10,7 +10,7 @@ from uuid import UUID
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
-from domain.breaks import Break, BreakKind, BreakState, Finding, break_id_of, merged
+from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
 
 
 class OpenBreaks(NamedTuple):
@@ -97,7 +97,5 @@ class BreakStore:
         return {kind: OpenBreaks(oldest_time, overdue) for kind, oldest_time, overdue in rows}
 
     def _break(self, row: Sequence[Any]) -> Break:
-        break_id, kind, subject, state, lane, seq, detail, evidence, changed_time = row
-        return Break(
-            break_id, self._found_by, kind, subject, BreakState(state).value, lane, seq, detail, evidence, changed_time
-        )
+        break_id, *members = row
+        return Break(break_id, self._found_by, *members)

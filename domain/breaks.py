@@ -63,7 +63,7 @@ class Finding(NamedTuple):
 
 
 class Break(NamedTuple):
-    """A stored break. `changed_time` is microseconds since 1970-01-01 UTC."""
+    """A stored break. Times are microseconds since 1970-01-01 UTC."""
 
     break_id: UUID
     found_by: str
@@ -74,7 +74,14 @@ class Break(NamedTuple):
     seq: int | None
     detail: str
     evidence: dict[str, str | int]
+    opened_time: int
+    """When it was found; anew, where it had been resolved."""
     changed_time: int
+
+    @property
+    def overdue_time(self) -> int:
+        """From when on it is overdue, unless it is explained or resolved by then."""
+        return self.opened_time + BreakKind(self.kind).term_seconds * 1_000_000
 
 
 def break_id_of(found_by: str, kind: str, subject: str) -> UUID:

@@ -82,5 +82,6 @@ def break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
         "seq": item.seq,
         "detail": item.detail,
         "changed_time": item.changed_time,
+        "overdue_time": item.overdue_time,
     }
     return str(item.break_id).encode(), record

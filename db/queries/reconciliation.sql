@@ -400,7 +400,7 @@ WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
 
 -- name: unresolved_breaks
 -- A page of the breaks that are open or explained, in order of id; all kinds where kinds is null.
-SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE
     state <> 'resolved' AND break_id > %(after)s::uuid
@@ -410,13 +410,13 @@ LIMIT %(limit)s::integer
 
 -- name: unresolved_of
 -- Which of these breaks are open or explained.
-SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE state <> 'resolved' AND break_id = ANY(%(break_ids)s::uuid [])
 
 -- name: unpublished_breaks
 -- Breaks whose state ledger.breaks was not told, oldest change first.
-SELECT break_id, kind, subject, state, lane, seq, detail, evidence, changed_time
+SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE published_state IS DISTINCT FROM state
 ORDER BY changed_time

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
+from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS
 from ops.embedded.stack import Endpoints
 from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, registered_all
@@ -211,11 +212,11 @@ def test_check_and_register_refuse_and_name_the_subject_and_why(
     file.write_text(json.dumps(new))
     monkeypatch.setitem(SUBJECTS, subject, (str(file), "FULL_TRANSITIVE"))
 
-    verdicts = {judgement.subject: judgement for judgement in judge_all(registry.url)}
+    verdicts = {judgement.subject: judgement for judgement in judge_all(SchemaRegistry(registry.url))}
     assert verdicts[subject].verdict is Verdict.REFUSED
     assert cause in verdicts[subject].cause
     with pytest.raises(SchemaError, match=f"{file.name}.*{subject}"):
-        register_schemas(registry.url)
+        register_schemas(SchemaRegistry(registry.url))
     versions = registry.client.get(f"{registry.url}/subjects/{subject}/versions").json()
     assert len(versions) == 1
 
@@ -224,8 +225,8 @@ def test_an_unknown_subject_is_new_and_a_registry_that_is_away_is_told(
     registry: ThrowAway, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(SUBJECTS, f"contract-{uuid.uuid4().hex}-value", SUBJECTS["ledger.relay-value"])
-    assert [found.verdict for found in judge_all(registry.url) if found.subject.startswith("contract-")] == [
-        Verdict.NEW
-    ]
+    assert [
+        found.verdict for found in judge_all(SchemaRegistry(registry.url)) if found.subject.startswith("contract-")
+    ] == [Verdict.NEW]
     with pytest.raises(SchemaError, match="did not answer"):
-        judge_all("http://127.0.0.1:1")
+        judge_all(SchemaRegistry("http://127.0.0.1:1"))

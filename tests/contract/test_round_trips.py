@@ -3,14 +3,19 @@
 import copy
 import io
 import json
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import fastavro
 import pytest
 from fastavro.utils import generate_one
 
+from domain.breaks import Break, BreakKind
 from domain.topics import SUBJECTS
 from producers.encoding import parsed_schema, schema_text, without_logical_types
+from producers.events import break_event
+from tests import releases
 
 FULL = [subject for subject, (_, level) in SUBJECTS.items() if level == "FULL_TRANSITIVE"]
 
@@ -90,3 +95,34 @@ def test_a_rename_by_alias_keeps_the_value_and_one_without_loses_it() -> None:
     renamed["fields"][1]["aliases"] = ["next_seq"]
     told = fastavro.parse_schema(renamed, _write_hint=False)
     assert moved(record, old, told)["next_sequence"] == 17
+
+
+def released_schema(folder: Path, subject: str) -> Any:
+    """The subject's schema as the release before has it."""
+    file, _ = SUBJECTS[subject]
+    path = folder / "avro" / file
+    return without_logical_types(json.loads(path.read_text()))
+
+
+@pytest.mark.parametrize("subject", FULL)
+def test_this_release_and_the_one_before_read_each_other(subject: str, tmp_path: Path) -> None:
+    before = released_schema(releases.unpack(tmp_path), subject)
+    now = without_logical_types(json.loads(schema_text(subject)))
+    record = generate_one(now)
+    for writer, reader in ((now, before), (before, now)):
+        sent = record if writer is now else moved(record, now, before)
+        received = moved(sent, writer, reader)
+        shared = received.keys() & sent.keys()
+        assert {name: received[name] for name in shared} == {name: sent[name] for name in shared}
+        assert received.keys() == {field["name"] for field in reader["fields"]}
+
+
+def test_a_break_of_the_release_before_does_not_say_when_it_is_overdue(tmp_path: Path) -> None:
+    before = released_schema(releases.unpack(tmp_path), "ledger.breaks-value")
+    now = without_logical_types(json.loads(schema_text("ledger.breaks-value")))
+    item = Break(UUID(int=1), "audit", "chain", "lane 1", "open", 1, 7, "It differs.", {}, 1_000_000, 2_000_000)
+    _, record = break_event(item)
+    assert record["overdue_time"] == 1_000_000 + BreakKind.CHAIN.term_seconds * 1_000_000
+    old = moved(record, now, before)
+    assert "overdue_time" not in old
+    assert moved(old, before, now)["overdue_time"] is None
