@@ -1,0 +1,56 @@
+"""A whole running ledger with a real Prometheus beside it, for all tests of this folder."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from domain.settings import REPOSITORY_ROOT
+from ops.observing.configuration import Haste
+from ops.observing.observatory import Observatory
+from ops.observing.prometheus_part import PrometheusPart
+from ops.supervision.state import RunState
+from ops.supervisor import down, up
+
+CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+HASTE: Final = Haste(60)
+"""What takes an hour is seen in a minute, and what is scraped every 15 s in each second."""
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A ledger that runs, and who watches it."""
+
+    state: RunState
+    observatory: Observatory
+
+    @property
+    def prometheus(self) -> PrometheusPart:
+        """The server to ask."""
+        return self.observatory.prometheus
+
+
+@pytest.fixture(scope="session")
+def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
+    """A ledger of this session's own, parts included, with the rules hastened; every target is up.
+
+    Running parts that the environment names are not used: their brokers need not tell of themselves.
+    """
+    home = tmp_path_factory.mktemp("observed")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        for name in [name for name in os.environ if name.startswith("LEDGERLINE_")]:
+            monkeypatch.delenv(name)
+        try:
+            state = up(home, _ignore, tied=True, cache=CACHE)
+            with Observatory(home, state, cache=CACHE, report=_ignore, haste=HASTE) as observatory:
+                observatory.wait_until_watching()
+                yield Observed(state, observatory)
+        finally:
+            down(home, _ignore)
+
+
+def _ignore(_message: str) -> None:
+    """Take a line of progress."""
