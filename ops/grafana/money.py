@@ -34,6 +34,10 @@ CHECKPOINT_AGE: Final = (
 
 def money() -> list[Placed]:
     """Six tiles; all of them green is the only good answer, and grey is none."""
+    return [*_books(), *_proof()]
+
+
+def _books() -> list[Placed]:
     return [
         stat(
             "Symmetry difference",
@@ -70,6 +74,11 @@ def money() -> list[Placed]:
             steps=ZERO_IS_SAFE,
             overrides=thresholds_of("open", ((None, GREY), (0, "green"), (1, ORANGE))),
         ),
+    ]
+
+
+def _proof() -> list[Placed]:
+    return [
         stat(
             "Hash chains, records",
             [

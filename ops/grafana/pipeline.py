@@ -42,7 +42,7 @@ def page() -> Page:
         text="From the API's accept to the journal, the relay and the provers: flow, latency, lag, batches, processes.",
         rows={
             TITLE: money(),
-            "Objective: 99.9 percent of intents posted within 5 s": _objective(),
+            "Objective: 99.9 percent of intents posted within 5 s": [*_objective(), *_latency()],
             "Flow": _flow(),
             "Waiting": _waiting(),
             "Batches": _batches(),
@@ -103,6 +103,11 @@ def _objective() -> list[Placed]:
             width=12,
             steps=((None, GREEN), (1, ORANGE), (14.4, RED)),
         ),
+    ]
+
+
+def _latency() -> list[Placed]:
+    return [
         heatmap(
             "From accepted to posted",
             Query(f"sum by (le) (increase({_LATENCY}_bucket{{{OURS}}}[{PACE}]))"),
