@@ -150,7 +150,7 @@ def test_a_worker_waits_for_the_registry_and_judges_nothing_meanwhile(
         eventually(lambda: len(worker.events("waiting")) >= 2 or not worker.runs(), "it waits")
         assert "schema registry cannot be reached" in worker.events("waiting")[-1]["cause"]
         assert posted(bench) == 0
-        assert worker.metric("ledgerline_agent_lag_records") == 100
+        eventually(lambda: worker.metric("ledgerline_agent_lag_records") == 100, "it tells of what waits")
         with _Proxy(port, str(settings.registry_url)) as proxy:
             threading.Thread(target=proxy.serve_forever, daemon=True).start()
             eventually(lambda: posted(bench) == 100 or not worker.runs(), "all is posted")

@@ -1,0 +1,321 @@
+"""What the services tell at /metrics, as real processes over real parts: after a known set of intents, a planted break,
+and a lane that stands."""
+
+import re
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from db.access import Scope, add_key
+from db.books import add_unit
+from db.connections import connect
+from domain.settings import REPOSITORY_ROOT, Settings
+from tests.api_bench import post, top_up, transfer
+from tests.posting_bench import eventually
+from tests.posting_model import script
+from tests.proving_bench import ProvingBench
+from tests.service_process import ServiceProcess
+from tests.unit.test_documents import rows_of
+
+QUICK = {
+    "LEDGERLINE_AUDIT_SWEEP_SECONDS": "0.5",
+    "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "0.5",
+    "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "0.5",
+}
+SERVICES = ("posting", "relay", "reconciliation", "audit", "api")
+HTTP = 12
+LATENCIES = ("ledgerline_posting_latency_seconds", "ledgerline_reconciliation_latency_seconds")
+
+Series = dict[str, float]
+"""Name and labels, as name{label="value",...} with sorted labels -> value."""
+
+
+def text_of(service: ServiceProcess) -> str:
+    """What a service tells now."""
+    answer = httpx.get(f"http://127.0.0.1:{service.port}/metrics", timeout=10)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"].startswith("text/plain; version=")
+    return answer.text
+
+
+def series(service: ServiceProcess) -> Series:
+    """The same, by series."""
+    found = {}
+    for family in text_string_to_metric_families(text_of(service)):
+        for sample in family.samples:
+            labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
+            name = f"{sample.name}{{{labels}}}" if labels else sample.name
+            assert name not in found, f"{name} is told twice"
+            found[name] = sample.value
+    return found
+
+
+def of(name: str, found: Series) -> Series:
+    """The series of one metric by their labels alone."""
+    return {key.removeprefix(name): value for key, value in found.items() if re.fullmatch(rf"{name}(\{{.*\}})?", key)}
+
+
+@pytest.fixture
+def services(proving: ProvingBench, settings: Settings, tmp_path: Path) -> Iterator[dict[str, ServiceProcess]]:
+    """Every service, at work."""
+    with ExitStack() as stack:
+        started = {name: stack.enter_context(ServiceProcess(name, settings, tmp_path, **QUICK)) for name in SERVICES}
+        for service in started.values():
+            service.wait_until_ready(120)
+        yield started
+
+
+def send_known_intents(bench: ProvingBench, api: ServiceProcess) -> Series:
+    """Through HTTP and past it; returns what must be counted of each outcome and reason."""
+    with connect(bench.dsn, "ledgerline_operator", autocommit=True) as operator:
+        add_unit(operator, "default", "MILES", 0)
+        key = add_key(operator, "default", "test", tuple(Scope))[1]
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=f"http://127.0.0.1:{api.port}", headers=headers, timeout=60) as client:
+        for number in range(HTTP):
+            body = top_up(number, 1000) | ({"legs": miles_legs()} if number == 0 else {})
+            assert post(client, f"http-{number}", body).status_code == 202
+        wanted = eventually(lambda: post(client, "http-1", top_up(1, 1000)).status_code == 200, "it was posted", 60)
+        assert wanted
+        assert post(client, "http-1", top_up(1, 999)).status_code == 422
+        assert post(client, "http-x", transfer("external:bank", "users:1:wallet", -5)).status_code == 422
+    bench.send_all(
+        script(
+            "a external:bank>users:1:wallet 100 | a external:bank>users:1:wallet 100 | a external:bank>users:1:wallet 7"
+            " | b users:77:wallet>external:bank 5 | c external:bank>users:2:wallet 500JPY"
+        )
+    )
+    bench.send_bytes(b"garbage", lane=1)
+    bench.send_bytes(None, lane=1)
+    return {
+        '{outcome="posted",reason=""}': HTTP + 2,
+        '{outcome="duplicate",reason=""}': 1,
+        '{outcome="idempotency_conflict",reason=""}': 1,
+        '{outcome="rejected",reason="insufficient_funds"}': 1,
+        '{outcome="quarantined",reason="bad_magic"}': 1,
+        '{outcome="quarantined",reason="empty"}': 1,
+    }
+
+
+def miles_legs() -> list[dict[str, Any]]:
+    """A transfer of a unit of the tenant's own."""
+    return [
+        {"account": "external:bank", "direction": "debit", "amount_minor": 30, "currency": "MILES"},
+        {"account": "users:0:wallet", "direction": "credit", "amount_minor": 30, "currency": "MILES"},
+    ]
+
+
+def until(service: ServiceProcess, name: str, wanted: Callable[[Series], bool], seconds: float = 90) -> Series:
+    """What a service tells once a metric of it is as wanted; AssertionError tells how it was at the end."""
+    last: Series = {}
+
+    def holds() -> bool:
+        nonlocal last
+        last = series(service)
+        return wanted(of(name, last))
+
+    try:
+        eventually(holds, name, seconds)
+    except AssertionError as error:
+        raise AssertionError(f"{error}: {of(name, last)}") from error
+    return last
+
+
+def test_every_figure_after_a_known_set_of_intents(proving: ProvingBench, services: dict[str, ServiceProcess]) -> None:
+    wanted = send_known_intents(proving, services["api"])
+    total = int(sum(wanted.values()))
+    check_posting(services["posting"], wanted, total)
+    check_relay(services["relay"], total)
+    check_reconciliation(services["reconciliation"], wanted, total)
+    check_audit(services["audit"], total)
+    check_api(services["api"])
+    check_documents(services)
+    check_a_planted_break(proving, services["audit"])
+    check_a_lane_that_stands(proving, services["posting"])
+
+
+def check_posting(posting: ServiceProcess, wanted: Series, total: int) -> None:
+    """Outcomes by reason, latencies, batches, stages, lag."""
+    outcomes = "ledgerline_posting_outcomes_total"
+    found = until(posting, outcomes, lambda counts: sum(counts.values()) >= total)
+    assert of(outcomes, found) == wanted
+    check_latency("ledgerline_posting_latency_seconds", found, total)
+    assert found['ledgerline_agent_records_total{agent="posting"}'] == total
+    assert found['ledgerline_agent_batch_records_sum{agent="posting"}'] == total
+    batches = found['ledgerline_agent_batch_seconds_count{agent="posting"}']
+    assert 1 <= batches == found['ledgerline_agent_batch_records_count{agent="posting"}'] <= total
+    stages = of("ledgerline_posting_stage_seconds_count", found)
+    assert stages == {
+        f'{{stage="{stage}"}}': batches for stage in ("read", "look_up", "lock", "decide", "write", "commit")
+    }
+    spent = found['ledgerline_agent_batch_seconds_sum{agent="posting"}']
+    assert 0.5 * spent < sum(of("ledgerline_posting_stage_seconds_sum", found).values()) <= spent
+    check_no_lag(posting, "posting")
+
+
+def check_latency(name: str, found: Series, total: int) -> None:
+    """One observation of each message, none of them above the time that the test has taken."""
+    buckets = of(f"{name}_bucket", found)
+    assert found[f"{name}_count"] == buckets['{le="+Inf"}'] == buckets['{le="300.0"}'] == total
+    assert list(buckets.values()) == sorted(buckets.values())
+    assert len(buckets) == 14
+    assert 0 < found[f"{name}_sum"] < 120 * total
+
+
+def check_no_lag(service: ServiceProcess, agent: str) -> None:
+    """Both lanes, and nothing that waits."""
+    wanted = {f'{{agent="{agent}",partition="{lane}"}}': 0.0 for lane in (0, 1)}
+    found = until(service, "ledgerline_agent_lag_records", lambda lags: lags == wanted)
+    assert of("ledgerline_agent_lag_seconds", found) == wanted
+
+
+def check_relay(relay: ServiceProcess, total: int) -> None:
+    """What was relayed by outcome, lag, and librdkafka's own figures."""
+    relayed = "ledgerline_relay_records_total"
+    found = until(relay, relayed, lambda counts: sum(counts.values()) >= total)
+    assert of(relayed, found)['{outcome="quarantined"}'] == 2
+    nothing = {'{lane="0"}': 0.0, '{lane="1"}': 0.0}
+    found = until(relay, "ledgerline_relay_lag_records", lambda lags: lags == nothing)
+    assert of("ledgerline_relay_lag_seconds", found) == nothing
+    found = until(relay, "ledgerline_kafka_producer_queue_messages", bool)
+    assert of("ledgerline_kafka_producer_queue_messages", found) == {'{client="relay"}': 0}
+
+
+def check_reconciliation(reconciliation: ServiceProcess, wanted: Series, total: int) -> None:
+    """Fates, conservation, symmetry of every currency, latency, lag, and no break."""
+    fates = until(reconciliation, "ledgerline_conservation_fates", lambda found: sum(found.values()) >= total)
+    by_outcome: dict[str, float] = {}
+    for labels, count in wanted.items():
+        outcome = labels.split('"')[1]
+        by_outcome[outcome] = by_outcome.get(outcome, 0) + count
+    for outcome, count in by_outcome.items():
+        lanes = [fates[f'ledgerline_conservation_fates{{lane="{lane}",outcome="{outcome}"}}'] for lane in (0, 1)]
+        assert sum(lanes) == count, outcome
+    assert sum(of("ledgerline_conservation_received", fates).values()) == total
+    zeros = {'{lane="0"}': 0.0, '{lane="1"}': 0.0}
+    for name in ("gap", "in_flight", "missing"):
+        assert of(f"ledgerline_conservation_{name}", fates) == zeros, name
+    for name in ("records", "seconds"):
+        assert of(f"ledgerline_reconciliation_lag_{name}", fates) == zeros, name
+    moved = {'{currency="EUR"}': 1000.0 * (HTTP - 1) + 100, '{currency="JPY"}': 500.0, '{currency="other"}': 30.0}
+    assert of("ledgerline_symmetry_debits_minor", fates) == moved
+    assert of("ledgerline_symmetry_credits_minor", fates) == moved
+    assert of("ledgerline_symmetry_difference_minor", fates) == dict.fromkeys(moved, 0.0)
+    check_latency("ledgerline_reconciliation_latency_seconds", fates, total)
+    assert set(of("ledgerline_breaks_open", fates).values()) == {0.0}
+    check_no_lag(reconciliation, "reconciliation")
+
+
+def check_audit(audit: ServiceProcess, total: int) -> None:
+    """How far chains are verified and signed."""
+    verified = "ledgerline_audit_verified_seq"
+    until(audit, verified, lambda lanes: sum(lanes.values()) >= total)
+    found = until(audit, "ledgerline_audit_unsigned_records", lambda lanes: lanes == {'{lane="0"}': 0, '{lane="1"}': 0})
+    assert sum(of(verified, found).values()) == total
+    assert found["ledgerline_audit_checkpoints_total"] >= 1
+    assert found["ledgerline_audit_checkpoint_timestamp_seconds"] == pytest.approx(time.time(), abs=120)
+    check_no_lag(audit, "audit")
+
+
+def check_api(api: ServiceProcess) -> None:
+    """Intents by result, and the figures of pool and producer."""
+    found = until(api, "ledgerline_kafka_producer_queue_messages", bool)
+    intents = of("ledgerline_api_intents_total", found)
+    assert intents.pop('{result="replayed"}') == 1
+    assert intents.pop('{result="accepted"}') >= HTTP
+    assert intents == {'{result="conflict"}': 1, '{result="refused"}': 1}
+    assert found['ledgerline_kafka_producer_queue_messages{client="intents"}'] == 0
+    assert 0 < found['ledgerline_kafka_producer_broker_rtt_seconds{client="intents"}'] < 60
+    connections = of("ledgerline_postgres_pool_connections", found)
+    assert connections.keys() == {'{state="busy"}', '{state="idle"}'}
+    assert sum(connections.values()) >= 1
+    assert found["ledgerline_postgres_pool_requests_waiting"] == 0
+    assert found["ledgerline_postgres_pool_wait_seconds_total"] >= 0
+
+
+def check_documents(services: dict[str, ServiceProcess]) -> None:
+    """Every family that is told is documented with its type and labels, and each that is documented is told."""
+    documented = rows_of("docs/METRICS.md", r"ledgerline_\w+")
+    words = (REPOSITORY_ROOT / "docs" / "METRICS.md").read_text()
+    told = set()
+    for name, service in services.items():
+        text = text_of(service)
+        types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
+        ours = {family: kind for family, kind in types.items() if family.startswith("ledgerline_")}
+        assert {family: documented[family][0] for family in ours} == ours, name
+        others = types.keys() - ours.keys()
+        assert "process_cpu_seconds_total" in others, name
+        assert "python_gc_collections_total" in others, name
+        assert [family for family in others if f"`{family}`" not in words] == [], name
+        told |= ours.keys()
+        for family in text_string_to_metric_families(text):
+            if family.name.startswith("ledgerline_"):
+                row = documented.get(family.name) or documented[f"{family.name}_total"]
+                for sample in family.samples:
+                    assert ", ".join(sample.labels.keys() - {"le"}) in permutations(row[1]), sample.name
+    assert documented.keys() == told
+
+
+def permutations(labels: str) -> set[str]:
+    """The labels of a row in any order."""
+    from itertools import permutations as every
+
+    return {", ".join(order) for order in every([] if labels == "-" else labels.split(", "))}
+
+
+def check_a_planted_break(bench: ProvingBench, audit: ServiceProcess) -> None:
+    """A row that was altered shows as open, by age and, after its term, as overdue; found again it begins anew."""
+    alter = "UPDATE ledger.journal SET detail = %s WHERE lane = 1 AND seq = 0"
+    stored = '{found_by="audit",kind="stored"}'
+    (row,) = bench.rows("SELECT detail FROM ledger.journal WHERE lane = 1 AND seq = 0")
+
+    def told(found: Series) -> tuple[float, float, float]:
+        opened = found['ledgerline_breaks_open{found_by="audit",kind="stored",state="open"}']
+        names = ("ledgerline_breaks_oldest_age_seconds", "ledgerline_breaks_overdue")
+        return opened, *(of(name, found)[stored] for name in names)
+
+    assert told(series(audit)) == (0, 0, 0)
+    bench.tamper(alter, "altered")
+    opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
+    assert (opened, overdue) == (1, 0)
+    assert age < 10
+    opened, age, _ = told(until(audit, "ledgerline_breaks_overdue", lambda breaks: breaks[stored] == 1))
+    assert opened == 1
+    assert 10 <= age < 60
+    others = of("ledgerline_breaks_overdue", series(audit))
+    assert sum(others.values()) == 1
+    bench.tamper(alter, row["detail"])
+    gone = until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] == 0)
+    assert told(gone) == (0, 0, 0)
+    bench.tamper(alter, "altered")
+    opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
+    assert (opened, overdue) == (1, 0)
+    assert age < 10, "it was whole in between"
+    bench.tamper(alter, row["detail"])
+    until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] == 0)
+
+
+def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> None:
+    """Lag in seconds grows while another holds the lane, is that of the oldest intent, and falls to 0 after."""
+    lane = '{agent="posting",partition="0"}'
+    with psycopg.connect(bench.dsn) as holder:
+        holder.execute("SELECT FROM ledger.lane WHERE lane = 0 FOR UPDATE")
+        sent = time.time()
+        bench.send(bench.transfer("stuck-1", "external:bank", "users:1:wallet", 5))
+        until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > 2)
+        bench.send(bench.transfer("stuck-2", "external:bank", "users:1:wallet", 5))
+        found = until(posting, "ledgerline_agent_lag_records", lambda lags: lags[lane] == 2)
+        waited = time.time() - sent
+        assert found[f"ledgerline_agent_lag_seconds{lane}"] == pytest.approx(waited, abs=2.5), "a newer one is no cure"
+        found = until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > waited + 2)
+    found = until(posting, "ledgerline_agent_lag_records", lambda lags: lags[lane] == 0)
+    assert found[f"ledgerline_agent_lag_seconds{lane}"] == 0
+    slow = of("ledgerline_posting_latency_seconds_bucket", found)
+    assert slow['{le="+Inf"}'] - slow['{le="2.5"}'] >= 1, "and its latency was counted"
