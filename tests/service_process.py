@@ -37,7 +37,8 @@ class ServiceProcess:
         self.name = name
         self.port = pick_free()
         self.log_file = folder / f"{name}-{self.port}.log"
-        variables = environment_of(settings, LEDGERLINE_METRICS_PORT=str(self.port), **changes)
+        port_variable = "LEDGERLINE_API_PORT" if name == "api" else "LEDGERLINE_METRICS_PORT"
+        variables = environment_of(settings, **{port_variable: str(self.port)}, **changes)
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(module or ("ops.cli", "service", name))],
@@ -82,8 +83,12 @@ class ServiceProcess:
 
     def metric(self, name: str) -> float:
         """The sum of a metric over its labels; 0 where it is not there."""
-        lines = (self._answer("metrics") or "").splitlines()
+        lines = self.metrics().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
+
+    def metrics(self) -> str:
+        """All that it tells at /metrics; nothing where it does not answer."""
+        return self._answer("metrics") or ""
 
     def log(self) -> str:
         """All that it wrote so far."""

@@ -11,16 +11,21 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from db.access import Scope, add_key
 from db.books import add_unit
 from db.connections import connect
 from domain.settings import REPOSITORY_ROOT, Settings
+from domain.topics import Topics
+from streams.posting.poster import Poster
+from streams.reconciliation.service import wire
 from tests.api_bench import post, top_up, transfer
-from tests.posting_bench import eventually
+from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import script
 from tests.proving_bench import ProvingBench
+from tests.relay_bench import RelayBench, deposits
 from tests.service_process import ServiceProcess
 from tests.unit.test_documents import rows_of
 
@@ -37,18 +42,10 @@ Series = dict[str, float]
 """Name and labels, as name{label="value",...} with sorted labels -> value."""
 
 
-def text_of(service: ServiceProcess) -> str:
-    """What a service tells now."""
-    answer = httpx.get(f"http://127.0.0.1:{service.port}/metrics", timeout=10)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"].startswith("text/plain; version=")
-    return answer.text
-
-
 def series(service: ServiceProcess) -> Series:
     """The same, by series."""
     found = {}
-    for family in text_string_to_metric_families(text_of(service)):
+    for family in text_string_to_metric_families(service.metrics()):
         for sample in family.samples:
             labels = ",".join(f'{name}="{value}"' for name, value in sorted(sample.labels.items()))
             name = f"{sample.name}{{{labels}}}" if labels else sample.name
@@ -246,7 +243,7 @@ def check_documents(services: dict[str, ServiceProcess]) -> None:
     words = (REPOSITORY_ROOT / "docs" / "METRICS.md").read_text()
     told = set()
     for name, service in services.items():
-        text = text_of(service)
+        text = service.metrics()
         types = dict(re.findall(r"^# TYPE (\w+) (\w+)$", text, re.MULTILINE))
         ours = {family: kind for family, kind in types.items() if family.startswith("ledgerline_")}
         assert {family: documented[family][0] for family in ours} == ours, name
@@ -319,3 +316,62 @@ def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> No
     assert found[f"ledgerline_agent_lag_seconds{lane}"] == 0
     slow = of("ledgerline_posting_latency_seconds_bucket", found)
     assert slow['{le="+Inf"}'] - slow['{le="2.5"}'] >= 1, "and its latency was counted"
+
+
+# ------------------------------------------------------------------------------------------------ ages of what waits
+
+
+def told(name: str, lane: int) -> float | None:
+    """What this process tells of a lane."""
+    return REGISTRY.get_sample_value(f"ledgerline_{name}", {"lane": str(lane)})
+
+
+def booked_ago(bench: PostingBench, seconds: float) -> Poster:
+    """A poster whose clock trails."""
+    return bench.new_poster(now_microseconds=lambda: time.time_ns() // 1000 - int(seconds * 1_000_000))
+
+
+def test_relay_lag_is_the_age_of_the_first_record_that_waits(bench: PostingBench, topics: Topics) -> None:
+    """By the last one, a relay that stands while more and more is posted looks well."""
+    ledger = RelayBench(bench, topics)
+    bench.post_now(deposits(10), lane=0, poster=booked_ago(bench, 3600))
+    bench.post_now(deposits(10, 10), lane=0, poster=booked_ago(bench, 600))
+    bench.post_now(deposits(3, 20), lane=0)
+    bench.post_now(deposits(2, 30), lane=1, poster=booked_ago(bench, 60))
+    relay = ledger.relay(records_max=10)
+    relay.start()
+    seen = []
+    while True:
+        relayed = relay.round()
+        seen.append([told(f"relay_lag_{what}", lane) for lane in (0, 1) for what in ("records", "seconds")])
+        if not relayed:
+            break
+    ledger.close()
+    # Lane 1 comes first, then they take turns; what a round tells is how it found things.
+    assert seen == [
+        [23, pytest.approx(3600, abs=60), 2, pytest.approx(60, abs=50)],
+        [15, pytest.approx(3600, abs=60), 0, 0],
+        [5, pytest.approx(600, abs=60), 0, 0],
+        [0, 0, 0, 0],
+    ]
+
+
+def test_the_first_record_after_an_idle_hour_is_not_an_hour_late(proving: ProvingBench) -> None:
+    agent = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    try:
+        proving.post_now(deposits(3), lane=0, poster=booked_ago(proving, 3600))
+        proving.relay_all()
+        proving.feed(agent.reconciler)
+        agent.chores.gauges()
+        assert (told("reconciliation_lag_records", 0), told("reconciliation_lag_seconds", 0)) == (0, 0)
+        proving.post_now(deposits(2, 3), lane=0, poster=booked_ago(proving, 100))
+        proving.post_now(deposits(2, 5), lane=0)
+        agent.chores.gauges()
+        assert told("reconciliation_lag_records", 0) == 4
+        assert told("reconciliation_lag_seconds", 0) == pytest.approx(100, abs=50)
+        proving.relay_all()
+        proving.feed(agent.reconciler)
+        agent.chores.gauges()
+        assert (told("reconciliation_lag_records", 0), told("reconciliation_lag_seconds", 0)) == (0, 0)
+    finally:
+        agent.close()

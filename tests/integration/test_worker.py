@@ -1,6 +1,7 @@
 """The real posting worker, as a process: posted once and only once whatever ends it or takes its lanes away."""
 
 import json
+import re
 import uuid
 from collections import Counter
 from collections.abc import Callable
@@ -85,6 +86,11 @@ def lanes_by_name(settings: Settings) -> dict[str, set[int]]:
     }
 
 
+def told_lanes(worker: ServiceProcess) -> list[str]:
+    """The lanes whose lag a worker tells."""
+    return re.findall(r'^ledgerline_agent_lag_seconds\{.*partition="(\d+)"', worker.metrics(), re.MULTILINE)
+
+
 def test_a_worker_posts_what_was_sent_before_and_after_its_start_and_stops(
     bench: PostingBench, settings: Settings, tmp_path: Path
 ) -> None:
@@ -132,10 +138,12 @@ def test_two_workers_share_the_lanes_and_one_takes_over_from_the_other(
                 ),
                 "each has a lane",
             )
+            eventually(lambda: sorted(told_lanes(first) + told_lanes(second)) == ["0", "1"], "each tells of its own")
             wait_for(bench, 1000, first, second)
             assert first.stop(STOP_SECONDS_MAX) == 0
             wait_for(bench, 6000, second)
             eventually(lambda: lanes_of(second) == 2, "the second has both")
+            eventually(lambda: told_lanes(second) == ["0", "1"], "and tells of both")
             assert second.stop(STOP_SECONDS_MAX) == 0
     check(bench, 6000)
 
