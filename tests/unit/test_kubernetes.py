@@ -343,6 +343,8 @@ def test_images_are_pinned_and_those_of_compose(overlay: str) -> None:
         assert tag not in {"", "latest"}
         if name in OURS:
             assert image.endswith("ledgerline")
+        elif name == "kafka":
+            assert f"FROM {container['image']}\n" in (REPOSITORY_ROOT / "ops/docker/kafka.Dockerfile").read_text()
         else:
             assert container["image"] == compose[name]["image"]
 
