@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, Connection
+from psycopg.conninfo import make_conninfo
 from psycopg_pool import AsyncConnectionPool
 
 from db.binary import register
@@ -35,6 +36,11 @@ TRANSIENT: Final = (
 
 class DatabaseError(Outage):
     """Postgres cannot be reached or refuses the login."""
+
+
+def with_password(dsn: str, password: str) -> str:
+    """The DSN with this password, in place of its own."""
+    return make_conninfo(dsn, password=password)
 
 
 def _options(

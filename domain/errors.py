@@ -7,6 +7,7 @@ LedgerlineError                               one sentence that says what is wro
   db.logins.LoginError                        a login cannot be made as its file asks
   db.migrate.MigrationError                   the database was migrated by other files than these
   db.replay.TargetError                       the database to replay into cannot be used, or refuses a record
+  domain.secret_files.SettingsError           a LEDGERLINE_* variable cannot be used as it is set
   domain.errors.Outage                        what the process needs is away or not ready yet
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
@@ -22,7 +23,6 @@ LedgerlineError                               one sentence that says what is wro
   ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
   ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
   ops.cli.api_client.ApiError                 the API refused, or does not answer
-  ops.cli.context.SettingsError               a LEDGERLINE_* variable has a value that cannot be used
   ops.cli.dlq.DeadLetterError                 there is no such quarantined row, or no such place in their list
   ops.cli.offsets.OffsetsError                an agent cannot be made to stand where an operator wants it
   ops.cli.intents.IntentError                 the command line does not say a whole intent

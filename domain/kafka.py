@@ -16,7 +16,7 @@ class Kafka:
     bootstrap: str
     """Comma-separated host:port."""
     security_protocol: SecurityProtocol = "PLAINTEXT"
-    sasl_mechanism: SaslMechanism | None = None
+    sasl_mechanism: SaslMechanism = "SCRAM-SHA-512"
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
     ssl_ca_file: Path | None = None
@@ -65,5 +65,6 @@ class Kafka:
             return None
         context = ssl.create_default_context(cafile=self.ssl_ca_file)
         if self.ssl_certificate_file is not None:
-            context.load_cert_chain(self.ssl_certificate_file, self.ssl_key_file)
+            # Without a password OpenSSL would ask for that of an encrypted key on the terminal, and wait.
+            context.load_cert_chain(self.ssl_certificate_file, self.ssl_key_file, password="")
         return context

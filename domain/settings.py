@@ -4,27 +4,57 @@ Only entry points (ops.cli, ops.bench, tests) make a Settings; everything else i
 docs/SETTINGS.md documents each field and a test notices when one is missing there.
 """
 
+import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal, get_args
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from domain.kafka import Kafka
+from domain.kafka import Kafka, SaslMechanism, SecurityProtocol
 from domain.schema_registry import SchemaRegistry
+from domain.secret_files import PREFIX, secret_of
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    """Read from environment variables named LEDGERLINE_ and the field in capitals."""
+    """Read from environment variables named LEDGERLINE_ and the field in capitals; one that is empty counts as unset.
 
-    model_config = SettingsConfigDict(env_prefix="LEDGERLINE_", frozen=True, extra="forbid")
+    A secret may stand in a file instead, which the same variable with _FILE behind it names. SettingsError where such a
+    file cannot be used, pydantic's ValidationError for any other value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
 
     home: Path = Field(REPOSITORY_ROOT / ".ledgerline", description="Folder of the embedded parts: data, cache, logs.")
     kafka_bootstrap: str | None = Field(None, description="Kafka's bootstrap servers; unset means the embedded broker.")
     postgres_dsn: SecretStr | None = Field(None, description="Postgres' DSN; unset means the embedded server.")
     registry_url: str | None = Field(None, description="Schema Registry's base URL; unset means the embedded one.")
+
+    kafka_security_protocol: SecurityProtocol = Field(
+        "PLAINTEXT", description="How the connection to Kafka is encrypted and who it is told we are."
+    )
+    kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How the password is shown to Kafka.")
+    kafka_sasl_username: str | None = Field(None, description="Name that Kafka knows us by; for SASL alone.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password of that name.")
+    kafka_ssl_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that may vouch for Kafka; unset: the system's."
+    )
+    kafka_ssl_certificate_file: Path | None = Field(
+        None, description="PEM file of our own certificate; for brokers that ask for one."
+    )
+    kafka_ssl_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
+    postgres_password: SecretStr | None = Field(None, description="Password for Postgres; outranks one in the DSN.")
+    registry_username: str | None = Field(None, description="Name for the registry; by HTTP basic authentication.")
+    registry_password: SecretStr | None = Field(None, description="Password of that name for the registry.")
+    registry_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may vouch for the registry; unset: the system's.",
+    )
 
     topic_prefix: str = Field(
         "", description="Put before every topic and consumer group, so that ledgers can share a broker."
@@ -77,8 +107,48 @@ class Settings(BaseSettings):
 
     def kafka_at(self, bootstrap: str) -> Kafka:
         """Kafka at these brokers, which are those of the settings or of the running stack."""
-        return Kafka(bootstrap)
+        return Kafka(
+            bootstrap,
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_sasl_username,
+            _text(self.kafka_sasl_password),
+            self.kafka_ssl_ca_file,
+            self.kafka_ssl_certificate_file,
+            self.kafka_ssl_key_file,
+        )
 
     def registry_at(self, url: str) -> SchemaRegistry:
         """The Schema Registry at this URL, which is that of the settings or of the running stack."""
-        return SchemaRegistry(url)
+        return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no settings file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it knows one folder for all
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code, then secrets in files, then the environment."""
+        return init_settings, _SecretFiles(settings_cls), env_settings
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """The secrets whose files the environment names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its form
+        return secret_of(field_name, os.environ), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: secret_of(name, os.environ) for name in SECRETS}
+        return {name: secret for name, secret in found.items() if secret is not None}
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
+"""The settings that are never shown, and may stand in files."""

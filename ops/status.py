@@ -27,19 +27,11 @@ from domain.kafka import Kafka
 from domain.outcomes import Outcome
 from domain.settings import Settings
 from domain.topics import Topics
+from ops.addresses import addresses_of
 from ops.kafka_positions import TopicState, admin_client, relayed_seqs, topic_state
 from ops.supervision.state import RunState
 
 READY_CONDITIONS: Final = frozenset({"ready"})
-
-
-@dataclass(frozen=True)
-class Addresses:
-    """Where the ledger is; None where nothing names it."""
-
-    kafka: Kafka | None
-    postgres_dsn: str | None
-    api_url: str | None
 
 
 @dataclass(frozen=True)
@@ -111,18 +103,6 @@ class _Streams:
 
     intents: TopicState
     relayed: dict[int, int]
-
-
-def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
-    """The addresses that the environment names, else those of the running stack."""
-    endpoints = state.endpoints if state is not None else None
-    dsn = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None
-    bootstrap = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
-    return Addresses(
-        settings.kafka_at(bootstrap) if bootstrap else None,
-        dsn or (endpoints.postgres_dsn if endpoints else None),
-        settings.api_url or (state.api_url if state else None),
-    )
 
 
 def look(settings: Settings, state: RunState | None) -> StatusReport:

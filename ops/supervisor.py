@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from domain.secret_files import SettingsError, file_variable, secret_of, variable
 from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError, EmbeddedStack
 from ops.embedded.process import Child, Command, describe_exit, quote_cause, rotate_log, wait_until
@@ -100,12 +101,13 @@ def main(
     options = parser.parse_args(arguments)
     home = options.home.resolve()
     try:
+        environment = _environment()
         supervisor = Supervisor(
             home,
             lambda report: EmbeddedStack.from_environment(
-                home, os.environ, report=report, cache=options.cache, kafka_metrics=True
+                home, environment, report=report, cache=options.cache, kafka_metrics=True
             ),
-            environment=os.environ,
+            environment=environment,
             services=services,
             prepare=prepare,
             instances=instances_by_service(_parse_instances(options.instances)),
@@ -113,10 +115,20 @@ def main(
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: supervisor.request_stop())
         supervisor.run()
-    except EmbeddedError as error:
+    except (EmbeddedError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
+
+
+def _environment() -> dict[str, str]:
+    """This process' environment with Postgres' DSN in it, wherever that stands, as each service is told it by name."""
+    environment = dict(os.environ)
+    dsn = secret_of("postgres_dsn", environment)
+    if dsn is not None:
+        environment |= {variable("postgres_dsn"): dsn}
+        del environment[file_variable("postgres_dsn")]
+    return environment
 
 
 def _parse_instances(texts: Sequence[str]) -> dict[str, int]:

@@ -19,6 +19,7 @@ from mode import CrashingSupervisor
 from mode.utils.objects import cached_property
 
 from domain.errors import LedgerlineError
+from domain.kafka import Kafka
 from streams.batches import AgentOptions, Message
 
 logger: Final = structlog.get_logger(__name__)
@@ -212,6 +213,19 @@ class _Transport(driver.Transport):  # type: ignore[misc]
     Consumer = _Consumer
 
 
+def _credentials(kafka: Kafka) -> Any:
+    """How aiokafka logs in; OSError where a file of TLS cannot be used."""
+    context = kafka.ssl_context()
+    if kafka.has_sasl:
+        return faust.SASLCredentials(
+            username=kafka.sasl_username,
+            password=kafka.sasl_password,
+            ssl_context=context,
+            mechanism=kafka.sasl_mechanism,
+        )
+    return faust.SSLCredentials(context) if context is not None else None
+
+
 class FencedApp(faust.App):  # type: ignore[misc]
     """A Faust app whose consumer is fenced; `runner` stands between it and the agent's handler."""
 
@@ -221,6 +235,7 @@ class FencedApp(faust.App):  # type: ignore[misc]
         super().__init__(
             options.group,
             broker=f"kafka://{options.kafka}",
+            broker_credentials=_credentials(options.kafka),
             loop=None,
             autodiscover=False,
             agent_supervisor=CrashingSupervisor,

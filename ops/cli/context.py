@@ -9,12 +9,10 @@ from pydantic import ValidationError
 from domain.errors import LedgerlineError
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
+from domain.secret_files import SettingsError, variable
 from domain.settings import Settings
-from ops.supervisor import read_state
-
-
-class SettingsError(LedgerlineError):
-    """A LEDGERLINE_* variable has a value that cannot be used."""
+from ops.addresses import addresses_of
+from ops.supervision.state import read_state
 
 
 @dataclass(frozen=True)
@@ -34,32 +32,21 @@ def read_settings() -> Settings:
         return Settings.model_validate({})
     except ValidationError as error:
         first = error.errors()[0]
-        variable = "LEDGERLINE_" + "_".join(str(part) for part in first["loc"]).upper()
+        name = "_".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{variable} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
+            f"{variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
         ) from None
 
 
 def running_ledger() -> Ledger:
     """The ledger that commands speak to; LedgerlineError where none is named and none runs."""
     settings = read_settings()
-    state = read_state(settings.home)
-    endpoints = state.endpoints if state is not None else None
-    kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
-    dsn = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None
-    postgres = dsn or (endpoints.postgres_dsn if endpoints else None)
-    registry = settings.registry_url or (endpoints.registry_url if endpoints else None)
-    if kafka is None or postgres is None or registry is None:
+    found = addresses_of(settings, read_state(settings.home))
+    if found.kafka is None or found.postgres_dsn is None or found.registry is None:
         raise LedgerlineError(
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
         )
-    return Ledger(
-        settings,
-        settings.kafka_at(kafka),
-        postgres,
-        settings.registry_at(registry),
-        settings.api_url or (state.api_url if state else None),
-    )
+    return Ledger(settings, found.kafka, found.postgres_dsn, found.registry, found.api_url)
 
 
 def key_file(home: Path) -> Path:

@@ -11,6 +11,7 @@ from rich.markup import escape
 
 from domain.errors import LedgerlineError
 from ops import supervisor
+from ops.addresses import addresses_of
 from ops.cli.context import api_key, read_settings, store_api_key
 from ops.cli.output import Json, console, errors, show_json
 from ops.supervision.state import RunState
@@ -95,10 +96,11 @@ def ensure_api_key(state: RunState) -> bool:
     settings = read_settings()
     if settings.api_key is not None:
         return False
-    if state.endpoints is None:
+    dsn = addresses_of(settings, state).postgres_dsn
+    if dsn is None:
         raise LedgerlineError("The stack does not say where Postgres is: stop it with `ledgerline down`, start again.")
     stored = api_key(settings)
-    with connect(state.endpoints.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+    with connect(dsn, "ledgerline_operator", autocommit=True) as connection:
         active = {row["key_id"] for row in list_keys(connection, KEY_TENANT) if row["revoked_time"] is None}
         if stored is not None and stored.split("_")[1:2] and stored.split("_")[1] in active:
             return False

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from domain.errors import LedgerlineError
 from domain.settings import Settings
+from ops.addresses import addresses_of
 from ops.cli.context import read_settings
 from ops.cli.output import Json, console, show_json
-from ops.status import LaneStatus, StatusReport, addresses_of, age, look
+from ops.status import LaneStatus, StatusReport, age, look
 from ops.supervision.state import read_state
 
 _COLOURS = {"ready": "green", "starting": "yellow", "waiting": "red", "unready": "red", "stopped": "red"}

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, REGISTRY, Cache
+from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, POSTGRES_TLS, REGISTRY, Cache
 from ops.embedded.errors import EmbeddedError
 from ops.observing.programs import PROGRAMS, Programs
 
@@ -20,7 +20,7 @@ def main() -> int:
     folder = parser.parse_args().folder.resolve()
     cache = Cache(folder, report=_say)
     try:
-        for recipe in (KAFKA, KAFKA_EXPORTER, REGISTRY):
+        for recipe in (KAFKA, KAFKA_EXPORTER, REGISTRY, POSTGRES_TLS):
             _say(f"{recipe.name}: {cache.get(recipe)}")
     except EmbeddedError as error:
         sys.stderr.write(f"{error}\n")

@@ -53,6 +53,14 @@ KAFKA_EXPORTER = Recipe(
     hint="3 MB, about 5 seconds",
     address_variable="LEDGERLINE_KAFKA_BOOTSTRAP",
 )
+POSTGRES_TLS = Recipe(
+    name="postgres-tls",
+    pom=_HERE / "postgres_tls" / "pom.xml",
+    product="target/jars",
+    hint="15 MB, about 5 seconds",
+    address_variable="LEDGERLINE_POSTGRES_DSN",
+)
+"""For the tests alone: the embedded Postgres was built without TLS."""
 REGISTRY = Recipe(
     name="registry",
     pom=_HERE / "registry" / "pom.xml",

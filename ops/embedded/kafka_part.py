@@ -76,7 +76,8 @@ class KafkaPart(Part):
 
     `listeners` are further doors, each a name in capitals with the port that the broker listens on and the port that
     it tells those who came that way to come to, on which a proxy can stand. With `metrics_port` the broker serves
-    what ops/prometheus/kafka-jmx.yml names at /metrics.
+    what ops/prometheus/kafka-jmx.yml names at /metrics. `settings` go into server.properties besides, and `users` are
+    names with their passwords for doors that ask for them by SCRAM-SHA-512, made with the log folder.
     """
 
     name = "Kafka"
@@ -90,11 +91,15 @@ class KafkaPart(Part):
         cache: Cache,
         listeners: Listeners | None = None,
         metrics_port: int | None = None,
+        settings: Mapping[str, str] | None = None,
+        users: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(context)
         self.controller_port = controller_port
         self.metrics_port = metrics_port
         self._listeners = dict(listeners or {})
+        self._settings = dict(settings or {})
+        self._users = dict(users or {})
         self._cache = cache
         self._java: Java | None = None
 
@@ -119,7 +124,11 @@ class KafkaPart(Part):
             more_advertised="".join(f",{name}://{LOOPBACK}:{advertised}" for name, (_, advertised) in more),
             more_protocols="".join(f",{name}:PLAINTEXT" for name, _ in more),
         )
-        self._settings_file.write_text(settings)
+        # Of a name that comes twice the last one counts.
+        self._settings_file.write_text(
+            settings + "".join(f"{name}={value}\n" for name, value in self._settings.items())
+        )
+        self._settings_file.chmod(0o600)
         if (self.folder / "logs" / "meta.properties").exists():
             return
         jvm = self._java_argv(*_JVM_OPTIONS)
@@ -127,7 +136,8 @@ class KafkaPart(Part):
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # The "=" keeps an id that starts with a dash from being read as an option.
         format_arguments = ("format", f"--cluster-id={cluster_id}", f"--config={self._settings_file}")
-        self.run_tool((*jvm, "kafka.tools.StorageTool", *format_arguments))
+        users = (f"--add-scram=SCRAM-SHA-512=[name={name},password={word}]" for name, word in self._users.items())
+        self.run_tool((*jvm, "kafka.tools.StorageTool", *format_arguments, *users))
 
     def command(self) -> Command:
         """Return the broker's command line."""

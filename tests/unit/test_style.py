@@ -33,6 +33,7 @@ SQL_ALLOWED: Final = {
     "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
     "ops/bench/loop.py": "looks at the lanes of every agent from outside",
     "ops/bench/processor_time.py": "asks the catalogue whose backends there are",
+    "ops/embedded/postgres_part.py": "makes the database of the embedded server, as createdb would",
     "ops/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
     "ops/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
     "ops/chaos/scenarios/tampering.py": "alters what the pipeline cannot",
