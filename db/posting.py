@@ -21,6 +21,8 @@ from domain.journal import JournalRow
 from domain.outcomes import Outcome
 
 SQL: Final = load("posting")
+# A payload has at most 8,000 bytes.
+TRACED_LANES_MAX: Final = 300
 
 # fmt: off
 _JOURNAL_TYPES: Final = (
@@ -273,6 +275,11 @@ class PostingStore(KeptConnection):
             connection.execute(SQL["advance_lane"], lane._asdict())
         payload = ",".join(f"{lane.lane}:{lane.next_offset}" for lane in lanes)
         connection.execute(SQL["notify"], {"payload": payload})
+
+    def tell_traced(self, traceparent: str, lanes: Sequence[Lane]) -> None:
+        """Tell relays that trace what this batch's span is, and how far it moves the lanes, once it is committed."""
+        stands = ",".join(f"{lane.lane}:{lane.next_seq}" for lane in lanes[:TRACED_LANES_MAX])
+        self._open().execute(SQL["notify_traced"], {"payload": f"{traceparent} {stands}"})
 
 
 def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:

@@ -13,6 +13,7 @@ SQL: Final = load("relay")
 
 # Of the messages behind quarantined rows, which may be a megabyte each; what is read at once is held in memory.
 RAW_BYTES_MAX: Final = 16 * 1024 * 1024
+TRACED_CHANNEL: Final = "ledgerline_traced"
 
 
 class PostedLane(NamedTuple):
@@ -24,14 +25,29 @@ class PostedLane(NamedTuple):
     """Of its last row, in microseconds since 1970."""
 
 
+class TracedBatch(NamedTuple):
+    """A batch of posting that was traced."""
+
+    traceparent: str
+    """Of its span."""
+    next_seqs: dict[int, int]
+    """Where each of its lanes stands behind it."""
+
+
 class RelayStore(KeptConnection):
     """What the relay asks, over one kept connection as ledgerline_relay, which listens. Not safe for threads."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, hears_traced: bool = False) -> None:
+        """`hears_traced`: whether `traced` will be asked."""
         super().__init__(dsn, "ledgerline_relay")
+        self._hears_traced = hears_traced
+        self._traced: list[TracedBatch] = []
+        self._was_called = False
 
     def _prepare(self, connection: Connection[Any]) -> None:
         connection.execute(SQL["listen"])
+        if self._hears_traced:
+            connection.execute(SQL["listen_traced"])
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
         """The lanes of the shard, in order."""
@@ -69,8 +85,27 @@ class RelayStore(KeptConnection):
     def wait(self, seconds: float) -> bool:
         """Wait for the next posting transaction, at most so long; True where one came."""
         with self.statements() as connection:
-            came = any(True for _ in connection.notifies(timeout=seconds, stop_after=1))
+            came = self._was_called or self._hear(connection, seconds, stop_after=1)
             # One look at the lanes answers all the calls that came meanwhile.
-            while came and any(True for _ in connection.notifies(timeout=0)):
+            while came and self._hear(connection, 0):
                 pass
+        self._was_called = False
         return came
+
+    def traced(self) -> list[TracedBatch]:
+        """The batches that were traced, as far as posting has told of them; each is given once."""
+        with self.statements() as connection:
+            # Calls of `wait` that are heard here are remembered for it.
+            self._was_called |= self._hear(connection, 0)
+        told, self._traced = self._traced, []
+        return told
+
+    def _hear(self, connection: Connection[Any], seconds: float, stop_after: int | None = None) -> bool:
+        """Whether anything was told within so many seconds; what was told of traces is kept."""
+        heard = list(connection.notifies(timeout=seconds, stop_after=stop_after))
+        for notification in heard:
+            if notification.channel == TRACED_CHANNEL:
+                traceparent, _, stands = notification.payload.partition(" ")
+                pairs = (stand.split(":") for stand in stands.split(","))
+                self._traced.append(TracedBatch(traceparent, {int(lane): int(seq) for lane, seq in pairs}))
+        return bool(heard)

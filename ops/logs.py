@@ -87,6 +87,11 @@ def _add_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) ->
     return event
 
 
+def _drop_absent(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """A field without a value is left out: one and the same line tells what is known."""
+    return {name: value for name, value in event.items() if value is not None}
+
+
 class _AddSource:
     """Which process says it."""
 
@@ -150,6 +155,7 @@ def configure_logs(
             processors=[
                 _add_repeats,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _drop_absent,
                 *_last_processors(redactor, is_readable=is_readable_wanted(log_format, stream)),
             ],
         )

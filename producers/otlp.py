@@ -6,6 +6,7 @@ CERTIFICATE, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*.
 
 import logging
 import random
+import signal
 import threading
 import time
 from collections.abc import Iterable, Mapping
@@ -121,7 +122,10 @@ class OtlpTracer:
         )
         base = endpoint.rstrip("/")
         exporter = OTLPSpanExporter(base if base.endswith(_PATH) else base + _PATH, timeout=EXPORT_SECONDS_MAX)
+        # Its thread inherits the mask: a signal must come to those who wait for it, as the relay does by sigwait.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         self._processor = BatchSpanProcessor(exporter)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
         # Who asks for a span has sampled it. It is not made the process' global provider: libraries such as FastAPI
         # would add spans of their own, with paths in them.
         provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)

@@ -24,10 +24,13 @@ from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
+from producers import tracing
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
 from producers.kafka_statistics import statistics_options
 from producers.metrics import show_age
+from producers.relay_traces import RelayTraces
+from producers.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -171,6 +174,7 @@ class Relay:
         self._checkpoints = checkpoints
         self._fault = fault
         self._producer: Producer | None = None
+        self._traces = RelayTraces(store, options.topics.journal, options.shard, options.shards)
         self._relayed: dict[int, Checkpoint] = {}
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
@@ -212,33 +216,45 @@ class Relay:
         """None where the relay is at work, else what it waits for, in a sentence."""
         return None if self._producer is not None else "The relay has not yet read its checkpoint."
 
-    def round(self) -> int:
-        """Relay what is posted, at most one transaction of it; returns how many records."""
+    def _started(self) -> Producer:
         if self._producer is None:
             raise RuntimeError("start() comes first")
-        self._producer.poll(0)  # for its statistics
+        return self._producer
+
+    def round(self) -> int:
+        """Relay what is posted, at most one transaction of it; returns how many records."""
+        self._started().poll(0)  # for its statistics
         pending = self._pending(self._store.lanes(self._options.shard, self._options.shards))
         if not any(pending.values()):
             return 0
         self._fault("read")
-        self._producer.begin_transaction()
-        for lane, records in pending.items():
-            for record in records:
-                self._produce_record(record)
-            if records:
-                last = records[-1]
-                checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
-                self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
-        self._fault("produced")
-        self._progressed(TRANSACTION_SECONDS_MAX)
-        self._producer.commit_transaction(TRANSACTION_SECONDS_MAX)
-        self._fault("committed")
+        relayed = {lane: (records[0]["seq"], records[-1]["seq"] + 1) for lane, records in pending.items() if records}
+        with self._traces.following(relayed) as span:
+            self._transact(pending, span)
         for lane, records in pending.items():
             if records:
                 self._relayed[lane] = Checkpoint(records[-1]["seq"] + 1, records[-1]["hash"])
             for outcome, number in Tally(record["outcome"] for record in records).items():
                 RELAYED.labels(outcome).inc(number)
         return sum(map(len, pending.values()))
+
+    def _transact(self, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
+        """Relay these records in one transaction. Of a lane the first one tells of the span, if there is one."""
+        producer = self._started()
+        producer.begin_transaction()
+        for lane, records in pending.items():
+            headers = None if span is None else {tracing.TRACEPARENT: span.traceparent.encode()}
+            for record in records:
+                self._produce_record(record, headers)
+                headers = None
+            if records:
+                last = records[-1]
+                checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
+                self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+        self._fault("produced")
+        self._progressed(TRANSACTION_SECONDS_MAX)
+        producer.commit_transaction(TRANSACTION_SECONDS_MAX)
+        self._fault("committed")
 
     def run(self, stop: threading.Event) -> None:
         """Relay until told to stop. After any trouble the relay begins anew; RelayFenced where it must not."""
@@ -326,10 +342,10 @@ class Relay:
             self._waiting_since.setdefault(lane.lane, lane.booked_time / 1e6)
         show_age(LAG_SECONDS.labels(str(lane.lane)), self._waiting_since.get(lane.lane))
 
-    def _produce_record(self, record: dict[str, Any]) -> None:
+    def _produce_record(self, record: dict[str, Any], told: dict[str, bytes] | None = None) -> None:
         topics = self._options.topics
         key = record["intent_id"].encode() if record["intent_id"] else None
-        self._produce(topics.journal, record["lane"], key, self._encoders.journal(record))
+        self._produce(topics.journal, record["lane"], key, self._encoders.journal(record), told)
         if record["outcome"] == "quarantined":
             headers = [
                 {"name": name, "value": None if value is None else bytes.fromhex(value)}
@@ -347,13 +363,15 @@ class Relay:
                 )
             self._produce(topics.quarantine, record["lane"], key, value)
 
-    def _produce(self, topic: str, partition: int, key: bytes | None, value: bytes) -> None:
-        if self._producer is None:
-            raise RuntimeError("start() comes first")
+    def _produce(
+        self, topic: str, partition: int, key: bytes | None, value: bytes, headers: dict[str, bytes] | None = None
+    ) -> None:
+        producer = self._started()
+        told: dict[str, Any] = {} if headers is None else {"headers": headers}
         while True:
             try:
-                self._producer.produce(topic, value, key, partition=partition)
+                producer.produce(topic, value, key, partition=partition, **told)
             except BufferError:
-                self._producer.poll(0.1)
+                producer.poll(0.1)
             else:
                 return

@@ -27,6 +27,7 @@ from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, Part
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.lag import LagWatch
 from streams.metrics import AgentMetrics, serve_metrics
+from streams.tracing import following
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -170,7 +171,7 @@ class _Runner:
         first = [(part.partition, part.messages[0]) for part in batch if part.messages]
         self._in_hand = {partition: (message.offset, message.timestamp_ms) for partition, message in first}
         try:
-            with self._metrics.batch_seconds.time():
+            with self._metrics.batch_seconds.time(), following(self._options, batch):
                 self._handler.handle(batch)
         except TRANSIENT:
             # Whether the commit came through is unknown: the store says.
@@ -244,6 +245,7 @@ class _Worker(faust.Worker):  # type: ignore[misc]
 
     def __init__(self, app: FencedApp, told_to_stop: Callable[[], None], **options: Any) -> None:
         super().__init__(app, **options)
+        self.spinner = None  # what it draws would stand in the logs, before the first line
         self._told_to_stop = told_to_stop
 
     def _schedule_shutdown(self, signal: Any) -> None:

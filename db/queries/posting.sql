@@ -147,3 +147,7 @@ WHERE lane = %(lane)s
 -- name: notify
 -- Wakes the relay and the API's waiters when the transaction commits; payload: lane:next_offset, comma separated.
 SELECT pg_notify('ledgerline_posted', %(payload)s)
+
+-- name: notify_traced
+-- Tells a relay that traces of a batch that is traced; payload: traceparent, blank, lane:next_seq, comma separated.
+SELECT pg_notify('ledgerline_traced', %(payload)s)

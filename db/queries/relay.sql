@@ -44,6 +44,10 @@ WHERE
     AND ledger.leg_place(e.seq, e.leg) < ledger.leg_place(%(first_seq)s::bigint + %(records_max)s, 0)
 ORDER BY ledger.leg_place(e.seq, e.leg)
 
+-- name: listen_traced
+-- To be told of the batches that posting traces.
+LISTEN ledgerline_traced
+
 -- name: listen
 -- To be woken by each posting transaction.
 LISTEN ledgerline_posted

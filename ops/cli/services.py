@@ -22,6 +22,7 @@ from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.observed import observed
 from ops.cli.output import Json, console, show_json
+from producers import tracing
 from producers.deploy import Replication, make_topics, register_schemas
 
 if TYPE_CHECKING:
@@ -112,7 +113,8 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
         ledger.kafka, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
     )
     encoders = RelayEncoders.registered(ledger.registry)
-    relay = Relay(RelayStore(ledger.postgres_dsn), encoders, options, fault=fault)
+    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
+    relay = Relay(store, encoders, options, fault=fault)
     stall_seconds_max = settings.posting_stall_seconds_max
     watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
     stop = _stop_at_signal(watchdog)

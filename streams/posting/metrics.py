@@ -5,6 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
+from producers import tracing
 from producers.metrics import LatencyHistogram
 
 STAGES: Final = ("read", "look_up", "lock", "decide", "write", "commit")
@@ -28,6 +29,14 @@ _BY_STAGE: Final = {stage: _STAGE.labels(stage) for stage in STAGES}
 def observe_read(seconds: float) -> None:
     """What the reading of a batch took, before its transactions."""
     _BY_STAGE["read"].observe(seconds)
+    _mark("read")
+
+
+def _mark(stage: str) -> None:
+    """Note in the span, where there is one, that a stage is through."""
+    span = tracing.current_span()
+    if span is not None:
+        span.mark(stage)
 
 
 class Stopwatch:
@@ -42,6 +51,7 @@ class Stopwatch:
         now = time.perf_counter()
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._since
         self._since = now
+        _mark(stage)
 
     def tell(self) -> None:
         """Observe each stage that there was."""

@@ -37,12 +37,14 @@ from domain.faults import Fault, no_fault
 from domain.intents import Intent, Leg
 from domain.outcomes import QuarantineReason
 from domain.screening import Refusal
+from producers import tracing
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
 from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
 from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
+from streams.tracing import outcome_attributes, transaction_span
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -59,7 +61,6 @@ ISOLATING: Final = (
     ValueError,
 )
 ACCOUNTS_CACHED_MAX: Final = 200_000
-
 
 Name = tuple[str, str]
 """Tenant and account address."""
@@ -176,7 +177,14 @@ class Poster:
                 self._post(work[:middle])
                 self._post(work[middle:])
                 return
-            logger.exception("isolated", lane=work[0].event.lane, offset=work[0].event.offset)
+            message, event = work[0]
+            logger.exception(
+                "isolated",
+                lane=event.lane,
+                offset=event.offset,
+                tenant=event.intent.tenant if event.intent is not None else None,
+                correlation_id=tracing.correlation_id_of(message.headers),
+            )
             self._post(work, own_fate(work[0], error))
 
     def _post_despite_collisions(self, work: Sequence[Work], fate: Refusal | QuarantineReason | None) -> None:
@@ -195,7 +203,7 @@ class Poster:
         expected: dict[int, int] = {}
         for item in work:
             expected.setdefault(item.event.lane, item.event.offset)
-        with self._store.transaction():
+        with transaction_span(len(work)), self._store.transaction():
             lanes = self._store.lanes(expected, lock=True)
             for number, offset in expected.items():
                 if lanes[number].next_offset != offset:
@@ -220,7 +228,11 @@ class Poster:
             topic_id = self._topic_id()
             for lane in lanes.values():
                 check_topic(lane, lane.topic, topic_id)
-            self._store.advance(moved(lanes, rows))
+            standing = moved(lanes, rows)
+            self._store.advance(standing)
+            if (span := tracing.current_span()) is not None:
+                self._store.tell_traced(span.traceparent, standing)
+                span.put(outcome_attributes(fate.outcome for fate in fates))
             watch.done("write")
             self._fault("before_commit")
         watch.done("commit")

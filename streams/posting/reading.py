@@ -12,6 +12,7 @@ from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
 from domain.outcomes import QuarantineReason, Reason
 from domain.screening import Refusal, books_refusal, identity_fault, shape_refusal
+from producers.tracing import correlation_id_of
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
 
@@ -54,7 +55,12 @@ class IntentReader:
         try:
             return self._judged(message, intent)
         except Exception as error:  # a bug that this intent alone brings out; here it must not end the consumer
-            logger.exception("unreadable", lane=message.partition, offset=message.offset)
+            logger.exception(
+                "unreadable",
+                lane=message.partition,
+                offset=message.offset,
+                correlation_id=correlation_id_of(message.headers),
+            )
             detail = f"The intent breaks its reading: {type(error).__name__}."
             return Work(message, quarantined(message, QuarantineReason.POISON, detail))
 
