@@ -276,7 +276,11 @@ def test_every_make_target_has_help_and_is_mentioned() -> None:
 
 DOCUMENTS: Final = sorted(
     str(path.relative_to(REPOSITORY_ROOT))
-    for path in [*REPOSITORY_ROOT.glob("*.md"), *(REPOSITORY_ROOT / "docs").rglob("*.md")]
+    for path in [
+        *REPOSITORY_ROOT.glob("*.md"),
+        *(REPOSITORY_ROOT / "docs").rglob("*.md"),
+        *(REPOSITORY_ROOT / "ops" / "runbooks").glob("*.md"),
+    ]
 )
 
 
