@@ -15,7 +15,7 @@ INTERPRETED := .venv/.interpreted
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
 REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install compiled interpreted parts up down status observe demo test simulate chaos bounds lint types imports bench dashboards check clean distclean
+.PHONY: help install compiled interpreted parts up down status observe demo test simulate chaos bounds lint types imports bench load dashboards check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -95,12 +95,16 @@ bench: install parts  ## Measure speed, memory and disk beside their limits (ONL
 dashboards: install  ## Write Grafana's dashboards (ops/grafana/dashboards) from their code
 	@$(BIN)/python -m ops.grafana
 
+load: install parts  ## Put a ledger under load with k6 and prove every promise (SUITE=name MINUTES= RATE= JSON=file REPORT=file)
+	@$(BIN)/python -m ops.load $(foreach name,$(SUITE),--suite '$(name)') $(if $(MINUTES),--minutes '$(MINUTES)') \
+	    $(if $(RATE),--rate '$(RATE)') $(if $(JSON),--json '$(JSON)') $(if $(REPORT),--report '$(REPORT)')
+
 check: lint types imports  ## Run every check that needs no server
 
 clean:  ## Stop Ledgerline, remove its data and what tools left behind; the built parts stay
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/data/run.json' ]; then $(BIN)/ledgerline down; fi
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/demo/data/run.json' ]; then LEDGERLINE_HOME='$(HOME_FOLDER)/demo' $(BIN)/ledgerline down; fi
-	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' '$(HOME_FOLDER)/load' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove the built parts, compiled modules and .venv as well

@@ -21,7 +21,7 @@ const steps = RATES.map((rate, at) => [
 ]);
 const stepsEnd = `${RATES.length * (SECONDS + REST_SECONDS)}s`;
 const flooding = {
-  executor: "per-vu-iterations", vus: FLOOD_CLIENTS, iterations: 2, maxDuration: "3m", exec: "flood", startTime: stepsEnd,
+  executor: "per-vu-iterations", vus: FLOOD_CLIENTS, iterations: 1, maxDuration: "3m", exec: "flood", startTime: stepsEnd,
 };
 // A key of a few requests a minute, beside all the others.
 const impatient = { executor: "shared-iterations", vus: 2, iterations: THROTTLED_POSTS, maxDuration: "2m", exec: "throttled" };

@@ -120,7 +120,7 @@ def threshold_checks(run: K6Run) -> list[Check]:
 def posted_check(records: Sequence[Record], promised: Promised, within_seconds: float, ratio_min: float) -> Check:
     """The share of acknowledged intents that were settled within so many seconds of their acceptance."""
     ratio = posted_ratio(records, promised.acknowledged, within_seconds)
-    return Check(f"settled within {within_seconds:g} s", f">= {ratio_min:.2%}", f"{ratio:.2%}", ratio >= ratio_min)
+    return Check(f"settled within {within_seconds:.1f} s", f">= {ratio_min:.2%}", f"{ratio:.2%}", ratio >= ratio_min)
 
 
 def posted_ratio(records: Iterable[Record], acknowledged: set[str], within_seconds: float) -> float:

@@ -126,6 +126,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _cause(log: Path) -> str:
-    """The last line of what k6 wrote, in which it tells what went wrong."""
-    said = [line.strip() for line in log.read_text().splitlines() if line.strip()]
+    """The last line of what k6 wrote that is no line of a traceback: it tells what went wrong."""
+    lines = (line.strip() for line in log.read_text().splitlines())
+    said = [line for line in lines if line and not line.startswith("at ")]
     return said[-1][:300] if said else "it said nothing"

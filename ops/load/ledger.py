@@ -4,7 +4,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -37,8 +37,8 @@ class LoadLedger:
 
     ledger: Ledger
     url: str
-    key: str
-    throttled_key: str | None = None
+    key: str = field(repr=False)
+    throttled_key: str | None = field(default=None, repr=False)
     """One that may ask only a little; None where keys could not be made."""
     state: RunState | None = None
     """Its processes, where they run on this machine."""

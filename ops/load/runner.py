@@ -107,7 +107,7 @@ def run_suite(suite: Suite, plan: Plan, target: LoadLedger, progress: Progress) 
         memory.look()
 
     variables = {key: str(value) for key, value in suite.variables(plan).items()}
-    variables |= {"RUN": name, "SLOWNESS": f"{plan.slowness:.2f}"}
+    variables |= {"RUN": name, "SLOWNESS": str(plan.slowness)}
     if target.throttled_key is not None:
         variables["KEY_THROTTLED"] = target.throttled_key
     run = run_k6(suite.script, url=target.url, key=target.key, variables=variables, watch=watch)
@@ -135,7 +135,7 @@ def run_suite(suite: Suite, plan: Plan, target: LoadLedger, progress: Progress) 
         len(settled) - posted,
         _http(run),
         percentiles([record.seconds for record in settled]),
-        posted_ratio(settled, promised.acknowledged, posted_within_seconds()),
+        posted_ratio(settled, promised.acknowledged, posted_within_seconds() * plan.slowness),
         reconciled_seconds,
         used,
         cost_per_thousand(used, all_posted),

@@ -90,7 +90,7 @@ class Suite:
         """Everything that must hold."""
         checks = threshold_checks(seen.run) if self.limits.get("p95_ms_max") else []
         if "posted_ratio_min" in self.limits:
-            within = posted_within_seconds()
+            within = posted_within_seconds() * seen.plan.slowness
             checks.append(posted_check(seen.evidence.records, seen.promised, within, self.limits["posted_ratio_min"]))
         proof = proof_checks(seen.name, seen.run, seen.promised, seen.evidence, may_reject=self.may_reject)
         return [*checks, *self.more(seen), *refusal_checks(seen.promised), *proof]
