@@ -12,7 +12,7 @@ import uvicorn
 
 from api.app import create_app
 from api.server import configuration_of
-from api.service import Configuration
+from api.service import Configuration, Service
 from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
@@ -36,13 +36,18 @@ class _Server(uvicorn.Server):
         await super().startup(sockets)
         self.listening.set()
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.app.state.service.release_waiting()  # type: ignore[union-attr]
+        await super().shutdown(sockets)
+
 
 class ApiBench:
     """A running API, and the operator's hand on its books."""
 
-    def __init__(self, url: str, dsn: str) -> None:
+    def __init__(self, url: str, dsn: str, service: Service | None = None) -> None:
         self.url = url
         self.dsn = dsn
+        self.service = service
 
     def new_key(self, tenant: str = "default", scopes: tuple[Scope, ...] = tuple(Scope), **options: Any) -> str:
         """A new API key, whole; the tenant is made where it is missing."""
@@ -60,8 +65,8 @@ class ApiBench:
 
 
 @contextmanager
-def running_api(settings: Settings, *, wait_ready: bool = True, **changes: Any) -> Iterator[ApiBench]:
-    """Run the API with these settings; `changes` are fields of api.service.Configuration."""
+def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, **changes: Any) -> Iterator[ApiBench]:
+    """Run the API with these settings, at any free port or this one; `changes` are fields of its Configuration."""
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
     configuration: Configuration = configuration_of(
         settings,
@@ -70,15 +75,14 @@ def running_api(settings: Settings, *, wait_ready: bool = True, **changes: Any) 
         registry=settings.registry_at(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = _Server(
-        uvicorn.Config(create_app(replace(configuration, **changes)), log_config=None, timeout_graceful_shutdown=5)
-    )
+    listener = socket.create_server(("127.0.0.1", port))
+    app = create_app(replace(configuration, **changes))
+    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api")
     thread.start()
     try:
         assert server.listening.wait(START_SECONDS_MAX), "the API did not start"
-        bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn)
+        bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn, app.state.service)
         if wait_ready:
             await_ready(bench)
         yield bench

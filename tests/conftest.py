@@ -11,6 +11,7 @@ import signal
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psycopg
@@ -80,8 +81,8 @@ def template(stack: Endpoints) -> Iterator[str]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture
-def database(stack: Endpoints, template: str) -> Iterator[str]:
+@contextmanager
+def fresh_database(stack: Endpoints, template: str) -> Iterator[str]:
     """The DSN of a fresh database; dropped at the end, whoever is still connected."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(make_conninfo(stack.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
@@ -90,8 +91,8 @@ def database(stack: Endpoints, template: str) -> Iterator[str]:
         admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
-@pytest.fixture
-def topics(stack: Endpoints) -> Iterator[Topics]:
+@contextmanager
+def fresh_topics(stack: Endpoints) -> Iterator[Topics]:
     """Fresh topics under a prefix of their own; deleted at the end."""
     fresh = Topics(f"t{uuid.uuid4().hex[:10]}.")
     made = make_topics(stack.kafka, fresh, LANES, Replication())
@@ -102,10 +103,29 @@ def topics(stack: Endpoints) -> Iterator[Topics]:
 
 
 @pytest.fixture
+def database(stack: Endpoints, template: str) -> Iterator[str]:
+    """The test's own database."""
+    with fresh_database(stack, template) as dsn:
+        yield dsn
+
+
+@pytest.fixture
+def topics(stack: Endpoints) -> Iterator[Topics]:
+    """The test's own topics."""
+    with fresh_topics(stack) as fresh:
+        yield fresh
+
+
+@pytest.fixture
 def settings(stack: Endpoints, database: str, topics: Topics, tmp_path: Path) -> Settings:
     """Settings wired to the test's own database and topics."""
+    return settings_for(stack, database, topics, tmp_path)
+
+
+def settings_for(stack: Endpoints, database: str, topics: Topics, home: Path) -> Settings:
+    """Settings wired to this database and these topics."""
     return Settings(
-        home=tmp_path,
+        home=home,
         kafka_bootstrap=stack.kafka_bootstrap,
         postgres_dsn=database,
         registry_url=stack.registry_url,

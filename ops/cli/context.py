@@ -64,6 +64,11 @@ def api_key(settings: Settings) -> str | None:
         return None
 
 
+def console_url(api_url: str, key: str | None = None) -> str:
+    """The console of an API; with a key behind the #, which browsers do not send, for a terminal's eyes only."""
+    return f"{api_url}/console" + (f"#key={key}" if key else "")
+
+
 def store_api_key(home: Path, key: str) -> Path:
     """Keep the command line's key where only this user may read it; returns the file."""
     path = key_file(home)

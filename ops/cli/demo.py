@@ -8,7 +8,7 @@ from typing import Annotated, Final
 import typer
 from rich.markup import escape
 
-from ops.cli.context import read_settings
+from ops.cli.context import console_url, read_settings
 from ops.cli.output import Json, console, show_json
 from ops.cli.stack import without_password
 from ops.demo.demo import Demo, Plan
@@ -73,6 +73,8 @@ def _show_addresses(run: Demo) -> None:
     state = read_state(run.home)
     console.print(f"\nThe ledger stays up ({run.home}):", highlight=False)
     console.print(f"  API        {run.api_url}   documents {run.api_url}/docs", highlight=False)
+    url = console_url(run.api_url, run.key if console.is_terminal else None)
+    console.print(f"  Console    {escape(url)}", highlight=False, soft_wrap=True)
     console.print(f"  Kafka      {run.ledger.kafka}", highlight=False)
     console.print(f"  Postgres   {escape(without_password(run.ledger.postgres_dsn))}", highlight=False)
     console.print(f"  Registry   {run.ledger.registry}", highlight=False)

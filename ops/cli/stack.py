@@ -12,7 +12,7 @@ from rich.markup import escape
 from domain.errors import LedgerlineError
 from ops import supervisor
 from ops.addresses import addresses_of
-from ops.cli.context import api_key, read_settings, store_api_key
+from ops.cli.context import api_key, console_url, read_settings, store_api_key
 from ops.cli.output import Json, console, errors, show_json
 from ops.supervision.state import RunState
 
@@ -39,7 +39,10 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         show_json(_addresses(state) | {"api_key_made": key_made})
         return
     console.print(f"[bold green]Ledgerline is up[/] after {time.monotonic() - started:.1f} s.", highlight=False)
-    for name, where in _addresses(state).items():
+    found = _addresses(state)
+    if state.api_url is not None and console.is_terminal:  # the key with it where a person reads, and in no file
+        found["Console"] = console_url(state.api_url, api_key(settings))
+    for name, where in found.items():
         console.print(f"  {name.replace('_', ' '):<22} {escape(str(where))}", highlight=False, soft_wrap=True)
     if key_made:
         console.print("An API key for the command line was made and stored; no other user can read it.")
@@ -111,7 +114,10 @@ def ensure_api_key(state: RunState) -> bool:
 
 def _addresses(state: RunState) -> dict[str, Any]:
     """Where everything answers; the database's password is left out."""
-    found: dict[str, Any] = {"API": state.api_url, "API_documents": f"{state.api_url}/docs" if state.api_url else None}
+    found: dict[str, Any] = {}
+    if state.api_url is not None:
+        url = state.api_url
+        found = {"API": url, "Console": console_url(url), "API_documents": f"{url}/docs"}
     if state.endpoints is not None:
         found |= {
             "Kafka": state.endpoints.kafka_bootstrap,

@@ -16,7 +16,7 @@ from rich.text import Text
 from domain.errors import LedgerlineError
 from domain.settings import Settings
 from ops.addresses import addresses_of
-from ops.cli.context import read_settings
+from ops.cli.context import console_url, read_settings
 from ops.cli.output import Json, console, show_json
 from ops.status import LaneStatus, StatusReport, age, look
 from ops.supervision.state import read_state
@@ -97,7 +97,7 @@ def _headline(report: StatusReport) -> Text:
     if report.started_time:
         line.append(f" since {report.started_time[:19].replace('T', ' ')} UTC", style="dim")
     if report.api_url:
-        line.append(f"  API {report.api_url}")
+        line.append(f"  API {report.api_url}  console {console_url(report.api_url)}")
     return line
 
 

@@ -1,0 +1,111 @@
+"""A ledger with its provers and its API, and a browser that watches it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from playwright.sync_api import Browser, Page, expect
+
+from db.access import Scope
+from domain.intents import intent_id_of
+from domain.settings import Settings
+from domain.topics import Topics
+from streams.audit.service import ensure_key
+from streams.audit.service import wire as wire_audit
+from streams.reconciliation.service import wire as wire_reconciliation
+from tests.api_bench import ApiBench, post
+from tests.proving_bench import ProvingBench
+
+SECONDS_MAX = 60
+VIEWS = {
+    "overview": "",
+    "follow": "follow",
+    "accounts": "accounts",
+    "statement": "accounts/external:bank?currency=EUR",
+    "trial balance": "trial-balance",
+    "breaks": "breaks",
+}
+
+
+class ConsoleBench:
+    """Drives the pipeline step by step, so that a test knows which figures the page must show."""
+
+    def __init__(self, settings: Settings, topics: Topics, api: ApiBench, browser: Browser) -> None:
+        self.settings = settings
+        self.api = api
+        self.browser = browser
+        self.ledger = ProvingBench(settings, topics)
+        quick = settings.model_copy(update={"audit_checkpoint_seconds": 0.001})
+        ledger = self.ledger
+        self.audit = wire_audit(ledger.kafka, ledger.dsn, ledger.registry, topics, ensure_key(quick), quick)
+        self.reconciliation = wire_reconciliation(ledger.kafka, ledger.dsn, ledger.registry, topics, 0.0)
+        self.key = api.new_key()
+        self.all_scopes = tuple(Scope)
+        self.complaints: list[str] = []
+        """What pages said on the browser's console, threw, or asked of another host."""
+
+    def close(self) -> None:
+        """Let go of everything but the API and the browser."""
+        self.audit.close()
+        self.reconciliation.close()
+        self.ledger.close()
+
+    def post(self, key: str, body: dict[str, Any]) -> str:
+        """Send an intent through HTTP; returns its id. It is not posted yet."""
+        with self.api.client(self.key) as client:
+            assert post(client, key, body).status_code == 202
+        return str(intent_id_of("default", key))
+
+    def prove(self) -> None:
+        """Post, relay, reconcile, audit and sign all there is."""
+        self.ledger.post_and_relay()
+        self.reconcile()
+        self.ledger.feed(self.audit.auditor)
+        self.audit.signer.sign_if_due()
+        self.audit.signer.publish()
+
+    def reconcile(self) -> None:
+        """Let reconciliation read all there is."""
+        self.ledger.feed(self.reconciliation.reconciler)
+
+    def get(self, path: str) -> Any:
+        """What the API says."""
+        with self.api.client(self.key) as client:
+            return client.get(path).json()
+
+    @contextmanager
+    def page(self, view: str = "", *, wait_live: bool = True, **options: Any) -> Iterator[Page]:
+        """The console in a browser's context of its own, at a view, with the key in its address."""
+        options = {"viewport": {"width": 1280, "height": 900}, **options}
+        with self.browser.new_context(**options) as context:
+            context.set_default_timeout(SECONDS_MAX * 1000)
+            page = context.new_page()
+            page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
+            page.on("pageerror", lambda error: self.complaints.append(str(error)))
+            page.on("request", lambda request: self._look_at(request.url))
+            page.goto(f"{self.api.url}/console#key={self.key}")
+            if wait_live:
+                live(page)
+            go(page, view)
+            yield page
+
+    def _look_at(self, url: str) -> None:
+        if not url.startswith((self.api.url, "blob:")):
+            self.complaints.append(f"asked for {url}")
+
+
+def live(page: Page) -> None:
+    """Wait until the page gets pulses."""
+    expect(page.locator("#connection")).to_have_attribute("data-state", "live", timeout=SECONDS_MAX * 1000)
+
+
+def go(page: Page, view: str) -> None:
+    """Change the view by its address, and wait until what it asks for is there."""
+    page.evaluate("hash => { location.hash = hash }", f"#/{view}")
+    page.wait_for_function("hash => location.hash === hash", arg=f"#/{view}")
+    page.wait_for_load_state("domcontentloaded")
+
+
+def figure(text: str) -> int:
+    """12,345 as a number."""
+    return int(text.replace(",", ""))
