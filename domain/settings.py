@@ -62,6 +62,9 @@ class Settings(BaseSettings):
     lanes: int = Field(4, ge=1, le=1024, description="Partitions of payments.intents when the topics are made.")
     replication_factor: int = Field(1, ge=1, description="Of new topics; 3 on a real cluster.")
     min_insync_replicas: int = Field(1, ge=1, description="Of new topics; 2 on a real cluster.")
+    intents_retention_days: int = Field(30, ge=1, description="How long payments.intents keeps a message.")
+    quarantine_retention_days: int = Field(90, ge=1, description="How long payments.quarantine keeps a message.")
+    breaks_retention_days: int = Field(90, ge=1, description="How long ledger.breaks keeps a message.")
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")

@@ -20,9 +20,10 @@ from producers.encoding import SchemaError, registry_client, schema_text
 from producers.schema_rules import losses
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
-FOR_EVER: Final = {"retention.ms": "-1", "cleanup.policy": "delete"}
 ADMIN_SECONDS_MAX: Final = 30.0
-# A message of payments.intents is at most 1 MiB by Kafka's default; in quarantine its key stands there twice.
+# Kafka's default: a batch of 1 MiB and what its frame takes.
+MESSAGE_BYTES_MAX: Final = 1_048_588
+# A message of payments.intents is at most 1 MiB; in quarantine its key stands there twice.
 QUARANTINED_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
@@ -38,19 +39,40 @@ class Replication:
     min_insync: int = 1
 
 
-def topic_configs(topics: Topics) -> dict[str, dict[str, str]]:
-    """The configuration of each topic, beside partitions and replication; every writer waits for all in-sync copies."""
+@dataclass(frozen=True)
+class Retention:
+    """For how many days the topics are kept that are not kept for ever; ledger.journal and audit.checkpoints are."""
+
+    intents_days: int = 30
+    quarantine_days: int = 90
+    breaks_days: int = 90
+
+
+def topic_configs(
+    topics: Topics, replication: Replication | None = None, retention: Retention | None = None
+) -> dict[str, dict[str, str]]:
+    """The configuration of each topic, beside partitions and replication factor: the one description of them.
+
+    Each is said in full, so that a broker's own defaults, such as a retention by size, decide nothing.
+    """
+    replication, retention = replication or Replication(), retention or Retention()
+    common = {
+        "min.insync.replicas": str(replication.min_insync),
+        "compression.type": "producer",
+        "max.message.bytes": str(MESSAGE_BYTES_MAX),
+    }
+    for_ever = common | {"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"}
+
+    def for_days(days: int) -> dict[str, str]:
+        return for_ever | {"retention.ms": str(days * DAY_MS)}
+
     return {
-        topics.intents: {"retention.ms": str(30 * DAY_MS), "cleanup.policy": "delete"},
-        topics.journal: FOR_EVER,
-        topics.relay: {"cleanup.policy": "compact"},
-        topics.quarantine: {
-            "retention.ms": str(90 * DAY_MS),
-            "cleanup.policy": "delete",
-            "max.message.bytes": str(QUARANTINED_BYTES_MAX),
-        },
-        topics.breaks: {"retention.ms": str(90 * DAY_MS), "cleanup.policy": "delete"},
-        topics.checkpoints: FOR_EVER,
+        topics.intents: for_days(retention.intents_days),
+        topics.journal: for_ever,
+        topics.relay: common | {"cleanup.policy": "compact"},
+        topics.quarantine: for_days(retention.quarantine_days) | {"max.message.bytes": str(QUARANTINED_BYTES_MAX)},
+        topics.breaks: for_days(retention.breaks_days),
+        topics.checkpoints: for_ever,
     }
 
 
@@ -65,7 +87,9 @@ def lane_topics(topics: Topics) -> tuple[str, str, str]:
     return topics.journal, topics.quarantine, topics.intents
 
 
-def make_topics(kafka: Kafka, topics: Topics, lanes: int, replication: Replication) -> list[str]:
+def make_topics(
+    kafka: Kafka, topics: Topics, lanes: int, replication: Replication, retention: Retention | None = None
+) -> list[str]:
     """Make the topics that are missing, and wait until the broker tells of them; returns the names made.
 
     TopicError where the broker is away, where there are fewer lanes than asked for, or where the topics that follow the
@@ -78,9 +102,9 @@ def make_topics(kafka: Kafka, topics: Topics, lanes: int, replication: Replicati
             name,
             num_partitions=counts[name],
             replication_factor=replication.factor,
-            config={**config, "min.insync.replicas": str(replication.min_insync)},
+            config=config,
         )
-        for name, config in topic_configs(topics).items()
+        for name, config in topic_configs(topics, replication, retention).items()
     ]
     made = []
     try:

@@ -49,6 +49,15 @@ def running_ledger() -> Ledger:
     return Ledger(settings, found.kafka, found.postgres_dsn, found.registry, found.api_url)
 
 
+def named_kafka() -> tuple[Settings, Kafka]:
+    """The settings and Kafka alone, for what needs no more; LedgerlineError where none is named and none runs."""
+    settings = read_settings()
+    kafka = addresses_of(settings, read_state(settings.home)).kafka
+    if kafka is None:
+        raise LedgerlineError("No Kafka is known: set LEDGERLINE_KAFKA_BOOTSTRAP, or run `ledgerline up`.")
+    return settings, kafka
+
+
 def key_file(home: Path) -> Path:
     """Where `ledgerline up` keeps the command line's API key: beside the data, as it is of no use without them."""
     return home / "data" / "api-key"

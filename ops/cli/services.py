@@ -22,8 +22,9 @@ from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.observed import observed
 from ops.cli.output import Json, console, show_json
+from ops.cli.topics import described
 from producers import tracing
-from producers.deploy import Replication, make_topics, register_schemas
+from producers.deploy import make_topics, register_schemas
 
 if TYPE_CHECKING:
     from producers.watchdog import Watchdog
@@ -179,8 +180,8 @@ def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | Non
     with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
         add_tenant(connection, DEFAULT_TENANT)
     made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
-    replication = Replication(settings.replication_factor, settings.min_insync_replicas)
-    made = make_topics(ledger.kafka, Topics(settings.topic_prefix), settings.lanes, replication)
+    wanted = described(settings)
+    made = make_topics(ledger.kafka, wanted.topics, wanted.lanes, wanted.replication, wanted.retention)
     return {
         "migrations": migrated.applied,
         "contracts_left": migrated.contracts_left,
