@@ -1,0 +1,43 @@
+"""`python -m tests.documentation FILE`: run a document's commands, and write into it what they print now.
+
+What stands behind a command with `...` in it was chosen by hand, and stays. Read the difference before you commit it.
+"""
+
+import signal
+import sys
+import tempfile
+from pathlib import Path
+
+from domain.settings import REPOSITORY_ROOT
+from tests.documentation.sessions import steps
+from tests.documentation.shell import Shell
+from tests.documentation.test_commands import OWN_LEDGER, reason_not_to_run
+
+
+def main(name: str) -> None:
+    """Bring one document up to date."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the ledger is stopped then as well
+    path = REPOSITORY_ROOT / name
+    lines = path.read_text().splitlines()
+    with tempfile.TemporaryDirectory(prefix="ledgerline-documents-") as folder:
+        shell = Shell(Path(folder) / "checkout")
+        try:
+            if name not in OWN_LEDGER:
+                shell.run("ledgerline up")
+            shown: list[tuple[int, int, list[str]]] = []
+            for step in steps(path, name):
+                if reason_not_to_run(step) is None:
+                    sys.stderr.write(f"{step}\n")
+                    code, printed = shell.run(step.command)
+                    sys.stderr.write("".join(f"    {line}\n" for line in [*printed, f"[{code}]"]))
+                    if "..." not in step.shown:
+                        shown.append((step.end, len(step.shown), [line for line in printed if line.strip()]))
+        finally:
+            shell.close()
+    for end, count, printed in reversed(shown):
+        lines[end : end + count] = printed
+    path.write_text("\n".join(lines) + "\n")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
