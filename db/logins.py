@@ -73,13 +73,16 @@ def make_logins(dsn: str, folder: Path) -> list[str]:
     """Make the logins of a folder, or give them the passwords that stand there now; returns their users.
 
     `dsn` is the owner's, who made the roles. All or none. LoginError where a login is a superuser, or a member of
-    another service's role, and DatabaseError where Postgres is away.
+    another service's role, or the owner may not make it, and DatabaseError where Postgres is away.
     """
     logins = read_logins(folder)
     try:
         with psycopg.connect(dsn) as connection:
             for login in logins:
                 _make(connection, login)
+    except psycopg.errors.InsufficientPrivilege as error:
+        cause = str(error).strip().splitlines()[0]
+        raise LoginError(f"The owner of the database cannot make a login ({cause}): let its administrator.") from error
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached for logins: {str(error).strip().splitlines()[-1]}") from error
     return [login.user for login in logins]

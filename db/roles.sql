@@ -14,5 +14,13 @@ BEGIN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);
         END IF;
     END LOOP;
+    -- An owner who is no superuser, as at a managed Postgres, may give the roles that he made, and be none of them;
+    -- `prepare` does one thing as the operator. From release 16 on membership and SET are two things.
+    IF NOT pg_has_role(
+        current_user, 'ledgerline_operator',
+        CASE WHEN current_setting('server_version_num')::integer >= 160000 THEN 'SET' ELSE 'MEMBER' END
+    ) THEN
+        GRANT ledgerline_operator TO CURRENT_USER;
+    END IF;
 END
 $$;

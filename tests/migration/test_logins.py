@@ -1,17 +1,19 @@
 """A login for each service: what it may become, that its password can be changed, and what is refused."""
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
 from psycopg import Connection, sql
-from psycopg.conninfo import make_conninfo
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from db.connections import DatabaseError, connect
+from db.books import add_tenant
+from db.connections import ROLES, DatabaseError, connect
 from db.logins import ROLE_OF_LOGIN, LoginError, make_logins, read_logins
+from db.migrate import migrate
 
 
 class Folder:
@@ -132,3 +134,30 @@ def test_what_kubernetes_keeps_beside_the_files_is_passed_over(tmp_path: Path) -
     (tmp_path / "..data").mkdir()
     (tmp_path / "api").write_text("postgresql://a:b@h/d\n")
     assert [login[:3] for login in read_logins(tmp_path)] == [("api", "a", "b")]
+
+
+def test_an_owner_who_is_no_superuser_prepares_as_at_a_managed_postgres(
+    folder: Folder, owner: Connection[Any], new_dsn: Callable[[], str]
+) -> None:
+    """He may make roles and databases; of the roles that he made he is no member who could act as them."""
+    user = f"test_owner_{uuid.uuid4().hex[:8]}"
+    name = sql.Identifier(user)
+    owner.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD 'first'").format(name))
+    for role in ROLES:
+        made = sql.SQL("GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
+        owner.execute(made.format(sql.Identifier(role), name))
+    word = "first"
+    dsn = make_conninfo(new_dsn(), user=user, password=word)
+    migrate(dsn)
+    with connect(dsn, "ledgerline_operator") as connection:
+        add_tenant(connection, "default")
+    for service in ("posting", "operator"):
+        folder.write(service)
+    assert make_logins(dsn, folder.path) == [folder.user("operator"), folder.user("posting")]
+    folder.write("monitor")
+    with pytest.raises(LoginError, match=r'cannot make a login \(permission denied to grant role "pg_monitor"'):
+        make_logins(dsn, folder.path)
+    with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
+        connection.execute(sql.SQL("DROP DATABASE {}").format(sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))))
+    owner.execute(sql.SQL("DROP OWNED BY {}").format(name))
+    owner.execute(sql.SQL("DROP ROLE {}").format(name))
