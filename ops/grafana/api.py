@@ -50,7 +50,7 @@ def _requests() -> list[Placed]:
             Query(total),
             Says("Requests a second, without probes and scrapes."),
             unit="reqps",
-            width=3,
+            width=6,
         ),
         stat(
             "Failed",
@@ -62,7 +62,23 @@ def _requests() -> list[Placed]:
             unit="percentunit",
             steps=rising(0.001, 0.01),
             decimals=2,
-            width=3,
+            width=6,
+        ),
+        stat(
+            "Posts, 95 of 100 within",
+            quantiles(_SECONDS, "", levels=(0.95,), selector=_WRITES)[0],
+            Says("The time within which 95 of 100 requests with intents were answered; `Prefer: wait` is in it."),
+            unit="s",
+            steps=rising(1, 5),
+            width=6,
+        ),
+        stat(
+            "Reads, 99 of 100 within",
+            quantiles(_SECONDS, "", levels=(0.99,), selector=_READS)[0],
+            Says("The time within which 99 of 100 look-ups and lists were answered.", alerts=("LedgerlineApiSlow",)),
+            unit="s",
+            steps=rising(0.5, 1),
+            width=6,
         ),
         graph(
             "By status",
@@ -74,7 +90,6 @@ def _requests() -> list[Placed]:
             Says("Answers a second by class of status."),
             unit="reqps",
             stacked=True,
-            width=6,
             overrides=fixed_colours({"2xx": GREEN, "3xx": BLUE, "4xx": ORANGE, "5xx": RED}),
         ),
         graph(
@@ -82,7 +97,6 @@ def _requests() -> list[Placed]:
             Query(rate(f"{_REQUESTS}{{{OURS}}}", by="method, route"), "{{method}} {{route}}"),
             Says("Answers a second by route template."),
             unit="reqps",
-            width=6,
         ),
         graph(
             "What became of intents",
@@ -91,9 +105,8 @@ def _requests() -> list[Placed]:
                 "Intents a second, single and in batches: accepted (Kafka has it), replayed (settled before), refused "
                 "(for its shape), conflict (the key was used for another), failed (Kafka did not confirm)."
             ),
-            unit="cps",
+            unit="recps",
             stacked=True,
-            width=6,
             overrides=fixed_colours(
                 {"accepted": GREEN, "replayed": BLUE, "refused": ORANGE, "conflict": PURPLE, "failed": RED}
             ),
@@ -160,6 +173,7 @@ def _waits() -> list[Placed]:
             Query(rate(f"ledgerline_postgres_pool_wait_seconds_total{{{OURS}}}"), "seconds a second"),
             Says("Seconds that requests spent a second, together, waiting for a connection of the pool."),
             unit="none",
+            flat_at_zero=True,
             width=4,
         ),
         graph(

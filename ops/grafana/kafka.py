@@ -104,7 +104,7 @@ def _topics() -> list[Placed]:
             "Messages in",
             of("messagesin"),
             Says("Messages a second by topic. payments.intents and ledger.journal should look alike."),
-            unit="cps",
+            unit="mps",
             width=6,
         ),
         graph("Bytes in", of("bytesin"), Says("Bytes a second from producers, compressed."), unit="Bps", width=6),
@@ -139,6 +139,7 @@ def _requests() -> list[Placed]:
             ],
             Says("Changes a second of the sets of replicas in step. Outside of a restart there should be none."),
             unit="cps",
+            flat_at_zero=True,
         ),
         graph(
             "Heap of the brokers",
@@ -185,7 +186,7 @@ def _clients() -> list[Placed]:
                 "lane {{partition}}",
             ),
             Says("Offsets a second by which each lane of payments.intents grows: is the load spread over the lanes?"),
-            unit="cps",
+            unit="mps",
             width=6,
         ),
     ]

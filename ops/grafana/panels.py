@@ -194,9 +194,13 @@ def graph(
     steps: Steps | None = None,
     minimum: float | None = 0,
     maximum: float | None = None,
+    flat_at_zero: bool = False,
     overrides: Overrides | None = None,
 ) -> Placed:
-    """Series over time; `steps` are drawn as lines where they mean something."""
+    """Series over time; `steps` are drawn as lines where they mean something.
+
+    `flat_at_zero`: 0 is what it should be, so the axis reaches to 1 where nothing is, rather than to 100.
+    """
     asked = [queries] if isinstance(queries, Query) else list(queries)
     panel = (
         TimeSeriesPanel()
@@ -206,14 +210,10 @@ def graph(
         .line_width(1)
         .fill_opacity(60 if stacked else 8)
         .show_points(VisibilityMode.NEVER)
-        .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .tooltip(VizTooltipOptions().mode(TooltipDisplayMode.MULTI).sort(SortOrder.DESCENDING))
         .legend(
-            VizLegendOptions()
-            .show_legend(True)
-            .display_mode(LegendDisplayMode.LIST)
-            .placement(LegendPlacement.BOTTOM)
-            .calcs(["lastNotNull", "max"])
+            VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST).placement(LegendPlacement.BOTTOM)
         )
     )
     if stacked:
@@ -222,6 +222,8 @@ def graph(
         panel.min(minimum)
     if maximum is not None:
         panel.max(maximum)
+    if flat_at_zero:
+        panel.axis_soft_max(1)
     if steps is not None:
         panel.thresholds(_thresholds(steps))
         panel.thresholds_style(GraphThresholdsStyleConfig().mode(GraphThresholdsStyleMode.DASHED))

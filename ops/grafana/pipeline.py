@@ -7,6 +7,7 @@ from ops.grafana.money import TITLE, money
 from ops.grafana.panels import (
     BLUE,
     GREEN,
+    GREY,
     ORANGE,
     PURPLE,
     RED,
@@ -66,7 +67,7 @@ def _objective() -> list[Placed]:
             unit="percentunit",
             steps=falling(1 - 14.4 * BUDGET, 1 - BUDGET),
             decimals=3,
-            height=8,
+            width=6,
         ),
         stat(
             "Budget left, 3 days",
@@ -78,7 +79,7 @@ def _objective() -> list[Placed]:
             unit="percentunit",
             steps=((None, RED), (0, ORANGE), (0.25, GREEN)),
             decimals=0,
-            height=8,
+            width=6,
         ),
         stat(
             "Longest wait now",
@@ -89,7 +90,21 @@ def _objective() -> list[Placed]:
             ),
             unit="s",
             steps=rising(2, OBJECTIVE_SECONDS),
-            height=8,
+            width=6,
+        ),
+        stat(
+            "Quarantined, last hour",
+            Query(
+                f'sum(increase(ledgerline_posting_outcomes_total{{{OURS}, outcome="quarantined"}}[1h])) or vector(0)'
+            ),
+            Says(
+                "Messages that could not be read or decided; their bytes are kept. `ledgerline dlq list` shows them.",
+                alerts=("LedgerlineQuarantineRising",),
+            ),
+            unit="none",
+            steps=((None, GREY), (0, GREEN), (1, ORANGE)),
+            width=6,
+            decimals=0,
         ),
         graph(
             "How fast the budget burns",
@@ -100,7 +115,6 @@ def _objective() -> list[Placed]:
                 alerts=("LedgerlineIntentsLateBurn1h", "LedgerlineIntentsLateBurn6h"),
             ),
             unit="none",
-            width=12,
             steps=((None, GREEN), (1, ORANGE), (14.4, RED)),
         ),
     ]
@@ -115,6 +129,7 @@ def _latency() -> list[Placed]:
                 "Each column is a moment, each row a time from the API's accept to the commit, darker where more fell."
             ),
             unit="s",
+            width=8,
         ),
         graph(
             "Latency",
@@ -124,7 +139,6 @@ def _latency() -> list[Placed]:
             ],
             Says("From the API's accept to the commit in Postgres, and to the proof by reconciliation."),
             unit="s",
-            width=12,
             steps=((None, GREEN), (OBJECTIVE_SECONDS, RED)),
         ),
     ]
@@ -146,13 +160,13 @@ def _flow() -> list[Placed]:
                 "Records a second at each station. The lines lie on one another when all is well; the first that stays "
                 "below the one before it is where to look."
             ),
-            unit="cps",
+            unit="recps",
         ),
         graph(
             "Outcomes",
             Query(f"sum by (outcome) (rate({outcomes}[{PACE}]))", "{{outcome}}"),
             Says("Journal rows a second by outcome. docs/OUTCOMES.md tells what each means."),
-            unit="cps",
+            unit="recps",
             stacked=True,
             overrides=OUTCOME_COLOURS,
         ),
@@ -160,28 +174,12 @@ def _flow() -> list[Placed]:
             "Why rejected",
             Query(
                 f'sum by (reason) (rate(ledgerline_posting_outcomes_total{{{OURS}, outcome="rejected"}}[{PACE}]))'
-                " or on () vector(0)",
+                ' or on () label_replace(vector(0), "reason", "none", "", "")',
                 "{{reason}}",
             ),
             Says("Rejections a second by reason. A refusal of business is an outcome, not an error."),
-            unit="cps",
+            unit="recps",
             stacked=True,
-            width=5,
-        ),
-        stat(
-            "Quarantined, last hour",
-            Query(
-                f'sum(increase(ledgerline_posting_outcomes_total{{{OURS}, outcome="quarantined"}}[1h])) or vector(0)'
-            ),
-            Says(
-                "Messages that could not be read or decided; their bytes are kept. `ledgerline dlq list` shows them.",
-                alerts=("LedgerlineQuarantineRising",),
-            ),
-            unit="none",
-            steps=ZERO_IS_SAFE,
-            width=3,
-            height=8,
-            decimals=0,
         ),
     ]
 
@@ -241,6 +239,7 @@ def _waiting() -> list[Placed]:
                 "relay, each a second. A few at a rebalance or a restart are as they should be; nothing is lost."
             ),
             unit="cps",
+            flat_at_zero=True,
             width=6,
         ),
     ]
@@ -301,6 +300,7 @@ def _processes() -> list[Placed]:
                 alerts=("LedgerlineServiceRestarting",),
             ),
             unit="none",
+            flat_at_zero=True,
             width=6,
         ),
         graph(

@@ -2,7 +2,20 @@
 
 from ops.grafana.frame import Page, Variable
 from ops.grafana.money import TITLE, money
-from ops.grafana.panels import GREEN, ORANGE, RED, Placed, Query, Says, falling, fixed_colours, graph, rising, stat
+from ops.grafana.panels import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    RED,
+    Placed,
+    Query,
+    Says,
+    falling,
+    fixed_colours,
+    graph,
+    rising,
+    stat,
+)
 from ops.grafana.promql import OURS, PACE
 
 _POSTGRES = 'job="postgres"'
@@ -118,7 +131,7 @@ def _transactions() -> list[Placed]:
                 Query(of("tup_fetched"), "fetched by index"),
             ],
             Says("Rows a second. Journal and entries are only ever inserted; balances and lanes are updated."),
-            unit="cps",
+            unit="rowsps",
             width=6,
         ),
         graph(
@@ -139,6 +152,7 @@ def _transactions() -> list[Placed]:
             Query(of("temp_bytes"), "written"),
             Says("Bytes a second that sorts and joins wrote to disk, as they did not fit in work_mem."),
             unit="Bps",
+            flat_at_zero=True,
             width=6,
         ),
     ]
@@ -152,6 +166,9 @@ def _sessions() -> list[Placed]:
             Says("`idle in transaction` should be short: it holds locks and does nothing."),
             unit="none",
             stacked=True,
+            overrides=fixed_colours(
+                {"active": GREEN, "idle": BLUE, "idle in transaction": ORANGE, "idle in transaction (aborted)": RED}
+            ),
         ),
         graph(
             "Locks, by mode",

@@ -2,7 +2,7 @@
 
 from ops.grafana.frame import LANE, Page
 from ops.grafana.money import CHECKPOINT_AGE, TITLE, money
-from ops.grafana.panels import GREEN, RED, Placed, Query, Says, coloured_cells, graph, table
+from ops.grafana.panels import GREEN, ORANGE, RED, Placed, Query, Says, coloured_cells, fixed_colours, graph, table
 from ops.grafana.pipeline import OUTCOME_COLOURS
 from ops.grafana.promql import OURS, quantiles, rate
 
@@ -49,20 +49,21 @@ def _breaks() -> list[Placed]:
             overrides={**coloured_cells("open", zero), **coloured_cells("overdue", zero)},
         ),
         graph(
-            "Breaks, by kind and state",
-            Query(
-                f"max by (kind, state) (ledgerline_breaks_open{{{OURS}}})",
-                "{{kind}} {{state}}",
-            ),
+            "Breaks, by state",
+            Query(f"sum by (state) (max by (found_by, kind, state) (ledgerline_breaks_open{{{OURS}}}))", "{{state}}"),
             Says("What differs and is not resolved. One that later evidence explains resolves itself."),
             unit="none",
+            stacked=True,
+            flat_at_zero=True,
             width=7,
+            overrides=fixed_colours({"open": RED, "explained": ORANGE}),
         ),
         graph(
             "Oldest break, by kind",
             Query(of("oldest_age_seconds"), "{{kind}}"),
             Says("How long the oldest break of each kind has been open."),
             unit="s",
+            flat_at_zero=True,
             width=7,
         ),
     ]
@@ -96,7 +97,7 @@ def _reconciliation() -> list[Placed]:
             "Reconciled",
             Query(rate(f"ledgerline_reconciled_records_total{{{OURS}}}", by="outcome"), "{{outcome}}"),
             Says("Records a second that were compared with their intents, by outcome."),
-            unit="cps",
+            unit="recps",
             stacked=True,
             overrides=OUTCOME_COLOURS,
         ),
@@ -104,19 +105,14 @@ def _reconciliation() -> list[Placed]:
             "Swept",
             Query(rate(f"ledgerline_reconciliation_swept_total{{{OURS}}}", by="what"), "{{what}}"),
             Says("Stored shards and rows a second that are checked again, in the background, over and over."),
-            unit="cps",
+            unit="rowsps",
         ),
         graph(
-            "A whole sweep, and what it could not compare",
-            [
-                Query(f"max(ledgerline_reconciliation_sweep_seconds{{{OURS}}})", "last sweep, seconds"),
-                Query(
-                    f"sum(increase(ledgerline_reconciled_expired_records_total{{{OURS}}}[1h]))",
-                    "expired intents, last hour",
-                ),
-            ],
-            Says("Time that the last whole sweep took; and records whose intent retention had deleted before."),
+            "Could not be compared, last hour",
+            Query(f"sum(increase(ledgerline_reconciled_expired_records_total{{{OURS}}}[1h]))", "expired intents"),
+            Says("Records whose intent retention had deleted before: their faithfulness is not proved."),
             unit="none",
+            flat_at_zero=True,
         ),
     ]
 
@@ -156,7 +152,7 @@ def _audit() -> list[Placed]:
                 Query(rate(f"ledgerline_audit_swept_rows_total{{{OURS}}}"), "swept, stored rows"),
             ],
             Says("Records a second whose place in the chain was checked as they came, and rows that were hashed anew."),
-            unit="cps",
+            unit="recps",
         ),
         graph(
             "Checkpoints signed",

@@ -55,7 +55,7 @@ def _currencies() -> list[Placed]:
             Says("Debits minus credits, in minor units. A flat line at 0, always."),
             unit="none",
             minimum=None,
-            steps=((None, GREEN), (0, RED)),
+            flat_at_zero=True,
             width=6,
         ),
         graph(
@@ -125,5 +125,6 @@ def _conservation() -> list[Placed]:
             Says("Two flat lines at 0 for each lane, always."),
             unit="none",
             minimum=None,
+            flat_at_zero=True,
         ),
     ]
