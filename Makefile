@@ -104,7 +104,7 @@ check: lint types imports  ## Run every check that needs no server
 clean:  ## Stop Ledgerline, remove its data and what tools left behind; the built parts stay
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/data/run.json' ]; then $(BIN)/ledgerline down; fi
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/demo/data/run.json' ]; then LEDGERLINE_HOME='$(HOME_FOLDER)/demo' $(BIN)/ledgerline down; fi
-	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' '$(HOME_FOLDER)/load' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
+	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' '$(HOME_FOLDER)/load' '$(HOME_FOLDER)/load-report.md' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 distclean: clean  ## Remove the built parts, compiled modules and .venv as well

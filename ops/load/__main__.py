@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         errors.print(f"[dim]{time.monotonic() - started:7.1f} s[/]  {escape(line)}", highlight=False, soft_wrap=True)
 
     try:
-        with _target(read_settings(), report) as target:
+        settings = read_settings()
+        options.report = options.report or settings.home / "load-report.md"
+        with _target(settings, report) as target:
             plan, results = _run(options, target, report)
     except LedgerlineError as error:
         errors.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
@@ -64,7 +66,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--rate", type=_positive, help="single posts a second that the machine is good for; found out when not given"
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, or - to print nothing else")
-    parser.add_argument("--report", type=Path, metavar="FILE", help="write a page of Markdown there")
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="FILE",
+        help="write the report there, in Markdown; load-report.md in home when not given",
+    )
     return parser.parse_args(arguments)
 
 
@@ -116,8 +123,8 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
                 report(line)
             if options.json and str(options.json) != "-":  # suite by suite: a later one's failure takes nothing with it
                 options.json.write_text(json.dumps(run_document(plan, results), indent=2) + "\n")
-            if options.report:
-                options.report.write_text(markdown(plan, results))
+            options.report.write_text(markdown(plan, results))
+    report(f"the report is {options.report}")
     return plan, results
 
 
