@@ -34,7 +34,7 @@ def page() -> Page:
         text="Requests, errors and durations by route; what became of intents; the connections that requests wait for.",
         rows={
             TITLE: money(),
-            "Requests": _requests(),
+            "Requests": [*_requests(), *_traffic()],
             "Durations": _durations(),
             "What it waits for": _waits(),
         },
@@ -80,6 +80,11 @@ def _requests() -> list[Placed]:
             steps=rising(0.5, 1),
             width=6,
         ),
+    ]
+
+
+def _traffic() -> list[Placed]:
+    return [
         graph(
             "By status",
             Query(
