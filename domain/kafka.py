@@ -40,7 +40,12 @@ class Kafka:
 
     def client_options(self) -> dict[str, Any]:
         """What every client of librdkafka is made with, by librdkafka's names."""
-        options: dict[str, Any] = {"bootstrap.servers": self.bootstrap}
+        options: dict[str, Any] = {
+            "bootstrap.servers": self.bootstrap,
+            # Its own lines go past our logs, twenty a second for each broker that is away; what fails is told to who
+            # asked. As our log lines they would be kept for whoever polls last, without bound.
+            "log_level": 2,
+        }
         if self.security_protocol != "PLAINTEXT":
             options["security.protocol"] = self.security_protocol
         if self.has_sasl:

@@ -33,6 +33,8 @@ LIBRARY_LEVELS: Final = {
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
     "mode": logging.WARNING,
+    # Of each chore that waited for a part that was away, which the agent tells itself.
+    "mode.timers": logging.ERROR,
     # Faust logs what it does in the name of the module that has a subclass of it.
     "streams.engine": logging.WARNING,
     "streams.fenced": logging.INFO,
@@ -162,7 +164,7 @@ def configure_logs(
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
     for name, lowest in LIBRARY_LEVELS.items():
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "DEBUG" else lowest)
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "DEBUG" else lowest)
     _take_what_nobody_caught()
 
 

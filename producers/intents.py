@@ -5,6 +5,7 @@ idempotency key, and the posting worker settles an id once.
 """
 
 import asyncio
+import logging
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
@@ -32,6 +33,7 @@ _IDLE_SECONDS: Final = 0.1
 _CLOSE_SECONDS_MAX: Final = 1.0
 
 log = structlog.get_logger(__name__)
+_library_log = logging.getLogger("confluent_kafka")
 
 
 class PublishError(LedgerlineError):
@@ -209,7 +211,6 @@ class IntentProducer:
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
             "error_cb": self._on_error,
-            "log_level": 2,
             **statistics_options("intents"),
         }
         self._delivery_timeout_seconds = delivery_timeout_seconds
@@ -296,7 +297,8 @@ class IntentProducer:
         self._producer = Producer(self._configuration)
 
     def _on_error(self, error: KafkaError) -> None:
-        log.warning("kafka_error", error=error.str(), fatal=error.fatal())
+        # As a library's line, of which the same is not written again and again.
+        _library_log.warning(f"{error.name()}: %s", error.str())
 
     def _take_reports(self) -> None:
         self._producer.poll(0)

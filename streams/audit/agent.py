@@ -14,7 +14,7 @@ import structlog
 from db import audit as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
-from domain.breaks import BreakKind, Finding, record_subject
+from domain.breaks import BreakKind, Finding, break_id_of, record_subject
 from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.chain import LaneChain, repeat_finding
@@ -75,7 +75,12 @@ class Auditor:
             self._breaks.record(connection, findings, self._now_microseconds())
         metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
         if findings:
-            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
+            # Neither subject nor detail, in which accounts and amounts stand: the break's id leads to them.
+            first = findings[0]
+            break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
+            logger.error(
+                "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
+            )
             self.publish()
 
     def idle(self) -> None:

@@ -119,7 +119,12 @@ class Reconciler:
         metrics.EXPIRED.inc(sum(compared.expired.values()))
         metrics.LATENCY.observe_since(compared.times_ms)
         if findings:
-            logger.error("breaks found", breaks=len(findings), first=findings[0].detail, subject=findings[0].subject)
+            # Neither subject nor detail, in which accounts and amounts stand: the break's id leads to them.
+            first = findings[0]
+            break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
+            logger.error(
+                "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
+            )
             self.publish()
 
     def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], Compared]:
