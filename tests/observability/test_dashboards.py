@@ -43,6 +43,8 @@ MUST_BE_POSITIVE: Final = (
     "Chain verified, by lane / A",
     "Checkpoints signed / A",
     "Answered / A",
+    "Posts, 95 of 100 within / A",
+    "Reads, 99 of 100 within / A",
     "What became of intents / A",
     "Posting intents / A",
     "Reading / A",
@@ -130,6 +132,11 @@ def test_alerts_are_drawn_into_the_graphs(watched: PrometheusPart) -> None:
         (annotation,) = dashboard["annotations"]["list"]
         query = Asked(dashboard["title"], "Alerts", "Anno", annotation["target"]["expr"], is_instant=False)
         values(watched.url, query)  # which a query that Prometheus refuses does not survive; a healthy ledger has none
+
+
+def test_what_must_be_positive_is_asked_somewhere() -> None:
+    known = {f"{query.panel} / {query.letter}" for dashboard in dashboards() for query in asked(dashboard)}
+    assert set(MUST_BE_POSITIVE) - known == set()
 
 
 def _must_be_positive(query: Asked) -> bool:
