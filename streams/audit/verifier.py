@@ -97,6 +97,8 @@ def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey
     signed = _canonical({name: value for name, value in checkpoint.items() if name != "signature"})
     try:
         signature = bytes.fromhex(checkpoint["signature"])
+        if signature.hex() != checkpoint["signature"]:
+            raise ValueError("not in lower-case hex")
         public_key.verify(signature, signed)
     except (InvalidSignature, TypeError, ValueError) as error:
         raise Refused("The checkpoint's signature is not that of the public key.") from error

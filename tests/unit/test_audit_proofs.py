@@ -138,9 +138,11 @@ def test_junk_is_refused(key: signing.SigningKey, junk: Any) -> None:
         verifier.verify(junk, key.private.public_key())
 
 
-def test_hex_in_capitals_is_refused(key: signing.SigningKey) -> None:
-    altered = proof_of(key)
-    altered["hash"] = altered["hash"].upper()
+@pytest.mark.parametrize("part", ["hash", "signature"])
+def test_hex_in_capitals_is_refused(key: signing.SigningKey, part: str) -> None:
+    altered = copy.deepcopy(proof_of(key))
+    holder = altered["checkpoint"] if part == "signature" else altered
+    holder[part] = holder[part].upper()
     with pytest.raises(Refused):
         verifier.verify(altered, key.private.public_key())
 
