@@ -124,7 +124,8 @@ def walk(page: Page, target: Any) -> set[str]:
     for _ in range(60):
         page.keyboard.press("Tab")
         met.add(page.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none", met
+        seen = page.evaluate("getComputedStyle(document.activeElement).outlineStyle") != "none"
+        assert seen, page.evaluate("document.activeElement.outerHTML")
         if target.evaluate("node => node === document.activeElement"):
             return met
     raise AssertionError(f"the keyboard does not reach it, only {met}")

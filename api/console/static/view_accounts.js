@@ -17,7 +17,7 @@ function list() {
   const body = h("tbody", { id: "balances" });
   const beside = h("p", { role: "status" }, "");
   const more = pager();
-  const frame = table("Accounts and balances", [["Account", ""], ["Class", ""], ["Debits", "number"], ["Credits", "number"], ["Balance", "number"], ["", ""]], body);
+  const frame = table("Accounts and balances", [["Account", ""], ["Class", ""], ["Debits", "number"], ["Credits", "number"], ["Balance", "number"], ["Currency", ""]], body);
   const empty = h("p", { class: "empty", hidden: true }, "No account is open here. One opens with the first intent posted to it.");
   const load = pages(more, beside, (page) => {
     body.append(...page.items.map((item) => h("tr", {},

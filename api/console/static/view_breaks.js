@@ -2,7 +2,7 @@
 
 import { get, sentence } from "./api.js";
 import { facts, h, text } from "./dom.js";
-import { age, count, moment, plural } from "./format.js";
+import { age, moment, plural } from "./format.js";
 import { listen, live } from "./live.js";
 import { pager } from "./view_accounts.js";
 
@@ -72,6 +72,23 @@ function story(item) {
     h("ol", {}, h("li", {}, `Opened ${moment(item.opened_time)}, ${age(Date.parse(item.opened_time))}`),
       item.changed_time === item.opened_time ? null
         : h("li", {}, `${isResolved ? "Resolved" : item.state === "explained" ? "Explained" : "Found again or otherwise"} ${moment(item.changed_time)}`)),
-    facts([["Lane", item.lane === null ? null : count(item.lane)], ["Seq", item.seq === null ? null : count(item.seq)],
-      ...Object.entries(item.evidence).filter(([name]) => name !== "lane").map(([name, value]) => [name.replaceAll("_", " "), String(value), "mono"])]));
+    facts(Object.entries(item.evidence).map(([name, value]) => [name.replaceAll("_", " "), String(value)])),
+    item.seq === null ? null : toIntent(item));
+}
+
+/** A button to the intent behind a record, where the record is there and of the key's tenant. */
+function toIntent({ lane, seq }) {
+  const status = h("span", { class: "soft", role: "status" }, "");
+  const button = h("button", {
+    type: "button",
+    class: "plain",
+    onclick: async () => {
+      try {
+        location.hash = `#/follow/${(await get(`/v1/journal/${lane}/${seq}`)).intent_id}`;
+      } catch (error) {
+        text(status, ` ${sentence(error)}`);
+      }
+    },
+  }, "Follow its intent");
+  return h("div", { class: "to" }, button, status);
 }

@@ -144,7 +144,7 @@ class Journey {
     return [facts([["Lane", count(intent.receipt.lane)], ["Seq", count(intent.receipt.seq)], ["Booked", moment(intent.booked_time)],
       ["Value date", intent.value_time ? moment(intent.value_time) : null],
       ["Previous hash", row?.previous_hash ?? row?.refused, row?.previous_hash ? "hash" : ""], ["Hash", intent.receipt.hash, "hash"]]),
-    intent.legs?.length ? h("div", { class: "inner" }, table("Legs", [["Account", ""], ["Debit", "number"], ["Credit", "number"], ["", ""]],
+    intent.legs?.length ? h("div", { class: "inner" }, table("Legs", [["Account", ""], ["Debit", "number"], ["Credit", "number"], ["Currency", ""]],
       h("tbody", {}, intent.legs.map((leg) => h("tr", {},
         h("td", { class: "text" }, h("a", { href: `#/accounts/${leg.account}?currency=${leg.currency}` }, leg.account)),
         ["debit", "credit"].map((side) => h("td", { class: "number" }, leg.direction === side ? amount(leg.amount, leg.amount_minor) : "")),
@@ -169,7 +169,7 @@ class Journey {
 
 function step(name, state, title, beside, ...more) {
   return h("li", { data: { step: name, state } }, mark(state), h("div", {},
-    h("header", {}, h("h3", {}, title), h("p", {}, beside)), more));
+    h("header", {}, h("h2", {}, title), h("p", {}, beside)), more));
 }
 
 function checks(steps) {

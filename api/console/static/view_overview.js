@@ -7,6 +7,7 @@ import { sparkline } from "./spark.js";
 
 const LAGS = ["unposted", "unrelayed", "unreconciled", "unaudited"];
 const CHECKPOINT_LATE_MILLISECONDS = 120000;
+const PULSES_BEHIND = 10; // what is behind for a moment only is on its way, and no reason to look up
 
 export function overview() {
   const parts = [verdict(), tiles(), books(), lanes()];
@@ -26,7 +27,13 @@ export function overview() {
 
 // ---------------------------------------------------------------------------------------------------- verdict
 
-/** [state, sentence] for each claim about the books. */
+/** Whether a column of the points was above nought for as long as many pulses take. */
+function isBehind(column) {
+  const last = live.points.slice(-PULSES_BEHIND);
+  return last.length === PULSES_BEHIND && last.every((point) => point[column] > 0);
+}
+
+/** Name -> state of each claim about the books. */
 function claims(pulse) {
   const { symmetry, breaks, checkpoint, totals } = pulse;
   const open = breaks?.reduce((total, item) => total + item.breaks, 0);
@@ -37,7 +44,7 @@ function claims(pulse) {
   return {
     symmetry: breaks === null ? "none" : differing.length ? "bad" : symmetry.length ? "ok" : "none",
     conservation: pulse.conservation_gap === null ? "none" : pulse.conservation_gap === 0 ? "ok" : "bad",
-    chain: totals.unaudited === null ? "none" : breaks?.some((item) => item.kind === "chain" || item.kind === "stored") ? "bad" : totals.unaudited === 0 ? "ok" : "wait",
+    chain: totals.unaudited === null ? "none" : breaks?.some((item) => item.kind === "chain" || item.kind === "stored") ? "bad" : isBehind(6) ? "wait" : "ok",
     checkpoint: breaks === null ? "none" : !checkpoint ? "wait" : late ? "wait" : "ok",
     breaks: breaks === null ? "none" : open ? "bad" : "ok",
   };
@@ -152,7 +159,7 @@ function books() {
       conserve(equation, all.conservation.detail, pulse, fates);
       text(all.chain.detail, totals.unaudited === null ? "Not known." : totals.unaudited === 0
         ? `Up to the last of ${plural(totals.journalled, "record")}.`
-        : `${plural(totals.unaudited, "record")} of ${count(totals.journalled)} to go.`);
+        : `Up to the last but ${count(totals.unaudited)} of ${plural(totals.journalled, "record")}.`);
       text(all.checkpoint.detail, checkpoint
         ? `Number ${count(checkpoint.checkpoint)}, ${age(checkpoint.signed_time, pulse.time)}, key ${checkpoint.key_id}.`
         : "None is signed yet.");
@@ -232,5 +239,6 @@ function lanes() {
 
 function behind(cell, records) {
   text(cell, count(records));
-  cell.classList.toggle("behind", Boolean(records));
+  cell.dataset.pulses = records ? Number(cell.dataset.pulses ?? 0) + 1 : 0;
+  cell.classList.toggle("behind", cell.dataset.pulses >= PULSES_BEHIND);
 }
