@@ -198,7 +198,7 @@ class _Runner:
         return batch
 
 
-def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> FencedApp:
+def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, looks: LagWatch) -> FencedApp:
     """The Faust app with its one agent and its chores."""
     app = FencedApp(options, runner)
     last_commit = 0.0
@@ -226,7 +226,12 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics) -> F
         not called, and the watchdog's time runs out as well.
         """
         assigned = app.consumer.assignment()
-        behind = [app.end_of(tp) > offset for tp, offset in runner.expected.items() if tp in assigned]
+        behind = [
+            # The engine knows the end only as of its last fetch, and it may be the fetching that is stuck.
+            app.end_of(tp) > offset or tp.partition in looks.behind
+            for tp, offset in runner.expected.items()
+            if tp in assigned
+        ]
         metrics.partitions.set(len(behind))
         if not any(behind) and not runner.busy:
             runner.progressed_at = time.monotonic()
@@ -265,7 +270,8 @@ def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | N
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = AgentMetrics(options.name)
     runner = _Runner(handler, options, metrics, ahead)
-    app = make_app(runner, options, metrics)
+    looks = LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags)
+    app = make_app(runner, options, metrics, looks)
     watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
 
     def told_to_stop() -> None:
@@ -290,7 +296,7 @@ def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | N
         options.metrics_port,
         lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
     )
-    LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags).start()
+    looks.start()
     watchdog.start()
     try:
         worker.execute_from_commandline()

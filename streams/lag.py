@@ -114,6 +114,8 @@ class LagWatch:
         self._admin = AdminClient({**options.kafka.client_options(), "log_level": 0})
         self._isolation = IsolationLevel.READ_COMMITTED if options.read_committed else IsolationLevel.READ_UNCOMMITTED
         self._ends: dict[int, PartitionEnd] = {}
+        self.behind: frozenset[int] = frozenset()
+        """The partitions that had more than is processed, as Kafka itself said at the last look."""
         self._never = threading.Event()
 
     def start(self) -> None:
@@ -128,7 +130,8 @@ class LagWatch:
         """Ask Kafka where the partitions end, and show what is behind; what it does not tell stays as it was."""
         expected = self._expected()
         self._ends = {partition: self._ends.get(partition) or PartitionEnd() for partition in expected}
-        for partition, end in self._ask(list(expected)).items():
+        ends = self._ask(list(expected))
+        for partition, end in ends.items():
             self._ends[partition].look(end, time.time())
         in_hand = self._in_hand()
         lags = {}
@@ -137,6 +140,7 @@ class LagWatch:
                 at, came_ms = in_hand.get(partition, (-1, 0))
                 came_seconds = came_ms / 1000 if at == offset and came_ms > 0 else None
                 lags[partition] = self._ends[partition].lag(offset, came_seconds)
+        self.behind = frozenset(partition for partition in ends if partition in lags and lags[partition].records)
         self._show(lags)
 
     def _ask(self, partitions: list[int]) -> dict[int, int]:

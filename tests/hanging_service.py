@@ -1,13 +1,19 @@
 """`python -m tests.hanging_service NAME WHERE`: a service that gets stuck as soon as it has work.
 
-WHERE is `handler` (its thread waits for ever), `loop` (its event loop does) or `interpreter` (a call of C that holds
-the interpreter's lock never comes back, so that no thread of Python runs again).
+WHERE is `handler` (its thread waits for ever), `loop` (its event loop does), `fetch` (its engine fetches nothing more)
+or `interpreter` (a call of C that holds the interpreter's lock never comes back: no thread of Python runs again).
 """
 
+import asyncio
 import ctypes
 import sys
 import threading
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+from aiokafka.consumer.fetcher import Fetcher
+
+from domain.faults import no_fault
 from domain.topics import Topics
 from ops.cli.context import running_ledger
 from ops.cli.observed import observed
@@ -20,6 +26,23 @@ def wait_for_ever(_: object = None) -> bool:
     return threading.Event().wait()
 
 
+def until_work_is_done(ask: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+    """Ask the broker until something is processed; the answers to the requests after that never come."""
+    handle, is_done = _Runner._try_once, threading.Event()
+
+    def handle_and_tell(runner: _Runner, fetch: Any) -> None:
+        handle(runner, fetch)
+        is_done.set()
+
+    async def ask_or_wait(*arguments: Any) -> bool:
+        if is_done.is_set():
+            await asyncio.Event().wait()
+        return await ask(*arguments)
+
+    _Runner._try_once = handle_and_tell  # type: ignore[method-assign]
+    return ask_or_wait
+
+
 def hold_the_interpreter(_: str) -> None:
     """PyDLL keeps the lock, where CDLL lets go of it."""
     ctypes.PyDLL(None).pause()
@@ -29,13 +52,15 @@ def main() -> None:
     """Run it."""
     name, where = sys.argv[1:]
     ledger = running_ledger()
-    faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter, "loop": lambda _: None}
+    faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter}
+    if where == "fetch":
+        Fetcher._proc_fetch_request = until_work_is_done(Fetcher._proc_fetch_request)
     if where == "loop":
         # Asked by a timer of the loop; not before the worker has lanes, as from then on it is watched.
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]
     run = {"posting": run_posting, "relay": run_relay}[name]
     with observed(name, ledger):
-        run(ledger, Topics(ledger.settings.topic_prefix), faults[where])
+        run(ledger, Topics(ledger.settings.topic_prefix), faults.get(where, no_fault))
 
 
 if __name__ == "__main__":

@@ -220,6 +220,7 @@ def test_told_to_stop_every_service_ends_in_time_and_nothing_is_done_twice(
     [
         ("posting", "handler", -9),
         ("posting", "loop", -9),
+        ("posting", "fetch", -9),
         # Python says nothing more here: C's own watchdog tells where it was, and ends it.
         ("posting", "interpreter", 1),
         ("relay", "handler", -9),
@@ -235,12 +236,15 @@ def test_a_service_that_is_stuck_ends_itself(
         assert bench.post() == ["posted"]
     impatient = settings.model_copy(update={"posting_stall_seconds_max": 3.0})
     with ServiceProcess(name, impatient, tmp_path, module=("tests.hanging_service", name, where)) as stuck:
+        if where == "fetch":
+            eventually(lambda: bench.stands(0)[0]["next_offset"] == 1, "the first is posted", 60)
+            bench.send(transfer("k2", *pair("external:b", "users:1", 1)))
         assert stuck.ended(60) == exit_code
         if exit_code == 1:
             assert "hold_the_interpreter" in stuck.log()
         else:
             (event,) = stuck.events("stalled")
-            assert "wait_for_ever" in str(event["stacks"])
+            assert "wait_for_ever" in str(event["stacks"]) or where == "fetch"
     bench.verify()
     bench.close()
 

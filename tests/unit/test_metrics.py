@@ -340,6 +340,7 @@ def test_partitions_come_and_go_with_the_assignment(monkeypatch: pytest.MonkeyPa
     made.look()
     assert shown[-1][0] == Lag(4, 400), "the record at 5 is in hand, so its timestamp is known"
     assert shown[-1][1] == (4, pytest.approx(time.time(), abs=5)), "that at 0 is not"
+    assert made.behind == {0, 1}
     del expected[0]
     made.look()
     assert set(shown[-1]) == {1}
@@ -347,6 +348,7 @@ def test_partitions_come_and_go_with_the_assignment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(LagWatch, "_ask", lambda _, __: {})
     made.look()
     assert shown[-1][1].records == 4, "what a broker that is away does not tell stays as it was"
+    assert made.behind == set(), "but nobody is to be ended for it"
     expected.clear()
     made.look()
     assert shown[-1] == {}
