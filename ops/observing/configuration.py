@@ -5,6 +5,7 @@ is seen in seconds. What an expression compares with (5 s, 0.01, 80 percent) sta
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ Targets = Mapping[str, Sequence[Target]]
 
 @dataclass(frozen=True)
 class Haste:
-    """How a test hastens the rules: waits and windows by `factor`, down to the given floors; scrapes every second.
+    """How a test hastens the rules: waits and windows by `factor`, within these bounds; scrapes every second.
 
     A window needs two scrapes for a rate, hence its floor.
     """
@@ -46,6 +47,7 @@ class Haste:
     factor: float
     window_seconds_min: float = 4.0
     wait_seconds_min: float = 1.0
+    seconds_max: float = math.inf
     scrape_seconds: int = 1
 
 
@@ -65,7 +67,8 @@ def write_targets(folder: Path, targets: Targets) -> None:
     for job in JOBS:
         groups = [{"targets": [target.address], "labels": dict(target.labels)} for target in targets.get(job, ())]
         draft = folder / "targets" / f"{job}.draft"
-        draft.write_text(json.dumps(groups, indent=2) + "\n")
+        # A file without any group would leave a Prometheus that reloads with the targets that it had.
+        draft.write_text(json.dumps(groups or [{"targets": []}], indent=2) + "\n")
         draft.replace(folder / "targets" / f"{job}.json")
 
 
@@ -79,12 +82,12 @@ def hastened(text: str, haste: Haste) -> str:
         span, step, offset = match.groups()
         floor = haste.window_seconds_min
         if offset is not None:
-            return f"offset {_shortened(offset, haste.factor, floor)}"
-        inner = "" if step is None else f":{_shortened(step, haste.factor, haste.scrape_seconds)}"
-        return f"[{_shortened(span, haste.factor, floor)}{inner}]"
+            return f"offset {_shortened(offset, haste, floor)}"
+        inner = "" if step is None else f":{_shortened(step, haste, haste.scrape_seconds)}"
+        return f"[{_shortened(span, haste, floor)}{inner}]"
 
     text = _WINDOW.sub(window, text)
-    text = _WAIT.sub(lambda match: match[1] + _shortened(match[2], haste.factor, haste.wait_seconds_min), text)
+    text = _WAIT.sub(lambda match: match[1] + _shortened(match[2], haste, haste.wait_seconds_min), text)
     return _PACE.sub(lambda match: f"{match[1]}{haste.scrape_seconds}s", text)
 
 
@@ -93,6 +96,6 @@ def seconds_of(duration: str) -> float:
     return sum(int(number) * _UNIT_SECONDS[unit] for number, unit in re.findall(r"(\d+)(ms|[smhdw])", duration))
 
 
-def _shortened(duration: str, factor: float, seconds_min: float) -> str:
+def _shortened(duration: str, haste: Haste, seconds_min: float) -> str:
     seconds = seconds_of(duration)
-    return f"{min(seconds, max(seconds / factor, seconds_min)) * 1000:.0f}ms"
+    return f"{min(seconds, haste.seconds_max, max(seconds / haste.factor, seconds_min)) * 1000:.0f}ms"

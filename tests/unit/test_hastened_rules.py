@@ -41,6 +41,10 @@ def test_durations(text: str, seconds: float) -> None:
     assert seconds_of(text) == seconds
 
 
+def test_what_is_long_is_bounded() -> None:
+    assert hastened("rate(x[3d]) > rate(x[5m])", Haste(60, seconds_max=30)) == "rate(x[30000ms]) > rate(x[5000ms])"
+
+
 def test_every_wait_and_window_of_the_rules_is_shortened(tmp_path: Path) -> None:
     """And nothing else: with durations and thresholds taken out, the files are the same."""
     write_configuration(tmp_path, {}, HASTE)
