@@ -56,7 +56,6 @@ class Attribute(StrEnum):
     HTTP_ROUTE = "http.route"
     HTTP_STATUS = "http.response.status_code"
     INTENTS_FAILED = "ledgerline.intents.failed"
-    LANES = "ledgerline.lanes"
     MESSAGING_OPERATION = "messaging.operation.name"
     MESSAGING_OPERATION_TYPE = "messaging.operation.type"
     MESSAGING_SYSTEM = "messaging.system"
