@@ -9,7 +9,6 @@ import json
 import re
 from functools import cache
 from importlib import resources as packaged
-from pathlib import Path
 from typing import Any, Final
 
 import kubernetes_validate
@@ -42,6 +41,7 @@ from tests.kubernetes_bench import (
 )
 from tests.kustomize import Resource
 
+SECRETS: Final = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
 # The oldest that has all that is asked for, such as a pod's number as a label, and the newest whose schemas are here.
 VERSIONS: Final = ("1.32.0", kubernetes_validate.latest_version())
 
@@ -112,11 +112,12 @@ def test_every_service_of_the_table_runs(overlay: str) -> None:
 def test_what_a_service_is_told_are_settings(overlay: str, name: str) -> None:
     told = {variable.removeprefix("LEDGERLINE_").lower(): value for variable, value in variables(overlay, name).items()}
     plain = {field: value for field, value in told.items() if field in Settings.model_fields and isinstance(value, str)}
-    files = {field for field in told if field.removesuffix("_file") in Settings.model_fields and field not in plain}
+    files = {field for field in told if field.removesuffix("_file") in SECRETS and field not in plain}
     derived = {field for field, value in told.items() if not isinstance(value, str)}
     assert told.keys() == plain.keys() | files | derived
     assert derived <= {"instance_id", "relay_shard"}
-    Settings.model_validate(plain)
+    settings = Settings.model_validate(plain | {file.removesuffix("_file"): "secret" for file in files})
+    assert settings.kafka_at("broker:9092").client_options()
     assert "postgres_dsn_file" in files
 
 
@@ -298,11 +299,8 @@ def test_every_secret_of_production_comes_from_the_secrets_manager() -> None:
     assert not of_kind("production", "Secret")
     for name, secret in external.items():
         assert secret["spec"]["target"]["name"] == name
-    files = {
-        key: value for key, value in configuration("production").items() if key.startswith("LEDGERLINE_KAFKA_SASL")
-    }
-    keys = {each["secretKey"] for each in external["ledgerline-posting-kafka"]["spec"]["data"]}
-    assert {Path(value).name for key, value in files.items() if key.endswith("_FILE")} == keys
+    (key,) = (each["secretKey"] for each in external["ledgerline-posting-kafka"]["spec"]["data"])
+    assert configuration("production")["LEDGERLINE_KAFKA_SASL_PASSWORD_FILE"] == f"/etc/ledgerline/kafka/{key}"
 
 
 def test_secrets_of_development_say_so() -> None:

@@ -1,0 +1,1 @@
+"""Terraform for AWS, and the arithmetic of what it costs (costs.py)."""

