@@ -24,11 +24,13 @@ _TO_SIGN = (
     '(sum(max by (lane) (ledgerline_audit_lag_records{job="ledgerline"}))'
     ' + sum(max by (lane) (ledgerline_audit_unsigned_records{job="ledgerline"})))'
 )
-# A checkpoint is signed only where something is new: its age counts from then on. Where audit is gone, or has never
-# signed what it should, there is no answer.
+# A checkpoint is signed only where something is new. After an idle night the last one is old, and nothing is wrong: its
+# age counts once something has waited for a minute. Where audit is gone, or has never signed what it should, there is
+# no answer.
+_WAITED = f"min_over_time({_TO_SIGN}[1m:10s]) > 0"
 CHECKPOINT_AGE: Final = (
     '(time() - max(ledgerline_audit_checkpoint_timestamp_seconds{job="ledgerline"} > 0))'
-    f" and on () ({_TO_SIGN} > 0) or on () ({_TO_SIGN} == 0)"
+    f" and on () ({_WAITED}) or on () ({_TO_SIGN} * 0 unless on () ({_WAITED}))"
 )
 
 
@@ -97,8 +99,8 @@ def _proof() -> list[Placed]:
             "Checkpoint age",
             Query(CHECKPOINT_AGE),
             Says(
-                "Since audit last signed a checkpoint over all lanes, while there is something new to sign; 0 where "
-                "nothing is. Signed every 10 s.",
+                "Since audit last signed a checkpoint over all lanes, once something new has waited for a minute; 0 "
+                "where nothing has. Signed every 10 s.",
                 alerts=("LedgerlineCheckpointLate",),
             ),
             unit="s",

@@ -139,7 +139,7 @@ def _audit() -> list[Placed]:
             "Checkpoint age over time",
             Query(CHECKPOINT_AGE, "age"),
             Says(
-                "Since the newest checkpoint was signed, while there is something new to sign. Signed every 10 s.",
+                "Since the newest checkpoint was signed, once something new has waited for a minute; one each 10 s.",
                 alerts=("LedgerlineCheckpointLate",),
             ),
             unit="s",
