@@ -30,9 +30,9 @@ BUILD.labels(VERSION, str(_LIBRARY.exists()).lower()).set(1)
 
 
 class LatencyHistogram(Collector):
-    """A classic histogram of latencies, of which a whole batch is counted at once, at a twentieth of the cost.
+    """A classic histogram of latencies, of which a whole batch is counted at once: 0.06 microseconds each.
 
-    prometheus_client's own takes one observation at a time, 2 microseconds each.
+    prometheus_client's own takes one observation at a time, 0.8 microseconds each.
     """
 
     def __init__(self, name: str, documentation: str, registry: CollectorRegistry = REGISTRY) -> None:
