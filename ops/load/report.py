@@ -103,6 +103,10 @@ def markdown(plan: Plan, results: Sequence[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _not_sent(dropped: float) -> str:
+    return f", and {dropped:,} not sent" if dropped else ""
+
+
 def _section(result: Result) -> list[str]:
     used = sorted(result.processor_seconds.items(), key=lambda item: -item[1])
     own = of_the_ledger(result.processor_seconds)
@@ -116,8 +120,8 @@ def _section(result: Result) -> list[str]:
         "| from | p50 | p95 | p99 | max |",
         "|---|--:|--:|--:|--:|",
         *(
-            f"| HTTP, {scenario}: {found['iterations']:,} | {found['p50']:,.1f} ms | {found['p95']:,.1f} ms |"
-            f" {found['p99']:,.1f} ms | {found['max']:,.1f} ms |"
+            f"| HTTP, {scenario}: {found['iterations']:,}{_not_sent(found['dropped'])} |"
+            f" {found['p50']:,.1f} ms | {found['p95']:,.1f} ms | {found['p99']:,.1f} ms | {found['max']:,.1f} ms |"
             for scenario, found in result.http_ms.items()
         ),
         *(

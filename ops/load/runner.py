@@ -42,7 +42,8 @@ class Result(NamedTuple):
     posted: int
     rejected: int
     http_ms: dict[str, dict[str, float]]
-    """Scenario -> `p50`, `p95`, `p99` and `max` of its requests, with its `iterations`."""
+    """Scenario -> `p50`, `p95`, `p99` and `max` of its requests, with its `iterations`
+    and those `dropped`, which k6 had no client free for."""
     posted_seconds: dict[str, float]
     """`p50`, `p95`, `p99` and `max` of the time from Kafka's taking an intent to its relayed record."""
     posted_ratio: float
@@ -166,7 +167,7 @@ def _http(run: K6Run) -> dict[str, dict[str, float]]:
             continue
         found[scenario] = {
             "p50": values["med"], "p95": values["p(95)"], "p99": values["p(99)"], "max": values["max"],
-            "iterations": iterations,
+            "iterations": iterations, "dropped": run.count(f"dropped_iterations{{scenario:{scenario}}}"),
         }  # fmt: skip
     return found
 

@@ -263,7 +263,7 @@ def test_percentiles_are_by_nearest_rank() -> None:
 RESULT: Final = Result(
     suite="load", checks=[Check("nothing lost", "none", "none", held=True)], seconds=60, requests=10, acknowledged=9,
     refused=1, posted=9, rejected=0,
-    http_ms={"posts": {"p50": 1.0, "p95": 2.0, "p99": 3.0, "max": 4.0, "iterations": 10}},
+    http_ms={"posts": {"p50": 1.0, "p95": 2.0, "p99": 3.0, "max": 4.0, "iterations": 10, "dropped": 2}},
     posted_seconds={"p50": 0.1, "p95": 0.2, "p99": 0.3, "max": 0.4}, posted_ratio=1.0, reconciled_seconds=0.5,
     processor_seconds={"api": 2.0}, cost=None, disk_bytes_each=None, memory_growth={},
 )  # fmt: skip
@@ -274,6 +274,7 @@ def test_what_did_not_hold_is_told_everywhere() -> None:
     assert RESULT.held
     assert not bad.held
     assert broken(bad) == ["load: nothing lost: key-7, but must be none"]
+    assert "posts: 10, and 2 not sent" in markdown(Plan(100), [RESULT])
     assert "key-7" in text_table(Plan(100), [bad])
     assert "| nothing lost | none | key-7 | **NOT held** |" in markdown(Plan(100), [bad])
     assert run_document(Plan(100), [RESULT, bad])["held"] is False
