@@ -30,8 +30,11 @@ log = structlog.get_logger(__name__)
 class Reader(Protocol):
     """What tells how far the topics go (producers.positions.PositionReader)."""
 
-    def read(self) -> Positions: ...
-    def close(self) -> None: ...
+    def read(self) -> Positions:
+        """How far they go now; blocks. PositionsUnknown where Kafka is away."""
+
+    def close(self) -> None:
+        """Let go of everything; blocks."""
 
 
 class Pulse:

@@ -7,7 +7,9 @@ import { sparkline } from "./spark.js";
 
 const LAGS = ["unposted", "unrelayed", "unreconciled", "unaudited"];
 const CHECKPOINT_LATE_MILLISECONDS = 120000;
-const PULSES_BEHIND = 10; // what is behind for a moment only is on its way, and no reason to look up
+// What is behind for a moment only, or by what is posted in ten seconds, is on its way and no reason to look up.
+const PULSES_BEHIND = 10;
+const SECONDS_BEHIND = 10;
 
 export function overview() {
   const parts = [verdict(), tiles(), books(), lanes()];
@@ -27,10 +29,16 @@ export function overview() {
 
 // ---------------------------------------------------------------------------------------------------- verdict
 
-/** Whether a column of the points was above nought for as long as many pulses take. */
-function isBehind(column) {
+/** How many records may be on their way: as many as are posted in some seconds. */
+function onTheWay(now) {
+  return SECONDS_BEHIND * (smooth(rates(2), now, SECONDS_BEHIND) ?? 0);
+}
+
+/** Whether a column of the points was above that for as long as many pulses take. */
+function isBehind(column, now) {
   const last = live.points.slice(-PULSES_BEHIND);
-  return last.length === PULSES_BEHIND && last.every((point) => point[column] > 0);
+  const allowed = onTheWay(now);
+  return last.length === PULSES_BEHIND && last.every((point) => point[column] > allowed);
 }
 
 /** Name -> state of each claim about the books. */
@@ -44,7 +52,7 @@ function claims(pulse) {
   return {
     symmetry: breaks === null ? "none" : differing.length ? "bad" : symmetry.length ? "ok" : "none",
     conservation: pulse.conservation_gap === null ? "none" : pulse.conservation_gap === 0 ? "ok" : "bad",
-    chain: totals.unaudited === null ? "none" : breaks?.some((item) => item.kind === "chain" || item.kind === "stored") ? "bad" : isBehind(6) ? "wait" : "ok",
+    chain: totals.unaudited === null ? "none" : breaks?.some((item) => item.kind === "chain" || item.kind === "stored") ? "bad" : isBehind(6, pulse.time) ? "wait" : "ok",
     checkpoint: breaks === null ? "none" : !checkpoint ? "wait" : late ? "wait" : "ok",
     breaks: breaks === null ? "none" : open ? "bad" : "ok",
   };
@@ -220,6 +228,7 @@ function lanes() {
     element: h("section", { class: "card", id: "lanes" }, h("header", {}, h("h2", {}, "Lanes"), h("p", {}, "records behind, by stage")),
       table("Lanes", columns, body, footer)),
     update: (pulse) => {
+      const allowed = onTheWay(pulse.time);
       for (const lane of pulse.lanes) {
         if (!rows.has(lane.lane)) {
           const cells = ["received", ...LAGS, "booked"].map((name) => h("td", { class: "number", data: { figure: name } }));
@@ -228,17 +237,17 @@ function lanes() {
         }
         const cells = rows.get(lane.lane);
         text(cells[0], count(lane.received));
-        LAGS.forEach((name, place) => behind(cells[place + 1], lane[name]));
+        LAGS.forEach((name, place) => behind(cells[place + 1], lane[name], allowed / pulse.lanes.length));
         text(cells[5], age(lane.booked_time, pulse.time));
       }
       text(totals[0], count(pulse.totals.received));
-      LAGS.forEach((name, place) => behind(totals[place + 1], pulse.totals[name]));
+      LAGS.forEach((name, place) => behind(totals[place + 1], pulse.totals[name], allowed));
     },
   };
 }
 
-function behind(cell, records) {
+function behind(cell, records, allowed) {
   text(cell, count(records));
-  cell.dataset.pulses = records ? Number(cell.dataset.pulses ?? 0) + 1 : 0;
+  cell.dataset.pulses = records > allowed ? Number(cell.dataset.pulses ?? 0) + 1 : 0;
   cell.classList.toggle("behind", cell.dataset.pulses >= PULSES_BEHIND);
 }
