@@ -3,12 +3,14 @@
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Final
 
 from domain.outcomes import Outcome
 from producers import tracing
 from producers.tracing import Attribute, Kind, SpanName
 from streams.batches import AgentOptions, Message, PartitionBatch
+
+_ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 
 
 @contextmanager
@@ -57,26 +59,25 @@ def outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.V
 
 
 def sampled_of(batch: Iterable[PartitionBatch]) -> list[str]:
-    """The traceparents of sampled messages, each once, at most LINKS_MAX."""
+    """The traceparents of sampled messages, each once, at most LINKS_MAX.
+
+    This looks at every message where tracing is on, and most are not sampled: so it looks at the flag's digit first.
+    """
     found: dict[str, None] = {}
-    last: bytes | None = None
     for part in batch:
         for item in part.messages:
-            for name, value in _headers_of(item):
-                if name != tracing.TRACEPARENT:
-                    continue
-                if value is not None and value != last:  # those of a request stand together
-                    last = value
-                    text = value.decode("ascii", errors="replace")
-                    if tracing.is_sampled(text):
-                        found[text] = None
-                break
-            if len(found) == tracing.LINKS_MAX:
-                return list(found)
+            # A message as it came, or what an agent made of it ahead, which keeps it.
+            headers = item.headers if type(item) is Message else item.message.headers
+            if not headers:
+                continue
+            name, value = headers[0]  # where our own producers put it
+            if name != tracing.TRACEPARENT:
+                value = next((other for given, other in headers if given == tracing.TRACEPARENT), None)
+            if value is None or value[-1:] not in _ODD_DIGITS:
+                continue
+            text = value.decode("ascii", errors="replace")
+            if text not in found and tracing.is_sampled(text):
+                found[text] = None
+                if len(found) == tracing.LINKS_MAX:
+                    return list(found)
     return list(found)
-
-
-def _headers_of(item: Any) -> Iterable[tuple[str, bytes | None]]:
-    """Of a message as it came, or of what an agent made of it ahead, which keeps it."""
-    message: Message = item if isinstance(item, Message) else item.message
-    return message.headers
