@@ -64,7 +64,7 @@ def steps(path: Path, name: str) -> Iterator[Step]:
             if step is not None:
                 yield step
             step = Step(name, number, line.removeprefix("$ "), number)
-        elif language == "console" and step is not None and line.startswith("> ") and not step.shown:
+        elif language == "console" and step is not None and line.startswith(">") and not step.shown:
             step.command += f"\n{line[2:]}"
             step.end = number
         elif language == "console" and step is not None:

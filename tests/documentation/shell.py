@@ -19,6 +19,7 @@ class Shell:
         for entry in REPOSITORY_ROOT.iterdir():
             if entry.name not in (".git", ".ledgerline"):
                 (folder / entry.name).symlink_to(entry)
+        self._command = folder.with_suffix(".command")
         home = folder / ".ledgerline"
         home.mkdir()
         cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
@@ -44,7 +45,9 @@ class Shell:
         """Type one command; returns its exit code and what it printed, line by line."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"{command}\nprintf '\\n%s %s\\n' '{_MARK}' $?\n")
+        # By a file, so that a quote that is not closed is an error, and nothing reads what comes next.
+        self._command.write_text(f"{command}\n")
+        self.process.stdin.write(f". {self._command} < /dev/null\nprintf '\\n%s %s\\n' '{_MARK}' $?\n")
         self.process.stdin.flush()
         printed: list[str] = []
         for line in self.process.stdout:
@@ -56,6 +59,4 @@ class Shell:
     def close(self) -> None:
         """Stop the ledger, if it runs, and end."""
         self.run("ledgerline down")
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
