@@ -52,6 +52,7 @@ COMMANDS: Final = (
     Entry("books", "books", "app", _BOOKS, "The frame of the books as a file, to be kept beside the backups."),
     Entry("reconcile", "reconcile", "reconcile", _PROOF, "Recompute the books from the topics and compare."),
     Entry("audit", "audit", "app", _PROOF, "Verify the hash chains; prove that an intent is in the ledger."),
+    Entry("config", "config", "app", _OPERATIONS, "What is configured, where it comes from, and whether it works."),
     Entry("topics", "topics", "app", _OPERATIONS, "Topics as code: how they should be, and how they are."),
     Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
     Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: look at them, send them again."),

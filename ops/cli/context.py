@@ -11,7 +11,7 @@ from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
 from domain.secret_files import SettingsError, variable
 from domain.settings import Settings
-from ops.addresses import addresses_of
+from ops.addresses import Addresses, addresses_of
 from ops.supervision.state import read_state
 
 
@@ -24,6 +24,11 @@ class Ledger:
     postgres_dsn: str
     registry: SchemaRegistry
     api_url: str | None
+
+    @property
+    def addresses(self) -> Addresses:
+        """The same, as those have them who may know less."""
+        return Addresses(self.kafka, self.postgres_dsn, self.registry, self.api_url)
 
 
 def read_settings() -> Settings:

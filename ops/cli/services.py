@@ -14,7 +14,7 @@ import typer
 
 from db.books import add_tenant
 from db.connections import connect
-from db.logins import make_logins
+from db.logins import ROLE_OF_LOGIN, make_logins
 from db.migrate import migrate
 from domain.faults import Fault, no_fault
 from domain.settings import Settings
@@ -23,6 +23,7 @@ from ops.cli.context import Ledger, running_ledger
 from ops.cli.observed import observed
 from ops.cli.output import Json, console, show_json
 from ops.cli.topics import described
+from ops.configuration.check import refuse_misconfigured
 from producers import tracing
 from producers.deploy import make_topics, register_schemas
 
@@ -170,12 +171,14 @@ def service(name: str) -> None:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
     ledger = running_ledger()
     with observed(name, ledger):
+        refuse_misconfigured(ledger.settings, ledger.addresses, ROLE_OF_LOGIN[name])
         RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 
 
 def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | None = None) -> dict[str, object]:
     """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
     settings: Settings = ledger.settings
+    refuse_misconfigured(settings, ledger.addresses)
     migrated = migrate(ledger.postgres_dsn, contract=contract)
     with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
         add_tenant(connection, DEFAULT_TENANT)

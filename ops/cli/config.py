@@ -1,0 +1,64 @@
+"""`ledgerline config`: what is configured, where it comes from, and whether it works."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from db.logins import ROLE_OF_LOGIN
+from ops.cli.context import read_settings
+from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.topics import described
+from ops.configuration.check import check_parts, check_settings
+from ops.configuration.findings import Finding, Severity
+from ops.configuration.variables import origins
+
+app = typer.Typer(help="What is configured, and whether it works.", no_args_is_help=True)
+
+Offline = Annotated[bool, typer.Option("--offline", help="Look at the settings and their files alone.")]
+ForService = Annotated[
+    str | None, typer.Option("--service", metavar="NAME", help="Whose rights the login must have, such as posting.")
+]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning as well.")]
+
+_MARKS = {
+    Severity.OK: "[green]✓[/]",
+    Severity.WARNING: "[yellow]![/]",
+    Severity.ERROR: "[bold red]✗[/]",
+}
+
+
+@app.command()
+def check(offline: Offline = False, service: ForService = None, strict: Strict = False, as_json: Json = False) -> None:
+    """Check settings, credentials, rights, topics, schemas and clocks. Exit code 1 where something must be changed."""
+    if service is not None and service not in ROLE_OF_LOGIN:
+        raise typer.BadParameter(f"choose one of {', '.join(ROLE_OF_LOGIN)}", param_hint="--service")
+    found = []
+    for finding in _findings(service, offline=offline):
+        found.append(finding)
+        if not as_json:
+            console.print(f"{_MARKS[finding.severity]} {escape(finding.sentence)}", highlight=False, soft_wrap=True)
+    bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
+    failed = any(finding.severity in bad for finding in found)
+    if as_json:
+        show_json({"ok": not failed, "findings": [asdict(finding) for finding in found]})
+    elif not found:
+        console.print(f"{_MARKS[Severity.OK]} Nothing in the settings contradicts itself.")
+    if failed:
+        raise typer.Exit(1)
+
+
+def _findings(service: str | None, *, offline: bool) -> Iterator[Finding]:
+    settings, findings = check_settings()
+    yield from findings
+    if settings is not None and not offline:
+        yield from check_parts(settings, described(settings), service)
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show each setting, and whether it is a default, set in the environment or in a file. Secrets are masked."""
+    show_rows("Settings", origins(read_settings(), os.environ), as_json=as_json)

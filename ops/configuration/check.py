@@ -1,0 +1,152 @@
+"""All that is looked at: the environment, the settings, and then each part of the ledger."""
+
+import os
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import psycopg
+from pydantic import ValidationError
+
+from db.logins import ROLE_OF_LOGIN
+from domain.errors import LedgerlineError
+from domain.secret_files import SettingsError, variable
+from domain.settings import Settings
+from ops.addresses import Addresses, addresses_of
+from ops.configuration.answers import START_SECONDS, kafka_trouble, postgres_trouble, registry_trouble
+from ops.configuration.findings import Finding, error, fine, refuse_errors, warning
+from ops.configuration.rules import contradictions
+from ops.configuration.variables import unknown_variables
+from ops.supervision.state import read_state
+from producers.compatibility import registered_all
+from producers.topic_plan import Described, differences
+
+SKEW_SECONDS_MAX: Final = 1.0
+
+
+def unusable(trouble: ValidationError) -> list[Finding]:
+    """Each value that cannot be used; the values themselves are not shown, as they may be secrets."""
+    return [
+        error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says what it takes.")
+        for found in trouble.errors(include_input=False)
+        for name in [variable("_".join(str(part) for part in found["loc"]))]
+    ]
+
+
+def check_settings() -> tuple[Settings | None, list[Finding]]:
+    """What the environment says by itself; no settings where it cannot be made into any."""
+    findings = unknown_variables(os.environ)
+    try:
+        settings = Settings.model_validate({})
+    except ValidationError as trouble:
+        return None, [*findings, *unusable(trouble)]
+    except SettingsError as trouble:
+        return None, [*findings, error("secrets", str(trouble))]
+    return settings, [*findings, *contradictions(settings)]
+
+
+def check_parts(settings: Settings, described: Described, service: str | None) -> Iterator[Finding]:
+    """What the parts say, one after the other; `service`: whose rights the login must have."""
+    found = addresses_of(settings, read_state(settings.home))
+    yield from _kafka(found, described)
+    yield from _postgres(found, service)
+    yield from _registry(found)
+
+
+def refuse_misconfigured(settings: Settings, found: Addresses, role: str | None = None) -> None:
+    """SettingsError with what keeps a service from starting; parts that are merely away are not waited for."""
+    refuse_errors(contradictions(settings))
+    troubles = [
+        kafka_trouble(found.kafka, START_SECONDS) if found.kafka else None,
+        postgres_trouble(found.postgres_dsn, role, START_SECONDS) if found.postgres_dsn else None,
+        registry_trouble(found.registry, START_SECONDS) if found.registry else None,
+    ]
+    refuse_errors(error("", trouble.sentence) for trouble in troubles if trouble and trouble.is_misconfigured)
+
+
+def _kafka(found: Addresses, described: Described) -> Iterator[Finding]:
+    if found.kafka is None:
+        yield error("kafka", f"No Kafka is known: set {variable('kafka_bootstrap')}, or run `ledgerline up`.")
+        return
+    trouble = kafka_trouble(found.kafka)
+    if trouble is not None:
+        yield error("kafka", trouble.sentence)
+        return
+    who = f" as {found.kafka.sasl_username}" if found.kafka.has_sasl else ""
+    yield fine("kafka", f"Kafka answers at {found.kafka} by {found.kafka.security_protocol}{who}.")
+    try:
+        differing = differences(found.kafka, described)
+    except LedgerlineError as refused:
+        yield error("topics", str(refused))
+        return
+    if differing:
+        names = ", ".join(dict.fromkeys(difference.topic for difference in differing))
+        yield error("topics", f"Topics are not as described ({names}): see `ledgerline topics diff`.")
+    else:
+        yield fine("topics", "The topics are as described.")
+
+
+def _postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
+    dsn = found.postgres_dsn
+    if dsn is None:
+        yield error("postgres", f"No Postgres is known: set {variable('postgres_dsn')}, or run `ledgerline up`.")
+        return
+    trouble = postgres_trouble(dsn)
+    if trouble is not None:
+        yield error("postgres", trouble.sentence)
+        return
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        before = time.time()
+        row = connection.execute(
+            "SELECT current_user, version(), extract(epoch FROM clock_timestamp())::float8,"
+            " coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)"
+        ).fetchone()
+        after = time.time()
+    if row is None:
+        return
+    user, version, theirs, encrypted = row
+    way = "by TLS" if encrypted else "without TLS"
+    yield fine("postgres", f"{' '.join(str(version).split()[:2])} answers {way} as {user}.")
+    skew = theirs - (before + after) / 2
+    if abs(skew) > SKEW_SECONDS_MAX + (after - before):
+        yield warning("clock", f"Postgres' clock is {skew:+.1f} s from ours: have both keep time by NTP.")
+    else:
+        yield fine("clock", f"Postgres' clock is within {SKEW_SECONDS_MAX:g} s of ours.")
+    yield from _rights(dsn, str(user), service)
+
+
+def _rights(dsn: str, user: str, service: str | None) -> Iterator[Finding]:
+    if service is not None:
+        trouble = postgres_trouble(dsn, ROLE_OF_LOGIN[service])
+        if trouble is not None:
+            yield error("rights", trouble.sentence)
+            return
+    roles = [role for role in ROLE_OF_LOGIN.values() if postgres_trouble(dsn, role) is None]
+    ours = [role for role in roles if role.startswith("ledgerline")]
+    if not ours:
+        yield error("rights", f"{user} is a member of no service's role: run `ledgerline prepare --logins`.")
+        return
+    yield fine("rights", f"{user} may act as {', '.join(ours)}.")
+    if service is not None and len(ours) > 1:
+        yield warning("rights", f"{user} may do more than {service} needs: give each service a login of its own.")
+
+
+def _registry(found: Addresses) -> Iterator[Finding]:
+    if found.registry is None:
+        yield error("registry", f"No registry is known: set {variable('registry_url')}, or run `ledgerline up`.")
+        return
+    trouble = registry_trouble(found.registry)
+    if trouble is not None:
+        yield error("registry", trouble.sentence)
+        return
+    yield fine("registry", f"The registry answers at {found.registry}.")
+    try:
+        subjects = registered_all(found.registry)
+    except LedgerlineError as refused:
+        yield error("schemas", str(refused))
+        return
+    missing = [row.subject for row in subjects if not row.is_current or row.level != row.wanted_level]
+    if missing:
+        yield error("schemas", f"Schemas are not registered as in avro/ ({', '.join(missing)}): `ledgerline prepare`.")
+    else:
+        yield fine("schemas", f"{len(subjects)} schemas are registered as in avro/.")

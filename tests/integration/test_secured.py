@@ -1,0 +1,244 @@
+"""Kafka behind TLS and SCRAM, Postgres behind TLS: the pipeline through both, and what is said where one is wrong."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from domain.kafka import Kafka
+from domain.settings import REPOSITORY_ROOT, Settings
+from ops.configuration.answers import kafka_trouble, postgres_trouble
+from ops.embedded.cache import Cache
+from ops.embedded.ports import LOOPBACK
+from ops.embedded.stack import EmbeddedStack, Endpoints
+from tests import secured_bench as secured
+from tests.command_line import run, run_json
+from tests.posting_bench import eventually
+from tests.service_process import ServiceProcess, environment_of
+
+PATIENCE_SECONDS = 120.0
+# The parts are started in it, a Postgres is unpacked, and five services begin at once.
+pytestmark = pytest.mark.timeout(600)
+QUICK_SECONDS = 30.0
+
+
+@dataclass(frozen=True)
+class Secured:
+    """The parts behind TLS, and what gets in."""
+
+    endpoints: Endpoints
+    doors: dict[str, str]
+    """Of Kafka, by name: tls, mutual, login."""
+    certificates: secured.Certificates
+    folder: Path
+
+    def secret(self, name: str, text: str) -> Path:
+        """A file with a secret that this user alone may read."""
+        path = self.folder / f"{name}.secret"
+        path.touch(mode=0o600)
+        path.write_text(f"{text}\n")
+        return path
+
+    def kafka(self, door: str, **more: Any) -> Kafka:
+        """Kafka behind a door, as a client that is configured rightly sees it."""
+        login: dict[str, Any] = {}
+        if door == "login":
+            login = {"sasl_username": "operator", "sasl_password": secured.PASSWORDS["operator"]}
+        if door == "mutual":
+            login = {
+                "ssl_certificate_file": self.certificates.client,
+                "ssl_key_file": self.certificates.client_key,
+            }
+        protocol = "SASL_SSL" if door == "login" else "SSL"
+        return Kafka(self.doors[door], protocol, ssl_ca_file=self.certificates.authority, **(login | more))
+
+    @property
+    def dsn(self) -> str:
+        """Postgres' DSN for TLS alone, password and all."""
+        return f"{self.endpoints.postgres_dsn}?sslmode=verify-full&sslrootcert={self.certificates.authority}"
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Iterator[Secured]:
+    """A broker and a Postgres of our own; the registry is the session's."""
+    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+    folder = tmp_path_factory.mktemp("secured")
+    certificates = secured.make_certificates(folder)
+    listeners = secured.kafka_listeners()
+    embedded = EmbeddedStack(
+        folder / "stack",
+        cache=cache,
+        registry=stack.registry_url,
+        kafka_listeners=listeners,
+        kafka_settings=secured.kafka_settings(certificates),
+        kafka_users=secured.PASSWORDS,
+        postgres_settings=secured.POSTGRES_SETTINGS,
+        postgres_files=secured.postgres_files(certificates),
+        postgres_programs=secured.postgres_programs(Cache(cache, lambda _: None), folder / "postgres"),
+    )
+    with embedded as endpoints:
+        doors = {name.lower(): f"{LOOPBACK}:{port}" for name, (port, _) in listeners.items()}
+        yield Secured(endpoints, doors, certificates, folder)
+
+
+@pytest.fixture
+def variables(parts: Secured, stack: Endpoints, tmp_path: Path) -> dict[str, str]:
+    """The environment of an operator; no secret is in it, each is in a file."""
+    password = psycopg.conninfo.conninfo_to_dict(parts.endpoints.postgres_dsn)["password"]
+    bare = f"postgresql://ledgerline@{LOOPBACK}:{parts.endpoints.postgres_dsn.rsplit(':', 1)[1]}"
+    return environment_of(Settings(home=tmp_path), COLUMNS="160") | {
+        "LEDGERLINE_KAFKA_BOOTSTRAP": parts.doors["login"],
+        "LEDGERLINE_KAFKA_SECURITY_PROTOCOL": "SASL_SSL",
+        "LEDGERLINE_KAFKA_SASL_USERNAME": "operator",
+        "LEDGERLINE_KAFKA_SASL_PASSWORD_FILE": str(parts.secret("kafka", secured.PASSWORDS["operator"])),
+        "LEDGERLINE_KAFKA_SSL_CA_FILE": str(parts.certificates.authority),
+        "LEDGERLINE_POSTGRES_DSN": f"{bare}?sslmode=verify-full&sslrootcert={parts.certificates.authority}",
+        "LEDGERLINE_POSTGRES_PASSWORD_FILE": str(parts.secret("postgres", str(password))),
+        "LEDGERLINE_REGISTRY_URL": stack.registry_url,
+        "LEDGERLINE_LANES": "2",
+    }
+
+
+def named(variables: dict[str, str], **more: str) -> dict[str, str]:
+    """Ledgerline's own variables, but for the ports that each service is given."""
+    kept = (name for name in variables if name.startswith("LEDGERLINE_") and not name.endswith("_PORT"))
+    return {name: variables[name] for name in kept} | more
+
+
+def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, str], tmp_path: Path) -> None:
+    run(variables, "prepare")
+    checked = run_json(variables, "config", "check", "--strict")
+    assert checked["ok"], checked
+    told = " ".join(finding["sentence"] for finding in checked["findings"])
+    assert f"Kafka answers at {parts.doors['login']} by SASL_SSL as operator." in told
+    assert "answers by TLS as ledgerline." in told
+    with ExitStack() as running:
+        services = {
+            name: running.enter_context(
+                ServiceProcess(
+                    name,
+                    Settings(home=tmp_path),
+                    tmp_path,
+                    **named(variables, LEDGERLINE_AUDIT_CHECKPOINT_SECONDS="1"),
+                )
+            )
+            for name in ("posting", "relay", "reconciliation", "audit", "api")
+        }
+        for service in services.values():
+            service.wait_until_ready(PATIENCE_SECONDS)
+        key = run_json(variables, "keys", "add", "tests")["key"]
+        client = variables | {
+            "LEDGERLINE_API_URL": f"http://{LOOPBACK}:{services['api'].port}",
+            "LEDGERLINE_API_KEY": key,
+        }
+        posted = run_json(
+            client, "intents", "post", "--key", "secured-1", "--debit", "external:bank", "--credit",
+            "users:42:wallet", "--amount", "12.50", "--currency", "EUR",
+        )  # fmt: skip
+        assert posted["status"] == "posted"
+
+        def proved() -> bool:
+            shown = run_json(variables, "status")
+            lanes = [lane for lane in shown["lanes"] if lane["received"]]
+            return bool(lanes) and all(lane["reconciled"] == lane["audited"] == 1 for lane in lanes)
+
+        eventually(proved, "the intent is relayed, reconciled and audited", PATIENCE_SECONDS)
+        assert run_json(variables, "reconcile")["breaks"] == []
+        logs = "".join(service.log() for service in services.values())
+    for secret in (*secured.PASSWORDS.values(), key):
+        assert secret not in logs
+    with psycopg.connect(parts.dsn) as connection:
+        row = connection.execute("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
+                                 " WHERE backend_type = 'client backend'").fetchone()  # fmt: skip
+        assert row == (True,)
+
+
+def test_each_door_opens_for_who_is_configured_rightly(parts: Secured) -> None:
+    for door in parts.doors:
+        assert kafka_trouble(parts.kafka(door), PATIENCE_SECONDS) is None, door
+    assert kafka_trouble(parts.endpoints.kafka, PATIENCE_SECONDS) is None
+    assert postgres_trouble(parts.dsn) is None
+
+
+WRONG_KAFKA: dict[str, tuple[Callable[[Secured], Kafka], str]] = {
+    "an authority that did not sign": (
+        lambda parts: replace(parts.kafka("tls"), ssl_ca_file=parts.certificates.other_authority),
+        "shows a certificate that LEDGERLINE_KAFKA_SSL_CA_FILE does not vouch for",
+    ),
+    "another name than the certificate's": (
+        lambda parts: replace(parts.kafka("tls"), bootstrap=parts.doors["tls"].replace(LOOPBACK, "localhost")),
+        "or that is for another name",
+    ),
+    "a wrong password": (
+        lambda parts: replace(parts.kafka("login"), sasl_password="guessed"),  # noqa: S106
+        "does not let operator in by SCRAM-SHA-512: check LEDGERLINE_KAFKA_SASL_USERNAME",
+    ),
+    "no TLS where it is spoken": (
+        lambda parts: Kafka(parts.doors["tls"]),
+        "speaks TLS on that port, and LEDGERLINE_KAFKA_SECURITY_PROTOCOL is PLAINTEXT: set it to SSL or SASL_SSL",
+    ),
+    "TLS where it is not spoken": (
+        lambda parts: replace(parts.kafka("tls"), bootstrap=parts.endpoints.kafka_bootstrap),
+        "does not speak TLS on that port",
+    ),
+    "no certificate where one is asked for": (
+        lambda parts: replace(parts.kafka("tls"), bootstrap=parts.doors["mutual"]),
+        "asks for a certificate of ours",
+    ),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_KAFKA)
+def test_what_is_wrong_with_kafka_is_said_in_one_sentence(wrong: str, parts: Secured) -> None:
+    configured, sentence = WRONG_KAFKA[wrong]
+    began = time.monotonic()
+    trouble = kafka_trouble(configured(parts), PATIENCE_SECONDS)
+    assert trouble is not None
+    assert trouble.is_misconfigured
+    assert sentence in trouble.sentence
+    assert "guessed" not in trouble.sentence
+    assert time.monotonic() - began < QUICK_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"sslmode": "disable"}, "by TLS alone: add sslmode=verify-full and sslrootcert to LEDGERLINE_POSTGRES_DSN"),
+        ({"sslrootcert": "other"}, "that sslrootcert in LEDGERLINE_POSTGRES_DSN does not vouch for"),
+        ({"password": "guessed"}, "does not take the password of ledgerline: check LEDGERLINE_POSTGRES_DSN"),
+        ({"host": "localhost"}, "shows a certificate for another name"),
+    ],
+)
+def test_what_is_wrong_with_postgres_is_said_in_one_sentence(
+    wrong: dict[str, str], sentence: str, parts: Secured
+) -> None:
+    if wrong.get("sslrootcert"):
+        wrong = {"sslrootcert": str(parts.certificates.other_authority)}
+    trouble = postgres_trouble(psycopg.conninfo.make_conninfo(parts.dsn, **wrong))
+    assert trouble is not None
+    assert trouble.is_misconfigured
+    assert sentence in trouble.sentence
+    assert "guessed" not in trouble.sentence
+
+
+def test_a_service_refuses_to_start_with_the_same_sentence(
+    parts: Secured, variables: dict[str, str], tmp_path: Path
+) -> None:
+    wrong = variables | {
+        "LEDGERLINE_KAFKA_SASL_PASSWORD_FILE": str(parts.secret("wrong", "guessed")),
+        "LEDGERLINE_KAFKA_SASL_USERNAME": "posting",
+    }
+    findings = run_json(wrong, "config", "check", code=1)["findings"]
+    (said,) = [finding["sentence"] for finding in findings if finding["about"] == "kafka"]
+    with ServiceProcess("posting", Settings(home=tmp_path), tmp_path, **named(wrong)) as service:
+        assert service.ended(PATIENCE_SECONDS) == 1
+        last = json.loads(service.log().strip().splitlines()[-1])
+    assert last["error"] == said
+    assert "guessed" not in service.log()
