@@ -20,7 +20,7 @@ NOT_RUN: Final = {
     r"make (test|check|chaos|bounds|simulate|install|parts)\b": "the gate (.ci/run) runs them, or what they call",
     r"docker compose\b": "no Docker engine is at hand; tests/unit/test_compose.py checks the file",
     r"make (load|observe|down|demo KEEP=1)\b": "tests of the load, of what watches and of the demo do",
-    r"kubectl\b|terraform\b": "no cluster and no cloud is at hand; tests/unit checks the manifests and the plan's files",
+    r"kubectl\b|terraform\b": "no cluster and no cloud is at hand; tests/unit checks the files",
     r"psql\b|pg_restore\b": "tests/integration/test_restore.py follows that runbook",
     r"ledgerline (replay|books export)\b": "tests/integration/test_replay.py and test_replay_books.py do",
 }
