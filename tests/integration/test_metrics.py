@@ -17,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from db.access import Scope, add_key
 from db.books import add_unit
 from db.connections import connect
+from domain.breaks import BreakKind
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from streams.posting.poster import Poster
@@ -36,6 +37,7 @@ QUICK = {
 }
 SERVICES = ("posting", "relay", "reconciliation", "audit", "api")
 HTTP = 12
+TERM_SECONDS = BreakKind.STORED.term_seconds
 LATENCIES = ("ledgerline_posting_latency_seconds", "ledgerline_reconciliation_latency_seconds")
 
 Series = dict[str, float]
@@ -79,8 +81,8 @@ def send_known_intents(bench: ProvingBench, api: ServiceProcess) -> Series:
         for number in range(HTTP):
             body = top_up(number, 1000) | ({"legs": miles_legs()} if number == 0 else {})
             assert post(client, f"http-{number}", body).status_code == 202
-        wanted = eventually(lambda: post(client, "http-1", top_up(1, 1000)).status_code == 200, "it was posted", 60)
-        assert wanted
+        eventually(lambda: journal_rows(bench) == HTTP, "they are posted", 90)
+        assert post(client, "http-1", top_up(1, 1000)).status_code == 200
         assert post(client, "http-1", top_up(1, 999)).status_code == 422
         assert post(client, "http-x", transfer("external:bank", "users:1:wallet", -5)).status_code == 422
     bench.send_all(
@@ -99,6 +101,11 @@ def send_known_intents(bench: ProvingBench, api: ServiceProcess) -> Series:
         '{outcome="quarantined",reason="bad_magic"}': 1,
         '{outcome="quarantined",reason="empty"}': 1,
     }
+
+
+def journal_rows(bench: ProvingBench) -> int:
+    """How many offsets have their fate."""
+    return len(bench.rows("SELECT FROM ledger.journal"))
 
 
 def miles_legs() -> list[dict[str, Any]]:
@@ -225,9 +232,8 @@ def check_api(api: ServiceProcess) -> None:
     """Intents by result, and the figures of pool and producer."""
     found = until(api, "ledgerline_kafka_producer_queue_messages", bool)
     intents = of("ledgerline_api_intents_total", found)
-    assert intents.pop('{result="replayed"}') == 1
-    assert intents.pop('{result="accepted"}') >= HTTP
-    assert intents == {'{result="conflict"}': 1, '{result="refused"}': 1}
+    results = {"accepted": HTTP, "replayed": 1, "conflict": 1, "refused": 1}
+    assert intents == {f'{{result="{result}"}}': count for result, count in results.items()}
     assert found['ledgerline_kafka_producer_queue_messages{client="intents"}'] == 0
     assert 0 < found['ledgerline_kafka_producer_broker_rtt_seconds{client="intents"}'] < 60
     connections = of("ledgerline_postgres_pool_connections", found)
@@ -278,25 +284,31 @@ def check_a_planted_break(bench: ProvingBench, audit: ServiceProcess) -> None:
         names = ("ledgerline_breaks_oldest_age_seconds", "ledgerline_breaks_overdue")
         return opened, *(of(name, found)[stored] for name in names)
 
+    def planted() -> float:
+        """Alter the row; when."""
+        altered = time.time()
+        bench.tamper(alter, "altered")
+        opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
+        assert opened == 1
+        assert age <= time.time() - altered + 1
+        assert overdue == 0 or age >= TERM_SECONDS
+        return altered
+
+    def restored() -> None:
+        bench.tamper(alter, row["detail"])
+        found = until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] == 0)
+        assert told(found) == (0, 0, 0)
+
     assert told(series(audit)) == (0, 0, 0)
-    bench.tamper(alter, "altered")
-    opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
-    assert (opened, overdue) == (1, 0)
-    assert age < 10
-    opened, age, _ = told(until(audit, "ledgerline_breaks_overdue", lambda breaks: breaks[stored] == 1))
+    altered = planted()
+    found = until(audit, "ledgerline_breaks_overdue", lambda breaks: breaks[stored] == 1)
+    opened, age, _ = told(found)
     assert opened == 1
-    assert 10 <= age < 60
-    others = of("ledgerline_breaks_overdue", series(audit))
-    assert sum(others.values()) == 1
-    bench.tamper(alter, row["detail"])
-    gone = until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] == 0)
-    assert told(gone) == (0, 0, 0)
-    bench.tamper(alter, "altered")
-    opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
-    assert (opened, overdue) == (1, 0)
-    assert age < 10, "it was whole in between"
-    bench.tamper(alter, row["detail"])
-    until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] == 0)
+    assert TERM_SECONDS <= age <= time.time() - altered + 1
+    assert sum(of("ledgerline_breaks_overdue", found).values()) == 1
+    restored()
+    planted()  # whole in between, it begins anew
+    restored()
 
 
 def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> None:
@@ -306,12 +318,13 @@ def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> No
         holder.execute("SELECT FROM ledger.lane WHERE lane = 0 FOR UPDATE")
         sent = time.time()
         bench.send(bench.transfer("stuck-1", "external:bank", "users:1:wallet", 5))
-        until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > 2)
+        until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > 6)
+        sent_more = time.time()
         bench.send(bench.transfer("stuck-2", "external:bank", "users:1:wallet", 5))
         found = until(posting, "ledgerline_agent_lag_records", lambda lags: lags[lane] == 2)
-        waited = time.time() - sent
-        assert found[f"ledgerline_agent_lag_seconds{lane}"] == pytest.approx(waited, abs=2.5), "a newer one is no cure"
-        found = until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > waited + 2)
+        lag, now = found[f"ledgerline_agent_lag_seconds{lane}"], time.time()
+        assert now - sent_more + 1 < lag <= now - sent + 1, "it is that of the oldest"
+        until(posting, "ledgerline_agent_lag_seconds", lambda lags: lags[lane] > lag + 1)
     found = until(posting, "ledgerline_agent_lag_records", lambda lags: lags[lane] == 0)
     assert found[f"ledgerline_agent_lag_seconds{lane}"] == 0
     slow = of("ledgerline_posting_latency_seconds_bucket", found)
