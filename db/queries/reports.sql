@@ -67,12 +67,18 @@ FROM (
                 FROM ledger.balance AS b
                 WHERE b.account_id = (SELECT account_id FROM owner) AND b.currency = %(currency)s
             ), 0) - coalesce((
-                SELECT sum(later.direction * later.amount_minor)
+                SELECT sum(later.net_minor)
                 FROM bound
-                INNER JOIN ledger.entry AS later
-                    ON ledger.row_place(later.lane, later.seq) >= ledger.row_place(bound.lane, bound.seq)
-                    AND ledger.row_place(later.lane, later.seq) < ledger.row_place(bound.lane + 1, 0)
-                WHERE later.account_id = (SELECT account_id FROM owner) AND later.currency = %(currency)s
+                CROSS JOIN LATERAL (
+                    -- A sum of each lane, so that the index is asked for the entries behind the place alone.
+                    SELECT sum(e.direction * e.amount_minor) AS net_minor
+                    FROM ledger.entry AS e
+                    WHERE
+                        e.account_id = (SELECT account_id FROM owner)
+                        AND ledger.row_place(e.lane, e.seq) >= ledger.row_place(bound.lane, bound.seq)
+                        AND ledger.row_place(e.lane, e.seq) < ledger.row_place(bound.lane + 1, 0)
+                        AND e.currency = %(currency)s
+                ) AS later
             ), 0)
         END AS net_minor
 ) AS closing

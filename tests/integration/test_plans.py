@@ -47,6 +47,11 @@ FIRST: Final = ROWS // LANES // 2
 WINDOW: Final = {"lane": 1, "first_seq": FIRST, "next_seq": FIRST + ASKED}
 RANGE: Final = {"lane": 1, "first_seq": FIRST, "records_max": ASKED}
 OF_ACCOUNT: Final = {"tenant": "many", "address": "a:1", "lane": 1, "seq": FIRST, "leg": 0, "limit": ASKED}
+# Each lane's place is found by halving, some fifteen rows of the journal, and of each a page is read.
+STATEMENT: Final = {
+    **{"tenant": "many", "address": "a:1", "currency": "EUR", "running_net": None, "since": 0, "limit": 2},
+    **{"time": 2**62, "lane": -1, "seq": -1, "leg": -1},
+}
 OF_JOURNAL: Final = {"tenant": "many", "outcome": None, "limit": ASKED, "after_lane": 1, "after_seq": FIRST}
 
 CASES: Final[dict[tuple[str, str], dict[str, Any]]] = {
@@ -57,6 +62,7 @@ CASES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("reads", "reversible"): {},
     ("reads", "entries"): OF_ACCOUNT,
     ("reads", "journal"): {**OF_JOURNAL, "lane_max": 2**31 - 1, "scan_max": 10 * ASKED},
+    ("reports", "statement"): STATEMENT,
     ("relay", "records"): {**RANGE, "raw_bytes_max": 2**24},
     ("relay", "legs"): RANGE,
     ("audit", "stored_rows"): WINDOW,
