@@ -1,13 +1,12 @@
 """All that is looked at: the environment, the settings, and then each part of the ledger."""
 
 import os
-import time
 from collections.abc import Iterator
 from typing import Final
 
-import psycopg
 from pydantic import ValidationError
 
+from db.configuration import server_of
 from db.logins import ROLE_OF_LOGIN
 from domain.errors import LedgerlineError
 from domain.secret_files import SettingsError, variable
@@ -95,24 +94,16 @@ def _postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
     if trouble is not None:
         yield error("postgres", trouble.sentence)
         return
-    with psycopg.connect(dsn, autocommit=True) as connection:
-        before = time.time()
-        row = connection.execute(
-            "SELECT current_user, version(), extract(epoch FROM clock_timestamp())::float8,"
-            " coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false)"
-        ).fetchone()
-        after = time.time()
-    if row is None:
-        return
-    user, version, theirs, encrypted = row
-    way = "by TLS" if encrypted else "without TLS"
-    yield fine("postgres", f"{' '.join(str(version).split()[:2])} answers {way} as {user}.")
-    skew = theirs - (before + after) / 2
-    if abs(skew) > SKEW_SECONDS_MAX + (after - before):
-        yield warning("clock", f"Postgres' clock is {skew:+.1f} s from ours: have both keep time by NTP.")
+    server = server_of(dsn)
+    way = "by TLS" if server.is_encrypted else "without TLS"
+    yield fine("postgres", f"{' '.join(server.version.split()[:2])} answers {way} as {server.login}.")
+    if abs(server.skew_seconds) > SKEW_SECONDS_MAX + server.asked_seconds:
+        yield warning(
+            "clock", f"Postgres' clock is {server.skew_seconds:+.1f} s from ours: keep both by NTP."
+        )
     else:
         yield fine("clock", f"Postgres' clock is within {SKEW_SECONDS_MAX:g} s of ours.")
-    yield from _rights(dsn, str(user), service)
+    yield from _rights(dsn, server.login, service)
 
 
 def _rights(dsn: str, user: str, service: str | None) -> Iterator[Finding]:

@@ -1,0 +1,35 @@
+"""What a login learns of the Postgres that it came to, for `ledgerline config check`."""
+
+import time
+from typing import Final, NamedTuple
+
+import psycopg
+
+from db.queries import load
+
+_QUERIES: Final = load("configuration")
+
+
+class Server(NamedTuple):
+    """Postgres, as a login sees it."""
+
+    login: str
+    version: str
+    skew_seconds: float
+    """How far its clock is ahead of ours."""
+    asked_seconds: float
+    """How long the answer took, which is as far as the skew may be wrong."""
+    is_encrypted: bool
+
+
+def server_of(dsn: str) -> Server:
+    """Ask the server that a DSN leads to; psycopg's OperationalError where it is away."""
+    with psycopg.connect(dsn, autocommit=True) as connection:
+        before = time.time()
+        row = connection.execute(_QUERIES["server"]).fetchone()
+        after = time.time()
+    if row is None:
+        raise RuntimeError("a SELECT without FROM has one row")
+    login, version, clock_seconds, is_encrypted = row
+    skew_seconds = clock_seconds - (before + after) / 2
+    return Server(str(login), str(version), skew_seconds, after - before, bool(is_encrypted))
