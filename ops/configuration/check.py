@@ -98,9 +98,7 @@ def _postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
     way = "by TLS" if server.is_encrypted else "without TLS"
     yield fine("postgres", f"{' '.join(server.version.split()[:2])} answers {way} as {server.login}.")
     if abs(server.skew_seconds) > SKEW_SECONDS_MAX + server.asked_seconds:
-        yield warning(
-            "clock", f"Postgres' clock is {server.skew_seconds:+.1f} s from ours: keep both by NTP."
-        )
+        yield warning("clock", f"Postgres' clock is {server.skew_seconds:+.1f} s from ours: keep both by NTP.")
     else:
         yield fine("clock", f"Postgres' clock is within {SKEW_SECONDS_MAX:g} s of ours.")
     yield from _rights(dsn, server.login, service)
