@@ -12,6 +12,7 @@ SELECT address, currency, sum(debits_minor)::bigint AS debits_minor, sum(credits
 FROM reconciliation.balance
 WHERE
     tenant = %(tenant)s AND address >= %(prefix)s::text
-    AND address < rtrim(%(prefix)s::text, ':') || ';'
+    -- The character behind the colon, which is a semicolon.
+    AND address < rtrim(%(prefix)s::text, ':') || chr(ascii(':') + 1)
 GROUP BY address, currency
 ORDER BY address, currency
