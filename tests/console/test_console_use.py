@@ -106,7 +106,7 @@ def test_the_keyboard_alone_is_enough(console: ConsoleBench, filled: str) -> Non
         expect(page.get_by_role("heading", name="external:bank")).to_be_visible()
         expect(page.locator("#lines tr").first).to_be_visible()
         reached = walk(page, page.get_by_role("link", name="transfer").first)
-        assert {"Overview", "Breaks", "search", "theme", "help", "By booking date"} <= reached
+        assert {"Overview", "Accounts", "search", "theme", "help", "By booking date"} <= reached
         page.keyboard.press("Enter")
         expect(page.locator("[data-step=http]")).to_be_visible()
         page.keyboard.press("?")

@@ -17,13 +17,13 @@ function list() {
   const body = h("tbody", { id: "balances" });
   const beside = h("p", { role: "status" }, "");
   const more = pager();
-  const frame = table("Accounts and balances", [["Account", ""], ["Class", ""], ["Debits", "number"], ["Credits", "number"], ["Balance", "number"], ["Currency", ""]], body);
+  const frame = table("Accounts and balances", [["Account", ""], ["Class", "aside"], ["Debits", "number aside"], ["Credits", "number aside"], ["Balance", "number"], ["Currency", ""]], body);
   const empty = h("p", { class: "empty", hidden: true }, "No account is open here. One opens with the first intent posted to it.");
   const load = pages(more, beside, (page) => {
     body.append(...page.items.map((item) => h("tr", {},
       h("td", { class: "text" }, h("a", { href: `#/accounts/${item.address}?currency=${item.currency}` }, item.address)),
-      h("td", {}, item.account_class), h("td", { class: "number" }, amount(decimal(item, "debits"), item.debits_minor)),
-      h("td", { class: "number" }, amount(decimal(item, "credits"), item.credits_minor)),
+      h("td", { class: "aside" }, item.account_class), h("td", { class: "number aside" }, amount(decimal(item, "debits"), item.debits_minor)),
+      h("td", { class: "number aside" }, amount(decimal(item, "credits"), item.credits_minor)),
       h("td", { class: "number" }, amount(item.balance, item.balance_minor)), h("td", {}, item.currency))));
     text(beside, plural(body.childElementCount, "balance") + (page.next ? " so far" : ""));
     empty.hidden = body.childElementCount > 0;
