@@ -101,7 +101,7 @@ def main(
     options = parser.parse_args(arguments)
     home = options.home.resolve()
     try:
-        environment = _environment()
+        environment = environment_of_services()
         supervisor = Supervisor(
             home,
             lambda report: EmbeddedStack.from_environment(
@@ -121,7 +121,7 @@ def main(
     return 0
 
 
-def _environment() -> dict[str, str]:
+def environment_of_services() -> dict[str, str]:
     """This process' environment with Postgres' DSN in it, wherever that stands, as each service is told it by name."""
     environment = dict(os.environ)
     dsn = secret_of("postgres_dsn", environment)

@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from ops.embedded import EmbeddedError, Endpoints
+from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
 from ops.embedded.process import ProcessIdentity, wait_until
 from ops.services import API_PORT, METRICS_PORT, SERVICES, Service, instances_by_service
 from ops.supervision.back_off import BackOff
 from ops.supervision.run import Supervisor
 from ops.supervision.state import RunState, load_state, read_state, state_file, write_state
+from ops.supervisor import environment_of_services
 
 PATIENCE_SECONDS = 30.0
 
@@ -291,3 +292,17 @@ def test_instances_default_to_the_table() -> None:
         "audit": 1,
         "api": 1,
     }
+
+
+def test_a_database_that_a_file_names_is_not_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = tmp_path / "dsn"
+    secret.write_text("postgresql://elsewhere/ledger\n")
+    secret.chmod(0o600)
+    monkeypatch.setenv("LEDGERLINE_POSTGRES_DSN_FILE", str(secret))
+    monkeypatch.delenv("LEDGERLINE_POSTGRES_DSN", raising=False)
+    environment = environment_of_services()
+    assert environment["LEDGERLINE_POSTGRES_DSN"] == "postgresql://elsewhere/ledger"
+    assert "LEDGERLINE_POSTGRES_DSN_FILE" not in environment  # given twice, each service would refuse it
+    stack = EmbeddedStack.from_environment(tmp_path, environment)
+    with pytest.raises(EmbeddedError, match="it was given an address"):
+        assert stack.postgres
