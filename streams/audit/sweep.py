@@ -150,12 +150,15 @@ class Chores:
         self._recheck_after: Break | None = None
 
     def run(self, spare_share: float = 1.0) -> None:
-        """A checkpoint where one is due, gauges, open breaks, then the sweep as far as the time that batches leave."""
-        self._signer.sign_if_due()
-        self._signer.publish()
+        """Gauges, a checkpoint where one is due, open breaks, then the sweep as far as the time that batches leave.
+
+        The gauges come first: where signing fails again and again, they are what tells of records that wait for it.
+        """
         if time.monotonic() >= self._gauges_due:
             self.heads()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        self._signer.sign_if_due()
+        self._signer.publish()
         self.recheck()
         self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 

@@ -16,8 +16,14 @@ from ops.supervision.state import RunState
 from ops.supervisor import down, up
 
 CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
-HASTE: Final = Haste(60)
-"""What takes an hour is seen in a minute, and what is scraped every 15 s in each second."""
+HASTE: Final = Haste(factor=30, window_seconds_min=12, wait_seconds_min=6, seconds_max=30, scrape_seconds=3)
+"""Ten minutes become twenty seconds, and nothing takes longer than thirty; a busy machine may miss a scrape."""
+# Agents that look often, so that what is wrong is found within seconds.
+FASTER: Final = {
+    "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "1",
+    "LEDGERLINE_AUDIT_SWEEP_SECONDS": "1",
+    "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "1",
+}
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,8 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         for name in [name for name in os.environ if name.startswith("LEDGERLINE_")]:
             monkeypatch.delenv(name)
+        for name, value in FASTER.items():
+            monkeypatch.setenv(name, value)
         try:
             state = up(home, _ignore, tied=True, cache=CACHE)
             with Observatory(home, state, cache=CACHE, report=_ignore, haste=HASTE) as observatory:

@@ -1,0 +1,260 @@
+"""For each alert, its fault: provoked in a running ledger, seen to fire in a real Prometheus, mended, seen to end.
+
+Faults that do not hide one another are provoked at the same time. The rules are those of ops/prometheus, hastened.
+"""
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Final
+
+import httpx
+import psycopg
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
+
+from db.access import Scope, add_key
+from db.connections import connect
+from ops.embedded.process import wait_until
+from ops.observing.ledger_targets import targets_of
+from tests.observability.conftest import Observed
+from tests.observability.watched import PATIENCE_SECONDS, Load, Watched, frozen
+from tests.unit.test_alerts import ALERTS
+
+pytestmark = pytest.mark.timeout(600)
+
+BOOKS: Final = (
+    "LedgerlineBreakOpen",
+    "LedgerlineBooksNotSymmetric",
+    "LedgerlineChainBroken",
+    "LedgerlineConservationGap",
+    "LedgerlineQuarantineRising",
+)
+OVERDUE: Final = ("LedgerlineBreakOverdue",)
+FROZEN_WORKER: Final = (
+    "LedgerlineIntentsLateBurn1h",
+    "LedgerlineIntentsLateBurn6h",
+    "LedgerlineIntentsLateBurn1d",
+    "LedgerlineIntentsLateBurn3d",
+    "LedgerlineLaneStuck",
+    "LedgerlineServiceDown",
+)
+BLIND: Final = (
+    "LedgerlineExporterAbsent",
+    "LedgerlineExporterDown",
+    "LedgerlineMetricsAbsent",
+    "LedgerlineRulesFail",
+)
+HELD_UP: Final = (
+    "LedgerlineApiSlow",
+    "LedgerlinePoolExhausted",
+    "LedgerlinePostgresConnectionsNearLimit",
+    "LedgerlineRelayStuck",
+)
+PROVERS: Final = ("LedgerlineCheckpointLate", "LedgerlineProverBehind")
+RESTARTING: Final = ("LedgerlineServiceRestarting",)
+PARTS: Final = ("LedgerlineApiErrors", "LedgerlineKafkaDown", "LedgerlinePostgresDown")
+NOT_PROVOKED: Final = {
+    "LedgerlineDiskFillsSoon": "It takes a disk of its own, which only root can mount, and hours: promtool tests it.",
+    "LedgerlineDiskNearlyFull": "It takes a disk of its own, which only root can mount: promtool tests it.",
+    "LedgerlineKafkaBelowMinIsr": "One broker cannot lack another's copy: promtool tests it.",
+    "LedgerlineKafkaPartitionsOffline": "One broker has a leader for each partition, or is down: promtool tests it.",
+    "LedgerlineKafkaUnderReplicated": "One broker cannot lack another's copy: promtool tests it.",
+}
+
+
+def test_each_alert_is_provoked_or_it_is_said_why_not() -> None:
+    provoked = {*BOOKS, *OVERDUE, *FROZEN_WORKER, *BLIND, *HELD_UP, *PROVERS, *RESTARTING, *PARTS}
+    assert provoked | NOT_PROVOKED.keys() == ALERTS.keys()
+    assert not provoked & NOT_PROVOKED.keys()
+
+
+@pytest.fixture(scope="module")
+def watched(observed: Observed) -> Iterator[Watched]:
+    """The ledger of this folder under load."""
+    assert observed.state.endpoints is not None
+    assert observed.state.api_url is not None
+    with connect(observed.state.endpoints.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        _, key = add_key(connection, "default", "load", list(Scope))
+    load = Load(observed.state.api_url, key)
+    thread = threading.Thread(target=load.run, name="load")
+    thread.start()
+    try:
+        yield Watched(observed.state, observed.observatory, load)
+    finally:
+        load.stop()
+        thread.join()
+
+
+def test_nothing_fires_while_all_is_well(watched: Watched) -> None:
+    watched.until_green()
+    watched.until_posting()
+    watched.observatory.wait_until_watching()
+    on_time = "ledgerline_intents_late:ratio5m < 0.001"
+    assert wait_until(lambda: bool(watched.prometheus.query(on_time)), timeout_seconds=PATIENCE_SECONDS)
+
+
+# ------------------------------------------------------------------------------------------------------- the books
+
+# Each is its own opposite with the sign turned round, so that what is posted meanwhile stays.
+RECORD: Final = "UPDATE ledger.entry SET amount_minor = amount_minor + ({0}) WHERE lane = {1} AND seq = {2}"
+BALANCE: Final = "UPDATE ledger.balance SET credits_minor = credits_minor + ({0}) WHERE lane = {1} AND account_id = {2}"
+TOTAL: Final = (
+    "UPDATE reconciliation.total SET debits_minor = debits_minor + ({0})"
+    " WHERE lane = {1} AND account_class = (SELECT min(account_class) FROM reconciliation.total)"
+)
+FATE: Final = "UPDATE reconciliation.lane SET posted = posted + ({0}) WHERE lane = {1}"
+OLDER: Final = "UPDATE reconciliation.break SET opened_time = opened_time - 3600000000 WHERE state = 'open'"
+
+
+def test_books_that_were_altered(watched: Watched) -> None:
+    watched.until_green()
+    with psycopg.connect(watched.dsn) as connection:
+        found = connection.execute("SELECT lane, min(seq) FROM ledger.entry GROUP BY lane ORDER BY lane").fetchone()
+        assert found is not None
+        lane, seq = found
+        accounts = connection.execute("SELECT min(account_id) FROM ledger.balance WHERE lane = %s", [lane]).fetchone()
+        assert accounts is not None
+    places = ((RECORD, seq), (BALANCE, accounts[0]), (TOTAL, None), (FATE, None))
+    watched.execute(*(change.format(5, lane, where) for change, where in places), past_triggers=True)
+    producer = Producer({"bootstrap.servers": watched.bootstrap})
+    producer.produce("payments.intents", b"this is no intent")
+    assert producer.flush(30) == 0
+    watched.until_firing(*BOOKS)
+    watched.execute(OLDER)
+    watched.until_firing(*OVERDUE)
+    watched.execute(*(change.format(-5, lane, where) for change, where in places), past_triggers=True)
+    watched.until_green()
+
+
+# ------------------------------------------------------------------------------- a frozen worker, a blind Prometheus
+
+# Two series on either side that do not tell whose partner is whose.
+BAD_RULE: Final = """
+groups:
+  - name: bad
+    rules:
+      - record: bad
+        expr: up{job="ledgerline"} * on (job) up{job="ledgerline"}
+"""
+
+
+@contextmanager
+def less_watched(watched: Watched) -> Iterator[None]:
+    """Without targets for Kafka and the relay, without the node exporter, and with a rule that cannot be evaluated."""
+    server, folder = watched.prometheus, watched.prometheus.configuration_folder
+    exporters = watched.observatory.exporters
+    targets = {job: (exporter.target,) for job, exporter in exporters.items()}
+    fewer = replace(watched.state, parts=(), services=tuple(s for s in watched.state.services if s.name != "relay"))
+    (folder / "rules" / "bad.yml").write_text(BAD_RULE)
+    server.reload()
+    server.scrape({**targets_of(fewer), **targets})
+    exporters["node"].stop()
+    try:
+        yield
+    finally:
+        (folder / "rules" / "bad.yml").unlink()
+        server.reload()
+        exporters["node"].start()
+        watched.observatory.follow(watched.state)
+
+
+def test_a_worker_that_is_frozen_and_a_prometheus_that_is_blind(watched: Watched) -> None:
+    watched.until_green()
+    with frozen(watched.process("posting")), less_watched(watched):
+        watched.until_firing(*FROZEN_WORKER, *BLIND)
+    watched.until_posting()
+    watched.until_green()
+
+
+# -------------------------------------------------------------------------------- a relay that is refused, slow reads
+
+# Smaller than any batch with a record in it, and larger than the marker that ends a transaction.
+REFUSED_BYTES: Final = "150"
+CONNECTIONS: Final = 150
+READERS: Final = 60
+
+
+@contextmanager
+def refused_relay(watched: Watched) -> Iterator[None]:
+    """ledger.journal takes no message that the relay sends."""
+    admin = AdminClient({"bootstrap.servers": watched.bootstrap})
+
+    def alter(operation: AlterConfigOpType) -> None:
+        entry = ConfigEntry("max.message.bytes", REFUSED_BYTES, incremental_operation=operation)
+        resource = ConfigResource(ResourceType.TOPIC, "ledger.journal", incremental_configs=[entry])
+        for done in admin.incremental_alter_configs([resource]).values():
+            done.result(30)
+
+    alter(AlterConfigOpType.SET)
+    try:
+        yield
+    finally:
+        alter(AlterConfigOpType.DELETE)
+
+
+@contextmanager
+def flooded_reads(watched: Watched) -> Iterator[None]:
+    """Many more readers than the API has connections, of a table that somebody holds for seconds on end."""
+    over = threading.Event()
+
+    def read() -> None:
+        headers = {"Authorization": f"Bearer {watched.load.key}"}
+        with httpx.Client(base_url=watched.load.url, headers=headers, timeout=60.0) as client:
+            while not over.is_set():
+                client.get("/v1/accounts/external:bank/entries")
+
+    def hold() -> None:
+        while not over.is_set():
+            with watched.locked("LOCK TABLE ledger.entry IN ACCESS EXCLUSIVE MODE"):
+                over.wait(3.0)
+
+    with ThreadPoolExecutor(READERS + 1) as pool:
+        work = [pool.submit(hold), *(pool.submit(read) for _ in range(READERS))]
+        try:
+            yield
+        finally:
+            over.set()
+            for one in work:
+                one.result()
+
+
+def test_a_relay_that_is_refused_and_reads_that_wait(watched: Watched) -> None:
+    watched.until_green()
+    with ExitStack() as stack:
+        stack.enter_context(refused_relay(watched))
+        stack.enter_context(flooded_reads(watched))
+        for _ in range(CONNECTIONS):
+            stack.enter_context(psycopg.connect(watched.dsn, autocommit=True))
+        watched.until_firing(*HELD_UP)
+    watched.until_green()
+
+
+# ------------------------------------------------------------------------------------- provers, restarts, outages
+
+
+def test_provers_that_are_held_up_and_a_service_that_ends_twice(watched: Watched) -> None:
+    watched.until_green()
+
+    def ended_again() -> set[str]:
+        watched.kill("relay")
+        return watched.firing()
+
+    with (
+        watched.locked("LOCK TABLE reconciliation.lane IN SHARE MODE"),
+        watched.locked("LOCK TABLE audit.checkpoint IN SHARE MODE"),
+    ):
+        assert wait_until(lambda: ended_again().issuperset(RESTARTING), timeout_seconds=PATIENCE_SECONDS)
+        watched.until_firing(*PROVERS)
+    watched.until_green()
+
+
+def test_parts_that_do_not_answer(watched: Watched) -> None:
+    watched.until_green()
+    with frozen(watched.part("kafka"), watched.part("postgres")):
+        watched.until_firing(*PARTS)
+    watched.until_posting()
+    watched.until_green()

@@ -1,0 +1,179 @@
+"""A watched ledger under load: what is done to it, and what Prometheus says of that."""
+
+import os
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final
+
+import httpx
+import psutil
+import psycopg
+
+from ops.embedded.process import wait_until
+from ops.observing.observatory import Observatory
+from ops.observing.prometheus_part import PrometheusPart
+from ops.supervision.state import RunState
+from ops.supervisor import read_state
+
+PATIENCE_SECONDS: Final = 150.0
+INTENTS_PER_BATCH: Final = 20
+PAUSE_SECONDS: Final = 0.5
+OF_THE_MACHINE: Final = {"LedgerlineDiskFillsSoon", "LedgerlineDiskNearlyFull"}
+POSTED: Final = "sum(rate(ledgerline_posting_latency_seconds_count[10s])) > 0"
+
+
+@dataclass
+class Load:
+    """Somebody who posts intents and reads balances all the time, whatever the answers."""
+
+    url: str
+    key: str
+    answers: dict[int, int] = field(default_factory=dict)
+    """HTTP status -> how often; 0 for no answer."""
+    _stop: threading.Event = field(default_factory=threading.Event)
+    _number: int = 0
+
+    def run(self) -> None:
+        """Until `stop`: a batch of intents and a read, then a pause."""
+        headers = {"Authorization": f"Bearer {self.key}"}
+        with httpx.Client(base_url=self.url, headers=headers, timeout=15.0) as client:
+            while not self._stop.wait(PAUSE_SECONDS):
+                self._ask(client, "POST", "/v1/intents/batch", json=[self._intent() for _ in range(INTENTS_PER_BATCH)])
+                self._ask(client, "GET", "/v1/accounts/external:bank")
+
+    def stop(self) -> None:
+        """End with the request under way."""
+        self._stop.set()
+
+    def _ask(self, client: httpx.Client, method: str, path: str, **more: object) -> None:
+        try:
+            status = client.request(method, path, **more).status_code  # type: ignore[arg-type]
+        except httpx.TransportError:
+            status = 0
+        self.answers[status] = self.answers.get(status, 0) + 1
+
+    def _intent(self) -> dict[str, object]:
+        self._number += 1
+        money = {"amount_minor": 100, "currency": "EUR"}
+        return {
+            "idempotency_key": f"watched-{self._number}",
+            "type": "transfer",
+            "legs": [
+                {"account": "external:bank", "direction": "debit", **money},
+                {"account": f"users:{self._number % 50}:wallet", "direction": "credit", **money},
+            ],
+        }
+
+
+@dataclass
+class Watched:
+    """What the tests of this folder share."""
+
+    state: RunState
+    observatory: Observatory
+    load: Load
+
+    @property
+    def prometheus(self) -> PrometheusPart:
+        """The server that is to see it."""
+        return self.observatory.prometheus
+
+    @property
+    def dsn(self) -> str:
+        """The database, as its owner."""
+        assert self.state.endpoints is not None
+        return self.state.endpoints.postgres_dsn
+
+    @property
+    def bootstrap(self) -> str:
+        """Kafka's address."""
+        assert self.state.endpoints is not None
+        return self.state.endpoints.kafka_bootstrap
+
+    def firing(self) -> set[str]:
+        """The names of the alerts that fire now, without those about the machine's own disks, which are not ours."""
+        return {alert.name for alert in self.prometheus.alerts()} - OF_THE_MACHINE
+
+    def until_green(self) -> None:
+        """Return when no alert fires."""
+        assert wait_until(lambda: not self.firing(), timeout_seconds=PATIENCE_SECONDS), self.firing()
+
+    def until_posting(self) -> None:
+        """Return when intents are posted."""
+        assert wait_until(lambda: bool(self.prometheus.query(POSTED)), timeout_seconds=PATIENCE_SECONDS)
+
+    def until_firing(self, *alerts: str) -> None:
+        """Return when each of these has been seen to fire, at the same time or one after the other."""
+        missing = set(alerts)
+
+        def seen() -> bool:
+            missing.difference_update(self.firing())
+            return not missing
+
+        assert wait_until(seen, timeout_seconds=PATIENCE_SECONDS), f"{missing} did not fire, but {self.firing()}"
+
+    def process(self, service: str) -> psutil.Process:
+        """The process of a service, as it runs now."""
+        (instance,) = self._latest().instances(service)
+        assert instance.pid is not None
+        return psutil.Process(instance.pid)
+
+    def kill(self, service: str) -> None:
+        """End a service as a crash would, and return when another process of it is ready and was scraped."""
+        before = self.process(service)
+        started = f'process_start_time_seconds{{service="{service}"}} > {before.create_time() + 1.5}'
+        before.kill()
+
+        def is_back() -> bool:
+            state = self._latest()
+            (instance,) = state.instances(service)
+            is_another = instance.condition == "ready" and instance.pid not in (None, before.pid)
+            return is_another and bool(self.prometheus.query(started))
+
+        assert wait_until(is_back, timeout_seconds=PATIENCE_SECONDS)
+
+    def _latest(self) -> RunState:
+        state = read_state(self.observatory.folder.parent.parent)
+        assert state is not None
+        return state
+
+    def part(self, name: str) -> psutil.Process:
+        """The process of an embedded server."""
+        (pid,) = (part.pid for part in self.state.parts if part.name == name)
+        assert pid is not None
+        return psutil.Process(pid)
+
+    def execute(self, *statements: str, past_triggers: bool = False) -> None:
+        """Do what no service can: run statements as the database's owner, in one transaction."""
+        with psycopg.connect(self.dsn) as connection:
+            if past_triggers:
+                connection.execute("SET LOCAL session_replication_role = replica")
+            for statement in statements:
+                connection.execute(statement)
+
+    @contextmanager
+    def locked(self, statement: str) -> Iterator[None]:
+        """Hold what a statement locks."""
+        with psycopg.connect(self.dsn) as connection:
+            connection.execute(statement)
+            yield
+
+
+@contextmanager
+def frozen(*processes: psutil.Process) -> Iterator[None]:
+    """Stop processes and all below them where they are (SIGSTOP), and let them go on at the end."""
+    every = [member for process in processes for member in (process, *process.children(recursive=True))]
+    _send(every, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        _send(every, signal.SIGCONT)
+
+
+def _send(processes: Iterable[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        if process.is_running():
+            os.kill(process.pid, number)
