@@ -1,6 +1,7 @@
 """The rules of ops/prometheus: promtool's checks and tests, and each alert with its tests, its runbook, its metrics."""
 
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ from ops.observing.configuration import JOBS, SOURCE, Target, write_configuratio
 from ops.observing.programs import PROMTOOL, Programs
 from tests.unit.test_documents import metrics
 
-CACHE: Final = REPOSITORY_ROOT / ".ledgerline" / "cache"
+CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 RUNBOOKS: Final = REPOSITORY_ROOT / "ops" / "runbooks"
 RULES: Final = {path.name: yaml.safe_load(path.read_text()) for path in sorted((SOURCE / "rules").glob("*.yml"))}
 TESTS: Final = sorted((SOURCE / "tests").glob("*.yml"))
