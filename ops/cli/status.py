@@ -97,7 +97,7 @@ def _headline(report: StatusReport) -> Text:
     if report.started_time:
         line.append(f" since {report.started_time[:19].replace('T', ' ')} UTC", style="dim")
     if report.api_url:
-        line.append(f"  API {report.api_url}  console {console_url(report.api_url)}")
+        line.append(f"  API {report.api_url}\nConsole {console_url(report.api_url)}")
     return line
 
 
