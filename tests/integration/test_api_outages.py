@@ -175,7 +175,10 @@ def test_a_key_is_trusted_for_a_while_only(api: ApiBench, bench: PostingBench, m
 def test_connections_that_died_in_the_pool_are_not_noticed_by_clients(api: ApiBench, bench: PostingBench) -> None:
     with api.client() as client:
         assert client.get("/v1/accounts").status_code == 200
-        bench.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(application_name, 'ledgerline_api')")
+        bench.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE starts_with(application_name, 'ledgerline_api')"
+        )
         assert client.get("/v1/journal").status_code == 200
 
 
@@ -189,7 +192,10 @@ def test_a_waiting_request_survives_the_loss_of_the_listener(api: ApiBench, benc
             if bench.fetch():
                 break
             pause.wait(0.1)
-        bench.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(application_name, 'ledgerline_api')")
+        bench.rows(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE starts_with(application_name, 'ledgerline_api')"
+        )
         assert bench.post() == ["posted"]  # announced, perhaps, while no one listens
         waiting.join(30)
     assert [answer.status_code for answer in answers] == [200]

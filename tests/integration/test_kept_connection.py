@@ -31,7 +31,9 @@ def kept(bench: PostingBench) -> Iterator[Listening]:
 
 def end_backends(bench: PostingBench) -> None:
     """As when the server ends the sessions of the role."""
-    bench.rows("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(application_name, 'ledgerline_relay')")
+    bench.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(application_name, 'ledgerline_relay')"
+    )
 
 
 def test_a_statement_that_meets_an_outage_leaves_no_dead_connection(kept: Listening, bench: PostingBench) -> None:

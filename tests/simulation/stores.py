@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
-from db.relay import PostedLane, RelayStore
+from db.relay import PostedLane, RelayStore, TracedBatch
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
@@ -205,6 +205,10 @@ class SimulatedPostingStore(PostingStore):
         for lane in lanes:
             self._statement().update_lane(lane)
 
+    def tell_traced(self, traceparent: str, lanes: Sequence[Lane]) -> None:
+        """Nobody traces here."""
+        raise AssertionError(f"A batch was traced: {traceparent}, {lanes}.")
+
 
 class SimulatedRelayStore(RelayStore):
     """RelayStore with another server behind it."""
@@ -259,6 +263,10 @@ class SimulatedRelayStore(RelayStore):
         self._database.scheduler.wait(lambda: self._database.commits > session.notified, idle=True)
         session.notified = self._database.commits
         return True
+
+    def traced(self) -> list[TracedBatch]:
+        """Nobody traces here."""
+        raise AssertionError("The relay asked for what was traced.")
 
 
 def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:
