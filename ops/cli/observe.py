@@ -45,6 +45,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
         with reporter(quiet=as_json) as report:
             report("waiting until every target is scraped and every rule evaluated")
             observatory.wait_until_watching()
+            observatory.becomes_green()  # where it does not, the findings say what keeps it
         found = _findings(observatory)
         if as_json:
             show_json(found)

@@ -23,6 +23,7 @@ from ops.supervision.state import RunState
 
 _PORT_NAMES: Final = ("prometheus", "node_exporter", "postgres_exporter")
 _RULES_SECONDS_MAX: Final = 120.0
+_SETTLED_SECONDS_MAX: Final = 35.0
 
 
 class Observatory:
@@ -100,6 +101,13 @@ class Observatory:
         self.prometheus.wait_for_targets()
         if not wait_until(lambda: not self._unwell_rules(), timeout_seconds=_RULES_SECONDS_MAX):
             raise EmbeddedError(f"Rules cannot be evaluated: {'; '.join(self._unwell_rules())}.")
+
+    def becomes_green(self) -> bool:
+        """Tell whether no alert fires or is about to, within two evaluations: the first may come before a scrape."""
+        return wait_until(
+            lambda: not self.prometheus.alerts() and not self.prometheus.alerts(state="pending"),
+            timeout_seconds=_SETTLED_SECONDS_MAX,
+        )
 
     def _unwell_rules(self) -> list[str]:
         rules = self.prometheus.rules()
