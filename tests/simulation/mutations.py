@@ -11,6 +11,7 @@ from domain.topics import Topics
 from producers.relay import Relay
 from streams.engine import Fetch
 from streams.fenced import _Runner
+from streams.posting.metrics import Stopwatch
 from streams.posting.poster import Name, Poster
 from streams.posting.reading import Work
 from tests.simulation.broker import SimulatedProducer
@@ -82,9 +83,9 @@ class HastyPoster(Poster):
     """Remembers accounts before the transaction that opened them has committed."""
 
     def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any, watch: Stopwatch
     ) -> tuple[LedgerView, dict[Name, Account]]:
-        view, accounts = super()._view(events, settled, books)
+        view, accounts = super()._view(events, settled, books, watch)
         self._remember(accounts)
         return view, accounts
 
