@@ -65,7 +65,7 @@ def _findings(observatory: Observatory) -> dict[str, Any]:
     firing, pending = server.alerts(), server.alerts(state="pending")
     return {
         "prometheus": server.url,
-        "alerts_page": f"{server.url}/alerts",
+        "alerts_page": server.alerts_page,
         "targets": [{"job": one.job, "address": one.address, "health": one.health} for one in server.targets()],
         "recording_rules": sum(rule["type"] == "recording" for rule in rules),
         "alerts": sum(rule["type"] == "alerting" for rule in rules),

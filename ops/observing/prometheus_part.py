@@ -106,6 +106,12 @@ class PrometheusPart(Part):
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
+    def alerts_page(self) -> str:
+        """Where people read its alerts; Debian's has its pages below /classic, to which its root leads."""
+        root = httpx.get(self.url, timeout=_REQUEST_SECONDS).headers.get("Location", "")
+        return f"{self.url}/classic/alerts" if root.startswith("/classic/") else f"{self.url}/alerts"
+
+    @property
     def configuration_folder(self) -> Path:
         """Where prometheus.yml, rules/ and targets/ are, as this server reads them."""
         return self.folder / "configuration"

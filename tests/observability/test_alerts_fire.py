@@ -93,6 +93,7 @@ def test_nothing_fires_while_all_is_well(watched: Watched) -> None:
     watched.until_green()
     watched.until_posting()
     watched.observatory.wait_until_watching()
+    assert httpx.get(watched.prometheus.alerts_page).status_code == 200
     on_time = "ledgerline_intents_late:ratio5m < 0.001"
     assert wait_until(lambda: bool(watched.prometheus.query(on_time)), timeout_seconds=PATIENCE_SECONDS)
 
