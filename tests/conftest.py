@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ import structlog
 from confluent_kafka.admin import AdminClient
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
+from xdist.scheduler.loadfile import LoadFileScheduling
 
 from db.books import add_tenant
 from db.connections import connect
@@ -34,6 +36,24 @@ LANES = 2
 # Plain lines: structlog's default draws each traceback with all its locals, which takes longer than most tests.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 TEMPLATE = "ledgerline_template"
+
+
+# Whose tests share a running ledger: one process has them all.
+ONE_PROCESS = ("tests/console/", "tests/observability/")
+
+
+class _ByStack(LoadFileScheduling):  # type: ignore[misc]
+    """A file's tests go to one process, and so do all those of a folder that share what is long in starting."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        folder = next((folder for folder in ONE_PROCESS if nodeid.startswith(folder)), None)
+        return folder or str(super()._split_scope(nodeid))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByStack:
+    """Where tests run in several processes, by pytest-xdist."""
+    return _ByStack(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
