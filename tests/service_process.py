@@ -38,7 +38,7 @@ class ServiceProcess:
         self.port = pick_free()
         self.log_file = folder / f"{name}-{self.port}.log"
         port_variable = "LEDGERLINE_API_PORT" if name == "api" else "LEDGERLINE_METRICS_PORT"
-        variables = environment_of(settings, **{port_variable: str(self.port)}, **changes)
+        variables = environment_of(settings, **{port_variable: str(self.port), **changes})
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(module or ("ops.cli", "service", name))],

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from db.migrate import migrate
 from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
+from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
 from tests.api_bench import post, running_api, top_up
@@ -238,7 +240,15 @@ def test_a_service_that_is_stuck_ends_itself(
     with ServiceProcess(name, impatient, tmp_path, module=("tests.hanging_service", name, where)) as stuck:
         if where == "fetch":
             eventually(lambda: bench.stands(0)[0]["next_offset"] == 1, "the first is posted", 60)
-            bench.send(transfer("k2", *pair("external:b", "users:1", 1)))
+            keys = (f"k{number}" for number in count(2))
+
+            def stays() -> bool:
+                """Whether one more is not posted; a request that was under way may still bring some."""
+                stands = bench.stands(0)[0]["next_offset"]
+                bench.send(transfer(next(keys), *pair("external:b", "users:1", 1)))
+                return not wait_until(lambda: bench.stands(0)[0]["next_offset"] > stands, timeout_seconds=1.5)
+
+            eventually(stays, "nothing more is fetched", 60)
         assert stuck.ended(60) == exit_code
         if exit_code == 1:
             assert "hold_the_interpreter" in stuck.log()

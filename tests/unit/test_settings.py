@@ -121,6 +121,7 @@ def test_passwords_ride_in_the_addresses_and_are_not_shown() -> None:
         "sasl.username": "posting",
         "sasl.password": SECRET,
         "ssl.ca.location": "/ca.pem",
+        "log_level": 2,
     }
     assert found.postgres_dsn is not None
     assert f"password={SECRET}" in found.postgres_dsn
@@ -130,6 +131,6 @@ def test_passwords_ride_in_the_addresses_and_are_not_shown() -> None:
 
 def test_without_security_clients_are_made_as_ever() -> None:
     kafka = Kafka("broker:9092")
-    assert kafka.client_options() == {"bootstrap.servers": "broker:9092"}
+    assert kafka.client_options() == {"bootstrap.servers": "broker:9092", "log_level": 2}
     assert kafka.ssl_context() is None
     assert pickle.loads(pickle.dumps(kafka)) == kafka  # noqa: S301 - our own bytes
