@@ -66,7 +66,7 @@ demo: install  ## Start everything, move some money, prove the books, stop
 	@$(BIN)/ledgerline demo
 
 test: install parts  ## Run the tests
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'

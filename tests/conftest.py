@@ -40,6 +40,8 @@ TEMPLATE = "ledgerline_template"
 
 # Whose tests share a running ledger: one process has them all.
 ONE_PROCESS = ("tests/console/", "tests/observability/")
+# What takes minutes for a few tests: first, so that no process is left alone with it at the end.
+LONG = ("tests/observability/", "tests/upgrade/", "tests/console/", "tests/documentation/", "tests/acceptance/")
 
 
 class _ByStack(LoadFileScheduling):  # type: ignore[misc]
@@ -48,6 +50,11 @@ class _ByStack(LoadFileScheduling):  # type: ignore[misc]
     def _split_scope(self, nodeid: str) -> str:
         folder = next((folder for folder in ONE_PROCESS if nodeid.startswith(folder)), None)
         return folder or str(super()._split_scope(nodeid))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes long; what is of one file stays together."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,22 +7,21 @@ import json
 import os
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 from psycopg.conninfo import make_conninfo
 
 from db import migrate as migrating
 from db.migrate import MigrationError, migrate
+from domain.settings import REPOSITORY_ROOT
 from ops.chaos.instance import Fleet, Instance
 from ops.chaos.ledger import TENANT, ChaosLedger
 from ops.chaos.load import Load
 from ops.chaos.oracle import Place, judge
 from ops.embedded.process import wait_until
-from ops.embedded.stack import Endpoints
+from ops.embedded.stack import EmbeddedStack, Endpoints
 from tests import releases
 
 COUNTS = {"posting": 2, "relay": 1, "reconciliation": 1, "audit": 1, "api": 2}
@@ -35,8 +34,7 @@ class Upgrade:
 
     def __init__(self, endpoints: Endpoints, folder: Path) -> None:
         self.folder = folder
-        # Topics outlive a database on the shared parts, and a worker refuses a ledger that lacks what they hold.
-        self.name = f"upgrade{uuid.uuid4().hex[:8]}"
+        self.name = "upgraded"
         self.before = releases.unpack(folder / "before")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("LEDGERLINE_")} | {
             "LEDGERLINE_HOME": str(folder / "home"),
@@ -117,16 +115,16 @@ class Upgrade:
 
 
 @pytest.fixture
-def upgrade(stack: Endpoints, tmp_path: Path) -> Iterator[Upgrade]:
-    """A running ledger of the release before."""
-    made = Upgrade(stack, tmp_path)
-    made.fleet.start()
-    try:
-        yield made
-    finally:
-        made.fleet.stop()
-        with psycopg.connect(make_conninfo(stack.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
-            admin.execute(f'DROP DATABASE "{made.name}" WITH (FORCE)')
+def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
+    """A running ledger of the release before, on parts that never saw a later one, its schemas least of all."""
+    cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
+    with EmbeddedStack(tmp_path / "parts", cache=cache) as endpoints:
+        made = Upgrade(endpoints, tmp_path)
+        made.fleet.start()
+        try:
+            yield made
+        finally:
+            made.fleet.stop()
 
 
 @pytest.mark.timeout(900)
