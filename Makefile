@@ -15,7 +15,7 @@ INTERPRETED := .venv/.interpreted
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
 REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install compiled interpreted parts up down status observe demo test simulate chaos bounds lint types imports bench load dashboards check clean distclean
+.PHONY: help install compiled interpreted parts up down status observe demo test long simulate chaos bounds lint types imports bench load dashboards check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -66,7 +66,11 @@ demo: install  ## Start everything, move some money, prove the books, stop
 	@$(BIN)/ledgerline demo
 
 test: install parts  ## Run the tests
-	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
+	    -m 'not long'
+
+long: install parts  ## Run the tests that take minutes each: faults until each alert fires, load, an upgrade under load
+	@$(BIN)/pytest -m long
 
 simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'

@@ -15,6 +15,7 @@ from tests.unit.test_alerts import ALERTS
 SERVICES = 5
 
 
+@pytest.mark.long
 @pytest.mark.timeout(400)
 def test_a_fresh_ledger_is_green(tmp_path: Path) -> None:
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"

@@ -69,6 +69,7 @@ def test_the_smoke_suite_holds(target: LoadLedger) -> None:
     assert result.posted_seconds["p50"] > 0
 
 
+@pytest.mark.long
 def test_a_small_storm_and_a_small_hot_account_hold(target: LoadLedger) -> None:
     storm = replace(SUITES["idempotency_storm"], variables=lambda _: {"KEYS": 8, "CLIENTS": 24})
     assert broken(run(storm, target)) == {}

@@ -89,6 +89,7 @@ def watched(observed: Observed) -> Iterator[Watched]:
         thread.join()
 
 
+@pytest.mark.long
 def test_nothing_fires_while_all_is_well(watched: Watched) -> None:
     watched.until_green()
     watched.until_posting()
@@ -111,6 +112,7 @@ FATE: Final = "UPDATE reconciliation.lane SET posted = posted + ({0}) WHERE lane
 OLDER: Final = "UPDATE reconciliation.break SET opened_time = opened_time - 3600000000 WHERE state = 'open'"
 
 
+@pytest.mark.long
 def test_books_that_were_altered(watched: Watched) -> None:
     watched.until_green()
     with psycopg.connect(watched.dsn) as connection:
@@ -163,6 +165,7 @@ def less_watched(watched: Watched) -> Iterator[None]:
         watched.observatory.follow(watched.state)
 
 
+@pytest.mark.long
 def test_a_worker_that_is_frozen_and_a_prometheus_that_is_blind(watched: Watched) -> None:
     watched.until_green()
     with frozen(watched.process("posting")), less_watched(watched):
@@ -223,6 +226,7 @@ def flooded_reads(watched: Watched) -> Iterator[None]:
                 one.result()
 
 
+@pytest.mark.long
 def test_a_relay_that_is_refused_and_reads_that_wait(watched: Watched) -> None:
     watched.until_green()
     with ExitStack() as stack:
@@ -237,6 +241,7 @@ def test_a_relay_that_is_refused_and_reads_that_wait(watched: Watched) -> None:
 # ------------------------------------------------------------------------------------- provers, restarts, outages
 
 
+@pytest.mark.long
 def test_provers_that_are_held_up_and_a_service_that_ends_twice(watched: Watched) -> None:
     watched.until_green()
 
@@ -253,6 +258,7 @@ def test_provers_that_are_held_up_and_a_service_that_ends_twice(watched: Watched
     watched.until_green()
 
 
+@pytest.mark.long
 def test_parts_that_do_not_answer(watched: Watched) -> None:
     watched.until_green()
     with frozen(watched.part("kafka"), watched.part("postgres")):

@@ -127,6 +127,7 @@ def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
             made.fleet.stop()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_an_upgrade_under_load_posts_all_and_can_be_undone(
     upgrade: Upgrade, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
