@@ -230,7 +230,8 @@ def check_audit(audit: ServiceProcess, total: int) -> None:
 
 def check_api(api: ServiceProcess) -> None:
     """Intents by result, and the figures of pool and producer."""
-    found = until(api, "ledgerline_kafka_producer_queue_messages", bool)
+    # librdkafka knows the time of a round trip from its second statistics on.
+    found = until(api, "ledgerline_kafka_producer_broker_rtt_seconds", lambda told: any(told.values()))
     intents = of("ledgerline_api_intents_total", found)
     results = {"accepted": HTTP, "replayed": 1, "conflict": 1, "refused": 1}
     assert intents == {f'{{result="{result}"}}': count for result, count in results.items()}
