@@ -114,7 +114,7 @@ def test_open_streams_do_not_hold_up_the_end(settings: Settings) -> None:
         viewers = [threading.Thread(target=watch) for _ in range(3)]
         for viewer in viewers:
             viewer.start()
-        eventually(lambda: ended.count("pulse") == 0 and api.service.feed.looks > 0, "they watch")  # type: ignore[union-attr]
+        eventually(lambda: api.service.feed.viewers == 3, "they watch")  # type: ignore[union-attr]
         told = time.monotonic()
     assert time.monotonic() - told < STOP_SECONDS_MAX
     for viewer in viewers:
