@@ -18,7 +18,7 @@ from api.times import to_rfc3339
 from db import overview
 from db.access import Scope
 from db.proofs import prove
-from domain.breaks import BreakKind, BreakState
+from domain.breaks import Break, BreakKind, BreakState
 from domain.checkpoints import public_pem, signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending
 
@@ -145,7 +145,7 @@ async def list_breaks(
     return json_response({"items": [_break_view(row) for row in page], "next": link})
 
 
-def _break_view(row: overview.BreakRow) -> dict[str, Any]:
+def _break_view(row: Break) -> dict[str, Any]:
     return row._asdict() | {
         "break_id": str(row.break_id),
         "opened_time": to_rfc3339(row.opened_time),

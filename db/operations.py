@@ -25,7 +25,10 @@ ROLE: Final = "ledgerline_operator"
 
 
 class LaneProgress(NamedTuple):
-    """Where a lane stands in Postgres. The provers' numbers are None where they have not met the lane."""
+    """Where a lane stands in Postgres. The provers' numbers are None where they have not met the lane.
+
+    The counts of fates are reconciliation's.
+    """
 
     lane: int
     topic: str
@@ -37,6 +40,13 @@ class LaneProgress(NamedTuple):
     booked_time: int
     reconciled_seq: int | None
     audited_seq: int | None
+    posted: int | None
+    duplicate: int | None
+    idempotency_conflict: int | None
+    rejected: int | None
+    quarantined: int | None
+    missing: int
+    """Records that reconciliation still waits for, though later ones came."""
 
 
 class BreakCount(NamedTuple):

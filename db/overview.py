@@ -5,36 +5,18 @@ All functions raise DatabaseError where Postgres is away. Times are microseconds
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from db.operations import SQL as OPERATIONS
-from db.operations import BreakCount, Checkpoint
+from db.operations import BreakCount, Checkpoint, LaneProgress
 from db.queries import load
 from db.reads import Pool, fetch
+from domain.breaks import Break
 from domain.checkpoints import CheckpointRow, LaneHead
 
 _QUERIES: Final = load("overview")
 TIME_MAX: Final = 2**63 - 1
-
-
-class LaneFigures(NamedTuple):
-    """A lane in Postgres; the provers' numbers are None where they have not met it. The fates are reconciliation's."""
-
-    lane: int
-    first_offset: int
-    next_offset: int
-    next_seq: int
-    booked_time: int
-    reconciled_seq: int | None
-    posted: int | None
-    duplicate: int | None
-    idempotency_conflict: int | None
-    rejected: int | None
-    quarantined: int | None
-    missing: int
-    """Records that reconciliation still waits for, though later ones came."""
-    audited_seq: int | None
 
 
 class CurrencySums(NamedTuple):
@@ -49,26 +31,10 @@ class CurrencySums(NamedTuple):
 class Overview(NamedTuple):
     """All that Postgres knows, of nearly one moment."""
 
-    lanes: list[LaneFigures]
+    lanes: list[LaneProgress]
     symmetry: list[CurrencySums]
     breaks: list[BreakCount]
     checkpoint: Checkpoint | None
-
-
-class BreakRow(NamedTuple):
-    """A break with its story, as far as it is kept: opened, and changed last."""
-
-    found_by: str
-    break_id: UUID
-    kind: str
-    subject: str
-    state: str
-    lane: int | None
-    seq: int | None
-    detail: str
-    evidence: dict[str, Any]
-    opened_time: int
-    changed_time: int
 
 
 class SigningKeyRow(NamedTuple):
@@ -81,12 +47,12 @@ class SigningKeyRow(NamedTuple):
 
 async def read_overview(pool: Pool, tenants: Sequence[str]) -> Overview:
     """Everything at once; the symmetry of all tenants together, and of each of these."""
-    lanes = await fetch(pool, _QUERIES["lanes"], {})
+    lanes = await fetch(pool, OPERATIONS["lanes"], {})
     sums = await fetch(pool, _QUERIES["symmetry"], {"tenants": list(tenants)})
     breaks = await fetch(pool, OPERATIONS["breaks"], {})
     checkpoints = await fetch(pool, OPERATIONS["checkpoint"], {})
     return Overview(
-        [LaneFigures(**row) for row in lanes],
+        [LaneProgress(**row) for row in lanes],
         [
             CurrencySums(row["tenant"], row["currency"], int(row["debits_minor"]), int(row["credits_minor"]))
             for row in sums
@@ -104,11 +70,11 @@ async def breaks_page(
     *,
     state: str | None = None,
     kind: str | None = None,
-) -> list[BreakRow]:
+) -> list[Break]:
     """Up to `limit` breaks, the last opened first, before the place (opened time, id); all where tenant is None."""
     opened_time, break_id = before
     values = {"tenant": tenant, "time": opened_time, "break_id": break_id, "state": state, "kind": kind, "limit": limit}
-    return [BreakRow(**row) for row in await fetch(pool, _QUERIES["breaks"], values)]
+    return [Break(**row) for row in await fetch(pool, _QUERIES["breaks"], values)]
 
 
 async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:

@@ -1,4 +1,4 @@
-"""Where topics begin and end, what groups have committed and how far the journal was relayed: for operators' eyes.
+"""Where topics begin and end and what groups have committed, for operators' eyes.
 
 Nothing here decides anything: the truth about offsets is in Postgres, and lag tools may be told of it.
 """
@@ -18,7 +18,6 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from domain.errors import LedgerlineError, Outage
 from domain.kafka import Kafka
-from streams.posting.published import last_published
 
 REQUEST_SECONDS_MAX: Final = 5.0
 
@@ -84,11 +83,6 @@ def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int,
         )
     if errors:
         raise KafkaSilent(f"Kafka does not take the offsets of the group {group}: {_cause(KafkaException(errors[0]))}.")
-
-
-def relayed_seqs(kafka: Kafka, topic: str, state: TopicState) -> dict[int, int]:
-    """The first sequence number of each lane that ledger.journal does not hold yet, read off its last record."""
-    return {lane: published.next_seq for lane, published in last_published(kafka, topic, state.high).items()}
 
 
 def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:

@@ -11,6 +11,7 @@ Whoever is killed in between leaves the intake closed; the same command goes on 
 
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -32,8 +33,8 @@ from domain.errors import LedgerlineError, Outage
 from domain.kafka import Kafka
 from domain.topics import Topics
 from ops.embedded.process import wait_until
-from ops.kafka_positions import admin_client, relayed_seqs, topic_state
 from producers.deploy import add_partitions, lane_counts, lane_topics
+from producers.positions import PositionReader
 
 LANES_REASON: Final = "Lanes are being added to the ledger, which takes about a minute."
 # Who looked at the intake just before it was closed may still publish, and for no longer than this.
@@ -68,17 +69,15 @@ class _Ledger:
 
     def owed(self) -> tuple[int, int]:
         """(intents that are not posted, journal rows that are not relayed)."""
-        admin = admin_client(self.kafka)
         lanes = {row.lane: row for row in lane_progress(self.connection)}
-        intents = topic_state(admin, self.topics.intents)
+        with closing(PositionReader(self.kafka, self.topics.intents, self.topics.journal)) as reader:
+            ends = reader.read()
         unposted = sum(
-            end - (lanes[lane].next_offset if lane in lanes else intents.low[lane])
-            for lane, end in intents.high.items()
+            end - (lanes[lane].next_offset if lane in lanes else ends.first[lane])
+            for lane, end in ends.received.items()
         )
-        if unposted:
-            return unposted, 0
-        relayed = relayed_seqs(self.kafka, self.topics.journal, topic_state(admin, self.topics.journal))
-        return 0, sum(row.next_seq - relayed.get(lane, 0) for lane, row in lanes.items())
+        # What is posted meanwhile is not relayed yet: that is asked once all is posted.
+        return unposted, 0 if unposted else sum(row.next_seq - ends.relayed.get(lane, 0) for lane, row in lanes.items())
 
 
 def add_lanes(

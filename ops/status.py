@@ -4,7 +4,7 @@ What is asked: run.json of the supervisor, the lanes and totals in Postgres, the
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -28,8 +28,9 @@ from domain.outcomes import Outcome
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.addresses import addresses_of
-from ops.kafka_positions import TopicState, admin_client, relayed_seqs, topic_state
+from ops.kafka_positions import admin_client, topic_state
 from ops.supervision.state import RunState
+from producers.positions import PositionReader, Positions, lag
 
 READY_CONDITIONS: Final = frozenset({"ready"})
 
@@ -101,8 +102,8 @@ class _Books:
 class _Streams:
     """What Kafka tells."""
 
-    intents: TopicState
-    relayed: dict[int, int]
+    intents_topic_id: str
+    positions: Positions
 
 
 def look(settings: Settings, state: RunState | None) -> StatusReport:
@@ -156,9 +157,9 @@ def _read_books(dsn: str) -> _Books:
 
 
 def _read_streams(kafka: Kafka, topics: Topics) -> _Streams:
-    admin = admin_client(kafka)
-    intents = topic_state(admin, topics.intents)
-    return _Streams(intents, relayed_seqs(kafka, topics.journal, topic_state(admin, topics.journal)))
+    topic_id = topic_state(admin_client(kafka), topics.intents).topic_id
+    with closing(PositionReader(kafka, topics.intents, topics.journal)) as reader:
+        return _Streams(topic_id, reader.read())
 
 
 def _processes(state: RunState | None) -> list[ProcessStatus]:
@@ -192,15 +193,10 @@ def _process_troubles(processes: Sequence[ProcessStatus]) -> list[str]:
     ]
 
 
-def _lag(end: int | None, done: int | None) -> int | None:
-    # The two ends are read one after the other, so that a moving lane may seem to be ahead of itself.
-    return None if end is None or done is None else max(end - done, 0)
-
-
 def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
     """Lanes that either side knows, in order; a lane that was never posted to stands at the topic's first offset."""
     posted = {row.lane: row for row in books.lanes} if books else {}
-    low, high = (streams.intents.low, streams.intents.high) if streams else ({}, {})
+    low, high = (streams.positions.first, streams.positions.received) if streams else ({}, {})
     found = []
     for lane in sorted(posted.keys() | high.keys()):
         row = posted.get(lane)
@@ -211,20 +207,20 @@ def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
             next_offset, journalled = row.next_offset, row.next_seq
             reconciled, audited = row.reconciled_seq or 0, row.audited_seq or 0
         received = high.get(lane)
-        relayed = streams.relayed.get(lane, 0) if streams else None
+        relayed = streams.positions.relayed.get(lane, 0) if streams else None
         found.append(
             LaneStatus(
                 lane,
                 received,
                 next_offset,
-                _lag(received, next_offset),
+                lag(received, next_offset),
                 journalled,
                 relayed,
-                _lag(journalled, relayed),
+                lag(journalled, relayed),
                 reconciled,
-                _lag(journalled, reconciled),
+                lag(journalled, reconciled),
                 audited,
-                _lag(journalled, audited),
+                lag(journalled, audited),
                 row.booked_time if row is not None and row.next_seq else None,
             )
         )
@@ -238,7 +234,7 @@ def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
         told = "1 break is" if unresolved == 1 else f"{unresolved} breaks are"
         troubles.append(f"{told} not resolved: run `ledgerline reconcile` and `ledgerline audit verify`.")
     for row in books.lanes:
-        if streams is not None and row.topic_id != streams.intents.topic_id:
+        if streams is not None and row.topic_id != streams.intents_topic_id:
             troubles.append(
                 f"Lane {row.lane} was posted from another topic {row.topic} than the one that Kafka has now:"
                 " restore the old topic, or start a new ledger on the new one."

@@ -12,10 +12,11 @@ import structlog
 from api.console.latency import AcceptTimes, Latency
 from api.postgres_watch import PostgresWatch
 from db.connections import DatabaseError
-from db.overview import CurrencySums, LaneFigures, Overview, read_overview
+from db.operations import LaneProgress
+from db.overview import CurrencySums, Overview, read_overview
 from db.reads import Pool
 from domain.outcomes import Outcome
-from producers.positions import Positions, PositionsUnknown
+from producers.positions import Positions, PositionsUnknown, lag
 
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
@@ -210,7 +211,7 @@ def described(
     }
 
 
-def _gap(row: LaneFigures) -> int:
+def _gap(row: LaneProgress) -> int:
     fates = sum(getattr(row, outcome.value) or 0 for outcome in Outcome)
     return (row.reconciled_seq or 0) - fates - row.missing
 
@@ -218,11 +219,6 @@ def _gap(row: LaneFigures) -> int:
 def _sum(lanes: list[dict[str, Any]], name: str) -> int | None:
     figures = [lane[name] for lane in lanes]
     return None if None in figures or not figures else sum(figures)
-
-
-def _behind(end: int | None, done: int | None) -> int | None:
-    # The two ends are read one after the other, so that a moving lane may seem to be ahead of itself.
-    return None if end is None or done is None else max(end - done, 0)
 
 
 def _lanes(overview: Overview | None, ends: Positions | None) -> list[dict[str, Any]]:
@@ -237,7 +233,7 @@ def _lanes(overview: Overview | None, ends: Positions | None) -> list[dict[str, 
 
 def _lane(
     lane: int,
-    row: LaneFigures | None,
+    row: LaneProgress | None,
     is_known: bool,
     end: int | None,
     relayed: int | None,
@@ -256,10 +252,10 @@ def _lane(
         "relayed": relayed,
         "reconciled": reconciled,
         "audited": audited,
-        "unposted": _behind(received, journalled),
-        "unrelayed": _behind(journalled, relayed),
-        "unreconciled": _behind(journalled, reconciled),
-        "unaudited": _behind(journalled, audited),
+        "unposted": lag(received, journalled),
+        "unrelayed": lag(journalled, relayed),
+        "unreconciled": lag(journalled, reconciled),
+        "unaudited": lag(journalled, audited),
         "booked_time": row.booked_time // 1000 if row and row.next_seq else None,
     }
 

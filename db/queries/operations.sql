@@ -1,10 +1,12 @@
 -- What the operator's commands read and write: status, offsets, lanes, intake, dlq. Role ledgerline_operator.
 
 -- name: lanes
--- Where each lane stands: posted, and how far the provers have followed (null where they have not met it).
+-- Where each lane stands: posted, how far the provers have followed (null where they have not met it), and what became
+-- of its intents by reconciliation's count.
 SELECT
     l.lane, l.topic, l.topic_id, l.first_offset, l.next_offset, l.next_seq, l.head, l.booked_time,
-    r.next_seq AS reconciled_seq, a.next_seq AS audited_seq
+    r.next_seq AS reconciled_seq, a.next_seq AS audited_seq, r.posted, r.duplicate, r.idempotency_conflict, r.rejected,
+    r.quarantined, (SELECT count(*) FROM reconciliation.gap AS g WHERE g.lane = l.lane) AS missing
 FROM ledger.lane AS l
 LEFT JOIN reconciliation.lane AS r ON r.lane = l.lane
 LEFT JOIN audit.lane AS a ON a.lane = l.lane

@@ -1,16 +1,5 @@
 -- What the console watches: how far everything is, what reconciliation and audit found, what was signed.
 
--- name: lanes
--- Each lane: posted, followed by the provers (null where they have not met it), and reconciliation's count of the fates.
-SELECT
-    l.lane, l.first_offset, l.next_offset, l.next_seq, l.booked_time, r.next_seq AS reconciled_seq, r.posted,
-    r.duplicate, r.idempotency_conflict, r.rejected, r.quarantined,
-    (SELECT count(*) FROM reconciliation.gap AS g WHERE g.lane = l.lane) AS missing, a.next_seq AS audited_seq
-FROM ledger.lane AS l
-LEFT JOIN reconciliation.lane AS r ON r.lane = l.lane
-LEFT JOIN audit.lane AS a ON a.lane = l.lane
-ORDER BY l.lane
-
 -- name: symmetry
 -- Debits and credits by currency as reconciliation has booked them: of all tenants (tenant is null), and of some.
 SELECT

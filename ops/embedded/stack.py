@@ -1,7 +1,5 @@
 """The three parts together, owned by one process at a time."""
 
-import fcntl
-import os
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -9,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TypeVar
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 from domain.kafka import Kafka
@@ -17,6 +15,7 @@ from domain.schema_registry import SchemaRegistry
 from ops.embedded.cache import Cache
 from ops.embedded.errors import CancelledError, EmbeddedError
 from ops.embedded.kafka_part import KafkaPart, Listeners
+from ops.embedded.ownership import Ownership
 from ops.embedded.part import Part, PartContext, Report
 from ops.embedded.ports import PortMemory, answers, variable
 from ops.embedded.postgres_part import PostgresPart
@@ -100,7 +99,13 @@ class EmbeddedStack:
         self._postgres_settings = postgres_settings
         self._postgres_files = postgres_files
         self._postgres_programs = postgres_programs
-        self._owner_lock: IO[str] | None = None
+        self._ownership = Ownership(
+            self.data,
+            lambda owner: (
+                f"{self.home} is in use by process {owner}: run `ledgerline down`, or choose another home"
+                " with LEDGERLINE_HOME."
+            ),
+        )
         self._parts: dict[str, Part] = {}
         self._state_lock = threading.RLock()
 
@@ -159,7 +164,7 @@ class EmbeddedStack:
     def own(self) -> None:
         """Claim the home for this process, which `start` does as well; raises EmbeddedError when it is in use."""
         with self._state_lock:
-            self._own()
+            self._ownership.take()
 
     def start(self) -> Endpoints:
         """Start the parts that were not given, at the same time, and return when each of them is ready.
@@ -167,7 +172,7 @@ class EmbeddedStack:
         Raises EmbeddedError when the home is in use, a part cannot be started or a given one does not answer.
         """
         with self._state_lock:
-            self._own()
+            self._ownership.take()
             try:
                 if not self._parts:
                     self._parts = self._make_parts()
@@ -188,7 +193,7 @@ class EmbeddedStack:
             finally:
                 self._parts = {}
                 self._cancelled.clear()
-                self._disown()
+                self._ownership.give_back()
 
     def __enter__(self) -> Endpoints:
         return self.start()
@@ -207,31 +212,6 @@ class EmbeddedStack:
                 )
             raise EmbeddedError(f"There is no embedded {name} here because the stack is not started: call start first.")
         return part
-
-    def _own(self) -> None:
-        if self._owner_lock is not None:
-            return
-        self.data.mkdir(parents=True, exist_ok=True)
-        lock = (self.data / "owner.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise EmbeddedError(
-                f"{self.home} is in use by process {owner}: run `ledgerline down`, or choose another home with "
-                "LEDGERLINE_HOME."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        self._owner_lock = lock
-
-    def _disown(self) -> None:
-        if self._owner_lock is not None:
-            self._owner_lock.close()  # which gives the lock back
-            self._owner_lock = None
 
     def _make_parts(self) -> dict[str, Part]:
         missing = [name for name, address in self._given.items() if not address]

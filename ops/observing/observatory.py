@@ -1,15 +1,14 @@
 """Prometheus with its rules, and the exporters, beside the run of one home; what `ledgerline observe` starts."""
 
-import fcntl
-import os
 import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Final
+from typing import Final
 
 from ops.embedded.errors import EmbeddedError
+from ops.embedded.ownership import Ownership
 from ops.embedded.part import Part, PartContext, Report
 from ops.embedded.ports import PortMemory
 from ops.embedded.process import wait_until
@@ -46,9 +45,13 @@ class Observatory:
             raise EmbeddedError("The run of this home does not say where its parts are: start it anew.")
         self.folder = home.resolve() / "data" / "observing"
         self._report = report
-        self._owner_lock: IO[str] | None = None
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._own()
+        self._ownership = Ownership(
+            self.folder,
+            lambda owner: (
+                f"This ledger is observed already, by process {owner}: use that one, or end it with `kill {owner}`."
+            ),
+        )
+        self._ownership.take()
         wanted = ports_from_environment(_PORT_NAMES, environment or {})
         ports = PortMemory(self.folder / "ports.json").claim(_PORT_NAMES, wanted)
         cancelled = threading.Event()
@@ -79,9 +82,7 @@ class Observatory:
         """Stop all of it; harmless where nothing runs."""
         for part in (self.prometheus, *self.exporters.values()):
             part.stop()
-        if self._owner_lock is not None:
-            self._owner_lock.close()  # which gives the lock back
-            self._owner_lock = None
+        self._ownership.give_back()
 
     def __enter__(self) -> "Observatory":
         self.start()
@@ -119,19 +120,3 @@ class Observatory:
 
     def _place(self, ports: Mapping[str, int], cancelled: threading.Event, name: str) -> PartContext:
         return PartContext(self.folder / name, self.folder / f"{name}.log", ports[name], self._report, cancelled)
-
-    def _own(self) -> None:
-        lock = (self.folder / "owner.lock").open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            owner = lock.read().strip() or "unknown"
-            lock.close()
-            raise EmbeddedError(
-                f"This ledger is observed already, by process {owner}: use that one, or end it with `kill {owner}`."
-            ) from error
-        lock.truncate(0)
-        lock.write(f"{os.getpid()}\n")
-        lock.flush()
-        self._owner_lock = lock

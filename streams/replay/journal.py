@@ -10,7 +10,7 @@ from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
-from producers.positions import record_start
+from producers.journal_ends import record_start
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 from streams.reconciliation.canonical import record_hash
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
@@ -193,7 +193,7 @@ def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
             found = _first_from(consumer, topic, lane, offset)
             if found is None:
                 break
-            at = record_start(found.value())["seq"]
+            at = record_start(found.value()).seq
             if at >= seq:
                 return int(found.offset())
             offset = found.offset() + seq - at

@@ -9,22 +9,23 @@ import pytest
 from api.console.feed import PULSES_WAITING_MAX, Feed, Pulse, Viewer, described
 from api.console.latency import PENDING_MAX, AcceptTimes
 from db.connections import DatabaseError
-from db.overview import LaneFigures, Overview
+from db.operations import LaneProgress
+from db.overview import Overview
 from producers.positions import Positions
 from tests.posting_bench import eventually
 
 
-def lane(number: int, **changes: Any) -> LaneFigures:
+def lane(number: int, **changes: Any) -> LaneProgress:
     """A lane with ten rows, all of them followed."""
     figures = {
-        "lane": number, "first_offset": 5, "next_offset": 15, "next_seq": 10, "booked_time": 3_000_000,
-        "reconciled_seq": 10, "posted": 6, "duplicate": 1, "idempotency_conflict": 1, "rejected": 1, "quarantined": 1,
-        "missing": 0, "audited_seq": 10,
+        "lane": number, "topic": "payments.intents", "topic_id": "a", "first_offset": 5, "next_offset": 15,
+        "next_seq": 10, "head": bytes(32), "booked_time": 3_000_000, "reconciled_seq": 10, "audited_seq": 10,
+        "posted": 6, "duplicate": 1, "idempotency_conflict": 1, "rejected": 1, "quarantined": 1, "missing": 0,
     }  # fmt: skip
-    return LaneFigures(**{**figures, **changes})
+    return LaneProgress(**{**figures, **changes})
 
 
-def seen(lanes: list[LaneFigures], ends: Positions | None) -> dict[str, Any]:
+def seen(lanes: list[LaneProgress], ends: Positions | None) -> dict[str, Any]:
     return described(Overview(lanes, [], [], None), ends, None, [])
 
 
