@@ -1,14 +1,28 @@
-"""Kafka and Postgres behind TLS and passwords, with certificates made on the spot and thrown away."""
+"""Kafka, Postgres and the registry behind TLS, logins and rights; the certificates are made on the spot."""
 
+import base64
 import io
+import re
+import ssl
 import tarfile
+import threading
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
 
+import httpx
 import trustme
+from confluent_kafka.admin import (
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    ResourcePatternType,
+    ResourceType,
+)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -16,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from domain.settings import REPOSITORY_ROOT
 from ops.embedded.cache import POSTGRES_TLS, Cache
 from ops.embedded.ports import LOOPBACK, pick_free
 
@@ -28,6 +43,14 @@ PASSWORDS: Final = {
     "api": "api-1",
 }
 """Of Kafka's users, by name."""
+
+REGISTRY_LOGIN: Final = ("ledgerline", "a registrars word")
+
+_RESOURCES: Final = {
+    "topic": ResourceType.TOPIC,
+    "group": ResourceType.GROUP,
+    "transactional id": ResourceType.TRANSACTIONAL_ID,
+}
 
 POSTGRES_ACCESS: Final = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -83,6 +106,10 @@ def kafka_settings(certificates: Certificates) -> dict[str, str]:
         "ssl.truststore.type": "PEM",
         "ssl.truststore.location": str(certificates.authority),
         "listener.name.mutual.ssl.client.auth": "required",
+        "ssl.principal.mapping.rules": "RULE:^CN=([^,]+),.*$/$1/,DEFAULT",
+        "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+        # Who comes by the open door, as the broker itself does and those who prepare these tests.
+        "super.users": "User:ANONYMOUS",
         "listener.name.login.sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.login.scram-sha-512.sasl.jaas.config": (
             "org.apache.kafka.common.security.scram.ScramLoginModule required;"
@@ -107,3 +134,73 @@ def postgres_programs(cache: Cache, folder: Path) -> Path:
 
 
 POSTGRES_SETTINGS: Final = {"ssl": "on", "ssl_cert_file": "'server.pem'", "ssl_key_file": "'server.key'"}
+
+
+def kafka_rights(prefix: str) -> list[AclBinding]:
+    """What docs/SECURITY.md grants each principal in Kafka, for a ledger whose topics have this prefix."""
+    text = (REPOSITORY_ROOT / "docs" / "SECURITY.md").read_text()
+    table = text.partition("## The rights of each service in Kafka")[2].partition("\n## ")[0]
+    rights = []
+    for principal, resources, operations in re.findall(r"^\| (\w+) \| (.+) \| ([A-Z].+) \|$", table, re.MULTILINE):
+        kind = _RESOURCES[re.sub(r"s$", "", resources.partition(" `")[0])]
+        for name in re.findall(r"`([^`]+)`", resources):
+            pattern = ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL
+            rights += [
+                AclBinding(
+                    kind,
+                    name.replace("$P", prefix).removesuffix("*"),
+                    pattern,
+                    f"User:{principal}",
+                    "*",
+                    AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
+                    AclPermissionType.ALLOW,
+                )
+                for operation in operations.split(", ")
+            ]
+    return rights
+
+
+@contextmanager
+def registry_door(registry_url: str, certificates: Certificates) -> Iterator[str]:
+    """An HTTPS address before a registry that lets in who knows the name and the password, as a gateway would."""
+    expected = f"Basic {base64.b64encode(':'.join(REGISTRY_LOGIN).encode()).decode()}"
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _pass(self) -> None:
+            body = self.rfile.read(int(self.headers.get("content-length", 0)))
+            if self.headers.get("authorization") != expected:
+                self._answer(401, b"")
+                return
+            headers = {name: self.headers[name] for name in ("content-type", "accept") if name in self.headers}
+            url = f"{httpx.URL(registry_url).copy_with(raw_path=self.path.encode())}"
+            answer = httpx.request(self.command, url, content=body, headers=headers, timeout=30)
+            self._answer(answer.status_code, answer.content, answer.headers.get("content-type"))
+
+        def _answer(self, status: int, body: bytes, content_type: str | None = None) -> None:
+            self.send_response(status)
+            self.send_header("content-length", str(len(body)))
+            if content_type is not None:
+                self.send_header("content-type", content_type)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = _pass  # noqa: N815 - the names that the base class looks for
+
+        def log_message(self, *_: object) -> None:
+            """Nothing: who was refused is asserted."""
+
+    server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
+    server.daemon_threads = True
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificates.server)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"https://{LOOPBACK}:{server.server_port}{httpx.URL(registry_url).path}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

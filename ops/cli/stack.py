@@ -30,7 +30,11 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
     Parts that LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN or LEDGERLINE_REGISTRY_URL name are used, not
     started. A stack that runs already is left as it is.
     """
+    from ops.configuration.findings import refuse_errors  # noqa: PLC0415 - cryptography is loaded when it is needed
+    from ops.configuration.rules import contradictions  # noqa: PLC0415
+
     settings = read_settings()
+    refuse_errors(contradictions(settings))
     started = time.monotonic()
     with reporter(quiet=as_json) as report:
         state = supervisor.up(settings.home, report, instances=_counts(instances))

@@ -1,28 +1,38 @@
-"""Kafka behind TLS and SCRAM, Postgres behind TLS: the pipeline through both, and what is said where one is wrong."""
+"""Everything behind TLS, logins and rights: the pipeline through all of it, and what is said where one is wrong.
+
+Postgres is behind TLS, the registry behind TLS and a password, and Kafka behind TLS with SCRAM (posting comes by its
+certificate) and with the rights that docs/SECURITY.md grants each service and no more.
+"""
 
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import psycopg
 import pytest
+from confluent_kafka import KafkaError, Producer
 
 from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
+from domain.topics import Topics
 from ops.configuration.answers import kafka_trouble, postgres_trouble
 from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.stack import EmbeddedStack, Endpoints
+from ops.kafka_positions import admin_client
+from producers.deploy import lane_topics
 from tests import secured_bench as secured
 from tests.command_line import run, run_json
 from tests.posting_bench import eventually
 from tests.service_process import ServiceProcess, environment_of
 
+PREFIX = "secured."
 PATIENCE_SECONDS = 120.0
 # The parts are started in it, a Postgres is unpacked, and five services begin at once.
 pytestmark = pytest.mark.timeout(600)
@@ -36,6 +46,7 @@ class Secured:
     endpoints: Endpoints
     doors: dict[str, str]
     """Of Kafka, by name: tls, mutual, login."""
+    registry_url: str
     certificates: secured.Certificates
     folder: Path
 
@@ -83,13 +94,16 @@ def parts(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Iterato
         postgres_files=secured.postgres_files(certificates),
         postgres_programs=secured.postgres_programs(Cache(cache, lambda _: None), folder / "postgres"),
     )
-    with embedded as endpoints:
+    with embedded as endpoints, secured.registry_door(stack.registry_url, certificates) as registry_url:
         doors = {name.lower(): f"{LOOPBACK}:{port}" for name, (port, _) in listeners.items()}
-        yield Secured(endpoints, doors, certificates, folder)
+        admin = admin_client(endpoints.kafka)
+        for future in admin.create_acls(secured.kafka_rights(PREFIX)).values():
+            future.result(PATIENCE_SECONDS)
+        yield Secured(endpoints, doors, registry_url, certificates, folder)
 
 
 @pytest.fixture
-def variables(parts: Secured, stack: Endpoints, tmp_path: Path) -> dict[str, str]:
+def variables(parts: Secured, tmp_path: Path) -> dict[str, str]:
     """The environment of an operator; no secret is in it, each is in a file."""
     password = psycopg.conninfo.conninfo_to_dict(parts.endpoints.postgres_dsn)["password"]
     bare = f"postgresql://ledgerline@{LOOPBACK}:{parts.endpoints.postgres_dsn.rsplit(':', 1)[1]}"
@@ -101,8 +115,29 @@ def variables(parts: Secured, stack: Endpoints, tmp_path: Path) -> dict[str, str
         "LEDGERLINE_KAFKA_SSL_CA_FILE": str(parts.certificates.authority),
         "LEDGERLINE_POSTGRES_DSN": f"{bare}?sslmode=verify-full&sslrootcert={parts.certificates.authority}",
         "LEDGERLINE_POSTGRES_PASSWORD_FILE": str(parts.secret("postgres", str(password))),
-        "LEDGERLINE_REGISTRY_URL": stack.registry_url,
+        "LEDGERLINE_REGISTRY_URL": parts.registry_url,
+        "LEDGERLINE_REGISTRY_USERNAME": secured.REGISTRY_LOGIN[0],
+        "LEDGERLINE_REGISTRY_PASSWORD_FILE": str(parts.secret("registry", secured.REGISTRY_LOGIN[1])),
+        "LEDGERLINE_REGISTRY_CA_FILE": str(parts.certificates.authority),
+        "LEDGERLINE_TOPIC_PREFIX": PREFIX,
         "LEDGERLINE_LANES": "2",
+    }
+
+
+def logged_in(parts: Secured, name: str) -> dict[str, str]:
+    """The variables by which a service comes to Kafka as itself: posting by its certificate, the others by password."""
+    if name == "posting":
+        return {
+            "LEDGERLINE_KAFKA_BOOTSTRAP": parts.doors["mutual"],
+            "LEDGERLINE_KAFKA_SECURITY_PROTOCOL": "SSL",
+            "LEDGERLINE_KAFKA_SASL_USERNAME": "",
+            "LEDGERLINE_KAFKA_SASL_PASSWORD_FILE": "",
+            "LEDGERLINE_KAFKA_SSL_CERTIFICATE_FILE": str(parts.certificates.client),
+            "LEDGERLINE_KAFKA_SSL_KEY_FILE": str(parts.certificates.client_key),
+        }
+    return {
+        "LEDGERLINE_KAFKA_SASL_USERNAME": name,
+        "LEDGERLINE_KAFKA_SASL_PASSWORD_FILE": str(parts.secret(f"kafka-{name}", secured.PASSWORDS[name])),
     }
 
 
@@ -126,7 +161,7 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
                     name,
                     Settings(home=tmp_path),
                     tmp_path,
-                    **named(variables, LEDGERLINE_AUDIT_CHECKPOINT_SECONDS="1"),
+                    **named(variables, LEDGERLINE_AUDIT_CHECKPOINT_SECONDS="1", **logged_in(parts, name)),
                 )
             )
             for name in ("posting", "relay", "reconciliation", "audit", "api")
@@ -151,13 +186,53 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
 
         eventually(proved, "the intent is relayed, reconciled and audited", PATIENCE_SECONDS)
         assert run_json(variables, "reconcile")["breaks"] == []
+        assert run_json(variables, "topics", "diff") == []
+        assert [row["lag"] for row in run_json(variables, "offsets", "show")] == [0] * 6
+        assert pulse_of(client)["faults"] == []
         logs = "".join(service.log() for service in services.values())
-    for secret in (*secured.PASSWORDS.values(), key):
+    for secret in (*secured.PASSWORDS.values(), secured.REGISTRY_LOGIN[1], key):
         assert secret not in logs
+    assert "AUTHORIZATION_FAILED" not in logs.upper().replace(" ", "_")
     with psycopg.connect(parts.dsn) as connection:
         row = connection.execute("SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)"
                                  " WHERE backend_type = 'client backend'").fetchone()  # fmt: skip
         assert row == (True,)
+
+
+def pulse_of(client: Mapping[str, str]) -> dict[str, Any]:
+    """What the console is told, once."""
+    headers = {"authorization": f"Bearer {client['LEDGERLINE_API_KEY']}"}
+    url = f"{client['LEDGERLINE_API_URL']}/v1/console/events"
+    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS) as answer:
+        lines = answer.iter_lines()
+        next(line for line in lines if line == "event: pulse")
+        pulse: dict[str, Any] = json.loads(next(lines).removeprefix("data: "))
+        return pulse
+
+
+@pytest.mark.parametrize("name", [name for name in secured.PASSWORDS if name != "operator"])
+def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variables: dict[str, str]) -> None:
+    run(variables, "prepare")
+    known = Topics(PREFIX)
+    own = {
+        "api": {known.intents},
+        "relay": {known.journal, known.quarantine, known.relay},
+        "reconciliation": {known.breaks},
+        "audit": {known.breaks, known.checkpoints},
+    }.get(name, set())
+    door = "mutual" if name == "posting" else "login"
+    login = {} if name == "posting" else {"sasl_username": name, "sasl_password": secured.PASSWORDS[name]}
+    refused: dict[str, int] = {}
+    producer = Producer({**parts.kafka(door, **login).client_options(), "message.timeout.ms": 20_000, "log_level": 0})
+    others = set(lane_topics(known)) | {known.breaks, known.checkpoints, known.relay}
+    for topic in others - own:
+        producer.produce(
+            topic, b"intruder", on_delivery=lambda error, told: refused.update({told.topic(): error and error.code()})
+        )
+    assert producer.flush(PATIENCE_SECONDS) == 0
+    hidden = (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC)
+    assert refused.keys() == others - own
+    assert set(refused.values()) <= set(hidden), refused
 
 
 def test_each_door_opens_for_who_is_configured_rightly(parts: Secured) -> None:

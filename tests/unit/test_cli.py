@@ -108,6 +108,12 @@ def test_a_dsn_that_is_none_is_told_without_its_password(nowhere: dict[str, str]
     assert "s3cret" not in done.stderr
 
 
+def test_up_starts_nothing_with_settings_that_contradict_each_other(nowhere: dict[str, str]) -> None:
+    done = run(nowhere | {"LEDGERLINE_KAFKA_SECURITY_PROTOCOL": "SSL"}, "up", code=1)
+    assert done.stderr.startswith("error: LEDGERLINE_KAFKA_SECURITY_PROTOCOL is SSL, which the embedded Kafka does not")
+    assert "Ledgerline is not running" in run(nowhere, "down").stderr
+
+
 def test_down_where_nothing_runs_is_done(nowhere: dict[str, str]) -> None:
     assert "Ledgerline is not running" in run(nowhere, "down").stderr
     assert json.loads(run(nowhere, "down", "--json").stdout) == {"stopped": False}
