@@ -69,7 +69,7 @@ test: install parts  ## Run the tests
 	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	    -m 'not long'
 
-long: install parts  ## Run the tests that take minutes each: faults until each alert fires, load, an upgrade under load
+long: install parts  ## Run the tests that take minutes each: each alert fires, load, an upgrade under load, restores, standstills
 	@$(BIN)/pytest -m long
 
 simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)

@@ -208,9 +208,16 @@ class Services:
         eventually(all_ended, "all have ended", 60)
         return ended
 
-    def load(self) -> Load:
-        """Clients that post to the API."""
-        return Load(self.url, self.key)
+    @contextmanager
+    def load(self) -> Iterator[Load]:
+        """Clients that post to the API; where what is tried meanwhile fails, each service's last words are shown."""
+        try:
+            with Load(self.url, self.key) as load:
+                yield load
+        except BaseException:
+            for process in self.running.values():
+                print(f"--- {process.name}, {'runs' if process.runs() else 'ended'}:\n{process.log()[-3000:]}")  # noqa: T201
+            raise
 
 
 def fates(ledger: PostingBench, load: Load) -> Counter[str]:

@@ -126,6 +126,7 @@ def catch_up(load: Load, ledger: PostingBench) -> None:
     print(f"caught up {time.monotonic() - began:.1f} s after; {fates(ledger, load)}")  # noqa: T201
 
 
+@pytest.mark.long
 def test_while_postgres_stands_still_intents_are_taken_and_all_is_posted_behind(
     parts: EmbeddedStack, ledger: PostingBench, services: Services
 ) -> None:
@@ -143,6 +144,7 @@ def test_while_postgres_stands_still_intents_are_taken_and_all_is_posted_behind(
     assert_posted_once(ledger, load)
 
 
+@pytest.mark.long
 def test_while_kafka_stands_still_the_answer_is_503_and_the_same_key_is_posted_once(
     parts: EmbeddedStack, ledger: PostingBench, services: Services
 ) -> None:

@@ -136,6 +136,7 @@ def check_order(bench: PostingBench, made: list[Client]) -> None:
     assert moved, "no account came to another lane, so nothing was tried"
 
 
+@pytest.mark.long
 def test_lanes_are_added_under_clients_that_retry(bench: PostingBench, settings: Settings, tmp_path: Path) -> None:
     variables = environment(settings)
     with ExitStack() as stack:

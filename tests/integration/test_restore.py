@@ -166,6 +166,7 @@ def make_database(dsn: str) -> None:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE template0").format(name))
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_an_old_backup_is_restored_and_worked_on(proving: ProvingBench, settings: Settings, tmp_path: Path) -> None:
     backup = tmp_path / "backup"
@@ -218,6 +219,7 @@ def posted(bench: ProvingBench) -> int:
     return int(bench.rows("SELECT coalesce(sum(next_seq), 0)::bigint AS posted FROM ledger.lane")[0]["posted"])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_a_ledger_without_a_backup_is_rebuilt_and_worked_on(
     proving: ProvingBench, settings: Settings, tmp_path: Path

@@ -91,6 +91,7 @@ def restart_kafka(parts: EmbeddedStack) -> None:
     parts.kafka.start()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("restart", [restart_postgres, restart_kafka])
 def test_a_part_that_crashes_under_load_is_waited_for(
     fragile: EmbeddedStack, ledger: PostingBench, tmp_path: Path, restart: Callable[[EmbeddedStack], None]
