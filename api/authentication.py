@@ -63,9 +63,7 @@ class Authentication:
     async def _find(self, key_id: str, secret: str, address: str) -> ApiKey | None:
         given = secret_hash(secret)
         loaded_at, known = self._known.get(key_id, (0.0, None))
-        if known is not None and known.is_expired():
-            return None
-        familiar = known is not None and hmac.compare_digest(known.secret_hash, given)
+        familiar = known is not None and not known.is_expired() and hmac.compare_digest(known.secret_hash, given)
         if familiar and time.monotonic() - loaded_at < _CACHE_SECONDS:
             return known
         # Whoever guesses keys does not get to ask the database for each; a key that was good a moment ago does.

@@ -294,8 +294,10 @@ class ProcessIdentity:
         except (FileNotFoundError, ProcessLookupError):
             return None
         fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-        state, start_ticks = fields[0], int(fields[19])
-        return None if state in "ZX" else cls(pid, start_ticks)
+        state, threads, start_ticks = fields[0], int(fields[17]), int(fields[19])
+        # A zombie that is killed with many threads, as a JVM is, still has its ports until the last of them is gone.
+        is_over = state == "X" or (state == "Z" and threads <= 1)
+        return None if is_over else cls(pid, start_ticks)
 
     @classmethod
     def of_this_process(cls) -> "ProcessIdentity":

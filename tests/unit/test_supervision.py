@@ -5,6 +5,7 @@ The services are tiny web servers and the stack stands in for the real one; test
 
 import os
 import signal
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -306,3 +307,24 @@ def test_a_database_that_a_file_names_is_not_started(tmp_path: Path, monkeypatch
     stack = EmbeddedStack.from_environment(tmp_path, environment)
     with pytest.raises(EmbeddedError, match="it was given an address"):
         assert stack.postgres
+
+
+LEADERLESS = """
+import ctypes, platform, threading, time
+threading.Thread(target=time.sleep, args=(60,)).start()
+print("begun", flush=True)
+ctypes.CDLL(None).syscall({"x86_64": 60, "aarch64": 93}[platform.machine()], 0)  # exit(2), of the first thread alone
+"""
+
+
+def test_a_zombie_runs_as_long_as_one_of_its_threads() -> None:
+    with subprocess.Popen([sys.executable, "-c", LEADERLESS], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"begun\n"
+        stat = Path(f"/proc/{process.pid}/stat")
+        assert wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z", timeout_seconds=10)
+        identity = ProcessIdentity.of(process.pid)
+        assert identity is not None
+        process.kill()
+        assert wait_until(lambda: not identity.is_running(), timeout_seconds=10)
+        assert stat.exists(), "nobody has asked for its end yet"
