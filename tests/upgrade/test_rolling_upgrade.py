@@ -120,8 +120,9 @@ def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     with EmbeddedStack(tmp_path / "parts", cache=cache) as endpoints:
         made = Upgrade(endpoints, tmp_path)
-        made.fleet.start()
         try:
+            made.fleet.start()
+            made.fleet.wait_ready()
             yield made
         finally:
             made.fleet.stop()
@@ -134,9 +135,9 @@ def test_an_upgrade_under_load_posts_all_and_can_be_undone(
 ) -> None:
     this = Path(migrating.__file__).parent.parent
     ledger = upgrade.ledger
-    assert upgrade.releases_connected("ledgerline_posting") == {"ledgerline_posting"}
     upgrade.load.start()
     upgrade.let_flow()
+    assert upgrade.releases_connected("ledgerline_posting") == {"ledgerline_posting"}
 
     # Expand, while the release before serves: `prepare` of this one.
     prepared = json.loads(upgrade.run(this, "prepare", "--json"))
