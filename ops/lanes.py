@@ -67,11 +67,10 @@ class _Ledger:
     done_by: str
     progress: Progress
 
-    def owed(self) -> tuple[int, int]:
+    def owed(self, reader: PositionReader) -> tuple[int, int]:
         """(intents that are not posted, journal rows that are not relayed)."""
         lanes = {row.lane: row for row in lane_progress(self.connection)}
-        with closing(PositionReader(self.kafka, self.topics.intents, self.topics.journal)) as reader:
-            ends = reader.read()
+        ends = reader.read()
         unposted = sum(
             end - (lanes[lane].next_offset if lane in lanes else ends.first[lane])
             for lane, end in ends.received.items()
@@ -157,7 +156,7 @@ def _drain(ledger: _Ledger, wait_seconds: float) -> None:
     def is_drained() -> bool:
         nonlocal most, what
         try:
-            unposted, unrelayed = ledger.owed()
+            unposted, unrelayed = ledger.owed(reader)
         except Outage as outage:  # such as a partition just made, whose leader is not chosen yet
             what = str(outage)
             return False
@@ -166,7 +165,9 @@ def _drain(ledger: _Ledger, wait_seconds: float) -> None:
         what = f"{unposted} intents are not posted, {unrelayed} records not relayed"
         return unposted + unrelayed == 0
 
-    if not wait_until(is_drained, timeout_seconds=wait_seconds):
+    with closing(PositionReader(ledger.kafka, ledger.topics.intents, ledger.topics.journal)) as reader:
+        drained = wait_until(is_drained, timeout_seconds=wait_seconds)
+    if not drained:
         raise LanesError(
             f"The lanes are not drained after {wait_seconds:.0f} seconds ({what}): see `ledgerline status`, then run"
             " this again, or with a longer --wait."

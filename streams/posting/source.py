@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
 from domain.kafka import Kafka
+from producers.journal_ends import bounds_of
 
 KAFKA_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 5.0
@@ -51,12 +52,8 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
             }
         )
         try:
-            offsets = {
-                partition.id: consumer.get_watermark_offsets(
-                    TopicPartition(topic, partition.id), timeout=KAFKA_SECONDS_MAX
-                )
-                for partition in described.partitions
-            }
+            partitions = [partition.id for partition in described.partitions]
+            offsets = bounds_of(consumer, topic, partitions, KAFKA_SECONDS_MAX)
         finally:
             consumer.close()
     except KafkaException as error:

@@ -17,7 +17,8 @@ from tests.documentation.shell import Shell
 # By what the command begins with, as a regular expression.
 NOT_RUN: Final = {
     r"make demo$": "tests/acceptance runs the demo",
-    r"make (test|check|long|chaos|bounds|simulate|install|parts)\b": "the gate (.ci/run) runs them, or what they call",
+    r"make (test|check|chaos|bounds|simulate|install|parts)\b": "the gate (.ci/run) runs them, or what they call",
+    r"make long\b": "the tests of minutes, which the gate has no time for",
     r"export LEDGERLINE_": "addresses of a real cluster; tests/integration/test_secured.py goes in this way",
     r"docker compose\b": "no Docker engine is at hand; tests/unit/test_compose.py checks the file",
     r"make (load|observe|down|demo KEEP=1)\b": "tests of the load, of what watches and of the demo do",

@@ -26,7 +26,7 @@ from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.kafka_positions import admin_client
-from producers.deploy import lane_topics
+from producers.deploy import partition_counts
 from tests import secured_bench as secured
 from tests.command_line import run, run_json
 from tests.posting_bench import eventually
@@ -224,7 +224,7 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     login = {} if name == "posting" else {"sasl_username": name, "sasl_password": secured.PASSWORDS[name]}
     refused: dict[str, int] = {}
     producer = Producer({**parts.kafka(door, **login).client_options(), "message.timeout.ms": 20_000, "log_level": 0})
-    others = set(lane_topics(known)) | {known.breaks, known.checkpoints, known.relay}
+    others = partition_counts(known, lanes=1).keys()
     for topic in others - own:
         producer.produce(
             topic, b"intruder", on_delivery=lambda error, told: refused.update({told.topic(): error and error.code()})
