@@ -5,7 +5,6 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.authentication import AccountsReader
-from api.cursors import decode_cursor, encode_cursor
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
 from api.service import Service
@@ -68,11 +67,12 @@ async def list_accounts(
     cursor: Cursor = None,
 ) -> Response:
     """The open accounts, in order of address."""
+    service = _service(request)
     scope = ("accounts", key.tenant, prefix)
-    (after,) = ("",) if cursor is None else decode_cursor(cursor, scope)
-    rows = await reads.accounts_page(_service(request).pool, key.tenant, prefix, after, limit + 1)
+    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
+    rows = await reads.accounts_page(service.pool, key.tenant, prefix, after, limit + 1)
     page = rows[:limit]
-    following = encode_cursor((page[-1].address,), scope) if len(rows) > limit else None
+    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
     return json_response({"items": [account_view(row) for row in page], "next": link})
 
@@ -112,10 +112,12 @@ async def list_balances(
     """The balances of many accounts, in order of address and currency."""
     service = _service(request)
     scope = ("balances", key.tenant, prefix)
-    address, currency = ("", "") if cursor is None else decode_cursor(cursor, scope)
+    address, currency = ("", "") if cursor is None else service.cursors.decode(cursor, scope, (str, str))
     rows = await reads.balances_page(service.pool, key.tenant, prefix, (address, currency), limit + 1)
     page = rows[:limit]
-    following = encode_cursor((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
+    following = (
+        service.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
+    )
     link = next_link("/v1/balances", following, {"prefix": prefix, "limit": limit})
     units = service.units(key.tenant)
     return json_response({"items": [balance_view(row, units) for row in page], "next": link})
@@ -136,12 +138,14 @@ async def list_entries(
     """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
     service = _service(request)
     scope = ("entries", key.tenant, _checked(address))
-    lane, seq, leg = (-1, -1, -1) if cursor is None else decode_cursor(cursor, scope)
+    lane, seq, leg = (-1, -1, -1) if cursor is None else service.cursors.decode(cursor, scope, (int, int, int))
     rows = await reads.entries_page(service.pool, key.tenant, address, (lane, seq, leg), limit + 1)
     if not rows and await reads.account(service.pool, key.tenant, address) is None:
         raise _not_open(address)
     page = rows[:limit]
-    following = encode_cursor((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
+    following = (
+        service.cursors.encode((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
+    )
     link = next_link(f"/v1/accounts/{address}/entries", following, {"limit": limit})
     units = service.units(key.tenant)
     return json_response({"items": [entry_view(row, units) for row in page], "next": link})

@@ -6,6 +6,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from functools import partial
+from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Annotated, Final
 
 from fastapi import Depends, Request, Response
@@ -14,9 +15,11 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
+from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
+from api.gathering import Gathering
 from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem
-from db.access import KEY_PATTERN, ApiKey, Scope, find_key, secret_hash
+from db.access import KEY_PATTERN, ApiKey, Scope, find_keys, secret_hash
 from db.connections import DatabaseError
 from db.reads import Pool
 
@@ -35,56 +38,75 @@ _bearer = HTTPBearer(
 
 
 class Authentication:
-    """The keys that were seen lately, and the rate limits of one API process."""
+    """The keys that were seen lately, and the rate limits of one API process.
 
-    def __init__(self, pool: Pool, postgres: PostgresWatch, requests_per_minute: int) -> None:
-        self._pool = pool
+    A key is looked at before any limit on wrong keys, so a good key is never refused for others' wrong ones.
+    """
+
+    def __init__(
+        self,
+        pool: Pool,
+        postgres: PostgresWatch,
+        requests_per_minute: int,
+        trusted_proxies: TrustedProxies = NO_PROXIES,
+    ) -> None:
         self._postgres = postgres
+        self._trusted_proxies = trusted_proxies
         self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(requests_per_minute)
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
+        # One question at a time for all: whoever guesses keys keeps one connection busy at most.
+        self._keys: Gathering[str, dict[str, ApiKey]] = Gathering(partial(find_keys, pool))
 
-    async def key_of(self, credentials: str, address: str) -> ApiKey:
-        """The key that these credentials are; Problem where they are none, or where `address` failed too often."""
+    async def key_of(self, credentials: str, request: Request) -> ApiKey:
+        """The key that these credentials are; Problem if they are none.
+
+        A wrong key is answered 401, and 429 once its key id or its address has had too many wrong ones in a minute.
+        """
         match = KEY_PATTERN.fullmatch(credentials)
         if match is not None:
-            key = await self._find(match[1], match[2], address)
+            key = await self._find(match[1], match[2])
             if key is not None:
                 return key
-        if not await self._limiter.hit(self._failures, "failures", address):
-            raise await self._limited(self._failures, "failures", address)
+        limited = [("failures of an address", self._address_group(request))]
+        if match is not None and match[1] in self._known:  # ids that no key has are without number
+            limited.append(("failures of a key", match[1]))
+        refusals = [identifiers for identifiers in limited if not await self._limiter.hit(self._failures, *identifiers)]
+        if refusals:
+            raise await self._limited(self._failures, *refusals[0])
         raise Problem(
             Kind.UNAUTHENTICATED,
             "Send a valid key as `Authorization: Bearer llk_...`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    async def _find(self, key_id: str, secret: str, address: str) -> ApiKey | None:
+    def _address_group(self, request: Request) -> str:
+        peer = request.client.host if request.client is not None else UNKNOWN
+        address = client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
+        return address_group(address)
+
+    async def _find(self, key_id: str, secret: str) -> ApiKey | None:
         given = secret_hash(secret)
         loaded_at, known = self._known.get(key_id, (0.0, None))
-        familiar = known is not None and not known.is_expired() and hmac.compare_digest(known.secret_hash, given)
-        if familiar and time.monotonic() - loaded_at < _CACHE_SECONDS:
-            return known
-        # Whoever guesses keys does not get to ask the database for each; a key that was good a moment ago does.
-        if not familiar and not await self._limiter.test(self._failures, "failures", address):
-            return None
+        age_seconds = time.monotonic() - loaded_at
+        is_known = known is not None and not known.is_expired() and hmac.compare_digest(known.secret_hash, given)
+        if known is not None and age_seconds < _CACHE_SECONDS:
+            return known if is_known else None
         try:
-            found = await self._postgres.ask(partial(find_key, self._pool, key_id))
+            found = (await self._postgres.ask(partial(self._keys.ask, [key_id]))).get(key_id)
         except DatabaseError:
-            if familiar and time.monotonic() - loaded_at < TRUSTED_SECONDS_MAX:
+            if is_known and age_seconds < TRUSTED_SECONDS_MAX:
                 return known
             raise
         if found is None:
             self._known.pop(key_id, None)
             return None
-        if not hmac.compare_digest(found.secret_hash, given):
-            return None
         self._known[key_id] = (time.monotonic(), found)
         self._known.move_to_end(key_id)
         while len(self._known) > _CACHE_KEYS_MAX:
             self._known.popitem(last=False)
-        return found
+        return found if hmac.compare_digest(found.secret_hash, given) else None
 
     async def count_request(self, key: ApiKey) -> None:
         """Count one request against the key's limit; Problem where it is used up."""
@@ -107,6 +129,17 @@ class Authentication:
         )
 
 
+def address_group(address: str) -> str:
+    """What wrong keys are counted for: an IPv4 address, or the /64 of an IPv6 one, which is given out as a whole."""
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
+
+
 def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
     """A dependency: the request's key, counted and found to have `scope`."""
 
@@ -114,8 +147,7 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> ApiKey:
         authentication: Authentication = request.app.state.service.authentication
-        address = request.client.host if request.client is not None else "unknown"
-        key = await authentication.key_of(credentials.credentials if credentials is not None else "", address)
+        key = await authentication.key_of(credentials.credentials if credentials is not None else "", request)
         await authentication.count_request(key)
         if scope not in key.scopes:
             raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)

@@ -6,7 +6,6 @@ from fastapi import APIRouter, Path, Query, Request, Response
 
 from api.accounts import Cursor, Limit
 from api.authentication import JournalReader
-from api.cursors import decode_cursor, encode_cursor
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
 from api.service import Service
@@ -33,11 +32,11 @@ async def list_journal(
     service: Service = request.app.state.service
     name = None if outcome is None else outcome.value
     scope = ("journal", key.tenant, lane, name)
-    after = None if cursor is None else decode_cursor(cursor, scope)
+    after = None if cursor is None else service.cursors.decode(cursor, scope, (int, int))
     page = await reads.journal_page(
         service.pool, key.tenant, None if after is None else (after[0], after[1]), limit, lane=lane, outcome=outcome
     )
-    following = None if page.resume is None else encode_cursor(page.resume, scope)
+    following = None if page.resume is None else service.cursors.encode(page.resume, scope)
     link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
     units = service.units(key.tenant)
     return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})

@@ -10,7 +10,6 @@ from pydantic import BaseModel, Field
 
 from api.accounts import Cursor, Limit
 from api.authentication import IntentsReader, JournalReader
-from api.cursors import decode_cursor, encode_cursor
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
 from api.service import Service
@@ -131,16 +130,19 @@ async def list_breaks(
 
     With the scope operations:read all of them; else those that are known to be of the key's tenant.
     """
+    service = _service(request)
     tenant = None if Scope.OPERATIONS_READ in key.scopes else key.tenant
     filters = {"state": None if state is None else state.value, "kind": None if kind is None else kind.value}
     scope = ("breaks", tenant, *filters.values())
     before = (overview.TIME_MAX, UUID(int=0))
     if cursor is not None:
-        opened_time, break_id = decode_cursor(cursor, scope)
+        opened_time, break_id = service.cursors.decode(cursor, scope, (int, str))
         before = (opened_time, UUID(break_id))
-    rows = await overview.breaks_page(_service(request).pool, tenant, before, limit + 1, **filters)
+    rows = await overview.breaks_page(service.pool, tenant, before, limit + 1, **filters)
     page = rows[:limit]
-    following = encode_cursor((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
+    following = (
+        service.cursors.encode((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
+    )
     link = next_link("/v1/breaks", following, filters | {"limit": limit})
     return json_response({"items": [_break_view(row) for row in page], "next": link})
 
@@ -156,11 +158,12 @@ def _break_view(row: Break) -> dict[str, Any]:
 @router.get("/v1/checkpoints", response_model=CheckpointsPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_checkpoints(request: Request, key: JournalReader, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Signed checkpoints over all lanes, the newest first."""
+    service = _service(request)
     scope = ("checkpoints", key.tenant)
-    (before,) = (overview.TIME_MAX,) if cursor is None else decode_cursor(cursor, scope)
-    found = await overview.checkpoints_page(_service(request).pool, before, limit + 1)
+    (before,) = (overview.TIME_MAX,) if cursor is None else service.cursors.decode(cursor, scope, (int,))
+    found = await overview.checkpoints_page(service.pool, before, limit + 1)
     page = found[:limit]
-    following = encode_cursor((page[-1][0].checkpoint,), scope) if len(found) > limit else None
+    following = service.cursors.encode((page[-1][0].checkpoint,), scope) if len(found) > limit else None
     link = next_link("/v1/checkpoints", following, {"limit": limit})
     return json_response({"items": [signed_members(row, lanes) for row, lanes in page], "next": link})
 

@@ -8,7 +8,6 @@ from pydantic import BaseModel, Field
 
 from api.accounts import Address, Cursor, Limit, _checked, _not_open, _service
 from api.authentication import AccountsReader
-from api.cursors import decode_cursor, encode_cursor
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
 from api.times import PATTERN, from_rfc3339, to_rfc3339
@@ -155,7 +154,7 @@ async def get_statement(
     place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
     running_net = None
     if cursor is not None:
-        *found, net = decode_cursor(cursor, scope)
+        *found, net = service.cursors.decode(cursor, scope, (int, int, int, int, str))
         place, running_net = reports.Place(*found), int(net)
     asked = (service.pool, key.tenant, address, currency, place, limit + 1)
     beginning = _moment(since, "since") or 0
@@ -174,7 +173,7 @@ async def get_statement(
     opening = lines[-1].net_minor - lines[-1].direction * lines[-1].amount_minor if lines else None
     following = None
     if len(found_statement.lines) > limit:
-        following = encode_cursor((*_place(lines[-1], by), str(opening)), scope)
+        following = service.cursors.encode((*_place(lines[-1], by), str(opening)), scope)
     filters = {"currency": currency, "by": by.value, "since": since, "until": until, "limit": limit}
     units, sign = service.units(key.tenant), account.normal_direction
     closing_minor = sign * found_statement.closing_net_minor
@@ -270,10 +269,10 @@ async def list_trial_balance_accounts(
     """The accounts behind one class of the trial balance, in order of address."""
     service = _service(request)
     scope = ("trial-balance", key.tenant, account_class, currency)
-    (after,) = ("",) if cursor is None else decode_cursor(cursor, scope)
+    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
     rows = await reports.trial_balance_accounts(service.pool, key.tenant, account_class, currency, after, limit + 1)
     page = rows[:limit]
-    following = encode_cursor((page[-1].address,), scope) if len(rows) > limit else None
+    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     filters = {"account_class": account_class, "currency": currency, "limit": limit}
     units = service.units(key.tenant)
     return json_response(

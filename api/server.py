@@ -12,11 +12,13 @@ import structlog
 import uvicorn
 from fastapi import FastAPI
 
+from api.addresses import TrustedProxies, trusted_proxies_of
 from api.app import create_app
 from api.service import Configuration
 from domain.faults import Fault, no_fault
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
+from domain.secret_files import SettingsError
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.watchdog import Watchdog
@@ -69,8 +71,16 @@ def configuration_of(
         body_bytes_max=settings.api_body_bytes_max,
         requests_per_minute=settings.api_requests_per_minute,
         wait_seconds_max=settings.api_wait_seconds_max,
+        trusted_proxies=_trusted_proxies(settings),
         fault=fault,
     )
+
+
+def _trusted_proxies(settings: Settings) -> TrustedProxies:
+    try:
+        return trusted_proxies_of(settings.api_trusted_proxies)
+    except ValueError as error:
+        raise SettingsError(f"LEDGERLINE_API_TRUSTED_PROXIES cannot be used: {error}.") from error
 
 
 def serve(
@@ -92,6 +102,8 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
+        # Nobody's X-Forwarded-For is believed before it is looked at: api.addresses does that, by the setting.
+        proxy_headers=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     log.info("api_starting", host=settings.api_host, port=settings.api_port)

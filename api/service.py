@@ -10,9 +10,11 @@ from uuid import UUID
 
 import structlog
 
+from api.addresses import NO_PROXIES, TrustedProxies
 from api.authentication import TRUSTED_SECONDS_MAX, Authentication
 from api.console.feed import Feed
 from api.console.latency import AcceptTimes
+from api.cursors import Cursors
 from api.gathering import Gathering
 from api.intake import IntakeGate
 from api.metrics import Metrics
@@ -20,6 +22,7 @@ from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem, unavailable
 from api.retrying import Backoff
 from api.waiting import LaneWaiter
+from db.access import read_cursor_key
 from db.books import Books
 from db.connections import DatabaseError, pool
 from db.reads import IntentQuestion, IntentState, Settled, intent_states, read_books, settled_intents
@@ -56,6 +59,7 @@ class Configuration:
     requests_in_flight_max: int = 2_000
     delivery_timeout_seconds: float = 10.0
     queue_intents_max: int = 50_000
+    trusted_proxies: TrustedProxies = NO_PROXIES
     fault: Fault = no_fault
 
 
@@ -77,7 +81,9 @@ class Service:
         self.postgres = PostgresWatch(self.pool)
         self.intake = IntakeGate(self.producer)
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
-        self.authentication = Authentication(self.pool, self.postgres, configuration.requests_per_minute)
+        self.authentication = Authentication(
+            self.pool, self.postgres, configuration.requests_per_minute, configuration.trusted_proxies
+        )
         self.proofs = asyncio.Semaphore(_PROOFS_AT_ONCE_MAX)
         """For those who make a proof, as each reads and hashes all that its checkpoint covers of a lane."""
         self.accept_times = AcceptTimes()
@@ -88,6 +94,7 @@ class Service:
         self._settled: dict[str, Gathering[UUID, dict[UUID, Settled]]] = {}
         self._outcomes: dict[str, Gathering[IntentQuestion, dict[IntentQuestion, IntentState]]] = {}
         self._books: Books | None = None
+        self._cursors: Cursors | None = None
         self._books_lock = asyncio.Lock()
         self._checks_lock = asyncio.Lock()
         self._checks: tuple[float, dict[str, str]] = (0.0, {})
@@ -129,9 +136,10 @@ class Service:
 
     async def _load_books_at_start(self) -> None:
         backoff = Backoff(self._stopping)
-        while self._books is None and not self._stopping.is_set():
+        while self._cursors is None and not self._stopping.is_set():
             try:
                 self._books = await read_books(self.pool)
+                self._cursors = Cursors(await read_cursor_key(self.pool))
             except DatabaseError as error:
                 log.warning("books_not_loaded", error=str(error))
                 await backoff.pause()
@@ -155,6 +163,13 @@ class Service:
         if self._books is None:
             raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
         return self._books
+
+    @property
+    def cursors(self) -> Cursors:
+        """What makes and reads the ledger's cursors; Problem before its secret was loaded."""
+        if self._cursors is None:
+            raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
+        return self._cursors
 
     def chart(self, tenant: str) -> Chart:
         """The tenant's chart as last seen; empty for a tenant without one."""
@@ -226,7 +241,7 @@ class Service:
             "kafka": kafka,
             "postgres": postgres,
             "schema": None if self.producer.has_schema else "The schema of intents was not found in the registry yet.",
-            "books": None if self._books is not None else "The books are not loaded yet.",
+            "books": None if self._cursors is not None else "The books are not loaded yet.",
             "tasks": self._task_fault(),
         }
         return {part: fault for part, fault in found.items() if fault is not None}

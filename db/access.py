@@ -109,10 +109,16 @@ def revoke_key(connection: Connection[Any], key_id: str) -> None:
         raise AccessError(f"There is no key {key_id!r}: see `ledgerline keys list`.")
 
 
-async def find_key(pool: AsyncConnectionPool[Any], key_id: str) -> ApiKey | None:
-    """The key with this id where it is neither revoked nor expired; DatabaseError where Postgres is away."""
-    rows = await fetch(pool, _QUERIES["find"], {"key_id": key_id})
+async def find_keys(pool: AsyncConnectionPool[Any], key_ids: Iterable[str]) -> dict[str, ApiKey]:
+    """Those of these keys that are neither revoked nor expired, by id; DatabaseError if Postgres is away."""
+    rows = await fetch(pool, _QUERIES["find"], {"key_ids": sorted(set(key_ids))})
+    found = [ApiKey(**row | {"scopes": frozenset(row["scopes"])}) for row in rows]
+    return {key.key_id: key for key in found if not key.is_expired()}
+
+
+async def read_cursor_key(pool: AsyncConnectionPool[Any]) -> bytes:
+    """The secret that authenticates this ledger's cursors, 32 bytes; DatabaseError if Postgres is away."""
+    rows = await fetch(pool, _QUERIES["cursor_key"], {})
     if not rows:
-        return None
-    key = ApiKey(**rows[0] | {"scopes": frozenset(rows[0]["scopes"])})
-    return None if key.is_expired() else key
+        raise AccessError("The table access.cursor_key is empty: restore it from a backup, or insert 32 random bytes.")
+    return bytes(rows[0]["secret"])

@@ -396,6 +396,16 @@ CREATE TABLE access.api_key (
     expires_time timestamptz
 );
 
+-- One secret of each ledger authenticates the API's cursors, so that all API processes take each other's, after a restart
+-- as well. Who has it can name a place in a list that the key in use may read anyway, and no more.
+CREATE TABLE access.cursor_key (
+    is_only boolean PRIMARY KEY DEFAULT TRUE CHECK (is_only),
+    secret bytea NOT NULL CHECK (length(secret) = 32)
+);
+-- Two random UUIDs hold 244 bits of Postgres' own randomness.
+INSERT INTO access.cursor_key (secret)
+VALUES (sha256(convert_to(gen_random_uuid()::text || gen_random_uuid()::text, 'UTF8')));
+
 -- ---------------------------------------------------------------------------------------------------- reconciliation
 
 -- What reconciliation knows by itself, from the topics alone. A lane's row moves in the transaction of its batch.
@@ -638,4 +648,5 @@ GRANT INSERT ON ledger.quarantine_retry, ledger.quarantine_retry_sent, ledger.op
 
 GRANT USAGE ON SCHEMA access TO ledgerline_api, ledgerline_operator;
 GRANT SELECT ON access.api_key TO ledgerline_api, ledgerline_operator;
+GRANT SELECT ON access.cursor_key TO ledgerline_api;
 GRANT INSERT, UPDATE ON access.api_key TO ledgerline_operator;

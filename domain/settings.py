@@ -76,6 +76,10 @@ class Settings(BaseSettings):
     api_requests_per_minute: int = Field(
         60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
     )
+    api_trusted_proxies: str = Field(
+        "",
+        description="Proxies whose X-Forwarded-For is believed: how many in a row, or their networks; unset: none.",
+    )
     api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
 
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")

@@ -77,7 +77,7 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
     )
     listener = socket.create_server(("127.0.0.1", port))
     app = create_app(replace(configuration, **changes))
-    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5))
+    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5, proxy_headers=False))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api")
     thread.start()
     try:

@@ -101,9 +101,8 @@ async def _stream(request: Request, service: Service, key: ApiKey) -> AsyncItera
 async def _refusal(request: Request, service: Service) -> Problem | None:
     """Why the key is taken no longer, as when it was revoked; looked up as for any other request."""
     _, _, credentials = request.headers.get("authorization", "").partition(" ")
-    address = request.client.host if request.client is not None else "unknown"
     try:
-        await service.authentication.key_of(credentials, address)
+        await service.authentication.key_of(credentials, request)
     except Problem as problem:
         return problem
     except DatabaseError:  # it was good when Postgres was last asked

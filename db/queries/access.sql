@@ -6,11 +6,15 @@ VALUES (
     %(expires_time)s
 )
 
+-- name: cursor_key
+-- The secret that authenticates this ledger's cursors.
+SELECT secret FROM access.cursor_key
+
 -- name: find
--- One key that is not revoked; whoever asks looks at the clock.
+-- Those of some keys that are not revoked; whoever asks looks at the clock.
 SELECT key_id, tenant, name, secret_hash, scopes, requests_per_minute, expires_time
 FROM access.api_key
-WHERE key_id = %(key_id)s AND revoked_time IS NULL
+WHERE key_id = any(%(key_ids)s::text[]) AND revoked_time IS NULL
 
 -- name: list
 -- All keys, the revoked ones too, of one tenant or of all.

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 
+from api.addresses import TrustedProxies
 from api.authentication import FAILURES_PER_MINUTE
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
@@ -133,13 +134,38 @@ def test_a_key_is_held_to_its_rate(api: ApiBench) -> None:
         assert other.get("/v1/accounts").status_code == 200
 
 
-def test_guessing_keys_is_slowed_down_for_the_address(settings: Settings) -> None:
+def test_wrong_keys_are_limited_by_address_and_good_ones_taken(settings: Settings) -> None:
+    """An address with too many wrong keys shares it with good ones, as behind a balancer, seen before or not."""
     with running_api(settings) as api, api.client(f"llk_{'0' * 16}_{'x' * 43}") as guesser, api.client() as known:
         assert known.get("/v1/accounts").status_code == 200
-        answers = [guesser.get("/v1/accounts").status_code for _ in range(FAILURES_PER_MINUTE + 5)]
-        assert set(answers[:FAILURES_PER_MINUTE]) == {401}
-        assert set(answers[FAILURES_PER_MINUTE:]) == {429}
-        assert known.get("/v1/accounts").status_code == 200  # a key that was good goes on
+        answers = [
+            guesser.get("/v1/accounts", headers={"X-Forwarded-For": f"9.9.9.{number}"})
+            for number in range(FAILURES_PER_MINUTE + 5)
+        ]
+        assert {problem(answer) for answer in answers[:FAILURES_PER_MINUTE]} == {"unauthenticated"}
+        # From loopback too nobody is believed to stand in for others.
+        assert {problem(answer) for answer in answers[FAILURES_PER_MINUTE:]} == {"rate-limited"}
+        assert int(answers[-1].headers["retry-after"]) >= 1
+        assert known.get("/v1/accounts").status_code == 200
+        with api.client() as new:
+            assert new.get("/v1/accounts").status_code == 200
+
+
+def test_wrong_keys_are_limited_by_key_id_and_the_key_is_taken(settings: Settings) -> None:
+    """From many addresses, told by a proxy that is trusted."""
+    trusted = TrustedProxies(hops=1)
+    with running_api(settings, trusted_proxies=trusted) as api, api.client() as owner:
+        assert owner.get("/v1/accounts").status_code == 200
+        key_id = owner.headers["authorization"].split("_")[1]
+        with api.client(f"llk_{key_id}_{'x' * 43}") as guesser:
+            answers = [
+                problem(guesser.get("/v1/accounts", headers={"X-Forwarded-For": f"9.9.9.{number}"}))
+                for number in range(FAILURES_PER_MINUTE + 5)
+            ]
+        assert answers == ["unauthenticated"] * FAILURES_PER_MINUTE + ["rate-limited"] * 5
+        assert owner.get("/v1/accounts").status_code == 200
+        unknown = {"Authorization": "Bearer x", "X-Forwarded-For": "9.9.9.9"}
+        assert problem(httpx.get(f"{api.url}/v1/accounts", headers=unknown)) == "unauthenticated"
 
 
 def test_each_answer_is_counted_under_its_route(api: ApiBench) -> None:

@@ -13,6 +13,7 @@ from db.connections import ROLES
 RIGHTS: Final = """
                                posting  relay  api  reconciliation  audit  operator
 access.api_key                 -        -      s    -               -      siu
+access.cursor_key              -        -      s    -               -      -
 audit.break                    -        -      s    -               siu    s
 audit.checkpoint               -        -      s    -               si     s
 audit.checkpoint_lane          -        -      s    -               si     s

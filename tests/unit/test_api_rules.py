@@ -1,6 +1,8 @@
 """The API's rules that need no ledger: problems, cursors, times, preferences, traces, bodies, pages."""
 
+import base64
 import re
+from hashlib import sha256
 from typing import Any
 
 import orjson
@@ -9,8 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
+from api.addresses import client_address, trusted_proxies_of
 from api.app import create_app
-from api.cursors import decode_cursor, encode_cursor
+from api.authentication import address_group
+from api.cursors import Cursors
 from api.intent_bodies import batch_of, intent_of
 from api.intents import DIRECT, wait_seconds
 from api.metrics import Metrics
@@ -49,24 +53,108 @@ def test_each_reason_of_shape_has_its_kind(reason: Reason) -> None:
     assert kind_of(reason).slug == reason.value.replace("_", "-")
 
 
-@given(place=st.tuples(st.text(max_size=200), st.integers(0, 2**53)), prefix=st.text(max_size=50))
+CURSORS = Cursors(b"\x07" * 32)
+
+
+@given(place=st.tuples(st.text(max_size=200), st.integers(0, 2**63 - 1)), prefix=st.text(max_size=50))
 def test_a_cursor_comes_back_as_it_went_and_only_to_its_own_list(place: tuple[Any, ...], prefix: str) -> None:
     scope = ("accounts", "default", prefix)
-    cursor = encode_cursor(place, scope)
-    assert decode_cursor(cursor, scope) == place
+    cursor = CURSORS.encode(place, scope)
+    assert CURSORS.decode(cursor, scope, (str, int)) == place
     for other in (
         ("accounts", "other", prefix),
         ("balances", "default", prefix),
         ("accounts", "default", prefix + "x"),
     ):
         with pytest.raises(Problem):
-            decode_cursor(cursor, other)
+            CURSORS.decode(cursor, other, (str, int))
+    with pytest.raises(Problem):
+        Cursors(b"\x08" * 32).decode(cursor, scope, (str, int))  # another ledger's
 
 
 @given(st.text(max_size=100))
 def test_what_is_no_cursor_is_a_problem_and_no_crash(cursor: str) -> None:
     with pytest.raises(Problem):
-        decode_cursor(cursor, ("accounts",))
+        CURSORS.decode(cursor, ("accounts",), (str,))
+
+
+def forged(place: Any, scope: tuple[Any, ...]) -> str:
+    """A cursor as anybody can make it who has read the source of release 0.1.0, in which its check is no secret."""
+    body = orjson.dumps(place)
+    check = sha256(b"\x01" + orjson.dumps(scope) + b"\x00" + body).digest()[:8]
+    return base64.urlsafe_b64encode(b"\x01" + check + body).rstrip(b"=").decode()
+
+
+@pytest.mark.parametrize(
+    ("place", "shape"),
+    [
+        ((1,), (str,)),
+        (("a",), (int,)),
+        ((True,), (int,)),
+        ((None,), (str,)),
+        ((1.0,), (int,)),
+        (([1],), (int,)),
+        ((2**63,), (int,)),
+        ((1, 2), (int,)),
+        ((), (int,)),
+    ],
+)
+def test_a_cursor_of_another_shape_is_a_problem(place: tuple[Any, ...], shape: tuple[Any, ...]) -> None:
+    """Such as one of a release in which the list had another order."""
+    scope = ("accounts", "default")
+    with pytest.raises(Problem):
+        CURSORS.decode(CURSORS.encode(place, scope), scope, shape)
+    with pytest.raises(Problem):
+        CURSORS.decode(forged(place, scope), scope, shape)
+
+
+PROXY, OTHER = "10.1.1.1", "10.1.1.2"
+
+
+@pytest.mark.parametrize(
+    ("setting", "peer", "headers", "address"),
+    [
+        ("", PROXY, [], PROXY),
+        ("", "127.0.0.1", ["9.9.9.9"], "127.0.0.1"),
+        ("", None, ["9.9.9.9"], "unknown"),
+        ("0", "127.0.0.1", ["9.9.9.9"], "127.0.0.1"),
+        ("1", PROXY, ["9.9.9.9"], "9.9.9.9"),
+        ("1", PROXY, ["8.8.8.8, 9.9.9.9"], "9.9.9.9"),
+        ("1", PROXY, ["8.8.8.8", "9.9.9.9"], "9.9.9.9"),
+        ("1", PROXY, [], PROXY),
+        ("1", PROXY, ["9.9.9.9, junk"], PROXY),
+        ("2", PROXY, ["8.8.8.8, 9.9.9.9, 10.1.1.2"], "9.9.9.9"),
+        ("2", PROXY, ["9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.0/8", PROXY, ["9.9.9.9"], "9.9.9.9"),
+        ("10.0.0.0/8", PROXY, ["8.8.8.8, 9.9.9.9, 10.1.1.2"], "9.9.9.9"),
+        ("10.0.0.0/8", "11.1.1.1", ["9.9.9.9"], "11.1.1.1"),
+        ("fd00::/8, 10.1.1.1", "fd00::5", ["2001:db8::7"], "2001:db8::7"),
+        ("127.0.0.1", "127.0.0.1", ["127.0.0.1, 9.9.9.9"], "9.9.9.9"),
+    ],
+)
+def test_only_what_a_trusted_proxy_added_is_believed(
+    setting: str, peer: str | None, headers: list[str], address: str
+) -> None:
+    assert client_address(peer, headers, trusted_proxies_of(setting)) == address
+
+
+@pytest.mark.parametrize("setting", ["33", "-1", "10.0.0.1/8", "proxy.example", "10.0.0.0/8;", "1,2.5"])
+def test_a_setting_that_names_no_proxies_is_refused(setting: str) -> None:
+    with pytest.raises(ValueError, match="prox"):
+        trusted_proxies_of(setting)
+
+
+@pytest.mark.parametrize(
+    ("address", "group"),
+    [
+        ("9.9.9.9", "9.9.9.9"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::/64"),
+        ("::ffff:9.9.9.9", "9.9.9.9"),
+        ("unknown", "unknown"),
+    ],
+)
+def test_wrong_keys_are_counted_for_whom_an_address_is_given_to(address: str, group: str) -> None:
+    assert address_group(address) == group
 
 
 @pytest.mark.parametrize(

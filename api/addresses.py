@@ -1,0 +1,66 @@
+"""The address that a request came from, also if trusted proxies stand in between. Pure: no I/O."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import Final, NamedTuple
+
+_HOPS_MAX: Final = 32
+UNKNOWN: Final = "unknown"
+
+
+class TrustedProxies(NamedTuple):
+    """Whose X-Forwarded-For is believed: the last `hops` proxies, or those in `networks`; by default nobody's."""
+
+    hops: int = 0
+    networks: tuple[IPv4Network | IPv6Network, ...] = ()
+
+
+NO_PROXIES: Final = TrustedProxies()
+
+
+def trusted_proxies_of(text: str) -> TrustedProxies:
+    """From a setting: a number of proxies such as `1`, or networks such as `10.0.0.0/8, ::1`; ValueError otherwise."""
+    wanted = text.strip()
+    if not wanted:
+        return NO_PROXIES
+    if wanted.isascii() and wanted.isdigit():
+        hops = int(wanted)
+        if hops > _HOPS_MAX:
+            raise ValueError(f"at most {_HOPS_MAX} proxies can stand in a row")
+        return TrustedProxies(hops=hops)
+    try:
+        return TrustedProxies(networks=tuple(ip_network(part.strip()) for part in wanted.split(",")))
+    except ValueError as error:
+        raise ValueError(
+            f"give a number of proxies, or networks such as 10.0.0.0/8 with commas between: {error}"
+        ) from error
+
+
+def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: TrustedProxies) -> str:
+    """The address nearest to us that no trusted proxy has: only what a trusted proxy added is believed.
+
+    `peer` is the other end of the connection, `forwarded_for` the X-Forwarded-For headers in order. Each proxy adds the
+    address that it saw at the end, so the list is read from the end, and what a client wrote itself is never reached.
+    """
+    address = peer or UNKNOWN
+    if trusted == NO_PROXIES:
+        return address
+    hops = [part.strip() for header in forwarded_for for part in header.split(",")]
+    for passed, hop in enumerate(reversed(hops[-_HOPS_MAX:])):
+        is_trusted = passed < trusted.hops if trusted.hops else _is_in(address, trusted.networks)
+        if not is_trusted or not _is_address(hop):
+            break
+        address = hop
+    return address
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_in(text: str, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:
+    return _is_address(text) and any(ip_address(text) in network for network in networks)
