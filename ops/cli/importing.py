@@ -24,19 +24,21 @@ from producers.importing.importer import (
     check,
     post,
     prepare,
+    refuse_faulty,
     register_units,
     registered_units,
     report,
 )
-from producers.importing.keys import ledger_name_of
-from producers.importing.model import ImportingError, Problem, SourceLedger, rfc3339
+from producers.importing.model import ImportingError, Problem, SourceLedger, plain_decimal, rfc3339
 
 app = typer.Typer(help="Turn real ledgers into intents and post them through the API.", no_args_is_help=True)
 
 _SHOWN_MAX: Final = 50
 
 Tenant = Annotated[str, typer.Option(help="The tenant that the intents are posted for.")]
-Name = Annotated[str | None, typer.Option(help="The ledger's name, part of every key; the file's name where left out.")]
+Name = Annotated[
+    str | None, typer.Option(help="A name that is a part of every key; it tells two ledgers of one tenant apart.")
+]
 Unit = Annotated[
     list[str] | None, typer.Option("--unit", metavar="CODE=DECIMALS", help="Decimals of a unit to register.")
 ]
@@ -57,6 +59,9 @@ def beancount(
     key_metadata: Annotated[
         str | None, typer.Option(help="Metadata member that tells transactions apart, such as id.")
     ] = None,
+    ticker: Annotated[
+        list[str] | None, typer.Option(help="A commodity that is not the ISO 4217 currency of the same code.")
+    ] = None,
     dry_run: DryRun = False,
     allow_unmapped: AllowUnmapped = False,
     round_amounts: Round = False,
@@ -64,7 +69,7 @@ def beancount(
     as_json: Json = False,
 ) -> None:
     """Import a beancount ledger: all its transactions, stocks at cost included."""
-    source = beancount_source.read_ledger(file, name or ledger_name_of(file.stem), key_metadata)
+    source = beancount_source.read_ledger(file, name, key_metadata, ticker or ())
     _run(source, _units(unit), tenant, dry_run, allow_unmapped, round_amounts, checked, as_json=as_json)
 
 
@@ -111,6 +116,7 @@ def _run(
     *,
     as_json: bool,
 ) -> None:
+    refuse_faulty(source)
     if dry_run:
         prepared = prepare(source, {}, wanted, round_written=round_written)
         _show_intents(prepared, as_json=as_json)
@@ -139,7 +145,7 @@ def import_prepared(
         results, retries = asyncio.run(
             post(prepared.mapped.intents, api_url, key, lambda items: progress.advance(task, items))
         )
-    differences = check(prepared, api_url, key) if checked else []
+    differences = check(prepared, api_url, key, tenant) if checked else []
     return report(
         prepared,
         results,
@@ -229,13 +235,15 @@ def _show_report(found: ImportReport) -> None:
         )
     for difference in found.differences[:_SHOWN_MAX]:
         errors.print(
-            f"[red]differs[/] {escape(difference.account)}: {difference.found} {difference.currency} in the ledger, "
-            f"{difference.expected} by {escape(difference.where)}",
+            f"[red]differs[/] {escape(difference.account)}: {plain_decimal(difference.found)} {difference.currency} "
+            f"posted by this import, {plain_decimal(difference.expected)} by {escape(difference.where)}",
             highlight=False,
             soft_wrap=True,
         )
     for where, amount in found.rounded.items():
         console.print(f"rounded {escape(where)} by {amount}", highlight=False)
+    for note in found.notes:
+        console.print(escape(note), highlight=False, soft_wrap=True)
     _show_left_out(found.problems, found.without_money)
 
 

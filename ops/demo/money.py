@@ -24,7 +24,7 @@ def read_example(demo: Demo) -> str:
     """Make the example ledger and read it."""
     path = demo.home / "data" / "example.beancount"
     make_example(path)
-    source = beancount_source.read_ledger(path, "example")
+    source = beancount_source.read_ledger(path)
     registered = importer.registered_units(demo.ledger.postgres_dsn, TENANT)
     demo.prepared = importer.prepare(source, registered)
     demo.check("transactions that could not be mapped", 0, len(demo.prepared.problems))
@@ -48,7 +48,7 @@ def import_example(demo: Demo) -> str:
 
 def compare_example(demo: Demo) -> str:
     """Every account's balance in every currency against beancount's own sums, and every balance assertion."""
-    differences = importer.check(demo.prepared, demo.api_url, demo.key)
+    differences = importer.check(demo.prepared, demo.api_url, demo.key, TENANT)
     demo.check("balances that differ from beancount's", [], [difference._asdict() for difference in differences])
     source = demo.prepared.source
     accounts = len({found.account for found in source.sums})

@@ -8,7 +8,7 @@ Each line is an object with a member `kind`:
   transaction  place, date, flag, payee, narration, tags, links, meta, tolerances, postings (units, weight, cost, price)
   balance      place, date, account, number, currency, tolerance
   other        place, directive: carries no money
-  error        place, message: what beancount itself refuses
+  error        place, message, fatal: what beancount itself refuses; fatal if it may have changed other transactions
   sum          account, number, currency: beancount's own final sums, per account
   end          entries: their number; without this line the reader has died
 Exit codes: 0 read, 3 beancount is not installed, 4 the file cannot be read.
@@ -16,12 +16,16 @@ Exit codes: 0 read, 3 beancount is not installed, 4 the file cannot be read.
 
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+_NAMED = re.compile(r"[A-Za-z_][\w.]*: |[A-Za-z_][\w.]*(?:Error|Exception|Exit|Interrupt)$")
 NOT_INSTALLED = 3
 UNREADABLE = 4
 
@@ -65,6 +69,16 @@ def _posting(posting: Any, weigh: Any) -> dict[str, Any]:
     }
 
 
+def _is_whole(posting: Any) -> bool:
+    """Whether a posting has numbers and currencies throughout; a plugin may hand on postings that have not."""
+    price, cost = posting.price, posting.cost
+    amounts = [posting.units, *([price] if price is not None else []), *([cost] if cost is not None else [])]
+    return all(
+        isinstance(getattr(amount, "number", None), Decimal) and isinstance(getattr(amount, "currency", None), str)
+        for amount in amounts
+    )
+
+
 def _transaction(entry: Any, weigh: Any) -> dict[str, Any]:
     return {
         "kind": "transaction",
@@ -77,7 +91,9 @@ def _transaction(entry: Any, weigh: Any) -> dict[str, Any]:
         "links": sorted(entry.links or ()),
         "meta": _plain_meta(entry.meta),
         "tolerances": {
-            currency: format(number, "f") for currency, number in (entry.meta.get("__tolerances__") or {}).items()
+            currency: format(number, "f")
+            for currency, number in (entry.meta.get("__tolerances__") or {}).items()
+            if isinstance(currency, str)  # beancount's mark for a missing currency is a class
         },
         "postings": [_posting(posting, weigh) for posting in entry.postings],
     }
@@ -86,12 +102,25 @@ def _transaction(entry: Any, weigh: Any) -> dict[str, Any]:
 def records(path: str) -> Iterator[dict[str, Any]]:
     """All records of a file, in the order of beancount's own sorting."""
     from beancount import loader  # noqa: PLC0415  after the environment is set, and only in this process
-    from beancount.core import convert, data, realization  # noqa: PLC0415
+    from beancount.core import convert, data  # noqa: PLC0415
     from beancount.ops import balance  # noqa: PLC0415
 
-    entries, errors, options = loader.load_file(path)
+    try:
+        entries, errors, options = loader.load_file(path)
+    except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may raise anything while it is imported
+        yield _error({}, f"A plugin stopped beancount: {error or type(error).__name__}", fatal=True)
+        yield {"kind": "end", "entries": 0}
+        return
+    # What is not whole has no weight and no sum, and beancount's own validation may not see it.
+    broken = [
+        entry
+        for entry in entries
+        if isinstance(entry, data.Transaction) and not all(_is_whole(posting) for posting in entry.postings)
+    ]
+    entries = [entry for entry in entries if not any(entry is other for other in broken)] if broken else entries
     roots = {name: options[f"name_{name}"] for name in ("assets", "liabilities", "equity", "income", "expenses")}
-    yield {"kind": "options", "roots": roots, "title": options["title"]}
+    operating = list(options["operating_currency"])
+    yield {"kind": "options", "roots": roots, "title": options["title"], "operating": operating}
     for entry in entries:
         if isinstance(entry, data.Transaction):
             yield _transaction(entry, convert.get_weight)
@@ -106,12 +135,37 @@ def records(path: str) -> Iterator[dict[str, Any]]:
             }
         else:
             yield {"kind": "other", "place": _place(entry.meta), "directive": type(entry).__name__.lower()}
-    for error in errors:
-        yield {"kind": "error", "place": _place(error.source), "message": " ".join(str(error.message).split())}
+    for entry in broken:
+        yield _error(entry.meta, "A posting of it has no number or no currency.", fatal=False)
+    for found in errors:
+        # A plugin that did not load or failed, or a file that was not found, may be what half of the money hangs on.
+        yield _error(found.source, str(found.message), fatal=isinstance(found, loader.LoadError))
+    yield from _sums(entries)
+    yield {"kind": "end", "entries": len(entries)}
+
+
+def _sums(entries: Any) -> Iterator[dict[str, Any]]:
+    from beancount.core import convert, realization  # noqa: PLC0415
+
     for account in realization.iter_children(realization.realize(entries)):
         for position in account.balance.reduce(convert.get_units):
             yield {"kind": "sum", "account": account.account, **(_amount(position.units) or {})}
-    yield {"kind": "end", "entries": len(entries)}
+
+
+def _error(meta: dict[str, Any] | None, message: str, *, fatal: bool) -> dict[str, Any]:
+    return {"kind": "error", "place": _place(meta), "message": _sentence(message), "fatal": fatal}
+
+
+def _sentence(message: str) -> str:
+    """A message in one line; of a traceback only its first words and its last line, which says what went wrong."""
+    head, traceback, tail = message.partition("Traceback (most recent call last):")
+    lines = [line.strip() for line in tail.splitlines() if line.strip()]
+    # The last line at the depth of the first one names the exception; its message may go on over further lines.
+    named = [number for number, line in enumerate(lines) if _NAMED.match(line)]
+    kept = " ".join(lines[named[-1] :] if named else lines[-1:])
+    # The exception's own words, without the name of its class, if it has any.
+    kept = kept.partition(": ")[2] or kept
+    return " ".join((head + kept if traceback else message).split())
 
 
 def main() -> int:
@@ -126,8 +180,11 @@ def main() -> int:
             import beancount  # noqa: F401, PLC0415
         except ModuleNotFoundError:
             return NOT_INSTALLED
-        for record in records(path):
-            sys.stdout.write(json.dumps(record, ensure_ascii=False) + "\n")
+        output = sys.stdout
+        # A plugin that prints would else write between the records.
+        with redirect_stdout(sys.stderr):
+            for record in records(path):
+                output.write(json.dumps(record, ensure_ascii=False) + "\n")
     return 0
 
 

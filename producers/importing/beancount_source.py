@@ -4,15 +4,25 @@ import json
 import os
 import subprocess
 import sys
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
+from iso4217 import Currency
+
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
+from domain.money import iso_exponent
 from domain.settings import REPOSITORY_ROOT
-from producers.importing.addresses import AddressError, beancount_address, exchange_account
+from producers.importing.addresses import (
+    AddressError,
+    beancount_address,
+    exchange_account,
+    normalize_text,
+    unit_code,
+)
 from producers.importing.keys import KeyMaker
 from producers.importing.model import (
     Assertion,
@@ -33,6 +43,8 @@ _UNREADABLE: Final = 4
 _ROOTS: Final = ("assets", "liabilities", "equity", "income", "expenses")
 # Transactions that beancount makes itself to fill a pad directive; their narration holds the amount.
 _PAD_FLAG: Final = "P"
+# Whether somebody has looked at a transaction yet: that changes, and moves no money.
+_CLEARING_FLAGS: Final = frozenset({"*", "!"})
 
 Record = dict[str, Any]
 
@@ -65,21 +77,67 @@ def read_records(path: Path) -> list[Record]:
     return records
 
 
-def read_ledger(path: Path, ledger_name: str, key_metadata: str | None = None) -> SourceLedger:
-    """Read a beancount file; `key_metadata` names a metadata member that tells transactions apart."""
-    return ledger_of(read_records(path), ledger_name, key_metadata)
+def read_ledger(
+    path: Path, ledger_name: str | None = None, key_metadata: str | None = None, tickers: Iterable[str] = ()
+) -> SourceLedger:
+    """Read a beancount file.
+
+    `key_metadata` names a metadata member that tells transactions apart; `tickers` are commodities that are not the
+    ISO 4217 currency of the same code.
+    """
+    return map_records(read_records(path), ledger_name, key_metadata, tickers)
 
 
-def ledger_of(records: Iterable[Record], ledger_name: str, key_metadata: str | None = None) -> SourceLedger:
+def map_records(
+    records: Iterable[Record],
+    ledger_name: str | None = None,
+    key_metadata: str | None = None,
+    tickers: Iterable[str] = (),
+) -> SourceLedger:
     """The records as drafts, problems, assertions and sums; pure."""
-    return _Mapping(KeyMaker(ledger_name), key_metadata).run(records)
+    kept = list(records)
+    found = {code for code in find_tickers(kept) if code not in tickers}
+    ledger = _Mapping(KeyMaker(ledger_name), key_metadata, found | set(tickers)).run(kept)
+    for code in sorted(found):
+        ledger.notes.append(
+            f"{code} is an ISO 4217 code, but the file never uses it as money: it is booked as the unit "
+            f"{unit_code(code, is_ticker=True)}."
+        )
+    return ledger
+
+
+def find_tickers(records: Iterable[Record]) -> set[str]:
+    """Commodities with a code of ISO 4217 that are no money.
+
+    Those are held at cost in all of their postings, and are neither cost nor price of another commodity nor an
+    operating currency; or they are a code such as XAU, which has no minor unit.
+    """
+    at_cost: set[str] = set()
+    money: set[str] = set()
+    for record in records:
+        if record["kind"] == "options":
+            money |= set(record["operating"])
+        for posting in record["postings"] if record["kind"] == "transaction" else ():
+            (at_cost if posting["cost"] else money).add(posting["units"]["currency"])
+            money |= {amount["currency"] for amount in (posting["cost"], posting["price"]) if amount}
+    tickers = {code for code in at_cost - money if iso_exponent(code) is not None}
+    return tickers | {code for code in at_cost | money if _is_without_minor_unit(code)}
+
+
+def _is_without_minor_unit(code: str) -> bool:
+    try:
+        return Currency(code).exponent is None
+    except ValueError:
+        return False
 
 
 class _Mapping:
-    def __init__(self, keys: KeyMaker, key_metadata: str | None) -> None:
+    def __init__(self, keys: KeyMaker, key_metadata: str | None, tickers: set[str]) -> None:
         self._keys = keys
         self._key_metadata = key_metadata
+        self._tickers = tickers
         self._roots: dict[str, str] = {}
+        self._sums: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
         self._ledger = SourceLedger()
 
     def run(self, records: Iterable[Record]) -> SourceLedger:
@@ -94,6 +152,9 @@ class _Mapping:
         for record in records:
             if record["kind"] != "end":
                 handlers[record["kind"]](record)
+        self._ledger.sums.extend(
+            SourceSum(account, number, code) for (account, code), number in sorted(self._sums.items())
+        )
         return self._ledger
 
     def _options(self, record: Record) -> None:
@@ -104,10 +165,15 @@ class _Mapping:
 
     def _error(self, record: Record) -> None:
         self._problem(record, f"Beancount refuses this: {record['message']}")
+        if record["fatal"]:
+            self._ledger.faults.append(self._ledger.problems.pop())
 
     def _problem(self, record: Record, sentence: str) -> None:
         place = record["place"]
         self._ledger.problems.append(Problem(Place(place["file"], place["line"]), sentence))
+
+    def _unit(self, commodity: str) -> str:
+        return unit_code(commodity, is_ticker=commodity in self._tickers)
 
     def _address(self, account: str) -> str:
         try:
@@ -125,7 +191,7 @@ class _Mapping:
                 Place(record["place"]["file"], record["place"]["line"]),
                 account,
                 Decimal(record["number"]),
-                record["currency"],
+                self._unit(record["currency"]),
                 Decimal(record["tolerance"]),
                 start_of_day(date.fromisoformat(record["date"])),
             )
@@ -137,7 +203,8 @@ class _Mapping:
             account = self._address(record["account"])
         except AddressError:
             return  # Its transactions are listed as problems already.
-        self._ledger.sums.append(SourceSum(account, Decimal(record["number"]), record["currency"]))
+        # Two names in the file may be one account: the same text in NFC and in NFD.
+        self._sums[account, self._unit(record["currency"])] += Decimal(record["number"])
 
     def _transaction(self, record: Record) -> None:
         # The key is made even where the mapping fails, so that a later fix moves no other transaction's count.
@@ -162,9 +229,9 @@ class _Mapping:
                 idempotency_key=key,
                 value_time=start_of_day(date.fromisoformat(record["date"])),
                 legs=tuple(legs),
-                reference=record["narration"] or record["payee"] or None,
+                reference=normalize_text(record["narration"] or record["payee"] or "") or None,
                 metadata=_metadata(record),
-                tolerances={currency: Decimal(number) for currency, number in record["tolerances"].items()},
+                tolerances={self._unit(code): Decimal(number) for code, number in record["tolerances"].items()},
             )
         )
 
@@ -178,12 +245,15 @@ class _Mapping:
     def _legs(self, posting: Record) -> list[DraftLeg]:
         """The posting's own leg and, where it is weighed in another commodity, the two legs of the exchange."""
         units, weight = posting["units"], posting["weight"]
-        amount, currency = Decimal(units["number"]), units["currency"]
-        legs = [DraftLeg(self._address(posting["account"]), amount, currency)]
-        if weight["currency"] != currency:
-            exchange = exchange_account(currency)
-            legs.append(DraftLeg(exchange, -amount, currency))
-            legs.append(DraftLeg(exchange, Decimal(weight["number"]), weight["currency"], LegOrigin.WEIGHED))
+        amount, unit = Decimal(units["number"]), self._unit(units["currency"])
+        origin = LegOrigin.INTERPOLATED if posting["interpolated"] else LegOrigin.WRITTEN
+        legs = [DraftLeg(self._address(posting["account"]), amount, unit, origin)]
+        if weight["currency"] != units["currency"]:
+            # The account is named after the commodity itself, not after its unit: both are injective.
+            exchange = exchange_account(units["currency"])
+            weighed = self._unit(weight["currency"])
+            legs.append(DraftLeg(exchange, -amount, unit, origin))
+            legs.append(DraftLeg(exchange, Decimal(weight["number"]), weighed, LegOrigin.WEIGHED))
         return legs
 
 
@@ -195,7 +265,7 @@ def _content(record: Record) -> dict[str, Any]:
     """
     written: dict[tuple[str, str], Decimal | None] = {}
     for posting in record["postings"]:
-        where = (posting["account"], posting["units"]["currency"])
+        where = (normalize_text(posting["account"]), posting["units"]["currency"])
         before = written.get(where, Decimal(0))
         number = None if posting["interpolated"] or before is None else before + Decimal(posting["units"]["number"])
         written[where] = number
@@ -203,8 +273,11 @@ def _content(record: Record) -> dict[str, Any]:
     return {
         "by": "content",
         "date": record["date"],
-        "payee": record["payee"],
-        "narration": "pad" if padded else record["narration"],
+        "flag": "" if record["flag"] in _CLEARING_FLAGS else record["flag"] or "",
+        "payee": record["payee"] or "",
+        "narration": "pad" if padded else record["narration"] or "",
+        "tags": record["tags"],
+        "links": record["links"],
         "postings": [
             [account, currency, None if number is None or padded else _normal(number)]
             for (account, currency), number in sorted(written.items(), key=lambda item: item[0])
@@ -219,7 +292,10 @@ def _normal(number: Decimal) -> str:
 
 def _metadata(record: Record) -> dict[str, str]:
     """What the legs cannot say; without line numbers, which would make an equal transaction look like another one."""
-    found = {"flag": record["flag"] or "", "payee": record["payee"] or ""}
+    found = {
+        "flag": "" if record["flag"] in _CLEARING_FLAGS else record["flag"] or "",
+        "payee": record["payee"] or "",
+    }
     found["tags"] = " ".join(record["tags"])
     found["links"] = " ".join(record["links"])
     for number, posting in enumerate(record["postings"], start=1):
@@ -230,7 +306,7 @@ def _metadata(record: Record) -> dict[str, str]:
         found |= {f"posting.{number}.{name}": value for name, value in posting["meta"].items()}
     found |= {f"meta.{name}": value for name, value in record["meta"].items()}
     kept = {
-        name: value.replace("\x00", "")[:METADATA_VALUE_CHARACTERS_MAX]
+        name: normalize_text(value).replace("\x00", "")[:METADATA_VALUE_CHARACTERS_MAX]
         for name, value in found.items()
         if value and METADATA_KEY_PATTERN.fullmatch(name)
     }

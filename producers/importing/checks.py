@@ -1,7 +1,10 @@
-"""After an import: do the ledger's own balances say what the source says?"""
+"""After an import: do the ledger's own entries say what the source says?
+
+Only the entries of this import's intents are compared. The accounts may hold postings of others, before and after.
+"""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
@@ -14,7 +17,16 @@ from producers.importing.model import Assertion, ImportingError, SourceSum, from
 PAGE_ITEMS: Final = 1000
 PAGES_MAX: Final = 100_000
 
-Balances = dict[tuple[str, str], int]
+
+class Movement(NamedTuple):
+    """One entry that this import posted."""
+
+    account: str
+    currency: str
+    signed_minor: int
+    """Minor units; positive is a debit."""
+    value_time: int
+    """Microseconds since 1970-01-01 UTC."""
 
 
 class Difference(NamedTuple):
@@ -41,16 +53,17 @@ class LedgerReader:
     def __exit__(self, *error: Any) -> None:
         self._client.__exit__(*error)
 
-    def balances(self, prefix: str = "") -> Balances:
-        """(account, currency) -> debits less credits in minor units, of all accounts that begin with the prefix."""
-        found: Balances = {}
-        for item in self._pages("/v1/balances", {"prefix": prefix, "limit": PAGE_ITEMS}):
-            found[item["address"], item["currency"]] = item["debits_minor"] - item["credits_minor"]
-        return found
-
-    def entries(self, account: str) -> Iterator[dict[str, Any]]:
-        """All entries of one account."""
-        return self._pages(f"/v1/accounts/{account}/entries", {"limit": PAGE_ITEMS})
+    def movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
+        """The entries of these accounts that these intents made; an account that is not open has none."""
+        for account in accounts:
+            for entry in self._pages(f"/v1/accounts/{account}/entries", {"limit": PAGE_ITEMS}):
+                if entry["intent_id"] in intent_ids:
+                    yield Movement(
+                        account,
+                        entry["currency"],
+                        DIRECTIONS[entry["direction"]] * entry["amount_minor"],
+                        from_rfc3339(entry["value_time"] or entry["booked_time"]),
+                    )
 
     def _pages(self, path: str, parameters: Mapping[str, str | int]) -> Iterator[dict[str, Any]]:
         url = str(httpx.URL(path, params=dict(parameters)))
@@ -59,6 +72,8 @@ class LedgerReader:
                 response = self._client.get(url)
             except httpx.TransportError as error:
                 raise ImportingError(f"The API at {self._client.base_url} does not answer: is it running?") from error
+            if response.status_code == 404:
+                return
             if response.status_code != 200:
                 raise ImportingError(
                     f"The API refuses to read {path} with status {response.status_code}: "
@@ -74,15 +89,18 @@ class LedgerReader:
 
 def differing_sums(
     sums: Iterable[SourceSum],
-    balances: Balances,
+    movements: Iterable[Movement],
     exponents: Mapping[str, int],
     rounded: Mapping[tuple[str, str], Decimal],
 ) -> list[Difference]:
-    """Where the ledger's balance is not the source's own sum, plus what rounding on request changed; exact."""
+    """Where what was posted is not the source's own sum, plus what rounding changed; exact."""
+    posted: dict[tuple[str, str], int] = defaultdict(int)
+    for movement in movements:
+        posted[movement.account, movement.currency] += movement.signed_minor
     differences = []
     for expected in sums:
         exponent = exponents.get(expected.currency, 0)
-        found = to_decimal(balances.get((expected.account, expected.currency), 0), exponent)
+        found = to_decimal(posted.get((expected.account, expected.currency), 0), exponent)
         wanted = expected.amount + rounded.get((expected.account, expected.currency), Decimal(0))
         if found != wanted:
             differences.append(Difference(expected.account, expected.currency, wanted, found, "the source's final sum"))
@@ -90,36 +108,32 @@ def differing_sums(
 
 
 def failed_assertions(
-    assertions: Iterable[Assertion], reader: LedgerReader, accounts: Iterable[str], exponents: Mapping[str, int]
+    assertions: Iterable[Assertion],
+    movements: Iterable[Movement],
+    exponents: Mapping[str, int],
+    rounded: Mapping[tuple[str, str], Decimal],
 ) -> list[Difference]:
-    """The assertions that the ledger's entries do not meet, by value time; `accounts` are all that hold something."""
+    """The assertions that what was posted does not meet, by value time; rounding may widen their tolerance."""
+    histories: dict[tuple[str, str], list[Movement]] = defaultdict(list)
+    for movement in movements:
+        histories[movement.account, movement.currency].append(movement)
     differences = []
-    for assertion, balance_minor in _histories(list(assertions), reader, sorted(accounts)):
-        exponent = exponents.get(assertion.currency, 0)
-        found = to_decimal(balance_minor, exponent)
-        if abs(found - assertion.amount) > assertion.tolerance:
-            differences.append(
-                Difference(assertion.account, assertion.currency, assertion.amount, found, str(assertion.place))
-            )
+    for assertion in assertions:
+        currency, account = assertion.currency, assertion.account
+        balance_minor = sum(
+            movement.signed_minor
+            for where, history in histories.items()
+            if where[1] == currency and _is_in(where[0], account)
+            for movement in history
+            if movement.value_time < assertion.value_time
+        )
+        slack = sum(abs(rounded[where]) for where in rounded if where[1] == currency and _is_in(where[0], account))
+        found = to_decimal(balance_minor, exponents.get(currency, 0))
+        if abs(found - assertion.amount) > assertion.tolerance + slack:
+            differences.append(Difference(account, currency, assertion.amount, found, str(assertion.place)))
     return differences
 
 
-def _histories(
-    assertions: list[Assertion], reader: LedgerReader, accounts: list[str]
-) -> Iterator[tuple[Assertion, int]]:
-    """Each assertion with the ledger's balance of its account, and of all accounts below it, before its value time."""
-    wanted: dict[str, list[int]] = defaultdict(list)
-    for number, assertion in enumerate(assertions):
-        for account in accounts:
-            if account == assertion.account or account.startswith(f"{assertion.account}:"):
-                wanted[account].append(number)
-    totals = [0] * len(assertions)
-    for account, numbers in wanted.items():
-        for entry in reader.entries(account):
-            signed = DIRECTIONS[entry["direction"]] * entry["amount_minor"]
-            value_time = from_rfc3339(entry["value_time"] or entry["booked_time"])
-            for number in numbers:
-                assertion = assertions[number]
-                if entry["currency"] == assertion.currency and value_time < assertion.value_time:
-                    totals[number] += signed
-    return iter(zip(assertions, totals, strict=True))
+def _is_in(account: str, parent: str) -> bool:
+    """Whether an account is the parent itself, or lies below it."""
+    return account == parent or account.startswith(f"{parent}:")

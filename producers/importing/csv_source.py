@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_VALUE_CHARACTERS_MAX
 from producers.importing.addresses import AddressError, checked_address, escaped
 from producers.importing.csv_mapping import AmountFormat, Mapping, Opening
-from producers.importing.keys import KeyMaker, ledger_name_of
+from producers.importing.keys import KeyMaker
 from producers.importing.model import (
     Draft,
     DraftLeg,
@@ -20,6 +20,7 @@ from producers.importing.model import (
     Place,
     Problem,
     SourceLedger,
+    plain_decimal,
     start_of_day,
 )
 
@@ -37,7 +38,7 @@ class _Row(NamedTuple):
 
 def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) -> SourceLedger:
     """Read a CSV file by its mapping; ImportingError where the file cannot be read or lacks a column."""
-    keys = KeyMaker(ledger_name or mapping.name or ledger_name_of(path.stem))
+    keys = KeyMaker(ledger_name or mapping.name)
     ledger = SourceLedger()
     for number, opening in enumerate(mapping.opening, start=1):
         place = Place("the mapping's opening balances", number)
@@ -46,10 +47,8 @@ def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) ->
         except (_UnmappableError, AddressError) as error:
             ledger.problems.append(Problem(place, str(error)))
     for row in _rows(path, mapping, ledger):
-        # The key is made even where the mapping fails, so that a later fix moves no other row's count.
-        key = _key(row, mapping, keys)
         try:
-            draft = _draft(row, mapping, key)
+            draft = _draft(row, mapping, keys)
         except _UnmappableError as error:
             ledger.problems.append(Problem(row.place, str(error)))
             continue
@@ -102,32 +101,39 @@ def _check_header(path: Path, header: list[str], mapping: Mapping) -> None:
         )
 
 
-def _key(row: _Row, mapping: Mapping, keys: KeyMaker) -> str | None:
-    """By the columns that identify a row, else by all its cells as they stand, which no change of the mapping moves."""
+def _key(row: _Row, mapping: Mapping, keys: KeyMaker, account: str, amount: Decimal, currency: str) -> str | None:
+    """By the account and the columns that identify a row, else by all that the row says; None if an id repeats."""
     columns = mapping.key.columns
     if columns and any(row.cells[column] for column in columns):
-        return keys.named({"by": "columns", "id": [row.cells[column] for column in columns]})
-    return keys.counted({"by": "content", "cells": [[name, cell] for name, cell in row.cells.items()]})
+        return keys.named({"by": "columns", "account": account, "id": [row.cells[column] for column in columns]})
+    said = {
+        name: cell
+        for name, cell in row.cells.items()
+        if cell and name not in {mapping.amount.column, mapping.amount.in_column, mapping.amount.out_column}
+    }
+    content = {"by": "content", "account": account, "amount": plain_decimal(amount), "currency": currency}
+    return keys.counted(content | {"text": sorted(said.items())})
 
 
 # ----------------------------------------------------------------------------------------------------------- values
 
 
-def _draft(row: _Row, mapping: Mapping, key: str | None) -> Draft | None:
+def _draft(row: _Row, mapping: Mapping, keys: KeyMaker) -> Draft | None:
     """The row as a draft, or None where its amount is zero."""
     cells = row.cells
     value_time = _time(cells[mapping.date.column], mapping.date.format)
     amount = _amount(cells, mapping.amount)
     if amount == 0:
         return None
-    if key is None:
-        raise _UnmappableError(
-            f"Its {', '.join(mapping.key.columns)} is that of an earlier row: each row needs one of its own."
-        )
     currency = mapping.currency.code or cells[mapping.currency.column or ""]
     if not currency:
         raise _UnmappableError(f"The column {mapping.currency.column!r} is empty: a currency is needed.")
     account = _account(mapping.accounts.account, cells, mapping)
+    key = _key(row, mapping, keys, account, amount, currency)
+    if key is None:
+        raise _UnmappableError(
+            f"Its {', '.join(mapping.key.columns)} is that of an earlier row: each row needs one of its own."
+        )
     counter_account = _account(_counter_template(cells, mapping), cells, mapping)
     reference = None
     if mapping.reference is not None:

@@ -10,9 +10,10 @@ import orjson
 
 from db.books import add_unit, list_units
 from db.connections import connect
+from domain.intents import intent_id_of
 from producers.importing.checks import Difference, LedgerReader, differing_sums, failed_assertions
 from producers.importing.minor import MappedLedger, map_drafts
-from producers.importing.model import ImportIntent, Problem, SourceLedger
+from producers.importing.model import ImportingError, ImportIntent, Problem, SourceLedger, plain_decimal
 from producers.importing.sender import BatchSender, Fate, ItemResult, Patience
 from producers.importing.units import UnitPlan, plan_units
 
@@ -32,7 +33,7 @@ class Prepared:
     @property
     def problems(self) -> list[Problem]:
         """All that carries money and was not mapped, in order of place."""
-        return sorted({*self.source.problems, *self.mapped.problems})
+        return sorted({*self.source.faults, *self.source.problems, *self.mapped.problems})
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,20 @@ class ImportReport:
             {"file": problem.place.file, "line": problem.place.line, "sentence": problem.sentence}
             for problem in self.problems
         ]
-        fields["differences"] = [difference._asdict() for difference in self.differences]
+        fields["differences"] = [
+            difference._asdict()
+            | {"expected": plain_decimal(difference.expected), "found": plain_decimal(difference.found)}
+            for difference in self.differences
+        ]
         return fields
+
+
+def refuse_faulty(source: SourceLedger) -> None:
+    """Raise ImportingError if something makes all that was read doubtful: then nothing of the source is posted."""
+    if source.faults:
+        first = source.faults[0]
+        where = f" {first.place}:" if first.place.line else ""
+        raise ImportingError(f"Nothing is posted.{where} {first.sentence}")
 
 
 def prepare(
@@ -90,7 +103,7 @@ def prepare(
     round_written: bool = False,
 ) -> Prepared:
     """Count a source in minor units; `registered` are the units that the tenant's books have. Pure."""
-    plan = plan_units(source.drafts, registered, wanted)
+    plan = plan_units(source.drafts, registered, wanted, round_written=round_written)
     return Prepared(source, plan, map_drafts(source.drafts, plan, round_written=round_written))
 
 
@@ -118,18 +131,17 @@ async def post(
         return [result for batch in results for result in batch], sender.retries
 
 
-def check(prepared: Prepared, api_url: str, api_key: str) -> list[Difference]:
-    """Compare the ledger's balances with the source's final sums and with its balance assertions; exact."""
+def check(prepared: Prepared, api_url: str, api_key: str, tenant: str) -> list[Difference]:
+    """Compare what this import posted with the source's final sums and with its balance assertions; exact."""
+    intents = prepared.mapped.intents
+    accounts = sorted({leg.account for intent in intents for leg in intent.legs})
+    intent_ids = {str(intent_id_of(tenant, intent.idempotency_key)) for intent in intents}
     with LedgerReader(api_url, api_key) as reader:
-        balances: dict[tuple[str, str], int] = {}
-        for root in sorted(
-            {leg.account.partition(":")[0] for intent in prepared.mapped.intents for leg in intent.legs}
-        ):
-            balances |= reader.balances(f"{root}:")
-        exponents = prepared.plan.exponents
-        found = differing_sums(prepared.source.sums, balances, exponents, prepared.mapped.rounded)
-        accounts = {account for account, _currency in balances}
-        return found + failed_assertions(prepared.source.assertions, reader, accounts, exponents)
+        movements = list(reader.movements(accounts, intent_ids))
+    exponents, rounded = prepared.plan.exponents, prepared.mapped.rounded
+    return differing_sums(prepared.source.sums, movements, exponents, rounded) + failed_assertions(
+        prepared.source.assertions, movements, exponents, rounded
+    )
 
 
 def report(
@@ -160,13 +172,14 @@ def report(
         without_money=dict(prepared.source.without_money),
         units_registered=units_registered,
         rounded={
-            f"{account} {currency}": format(difference, "f") for (account, currency), difference in _rounded(prepared)
+            f"{account} {currency}": plain_decimal(difference) for (account, currency), difference in _rounded(prepared)
         },
         sums_compared=len(prepared.source.sums) if checked else 0,
         assertions_checked=len(prepared.source.assertions) if checked else 0,
         differences=differences,
         seconds=round(time.monotonic() - started, 3),
         retries=retries,
+        notes=list(prepared.source.notes),
     )
 
 

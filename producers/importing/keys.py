@@ -1,4 +1,7 @@
-"""Idempotency keys that follow from what a transaction says, so that importing twice posts nothing twice."""
+"""Idempotency keys that follow from what a transaction says, so that importing twice posts nothing twice.
+
+docs/decisions/0025-keys-of-imported-rows.md has the reasons. Neither the file's name nor a line number is in a key.
+"""
 
 import re
 from collections import Counter
@@ -6,6 +9,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from domain.fingerprint import canonical_json
+from producers.importing.addresses import normalize_text
 from producers.importing.model import ImportingError
 
 LEDGER_NAME_PATTERN: Final = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
@@ -13,18 +17,18 @@ _DIGEST_CHARACTERS: Final = 32
 
 
 class KeyMaker:
-    """Makes the keys of one import: the ledger's name, a digest of the content, and the count of equal contents before.
+    """Makes the keys of one import: a digest of the content, and the ordinal among equal contents.
 
-    A key therefore stays the same when other transactions are added, removed or moved, and equal transactions of one
-    ledger get keys of their own.
+    Equal contents have the same account and day, so the order of a file does not matter: equal rows have the same
+    ordinals 1 to n in each order. A ledger's name, if one is given, is a part of every key.
     """
 
-    def __init__(self, ledger_name: str) -> None:
-        if not LEDGER_NAME_PATTERN.fullmatch(ledger_name):
+    def __init__(self, ledger_name: str | None = None) -> None:
+        if ledger_name is not None and not LEDGER_NAME_PATTERN.fullmatch(ledger_name):
             raise ImportingError(
                 f"The ledger name {ledger_name!r} must have 1 to 64 letters, digits, dots, - or _: give --name."
             )
-        self._ledger_name = ledger_name
+        self._prefix = "import" if ledger_name is None else f"import:{ledger_name}"
         self._seen: Counter[str] = Counter()
 
     def counted(self, content: dict[str, Any]) -> str:
@@ -40,12 +44,18 @@ class KeyMaker:
         return self._key(digest, 1) if self._seen[digest] == 1 else None
 
     def _digest(self, content: dict[str, Any]) -> str:
-        return sha256(canonical_json(content)).hexdigest()[:_DIGEST_CHARACTERS]
+        return sha256(canonical_json(_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
 
-    def _key(self, digest: str, count: int) -> str:
-        return f"import:{self._ledger_name}:{digest}:{count}"
+    def _key(self, digest: str, ordinal: int) -> str:
+        return f"{self._prefix}:{digest}:{ordinal}"
 
 
-def ledger_name_of(stem: str) -> str:
-    """The name that a ledger has where none is given: its file's, foreign characters as hyphens."""
-    return re.sub(r"[^A-Za-z0-9._-]", "-", stem)[:64] or "ledger"
+def _plain(value: Any) -> Any:
+    """The same value with each text in NFC and its white space as single spaces."""
+    if isinstance(value, str):
+        return " ".join(normalize_text(value).split())
+    if isinstance(value, dict):
+        return {name: _plain(member) for name, member in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(member) for member in value]
+    return value

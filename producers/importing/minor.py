@@ -32,7 +32,7 @@ class MappedLedger:
     intents: list[ImportIntent] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     rounded: dict[tuple[str, str], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    """(account, currency) -> what the booked amounts exceed the written ones by; only with `round_written`."""
+    """(account, currency) -> what the booked amounts exceed the source's by; see `map_drafts`."""
 
 
 class _UnmappableError(ValueError):
@@ -43,7 +43,8 @@ def map_drafts(drafts: Iterable[Draft], plan: UnitPlan, *, round_written: bool =
     """Count all drafts in minor units.
 
     A written amount with more decimals than its currency makes its transaction a problem, unless `round_written`
-    rounds it half to even. What rounding leaves of a transaction is booked to equity:rounding, as a leg of its own.
+    rounds it half to even. An interpolated amount is always rounded so. What rounding leaves of a transaction is booked
+    to equity:rounding, as a leg of its own.
     """
     mapped = MappedLedger()
     with localcontext(prec=DIGITS_MAX):
@@ -70,7 +71,7 @@ def _intent(
         minor, difference = _minor(leg, plan, round_written=round_written)
         if difference:
             slack[leg.currency] += Decimal("0.5")
-            if leg.origin is LegOrigin.WRITTEN:
+            if leg.origin is not LegOrigin.WEIGHED:
                 rounded[leg.account, leg.currency] += difference
         residuals[leg.currency] += minor
         if minor:
@@ -94,7 +95,7 @@ def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, 
     amount = leg.amount
     if len(amount.as_tuple().digits) > DIGITS_MAX:
         raise _UnmappableError(f"An amount in {leg.account} has more than {DIGITS_MAX} digits.")
-    if leg.origin is LegOrigin.WEIGHED or round_written:
+    if leg.origin is not LegOrigin.WRITTEN or round_written:
         amount = round(amount.scaleb(exponent).to_integral_value(ROUND_HALF_EVEN)) * Decimal(1).scaleb(-exponent)
     try:
         return to_minor(amount, exponent), amount - leg.amount

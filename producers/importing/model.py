@@ -40,6 +40,8 @@ class LegOrigin(StrEnum):
 
     WRITTEN = "written"
     """It stands in the source: it must be exact in minor units."""
+    INTERPOLATED = "interpolated"
+    """The source's tool worked it out from the other legs: rounded to minor units, and the report says by how much."""
     WEIGHED = "weighed"
     """Units times cost or price: rounded to minor units, half to even."""
 
@@ -94,6 +96,10 @@ class SourceLedger:
     problems: list[Problem] = field(default_factory=list)
     assertions: list[Assertion] = field(default_factory=list)
     sums: list[SourceSum] = field(default_factory=list)
+    faults: list[Problem] = field(default_factory=list)
+    """Why nothing of the source may be posted, such as a plugin that failed: what was read may be wrong throughout."""
+    notes: list[str] = field(default_factory=list)
+    """What was decided while reading that people should know of, one sentence each."""
     without_money: Counter[str] = field(default_factory=Counter)
     """Directives or lines that carry no money, counted by kind."""
 
@@ -141,3 +147,10 @@ def from_rfc3339(text: str) -> int:
 def start_of_day(day: date) -> int:
     """Midnight UTC of a date, in microseconds since 1970."""
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+
+
+def plain_decimal(number: Decimal) -> str:
+    """A decimal as people write it: without an exponent, and without trailing zeros behind the point."""
+    text = format(number, "f")
+    text = text.rstrip("0").rstrip(".") if "." in text else text
+    return "0" if text in {"-0", ""} else text

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from domain.intents import CURRENCY_PATTERN
-from domain.money import EXPONENT_MAX, iso_exponent
+from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, iso_exponent
 from producers.importing.model import Draft, ImportingError, LegOrigin, Place
+
+_ROOM_DIGITS: Final = 3
 
 
 class UnitPlan(NamedTuple):
@@ -26,6 +28,11 @@ class _Use(NamedTuple):
     decimals_needed: int
     """Without trailing zeros."""
     place: Place
+    """The line that needs the most decimals."""
+    amount_max: Decimal
+    """The largest amount without its sign."""
+    is_written: bool
+    """Whether any amount stands in the source; else all were worked out."""
 
 
 def decimals_of(amount: Decimal) -> int:
@@ -41,12 +48,16 @@ def _decimals_needed(amount: Decimal) -> int:
 
 
 def plan_units(
-    drafts: Iterable[Draft], registered: Mapping[str, int], wanted: Mapping[str, int] | None = None
+    drafts: Iterable[Draft],
+    registered: Mapping[str, int],
+    wanted: Mapping[str, int] | None = None,
+    *,
+    round_written: bool = False,
 ) -> UnitPlan:
     """Find every commodity's exponent; `registered` is what the tenant's books have, `wanted` what the user asks for.
 
-    ImportingError where a registered unit has fewer decimals than the source uses, as a registered exponent cannot
-    change: every amount already posted would change its meaning.
+    ImportingError if a registered unit has fewer decimals than the source uses, unless `round_written`: a registered
+    exponent cannot change, as every amount already posted would change its meaning.
     """
     wanted = wanted or {}
     plan = UnitPlan({}, {}, {})
@@ -59,34 +70,70 @@ def plan_units(
                 "is no code for a unit: it must be a capital and up to 23 capitals, digits, dots, - or _"
             )
         elif code in registered:
-            plan.exponents[code] = _checked(code, registered[code], use, "is registered")
+            plan.exponents[code] = _checked(code, registered[code], use, "is registered", round_written=round_written)
         elif code in wanted:
-            plan.exponents[code] = plan.unregistered[code] = _checked(code, wanted[code], use, "is asked for")
-        elif use.decimals_needed > EXPONENT_MAX:
-            plan.impossible[code] = f"is used with {use.decimals_needed} decimals; a unit has at most {EXPONENT_MAX}"
+            exponent = _checked(code, wanted[code], use, "is asked for", round_written=round_written)
+            plan.exponents[code] = plan.unregistered[code] = exponent
         else:
-            plan.exponents[code] = plan.unregistered[code] = min(use.decimals_written, EXPONENT_MAX)
+            inferred = _infer_exponent(use, round_written=round_written)
+            if isinstance(inferred, str):
+                plan.impossible[code] = inferred
+            else:
+                plan.exponents[code] = plan.unregistered[code] = inferred
     return plan
 
 
-def _checked(code: str, exponent: int, use: _Use, how: str) -> int:
-    if use.decimals_needed > exponent:
+def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
+    """As many decimals as the source writes and 64 bits hold; or why none serves, in words that follow the code."""
+    largest = _decimals_that_fit(use.amount_max)
+    # Amounts to come may be larger, so a unit that is cut leaves room, but never less than the source needs.
+    roomy = max(0, largest - _ROOM_DIGITS)
+    if use.decimals_needed <= largest:
+        return min(use.decimals_written, max(roomy, use.decimals_needed))
+    if round_written:
+        return roomy
+    return (
+        f"is used with {use.decimals_needed} decimals and amounts up to {format(use.amount_max, 'f')}: at most "
+        f"{largest} decimals fit in 64 bits (--round books it rounded)"
+    )
+
+
+def _decimals_that_fit(amount: Decimal) -> int:
+    """How many decimals an amount can have as 64 bits of minor units, at most EXPONENT_MAX."""
+    for decimals in range(EXPONENT_MAX, 0, -1):
+        if amount == 0 or amount.adjusted() + decimals <= AMOUNT_DIGITS_MAX - 1:
+            return decimals
+    return 0
+
+
+def _checked(code: str, exponent: int, use: _Use, how: str, *, round_written: bool) -> int:
+    if use.decimals_needed > exponent and not round_written:
         raise ImportingError(
             f"The unit {code} {how} with {exponent} decimals, but {use.place} uses {use.decimals_needed}: "
-            "an exponent never changes, so round the source or rename the unit."
+            "an exponent never changes, so book it rounded by --round, or rename the unit."
         )
     return exponent
 
 
 def _uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
-    """How finely each commodity is written; weighed amounts are rounded, so their decimals do not count."""
+    """How finely each commodity is written.
+
+    Computed amounts are rounded, so their decimals do not count, unless no amount of the commodity is written.
+    """
     uses: dict[str, _Use] = {}
     for draft in drafts:
         for leg in draft.legs:
-            counts = leg.origin is LegOrigin.WRITTEN
+            use = uses.get(leg.currency, _Use(0, 0, draft.place, Decimal(0), is_written=False))
+            is_written = leg.origin is LegOrigin.WRITTEN
+            if is_written and not use.is_written:
+                use = use._replace(decimals_written=0, decimals_needed=0, place=draft.place, is_written=True)
+            counts = is_written or not use.is_written
             written = decimals_of(leg.amount) if counts else 0
-            needed = _decimals_needed(leg.amount) if counts else 0
-            use = uses.get(leg.currency, _Use(0, 0, draft.place))
-            place = draft.place if needed > use.decimals_needed else use.place
-            uses[leg.currency] = _Use(max(written, use.decimals_written), max(needed, use.decimals_needed), place)
+            needed = _decimals_needed(leg.amount) if is_written else 0
+            uses[leg.currency] = use._replace(
+                decimals_written=max(written, use.decimals_written),
+                decimals_needed=max(needed, use.decimals_needed),
+                place=draft.place if needed > use.decimals_needed else use.place,
+                amount_max=max(abs(leg.amount), use.amount_max),
+            )
     return uses

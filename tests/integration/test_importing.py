@@ -65,7 +65,24 @@ def _counts(report: dict[str, Any]) -> tuple[int, int, int, int]:
     return report["posted"], report["duplicates"], len(report["unposted"]), len(report["problems"])
 
 
-def test_four_years_are_imported_once_and_agree_with_beancount(ledger: dict[str, str], tmp_path: Path) -> None:
+def _post_by_another(api: ApiBench) -> None:
+    """Money that somebody else moves over an account of the import."""
+    legs = ("assets:US:ETrade:Cash", "debit"), ("income:others", "credit")
+    intent = {
+        "type": "transfer",
+        "legs": [
+            {"account": account, "direction": direction, "amount_minor": 5, "currency": "USD"}
+            for account, direction in legs
+        ],
+    }
+    headers = {"Authorization": f"Bearer {api.new_key()}", "Idempotency-Key": "another"}
+    answer = httpx.post(f"{api.url}/v1/intents", json=intent, headers={**headers, "Prefer": "wait=20"})
+    assert answer.json()["status"] == "posted"
+
+
+def test_four_years_are_imported_once_and_agree_with_beancount(
+    ledger: dict[str, str], api: ApiBench, tmp_path: Path
+) -> None:
     path = tmp_path / "example.beancount"
     make_example(path)
     first = run_json(ledger, "import", "beancount", str(path))
@@ -79,7 +96,9 @@ def test_four_years_are_imported_once_and_agree_with_beancount(ledger: dict[str,
     path.write_text('2024-01-01 open Assets:New\n1970-01-01 open Income:New\n\n' + path.read_text() + (
         '\n2024-01-02 * "A new transaction"\n  Assets:New  1.00 USD\n  Income:New  -1.00 USD\n'
     ))  # fmt: skip
-    again = run_json(ledger, "import", "beancount", str(path))
+    _post_by_another(api)
+    renamed = path.rename(tmp_path / "renamed.beancount")
+    again = run_json(ledger, "import", "beancount", str(renamed))
     assert _counts(again) == (1, first["transactions"], 0, 0)
     assert again["differences"] == []
     assert again["units_registered"] == {}
