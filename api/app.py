@@ -63,7 +63,8 @@ def create_app(configuration: Configuration) -> FastAPI:
         RequestLayer,
         metrics=metrics,
         direct=intents.DIRECT,
-        body_bytes_max=configuration.body_bytes_max,
+        body_bytes_max=min(configuration.intent_bytes_max, configuration.body_bytes_max),
+        batch_bytes_max=configuration.body_bytes_max,
         requests_in_flight_max=configuration.requests_in_flight_max,
     )
     add_documentation(app)

@@ -8,6 +8,15 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import from_json
 
+from api.body_bounds import (
+    BATCH_FAULTS_SHOWN_MAX,
+    BATCH_PARTS_MAX,
+    INTENT_PARTS_MAX,
+    ODD_LEGS_SHOWN_MAX,
+    require_few_lines,
+    require_few_parts,
+    require_small,
+)
 from api.problems import Kind, Problem, kind_of
 from api.times import PATTERN, from_rfc3339
 from domain.intents import (
@@ -15,6 +24,7 @@ from domain.intents import (
     AMOUNT_MINOR_MAX,
     DIRECTIONS,
     KEY_CHARACTERS_MAX,
+    LEGS_MAX,
     METADATA_ENTRIES_MAX,
     METADATA_VALUE_CHARACTERS_MAX,
     REFERENCE_CHARACTERS_MAX,
@@ -26,6 +36,7 @@ from domain.screening import key_fault, shape_refusal
 
 BATCH_ITEMS_MAX: Final = 1000
 _FAULTS_SHOWN_MAX: Final = 20
+_POINTER_CHARACTERS_MAX: Final = 200
 _CURRENCY_CHARACTERS_MAX: Final = 24
 _TIME_CHARACTERS_MAX: Final = 40
 _UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
@@ -135,7 +146,9 @@ def json_value(raw: bytes) -> Any:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    return "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in location)
+    # A member's name is the sender's: a long one is cut before it is written out.
+    parts = (str(part)[:_POINTER_CHARACTERS_MAX].replace("~", "~0").replace("/", "~1") for part in location)
+    return "".join(f"/{part}" for part in parts)
 
 
 def form_problem(error: ValidationError) -> Problem:
@@ -145,6 +158,31 @@ def form_problem(error: ValidationError) -> Problem:
     return Problem(
         Kind.INVALID_REQUEST, f"{len(found)} part(s) of the request do not have the documented form.", errors=faults
     )
+
+
+def _cut(value: Any) -> Any:
+    """The value without the legs behind the first few that are not legs, so that a model makes few faults of it."""
+    if type(value) is not dict or type(value.get("legs")) is not list:
+        return value
+    legs = value["legs"]
+    odd = 0
+    for place, leg in enumerate(legs):
+        if _plain_legs([leg]) is None:
+            odd += 1
+            if odd == ODD_LEGS_SHOWN_MAX:
+                return value | {"legs": legs[: place + 1]}
+    return value
+
+
+def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
+    """What the model makes of the value; Problem if the value is too large for a model, or has not its form."""
+    require_small(value)
+    cut = _cut(value)
+    try:
+        validated = validate(cut)
+        return validated if cut is value else validate(value)
+    except ValidationError as error:
+        raise form_problem(error) from error
 
 
 def _plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
@@ -175,12 +213,16 @@ def _plain(value: Any, members: frozenset[str]) -> _Asked | None:
     intent_type, legs = value.get("type"), value.get("legs")
     if intent_type != "transfer" or type(legs) is not list or value.get("reverses") is not None:
         return None
+    if len(legs) > LEGS_MAX:
+        return None
     value_time, reference, metadata = value.get("value_time"), value.get("reference"), value.get("metadata", {})
     if value_time is not None and (type(value_time) is not str or len(value_time) > _TIME_CHARACTERS_MAX):
         return None
     if reference is not None and type(reference) is not str:
         return None
-    if type(metadata) is not dict or any(type(entry) is not str for entry in metadata.values()):
+    if type(metadata) is not dict or len(metadata) > METADATA_ENTRIES_MAX:
+        return None
+    if any(type(entry) is not str for entry in metadata.values()):
         return None
     plain_legs = _plain_legs(legs)
     return None if plain_legs is None else ("transfer", plain_legs, None, value_time, reference, metadata)
@@ -229,14 +271,12 @@ def _judged(asked: _Asked, tenant: str, idempotency_key: str, accepted_time: int
 
 
 def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
-    """The intent in a body; Problem where it has not the form or the shape of one."""
+    """The intent in a body; Problem if the body is too large, or has not the form or the shape of an intent."""
+    require_few_parts(raw, INTENT_PARTS_MAX)
     value = json_value(raw)
     asked = _plain(value, _INTENT_MEMBERS)
     if asked is None:
-        try:
-            asked = _modelled(_validate_intent(value))
-        except ValidationError as error:
-            raise form_problem(error) from error
+        asked = _modelled(_validated(_validate_intent, value))
     return _judged(asked, tenant, idempotency_key, now_microseconds())
 
 
@@ -244,25 +284,26 @@ def _item(value: Any, tenant: str, accepted_time: int) -> Intent:
     asked = _plain(value, _ITEM_MEMBERS)
     if asked is not None and type(value.get("idempotency_key")) is str:
         return _judged(asked, tenant, value["idempotency_key"], accepted_time)
-    try:
-        item: BatchItem = _validate_item(value)
-    except ValidationError as error:
-        raise form_problem(error) from error
+    item: BatchItem = _validated(_validate_item, value)
     return _judged(_modelled(item), tenant, item.idempotency_key, accepted_time)
 
 
 def _line_item(line: bytes, tenant: str, accepted_time: int) -> Intent:
+    require_few_parts(line, INTENT_PARTS_MAX)
     return _item(json_value(line), tenant, accepted_time)
 
 
 def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
     """The items of a batch in order, each an intent or what is wrong with it.
 
-    Problem, for the batch as a whole, where it is no array or has too many items. Blank lines of NDJSON do not count.
+    Problem, for the batch as a whole, if it is no array, or has too many items or parts. Blank lines of NDJSON are no
+    items.
     """
     values: list[Any]
     read: Callable[[Any, str, int], Intent]
+    require_few_parts(raw, BATCH_PARTS_MAX)
     if is_ndjson:
+        require_few_lines(raw)
         values = [line for line in raw.split(b"\n") if line and not line.isspace()]
         read = _line_item
     else:
@@ -274,9 +315,14 @@ def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Probl
         raise Problem(Kind.TOO_MANY_ITEMS, f"A batch has at most {BATCH_ITEMS_MAX} items.", items_max=BATCH_ITEMS_MAX)
     accepted_time = now_microseconds()
     items: list[Intent | Problem] = []
+    faults_shown = 0
     for value in values:
         try:
             items.append(read(value, tenant, accepted_time))
         except Problem as problem:
+            faults = problem.members.get("errors", [])
+            if faults_shown >= BATCH_FAULTS_SHOWN_MAX:
+                del faults[1:]
+            faults_shown += len(faults)
             items.append(problem)
     return items

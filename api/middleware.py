@@ -30,6 +30,7 @@ _UNMATCHED: Final = "(none)"
 _ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 # Answers that go on for as long as somebody watches say nothing of how fast the API is.
 _ENDLESS: Final = frozenset({"/v1/console/events"})
+_BATCH_PATH: Final = "/v1/intents/batch"
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
@@ -73,12 +74,19 @@ class RequestLayer:
     """Pure ASGI, as it is on the path of every request."""
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, direct: DirectRoutes, body_bytes_max: int, requests_in_flight_max: int
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        direct: DirectRoutes,
+        body_bytes_max: int,
+        batch_bytes_max: int,
+        requests_in_flight_max: int,
     ) -> None:
         self._app = app
         self._direct = direct
         self._metrics = metrics
         self._body_bytes_max = body_bytes_max
+        self._batch_bytes_max = batch_bytes_max
         self._requests_in_flight_max = requests_in_flight_max
         self._in_flight = 0
 
@@ -114,7 +122,8 @@ class RequestLayer:
                 problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
                 await problem.response()(scope, receive, send_noted)
             else:
-                await self._answer(scope, _BodyLimit(receive, headers, self._body_bytes_max), send_noted)
+                bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
+                await self._answer(scope, _BodyLimit(receive, headers, bytes_max), send_noted)
         except ClientDisconnect:
             log.debug("client_left")
         except Exception as error:

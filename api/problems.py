@@ -36,6 +36,7 @@ class Kind(Enum):
     ORIGINAL_NOT_POSTED = ("original-not-posted", 409, "The intent to reverse is not posted")
     PROOF_REFUSED = ("proof-refused", 409, "The record is not what was published")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
+    BODY_TOO_COMPLEX = ("body-too-complex", 413, "The body has too many parts")
     TOO_MANY_ITEMS = ("too-many-items", 413, "The batch has too many items")
     UNSUPPORTED_MEDIA_TYPE = ("unsupported-media-type", 415, "The body has a media type that is not taken here")
     INVALID_REQUEST = ("invalid-request", 422, "The request does not have the documented form")

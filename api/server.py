@@ -69,6 +69,7 @@ def configuration_of(
         registry=registry,
         topics=topics,
         body_bytes_max=settings.api_body_bytes_max,
+        intent_bytes_max=settings.api_intent_bytes_max,
         requests_per_minute=settings.api_requests_per_minute,
         wait_seconds_max=settings.api_wait_seconds_max,
         trusted_proxies=_trusted_proxies(settings),

@@ -54,6 +54,7 @@ class Configuration:
     registry: SchemaRegistry
     topics: Topics
     body_bytes_max: int = 4_000_000
+    intent_bytes_max: int = 1_000_000
     requests_per_minute: int = 60_000
     wait_seconds_max: float = 30.0
     requests_in_flight_max: int = 2_000

@@ -72,7 +72,10 @@ class Settings(BaseSettings):
         None, description="Where the command line finds the API; unset means the running stack's."
     )
     api_key: SecretStr | None = Field(None, description="Key that the command line posts with.")
-    api_body_bytes_max: int = Field(4_000_000, ge=1024, description="Largest request body; above it 413.")
+    api_body_bytes_max: int = Field(4_000_000, ge=1024, description="Largest body of a batch; above it 413.")
+    api_intent_bytes_max: int = Field(
+        1_000_000, ge=1024, description="Largest body of any other request, such as one intent; above it 413."
+    )
     api_requests_per_minute: int = Field(
         60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
     )
