@@ -14,10 +14,11 @@ from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.errors import LedgerlineError
 from ops.cli.context import Ledger, api_key, running_ledger
+from ops.cli.import_preview import show_preview
 from ops.cli.output import Json, console, errors, progress_bar, show_json, show_rows
 from ops.cli.stack import KEY_TENANT
 from producers.importing import beancount_source, csv_source
-from producers.importing.csv_mapping import read_mapping
+from producers.importing.csv_choice import choose_mapping
 from producers.importing.importer import (
     ImportReport,
     Prepared,
@@ -30,6 +31,7 @@ from producers.importing.importer import (
     report,
 )
 from producers.importing.model import ImportingError, Problem, SourceLedger, plain_decimal, rfc3339
+from producers.importing.preview import describe
 
 app = typer.Typer(help="Turn real ledgers into intents and post them through the API.", no_args_is_help=True)
 
@@ -77,8 +79,14 @@ def beancount(
 def csv_file(
     file: Annotated[Path, typer.Argument(help="A CSV file.")],
     mapping: Annotated[
-        Path, typer.Option(help="TOML or YAML file that says which column is what; see docs/IMPORT.md.")
-    ],
+        Path | None, typer.Option(help="TOML or YAML file that says which column is what; see docs/IMPORT.md.")
+    ] = None,
+    dialect: Annotated[
+        str | None, typer.Option(help="How the bank writes its files, such as n26; found by the columns if left out.")
+    ] = None,
+    account: Annotated[str | None, typer.Option(help="The account that the file tells of, without a mapping.")] = None,
+    counter_account: Annotated[str | None, typer.Option(help="Where the money comes from, without a mapping.")] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show what is understood; post nothing.")] = False,
     name: Name = None,
     tenant: Tenant = "default",
     unit: Unit = None,
@@ -88,10 +96,14 @@ def csv_file(
     as_json: Json = False,
 ) -> None:
     """Import a CSV file, such as a bank statement, by a mapping."""
-    found = read_mapping(mapping)
+    found = choose_mapping(file, mapping, dialect, account, counter_account)
     source = csv_source.read_ledger(file, found, name)
     # A statement is a part of an account's history, so there is no sum of its own to compare with.
     wanted = dict(found.units) | _units(unit)
+    if preview:
+        prepared = prepare(source, {}, wanted, round_written=round_amounts)
+        show_preview(describe(prepared), as_json=as_json)
+        raise typer.Exit(1 if source.faults or (prepared.problems and not allow_unmapped) else 0)
     _run(source, wanted, tenant, dry_run, allow_unmapped, round_amounts, checked=False, as_json=as_json)
 
 

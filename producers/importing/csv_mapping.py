@@ -1,6 +1,7 @@
 """The mapping of a CSV file: a TOML or YAML file that says which column is what; docs/IMPORT.md has an example of each.
 
-Templates such as `expenses:{Category}` take values from the row's columns.
+Templates such as `expenses:{Category}` take values from the row's columns. A mapping may build on a dialect of
+producers/importing/csv_dialects.py: what the mapping says counts, the dialect says the rest.
 """
 
 import re
@@ -8,9 +9,11 @@ import tomllib
 from pathlib import Path
 from string import Formatter
 from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from producers.importing.csv_dialects import DIALECTS
 from producers.importing.model import ImportingError
 
 
@@ -29,8 +32,17 @@ def _checked_expression(expression: str) -> str:
     return expression
 
 
+def _checked_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"{name!r} is no zone of the IANA's list, such as Europe/Berlin") from error
+    return name
+
+
 Template = Annotated[str, AfterValidator(_checked_template)]
 Expression = Annotated[str, AfterValidator(_checked_expression)]
+Zone = Annotated[str, AfterValidator(_checked_zone)]
 
 
 class _Part(BaseModel):
@@ -43,15 +55,28 @@ class FileFormat(_Part):
     delimiter: str = Field(default=",", min_length=1, max_length=1)
     quote: str = Field(default='"', min_length=1, max_length=1)
     encoding: str = "utf-8-sig"
-    skip_lines: int = Field(default=0, ge=0, description="Lines before the header, such as a bank's letterhead.")
+    skip_lines: int | None = Field(
+        default=None, ge=0, description="Lines before the header; where left out, the header is looked for."
+    )
+    header: tuple[str, ...] = Field(default=(), description="The columns' names of a file that has no header.")
     comment: str | None = Field(default=None, description="A line that starts so carries no money.")
+    skip: Expression | None = Field(default=None, description="A row in which this is found carries no money.")
+    stop: Expression | None = Field(default=None, description="A row in which this is found ends the rows.")
 
 
 class DateFormat(_Part):
     """The value date, midnight UTC where the format has no time."""
 
     column: str
-    format: str = "%Y-%m-%d"
+    format: str | tuple[str, ...] = "%Y-%m-%d"
+    time_column: str | None = None
+    time_format: str = "%H:%M:%S"
+    zone: Zone | None = Field(default=None, description="Of times without an offset; UTC where left out.")
+    locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
+
+    def formats(self) -> tuple[str, ...]:
+        """The formats in the order in which they are tried."""
+        return (self.format,) if isinstance(self.format, str) else self.format
 
 
 class AmountFormat(_Part):
@@ -64,6 +89,12 @@ class AmountFormat(_Part):
     grouping: str = Field(default=",", max_length=1, description="Sign between groups of thousands; empty for none.")
     sign: Literal["positive_is_in", "positive_is_out"] = "positive_is_in"
     parentheses_negative: bool = Field(default=False, description="(12.50) means -12.50.")
+    out_sign: Literal["positive", "negative", "either"] = Field(
+        default="positive", description="How `out_column` is signed."
+    )
+    indicator_column: str | None = Field(default=None, description="Says the way of the unsigned amount.")
+    in_values: tuple[str, ...] = ("C", "CR", "Credit")
+    out_values: tuple[str, ...] = ("D", "DR", "Debit")
 
     @model_validator(mode="after")
     def _one_way(self) -> "AmountFormat":
@@ -77,16 +108,48 @@ class AmountFormat(_Part):
 
 
 class Currency(_Part):
-    """A fixed code, or the column that holds it."""
+    """A fixed code, the column that holds it, or neither if each amount names its currency."""
 
     code: str | None = None
     column: str | None = None
+    in_amount: bool = Field(default=False, description="Each amount names its currency.")
+    names: dict[str, str] = Field(default_factory=dict, description="What the file calls a currency -> its code.")
 
     @model_validator(mode="after")
     def _one_way(self) -> "Currency":
-        if (self.code is None) == (self.column is None):
-            raise ValueError("give either `code` or `column`")
+        if (self.code is not None) + (self.column is not None) + self.in_amount != 1:
+            raise ValueError("give either `code` or `column`, or set `in_amount`")
         return self
+
+
+class Status(_Part):
+    """A column that says whether a row is booked; rows that are not are counted and not posted."""
+
+    column: str
+    posted: tuple[str, ...] = Field(description="Values of rows that are booked.")
+    skipped: tuple[str, ...] = Field(default=(), description="Values of rows that are not; others are listed.")
+
+
+class Fee(_Part):
+    """What the provider kept of a row: a third leg."""
+
+    column: str
+    account: Template
+    sign: Literal["positive_is_cost", "negative_is_cost"] = "positive_is_cost"
+    amount_is: Literal["gross", "net"] = Field(default="gross", description="Whether the amount is before the fee.")
+
+
+class Balance(_Part):
+    """A running balance that must tie: each is the one before and the row's amount, in either order of the file."""
+
+    column: str
+
+
+class Group(_Part):
+    """Rows that are one transaction: those whose columns are equal."""
+
+    columns: tuple[str, ...] = Field(min_length=1)
+    one_leg: bool = Field(default=False, description="Each row is one leg, on `account`; the rows of a group balance.")
 
 
 class Rule(_Part):
@@ -110,9 +173,10 @@ class Accounts(_Part):
 
 
 class Key(_Part):
-    """What tells rows apart: columns that identify one, else date, amount, currency, accounts and reference."""
+    """What tells rows apart: columns that identify one, else account, time, amount, currency and text."""
 
     columns: tuple[str, ...] = ()
+    text: tuple[str, ...] = Field(default=(), description="The columns that are text; all others where left out.")
 
 
 class Opening(_Part):
@@ -128,11 +192,16 @@ class Opening(_Part):
 class Mapping(_Part):
     """A whole mapping."""
 
-    name: str | None = Field(default=None, description="The ledger's name in the keys; the CSV file's where left out.")
+    name: str | None = Field(default=None, description="A name in the keys, if two ledgers of a tenant need one.")
+    dialect: str | None = Field(default=None, description="How a bank writes its files; see the table.")
     file: FileFormat = FileFormat()
     date: DateFormat
     amount: AmountFormat
     currency: Currency
+    status: Status | None = None
+    fee: Fee | None = None
+    balance: Balance | None = None
+    group: Group | None = None
     accounts: Accounts
     reference: Template | None = None
     metadata: dict[str, str] = Field(default_factory=dict, description="Metadata key -> column.")
@@ -142,29 +211,96 @@ class Mapping(_Part):
 
     def columns(self) -> set[str]:
         """Every column that the mapping names."""
+        return self.figures() | self.texts() | set(self.key.columns) | set(self.key.text)
+
+    def figures(self) -> set[str]:
+        """The columns that a key has as values or leaves out: dates, amounts, currency, status and balance."""
+        amount = self.amount
+        columns = [self.date.column, self.date.time_column, amount.column, amount.in_column, amount.out_column]
+        columns += [amount.indicator_column, self.currency.column]
+        columns += [part.column for part in (self.status, self.fee, self.balance) if part is not None]
+        return {column for column in columns if column is not None}
+
+    def texts(self) -> set[str]:
+        """The columns whose text comes into an intent or chooses an account."""
         templates = [self.accounts.account, self.accounts.counter_account, self.reference]
         templates += [rule.counter_account for rule in self.accounts.rules]
-        named = {
-            self.date.column,
-            *self.metadata.values(),
-            *self.key.columns,
-            *(rule.column for rule in self.accounts.rules),
-        }
-        for column in (self.amount.column, self.amount.in_column, self.amount.out_column, self.currency.column):
-            named |= {column} if column is not None else set()
+        templates += [self.fee.account] if self.fee is not None else []
+        named = {*self.metadata.values(), *(rule.column for rule in self.accounts.rules)}
+        named |= set(self.group.columns) if self.group is not None else set()
         for template in templates:
             named |= {name for _, name, _, _ in Formatter().parse(template or "") if name}
         return named
 
 
-def read_mapping(path: Path) -> Mapping:
+def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
     """Read a mapping from a .toml, .yaml or .yml file; ImportingError says what is wrong with it."""
+    document = _document(path)
+    if not isinstance(document, dict):
+        raise ImportingError(f"The mapping {path} is wrong: it must be a table of members.")
+    return build_mapping(document, f"The mapping {path}", dialect)
+
+
+def build_mapping(document: dict[str, Any], subject: str, dialect: str | None = None) -> Mapping:
+    """A mapping from its members, on the dialect that is given or named in it; `subject` begins an error."""
+    name = dialect or document.get("dialect")
+    if name is not None and name not in DIALECTS:
+        raise ImportingError(f"There is no dialect {name!r}: choose one of {', '.join(sorted(DIALECTS))}.")
+    base = DIALECTS[name] if name is not None else {}
     try:
-        return Mapping.model_validate(_document(path))
+        return Mapping.model_validate(_merge(base, document) | ({"dialect": name} if name is not None else {}))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the mapping"
-        raise ImportingError(f"The mapping {path} is wrong at {where}: {first['msg']}.") from error
+        where = ".".join(str(part) for part in first["loc"]) or "its top"
+        raise ImportingError(f"{subject} is wrong at {where}: {_explain(first)}.") from error
+
+
+# Members of which one choice excludes the other: a mapping that makes one drops the dialect's.
+_CHOICES = {
+    "amount": ({"column"}, {"in_column", "out_column"}),
+    "currency": ({"code"}, {"column"}, {"in_amount"}),
+}
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """The members of both, tables member by member; `over` counts."""
+    merged = dict(base)
+    for name, value in over.items():
+        below = merged.get(name)
+        if isinstance(below, dict) and isinstance(value, dict):
+            chosen = [choice for choice in _CHOICES.get(name, ()) if choice & value.keys()]
+            dropped = {
+                member for choice in _CHOICES.get(name, ()) if chosen and choice not in chosen for member in choice
+            }
+            merged[name] = {member: kept for member, kept in below.items() if member not in dropped} | value
+        else:
+            merged[name] = value
+    return merged
+
+
+_SENTENCES = {
+    "missing": "it is missing",
+    "extra_forbidden": "there is no such member",
+    "string_type": "it must be text",
+    "string_too_long": "it must be one character",
+    "string_too_short": "it must be one character",
+    "model_type": "it must be a table",
+    "dict_type": "it must be a table",
+    "tuple_type": "it must be a list",
+    "list_type": "it must be a list",
+    "bool_type": "it must be true or false",
+    "bool_parsing": "it must be true or false",
+    "int_type": "it must be a whole number",
+    "int_parsing": "it must be a whole number",
+    "int_from_float": "it must be a whole number",
+}
+
+
+def _explain(error: Any) -> str:
+    """What is wrong with a member, in words of ours: the validator's own name its classes."""
+    if error["type"] == "literal_error":
+        return f"it must be {error['ctx']['expected']}"
+    return _SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
 
 
 def _document(path: Path) -> Any:

@@ -1,22 +1,22 @@
 """A CSV file and its mapping, turned into drafts of intents: each row is one transfer between two accounts."""
 
-import csv
 import re
-from collections.abc import Iterator
-from datetime import UTC, date, datetime, timedelta
+from collections import defaultdict
+from datetime import date
 from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from string import Formatter
-from typing import Final, NamedTuple
+from typing import Any, NamedTuple
 
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_VALUE_CHARACTERS_MAX
 from producers.importing.addresses import AddressError, checked_address, escaped
-from producers.importing.csv_mapping import AmountFormat, Mapping, Opening
+from producers.importing.csv_mapping import Mapping, Opening
+from producers.importing.csv_rows import Row, Table, open_table, read_rows
+from producers.importing.csv_values import Moment, UnmappableError, read_amount, read_currency, read_moment
 from producers.importing.keys import KeyMaker
 from producers.importing.model import (
     Draft,
     DraftLeg,
-    ImportingError,
     Place,
     Problem,
     SourceLedger,
@@ -24,142 +24,276 @@ from producers.importing.model import (
     start_of_day,
 )
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+
+class _Figures(NamedTuple):
+    """What a row says in numbers, and of which account."""
+
+    account: str
+    currency: str
+    moment: Moment
+    change: Decimal
+    """What the account gains; less than zero for money out."""
+    fee: Decimal
+    balance: Decimal | None
 
 
-class _UnmappableError(ValueError):
-    """Why a row cannot become a draft, in one sentence."""
+class _Step(NamedTuple):
+    """One row of a running balance; `change` is None if the row could not be read."""
 
-
-class _Row(NamedTuple):
     place: Place
-    cells: dict[str, str]
+    change: Decimal | None
+    balance: Decimal | None
 
 
 def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) -> SourceLedger:
     """Read a CSV file by its mapping; ImportingError where the file cannot be read or lacks a column."""
+    table = open_table(path, mapping)
     keys = KeyMaker(ledger_name or mapping.name)
-    ledger = SourceLedger()
+    ledger = SourceLedger(understood=_describe(table, mapping))
     for number, opening in enumerate(mapping.opening, start=1):
         place = Place("the mapping's opening balances", number)
         try:
             ledger.drafts.append(_opening_draft(place, opening, keys))
-        except (_UnmappableError, AddressError) as error:
+        except (UnmappableError, AddressError) as error:
             ledger.problems.append(Problem(place, str(error)))
-    for row in _rows(path, mapping, ledger):
+    steps: dict[tuple[str, str], list[_Step]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Draft]] = {}
+    for row in read_rows(table, mapping, ledger):
         try:
-            draft = _draft(row, mapping, keys)
-        except _UnmappableError as error:
+            if _is_skipped(row, mapping, ledger):
+                continue
+            figures = _figures(row, mapping)
+            steps[figures.account, figures.currency].append(_Step(row.place, figures.change, figures.balance))
+            draft = _draft(row, figures, mapping, keys)
+        except UnmappableError as error:
             ledger.problems.append(Problem(row.place, str(error)))
+            for history in steps.values():
+                history.append(_Step(row.place, None, None))
             continue
-        if draft is None:
+        group = tuple(row.cells[column] for column in mapping.group.columns) if mapping.group is not None else ()
+        if any(group):
+            groups.setdefault(group, []).append(draft)
+        elif not any(leg.amount for leg in draft.legs):
             ledger.without_money["row of zero"] += 1
         else:
             ledger.drafts.append(draft)
+    ledger.drafts.extend(_merge_group(group, drafts, keys) for group, drafts in groups.items())
+    for history in steps.values():
+        ledger.faults.extend(_find_untied(history))
     return ledger
 
 
-# ------------------------------------------------------------------------------------------------------------- rows
-
-
-def _rows(path: Path, mapping: Mapping, ledger: SourceLedger) -> Iterator[_Row]:
-    """The rows that have as many cells as the header; others become problems, blank lines and comments are counted."""
-    style = mapping.file
-    try:
-        with path.open(encoding=style.encoding, newline="") as file:
-            for _ in range(style.skip_lines):
-                file.readline()
-            reader = csv.reader(file, delimiter=style.delimiter, quotechar=style.quote, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            _check_header(path, header, mapping)
-            before = reader.line_num
-            for cells in reader:
-                place, before = Place(str(path), style.skip_lines + before + 1), reader.line_num
-                if not any(cell.strip() for cell in cells):
-                    ledger.without_money["blank line"] += 1
-                elif style.comment is not None and cells[0].startswith(style.comment):
-                    ledger.without_money["comment"] += 1
-                elif len(cells) != len(header):
-                    ledger.problems.append(
-                        Problem(place, f"The row has {len(cells)} cells where the header has {len(header)}.")
-                    )
-                else:
-                    yield _Row(place, {name: cell.strip() for name, cell in zip(header, cells, strict=True)})
-    except (OSError, UnicodeError, LookupError) as error:
-        raise ImportingError(f"The file {path} cannot be read as {style.encoding}: {error}.") from error
-    except csv.Error as error:
-        raise ImportingError(f"The file {path} is no CSV with delimiter {style.delimiter!r}: {error}.") from error
-
-
-def _check_header(path: Path, header: list[str], mapping: Mapping) -> None:
-    if len(set(header)) != len(header):
-        raise ImportingError(f"The header of {path} names a column twice: give each a name of its own.")
-    missing = sorted(mapping.columns() - set(header))
-    if missing:
-        raise ImportingError(
-            f"The file {path} has no column {missing[0]!r}; it has {', '.join(map(repr, header)) or 'none'}."
-        )
-
-
-def _key(row: _Row, mapping: Mapping, keys: KeyMaker, account: str, amount: Decimal, currency: str) -> str | None:
-    """By the account and the columns that identify a row, else by all that the row says; None if an id repeats."""
-    columns = mapping.key.columns
-    if columns and any(row.cells[column] for column in columns):
-        return keys.named({"by": "columns", "account": account, "id": [row.cells[column] for column in columns]})
-    said = {
-        name: cell
-        for name, cell in row.cells.items()
-        if cell and name not in {mapping.amount.column, mapping.amount.in_column, mapping.amount.out_column}
+def _describe(table: Table, mapping: Mapping) -> dict[str, Any]:
+    """What was understood of the file itself, for people who look before they import."""
+    used = mapping.columns()
+    return {
+        "file": str(table.path),
+        "dialect": mapping.dialect,
+        "encoding": mapping.file.encoding,
+        "delimiter": mapping.file.delimiter,
+        "header_line": table.header_line,
+        "decimal": mapping.amount.decimal,
+        "grouping": mapping.amount.grouping,
+        "columns_used": [name for name in table.header if name in used],
+        "columns_not_used": [name for name in table.header if name not in used],
     }
-    content = {"by": "content", "account": account, "amount": plain_decimal(amount), "currency": currency}
-    return keys.counted(content | {"text": sorted(said.items())})
 
 
-# ----------------------------------------------------------------------------------------------------------- values
+def _is_skipped(row: Row, mapping: Mapping, ledger: SourceLedger) -> bool:
+    """Whether a row is not booked yet, or never will be; it is counted by its status."""
+    status = mapping.status
+    if status is None:
+        return False
+    text = row.cells[status.column]
+    if text.casefold() in {value.casefold() for value in status.posted}:
+        return False
+    if text.casefold() in {value.casefold() for value in status.skipped}:
+        ledger.without_money[f"row that is {text}"] += 1
+        return True
+    raise UnmappableError(f"The status {text!r} is neither in status.posted nor in status.skipped.")
 
 
-def _draft(row: _Row, mapping: Mapping, keys: KeyMaker) -> Draft | None:
-    """The row as a draft, or None where its amount is zero."""
+def _figures(row: Row, mapping: Mapping) -> _Figures:
     cells = row.cells
-    value_time = _time(cells[mapping.date.column], mapping.date.format)
-    amount = _amount(cells, mapping.amount)
-    if amount == 0:
-        return None
-    currency = mapping.currency.code or cells[mapping.currency.column or ""]
-    if not currency:
-        raise _UnmappableError(f"The column {mapping.currency.column!r} is empty: a currency is needed.")
-    account = _account(mapping.accounts.account, cells, mapping)
-    key = _key(row, mapping, keys, account, amount, currency)
+    amount, written = _signed_amount(cells, mapping)
+    column = mapping.currency.column
+    currency = read_currency(cells[column] if column is not None else None, written, mapping.currency)
+    time_column = mapping.date.time_column
+    moment = read_moment(
+        cells[mapping.date.column], cells[time_column] if time_column is not None else None, mapping.date
+    )
+    fee = Decimal(0)
+    if mapping.fee is not None and cells[mapping.fee.column]:
+        fee = read_amount(cells[mapping.fee.column], mapping.amount).number
+        fee = -fee if mapping.fee.sign == "negative_is_cost" else fee
+    change = amount if mapping.fee is None or mapping.fee.amount_is == "net" else amount - fee
+    balance = None
+    if mapping.balance is not None and cells[mapping.balance.column]:
+        balance = read_amount(cells[mapping.balance.column], mapping.amount).number
+    return _Figures(_account(mapping.accounts.account, cells, mapping), currency, moment, change, fee, balance)
+
+
+def _signed_amount(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
+    """The amount, positive for money in, and the currency that stands beside it."""
+    style = mapping.amount
+    if style.column is None:
+        return _amount_of_two(cells, mapping)
+    number, currency = read_amount(cells[style.column], style)
+    if style.indicator_column is not None:
+        side = cells[style.indicator_column].casefold()
+        if number < 0:
+            raise UnmappableError(f"The amount is below zero, but {style.indicator_column!r} says the way.")
+        if side in {value.casefold() for value in style.out_values}:
+            return -number, currency
+        if side not in {value.casefold() for value in style.in_values}:
+            raise UnmappableError(
+                f"{cells[style.indicator_column]!r} is neither in amount.in_values nor in amount.out_values."
+            )
+        return number, currency
+    return (-number if style.sign == "positive_is_out" else number), currency
+
+
+def _amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
+    style = mapping.amount
+    names = style.in_column or "", style.out_column or ""
+    if not any(cells[name] for name in names):
+        raise UnmappableError(f"Neither {names[0]!r} nor {names[1]!r} holds an amount.")
+    money_in, money_out = (read_amount(cells[name], style) if cells[name] else None for name in names)
+    number_in = money_in.number if money_in else Decimal(0)
+    number_out = money_out.number if money_out else Decimal(0)
+    if style.out_sign == "negative" or (style.out_sign == "either" and number_out < 0):
+        number_out = -number_out
+    if number_in < 0 or number_out < 0 or (number_in and number_out):
+        raise UnmappableError(
+            f"Just one of {names[0]!r} and {names[1]!r} may hold an amount, and none below zero: "
+            "amount.out_sign says how money out is signed."
+        )
+    chosen = money_in if number_in or money_out is None else money_out
+    return number_in - number_out, chosen.currency if chosen else None
+
+
+def _draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Draft:
+    """The row as a draft: two legs, three with a fee, one in a group of single legs."""
+    cells = row.cells
+    legs = [DraftLeg(figures.account, figures.change, figures.currency)]
+    grouped = mapping.group is not None and any(cells[column] for column in mapping.group.columns)
+    if not (grouped and mapping.group is not None and mapping.group.one_leg) and (figures.change or figures.fee):
+        counter_account = _account(_counter_template(cells, mapping), cells, mapping)
+        legs.append(DraftLeg(counter_account, -figures.change - figures.fee, figures.currency))
+    if mapping.fee is not None and figures.fee:
+        legs.append(DraftLeg(_account(mapping.fee.account, cells, mapping), figures.fee, figures.currency))
+    key: str | None = ""
+    if not grouped and (figures.change or figures.fee):
+        key = _key(row, mapping, keys, figures)
     if key is None:
-        raise _UnmappableError(
+        raise UnmappableError(
             f"Its {', '.join(mapping.key.columns)} is that of an earlier row: each row needs one of its own."
         )
-    counter_account = _account(_counter_template(cells, mapping), cells, mapping)
     reference = None
     if mapping.reference is not None:
         reference = " ".join(mapping.reference.format_map(cells).split()) or None
-    metadata = {name: cells[column][:METADATA_VALUE_CHARACTERS_MAX] for name, column in mapping.metadata.items()}
+    metadata = {
+        name: " ".join(cells[column].split())[:METADATA_VALUE_CHARACTERS_MAX]
+        for name, column in mapping.metadata.items()
+    }
     return Draft(
         place=row.place,
         idempotency_key=key,
-        value_time=value_time,
-        legs=(DraftLeg(account, amount, currency), DraftLeg(counter_account, -amount, currency)),
+        value_time=figures.moment.value_time,
+        legs=tuple(legs),
         reference=reference,
         metadata={name: value for name, value in list(metadata.items())[:METADATA_ENTRIES_MAX] if value},
         tolerances={},
     )
 
 
+def _key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str | None:
+    """By the account and the columns that identify a row, else by all that the row says; None if an id repeats.
+
+    docs/decisions/0025-keys-of-imported-rows.md says why.
+    """
+    columns = mapping.key.columns
+    if columns and any(row.cells[column] for column in columns):
+        identity = [row.cells[column] for column in columns]
+        return keys.named({"by": "columns", "account": figures.account, "id": identity})
+    content = {
+        "by": "content",
+        "account": figures.account,
+        "time": figures.moment.written,
+        "amount": plain_decimal(figures.change),
+        "fee": plain_decimal(figures.fee),
+        "currency": figures.currency,
+    }
+    # A figure that also comes into the intent as text is text too: rows with one key must make one intent.
+    texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.texts()))
+    said = sorted((name, row.cells[name]) for name in texts if row.cells[name])
+    return keys.counted(content | {"text": said})
+
+
+def _merge_group(group: tuple[str, ...], drafts: list[Draft], keys: KeyMaker) -> Draft:
+    """The rows of a group as one draft; in an order of their own, as exports sort the rows of a day as they like."""
+    ordered = sorted(drafts, key=lambda draft: (draft.value_time, draft.legs, draft.reference or ""))
+    legs = tuple(leg for draft in ordered for leg in draft.legs if leg.amount)
+    content = {
+        "by": "group",
+        "id": list(group),
+        "legs": [[leg.account, plain_decimal(leg.amount), leg.currency] for leg in legs],
+    }
+    return ordered[0]._replace(
+        place=min(draft.place for draft in drafts),
+        idempotency_key=keys.counted(content),
+        legs=legs,
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------- balances
+
+
+def _find_untied(history: list[_Step]) -> list[Problem]:
+    """The first row whose running balance is not the one before and its amount, in the order that ties further."""
+    upwards, downwards = _first_untied(history), _first_untied(history[::-1])
+    if upwards is None or downwards is None:
+        return []
+    is_down = history[::-1].index(downwards[0]) > history.index(upwards[0])
+    step, expected = downwards if is_down else upwards
+    beside = "below" if is_down else "above"
+    return [
+        Problem(
+            step.place,
+            f"The running balance does not tie: with the row {beside} it, it must be {plain_decimal(expected)}, "
+            f"but it is {plain_decimal(step.balance or Decimal(0))}. A row is missing, or an amount is misread.",
+        )
+    ]
+
+
+def _first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
+    """The first row that does not tie in this order, and the balance that it must have."""
+    expected: Decimal | None = None
+    for step in history:
+        expected = None if step.change is None or expected is None else expected + step.change
+        if step.balance is not None:
+            if expected is not None and expected != step.balance:
+                return step, expected
+            expected = step.balance
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------- openings
+
+
 def _opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
     content = {"by": "opening", "account": opening.account, "currency": opening.currency}
     key = keys.named(content)
     if key is None:
-        raise _UnmappableError(f"The account {opening.account} has two opening balances in {opening.currency}.")
+        raise UnmappableError(f"The account {opening.account} has two opening balances in {opening.currency}.")
     try:
         amount = Decimal(opening.amount)
         value_time = start_of_day(date.fromisoformat(opening.date))
     except (InvalidOperation, ValueError) as error:
-        raise _UnmappableError(f"The opening balance needs a decimal amount and an ISO 8601 date: {error}.") from error
+        raise UnmappableError(
+            f"The opening balance of {opening.account} needs a decimal amount and an ISO 8601 date, "
+            f"not {opening.amount!r} and {opening.date!r}."
+        ) from error
     for account in (opening.account, opening.counter_account):
         _checked(account)
     return Draft(
@@ -176,48 +310,6 @@ def _opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
     )
 
 
-def _time(text: str, expected: str) -> int:
-    try:
-        moment = datetime.strptime(text, expected)
-    except ValueError as error:
-        raise _UnmappableError(f"The date {text!r} is not written as {expected}.") from error
-    moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment
-    return (moment - _EPOCH) // timedelta(microseconds=1)
-
-
-def _amount(cells: dict[str, str], style: AmountFormat) -> Decimal:
-    """The signed amount: positive for money in."""
-    if style.column is not None:
-        amount = _decimal(cells[style.column], style)
-        return -amount if style.sign == "positive_is_out" else amount
-    texts = cells[style.in_column or ""], cells[style.out_column or ""]
-    money_in, money_out = (_decimal(text, style) if text else Decimal(0) for text in texts)
-    if not any(texts):
-        raise _UnmappableError(f"Neither {style.in_column!r} nor {style.out_column!r} holds an amount.")
-    if money_in < 0 or money_out < 0 or (money_in and money_out):
-        raise _UnmappableError(
-            f"Just one of {style.in_column!r} and {style.out_column!r} may hold an amount, and none below zero."
-        )
-    return money_in - money_out
-
-
-def _decimal(text: str, style: AmountFormat) -> Decimal:
-    """Read a decimal; groups must be of three digits, as 1,23 would else be read as 123."""
-    plain, negative = text.replace("\u2212", "-").replace("\u00a0", " ").strip(), False
-    if style.parentheses_negative and plain.startswith("(") and plain.endswith(")"):
-        plain, negative = plain[1:-1], True
-    group, point = re.escape(style.grouping), re.escape(style.decimal)
-    grouped = rf"[0-9]{{1,3}}(?:{group}[0-9]{{3}})+|" if style.grouping else ""
-    if not re.fullmatch(rf"[+-]?(?:{grouped}[0-9]+)?(?:{point}[0-9]+)?", plain) or not re.search("[0-9]", plain):
-        raise _UnmappableError(
-            f"The amount {text!r} is no decimal with {style.decimal!r} and groups by {style.grouping!r}."
-        )
-    if style.grouping:
-        plain = plain.replace(style.grouping, "")
-    number = Decimal(plain.replace(style.decimal, "."))
-    return -number if negative else number
-
-
 # --------------------------------------------------------------------------------------------------------- accounts
 
 
@@ -227,7 +319,7 @@ def _counter_template(cells: dict[str, str], mapping: Mapping) -> str:
         if re.search(rule.matches, cells[rule.column]):
             return rule.counter_account
     if accounts.counter_account is None:
-        raise _UnmappableError("No rule of the mapping matches, and it has no counter_account for the rest.")
+        raise UnmappableError("No rule of the mapping matches, and it has no counter_account for the rest.")
     return accounts.counter_account
 
 
@@ -245,7 +337,7 @@ def _account_part(column: str, value: str, mapping: Mapping) -> str:
     if value in names:
         return names[value]
     if not value:
-        raise _UnmappableError(f"The column {column!r} is empty: an account needs it.")
+        raise UnmappableError(f"The column {column!r} is empty: an account needs it.")
     return ":".join(map(escaped, value.split(":"))) if mapping.accounts.escape else value
 
 
@@ -253,6 +345,6 @@ def _checked(account: str) -> str:
     try:
         return checked_address(account)
     except AddressError as error:
-        raise _UnmappableError(
+        raise UnmappableError(
             f"The account {account!r} {error}; give it a name in accounts.names, or set accounts.escape."
         ) from error

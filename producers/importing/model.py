@@ -100,6 +100,8 @@ class SourceLedger:
     """Why nothing of the source may be posted, such as a plugin that failed: what was read may be wrong throughout."""
     notes: list[str] = field(default_factory=list)
     """What was decided while reading that people should know of, one sentence each."""
+    understood: dict[str, Any] = field(default_factory=dict)
+    """How the file itself was read, such as its encoding and columns; for a preview."""
     without_money: Counter[str] = field(default_factory=Counter)
     """Directives or lines that carry no money, counted by kind."""
 

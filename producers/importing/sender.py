@@ -149,8 +149,8 @@ class BatchSender:
     async def _request(self, lines: Sequence[bytes]) -> "list[ItemResult] | _Trouble":
         try:
             response = await self._client.post("/v1/intents/batch", content=b"\n".join(lines))
-        except httpx.TransportError as error:
-            return _Trouble(f"the API at {self._client.base_url} does not answer ({type(error).__name__}).", None)
+        except httpx.TransportError:
+            return _Trouble(f"the API at {self._client.base_url} does not answer.", None)
         if response.status_code in RETRY_STATUSES:
             return _Trouble(_sentence(response), _retry_after(response))
         if response.status_code != 200:

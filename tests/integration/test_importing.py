@@ -184,6 +184,10 @@ def test_without_an_api_nothing_is_posted_and_the_reason_is_one_sentence(setting
     dry = run_json(variables, *command, "--dry-run", code=1)
     assert len(dry["intents"]) == 6
     assert dry["units"] == {"MILES": 0}
+    preview = run_json(variables, *command, "--preview", code=1)
+    assert len(preview["rows"]) == 6
+    assert [refused["line"] for refused in preview["refused"]] == [10]
+    assert "equity:opening-balances" in run(variables, *command, "--preview", code=1).stdout
 
 
 def test_intents_of_a_file_are_posted_and_what_is_not_is_told_with_its_line(

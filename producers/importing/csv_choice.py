@@ -1,0 +1,46 @@
+"""Which mapping a CSV file is read by: a file's, a dialect's, or the dialect that fits the file's columns."""
+
+from pathlib import Path
+from typing import Any, Final
+
+from producers.importing.csv_dialects import DIALECTS
+from producers.importing.csv_mapping import Mapping, build_mapping, read_mapping
+from producers.importing.csv_rows import open_table
+from producers.importing.model import ImportingError
+
+UNSORTED_ACCOUNT: Final = "equity:unsorted"
+
+
+def choose_mapping(
+    file: Path, mapping: Path | None, dialect: str | None, account: str | None, counter_account: str | None
+) -> Mapping:
+    """The mapping of a file; without a mapping file, `account` is needed, and the dialect is found by the columns."""
+    if mapping is not None:
+        if account is not None or counter_account is not None:
+            raise ImportingError("Accounts are in the mapping: leave out --account and --counter-account.")
+        return read_mapping(mapping, dialect)
+    if account is None:
+        raise ImportingError("Say which account the file tells of: give --mapping FILE, or --account ADDRESS.")
+    accounts = {"accounts": {"account": account, "counter_account": counter_account or UNSORTED_ACCOUNT}}
+    return build_mapping(accounts, "The import", dialect or find_dialect(file, accounts))
+
+
+def find_dialect(file: Path, accounts: dict[str, Any]) -> str:
+    """The dialect whose columns the file has; of several, the one that names the most."""
+    fitting: list[tuple[int, str]] = []
+    for name in sorted(DIALECTS):
+        mapping = build_mapping(accounts, "The import", name)
+        if mapping.file.header:
+            continue  # A file without a header fits every such dialect.
+        try:
+            open_table(file, mapping)
+        except ImportingError:
+            continue  # It is another dialect's, or cannot be read at all, which the end of this function says.
+        fitting.append((len(mapping.columns()), name))
+    best = [name for count, name in fitting if count == max(fitting)[0]]
+    if len(best) != 1:
+        several = f"{' and '.join(best)} fit" if best else "none fits"
+        raise ImportingError(
+            f"The dialect of {file} cannot be told ({several}): give --dialect, or a --mapping that names the columns."
+        )
+    return best[0]
