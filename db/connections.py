@@ -38,6 +38,11 @@ class DatabaseError(Outage):
     """Postgres cannot be reached or refuses the login."""
 
 
+def is_told_by_server(error: Exception) -> bool:
+    """Whether Postgres itself reported this trouble, such as a full disk: the connection to it works."""
+    return isinstance(error, psycopg.Error) and error.sqlstate is not None
+
+
 def with_password(dsn: str, password: str) -> str:
     """The DSN with this password, in place of its own."""
     return make_conninfo(dsn, password=password)

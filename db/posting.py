@@ -20,6 +20,7 @@ from domain.intents import Leg
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
 
+ROLE: Final = "ledgerline_posting"
 SQL: Final = load("posting")
 # A payload has at most 8,000 bytes.
 TRACED_LANES_MAX: Final = 300
@@ -91,7 +92,7 @@ class PostingStore(KeptConnection):
     """What a posting worker asks, over one kept connection as ledgerline_posting. Not safe for threads."""
 
     def __init__(self, dsn: str) -> None:
-        super().__init__(dsn, "ledgerline_posting")
+        super().__init__(dsn, ROLE)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="postgres")
 
     def _prepare(self, connection: Connection[Any]) -> None:

@@ -9,12 +9,13 @@ LedgerlineError                               one sentence that says what is wro
   db.replay.TargetError                       the database to replay into cannot be used, or refuses a record
   domain.secret_files.SettingsError           a LEDGERLINE_* variable cannot be used as it is set
   domain.errors.Outage                        what the process needs is away or not ready yet
+    domain.errors.Unready                     the parts answer, and what is needed is not there yet
+      streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
     producers.positions.PositionsUnknown      Kafka does not tell how far the topics go
     producers.events.EventsNotSent            Kafka did not take the events in time
-    streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     streams.posting.source.KafkaAway          the broker did not answer
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
@@ -61,3 +62,7 @@ class LedgerlineError(Exception):
 
 class Outage(LedgerlineError):
     """What the process needs is away or not ready yet: waiting may help, and agents wait."""
+
+
+class Unready(Outage):
+    """The parts answer, and what is needed is not there yet: a new process would wait as well."""

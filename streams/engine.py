@@ -257,6 +257,14 @@ class FencedApp(faust.App):  # type: ignore[misc]
             broker_heartbeat_interval=2.0,
         )
 
+    @property
+    def member_id(self) -> str | None:
+        """The id that the group gave to this member; None before it has joined."""
+        thread = getattr(self.consumer, "_thread", None)
+        consumer = getattr(thread, "_consumer", None)
+        coordinator = getattr(consumer, "_coordinator", None)
+        return getattr(coordinator, "member_id", None) or None
+
     def end_of(self, tp: TP) -> int:
         """The partition's next offset, as far as is known; 0 where a rebalance has just taken it away."""
         try:

@@ -20,11 +20,12 @@ import faust
 import structlog
 from faust.types import TP
 
-from db.connections import TRANSIENT
-from domain.errors import LedgerlineError, Outage
+from db.connections import TRANSIENT, is_told_by_server
+from domain.errors import LedgerlineError, Outage, Unready
 from producers.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
+from streams.idleness import Standing, find_work
 from streams.lag import LagWatch
 from streams.metrics import AgentMetrics, serve_metrics
 from streams.tracing import following
@@ -34,6 +35,8 @@ logger: Final = structlog.get_logger(__name__)
 OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
+# While an outage lasts, the parts are asked over new connections this many times within the watchdog's term.
+ASK_SHARE: Final = 4
 # The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more,
 # until the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond they
 # hand it over more often than is good for either.
@@ -57,9 +60,16 @@ class _Runner:
     """Calls the handler from one thread, keeps what it expects of the store, and waits outages out."""
 
     def __init__(
-        self, handler: BatchHandler, options: AgentOptions, metrics: AgentMetrics, ahead: ReadAhead | None = None
+        self,
+        handler: BatchHandler,
+        options: AgentOptions,
+        metrics: AgentMetrics,
+        ahead: ReadAhead | None = None,
+        find_away: Callable[[], str | None] = lambda: "what is away is not asked",
     ) -> None:
+        """`find_away` asks the parts over new connections, and names one that does not answer."""
         self.ahead = ahead
+        self._find_away = find_away
         self._handler = handler
         self._options = options
         self._metrics = metrics
@@ -127,6 +137,7 @@ class _Runner:
     def _patiently(self, function: Any, *arguments: Any) -> Any:
         """Call, and call again with growing pauses while what it needs is away; a stop ends the waiting."""
         pause_seconds = 0.05
+        ask_from = time.monotonic() + self._options.stall_seconds_max / ASK_SHARE
         while True:
             try:
                 return function(*arguments)
@@ -134,11 +145,20 @@ class _Runner:
                 if self.stopping.is_set():
                     raise
                 self._metrics.retries.inc()
-                # The watchdog is for an engine that is stuck: a restart brings back nothing that is away.
-                self.progressed_at = time.monotonic()
                 logger.warning("waiting", agent=self._options.name, cause=str(error).strip(), seconds=pause_seconds)
+                is_told = isinstance(error, Unready) or is_told_by_server(error)
+                if is_told or (time.monotonic() >= ask_from and self._is_something_away()):
+                    # The watchdog is for a process that is stuck: a restart brings back nothing that is away.
+                    self.progressed_at = time.monotonic()
+                    ask_from = time.monotonic() + self._options.stall_seconds_max / ASK_SHARE
                 self.stopping.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
+
+    def _is_something_away(self) -> bool:
+        """Whether a part does not answer a new connection either. If all answer, the fault is in this process."""
+        away = self._find_away()
+        logger.warning("asked the parts", agent=self._options.name, away=away)
+        return away is not None
 
     def _take_over(self, assigned: list[TP]) -> dict[TP, int]:
         partitions = [tp.partition for tp in assigned if tp.topic == self._options.topic]
@@ -220,20 +240,17 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def watch() -> None:
-        """Tell the watchdog that nothing is to be done; it waits for nothing, so that nothing keeps it.
+        """Tell the watchdog that there is nothing to do.
 
-        Stuck consumers are a known fault of the engine (faust#523, #532, #629); where the loop itself is stuck this is
-        not called, and the watchdog's time runs out as well.
+        Stuck consumers are a known fault of the engine (faust#523, #532, #629). This function waits for nothing. If the
+        loop itself is stuck, nobody calls it, and the watchdog's time runs out as well.
         """
-        assigned = app.consumer.assignment()
-        behind = [
-            # The engine knows the end only as of its last fetch, and it may be the fetching that is stuck.
-            app.end_of(tp) > offset or tp.partition in looks.behind
-            for tp, offset in runner.expected.items()
-            if tp in assigned
-        ]
-        metrics.partitions.set(len(behind))
-        if not any(behind) and not runner.busy:
+        assigned = frozenset(tp.partition for tp in app.consumer.assignment())
+        looks.member_id = None if assigned else app.member_id or ""
+        expected = runner.stands()
+        metrics.partitions.set(len(assigned & expected.keys()))
+        fetched_ends = {tp.partition: app.end_of(tp) for tp in runner.expected}
+        if find_work(Standing(assigned, expected, fetched_ends, runner.busy), looks.last, time.monotonic()) is None:
             runner.progressed_at = time.monotonic()
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
@@ -258,10 +275,16 @@ class _Worker(faust.Worker):  # type: ignore[misc]
         super()._schedule_shutdown(signal)
 
 
-def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | None = None) -> None:
+def run_agent(
+    handler: BatchHandler,
+    options: AgentOptions,
+    find_away: Callable[[], str | None],
+    ahead: ReadAhead | None = None,
+) -> None:
     """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
 
-    Blocks; call it from the main thread. `ahead` is for a handler that has time to read what comes next.
+    Blocks; call it from the main thread. `find_away` names a part that does not answer a new connection (streams.away).
+    `ahead` is for a handler that has time to read what comes next.
     """
     # A batch makes hundreds of thousands of objects and no cycles: with the default thresholds the collector takes a
     # fifth of a worker's time. What is there now lives as long as the process.
@@ -269,7 +292,7 @@ def run_agent(handler: BatchHandler, options: AgentOptions, ahead: ReadAhead | N
     gc.set_threshold(1_000_000, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = AgentMetrics(options.name)
-    runner = _Runner(handler, options, metrics, ahead)
+    runner = _Runner(handler, options, metrics, ahead, find_away)
     looks = LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags)
     app = make_app(runner, options, metrics, looks)
     watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)

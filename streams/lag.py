@@ -11,13 +11,15 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple
+from concurrent.futures import TimeoutError as NoAnswer
+from typing import Any, Final, NamedTuple
 
 import structlog
-from confluent_kafka import IsolationLevel, KafkaException, TopicPartition
+from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from streams.batches import AgentOptions
+from streams.idleness import Look, Member, Membership, judge_membership
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -111,11 +113,13 @@ class LagWatch:
         self._expected = expected
         self._in_hand = in_hand
         self._show = show
-        self._admin = AdminClient({**options.kafka.client_options(), "log_level": 0})
+        self.member_id: str | None = None
+        """The group's id of an agent that has no partitions, empty if it has none; None if the agent has partitions."""
+        self._client: AdminClient | None = None
         self._isolation = IsolationLevel.READ_COMMITTED if options.read_committed else IsolationLevel.READ_UNCOMMITTED
         self._ends: dict[int, PartitionEnd] = {}
-        self.behind: frozenset[int] = frozenset()
-        """The partitions that had more than is processed, as Kafka itself said at the last look."""
+        self.last: Look | None = None
+        """What Kafka said at the last look; None before the first one."""
         self._never = threading.Event()
 
     def start(self) -> None:
@@ -130,7 +134,8 @@ class LagWatch:
         """Ask Kafka where the partitions end, and show what is behind; what it does not tell stays as it was."""
         expected = self._expected()
         self._ends = {partition: self._ends.get(partition) or PartitionEnd() for partition in expected}
-        ends = self._ask(list(expected))
+        is_new_client = self._client is None
+        ends, membership, is_answered = self._ask(list(expected), self.member_id)
         for partition, end in ends.items():
             self._ends[partition].look(end, time.time())
         in_hand = self._in_hand()
@@ -140,21 +145,45 @@ class LagWatch:
                 at, came_ms = in_hand.get(partition, (-1, 0))
                 came_seconds = came_ms / 1000 if at == offset and came_ms > 0 else None
                 lags[partition] = self._ends[partition].lag(offset, came_seconds)
-        self.behind = frozenset(partition for partition in ends if partition in lags and lags[partition].records)
+        self.last = Look(time.monotonic(), ends, is_new_client and not is_answered, membership)
         self._show(lags)
 
-    def _ask(self, partitions: list[int]) -> dict[int, int]:
-        if not partitions:
-            return {}
-        ends = {}
+    def _ask(self, partitions: list[int], member_id: str | None) -> tuple[dict[int, int], Membership | None, bool]:
+        """The ends, the standing in the group, and whether all was answered.
+
+        A client that had no answer is dropped, and the next look makes a new one: a client that is stuck must not pass
+        for a broker that is away.
+        """
+        ends: dict[int, int] = {}
+        membership = None
+        if self._client is None:
+            self._client = AdminClient({**self._options.kafka.client_options(), "log_level": 0})
         try:
-            answers = self._admin.list_offsets(
-                {TopicPartition(self._options.topic, partition): OffsetSpec.latest() for partition in partitions},
-                isolation_level=self._isolation,
-                request_timeout=ANSWER_SECONDS_MAX,
-            )
-            for asked, answer in answers.items():
-                ends[asked.partition] = int(answer.result().offset)
-        except KafkaException as error:
-            logger.debug("ends are not known", agent=self._options.name, cause=str(error))
-        return ends
+            if partitions:
+                self._ask_ends(self._client, partitions, ends)
+            if member_id is not None:
+                membership = self._ask_membership(self._client, member_id)
+        except (KafkaException, NoAnswer) as error:
+            logger.debug("Kafka did not answer a look", agent=self._options.name, cause=str(error))
+            self._client = None
+            return ends, membership, False
+        return ends, membership, True
+
+    def _ask_ends(self, client: AdminClient, partitions: list[int], ends: dict[int, int]) -> None:
+        """Put the end of each partition into `ends`, as far as they are told."""
+        answers = client.list_offsets(
+            {TopicPartition(self._options.topic, partition): OffsetSpec.latest() for partition in partitions},
+            isolation_level=self._isolation,
+            request_timeout=ANSWER_SECONDS_MAX,
+        )
+        for asked, answer in answers.items():
+            ends[asked.partition] = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
+
+    def _ask_membership(self, client: AdminClient, member_id: str) -> Membership:
+        asked = client.describe_consumer_groups([self._options.group], request_timeout=ANSWER_SECONDS_MAX)
+        group: Any = asked[self._options.group].result(2 * ANSWER_SECONDS_MAX)
+        members = [
+            Member(member.member_id, frozenset(tp.partition for tp in member.assignment.topic_partitions))
+            for member in group.members
+        ]
+        return judge_membership(member_id, group.state == ConsumerGroupState.STABLE, members)

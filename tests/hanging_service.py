@@ -1,7 +1,14 @@
 """`python -m tests.hanging_service NAME WHERE`: a service that gets stuck as soon as it has work.
 
-WHERE is `handler` (its thread waits for ever), `loop` (its event loop does), `fetch` (its engine fetches nothing more)
-or `interpreter` (a call of C that holds the interpreter's lock never comes back: no thread of Python runs again).
+WHERE says what gets stuck:
+
+- `handler`: its thread waits for ever;
+- `loop`: the event loop waits for ever;
+- `fetch`: the engine fetches nothing more;
+- `look`: the same, and the thread that asks Kafka for the ends of the partitions waits for ever;
+- `group`: the engine has left its group and does not join again;
+- `client`: one client of Kafka has no answers any more, though Kafka answers everyone else;
+- `interpreter`: a call of C that holds the interpreter's lock never comes back, so no thread of Python runs again.
 """
 
 import asyncio
@@ -18,7 +25,10 @@ from domain.topics import Topics
 from ops.cli.context import running_ledger
 from ops.cli.observed import observed
 from ops.cli.services import run_posting, run_relay
+from streams.engine import FencedApp
 from streams.fenced import _Runner
+from streams.lag import LagWatch
+from streams.posting.source import KafkaAway, TopicLook
 
 
 def wait_for_ever(_: object = None) -> bool:
@@ -43,6 +53,33 @@ def until_work_is_done(ask: Callable[..., Awaitable[bool]]) -> Callable[..., Awa
     return ask_or_wait
 
 
+def let_answer_once(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Look at the ends once; the look after that never ends."""
+    answered: list[Any] = []
+
+    def ask_or_wait(*arguments: Any) -> Any:
+        if answered:
+            wait_for_ever()
+        answered.append(ask(*arguments))
+        return answered[0]
+
+    return ask_or_wait
+
+
+def leave_the_group(app: FencedApp, _: object) -> int:
+    """Take the partitions away from the engine and keep it from joining again, as after a rebalance that went wrong."""
+    consumer = app.consumer._thread._consumer
+    if not consumer._coordinator._closing.done():
+        consumer._coordinator._closing.set_result(None)
+        consumer._subscription.unsubscribe()
+    return 0
+
+
+def refuse_to_answer(look: TopicLook) -> Callable[[], str]:
+    """As a client whose connections are lost and are never made again."""
+    raise KafkaAway(f"Kafka does not tell of the topic {look._topic}: this client is stuck.")
+
+
 def hold_the_interpreter(_: str) -> None:
     """PyDLL keeps the lock, where CDLL lets go of it."""
     ctypes.PyDLL(None).pause()
@@ -53,8 +90,14 @@ def main() -> None:
     name, where = sys.argv[1:]
     ledger = running_ledger()
     faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter}
-    if where == "fetch":
+    if where in ("fetch", "look"):
         Fetcher._proc_fetch_request = until_work_is_done(Fetcher._proc_fetch_request)
+    if where == "look":
+        LagWatch._ask = let_answer_once(LagWatch._ask)  # type: ignore[method-assign]
+    if where == "group":
+        FencedApp.end_of = leave_the_group  # type: ignore[method-assign]
+    if where == "client":
+        TopicLook.__call__ = refuse_to_answer  # type: ignore[method-assign]
     if where == "loop":
         # Asked by a timer of the loop; not before the worker has lanes, as from then on it is watched.
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]

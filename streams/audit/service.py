@@ -1,6 +1,7 @@
 """The audit worker: the auditor as a fenced agent on ledger.journal."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +17,7 @@ from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit.agent import Auditor
 from streams.audit.signing import KEY_FILE, SigningKey, make_key, read_key
 from streams.audit.sweep import Chores, Signer
+from streams.away import find_away
 from streams.fenced import AgentOptions, run_agent
 from streams.reconciliation.decoding import RecordReader
 
@@ -72,6 +74,6 @@ def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: 
     """Audit until told to stop; blocks. Outages are waited out."""
     parts = wire(options.kafka, dsn, registry, topics, ensure_key(settings), settings)
     try:
-        run_agent(parts.auditor, options)
+        run_agent(parts.auditor, options, partial(find_away, options.kafka, dsn, ROLE, registry))
     finally:
         parts.close()

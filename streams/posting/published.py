@@ -10,7 +10,7 @@ from typing import NamedTuple
 from confluent_kafka import KafkaException
 
 from db.posting import Lane
-from domain.errors import LedgerlineError, Outage
+from domain.errors import LedgerlineError, Unready
 from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
 from producers.journal_ends import bounds_of, end_consumer, last_records, read_to_end
@@ -21,7 +21,7 @@ class JournalAhead(LedgerlineError):
     """The topic has records of a lane that the ledger lacks, or has others in their place."""
 
 
-class JournalUnsettled(Outage):
+class JournalUnsettled(Unready):
     """Records that the ledger lacks stand in a Kafka transaction that may still be committed."""
 
 

@@ -2,9 +2,10 @@
 
 from functools import partial
 
-from db.posting import PostingStore
+from db.posting import ROLE, PostingStore
 from domain.faults import Fault, no_fault
 from domain.schema_registry import SchemaRegistry
+from streams.away import find_away
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
@@ -35,7 +36,7 @@ def serve(
         fault=fault,
     )
     try:
-        run_agent(poster, options, ahead)
+        run_agent(poster, options, partial(find_away, options.kafka, dsn, ROLE, registry), ahead)
     finally:
         store.close()
         decoder.close()

@@ -67,12 +67,15 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
 
 
 class TopicLook:
-    """Asks for a topic's id, again and again, with one client that is kept."""
+    """Asks for a topic's id, again and again, with one client that is kept as long as it has answers."""
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
-        self._admin = AdminClient({**kafka.client_options(), "log_level": 0})
+        self._admin = self._new_client()
+
+    def _new_client(self) -> AdminClient:
+        return AdminClient({**self._kafka.client_options(), "log_level": 0})
 
     def __call__(self) -> Callable[[], str]:
         """Ask; what is returned waits for the answer. KafkaAway where the broker is silent, or has no such topic."""
@@ -89,6 +92,8 @@ class TopicLook:
             raise self._away(error) from error
 
     def _away(self, error: KafkaException) -> KafkaAway:
+        # A client that had no answer may be stuck while Kafka answers everyone else.
+        self._admin = self._new_client()
         return KafkaAway(f"Kafka at {self._kafka} does not tell of the topic {self._topic}: {error}.")
 
 

@@ -1,6 +1,7 @@
 """The reconciliation worker: the reconciler as a fenced agent on ledger.journal."""
 
 from dataclasses import dataclass
+from functools import partial
 
 from db.agent_connection import AgentConnection
 from db.reconciliation import ROLE
@@ -9,6 +10,7 @@ from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, EventProducer
+from streams.away import find_away
 from streams.fenced import AgentOptions, run_agent
 from streams.reconciliation.agent import Reconciler
 from streams.reconciliation.decoding import RecordReader
@@ -52,6 +54,6 @@ def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: 
     """Reconcile until told to stop; blocks. Outages are waited out."""
     parts = wire(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
     try:
-        run_agent(parts.reconciler, options)
+        run_agent(parts.reconciler, options, partial(find_away, options.kafka, dsn, ROLE, registry))
     finally:
         parts.close()

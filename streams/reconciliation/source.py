@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Mapping
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
@@ -36,24 +36,23 @@ class IntentSource:
         self._topic = topic
         self._buffered_max = buffered_max
         self._timeout_seconds = timeout_seconds
-        self._consumer = Consumer(
-            {
-                **kafka.client_options(),
-                "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
-                "enable.auto.commit": False,
-                "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
-                # As the posting workers read: producers of intents are not transactional, and what came through counts.
-                "isolation.level": "read_uncommitted",
-                "queued.max.messages.kbytes": 16_384,
-                # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
-                # adds up while Postgres is away and nobody polls.
-                "queued.min.messages": 1000,
-                # Few and large answers; the last intents of a topic that falls quiet come this much later.
-                "fetch.wait.max.ms": 50,
-                "fetch.min.bytes": 65_536,
-            }
-        )
+        self._options: dict[str, Any] = {
+            **kafka.client_options(),
+            "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            # As the posting workers read: producers of intents are not transactional, and what came through counts.
+            "isolation.level": "read_uncommitted",
+            "queued.max.messages.kbytes": 16_384,
+            # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
+            # adds up while Postgres is away and nobody polls.
+            "queued.min.messages": 1000,
+            # Few and large answers; the last intents of a topic that falls quiet come this much later.
+            "fetch.wait.max.ms": 50,
+            "fetch.min.bytes": 65_536,
+        }
+        self._consumer = Consumer(self._options)
         self._buffers: dict[int, deque[tuple[int, bytes | None, int]]] = {}
         self._positions: dict[int, int] = {}
         self._lows: dict[int, int] = {}
@@ -62,6 +61,17 @@ class IntentSource:
     def close(self) -> None:
         """Let go of the broker."""
         self._consumer.close()
+
+    def _renew(self) -> None:
+        """Begin anew with another consumer and nothing read.
+
+        A consumer that had no answer may never have one again: after Kafka had stood still for 87 seconds, one failed
+        for three minutes while Kafka answered every other client.
+        """
+        self._consumer.close()
+        self._consumer = Consumer(self._options)
+        for kept in (self._buffers, self._positions, self._lows, self._paused):
+            kept.clear()
 
     def bounds(self, lane: int) -> tuple[int, int]:
         """The lowest offset that the lane has, and the one that it will give next."""
@@ -75,6 +85,7 @@ class IntentSource:
                 self._consumer.list_topics(self._topic, WATERMARKS_SECONDS_MAX)
                 low, high = self._watermarks(lane)
         except KafkaException as error:
+            self._renew()
             raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
         return low, high
 
@@ -100,6 +111,7 @@ class IntentSource:
                 deadline = now + self._timeout_seconds
             elif now > deadline:
                 lanes = [lane for lane, end in ends.items() if self._positions[lane] < end]
+                self._renew()
                 raise SourceAway(f"Kafka does not hand over {owing} messages of {self._topic}, lanes {lanes}.")
             elif now - quiet_since > QUIET_SECONDS:
                 quiet_since = now
@@ -141,6 +153,7 @@ class IntentSource:
             error = message.error()
             if error is not None:
                 if error.fatal():
+                    self._renew()
                     raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
                 continue  # librdkafka goes on by itself, and the deadline bounds the wait
             lane, offset = message.partition(), message.offset()

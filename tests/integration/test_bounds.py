@@ -225,6 +225,9 @@ def test_told_to_stop_every_service_ends_in_time_and_nothing_is_done_twice(
         ("posting", "handler", -9),
         ("posting", "loop", -9),
         ("posting", "fetch", -9),
+        ("posting", "look", -9),
+        ("posting", "group", -9),
+        ("posting", "client", -9),
         # Python says nothing more here: C's own watchdog tells where it was, and ends it.
         ("posting", "interpreter", 1),
         ("relay", "handler", -9),
@@ -240,7 +243,7 @@ def test_a_service_that_is_stuck_ends_itself(
         assert bench.post() == ["posted"]
     impatient = settings.model_copy(update={"posting_stall_seconds_max": 3.0})
     with ServiceProcess(name, impatient, tmp_path, module=("tests.hanging_service", name, where)) as stuck:
-        if where == "fetch":
+        if where in ("fetch", "look"):
             eventually(lambda: bench.stands(0)[0]["next_offset"] == 1, "the first is posted", 60)
             keys = (f"k{number}" for number in count(2))
 
@@ -256,7 +259,7 @@ def test_a_service_that_is_stuck_ends_itself(
             assert "hold_the_interpreter" in stuck.log()
         else:
             (event,) = stuck.events("stalled")
-            assert "wait_for_ever" in str(event["stacks"]) or where == "fetch"
+            assert "wait_for_ever" in str(event["stacks"]) or where in ("fetch", "group", "client")
     bench.verify()
     bench.close()
 

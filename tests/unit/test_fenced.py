@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from faust.types import TP
 
-from domain.errors import Outage
+from domain.errors import Outage, Unready
 from domain.kafka import Kafka
 from streams.engine import Fetch
 from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
@@ -205,17 +205,44 @@ def test_a_stop_ends_the_waiting(handler: Handler, runner: _Runner) -> None:
     assert runner.expected == {LANE_0: 0}
 
 
-def test_waiting_out_an_outage_is_no_stall(handler: Handler, runner: _Runner) -> None:
-    """The watchdog is for an engine that is stuck: to be killed would not bring Postgres back."""
+@pytest.mark.parametrize(
+    ("error", "away", "is_stall"),
+    [
+        # a part that does not answer a new connection either: to be killed would not bring it back
+        (Outage("Postgres is away."), "Postgres", False),
+        # all parts answer new connections: a client of this process is stuck, and a new process has new clients
+        (Outage("Kafka is away."), None, True),
+        # the part answered, and says what it waits for
+        (Unready("A transaction is open."), None, False),
+        (psycopg.errors.DiskFull("the disk is full"), None, False),
+    ],
+)
+def test_waiting_is_no_stall_if_a_part_is_really_away(
+    handler: Handler, error: Exception, away: str | None, is_stall: bool
+) -> None:
+    options = replace(OPTIONS, stall_seconds_max=0.0)
+    runner = _Runner(handler, options, AgentMetrics("test"), find_away=lambda: away)
     take_over(runner, LANE_0)
     before = runner.progressed_at
     seen: list[float] = []
 
     def trouble(_: Handler) -> None:
         seen.append(runner.progressed_at)
-        raise Outage("Postgres is away.")
+        raise error
 
     handler.troubles = [trouble, trouble]
     assert process(runner, fetched(0, 1))
     assert seen[0] == before
-    assert seen[1] > before
+    assert (seen[1] == before) == is_stall
+    asyncio.run(runner.close())
+
+
+def test_the_parts_are_not_asked_at_once(handler: Handler) -> None:
+    """Most outages are over before the first quarter of the watchdog's term."""
+    asked: list[None] = []
+    runner = _Runner(handler, OPTIONS, AgentMetrics("test"), find_away=lambda: asked.append(None))
+    take_over(runner, LANE_0)
+    handler.troubles = [failing(Outage("Kafka is away."))] * 2
+    assert process(runner, fetched(0, 1))
+    assert asked == []
+    asyncio.run(runner.close())

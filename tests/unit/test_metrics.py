@@ -325,7 +325,7 @@ def watch(expected: dict[int, int], in_hand: dict[int, tuple[int, int]], shown: 
     made: LagWatch = object.__new__(LagWatch)
     made._expected, made._in_hand = lambda: expected, lambda: in_hand
     made._show = shown.append
-    made._ends = {}
+    made._ends, made.last, made.member_id, made._client = {}, None, None, None
     made._options = SimpleNamespace(name="tests", topic="payments.intents")
     return made
 
@@ -335,20 +335,21 @@ def test_partitions_come_and_go_with_the_assignment(monkeypatch: pytest.MonkeyPa
     made = watch(expected, in_hand, shown)
     ends = {0: 9, 1: 4}
     monkeypatch.setattr(
-        LagWatch, "_ask", lambda _, partitions: {partition: ends[partition] for partition in partitions}
+        LagWatch, "_ask", lambda _, asked, __: ({partition: ends[partition] for partition in asked}, None, True)
     )
     made.look()
     assert shown[-1][0] == Lag(4, 400), "the record at 5 is in hand, so its timestamp is known"
     assert shown[-1][1] == (4, pytest.approx(time.time(), abs=5)), "that at 0 is not"
-    assert made.behind == {0, 1}
+    assert made.last is not None
+    assert made.last.ends == {0: 9, 1: 4}
     del expected[0]
     made.look()
     assert set(shown[-1]) == {1}
     ends.clear()
-    monkeypatch.setattr(LagWatch, "_ask", lambda _, __: {})
+    monkeypatch.setattr(LagWatch, "_ask", lambda _, __, ___: ({}, None, False))
     made.look()
     assert shown[-1][1].records == 4, "what a broker that is away does not tell stays as it was"
-    assert made.behind == set(), "but nobody is to be ended for it"
+    assert made.last.is_away, "a client made for this look had no answer"
     expected.clear()
     made.look()
     assert shown[-1] == {}

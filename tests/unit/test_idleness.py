@@ -1,0 +1,84 @@
+"""When an agent that does nothing counts as idle: in each row one fact, and whether the watchdog's term runs."""
+
+import re
+
+import pytest
+
+from streams.idleness import (
+    LOOK_AGE_SECONDS_MAX,
+    Look,
+    Member,
+    Membership,
+    Standing,
+    find_work,
+    judge_membership,
+)
+
+NOW = 1000.0
+
+
+def standing(assigned: set[int], expected: dict[int, int], *, fetched: dict[int, int] | None = None) -> Standing:
+    return Standing(frozenset(assigned), expected, fetched or {}, is_busy=False)
+
+
+def look(
+    ends: dict[int, int], *, age: float = 1.0, is_away: bool = False, membership: Membership | None = None
+) -> Look:
+    return Look(NOW - age, ends, is_away, membership)
+
+
+ALL_DONE = standing({0, 1}, {0: 5, 1: 9})
+SPARE = standing(set(), {})
+
+
+@pytest.mark.parametrize(
+    ("stands", "looked", "work"),
+    [
+        (ALL_DONE, look({0: 5, 1: 9}), None),
+        (ALL_DONE._replace(is_busy=True), look({0: 5, 1: 9}), "a batch is under way"),
+        (ALL_DONE, look({0: 5, 1: 10}), "partition 1 has records that were not fetched"),
+        # Kafka's answer is a second old, the engine's fetch is newer
+        (standing({0, 1}, {0: 5, 1: 9}, fetched={0: 6}), look({0: 5, 1: 9}), "partition 0 has records"),
+        # a rebalance gave a partition, and the engine never asked the store for it
+        (standing({0, 1}, {0: 5}), look({0: 5}), "partition 1 is assigned and not taken over"),
+        (standing({0, 1}, {0: 5}), look({0: 5}, is_away=True), "partition 1 is assigned and not taken over"),
+        # nobody looked, or the thread that looks is stuck
+        (ALL_DONE, None, "nobody has looked"),
+        (ALL_DONE, look({0: 5, 1: 9}, age=LOOK_AGE_SECONDS_MAX + 1), "nobody has looked"),
+        # a client that has no answer is no proof that Kafka is away, a new one is
+        (ALL_DONE, look({0: 5}), r"Kafka did not tell the ends of the partitions \[1\]"),
+        (ALL_DONE, look({}, is_away=True), None),
+        # what is known to wait keeps the term running whatever else is away
+        (ALL_DONE, look({1: 10}, is_away=True), "partition 1 has records"),
+        # without partitions only the broker's word that the member is spare counts
+        (SPARE, look({}, membership=Membership.SPARE), None),
+        (SPARE, look({}, membership=Membership.LOST), "the group's word is lost"),
+        (SPARE, look({}, membership=Membership.JOINING), "the group's word is joining"),
+        (SPARE, look({}), "the group's word is None"),
+        (SPARE, look({}, is_away=True), None),
+    ],
+)
+def test_an_agent_is_idle_only_if_kafka_says_so(stands: Standing, looked: Look | None, work: str | None) -> None:
+    found = find_work(stands, looked, NOW)
+    if work is None:
+        assert found is None
+    else:
+        assert found is not None
+        assert re.search(work, found)
+
+
+@pytest.mark.parametrize(
+    ("member_id", "is_stable", "members", "membership"),
+    [
+        ("me", True, [Member("me", frozenset()), Member("other", frozenset({0, 1}))], Membership.SPARE),
+        ("me", True, [Member("other", frozenset({0, 1}))], Membership.LOST),
+        ("me", True, [Member("me", frozenset({0})), Member("other", frozenset({1}))], Membership.LOST),
+        ("", True, [Member("other", frozenset({0, 1}))], Membership.LOST),
+        ("me", False, [Member("me", frozenset())], Membership.JOINING),
+        ("me", False, [], Membership.JOINING),
+    ],
+)
+def test_the_group_says_what_a_member_without_partitions_is(
+    member_id: str, is_stable: bool, members: list[Member], membership: Membership
+) -> None:
+    assert judge_membership(member_id, is_stable, members) is membership
