@@ -10,6 +10,9 @@ LedgerlineError                               one sentence that says what is wro
   domain.secret_files.SettingsError           a LEDGERLINE_* variable cannot be used as it is set
   domain.errors.Outage                        what the process needs is away or not ready yet
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
+      db.connections.DatabaseBusy             Postgres is there and has too much to do
+        db.connections.PoolBusy               no connection of the pool got free in time
+        db.connections.StatementTooLong       Postgres ended a statement that took longer than it may
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
     producers.positions.PositionsUnknown      Kafka does not tell how far the topics go
