@@ -70,7 +70,7 @@ async def list_accounts(
     service = _service(request)
     scope = ("accounts", key.tenant, prefix)
     (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await reads.accounts_page(service.pool, key.tenant, prefix, after, limit + 1)
+    rows = await service.read(key, lambda pool: reads.accounts_page(pool, key.tenant, prefix, after, limit + 1))
     page = rows[:limit]
     following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
@@ -80,7 +80,7 @@ async def list_accounts(
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
 async def get_account(request: Request, key: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await reads.account(_service(request).pool, key.tenant, _checked(address))
+    row = await _service(request).read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
     if row is None:
         raise _not_open(address)
     return json_response(account_view(row))
@@ -94,7 +94,7 @@ async def get_account(request: Request, key: AccountsReader, address: Address) -
 async def get_account_balances(request: Request, key: AccountsReader, address: Address) -> Response:
     """One account's balance in each currency it holds; all on one page."""
     service = _service(request)
-    rows = await reads.account_balances(service.pool, key.tenant, _checked(address))
+    rows = await service.read(key, lambda pool: reads.account_balances(pool, key.tenant, _checked(address)))
     if rows is None:
         raise _not_open(address)
     units = service.units(key.tenant)
@@ -113,7 +113,9 @@ async def list_balances(
     service = _service(request)
     scope = ("balances", key.tenant, prefix)
     address, currency = ("", "") if cursor is None else service.cursors.decode(cursor, scope, (str, str))
-    rows = await reads.balances_page(service.pool, key.tenant, prefix, (address, currency), limit + 1)
+    rows = await service.read(
+        key, lambda pool: reads.balances_page(pool, key.tenant, prefix, (address, currency), limit + 1)
+    )
     page = rows[:limit]
     following = (
         service.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
@@ -139,8 +141,10 @@ async def list_entries(
     service = _service(request)
     scope = ("entries", key.tenant, _checked(address))
     lane, seq, leg = (-1, -1, -1) if cursor is None else service.cursors.decode(cursor, scope, (int, int, int))
-    rows = await reads.entries_page(service.pool, key.tenant, address, (lane, seq, leg), limit + 1)
-    if not rows and await reads.account(service.pool, key.tenant, address) is None:
+    rows = await service.read(
+        key, lambda pool: reads.entries_page(pool, key.tenant, address, (lane, seq, leg), limit + 1)
+    )
+    if not rows and await service.read(key, lambda pool: reads.account(pool, key.tenant, address)) is None:
         raise _not_open(address)
     page = rows[:limit]
     following = (

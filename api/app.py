@@ -65,7 +65,8 @@ def create_app(configuration: Configuration) -> FastAPI:
         direct=intents.DIRECT,
         body_bytes_max=min(configuration.intent_bytes_max, configuration.body_bytes_max),
         batch_bytes_max=configuration.body_bytes_max,
-        requests_in_flight_max=configuration.requests_in_flight_max,
+        requests_in_flight_max=configuration.shares.requests.in_all,
+        body_seconds_max=configuration.body_seconds_max,
     )
     add_documentation(app)
     add_console(app)

@@ -19,6 +19,7 @@ from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
 from api.gathering import Gathering
 from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem
+from api.shares import holder_of
 from db.access import KEY_PATTERN, ApiKey, Scope, find_keys, secret_hash
 from db.connections import DatabaseError
 from db.reads import Pool
@@ -149,6 +150,7 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
         authentication: Authentication = request.app.state.service.authentication
         key = await authentication.key_of(credentials.credentials if credentials is not None else "", request)
         await authentication.count_request(key)
+        holder_of(request).begin(key, request.app.state.service.shares)
         if scope not in key.scopes:
             raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
         return key

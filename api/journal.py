@@ -33,8 +33,9 @@ async def list_journal(
     name = None if outcome is None else outcome.value
     scope = ("journal", key.tenant, lane, name)
     after = None if cursor is None else service.cursors.decode(cursor, scope, (int, int))
-    page = await reads.journal_page(
-        service.pool, key.tenant, None if after is None else (after[0], after[1]), limit, lane=lane, outcome=outcome
+    begin = None if after is None else (after[0], after[1])
+    page = await service.read(
+        key, lambda pool: reads.journal_page(pool, key.tenant, begin, limit, lane=lane, outcome=outcome)
     )
     following = None if page.resume is None else service.cursors.encode(page.resume, scope)
     link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
@@ -53,7 +54,7 @@ async def get_journal_row(
 ) -> Response:
     """One journal row, with the hash of the row before it."""
     service: Service = request.app.state.service
-    row = await reads.journal_row(service.pool, key.tenant, lane, seq)
+    row = await service.read(key, lambda pool: reads.journal_row(pool, key.tenant, lane, seq))
     if row is None:
         raise Problem(
             Kind.JOURNAL_ROW_NOT_FOUND,

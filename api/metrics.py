@@ -96,6 +96,19 @@ class Metrics:
             "ledgerline_api_requests_waiting", "Requests that wait for an outcome.", registry=self.registry
         )
 
+        self.share_refusals = Counter(
+            "ledgerline_api_share_refusals",
+            "Requests refused as a share was used up, by whose share it was.",
+            ("share", "bound"),
+            registry=self.registry,
+        )
+        self.database_busy = Counter(
+            "ledgerline_api_database_busy",
+            "Questions that Postgres was too busy for, by cause.",
+            ("cause",),
+            registry=self.registry,
+        )
+
     def watch_pool(self, statistics: Callable[[], Mapping[str, int]]) -> None:
         """Show how a pool of connections is."""
         self.registry.register(PoolCollector(statistics))

@@ -1,5 +1,6 @@
 """The outermost layer: trace, correlation id, limits on bodies and requests in flight, metrics, log, the last net."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.metrics import Metrics
 from api.problems import Kind, Problem, unavailable
 from api.service import database_problem
+from api.shares import Holder
 from api.tracing import begin_span, end_span, trace_of
 from db.connections import DatabaseError
 from producers import tracing
@@ -40,18 +42,29 @@ DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]
 class _BodyLimit:
     """Receives the body of one request, and raises Problem as soon as it is known to be too large."""
 
-    def __init__(self, receive: Receive, headers: Headers, bytes_max: int) -> None:
+    def __init__(
+        self, receive: Receive, headers: Headers, holder: Holder, bytes_max: int, ends_time: float, seconds_max: float
+    ) -> None:
         self._receive = receive
+        self._holder = holder
+        self._ends_time = ends_time
+        self._seconds_max = seconds_max
         self._bytes_max = bytes_max
         self._bytes = 0
+        self._is_whole = False
         announced = headers.get("content-length", "")
         self._announced = int(announced) if announced.isascii() and announced.isdigit() else 0
 
     async def __call__(self) -> Message:
-        message = await self._receive()
+        if self._is_whole:
+            return await self._receive()
+        message = await self._next()
         if message["type"] != "http.request":
             return message
-        self._bytes += len(message.get("body", b""))
+        self._is_whole = not message.get("more_body")
+        count = len(message.get("body", b""))
+        self._bytes += count
+        self._holder.take_body(count)
         if max(self._bytes, self._announced) > self._bytes_max:
             await self._drain(message)
             raise Problem(
@@ -62,9 +75,20 @@ class _BodyLimit:
             )
         return message
 
+    async def _next(self) -> Message:
+        try:
+            async with asyncio.timeout_at(self._ends_time):
+                return await self._receive()
+        except TimeoutError as error:
+            raise Problem(
+                Kind.BODY_TOO_SLOW,
+                f"The body must come whole within {self._seconds_max:g} seconds.",
+                headers={"Connection": "close"},
+            ) from error
+
     async def _drain(self, message: Message) -> None:
         while message.get("more_body") and self._bytes <= _DRAIN_FACTOR * self._bytes_max:
-            message = await self._receive()
+            message = await self._next()
             if message["type"] != "http.request":
                 return
             self._bytes += len(message.get("body", b""))
@@ -81,6 +105,7 @@ class RequestLayer:
         body_bytes_max: int,
         batch_bytes_max: int,
         requests_in_flight_max: int,
+        body_seconds_max: float,
     ) -> None:
         self._app = app
         self._direct = direct
@@ -88,6 +113,7 @@ class RequestLayer:
         self._body_bytes_max = body_bytes_max
         self._batch_bytes_max = batch_bytes_max
         self._requests_in_flight_max = requests_in_flight_max
+        self._body_seconds_max = body_seconds_max
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -104,7 +130,9 @@ class RequestLayer:
             span = begin_span(tracer, headers, scope)
             if span is not None:
                 trace = trace._replace(traceparent=span.traceparent, has_span=True)
-        scope.setdefault("state", {})["trace"] = trace
+        state = scope.setdefault("state", {})
+        state["trace"] = trace
+        holder = state["holder"] = Holder()
         token = tracing.current.set(trace)
         status = 0
 
@@ -119,11 +147,11 @@ class RequestLayer:
         self._metrics.in_flight.set(self._in_flight)
         try:
             if self._in_flight > self._requests_in_flight_max and scope["path"] not in _ALWAYS_ANSWERED:
+                self._metrics.share_refusals.labels("requests", "all").inc()
                 problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
                 await problem.response()(scope, receive, send_noted)
             else:
-                bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
-                await self._answer(scope, _BodyLimit(receive, headers, bytes_max), send_noted)
+                await self._answer(scope, self._bounded(scope, receive, headers, holder), send_noted)
         except ClientDisconnect:
             log.debug("client_left")
         except Exception as error:
@@ -135,10 +163,16 @@ class RequestLayer:
             problem.__cause__ = error
             await problem.response()(scope, receive, send_noted)
         finally:
+            holder.give_back()
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
             self._note(scope, status, time.perf_counter() - started, span)
             tracing.current.reset(token)
+
+    def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
+        bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
+        ends_time = asyncio.get_running_loop().time() + self._body_seconds_max
+        return _BodyLimit(receive, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         endpoint = self._direct.get((scope["method"], scope["path"]))

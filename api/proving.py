@@ -1,7 +1,6 @@
 """What reconciliation and audit found and signed: breaks, checkpoints, public keys, inclusion proofs."""
 
 import asyncio
-from functools import partial
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -12,11 +11,12 @@ from api.accounts import Cursor, Limit
 from api.authentication import IntentsReader, JournalReader
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
-from api.service import Service
+from api.service import ROLE, Service
 from api.times import to_rfc3339
 from db import overview
 from db.access import Scope
 from db.proofs import prove
+from db.reads import Pool
 from domain.breaks import Break, BreakKind, BreakState
 from domain.checkpoints import public_pem, signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending
@@ -138,7 +138,7 @@ async def list_breaks(
     if cursor is not None:
         opened_time, break_id = service.cursors.decode(cursor, scope, (int, str))
         before = (opened_time, UUID(break_id))
-    rows = await overview.breaks_page(service.pool, tenant, before, limit + 1, **filters)
+    rows = await service.read(key, lambda pool: overview.breaks_page(pool, tenant, before, limit + 1, **filters))
     page = rows[:limit]
     following = (
         service.cursors.encode((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
@@ -161,7 +161,7 @@ async def list_checkpoints(request: Request, key: JournalReader, limit: Limit = 
     service = _service(request)
     scope = ("checkpoints", key.tenant)
     (before,) = (overview.TIME_MAX,) if cursor is None else service.cursors.decode(cursor, scope, (int,))
-    found = await overview.checkpoints_page(service.pool, before, limit + 1)
+    found = await service.read(key, lambda pool: overview.checkpoints_page(pool, before, limit + 1))
     page = found[:limit]
     following = service.cursors.encode((page[-1][0].checkpoint,), scope) if len(found) > limit else None
     link = next_link("/v1/checkpoints", following, {"limit": limit})
@@ -169,9 +169,9 @@ async def list_checkpoints(request: Request, key: JournalReader, limit: Limit = 
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=problem_responses())
-async def list_signing_keys(request: Request, _key: JournalReader) -> Response:
+async def list_signing_keys(request: Request, key: JournalReader) -> Response:
     """The public keys that checkpoints were signed with. Who trusts nobody gets them by another road."""
-    rows = await overview.signing_keys(_service(request).pool)
+    rows = await _service(request).read(key, overview.signing_keys)
     items = [
         {
             "key_id": row.key_id,
@@ -193,12 +193,14 @@ async def get_proof(
 ) -> Response:
     """The proof that the record which settled an intent is under a signed checkpoint."""
     service = _service(request)
-    look_up = partial(
-        asyncio.to_thread, prove, service.configuration.postgres_dsn, str(intent_id), key.tenant, role="ledgerline_api"
-    )
+
+    async def look_up(_pool: Pool) -> dict[str, Any]:
+        dsn = service.configuration.postgres_dsn
+        return await asyncio.to_thread(prove, dsn, str(intent_id), key.tenant, role=ROLE)
+
     try:
-        async with service.proofs:
-            return json_response(await service.postgres.ask(look_up))
+        # Whoever makes a proof reads and hashes all that its checkpoint covers of a lane, over a connection of its own.
+        return json_response(await service.read_much(key, look_up))
     except ProofPending as error:
         raise Problem(Kind.PROOF_NOT_FOUND, str(error), headers={"Retry-After": "5"}) from error
     except ProofError as error:

@@ -146,7 +146,7 @@ async def get_statement(
     date all its entries are put in order, 100,000 at most.
     """
     service = _service(request)
-    account = await reads.account(service.pool, key.tenant, _checked(address))
+    account = await service.read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
     if account is None:
         raise _not_open(address)
     scope = ("statement", key.tenant, address, currency, by.value, since, until)
@@ -156,13 +156,15 @@ async def get_statement(
     if cursor is not None:
         *found, net = service.cursors.decode(cursor, scope, (int, int, int, int, str))
         place, running_net = reports.Place(*found), int(net)
-    asked = (service.pool, key.tenant, address, currency, place, limit + 1)
+    asked = (key.tenant, address, currency, place, limit + 1)
     beginning = _moment(since, "since") or 0
     try:
         found_statement = (
-            await reports.statement(*asked, since=beginning, running_net=running_net)
+            await service.read(
+                key, lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net)
+            )
             if by is Dates.BOOKING
-            else await reports.statement_by_value(*asked, since=beginning)
+            else await service.read_much(key, lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
@@ -233,7 +235,7 @@ async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
     service = _service(request)
     units = service.units(key.tenant)
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await reports.trial_balance(service.pool, key.tenant):
+    for row in await service.read_much(key, lambda pool: reports.trial_balance(pool, key.tenant)):
         classes.setdefault(row.currency, []).append(row)
     items = []
     for currency, rows in classes.items():
@@ -270,7 +272,9 @@ async def list_trial_balance_accounts(
     service = _service(request)
     scope = ("trial-balance", key.tenant, account_class, currency)
     (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await reports.trial_balance_accounts(service.pool, key.tenant, account_class, currency, after, limit + 1)
+    rows = await service.read_much(
+        key, lambda pool: reports.trial_balance_accounts(pool, key.tenant, account_class, currency, after, limit + 1)
+    )
     page = rows[:limit]
     following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     filters = {"account_class": account_class, "currency": currency, "limit": limit}

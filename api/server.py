@@ -20,6 +20,7 @@ from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
 from domain.secret_files import SettingsError
 from domain.settings import Settings
+from domain.shares import ShareBounds
 from domain.topics import Topics
 from producers.watchdog import Watchdog
 
@@ -72,6 +73,17 @@ def configuration_of(
         intent_bytes_max=settings.api_intent_bytes_max,
         requests_per_minute=settings.api_requests_per_minute,
         wait_seconds_max=settings.api_wait_seconds_max,
+        body_seconds_max=settings.api_body_seconds_max,
+        shares=ShareBounds(
+            settings.api_requests_at_once,
+            settings.api_body_bytes_at_once,
+            settings.api_event_streams_at_once,
+            settings.api_reads_at_once,
+            settings.api_heavy_reads_at_once,
+            settings.api_read_wait_seconds_max,
+        ),
+        read_seconds_max=settings.api_read_seconds_max,
+        heavy_read_seconds_max=settings.api_heavy_read_seconds_max,
         trusted_proxies=_trusted_proxies(settings),
         fault=fault,
     )

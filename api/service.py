@@ -2,10 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from uuid import UUID
 
 import structlog
@@ -21,16 +21,18 @@ from api.metrics import Metrics
 from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem, unavailable
 from api.retrying import Backoff
+from api.shares import Shares
 from api.waiting import LaneWaiter
-from db.access import read_cursor_key
+from db.access import ApiKey, read_cursor_key
 from db.books import Books
-from db.connections import DatabaseError, pool
-from db.reads import IntentQuestion, IntentState, Settled, intent_states, read_books, settled_intents
+from db.connections import DatabaseBusy, DatabaseError, pool
+from db.reads import IntentQuestion, IntentState, Pool, Settled, intent_states, read_books, settled_intents
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.faults import Fault, no_fault
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
+from domain.shares import SHARE_BOUNDS, ShareBounds
 from domain.topics import Topics
 from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
@@ -40,9 +42,11 @@ _CHECK_TIMEOUT_SECONDS: Final = 3.0
 _CHECKS_KEPT_SECONDS: Final = 1.0
 DELIVERY_SECONDS_AT_STOP: Final = 3.0
 _POOL_CLOSE_SECONDS_MAX: Final = 0.5
-_PROOFS_AT_ONCE_MAX: Final = 2
+_POOL_SIZE: Final = 8
+ROLE: Final = "ledgerline_api"
 
 log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class Configuration:
     intent_bytes_max: int = 1_000_000
     requests_per_minute: int = 60_000
     wait_seconds_max: float = 30.0
-    requests_in_flight_max: int = 2_000
+    body_seconds_max: float = 30.0
+    shares: ShareBounds = SHARE_BOUNDS
+    read_seconds_max: float = 3.0
+    heavy_read_seconds_max: float = 10.0
     delivery_timeout_seconds: float = 10.0
     queue_intents_max: int = 50_000
     trusted_proxies: TrustedProxies = NO_PROXIES
@@ -70,8 +77,17 @@ class Service:
     def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
         self.configuration = configuration
         self.metrics = metrics
-        self.pool = pool(configuration.postgres_dsn, "ledgerline_api")
+        self.pool = pool(
+            configuration.postgres_dsn, ROLE, size_max=_POOL_SIZE, statement_seconds_max=configuration.read_seconds_max
+        )
+        self._heavy_pool = pool(
+            configuration.postgres_dsn,
+            ROLE,
+            size_max=configuration.shares.heavy_reads.in_all,
+            statement_seconds_max=configuration.heavy_read_seconds_max,
+        )
         metrics.watch_pool(self.pool.get_stats)
+        self.shares = Shares(configuration.shares, metrics)
         self.producer = IntentProducer(
             configuration.kafka,
             configuration.topics.intents,
@@ -79,14 +95,14 @@ class Service:
             queue_intents_max=configuration.queue_intents_max,
             fault=configuration.fault,
         )
-        self.postgres = PostgresWatch(self.pool)
+        self.postgres = PostgresWatch(
+            self.pool, configuration.postgres_dsn, ROLE, lambda cause: metrics.database_busy.labels(cause).inc()
+        )
         self.intake = IntakeGate(self.producer)
         self.waiter = LaneWaiter(self.pool, configuration.postgres_dsn)
         self.authentication = Authentication(
             self.pool, self.postgres, configuration.requests_per_minute, configuration.trusted_proxies
         )
-        self.proofs = asyncio.Semaphore(_PROOFS_AT_ONCE_MAX)
-        """For those who make a proof, as each reads and hashes all that its checkpoint covers of a lane."""
         self.accept_times = AcceptTimes()
         self.waiter.announced = self.accept_times.announce
         topics = configuration.topics
@@ -105,6 +121,7 @@ class Service:
     async def start(self) -> None:
         """Begin to connect; returns at once."""
         await self.pool.open(wait=False)
+        await self._heavy_pool.open(wait=False)
         self._spawn("books", self._load_books_at_start())
         self._spawn("schema", self._look_up_schema())
         self._spawn("postings", self.waiter.run(self._stopping))
@@ -134,6 +151,7 @@ class Service:
                 log.error("background_task_failed", error=repr(outcome))
         await self.producer.close()
         await self.pool.close(_POOL_CLOSE_SECONDS_MAX)
+        await self._heavy_pool.close(_POOL_CLOSE_SECONDS_MAX)
 
     async def _load_books_at_start(self) -> None:
         backoff = Backoff(self._stopping)
@@ -179,6 +197,19 @@ class Service:
     def units(self, tenant: str) -> dict[str, int]:
         """The tenant's registered units as last seen."""
         return self.books.units.get(tenant, {})
+
+    async def read(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
+        """The answer to a question of a key that reads a few rows.
+
+        Problem if the connections of the key, the tenant or all are used up; DatabaseError as `postgres.ask` has it.
+        """
+        async with self.shares.reads.turn(key):
+            return await self.postgres.ask(partial(question, self.pool))
+
+    async def read_much(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
+        """The same for a question that may keep Postgres busy for seconds, over connections of its own."""
+        async with self.shares.heavy_reads.turn(key):
+            return await self.postgres.ask(partial(question, self._heavy_pool))
 
     async def settled(self, tenant: str, intent_ids: Iterable[UUID]) -> dict[UUID, Settled]:
         """What settled those of these intents that are settled, without legs; and of others, asked about with them.
@@ -270,5 +301,6 @@ class Service:
 
 
 def database_problem(error: LedgerlineError) -> Problem:
-    """The answer where Postgres is away."""
-    return unavailable(Kind.DATABASE_UNAVAILABLE, f"{error} Nothing was done: the same request may be sent again.")
+    """The answer if Postgres is away, or has too much to do."""
+    kind = Kind.DATABASE_BUSY if isinstance(error, DatabaseBusy) else Kind.DATABASE_UNAVAILABLE
+    return unavailable(kind, f"{error} Nothing was done: the same request may be sent again.")

@@ -1,11 +1,13 @@
 """Connections to Postgres: one role each, bounded waits, no hung peers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection, Connection
 from psycopg.conninfo import make_conninfo
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.binary import register
 from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
@@ -22,6 +24,8 @@ ROLES: Final = (
     "ledgerline_audit",
     "ledgerline_operator",
 )
+
+_SILENCE_MORE_SECONDS: Final = 1.0
 
 # Trouble that passes by waiting: the server or the way to it is away, others hold what we need, we slept so long over a
 # transaction that Postgres ended it, or we were led to a standby (the last three are internal errors to psycopg).
@@ -41,6 +45,42 @@ class DatabaseError(Outage):
 def is_told_by_server(error: Exception) -> bool:
     """Whether Postgres itself reported this trouble, such as a full disk: the connection to it works."""
     return isinstance(error, psycopg.Error) and error.sqlstate is not None
+
+
+class DatabaseBusy(DatabaseError):
+    """Postgres is there and has too much to do: the query took too long, or the server lacks resources."""
+
+    cause = "server"
+
+
+class StatementTooLong(DatabaseBusy):
+    """Postgres ended a statement that took longer than it may."""
+
+    cause = "statement"
+
+
+class PoolBusy(DatabaseBusy):
+    """No connection of the pool got free in time. That alone does not tell whether Postgres is away."""
+
+    cause = "pool"
+
+
+_INSUFFICIENT_RESOURCES: Final = "53"
+
+
+@contextmanager
+def explained(what: str) -> Iterator[None]:
+    """Turn trouble that passes into DatabaseError with this sentence, or DatabaseBusy if Postgres is there."""
+    try:
+        yield
+    except PoolTimeout as error:
+        raise PoolBusy("No connection to Postgres got free in time.") from error
+    except psycopg.errors.QueryCanceled as error:
+        raise StatementTooLong("Postgres took too long for this query and ended it.") from error
+    except TRANSIENT as error:
+        if (error.sqlstate or "").startswith(_INSUFFICIENT_RESOURCES):
+            raise DatabaseBusy("Postgres lacks resources for this query.") from error
+        raise DatabaseError(what) from error
 
 
 def with_password(dsn: str, password: str) -> str:
@@ -97,22 +137,31 @@ async def connect_async(dsn: str, role: str) -> BoundedAsyncConnection:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 
 
-def pool(dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0) -> AsyncConnectionPool[Any]:
-    """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most."""
+def pool(
+    dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0, statement_seconds_max: float = 3.0
+) -> AsyncConnectionPool[Any]:
+    """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most.
+
+    Postgres ends a statement after `statement_seconds_max`. So a longer silence means that Postgres is away.
+    """
+    options = _options(role)
+    options["options"] += f" -c statement_timeout={max(1, round(statement_seconds_max * 1000))}"
+
+    async def configure(connection: AsyncConnection[Any]) -> None:
+        register(connection)
+        if isinstance(connection, BoundedAsyncConnection):
+            connection.silence_seconds_max = statement_seconds_max + _SILENCE_MORE_SECONDS
+
     return AsyncConnectionPool(
         dsn,
         connection_class=BoundedAsyncConnection,
-        kwargs={"autocommit": True, **_options(role), "connect_timeout": 4},
+        kwargs={"autocommit": True, **options, "connect_timeout": 4},
         min_size=1,
         max_size=size_max,
         timeout=wait_seconds,
         # The pool doubles its pauses for so long and then begins anew at the next request; longer ones would outlast
         # the outage.
         reconnect_timeout=4.0,
-        configure=_configure,
+        configure=configure,
         open=False,
     )
-
-
-async def _configure(connection: AsyncConnection[Any]) -> None:
-    register(connection)

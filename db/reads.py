@@ -8,13 +8,14 @@ from datetime import datetime
 from typing import Any, Final, LiteralString, NamedTuple
 from uuid import UUID
 
+import psycopg
 from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.binary import Uuids
 from db.books import Books, load_books_async
 from db.bounded_connection import PostgresSilent
-from db.connections import TRANSIENT, DatabaseError, connect_async
+from db.connections import TRANSIENT, DatabaseError, connect_async, explained
 from db.queries import load
 from domain.intents import Leg
 from domain.journal import JournalRow
@@ -130,16 +131,17 @@ class JournalPage(NamedTuple):
 
 async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
     """All rows of a query. A connection that died in the pool is replaced and the query, a read, sent once more."""
-    try:
+    with explained("Postgres cannot be reached or does not answer in time."):
         try:
             return await _fetch(pool, query, values)
-        except (PoolTimeout, PostgresSilent):
+        except (PoolTimeout, PostgresSilent, psycopg.errors.QueryCanceled):
             raise  # to look at each of the pool's connections would be to wait once more
-        except TRANSIENT:
+        except TRANSIENT as lost:
             await pool.check()
-            return await _fetch(pool, query, values)
-    except TRANSIENT as error:
-        raise DatabaseError("Postgres cannot be reached or does not answer in time.") from error
+            try:
+                return await _fetch(pool, query, values)
+            except PoolTimeout:
+                raise lost from None  # the pool has no connection as they were lost, and not as all are in use
 
 
 async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -151,11 +153,9 @@ async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> li
 
 async def read_books(pool: Pool) -> Books:
     """The books' frame as it stands now."""
-    try:
+    with explained("Postgres cannot be reached to load the books."):
         async with pool.connection() as connection:
             return await load_books_async(connection)
-    except TRANSIENT as error:
-        raise DatabaseError("Postgres cannot be reached to load the books.") from error
 
 
 def _legs(found: Iterable[Sequence[Any]]) -> tuple[Leg, ...]:

@@ -12,6 +12,9 @@ LedgerlineError                               one sentence that says what is wro
     domain.errors.Unready                     the parts answer, and what is needed is not there yet
       streams.posting.published.JournalUnsettled  records that the ledger lacks stand in an open Kafka transaction
     db.connections.DatabaseError              Postgres cannot be reached or refuses the login
+      db.connections.DatabaseBusy             Postgres is there and has too much to do
+        db.connections.PoolBusy               no connection of the pool got free in time
+        db.connections.StatementTooLong       Postgres ended a statement that took longer than it may
     ops.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
     producers.positions.PositionsUnknown      Kafka does not tell how far the topics go

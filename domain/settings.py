@@ -6,15 +6,21 @@ docs/SETTINGS.md documents each field and a test notices when one is missing the
 
 import os
 from pathlib import Path
-from typing import Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import Field, SecretStr
+from pydantic import BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
 from domain.kafka import Kafka, SaslMechanism, SecurityProtocol
 from domain.schema_registry import SchemaRegistry
 from domain.secret_files import PREFIX, secret_of
+from domain.shares import SHARE_BOUNDS, Bounds
+
+Share = Annotated[
+    Bounds, NoDecode, BeforeValidator(lambda value: Bounds.parse(value) if isinstance(value, str) else value)
+]
+"""A setting such as `100/25/10`."""
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
@@ -79,6 +85,31 @@ class Settings(BaseSettings):
     api_requests_per_minute: int = Field(
         60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
     )
+    api_requests_at_once: Share = Field(
+        SHARE_BOUNDS.requests, description="Requests under way at once: in all, by one tenant, by one key."
+    )
+    api_body_bytes_at_once: Share = Field(
+        SHARE_BOUNDS.body_bytes,
+        description="Bytes of bodies of requests under way at once: in all, by one tenant, by one key.",
+    )
+    api_event_streams_at_once: Share = Field(
+        SHARE_BOUNDS.event_streams, description="Event streams open at once: in all, by one tenant, by one key."
+    )
+    api_reads_at_once: Share = Field(
+        SHARE_BOUNDS.reads, description="Connections for lists and reads at once: in all, by one tenant, by one key."
+    )
+    api_heavy_reads_at_once: Share = Field(
+        SHARE_BOUNDS.heavy_reads,
+        description="Connections for reports and proofs at once: in all, by one tenant, by one key.",
+    )
+    api_read_wait_seconds_max: float = Field(
+        2.0, gt=0, description="How long a read waits for a connection of its share."
+    )
+    api_read_seconds_max: float = Field(3.0, gt=0, description="How long Postgres works on one query of the API.")
+    api_heavy_read_seconds_max: float = Field(
+        10.0, gt=0, description="How long Postgres works on one query of a report."
+    )
+    api_body_seconds_max: float = Field(30.0, gt=0, description="How long a body may take to come whole.")
     api_trusted_proxies: str = Field(
         "",
         description="Proxies whose X-Forwarded-For is believed: how many in a row, or their networks; unset: none.",

@@ -20,7 +20,6 @@ from producers.positions import Positions, PositionsUnknown, lag
 
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
-VIEWERS_MAX: Final = 100
 PULSES_WAITING_MAX: Final = 4
 """Of a viewer that reads too slowly; the oldest make room, as each pulse says everything."""
 LAGS: Final = ("unposted", "unrelayed", "unreconciled", "unaudited")
@@ -83,9 +82,9 @@ class Feed:
         return len(self._viewers)
 
     @property
-    def is_full(self) -> bool:
-        """Whether nobody more can watch: too many do, or the process is about to end."""
-        return len(self._viewers) >= VIEWERS_MAX or self._closed.is_set()
+    def is_closed(self) -> bool:
+        """Whether nobody more can watch, as the process is about to end."""
+        return self._closed.is_set()
 
     @property
     def history(self) -> list[list[Any]]:

@@ -16,6 +16,7 @@ from api.authentication import JournalReader
 from api.console.feed import Feed, Pulse
 from api.problems import Kind, Problem, unavailable
 from api.service import Service
+from api.shares import holder_of
 from api.views import decimal_text
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
@@ -69,8 +70,9 @@ async def console() -> Response:
 async def events(request: Request, key: JournalReader) -> Response:
     """What the console shows, as server-sent events: `hello` once, then `pulse` each second."""
     service: Service = request.app.state.service
-    if service.feed.is_full:
-        raise unavailable(Kind.OVERLOADED, "Too many consoles are open on this process: close one.", 10)
+    if service.feed.is_closed:
+        raise unavailable(Kind.NOT_READY, "This process is about to end: another one will answer.")
+    holder_of(request).take(service.shares.event_streams)
     return EventSourceResponse(
         _stream(request, service, key), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )

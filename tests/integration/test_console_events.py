@@ -7,11 +7,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 
-from api.console import feed
 from db.access import Scope
 from domain.settings import Settings
+from domain.shares import Bounds, ShareBounds
 from tests.api_bench import ApiBench, problem, running_api
 from tests.posting_bench import PostingBench, eventually
 from tests.proving_bench import ProvingBench
@@ -67,10 +66,22 @@ def test_sums_of_money_are_of_the_tenant_or_for_operators(api: ApiBench, proving
         assert problem(client.get("/v1/console/events")) == "scope-missing"
 
 
-def test_many_viewers_cost_what_one_costs_and_nobody_costs_nothing(
-    api: ApiBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feed, "VIEWERS_MAX", 5)
+def test_many_viewers_cost_what_one_costs_and_nobody_costs_nothing(settings: Settings) -> None:
+    shares = ShareBounds(event_streams=Bounds(8, 6, 5))
+    with running_api(settings, shares=shares) as api:
+        watch_together(api)
+
+
+def bound_of_refusal(api: ApiBench, tenant: str) -> tuple[int, str]:
+    """Of the share that refuses one more viewer with a new key of the tenant."""
+    with api.client(api.new_key(tenant)) as client:
+        answer = client.get("/v1/console/events")
+        assert problem(answer) == "share-used-up"
+        return answer.status_code, answer.json()["bound"]
+
+
+def watch_together(api: ApiBench) -> None:
+    """Five viewers of one key, whose share that is; another key of the tenant, and another tenant, have places left."""
     key = api.new_key()
     assert api.service is not None
     watched = api.service.feed
@@ -90,7 +101,16 @@ def test_many_viewers_cost_what_one_costs_and_nobody_costs_nothing(
         viewer.start()
     eventually(lambda: watched.viewers == 5, "all watch")
     with api.client(key) as client:
-        assert problem(client.get("/v1/console/events")) == "overloaded"
+        refused = client.get("/v1/console/events")
+        assert problem(refused) == "share-used-up"
+        assert (refused.status_code, refused.json()["bound"]) == (429, "key")
+        assert int(refused.headers["retry-after"]) >= 1
+    with api.client() as client, client.stream("GET", "/v1/console/events") as one_more:
+        kept = events(one_more)  # a generator that is let go of closes its stream
+        assert next(kept)[0] == "hello"
+        assert bound_of_refusal(api, "default") == (429, "tenant")
+        with api.client(api.new_key("other")) as theirs, theirs.stream("GET", "/v1/console/events") as answer:
+            assert next(events(answer))[0] == "hello"
     eventually(lambda: pulses >= 15, "they get pulses")
     assert watched.looks <= pulses / 5 + 5
     enough.set()

@@ -159,7 +159,7 @@ async def test_one_look_serves_all_and_none_is_made_for_nobody() -> None:
     assert feed.looks == looks + 1
     await feed.close()
     assert made[1].is_closed
-    assert feed.is_full
+    assert feed.is_closed
     ended = [again.pulses.get_nowait() for _ in range(again.pulses.qsize())]
     assert ended[-1] is None
     late = feed.join("default")
