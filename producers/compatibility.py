@@ -9,7 +9,8 @@ import httpx
 from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS
 from producers.encoding import SchemaError, schema_text
-from producers.schema_rules import losses
+from producers.published_schemas import is_published
+from producers.schema_rules import invalidity, losses
 
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 REQUEST_SECONDS_MAX: Final = 10.0
@@ -25,7 +26,7 @@ class Verdict(StrEnum):
 
 
 class Judgement(NamedTuple):
-    """The registry's word on one subject; `cause` is empty but where it refuses."""
+    """The word on one subject; `cause` says why it is refused, or whose versions were left out."""
 
     subject: str
     file: str
@@ -79,29 +80,40 @@ class Registry:
     def judge(self, subject: str) -> Judgement:
         """Ask whether the project's schema may be registered under the subject, against every version that counts."""
         file, level = SUBJECTS[subject]
+        wrong = invalidity(schema_text(subject))
+        if wrong is not None:
+            return Judgement(subject, file, level, Verdict.REFUSED, wrong)
         body = {"schema": schema_text(subject), "schemaType": "AVRO"}
         if self._ask("POST", f"subjects/{subject}", body) is not None:
             return Judgement(subject, file, level, Verdict.SAME, "")
         answer = self._ask("POST", f"compatibility/subjects/{subject}/versions?verbose=true", body)
         if answer is None:
             return Judgement(subject, file, level, Verdict.NEW, "")
-        lost = self._lost(subject)
-        if lost:
-            return Judgement(subject, file, level, Verdict.REFUSED, "; ".join(lost))
+        faults, strangers = self._faults(subject, level)
+        if faults:
+            return Judgement(subject, file, level, Verdict.REFUSED, "; ".join(faults))
         if answer["is_compatible"]:
             return Judgement(subject, file, level, Verdict.COMPATIBLE, "")
         # Confluent's registry and Karapace say why in `messages`, Apicurio in `reason`.
         cause = answer.get("reason") or "; ".join(answer.get("messages") or ()) or "the registry does not say why"
+        if strangers:
+            numbers = ", ".join(map(str, strangers))
+            cause = f"not judged by version {numbers}, which Ledgerline never had ({cause})"
+            return Judgement(subject, file, level, Verdict.COMPATIBLE, cause)
         return Judgement(subject, file, level, Verdict.REFUSED, cause)
 
-    def _lost(self, subject: str) -> list[str]:
-        """What the project's schema lost of any version, which the registry itself would not mind."""
+    def _faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
+        """What our rules have against the schema after each version of ours, and the versions that are not ours."""
         own = json.loads(schema_text(subject))
-        lost: dict[str, None] = {}
+        found: dict[str, None] = {}
+        strangers: list[int] = []
         for version in self._ask("GET", f"subjects/{subject}/versions") or ():
             held = self._ask("GET", f"subjects/{subject}/versions/{version}") or {}
-            lost |= dict.fromkeys(losses(json.loads(held["schema"]), own) if "schema" in held else ())
-        return list(lost)
+            if not is_published(held.get("schema", "null")):
+                strangers.append(version)
+                continue
+            found |= dict.fromkeys(losses(json.loads(held["schema"]), own, level))
+        return list(found), strangers
 
     def registered(self, subject: str) -> RegisteredSubject:
         """What the registry holds of the subject."""

@@ -16,7 +16,8 @@ from domain.errors import LedgerlineError
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS, Topics
-from producers.encoding import SchemaError, registry_client, schema_text
+from producers.encoding import SchemaError, compact_text, registry_client, schema_text
+from producers.published_schemas import is_published, refuse_invalid
 from producers.schema_rules import losses
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
@@ -189,10 +190,13 @@ def register_schemas(registry: SchemaRegistry) -> dict[str, int]:
 
 
 def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
+    """Register the schema under its text, which Python's serializer looks up, and under Java's, where that differs."""
+    refuse_invalid(subject)
     try:
         client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
-        _refuse_losses(client, subject)
-        return int(client.register_schema(subject, Schema(schema_text(subject), "AVRO")))
+        strangers = _refuse_faults(client, subject, level)
+        _register_text(client, subject, level, compact_text(subject), strangers)
+        return _register_text(client, subject, level, schema_text(subject), strangers)
     except SchemaRegistryError as error:
         if error.http_status_code == 409:
             raise SchemaError(
@@ -203,19 +207,42 @@ def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
         raise SchemaError(f"The schema registry cannot be reached to register {subject}: {error}.") from error
 
 
-def _refuse_losses(client: SchemaRegistryClient, subject: str) -> None:
-    """SchemaError where the project's schema lost what a version has, which the registry itself would not mind."""
+def _register_text(client: SchemaRegistryClient, subject: str, level: str, text: str, strangers: list[int]) -> int:
+    """Register one text. Versions that somebody else registered do not stand in the way.
+
+    Ours were judged by our own rules, which ask for more than the registry does.
+    """
+    try:
+        return int(client.register_schema(subject, Schema(text, "AVRO")))
+    except SchemaRegistryError as error:
+        if error.http_status_code != 409 or not strangers:
+            raise
+    client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel.NONE))
+    try:
+        return int(client.register_schema(subject, Schema(text, "AVRO")))
+    finally:
+        client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
+
+
+def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> list[int]:
+    """SchemaError where our rules speak against the schema after a version of ours; else the versions that are not."""
     own = json.loads(schema_text(subject))
+    strangers: list[int] = []
     try:
         versions = client.get_versions(subject)
     except SchemaRegistryError as error:
         if error.http_status_code == 404:
-            return  # the subject's first version
+            return []  # the subject's first version
         raise
     for version in versions:
         held = client.get_version(subject, version).schema
-        lost = losses(json.loads(held.schema_str), own) if held is not None and held.schema_str else []
+        text = held.schema_str if held is not None and held.schema_str else "null"
+        if not is_published(text):
+            strangers.append(version)
+            continue
+        lost = losses(json.loads(text), own, level)
         if lost:
             raise SchemaError(
                 f"avro/{SUBJECTS[subject][0]} may not follow version {version} of {subject}: {'; '.join(lost)}."
             )
+    return strangers

@@ -16,6 +16,7 @@ from httpx import HTTPError
 from domain.intents import DIRECTIONS, Intent, Leg
 from domain.outcomes import QuarantineReason
 from domain.schema_registry import SchemaRegistry
+from domain.topics import SUBJECTS
 from producers.encoding import (
     FRAME,
     MAGIC,
@@ -23,8 +24,10 @@ from producers.encoding import (
     parsed_schema,
     registered_id,
     registry_client,
+    schema_text,
     without_logical_types,
 )
+from producers.schema_rules import MEANING, faults_of_change
 from streams.plain_intents import Unusual, plain_intent
 
 logger: Final = structlog.get_logger(__name__)
@@ -132,14 +135,26 @@ class IntentDecoder:
         try:
             schema = without_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
             writer_schema = fastavro.parse_schema(schema) if _full_name(schema) == RECORD_NAME else None
+            other = _other_meanings(found.schema_str) if writer_schema is not None else []
         except Exception:  # whatever anyone registered, the lane must go on
             logger.exception("unusable schema", schema_id=schema_id)
             writer_schema = None
         if writer_schema is None:
             raise Undecodable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is not that of {RECORD_NAME}.")
+        if other:
+            detail = f"Schema {schema_id} means something else than the ledger's: {'; '.join(other)}."
+            raise Undecodable(QuarantineReason.WRONG_SCHEMA, detail[:DETAIL_CHARACTERS_MAX])
         known = (writer_schema, None if writer_schema == self._own_schema else self._own_schema)
         self._schemas[schema_id] = known
         return known
+
+
+def _other_meanings(writer_text: str) -> list[str]:
+    """Where a field of the writer's schema has another type or unit than the ledger's, such as milliseconds."""
+    subject = "payments.intents-value"
+    own = json.loads(schema_text(subject))
+    found = faults_of_change(json.loads(writer_text), own, SUBJECTS[subject][1])
+    return [fault.clause for fault in found if fault.rule in MEANING]
 
 
 def _full_name(schema: Any) -> str | None:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import re
 import ssl
 import tarfile
@@ -137,25 +138,22 @@ POSTGRES_SETTINGS: Final = {"ssl": "on", "ssl_cert_file": "'server.pem'", "ssl_k
 
 
 def kafka_rights(prefix: str) -> list[AclBinding]:
-    """What docs/SECURITY.md grants each principal in Kafka, for a ledger whose topics have this prefix."""
-    text = (REPOSITORY_ROOT / "docs" / "SECURITY.md").read_text()
-    table = text.partition("## The rights of each service in Kafka")[2].partition("\n## ")[0]
+    """What ops/kafka_rights.json grants each principal in Kafka, for a ledger whose topics have this prefix."""
     rights = []
-    for principal, resources, operations in re.findall(r"^\| (\w+) \| (.+) \| ([A-Z].+) \|$", table, re.MULTILINE):
-        kind = _RESOURCES[re.sub(r"s$", "", resources.partition(" `")[0])]
-        for name in re.findall(r"`([^`]+)`", resources):
+    for row in json.loads((REPOSITORY_ROOT / "ops" / "kafka_rights.json").read_text()):
+        for name in row["names"]:
             pattern = ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL
             rights += [
                 AclBinding(
-                    kind,
+                    _RESOURCES[row["kind"]],
                     name.replace("$P", prefix).removesuffix("*"),
                     pattern,
-                    f"User:{principal}",
+                    f"User:{row['principal']}",
                     "*",
                     AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
                     AclPermissionType.ALLOW,
                 )
-                for operation in operations.split(", ")
+                for operation in row["operations"]
             ]
     return rights
 

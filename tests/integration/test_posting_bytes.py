@@ -87,7 +87,7 @@ def foreign_values(bench: PostingBench) -> list[tuple[bytes | None, str]]:
         (FRAME.pack(0, protobuf_id) + good[5:], "wrong_schema"),
         (FRAME.pack(0, string_id) + good[5:], "wrong_schema"),
         (FRAME.pack(0, other_id), "wrong_schema"),
-        (FRAME.pack(0, alike_id) + body.getvalue(), "undecodable"),
+        (FRAME.pack(0, alike_id) + body.getvalue(), "wrong_schema"),
         (good[:-4], "undecodable"),
         (good + b"\x00", "undecodable"),
         (good[:5] + b"\xff" * 40, "undecodable"),

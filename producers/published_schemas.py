@@ -1,0 +1,48 @@
+"""Which schemas Ledgerline itself ever had, by fingerprint, so that what a stranger registers blocks no deploy of ours.
+
+A new form of a schema is added to the list in the commit that makes it; nothing is ever taken out of it.
+"""
+
+import json
+from hashlib import sha256
+from typing import Final
+
+from domain.topics import SUBJECTS
+from producers.encoding import SchemaError, schema_text
+from producers.schema_rules import invalidity
+
+PUBLISHED: Final = frozenset(
+    {
+        # payments.intents-value
+        "b2082cfb5a1b4a1d7a61022a6061dd3e6b6aff8443de6a5c51f1c569468e1816",
+        "b5d91f68d4fb12aaa878d57be1e75bfafcb5d45e2c482f18ae746eae9d0625a4",
+        # payments.quarantine-value
+        "6d1eef08fdd877312eed00a80f78205040d5bb05788f99c4efd7bbfc9226347e",
+        # ledger.journal-value
+        "38386d87e1ca058ddd07825d3acd0454f0614f03451fb37f5d81ec38403140cc",
+        # ledger.relay-value
+        "570a7b90280f82ec17e33a589bce04587987b61ff21ad28f647f29f177adf099",
+        # ledger.breaks-value
+        "ce62bf7d870890ac3f146fc7c9ff6152b7220e9773f501987fab9484aeecd3f5",
+        "3350690dc53f2b3a5d47b7c7802e790d73036b65c74fe7ad992ff5b86e5a90ed",
+        # audit.checkpoints-value
+        "adbd62d7b9d88d530f18438c488a522eb9e53bac390a9044fee0e25bcd58978e",
+    }
+)
+
+
+def fingerprint(text: str) -> str:
+    """SHA-256 of a schema in hex, whatever the white space and the order of members in its text."""
+    return sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
+
+
+def is_published(text: str) -> bool:
+    """Whether a schema is, or once was, Ledgerline's own."""
+    return fingerprint(text) in PUBLISHED
+
+
+def refuse_invalid(subject: str) -> None:
+    """SchemaError where the file of a subject is no valid schema."""
+    wrong = invalidity(schema_text(subject))
+    if wrong is not None:
+        raise SchemaError(f"avro/{SUBJECTS[subject][0]} cannot be registered: {wrong}.")
