@@ -25,7 +25,8 @@ def turn_into_rejected(bench: ProvingBench, lane: int, reason: str, detail: str 
         " FROM (SELECT account_id, currency, sum(amount_minor) FILTER (WHERE direction = 1) AS debits,"
         " sum(amount_minor) FILTER (WHERE direction = -1) AS credits FROM (SELECT account_id, currency, direction,"
         " amount_minor FROM ledger.entry WHERE lane = %s AND seq = %s UNION ALL SELECT account_id, currency,"
-        " -direction, 0 FROM ledger.entry WHERE lane = %s AND seq = %s) AS both_sides GROUP BY account_id, currency) AS e"
+        " -direction, 0 FROM ledger.entry WHERE lane = %s AND seq = %s) AS both_sides"
+        " GROUP BY account_id, currency) AS e"
         " WHERE b.lane = %s AND b.account_id = e.account_id AND b.currency = e.currency",
         seq, lane, seq, lane, seq, lane,
     )  # fmt: skip
