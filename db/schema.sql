@@ -36,7 +36,9 @@ CREATE TABLE ledger.chart_pattern (
 -- One row. Posting workers and the API reload their copy of the books when it moves.
 CREATE TABLE ledger.books_version (
     single boolean PRIMARY KEY DEFAULT true CHECK (single),
-    version bigint NOT NULL
+    version bigint NOT NULL,
+    -- Reconciliation judges a rejection by the books of today only if they have not changed since.
+    changed_time timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO ledger.books_version (version) VALUES (1);
 
@@ -44,7 +46,7 @@ CREATE FUNCTION ledger.books_changed() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
 AS $$
 BEGIN
-    UPDATE ledger.books_version SET version = version + 1;
+    UPDATE ledger.books_version SET version = version + 1, changed_time = now();
     RETURN NULL;
 END
 $$;

@@ -16,7 +16,9 @@ from typing import Any, Final, cast
 import structlog
 
 from db import reconciliation as db
+from db import rejections as ledger
 from db.agent_connection import AgentConnection
+from db.books import Books
 from db.breaks import BreakStore
 from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
 from producers.events import EventProducer
@@ -51,8 +53,21 @@ def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKe
 class LedgerLookups:
     """The rules' questions to the ledger, within the transaction of the batch."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, recent_books: ledger.RecentBooks) -> None:
         self._connection = connection
+        self._recent_books = recent_books
+
+    def books(self) -> tuple[Books, int]:
+        """The books' frame of today, and when it changed last, in microseconds since 1970."""
+        return self._recent_books.load(self._connection)
+
+    def originals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, ledger.OriginalRow]:
+        """The rows that settled these intents."""
+        return ledger.originals(self._connection, names)
+
+    def holdings(self, asked: Sequence[ledger.HoldingAsked]) -> list[ledger.Holding | None]:
+        """What each of these accounts holds."""
+        return ledger.holdings(self._connection, asked)
 
     def settled(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Settled]:
         """The rows that settled these intents."""
@@ -91,6 +106,7 @@ class Reconciler:
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._books = OwnBooks()
+        self._recent_books = ledger.RecentBooks()
         self._stands: dict[int, int] = {}
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
@@ -137,7 +153,7 @@ class Reconciler:
                     at = rows[part.partition].next_offset
                     raise FenceLost(f"lane {part.partition} stands at {at}, not at {part.expected_offset}")
             counters = self._take(batch, rows, db.gaps(connection, lanes), taken)
-            compared = self._comparison.compare(taken.records, LedgerLookups(connection))
+            compared = self._comparison.compare(taken.records, LedgerLookups(connection, self._recent_books))
             findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
             db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
             moved = [counters[part.partition].row(part.end_offset) for part in batch]

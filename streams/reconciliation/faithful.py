@@ -3,28 +3,26 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
-from db.reconciliation import IntentName, Reversed, Settled
+from db.reconciliation import IntentName, Settled
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from domain.outcomes import Outcome, QuarantineReason
-from streams.reconciliation import checks
+from streams.reconciliation import checks, rejections
 from streams.reconciliation.decoding import IntentRecord, JournalRecord, RecordReader, Unreadable
 from streams.reconciliation.source import IntentSource, Window
 
 # Records that came late are far from the others; a run is read as one window while it has no larger hole than this.
 RUN_HOLE_MAX: Final = 1000
 
+_REJECTED: Final = Outcome.REJECTED.value
 _QUARANTINED: Final = Outcome.QUARANTINED.value
 _REPEATS: Final = (Outcome.DUPLICATE.value, Outcome.IDEMPOTENCY_CONFLICT.value)
 
 
-class Lookups(Protocol):
+class Lookups(rejections.Lookups, Protocol):
     """What the rules ask of the ledger, in one go for a batch."""
 
     def settled(self, names: Sequence[IntentName]) -> dict[IntentName, Settled]:
         """The rows that settled these intents."""
-
-    def reversals(self, names: Sequence[IntentName]) -> dict[IntentName, Reversed]:
-        """What these originals moved and how much of it was taken back."""
 
     def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
         """When these tenants were made."""
@@ -51,12 +49,14 @@ class Comparison:
         """Hold records against what was asked. Those of a lane stand in any order."""
         compared = Compared([], {}, [])
         pending: list[tuple[JournalRecord, checks.Asked]] = []
+        rejected: list[rejections.Rejection] = []
         for run in _runs(records):
             windows = self._source.read({lane: (part[0]["source_offset"], _end(part)) for lane, part in run.items()})
             for lane, part in run.items():
                 for record in part:
-                    self._compare_one(record, windows[lane], compared, pending)
+                    self._compare_one(record, windows[lane], compared, pending, rejected)
         compared.findings.extend(look_up(pending, lookups))
+        compared.findings.extend(found(record, detail) for record, detail in rejections.judge(rejected, lookups))
         return compared
 
     def _compare_one(
@@ -65,6 +65,7 @@ class Comparison:
         window: Window,
         compared: Compared,
         pending: list[tuple[JournalRecord, checks.Asked]],
+        rejected: list[rejections.Rejection],
     ) -> None:
         offset, lane = record["source_offset"], record["lane"]
         if offset not in window.values:
@@ -86,6 +87,8 @@ class Comparison:
         compared.findings.extend([found(record, detail) for detail in wrong])
         if outcome in _REPEATS or needs_original(record) or needs_tenant(record, asked):
             pending.append((record, asked))
+        if outcome == _REJECTED and not wrong and not isinstance(asked, Unreadable):
+            rejected.append(rejections.Rejection(record, asked, window.times_ms[offset] * 1000))
 
     def read(self, value: bytes | None) -> checks.Asked:
         """The intent in these bytes, or why there is none."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from db import reconciliation as db
 from db.agent_connection import snapshot
+from db.rejections import RecentBooks
 from domain.breaks import BreakKind, Finding, merged, record_subject
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
@@ -53,7 +54,7 @@ class _Recomputation:
         self._connection = connection
         self._source = source
         self._comparison = Comparison(RecordReader(registry, "payments.intents-value"), source)
-        self._lookups = LedgerLookups(connection)
+        self._lookups = LedgerLookups(connection, RecentBooks())
         self._topics = topics
         self._ledger = db.ledger_lanes(connection)
         self.bounds = {lane: row.next_seq for lane, row in self._ledger.items()}

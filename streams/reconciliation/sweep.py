@@ -11,6 +11,7 @@ from typing import Any, Final
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
+from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from producers.metrics import show_age
 from streams.proving import PagedSweep
@@ -164,7 +165,7 @@ class Chores:
                 return (item.lane, item.seq) not in places
             return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
         if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
-            return not repeat_still_wrong(item, LedgerLookups(connection))
+            return not repeat_still_wrong(item, LedgerLookups(connection, RecentBooks()))
         return False
 
     # ------------------------------------------------------------------------------------------ gauges
