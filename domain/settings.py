@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
-from pydantic import BeforeValidator, Field, SecretStr
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -18,7 +18,10 @@ from domain.secret_files import PREFIX, secret_of
 from domain.shares import SHARE_BOUNDS, Bounds
 
 Share = Annotated[
-    Bounds, NoDecode, BeforeValidator(lambda value: Bounds.parse(value) if isinstance(value, str) else value)
+    Bounds,
+    NoDecode,
+    BeforeValidator(lambda value: Bounds.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
 ]
 """A setting such as `100/25/10`."""
 

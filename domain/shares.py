@@ -21,6 +21,10 @@ class Bounds(NamedTuple):
             raise ValueError("a key's share must be at least 1 and at most its tenant's, and that at most the whole")
         return bounds
 
+    def __str__(self) -> str:
+        """The text that `parse` reads."""
+        return "/".join(str(bound) for bound in self)
+
 
 class ShareBounds(NamedTuple):
     """The bounds of everything that one API process shares out; the defaults are those of the settings."""

@@ -43,6 +43,7 @@ def test_bounds_are_three_numbers_that_do_not_grow(text: str, bounds: Bounds | N
             Bounds.parse(text)
     else:
         assert Bounds.parse(text) == bounds
+        assert Bounds.parse(str(bounds)) == bounds
 
 
 @pytest.mark.parametrize(
