@@ -69,8 +69,13 @@ def add_key(
     scopes: Iterable[Scope],
     requests_per_minute: int | None = None,
     expires_time: datetime | None = None,
+    *,
+    done_by: str | None = None,
 ) -> tuple[str, str]:
-    """Make a key; returns (key id, the whole key), the only time that the secret is known."""
+    """Make a key; returns (key id, the whole key), the only time that the secret is known.
+
+    The database puts it on record as an operation of `done_by`, or of the login where that is None.
+    """
     wanted = sorted({scope.value for scope in scopes})
     if not wanted:
         raise AccessError(f"A key without a scope can do nothing: give it some of {', '.join(Scope)}.")
@@ -90,6 +95,7 @@ def add_key(
     }
     try:
         with connection.transaction():
+            connection.execute(_QUERIES["author"], {"done_by": done_by})
             connection.execute(_QUERIES["add"], values)
     except psycopg.errors.ForeignKeyViolation as error:
         raise AccessError(f"There is no tenant {tenant!r}: add it with `ledgerline tenants add {tenant}`.") from error
@@ -101,9 +107,13 @@ def list_keys(connection: Connection[Any], tenant: str | None = None) -> list[di
     return connection.cursor(row_factory=dict_row).execute(_QUERIES["list"], {"tenant": tenant}).fetchall()
 
 
-def revoke_key(connection: Connection[Any], key_id: str) -> None:
-    """Revoke a key; an API process that has it cached notices within a few seconds."""
+def revoke_key(connection: Connection[Any], key_id: str, *, done_by: str | None = None) -> None:
+    """Revoke a key; an API process that has it cached notices within a few seconds.
+
+    The database puts it on record as an operation of `done_by`, or of the login where that is None.
+    """
     with connection.transaction():
+        connection.execute(_QUERIES["author"], {"done_by": done_by})
         revoked = connection.execute(_QUERIES["revoke"], {"key_id": key_id}).fetchone()
     if revoked is None:
         raise AccessError(f"There is no key {key_id!r}: see `ledgerline keys list`.")

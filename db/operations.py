@@ -95,6 +95,10 @@ class OperationKind(StrEnum):
     LANES_ADDED = "lanes_added"
     OFFSETS_TOLD = "offsets_told"
     RECONCILIATION_REWOUND = "reconciliation_rewound"
+    KEY_ADDED = "key_added"
+    KEY_CHANGED = "key_changed"
+    KEY_REVOKED = "key_revoked"
+    KEY_REMOVED = "key_removed"
 
 
 class Operation(NamedTuple):

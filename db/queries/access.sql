@@ -6,6 +6,10 @@ VALUES (
     %(expires_time)s
 )
 
+-- name: author
+-- Name who changes keys in this transaction; the trigger of access.api_key puts it on record.
+SELECT set_config('ledgerline.done_by', coalesce(%(done_by)s::text, ''), TRUE)
+
 -- name: cursor_key
 -- The secret that authenticates this ledger's cursors.
 SELECT secret FROM access.cursor_key

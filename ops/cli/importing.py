@@ -1,6 +1,7 @@
 """`ledgerline import beancount` and `ledgerline import csv`: real ledgers through the HTTP API, checked afterwards."""
 
 import asyncio
+import getpass
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -178,12 +179,12 @@ def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
         return
     scopes = (Scope.INTENTS_WRITE, Scope.INTENTS_READ, Scope.ACCOUNTS_READ)
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes)
+        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=getpass.getuser())
     try:
         yield key
     finally:
         with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-            revoke_key(connection, key_id)
+            revoke_key(connection, key_id, done_by=getpass.getuser())
 
 
 def _show_intents(prepared: Prepared, *, as_json: bool) -> None:

@@ -1,5 +1,6 @@
 """`ledgerline keys`: API keys, made and revoked by operators."""
 
+import getpass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -27,7 +28,8 @@ def add(
     """Make a key. It is shown this once; the database keeps only the hash of its secret."""
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         expires_time = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
-        key_id, key = add_key(connection, tenant, name, scope or list(Scope), requests_per_minute, expires_time)
+        scopes, author = scope or list(Scope), getpass.getuser()
+        key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
     if as_json:
         show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": sorted(scope or list(Scope))})
         return
@@ -52,7 +54,7 @@ def revoke(
 ) -> None:
     """Revoke a key for good; running API processes notice within seconds."""
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        revoke_key(connection, key_id)
+        revoke_key(connection, key_id, done_by=getpass.getuser())
     if as_json:
         show_json({"key_id": key_id, "revoked": True})
     else:

@@ -1,5 +1,6 @@
 """`ledgerline up` and `ledgerline down`: everything on this machine, in the background."""
 
+import getpass
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,7 +112,7 @@ def ensure_api_key(state: RunState) -> bool:
         active = {row["key_id"] for row in list_keys(connection, KEY_TENANT) if row["revoked_time"] is None}
         if stored is not None and stored.split("_")[1:2] and stored.split("_")[1] in active:
             return False
-        _, key = add_key(connection, KEY_TENANT, KEY_NAME, list(Scope))
+        _, key = add_key(connection, KEY_TENANT, KEY_NAME, list(Scope), done_by=getpass.getuser())
     store_api_key(settings.home, key)
     return True
 
