@@ -75,9 +75,9 @@ long: install parts  ## Run the tests that take minutes each: each alert fires, 
 simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'
 
-chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name JSON=file)
+chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name KINDS=1 JSON=file)
 	@$(BIN)/python -m ops.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
-	    $(foreach name,$(ONLY),--only '$(name)') $(if $(JSON),--json '$(JSON)')
+	    $(foreach name,$(ONLY),--only '$(name)') $(if $(KINDS),--kinds) $(if $(JSON),--json '$(JSON)')
 
 bounds: install parts  ## Let Postgres and Kafka stand still under load; memory and times stay bounded (MINUTES=5)
 	@BOUNDS_MINUTES='$(or $(MINUTES),5)' $(BIN)/pytest -s tests/integration/test_bounds.py

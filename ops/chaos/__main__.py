@@ -18,7 +18,7 @@ from rich.table import Table
 
 from domain.settings import Settings
 from ops.chaos.deployment import Deployment
-from ops.chaos.runner import Result, run_all, schedule
+from ops.chaos.runner import Result, choose_one_of_each_kind, run_all, schedule
 from ops.chaos.scenarios.catalog import SCENARIOS
 from ops.chaos.scenarios.scenario import Scenario
 
@@ -33,13 +33,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for scenario in SCENARIOS:
             console.print(f"{scenario.name}: {scenario.promise}")
         return 0
-    wanted = _chosen(options.only)
+    wanted = choose_one_of_each_kind(options.seed) if options.kinds else _chosen(options.only)
     started = time.monotonic()
 
     def report(line: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:7.1f} s[/]  {line}", markup=True, soft_wrap=True)
 
-    console.print(f"seed {options.seed}: repeat this run with `make chaos SEED={options.seed}`")
+    again = f"make chaos SEED={options.seed}{' KINDS=1' if options.kinds else ''}"
+    console.print(f"seed {options.seed}: repeat this run with `{again}`")
     folder = Path(tempfile.mkdtemp(prefix="ledgerline-chaos-"))
     folder.chmod(0o755)  # Postgres, as a user of its own, passes through
     results: list[Result] = []
@@ -72,7 +73,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--seed", default=SEED, help="chooses the order, the moments and the load (default %(default)s)"
     )
     parser.add_argument("--minutes", type=float, help="pass after pass until then; one pass when not given")
-    parser.add_argument("--only", action="append", default=[], metavar="NAME", help="this scenario, or several")
+    chosen = parser.add_mutually_exclusive_group()
+    chosen.add_argument("--only", action="append", default=[], metavar="NAME", help="this scenario, or several")
+    chosen.add_argument("--kinds", action="store_true", help="one scenario of each kind, which the seed chooses")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--list", action="store_true", help="list the scenarios and their promises")
     return parser.parse_args(arguments)

@@ -18,20 +18,21 @@ from ops.chaos.scenarios import (
 )
 from ops.chaos.scenarios.scenario import Scenario
 
-SCENARIOS: tuple[Scenario, ...] = (
-    *crashes.SCENARIOS,
-    *outages.SCENARIOS,
-    *relays.SCENARIOS,
-    *network.SCENARIOS,
-    *rebalances.SCENARIOS,
-    *offsets.SCENARIOS,
-    *database.SCENARIOS,
-    *agents.SCENARIOS,
-    *clock.SCENARIOS,
-    *storm.SCENARIOS,
-    *tampering.SCENARIOS,
-    *topics.SCENARIOS,
-)
+KINDS: Final[dict[str, tuple[Scenario, ...]]] = {
+    "crashes": crashes.SCENARIOS,
+    "outages": outages.SCENARIOS,
+    "relays": relays.SCENARIOS,
+    "network": network.SCENARIOS,
+    "rebalances": rebalances.SCENARIOS,
+    "offsets": offsets.SCENARIOS,
+    "database": database.SCENARIOS,
+    "agents": agents.SCENARIOS,
+    "clock": clock.SCENARIOS,
+    "storm": storm.SCENARIOS,
+    "tampering": tampering.SCENARIOS,
+    "topics": topics.SCENARIOS,
+}
+SCENARIOS: Final[tuple[Scenario, ...]] = tuple(scenario for kind in KINDS.values() for scenario in kind)
 
 
 class Regression(NamedTuple):
