@@ -68,7 +68,7 @@ def schedule(scenarios: Sequence[Scenario], seed: str, minutes: float | None) ->
 
 
 def choose_one_of_each_kind(seed: str) -> list[Scenario]:
-    """Choose a scenario of each kind by the seed: enough to see that no kind of fault does harm, in a third of the time."""
+    """Choose a scenario of each kind by the seed: each kind of fault is tried, in a third of the time."""
     draw = random.Random(f"{seed}/kinds")  # noqa: S311 - a schedule, no secret
     return [draw.choice(kind) for kind in KINDS.values()]
 
