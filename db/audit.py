@@ -90,6 +90,12 @@ def lock_signer(connection: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
+def next_unpublished_checkpoint(connection: Connection[Any]) -> int:
+    """The first checkpoint that the topic has not got, without a lock; 0 where the row is gone."""
+    row = connection.execute(SQL["next_unpublished_checkpoint"]).fetchone()
+    return 0 if row is None else int(row[0])
+
+
 def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
     """The newest checkpoint, if there is one."""
     row = connection.execute(SQL["last_checkpoint"]).fetchone()

@@ -62,6 +62,11 @@ SELECT next_checkpoint
 FROM audit.publication
 FOR UPDATE SKIP LOCKED
 
+-- name: next_unpublished_checkpoint
+-- The first checkpoint that the topic has not got.
+SELECT next_checkpoint
+FROM audit.publication
+
 -- name: last_checkpoint
 -- The newest checkpoint.
 SELECT checkpoint, previous_hash, root, signed_time, key_id, signature

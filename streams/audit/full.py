@@ -4,7 +4,7 @@ One snapshot of the database fixes where each lane ends; the topic is read up to
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -45,6 +45,31 @@ class Report:
     def records_per_second(self) -> int:
         """How fast the records were checked, each on the topic and in the tables."""
         return int(self.records / self.seconds) if self.seconds else 0
+
+
+class PublishedCheckpoints:
+    """What the topic had before the snapshot. The table must have all of it: audit stores before it sends."""
+
+    def __init__(self, next_checkpoint: int, messages: Iterable[tuple[int, dict[str, Any] | str]]) -> None:
+        self._next_checkpoint = next_checkpoint
+        """All before it were published when reading began."""
+        self.records: dict[int, list[dict[str, Any]]] = {}
+        self.unreadable: list[Finding] = []
+        for offset, message in messages:
+            if isinstance(message, str):
+                self.unreadable.append(Finding(BreakKind.CHECKPOINT, f"audit.checkpoints offset {offset}", message))
+            else:
+                self.records.setdefault(message["checkpoint"], []).append(message)
+
+    def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
+        """What the topic says against a stored checkpoint. One that it has twice, just the same, is no fault."""
+        told = self.records.pop(number, [])
+        faults = []
+        if any(record != stored for record in told):
+            faults.append("The topic has another checkpoint under its number.")
+        if stored not in told and number < self._next_checkpoint:
+            faults.append("It was published, and the topic does not have it.")
+        return faults
 
 
 class _Verification:
@@ -123,9 +148,8 @@ class _Verification:
         strays = db.stray_rows(self._connection, STRAYS_MAX)
         self.report.findings += [stray_finding(*stray) for stray in strays]
 
-    def check_checkpoints(self, published: Iterator[dict[str, Any]], public_key: bytes | None) -> None:
-        """Signatures, roots and links of all checkpoints, and that the topic has them as they are stored."""
-        on_topic = {record["checkpoint"]: record for record in published}
+    def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
+        """Signatures, roots and links of all checkpoints, and that table and topic have the same ones."""
         keys = db.signing_keys(self._connection)
         previous: tuple[CheckpointRow, list[LaneHead]] | None = None
         total = 0
@@ -135,16 +159,13 @@ class _Verification:
                 faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
                 faults += checkpoint_faults(row, heads, previous, key)
                 faults += self._root_faults(heads)
-                told = on_topic.pop(row.checkpoint, None)
-                if told is not None and told != checkpoint_event(row, heads):
-                    faults.append("The topic has another checkpoint under its number.")
+                faults += published.faults_of(row.checkpoint, checkpoint_event(row, heads))
                 self._checkpoint_findings(row.checkpoint, faults)
                 previous, total = (row, heads), row.checkpoint + 1
             self._progress("checkpoints", total, total)
-        # The snapshot may be older than what was published meanwhile; what lies just behind its end is no fault.
-        for number in sorted(on_topic):
-            if number < total:
-                self._checkpoint_findings(number, ["The topic has it, the database has not."])
+        for number in sorted(published.records):  # those of the table are gone by now
+            self._checkpoint_findings(number, ["The topic has it, the database has not."])
+        self.report.findings += published.unreadable
         self.report.checkpoints = total
 
     def _root_faults(self, heads: list[LaneHead]) -> list[str]:
@@ -180,12 +201,17 @@ def verify(
     """
     started = time.monotonic()
     with snapshot(dsn, db.ROLE) as connection:
+        next_checkpoint = db.next_unpublished_checkpoint(connection)
+    # Read in this order: first what was published, then the topic, then the tables. Checkpoints that are signed and
+    # published meanwhile cannot look as if they were missing.
+    checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
+    published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
+    with snapshot(dsn, db.ROLE) as connection:
         work = _Verification(connection, progress)
         reader = RecordReader(registry, "ledger.journal-value")
         work.read_topic(kafka, topics.journal, reader, grace_seconds)
         work.read_tables()
-        checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
-        work.check_checkpoints(read_all(kafka, topics.checkpoints, checkpoint_reader), public_key)
+        work.check_checkpoints(published, public_key)
     report = work.report
     report.findings = sorted(
         merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)

@@ -121,8 +121,8 @@ class _Reading:
         self._consumer.pause([TopicPartition(self._topic, lane)])
 
 
-def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[dict[str, Any]]:
-    """Every record of a small topic's partition 0, up to where it ends now; those that cannot be read are left out."""
+def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[tuple[int, dict[str, Any] | str]]:
+    """Every message of a small topic's partition 0 up to its present end: (offset, its record or why it is none)."""
     consumer = reading_consumer(kafka, "ledgerline-recompute")
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -133,9 +133,11 @@ def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[dict[st
                 error = message.error()
                 if error is None:
                     try:
-                        yield reader.read(message.value())
-                    except Unreadable:
-                        continue
+                        record = reader.read(message.value())
+                    except Unreadable as unreadable:
+                        yield message.offset(), str(unreadable)
+                    else:
+                        yield message.offset(), record
                 elif error.code() == KafkaError._PARTITION_EOF:
                     return
         raise SourceAway(f"Kafka does not hand over {topic}: look whether the broker is up.")

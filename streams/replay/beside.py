@@ -57,7 +57,8 @@ def restore_checkpoints(
     Returns how many were restored.
     """
     reader = RecordReader(registry, "audit.checkpoints-value")
-    published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, read_all(kafka, topic, reader))}
+    records = (message for _, message in read_all(kafka, topic, reader) if not isinstance(message, str))
+    published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, records)}
     with connection.transaction():
         last = audit.last_checkpoint(connection)
         previous: Checkpoint | None = None

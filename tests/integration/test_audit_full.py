@@ -2,15 +2,21 @@
 
 from typing import Any
 
+import psycopg
 import pytest
+from confluent_kafka import Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
 
+from db.audit import checkpoints
 from db.proofs import prove
+from domain.breaks import BreakKind
 from domain.checkpoints import public_pem
 from domain.proofs import ProofError
 from domain.settings import Settings
+from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit import full as audit_full
 from streams.audit.service import Audit
-from streams.audit.signing import read_key
+from streams.audit.signing import checkpoint_event, read_key
 from streams.audit.verifier import Refused, verify
 from streams.reconciliation import full as reconciliation_full
 from tests.integration.test_audit import ALTERATIONS, agent, records
@@ -135,3 +141,106 @@ def test_a_proof_holds_for_every_settled_intent_and_for_no_altered_one(
     assert public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
     with pytest.raises(Refused):
         verify({}, key)
+
+
+def sign(bench: ProvingBench, agent: Audit, number: int) -> None:
+    """Post one more transfer and sign checkpoint `number` over it, without publishing it."""
+    bench.send(bench.transfer(f"covered by {number}", "external:bank", "users:1:wallet", 5))
+    bench.post_and_relay()
+    bench.feed(agent.auditor)
+    signed = agent.signer.sign_if_due()
+    assert signed is not None
+    assert signed.checkpoint == number
+
+
+def publish_three(bench: ProvingBench, agent: Audit) -> None:
+    """Checkpoints 0 to 2, signed and on the topic."""
+    busy(bench)
+    for number in range(3):
+        sign(bench, agent, number)
+    agent.signer.publish()
+    assert audit(bench).findings == []
+
+
+def put_checkpoint(bench: ProvingBench, event: dict[str, Any]) -> None:
+    """Put a checkpoint on the topic, whoever should have."""
+    EventProducer(bench.kafka, bench.registry, bench.topics.checkpoints, CHECKPOINTS_SUBJECT).send([(None, event)])
+
+
+def stored_event(bench: ProvingBench, number: int) -> dict[str, Any]:
+    """A stored checkpoint as the topic has it."""
+    with psycopg.connect(bench.dsn) as connection:
+        ((row, heads),) = checkpoints(connection, number, 1)
+    return checkpoint_event(row, heads)
+
+
+def details(report: audit_full.Report) -> dict[str, str]:
+    """Subject -> detail of the findings about checkpoints, which must be all that there are."""
+    assert {finding.kind for finding in report.findings} <= {BreakKind.CHECKPOINT}
+    return {finding.subject: finding.detail for finding in report.findings}
+
+
+ONLY_ON_TOPIC = "The topic has it, the database has not."
+CONTRADICTED = "The topic has another checkpoint under its number."
+NOT_ON_TOPIC = "It was published, and the topic does not have it."
+
+
+@pytest.mark.parametrize("first_deleted", [0, 1, 2])
+def test_verify_names_the_newest_checkpoints_that_the_table_lost(
+    proving: ProvingBench, agent: Audit, first_deleted: int
+) -> None:
+    publish_three(proving, agent)
+    for table in ("checkpoint_lane", "checkpoint"):
+        proving.tamper(f"CREATE TABLE saved_{table} AS SELECT * FROM audit.{table}")  # noqa: S608
+        proving.tamper(f"DELETE FROM audit.{table} WHERE checkpoint >= %s", first_deleted)  # noqa: S608
+    assert details(audit(proving)) == {f"checkpoint {n}": ONLY_ON_TOPIC for n in range(first_deleted, 3)}
+    for table in ("checkpoint", "checkpoint_lane"):
+        proving.tamper(
+            f"INSERT INTO audit.{table} SELECT * FROM saved_{table} WHERE checkpoint >= %s",  # noqa: S608
+            first_deleted,
+        )
+    assert audit(proving).findings == []
+
+
+@pytest.mark.parametrize("comes", ["before", "after"])
+def test_verify_names_a_contradicting_checkpoint_beside_the_genuine_one(
+    proving: ProvingBench, agent: Audit, comes: str
+) -> None:
+    publish_three(proving, agent)
+    sign(proving, agent, 3)
+    genuine = stored_event(proving, 3)
+    put_checkpoint(proving, {**genuine, "root": bytes(32)} if comes == "before" else genuine)
+    agent.signer.publish()
+    if comes == "after":
+        assert audit(proving).findings == []  # the genuine one twice is at least once, and no fault
+        put_checkpoint(proving, {**genuine, "root": bytes(32)})
+    assert details(audit(proving)) == {"checkpoint 3": CONTRADICTED}
+
+
+def test_verify_names_a_checkpoint_of_a_number_that_nobody_signed(proving: ProvingBench, agent: Audit) -> None:
+    publish_three(proving, agent)
+    put_checkpoint(proving, {**stored_event(proving, 2), "checkpoint": 3})
+    assert details(audit(proving)) == {"checkpoint 3": ONLY_ON_TOPIC}
+
+
+@pytest.mark.parametrize("deleted", [1, 3])
+def test_verify_names_what_the_topic_lost(proving: ProvingBench, agent: Audit, deleted: int) -> None:
+    publish_three(proving, agent)
+    admin = AdminClient(proving.kafka.client_options())
+    for future in admin.delete_records([TopicPartition(proving.topics.checkpoints, 0, deleted)]).values():
+        future.result(20)
+    assert details(audit(proving)) == {f"checkpoint {n}": NOT_ON_TOPIC for n in range(deleted)}
+
+
+def test_verify_says_nothing_of_a_checkpoint_that_waits_to_be_published(proving: ProvingBench, agent: Audit) -> None:
+    publish_three(proving, agent)
+    sign(proving, agent, 3)
+    assert audit(proving).findings == []
+
+
+def test_verify_names_what_is_no_checkpoint_on_the_topic(proving: ProvingBench, agent: Audit) -> None:
+    publish_three(proving, agent)
+    producer = Producer(proving.kafka.client_options())
+    producer.produce(proving.topics.checkpoints, b"no checkpoint", partition=0)
+    assert producer.flush(10) == 0
+    assert set(details(audit(proving))) == {"audit.checkpoints offset 3"}
