@@ -6,6 +6,7 @@ One snapshot of the database fixes where each lane ends; the topic is read up to
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Final
 
 from db import audit as db
@@ -25,6 +26,7 @@ from streams.reconciliation.journal import read_all, read_up_to
 PAGE_ROWS: Final = 5000
 PAGE_CHECKPOINTS: Final = 500
 STRAYS_MAX: Final = 1000
+LOST_MAX: Final = 1000
 
 Progress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and how much it is in all."""
@@ -53,6 +55,7 @@ class PublishedCheckpoints:
     def __init__(self, next_checkpoint: int, messages: Iterable[tuple[int, dict[str, Any] | str]]) -> None:
         self._next_checkpoint = next_checkpoint
         """All before it were published when reading began."""
+        self._on_topic: set[int] = set()
         self.records: dict[int, list[dict[str, Any]]] = {}
         self.unreadable: list[Finding] = []
         for offset, message in messages:
@@ -60,6 +63,12 @@ class PublishedCheckpoints:
                 self.unreadable.append(Finding(BreakKind.CHECKPOINT, f"audit.checkpoints offset {offset}", message))
             else:
                 self.records.setdefault(message["checkpoint"], []).append(message)
+                self._on_topic.add(message["checkpoint"])
+
+    def find_lost(self, total: int) -> list[int]:
+        """Published checkpoints from number `total` on that the topic does not have either; no more than LOST_MAX."""
+        lost = (number for number in range(total, self._next_checkpoint) if number not in self._on_topic)
+        return list(islice(lost, LOST_MAX))
 
     def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
         """What the topic says against a stored checkpoint. One that it has twice, just the same, is no fault."""
@@ -165,8 +174,21 @@ class _Verification:
             self._progress("checkpoints", total, total)
         for number in sorted(published.records):  # those of the table are gone by now
             self._checkpoint_findings(number, ["The topic has it, the database has not."])
+        for number in published.find_lost(total):
+            self._checkpoint_findings(number, ["It was published; neither the topic nor the database has it."])
         self.report.findings += published.unreadable
+        self._judge_signed_ends(previous)
         self.report.checkpoints = total
+
+    def _judge_signed_ends(self, newest: tuple[CheckpointRow, list[LaneHead]] | None) -> None:
+        """Audit keeps beside each lane up to where it has signed: the newest checkpoint must end there."""
+        signed = {} if newest is None else {head.lane: head.next_seq for head in newest[1]}
+        for lane, own in self._own.items():
+            if own.first_seq != signed.get(lane, 0):
+                detail = (
+                    f"Audit signed lane {lane} up to {own.first_seq}, its newest checkpoint says {signed.get(lane, 0)}."
+                )
+                self.report.findings.append(Finding(BreakKind.CHECKPOINT, "newest checkpoint", detail, lane))
 
     def _root_faults(self, heads: list[LaneHead]) -> list[str]:
         wrong = []
