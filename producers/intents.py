@@ -6,7 +6,7 @@ idempotency key, and the posting worker settles an id once.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache, partial
 from typing import Any, Final, NamedTuple
@@ -66,10 +66,19 @@ class Addressed(NamedTuple):
 class _Flight:
     """Intents that were published together; touched by the event loop's thread only."""
 
-    __slots__ = ("future", "remaining", "results", "topic")
+    __slots__ = ("future", "producer", "remaining", "results", "took_too_long", "topic")
 
-    def __init__(self, topic: str, count: int, future: "asyncio.Future[None]") -> None:
+    def __init__(
+        self,
+        topic: str,
+        count: int,
+        future: "asyncio.Future[None]",
+        producer: Producer,
+        took_too_long: Callable[[Producer], None],
+    ) -> None:
         self.topic = topic
+        self.producer = producer
+        self.took_too_long = took_too_long
         self.results: list[Delivered | PublishError | None] = [None] * count
         self.remaining = count
         self.future = future
@@ -80,6 +89,8 @@ class _Flight:
             self.land(index, Delivered(self.topic, message.partition(), message.offset()))
         else:
             self.land(index, _failure(error))
+            if error.code() == KafkaError._MSG_TIMED_OUT:
+                self.took_too_long(self.producer)
 
     def land(self, index: int, result: Delivered | PublishError) -> None:
         """Note what became of one intent."""
@@ -232,9 +243,11 @@ class IntentProducer:
 
     def partition_count(self, timeout_seconds: float) -> int:
         """How many partitions the topic has, asked of Kafka; blocks. DeliveryError where it cannot be told."""
+        producer = self._producer
         try:
-            found = self._producer.list_topics(self.topic, timeout_seconds).topics.get(self.topic)
+            found = producer.list_topics(self.topic, timeout_seconds).topics.get(self.topic)
         except KafkaException as error:
+            self._loop.call_soon_threadsafe(self._replace_if_present, producer)
             raise _failure(error.args[0]) from error
         if found is None or found.error is not None or not found.partitions:
             raise DeliveryError(f"Kafka has no topic {self.topic}: run `ledgerline prepare`.")
@@ -263,7 +276,9 @@ class IntentProducer:
         # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.
         records = [record_of(intent) for intent, _ in addressed]
         values = [self._encode(record) for record in records]
-        flight = _Flight(self.topic, len(addressed), self._loop.create_future())
+        flight = _Flight(
+            self.topic, len(addressed), self._loop.create_future(), self._producer, self._replace_if_present
+        )
         if not self._flights:
             self._next_poll.cancel()
             self._poll_after(_POLL_SECONDS)
@@ -287,12 +302,19 @@ class IntentProducer:
         except KafkaException as error:
             flight.land(index, _failure(error.args[0]))
             if error.args[0].code() == KafkaError._FATAL:
-                self._replace()
+                self._replace_if_present(flight.producer)
 
-    def _replace(self) -> None:
-        # After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good;
-        # what it still held is reported as failed while the old one is polled as well.
-        log.error("kafka_producer_replaced", topic=self.topic)
+    def _replace_if_present(self, producer: Producer) -> None:
+        """Replace a producer that is of no more use, unless another intent of it has led to that before.
+
+        After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good.
+        After a standstill of Kafka a client of librdkafka may stay deaf while Kafka answers everyone else (decision
+        26); nothing tells that from an outage, and in an outage a new client is as good as the old one. What the old
+        one still holds is reported as failed while it is polled as well.
+        """
+        if producer is not self._producer:
+            return
+        log.warning("kafka_producer_replaced", topic=self.topic)
         self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
 

@@ -132,8 +132,11 @@ class Feed:
             try:
                 while self._viewers and not self._closed.is_set():
                     started = time.monotonic()
-                    self._publish(await self._look(reader))
+                    pulse, reader_answers = await self._look(reader)
+                    self._publish(pulse)
                     await self._pause(PERIOD_SECONDS - (time.monotonic() - started))
+                    if not reader_answers:  # a kept client can stay deaf after an outage: decision 26
+                        break
             finally:
                 self._accept_times.watch(is_watched=False)
                 await asyncio.to_thread(reader.close)
@@ -152,7 +155,8 @@ class Feed:
         for viewer in self._viewers:
             viewer.hand(pulse)
 
-    async def _look(self, reader: Reader) -> Pulse:
+    async def _look(self, reader: Reader) -> tuple[Pulse, bool]:
+        """Look once; the pulse, and whether the reader had an answer from Kafka."""
         self.looks += 1
         tenants = sorted({viewer.tenant for viewer in self._viewers})
         asked = self._postgres.ask(partial(read_overview, self._pool, tenants))
@@ -166,7 +170,7 @@ class Feed:
         overview = found if isinstance(found, Overview) else None
         ends = positions if isinstance(positions, Positions) else None
         shared = described(overview, ends, self._accept_times.take(), faults)
-        return Pulse(shared, [] if overview is None else overview.symmetry)
+        return Pulse(shared, [] if overview is None else overview.symmetry), ends is not None
 
 
 def described(

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
+from confluent_kafka import Producer
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
@@ -54,6 +55,23 @@ def answer_when(ask: Callable[[], httpx.Response], status: int) -> httpx.Respons
             return answer
         pause.wait(0.1)
     raise AssertionError(f"{answer.status_code}: {answer.text}")
+
+
+@pytest.mark.parametrize("noticed_by", ["an intent", "the readiness probe"])
+def test_a_producer_that_stays_deaf_is_replaced(settings: Settings, closed_port: int, noticed_by: str) -> None:
+    """Kafka answers everyone else: the client is made deaf on purpose, as librdkafka's once was after a standstill."""
+    with running_api(settings, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS) as api, api.client() as client:
+        assert post(client, "before", top_up(1, 100)).status_code == 202
+        kept = api.service.producer
+        deaf = Producer({"bootstrap.servers": f"127.0.0.1:{closed_port}", "delivery.timeout.ms": 1000, "log_level": 0})
+        kept._producer = deaf
+        if noticed_by == "an intent":
+            assert problem(post(client, "deaf", top_up(1, 100))) == "kafka-unavailable"
+        else:
+            answer_when(lambda: client.get("/readyz"), 503)
+            answer_when(lambda: client.get("/readyz"), 200)
+        assert kept._producer is not deaf
+        assert post(client, "deaf", top_up(1, 100)).status_code == 202
 
 
 def test_kafka_away_is_503_and_nothing_half_done(settings: Settings, closed_port: int) -> None:
