@@ -23,17 +23,30 @@ def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
 
 
 def canonical_json(value: dict[str, Any]) -> bytes:
-    """RFC 8785 canonical JSON; UUIDs become their text, enumerations their value.
+    """RFC 8785 canonical JSON of a value whose keys are all ASCII; UUIDs become their text, enumerations their value.
 
     orjson with sorted keys writes just that as long as keys are ASCII, no number is a float and no integer passes
-    2^53; the records here keep to it, and a property test holds the output against the rfc8785 package.
+    2^53. A property test holds the output against the rfc8785 package.
     """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def in_order(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata with its keys in canonical order, for those who write all others in order and need no sorting."""
-    return dict(sorted(metadata.items())) if len(metadata) > 1 else metadata
+    """Metadata with its keys in canonical order, for those who write all others in order and need no sorting.
+
+    RFC 8785 (3.2.3) sorts keys by their UTF-16 code units. For ASCII that is the order of the text itself. An intent
+    that did not come by the API may have any keys: it is rejected as malformed, and still needs the right fingerprint.
+    """
+    if len(metadata) < 2:
+        return metadata
+    if "".join(metadata).isascii():
+        return dict(sorted(metadata.items()))
+    return dict(sorted(metadata.items(), key=_utf_16_of))
+
+
+def _utf_16_of(entry: tuple[str, str]) -> bytes:
+    """The entry's key in big-endian UTF-16: its bytes sort as its code units do."""
+    return entry[0].encode("utf-16-be")
 
 
 def fingerprint_of(

@@ -122,14 +122,21 @@ def shape_refusal(intent: Intent) -> Refusal | None:
     refusal = legs_refusal(intent.legs)
     if refusal is not None:
         return refusal
-    if not VALUE_TIME_MIN <= value_time_of(intent) < VALUE_TIME_MAX:
+    value_time = value_time_of(intent)
+    if value_time is not None and not VALUE_TIME_MIN <= value_time < VALUE_TIME_MAX:
         return Refusal(Reason.VALUE_TIME_OUT_OF_RANGE, "The value time must lie in the years 1900 to 2199.")
     return None
 
 
-def value_time_of(intent: Intent) -> int:
-    """The value time that was asked for, else the time of acceptance; microseconds since 1970."""
-    return intent.accepted_time if intent.value_time is None else intent.value_time
+def value_time_of(intent: Intent) -> int | None:
+    """The value time that was asked for, else the time of acceptance; microseconds since 1970.
+
+    None if the intent has neither: then it takes effect when it is booked. A time of acceptance of 0 is none, as that is
+    the schema's default.
+    """
+    if intent.value_time is not None:
+        return intent.value_time
+    return intent.accepted_time or None
 
 
 def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> Refusal | None:

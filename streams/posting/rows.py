@@ -56,7 +56,11 @@ def journal_fields(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: 
     fit = outcome is Outcome.POSTED or (outcome is Outcome.REJECTED and reason not in _UNFIT)
     if not fit:
         reverses, reference, metadata = None, None, _NO_METADATA
-    value_time = value_time_of(intent) if outcome is Outcome.POSTED else None
+    value_time = None
+    if outcome is Outcome.POSTED:
+        value_time = value_time_of(intent)
+        if value_time is None:
+            value_time = booked_time
     return (lane.lane, seq, lane.topic, event.offset, outcome, reason, detail, tenant, intent_id, key,
             event.fingerprint, intent_type, reverses, legs, reference, metadata, value_time, booked_time)  # fmt: skip
 

@@ -120,10 +120,18 @@ def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
     reverses = asked["reverses"] if is_kept else None
     if record["reverses"] != reverses and (reverses is None or record["reverses"] != plain_uuid(reverses)):
         wrong.append("It does not reverse what the intent reverses.")
-    value_time = asked["value_time"] if asked["value_time"] is not None else asked["accepted_time"]
-    if record["value_time"] != (value_time if is_posted else None):
+    if record["value_time"] not in (_value_times(record, asked) if is_posted else (None,)):
         wrong.append("Its value time is not the intent's.")
     return wrong
+
+
+def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
+    """What the value time of a posted record may be: what was asked, else when it was accepted, else when it was booked."""
+    if asked["value_time"] is not None:
+        return (asked["value_time"],)
+    if asked["accepted_time"]:
+        return (asked["accepted_time"],)
+    return (record["booked_time"], 0)  # 0 is what 0.1.0 wrote, and what its workers write while they are replaced
 
 
 def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:

@@ -107,6 +107,7 @@ def shape_reason(intent: IntentRecord) -> Reason | None:
         return Reason.INVALID_AMOUNT
     if any(debits != credits for debits, credits in _sides(legs).values()):
         return Reason.UNBALANCED
+    # A time of acceptance of 0 is none: the intent then takes effect when it is booked, and 0 lies within the range.
     value_time = intent["accepted_time"] if intent["value_time"] is None else intent["value_time"]
     if not VALUE_TIME_MIN <= value_time < VALUE_TIME_MAX:
         return Reason.VALUE_TIME_OUT_OF_RANGE

@@ -230,6 +230,8 @@ def test_an_open_account_keeps_the_floor_that_it_was_opened_with(bench: PostingB
         ({"type": "unknown", "reference": "r"}, "unsupported_type", False),
         ({"value_time": 2**62, "reference": "r"}, "value_time_out_of_range", True),
         ({"accepted_time": 0}, "posted", True),
+        ({"accepted_time": 0, "value_time": 0}, "posted", True),
+        ({"metadata": {"\ue000": "b", "\N{MONEY BAG}": "a"}, "reference": "r"}, "malformed", False),
         ({"accepted_time": 253_370_764_800_000_000}, "value_time_out_of_range", True),
         ({"accepted_time": 253_370_764_800_000_000, "value_time": 5}, "posted", True),
     ],
@@ -243,7 +245,9 @@ def test_what_of_an_intent_is_kept(bench: PostingBench, changes: dict[str, Any],
     assert row["idempotency_key"] == "key \N{MONEY BAG}"
     assert row["reference"] == (asked["reference"] if kept else None)
     assert (row["metadata"] or {}) == (asked["metadata"] if kept else {})
-    asked_time = asked["accepted_time"] if asked["value_time"] is None else asked["value_time"]
+    asked_time = asked["value_time"]
+    if asked_time is None:
+        asked_time = asked["accepted_time"] or row["booked_time"]
     assert row["value_time"] == (asked_time if fate == "posted" else None)
     bench.verify()
 

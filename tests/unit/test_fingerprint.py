@@ -9,7 +9,7 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.fingerprint import canonical_json, fingerprint_of, legs_json
+from domain.fingerprint import canonical_json, fingerprint_of, in_order, legs_json
 from domain.intents import AMOUNT_MINOR_MAX, VALUE_TIME_MAX, VALUE_TIME_MIN, Leg, intent_id_of
 
 LEGS = (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR"))
@@ -77,7 +77,7 @@ legs = st.lists(
     reverses=st.one_of(st.none(), st.uuids()),
     value_time=st.one_of(st.none(), st.integers(VALUE_TIME_MIN, VALUE_TIME_MAX)),
     reference=st.one_of(st.none(), texts),
-    metadata=st.dictionaries(ascii_keys, texts, max_size=5),
+    metadata=st.one_of(st.dictionaries(ascii_keys, texts, max_size=5), st.dictionaries(texts, texts, max_size=5)),
 )
 def test_a_fingerprint_is_over_rfc_8785_json(
     intent_type: str,
@@ -105,6 +105,27 @@ def test_a_fingerprint_is_over_rfc_8785_json(
     }
     expected = hashlib.sha256(rfc8785.dumps(asked)).digest()
     assert fingerprint_of(intent_type, legs, reverses, value_time, reference, metadata) == expected
+
+
+# By UTF-16 code units a pair of surrogates (D800 to DFFF) comes before E000 to FFFF; by code points and by UTF-8 behind.
+MONEY_BAG = "\N{MONEY BAG}"  # D83D DCB0
+KEYS_IN_ORDER = [
+    ["a", "b"],
+    ["Z", "a", "\u00e9"],
+    ["\u20ac", MONEY_BAG, "\ue000"],
+    ["\N{MATHEMATICAL BOLD CAPITAL A}", MONEY_BAG, "\ufb33", "\uffff"],
+    ["a", "a" + MONEY_BAG, "a\uff41"],
+    ["\r", "1", "\u0080", "\u00f6", "\u20ac", "\N{GRINNING FACE}", "\ufb33"],  # RFC 8785, 3.2.3
+]
+
+
+@pytest.mark.parametrize("keys", KEYS_IN_ORDER)
+def test_metadata_is_sorted_by_utf_16_code_units(keys: list[str]) -> None:
+    metadata = dict.fromkeys(sorted(keys, reverse=True), "v")
+    assert list(in_order(metadata)) == keys
+    asked = {"legs": legs_json(LEGS), "metadata": metadata, "reference": None, "reverses": None, "type": "transfer"}
+    expected = hashlib.sha256(rfc8785.dumps({**asked, "value_time": None})).digest()
+    assert fingerprint_of(**{**ASKED, "metadata": metadata}) == expected
 
 
 json_values = st.recursive(

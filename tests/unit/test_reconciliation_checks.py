@@ -110,6 +110,10 @@ REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
         (asked(), {"reference": None}, ["Its reference is not the intent's."]),
         (asked(), {"metadata": {}}, ["Its metadata are not the intent's."]),
         (asked(), {"value_time": 78}, ["Its value time is not the intent's."]),
+        (asked(accepted_time=0), {"value_time": 99}, []),  # when it was booked
+        (asked(accepted_time=0), {"value_time": 0}, []),  # as 0.1.0 wrote it
+        (asked(accepted_time=0), {"value_time": 98}, ["Its value time is not the intent's."]),
+        (asked(accepted_time=0, value_time=0), {"value_time": 99}, ["Its value time is not the intent's."]),
         (asked(), {"outcome": "rejected", "reason": "unbalanced", **NOT_POSTED}, []),
         (asked(), {"outcome": "rejected", "reason": "malformed", **NOT_POSTED, **NO_TEXT}, []),
         (asked(), {"outcome": "duplicate", **NOT_POSTED, **NO_TEXT}, []),

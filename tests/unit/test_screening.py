@@ -244,3 +244,8 @@ def test_the_detail_says_which_side_has_how_much_too_many() -> None:
 def test_the_value_time_is_what_was_asked_else_when_it_was_accepted() -> None:
     assert value_time_of(GOOD) == GOOD.accepted_time
     assert value_time_of(GOOD._replace(value_time=0)) == 0
+    assert value_time_of(GOOD._replace(value_time=0, accepted_time=0)) == 0
+
+
+def test_an_intent_without_value_time_and_time_of_acceptance_has_none() -> None:
+    assert value_time_of(GOOD._replace(accepted_time=0)) is None

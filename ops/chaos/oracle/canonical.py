@@ -6,26 +6,30 @@ from hashlib import sha256
 from typing import Any, Final
 from uuid import UUID, uuid5
 
-import rfc8785
-
 from ops.chaos.oracle.model import Asked, Leg, Record
 
 INTENT_NAMESPACE: Final = UUID("caad481a-69a2-59e0-9004-8e048d6013ba")
 
-_encode: Final = json.JSONEncoder(
-    ensure_ascii=False, sort_keys=True, separators=(",", ":"), check_circular=False
-).encode
+_options: Final[dict[str, Any]] = {"ensure_ascii": False, "separators": (",", ":"), "check_circular": False}
+_encode: Final = json.JSONEncoder(sort_keys=True, **_options).encode
+_write: Final = json.JSONEncoder(**_options).encode
 
 
 def canonical_json(value: dict[str, Any], metadata: dict[str, str]) -> bytes:
     """RFC 8785 canonical JSON of a value without floats.
 
-    The standard library writes just that, six times as fast as the rfc8785 package, where all keys are ASCII; a test
-    holds it to the package. Only metadata may have other keys: then the package is asked.
+    The standard library writes just that, six times as fast as the rfc8785 package, if all keys are ASCII; a test
+    holds it to the package. Only metadata may have other keys: they go by their UTF-16 code units. The package itself refuses
+    integers beyond 2^53, which an intent that is to be rejected may have.
     """
     if all(map(str.isascii, metadata)):
         return _encode(value).encode()
-    return rfc8785.dumps(value)
+    names = sorted(metadata, key=lambda name: name.encode("utf-16-be"))
+    ordered = {name: metadata[name] for name in names}
+    members = [
+        f"{_encode(name)}:{_write(ordered) if name == 'metadata' else _encode(value[name])}" for name in sorted(value)
+    ]
+    return "{{{}}}".format(",".join(members)).encode()
 
 
 def _legs(legs: Iterable[Leg]) -> list[dict[str, str]]:

@@ -255,7 +255,9 @@ def _row_faults(record: Record, asked: Asked, fingerprint: bytes) -> list[str]:
     """Where a row that names an intent is not what the intent asks."""
     posted = record.outcome == "posted"
     kept = posted or (record.outcome == "rejected" and record.reason not in _WITHOUT_TEXT)
-    value_time = asked.accepted_time if asked.value_time is None else asked.value_time
+    value_time = asked.value_time
+    if value_time is None:
+        value_time = asked.accepted_time or record.booked_time  # 0: the producer said nothing
     legs: tuple[Leg, ...] = asked.legs if posted else ()
     if posted and asked.type == "reversal" and not asked.legs:
         legs = record.legs  # all that was left: another check adds them up
