@@ -131,7 +131,7 @@ def shape_refusal(intent: Intent) -> Refusal | None:
 def value_time_of(intent: Intent) -> int | None:
     """The value time that was asked for, else the time of acceptance; microseconds since 1970.
 
-    None if the intent has neither: then it takes effect when it is booked. A time of acceptance of 0 is none, as that is
+    None if the intent has neither: then it takes effect when it is booked. A time of acceptance of 0 is none, as 0 is
     the schema's default.
     """
     if intent.value_time is not None:

@@ -17,8 +17,8 @@ def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
     """RFC 8785 canonical JSON of a value without floats.
 
     orjson sorts keys by their UTF-8 bytes and RFC 8785 by UTF-16 units: the same while keys are ASCII, as all of ours
-    are but those of metadata. `keys` is the metadata. The package rfc8785 refuses integers beyond 2^53, which an intent that
-    is to be rejected may have, so it writes nothing here; tests hold the output against it.
+    are but those of metadata. `keys` is the metadata. The package rfc8785 is not used: it refuses integers beyond 2^53,
+    which an intent that is to be rejected may have. Tests hold the output against it.
     """
     if keys and not "".join(keys).isascii():
         return orjson.dumps(_in_order(value))

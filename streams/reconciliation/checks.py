@@ -126,7 +126,7 @@ def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
 
 
 def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
-    """What the value time of a posted record may be: what was asked, else when it was accepted, else when it was booked."""
+    """What a posted record may have as its value time: as asked, else the time of acceptance, else that of booking."""
     if asked["value_time"] is not None:
         return (asked["value_time"],)
     if asked["accepted_time"]:

@@ -107,7 +107,7 @@ def test_a_fingerprint_is_over_rfc_8785_json(
     assert fingerprint_of(intent_type, legs, reverses, value_time, reference, metadata) == expected
 
 
-# By UTF-16 code units a pair of surrogates (D800 to DFFF) comes before E000 to FFFF; by code points and by UTF-8 behind.
+# By UTF-16 code units a pair of surrogates (D800 to DFFF) comes before E000 to FFFF; by code points it comes behind.
 MONEY_BAG = "\N{MONEY BAG}"  # D83D DCB0
 KEYS_IN_ORDER = [
     ["a", "b"],
