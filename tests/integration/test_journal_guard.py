@@ -32,6 +32,8 @@ def post(bench: ProvingBench, name: str, count: int, *, relay: bool = True) -> N
     bench.post()
     if relay:
         bench.relay_all()
+        # Kafka confirms a commit before it writes the markers that end the transaction on each partition (KIP-98).
+        eventually(lambda: not any(lane.open_next_seq for lane in ends(bench).values()), "the transaction has ended")
 
 
 def ends(bench: PostingBench, lanes: Iterable[int] = (0, 1)) -> dict[int, Published]:
