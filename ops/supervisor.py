@@ -16,6 +16,7 @@ from domain.secret_files import SettingsError, file_variable, secret_of, variabl
 from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError, EmbeddedStack
 from ops.embedded.process import Child, Command, describe_exit, quote_cause, rotate_log, wait_until
+from ops.private_files import PRIVATE_UMASK
 from ops.services import PREPARE, SERVICES, Service, instances_by_service
 from ops.supervision.run import Supervisor
 from ops.supervision.state import RunState, load_state, read_state
@@ -100,6 +101,7 @@ def main(
     parser.add_argument("--instances", action="append", default=[], metavar="NAME=COUNT", help="such as posting=2")
     options = parser.parse_args(arguments)
     home = options.home.resolve()
+    os.umask(PRIVATE_UMASK)
     try:
         environment = environment_of_services()
         supervisor = Supervisor(

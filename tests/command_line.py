@@ -6,6 +6,7 @@ import subprocess
 import sys
 from typing import Any
 
+from db.access import Scope
 from domain.settings import REPOSITORY_ROOT, Settings
 
 
@@ -39,6 +40,11 @@ def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = 
     assert "Traceback" not in done.stderr, done.stderr
     assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
+
+
+def all_scopes() -> list[str]:
+    """The options that give a key every scope."""
+    return [word for scope in Scope for word in ("--scope", scope.value)]
 
 
 def run_json(variables: dict[str, str], *arguments: str, code: int = 0) -> Any:

@@ -16,6 +16,7 @@ from domain.errors import LedgerlineError
 from ops.cli.output import errors
 from ops.cli.troubles import sentence_of
 from ops.compiled_modules import refuse_stale
+from ops.private_files import PRIVATE_UMASK
 
 
 class Entry(NamedTuple):
@@ -115,6 +116,7 @@ def main() -> None:
     """Run the command line: 0 done, 1 a LedgerlineError or an outage as one sentence, 2 wrong use, 130 interrupted."""
     try:
         try:
+            os.umask(PRIVATE_UMASK)
             refuse_stale()
             app(prog_name="ledgerline")
         finally:

@@ -1,19 +1,56 @@
 """`ledgerline keys`: API keys, made and revoked by operators."""
 
 import getpass
+import sys
 from datetime import UTC, datetime, timedelta
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from db.access import Scope, add_key, list_keys, revoke_key
+from db.access import AccessError, Scope, add_key, list_keys, revoke_key
 from db.connections import connect
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, console, errors, show_json, show_rows
 
 app = typer.Typer(help="API keys: bearer tokens with scopes, for one tenant each.", no_args_is_help=True)
 
-Scopes = Annotated[list[Scope] | None, typer.Option("--scope", help="What the key may do, once for each; all if none.")]
+Scopes = Annotated[
+    list[Scope] | None,
+    typer.Option("--scope", help="What the key may do, once for each; asked for if left out."),
+]
+
+MEANINGS: Final = {
+    Scope.INTENTS_WRITE: "post intents",
+    Scope.INTENTS_READ: "ask what became of intents",
+    Scope.ACCOUNTS_READ: "read accounts, balances, entries, statements and reports",
+    Scope.JOURNAL_READ: "read the journal, proofs and the console's events",
+    Scope.OPERATIONS_READ: "see all tenants' sums and breaks; for operators",
+}
+
+
+def scopes_of(answer: str) -> list[Scope]:
+    """The scopes that a person wrote, with spaces or commas between them; AccessError for none, or for another word."""
+    names = answer.replace(",", " ").split()
+    unknown = [name for name in names if name not in list(Scope)]
+    if unknown or not names:
+        what = f"{unknown[0]!r} is no scope" if unknown else "A key without a scope can do nothing"
+        raise AccessError(f"{what}: name some of {', '.join(Scope)}.")
+    return [Scope(name) for name in names]
+
+
+def _wanted(given: list[Scope] | None) -> list[Scope]:
+    """What the options say, else what a person at a terminal answers. Nobody gets a scope that was not asked for."""
+    if given:
+        return given
+    if not sys.stdin.isatty():
+        raise AccessError(
+            "Say what the key may do, with --scope once for each: "
+            f"{', '.join(Scope)}. A service that posts needs intents:write, and intents:read to ask later."
+        )
+    errors.print("What may the key do? Name one scope or more, with spaces between them:")
+    for scope, meaning in MEANINGS.items():
+        errors.print(f"  {scope.value:<16} {meaning}", highlight=False)
+    return scopes_of(typer.prompt("Scopes", err=True))
 
 
 @app.command()
@@ -25,15 +62,17 @@ def add(
     expires_days: Annotated[float | None, typer.Option(min=0, help="It ends after so many days; else never.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key. It is shown this once; the database keeps only the hash of its secret."""
+    """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
+    scopes, author = _wanted(scope), getpass.getuser()
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         expires_time = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
-        scopes, author = scope or list(Scope), getpass.getuser()
         key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
+    names = sorted(set(scopes))
     if as_json:
-        show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": sorted(scope or list(Scope))})
+        show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": names})
         return
-    console.print(f"Key {key_id} of tenant {tenant}; keep it now, it is not shown again:", highlight=False)
+    may = ", ".join(names)
+    console.print(f"Key {key_id} of tenant {tenant} may {may}; keep it now, it is not shown again:", highlight=False)
     console.print(key, highlight=False, soft_wrap=True)
 
 

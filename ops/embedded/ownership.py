@@ -22,6 +22,11 @@ class Ownership:
         self._taken = taken
         self._lock: IO[str] | None = None
 
+    @property
+    def is_taken(self) -> bool:
+        """Whether this process has it."""
+        return self._lock is not None
+
     def take(self) -> None:
         """Become the owner, and make the folder where it is not there; EmbeddedError where another process is it."""
         if self._lock is not None:

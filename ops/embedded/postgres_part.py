@@ -175,12 +175,21 @@ class PostgresPart(Part):
             os.chown(path, self._user.user_id, self._user.group_id)
 
     def _let_through(self, path: Path) -> None:
-        """Let other users pass through (not list) the folders above a path: Postgres runs as one of them."""
+        """Let Postgres' user pass through (not list) the folders above a path.
+
+        In the home its group may, and nobody else. Further up, where a folder's group is not ours to change, everybody
+        may, and it is told.
+        """
+        assert self._user is not None  # noqa: S101 - nobody else has to be let through
+        home = self.folder.resolve().parent.parent
         for folder in path.resolve().parents:
             mode = folder.stat().st_mode
-            if not mode & stat.S_IXOTH:
+            if folder.is_relative_to(home) and not mode & stat.S_IRWXO:
+                os.chown(folder, -1, self._user.group_id)
+                folder.chmod(stat.S_IMODE(mode) | stat.S_IXGRP)
+            elif not mode & stat.S_IXOTH:
                 self.report(f"postgres: letting its system user pass through {folder} (chmod o+x)")
-                folder.chmod(mode | stat.S_IXOTH)
+                folder.chmod(stat.S_IMODE(mode) | stat.S_IXOTH)
 
 
 def server_programs() -> Path:

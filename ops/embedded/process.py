@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.embedded.errors import EmbeddedError
+from ops.private_files import PRIVATE_UMASK
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05
@@ -121,6 +122,7 @@ def _fork(command: Command) -> subprocess.Popen[bytes]:
             env=None if command.environment is None else dict(command.environment),
             cwd=command.directory,
             start_new_session=True,
+            umask=PRIVATE_UMASK,
             user=None if user is None else user.user_id,
             group=None if user is None else user.group_id,
             extra_groups=None if user is None else [],

@@ -21,6 +21,7 @@ from ops.embedded.ports import PortMemory, answers, variable
 from ops.embedded.postgres_part import PostgresPart
 from ops.embedded.process import wait_until
 from ops.embedded.registry_part import RegistryPart
+from ops.private_files import make_private
 
 _REACHABLE_SECONDS_MAX = 15.0
 _DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "http": 80, "https": 443}
@@ -164,7 +165,7 @@ class EmbeddedStack:
     def own(self) -> None:
         """Claim the home for this process, which `start` does as well; raises EmbeddedError when it is in use."""
         with self._state_lock:
-            self._ownership.take()
+            self._take_home()
 
     def start(self) -> Endpoints:
         """Start the parts that were not given, at the same time, and return when each of them is ready.
@@ -172,7 +173,7 @@ class EmbeddedStack:
         Raises EmbeddedError when the home is in use, a part cannot be started or a given one does not answer.
         """
         with self._state_lock:
-            self._ownership.take()
+            self._take_home()
             try:
                 if not self._parts:
                     self._parts = self._make_parts()
@@ -202,6 +203,11 @@ class EmbeddedStack:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+    def _take_home(self) -> None:
+        if not self._ownership.is_taken:
+            self._ownership.take()
+            make_private(self.home, self._report)
 
     def _part(self, name: str, kind: type[SomePart]) -> SomePart:
         part = self._parts.get(name)

@@ -96,7 +96,7 @@ def test_books_from_a_file_stand_in_for_a_ledger_that_is_gone(
     variables = environment(proving.settings)
     run(variables, "units", "add", "MILES", "--exponent", "1")
     run(variables, "tenants", "add", "shop")
-    key = run_json(variables, "keys", "add", "checkout")
+    key = run_json(variables, "keys", "add", "checkout", "--scope", "intents:write")
     varied(proving)
     sign(proving)
     run(variables, "chart", "set", "users:**", "liability", "--floor-minor", "-500")  # open accounts keep their floor

@@ -28,7 +28,7 @@ from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.kafka_positions import admin_client
 from producers.deploy import partition_counts
 from tests import secured_bench as secured
-from tests.command_line import run, run_json
+from tests.command_line import all_scopes, run, run_json
 from tests.posting_bench import eventually
 from tests.service_process import ServiceProcess, environment_of
 
@@ -168,7 +168,7 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
         }
         for service in services.values():
             service.wait_until_ready(PATIENCE_SECONDS)
-        key = run_json(variables, "keys", "add", "tests")["key"]
+        key = run_json(variables, "keys", "add", "tests", *all_scopes())["key"]
         client = variables | {
             "LEDGERLINE_API_URL": f"http://{LOOPBACK}:{services['api'].port}",
             "LEDGERLINE_API_KEY": key,

@@ -23,6 +23,7 @@ from ops.chaos.oracle import Place, judge
 from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from tests import releases
+from tests.command_line import all_scopes
 
 COUNTS = {"posting": 2, "relay": 1, "reconciliation": 1, "audit": 1, "api": 2}
 INTENTS_PER_SECOND = 100.0
@@ -48,7 +49,8 @@ class Upgrade:
             "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "2",
         }
         self.run(self.before, "prepare")
-        made = json.loads(self.run(self.before, "keys", "add", "load", "--requests-per-minute", "1000000", "--json"))
+        options = ("--requests-per-minute", "1000000", *all_scopes(), "--json")
+        made = json.loads(self.run(self.before, "keys", "add", "load", *options))
         self.ledger = ChaosLedger(endpoints, self.name, made["key"])
         self.fleet = Fleet(
             [self.instance(name, number, self.before) for name, count in COUNTS.items() for number in range(count)],
