@@ -102,9 +102,11 @@ class BalanceView(BaseModel):
     account_class: Literal["asset", "liability", "equity", "income", "expense"]
     normal_direction: Side
     currency: str
-    debits_minor: int
-    credits_minor: int
+    debits_minor: int = Field(description="May need more than 64 bits.")
+    credits_minor: int = Field(description="May need more than 64 bits.")
     balance_minor: int
+    debits: str | None = Field(None, description="debits_minor for people, with the currency's decimals.")
+    credits: str | None = Field(None, description="credits_minor for people, with the currency's decimals.")
     balance: str | None = Field(None, description="balance_minor for people, with the currency's decimals.")
 
 
@@ -271,6 +273,8 @@ def balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
         "debits_minor": row.debits_minor,
         "credits_minor": row.credits_minor,
         "balance_minor": row.balance_minor,
+        "debits": decimal_text(row.debits_minor, currency, units),
+        "credits": decimal_text(row.credits_minor, currency, units),
         "balance": decimal_text(row.balance_minor, currency, units),
     }
 

@@ -53,6 +53,14 @@ class Overlong(ValueError):
     """A number that does not fit in 64 bits."""
 
 
+_BIGINT_MAX: Final = 2**63 - 1
+
+
+def numerics(values: Sequence[int]) -> Bigints | list[int]:
+    """A numeric[] parameter of whole numbers from 0 on: in the form of bigint[], which is fast, if all of them fit."""
+    return Bigints(values) if max(values, default=0) <= _BIGINT_MAX else list(values)
+
+
 def text_field(text: str) -> bytes:
     """A text behind its length, as it stands in an array."""
     data = text.encode()

@@ -30,12 +30,17 @@ def outcome_counts(dsn: str) -> dict[tuple[str, str], int]:
 
 def balances(dsn: str, tenant: str) -> dict[tuple[str, str], int]:
     """(account, currency) -> debits less credits in minor units."""
-    return {(address, currency): amount for address, currency, amount in _rows(dsn, "balances", {"tenant": tenant})}
+    return {
+        (address, currency): int(amount) for address, currency, amount in _rows(dsn, "balances", {"tenant": tenant})
+    }
 
 
 def currency_sums(dsn: str) -> list[CurrencySums]:
     """Sums of debits and credits, the currency with the most entries first."""
-    sums = [CurrencySums(*row) for row in _rows(dsn, "sums", {})]
+    sums = [
+        CurrencySums(currency, int(debits), int(credits), entries)
+        for currency, debits, credits, entries in _rows(dsn, "sums", {})
+    ]
     return sorted(sums, key=lambda found: (-found.entries, found.currency))
 
 

@@ -10,7 +10,7 @@ import psycopg
 from psycopg import Connection, Cursor
 from psycopg.types.json import Jsonb, set_json_dumps
 
-from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Overlong, Texts, Uuids, entries, register
+from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Texts, Uuids, entries, numerics, register
 from db.books import Books, load_books
 from db.kept_connection import KeptConnection
 from db.queries import load
@@ -41,10 +41,6 @@ class Collision(Exception):
 
 class BatchRefused(Exception):
     """Postgres refused the data of the batch, for a reason of some event's own."""
-
-
-class Overflow(BatchRefused):
-    """A balance would leave 64 bits."""
 
 
 class Lane(NamedTuple):
@@ -104,14 +100,12 @@ class PostingStore(KeptConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
-        """One transaction; errors of the data come out as Collision, Overflow or BatchRefused, outages as they are."""
+        """One transaction; errors of the data come out as Collision or BatchRefused, outages as they are."""
         try:
             with super().transaction() as connection:
                 yield connection
         except psycopg.errors.UniqueViolation as error:
             raise Collision(str(error)) from error
-        except (psycopg.errors.NumericValueOutOfRange, Overlong) as error:
-            raise Overflow(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
             raise BatchRefused(str(error)) from error
 
@@ -244,8 +238,8 @@ class PostingStore(KeptConnection):
             "account_ids": Bigints(changes.account_ids),
             "currencies": Texts(changes.currencies),
             "lanes": Bigints(changes.lanes),
-            "debits_minor": Bigints(changes.debits_minor),
-            "credits_minor": Bigints(changes.credits_minor),
+            "debits_minor": numerics(changes.debits_minor),
+            "credits_minor": numerics(changes.credits_minor),
             "seqs": Bigints(changes.seqs),
         }
         with self._meanwhile(SQL["add_balances"], asked):

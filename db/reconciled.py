@@ -44,5 +44,5 @@ def reconciled_lanes(connection: Connection[Any]) -> dict[int, ReconciledLane]:
 
 def reconciled_sums(connection: Connection[Any], tenant: str, prefix: str) -> list[ReconciledSum]:
     """The sums of the accounts below `prefix`, such as `users:42:`."""
-    cursor = connection.cursor(row_factory=class_row(ReconciledSum))
-    return cursor.execute(SQL["sums"], {"tenant": tenant, "prefix": prefix}).fetchall()
+    rows = connection.execute(SQL["sums"], {"tenant": tenant, "prefix": prefix})
+    return [ReconciledSum(address, currency, int(debits), int(credits)) for address, currency, debits, credits in rows]

@@ -9,13 +9,11 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
-from db.binary import Bigints, TextFields, Texts, text_field
+from db.binary import Bigints, TextFields, Texts, numerics, text_field
 from db.queries import load
 
 SQL: Final = load("reconciliation")
 ROLE: Final = "ledgerline_reconciliation"
-
-BIGINT_MAX: Final = 2**63 - 1
 
 IntentName = tuple[str, str]
 ShardKey = tuple[str, str, str, int]
@@ -141,11 +139,6 @@ def _shard_columns(shards: Sequence[ShardFields]) -> dict[str, TextFields | Bigi
     }
 
 
-def fits_ledger(debits_minor: int, credits_minor: int) -> bool:
-    """Whether the ledger's columns, which are of 64 bits, could hold such sums."""
-    return -BIGINT_MAX <= debits_minor <= BIGINT_MAX and -BIGINT_MAX <= credits_minor <= BIGINT_MAX
-
-
 def _name_columns(names: Sequence[IntentName]) -> dict[str, list[str]]:
     return {"tenants": [name[0] for name in names], "intent_ids": [name[1] for name in names]}
 
@@ -198,11 +191,10 @@ def own_sums(connection: Connection[Any], shards: Sequence[ShardKey]) -> dict[Sh
 def add_balances(connection: Connection[Any], shards: Sequence[ShardFields], moved: Sequence[Sequence[int]]) -> None:
     """Add what a batch moved: debits, credits, last seq of each shard. The caller holds the shards' lanes."""
     debits, credits, seqs = zip(*moved, strict=True)
-    kind = Bigints if all(map(fits_ledger, debits, credits)) else list
     values = {
         **_shard_columns(shards),
-        "debits_minor": kind(debits),
-        "credits_minor": kind(credits),
+        "debits_minor": numerics(debits),
+        "credits_minor": numerics(credits),
         "seqs": Bigints(seqs),
     }
     connection.execute(SQL["add_balances"], values)
@@ -238,14 +230,14 @@ def unequal_shards(
     """Those of the shards, by index, that the ledger does not hold just so, and how it holds them if at all.
 
     `account_ids`: of each shard's account; one that has the id and another name counts as none. `own`: the debits,
-    credits and last seq that each shard should have, which fit the ledger.
+    credits and last seq that each shard should have.
     """
     debits, credits, seqs = zip(*own, strict=True)
     values = {
         **_shard_columns(shards),
         "account_ids": Bigints(account_ids),
-        "debits_minor": Bigints(debits),
-        "credits_minor": Bigints(credits),
+        "debits_minor": numerics(debits),
+        "credits_minor": numerics(credits),
         "seqs": Bigints(seqs),
     }
     for number, *held in connection.execute(SQL["unequal_shards"], values, prepare=False):

@@ -191,12 +191,14 @@ BEGIN ATOMIC
 END;
 
 -- Derived from entry; can be dropped and rebuilt. seq is the last journal row of the lane that touched the shard.
+-- The sums of a lifetime are numeric: no sum may make an account refuse what its balance allows
+-- (docs/decisions/0015-width-of-sums.md).
 CREATE TABLE ledger.balance (
     account_id bigint NOT NULL,
     currency text NOT NULL,
     lane integer NOT NULL,
-    debits_minor bigint NOT NULL CHECK (debits_minor >= 0),
-    credits_minor bigint NOT NULL CHECK (credits_minor >= 0),
+    debits_minor numeric NOT NULL CHECK (debits_minor >= 0),
+    credits_minor numeric NOT NULL CHECK (credits_minor >= 0),
     seq bigint NOT NULL,
     PRIMARY KEY (account_id, currency, lane)
 ) WITH (fillfactor = 70);
@@ -474,7 +476,6 @@ CREATE TABLE reconciliation.gap (
     PRIMARY KEY (lane, seq)
 );
 
--- numeric, as reconciliation must be able to hold what the ledger must not.
 CREATE TABLE reconciliation.balance (
     tenant text COLLATE "C" NOT NULL,
     address text COLLATE "C" NOT NULL,

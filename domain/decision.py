@@ -173,23 +173,31 @@ class _Decider:
         return Original(fate.outcome, event.intent.type, fate.legs, {})
 
     def _take_funds(self, tenant: str, legs: tuple[Leg, ...]) -> Refusal | None:
-        """Move the constrained balances, or refuse the intent whole and move nothing."""
+        """Move the constrained balances, or refuse the intent whole and move nothing.
+
+        What an intent gives an account does not cover what it takes from the account: all that it takes must be there
+        before (docs/decisions/0016-an-account-on-both-sides.md).
+        """
         constraints = self._view.constraints
         if not constraints:
             return None
         changes: dict[Holding, int] = {}
+        drawn: dict[Holding, int] = {}
         for leg in legs:
-            if (tenant, leg.account) in constraints:
+            constraint = constraints.get((tenant, leg.account))
+            if constraint is not None:
                 holding = (tenant, leg.account, leg.currency)
                 changes[holding] = changes.get(holding, 0) + leg.direction * leg.amount_minor
-        for (_, account, currency), change in changes.items():
+                if leg.direction != constraint.normal_direction:
+                    drawn[holding] = drawn.get(holding, 0) + leg.amount_minor
+        for holding, drawn_minor in drawn.items():
+            _, account, currency = holding
             constraint = constraints[tenant, account]
-            before = self._balance((tenant, account, currency)) * constraint.normal_direction
-            after = before + change * constraint.normal_direction
-            if after < before and after < constraint.floor_minor:
+            held_minor = self._balance(holding) * constraint.normal_direction
+            if held_minor - drawn_minor < constraint.floor_minor:
                 return Refusal(
                     Reason.INSUFFICIENT_FUNDS,
-                    f"{account} holds {before} minor units of {currency}; {before - after} are drawn,"
+                    f"{account} holds {held_minor} minor units of {currency}; {drawn_minor} are drawn,"
                     f" and {constraint.floor_minor} must stay.",
                 )
         for holding, change in changes.items():

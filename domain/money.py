@@ -10,6 +10,7 @@ from domain.intents import AMOUNT_MINOR_MAX
 
 EXPONENT_MAX: Final = 18
 AMOUNT_DIGITS_MAX: Final = 18  # after the first
+_EXACT: Final = Context(prec=1000)  # the default context would round a sum of more than 28 digits
 
 
 class AmountError(ValueError):
@@ -51,4 +52,4 @@ def to_minor(amount: Decimal, exponent: int) -> int:
 
 def to_decimal(amount_minor: int, exponent: int) -> Decimal:
     """The decimal that people read, such as 12.50 for 1250 and exponent 2."""
-    return Decimal(amount_minor).scaleb(-exponent)
+    return Decimal(amount_minor).scaleb(-exponent, _EXACT)

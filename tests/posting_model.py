@@ -149,16 +149,15 @@ class LedgerModel:
         return intent.legs or left, ""
 
     def _funds(self, legs: Iterable[Leg]) -> str:
-        moved: Counter[tuple[str, str]] = Counter()
+        taken: Counter[tuple[str, str]] = Counter()
         for each in legs:
-            moved[each.account, each.currency] += each.direction * each.amount_minor
-        for (account, currency), change in moved.items():
-            line = chart_line(account)
+            line = chart_line(each.account)
             assert line is not None
             _, side, floor = line
-            after = (self.balances[account, currency] + change) * side
-            if floor is not None and change * side < 0 and after < floor:
-                return "insufficient_funds"
+            if floor is not None and each.direction != side:
+                taken[each.account, each.currency] += each.amount_minor
+                if self.balances[each.account, each.currency] * side - taken[each.account, each.currency] < floor:
+                    return "insufficient_funds"
         return ""
 
 

@@ -46,8 +46,8 @@ ORDER BY a.tenant, a.address, b.currency
 -- The same as they stood at a sequence number.
 SELECT
     a.tenant, a.address, e.currency,
-    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0)::bigint AS debits_minor,
-    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = -1), 0)::bigint AS credits_minor,
+    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,
+    coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = -1), 0) AS credits_minor,
     max(e.seq) AS seq
 FROM ledger.entry AS e
 LEFT JOIN ledger.account AS a ON a.account_id = e.account_id

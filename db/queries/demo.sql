@@ -8,7 +8,7 @@ GROUP BY outcome, reason
 
 -- name: balances
 -- Every balance of a tenant, summed over the lanes' shards: debits less credits.
-SELECT a.address, b.currency, sum(b.debits_minor - b.credits_minor)::bigint AS balance_minor
+SELECT a.address, b.currency, sum(b.debits_minor - b.credits_minor) AS balance_minor
 FROM ledger.balance AS b
 INNER JOIN ledger.account AS a ON a.account_id = b.account_id
 WHERE a.tenant = %(tenant)s
@@ -18,8 +18,8 @@ GROUP BY a.address, b.currency
 -- The sums of all entries per currency, from the entries themselves.
 SELECT
     currency,
-    sum(amount_minor) FILTER (WHERE direction = 1)::bigint AS debits_minor,
-    sum(amount_minor) FILTER (WHERE direction = -1)::bigint AS credits_minor,
+    sum(amount_minor) FILTER (WHERE direction = 1) AS debits_minor,
+    sum(amount_minor) FILTER (WHERE direction = -1) AS credits_minor,
     count(*) AS entries
 FROM ledger.entry
 GROUP BY currency

@@ -126,7 +126,7 @@ INSERT INTO ledger.balance (account_id, currency, lane, debits_minor, credits_mi
 SELECT account_id, currency, lane::integer, debits_minor, credits_minor, seq
 FROM unnest(
     %(account_ids)s::bigint [], %(currencies)s::text [], %(lanes)s::bigint [],
-    %(debits_minor)s::bigint [], %(credits_minor)s::bigint [], %(seqs)s::bigint []
+    %(debits_minor)s::numeric [], %(credits_minor)s::numeric [], %(seqs)s::bigint []
 ) AS change (account_id, currency, lane, debits_minor, credits_minor, seq)
 ON CONFLICT (account_id, currency, lane) DO UPDATE SET
     debits_minor = balance.debits_minor + excluded.debits_minor,

@@ -8,7 +8,7 @@ ORDER BY lane
 
 -- name: sums
 -- Reconciliation's own sums over the accounts whose address begins with this prefix, which ends with a colon.
-SELECT address, currency, sum(debits_minor)::bigint AS debits_minor, sum(credits_minor)::bigint AS credits_minor
+SELECT address, currency, sum(debits_minor) AS debits_minor, sum(credits_minor) AS credits_minor
 FROM reconciliation.balance
 WHERE
     tenant = %(tenant)s AND address >= %(prefix)s::text

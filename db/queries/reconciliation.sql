@@ -107,7 +107,7 @@ CROSS JOIN LATERAL (
 SELECT asked.number, held.debits_minor, held.credits_minor, held.seq
 FROM unnest(
     %(account_ids)s::bigint [], %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [],
-    %(lanes)s::integer [], %(debits_minor)s::bigint [], %(credits_minor)s::bigint [], %(seqs)s::bigint []
+    %(lanes)s::integer [], %(debits_minor)s::numeric [], %(credits_minor)s::numeric [], %(seqs)s::bigint []
 ) WITH ORDINALITY AS asked (
     account_id, tenant, address, currency, lane, debits_minor, credits_minor, seq, number
 )

@@ -35,13 +35,11 @@ from domain.decision import (
 )
 from domain.faults import Fault, no_fault
 from domain.intents import Intent, Leg
-from domain.outcomes import QuarantineReason
-from domain.screening import Refusal
 from producers import tracing
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
-from streams.posting.reading import IntentReader, Work, forced, own_fate, screen, without_record
+from streams.posting.reading import IntentReader, Work, poisoned, screen, without_record
 from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
 from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
 from streams.tracing import outcome_attributes, transaction_span
@@ -165,12 +163,12 @@ class Poster:
 
     # ------------------------------------------------------------------------------------------ post
 
-    def _post(self, work: Sequence[Work], fate: Refusal | QuarantineReason | None = None) -> None:
-        """Post all of it; an event that cannot be posted with the others is found by halving and gets its own fate."""
+    def _post(self, work: Sequence[Work], *, is_poison: bool = False) -> None:
+        """Post all of it; an event that cannot be posted with the others is found by halving and quarantined."""
         try:
-            self._post_despite_collisions(work, fate)
-        except ISOLATING as error:
-            if fate is not None:
+            self._post_despite_collisions(work, is_poison=is_poison)
+        except ISOLATING:
+            if is_poison:
                 raise
             if len(work) > 1:
                 middle = len(work) // 2
@@ -185,20 +183,20 @@ class Poster:
                 tenant=event.intent.tenant if event.intent is not None else None,
                 correlation_id=tracing.correlation_id_of(message.headers),
             )
-            self._post(work, own_fate(work[0], error))
+            self._post(work, is_poison=True)
 
-    def _post_despite_collisions(self, work: Sequence[Work], fate: Refusal | QuarantineReason | None) -> None:
+    def _post_despite_collisions(self, work: Sequence[Work], *, is_poison: bool) -> None:
         """Where another lane settled one of our intents first, the next look-up sees its commit and finds it."""
         for tries_left in reversed(range(COLLISIONS_MAX)):
             try:
-                self._post_once(work, fate)
+                self._post_once(work, is_poison=is_poison)
             except Collision:
                 if tries_left == 0:
                     raise
             else:
                 return
 
-    def _post_once(self, work: Sequence[Work], fate: Refusal | QuarantineReason | None) -> None:
+    def _post_once(self, work: Sequence[Work], *, is_poison: bool) -> None:
         watch = Stopwatch()
         expected: dict[int, int] = {}
         for item in work:
@@ -212,7 +210,7 @@ class Poster:
             books = self._current_books()
             asked = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
             with self._store.settled(asked) as settled:
-                screened = [screen(item, books) if fate is None else forced(item, fate) for item in work]
+                screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
                 events = [item.event for item in screened]
             view, accounts = self._view(events, settled, books, watch)
             fates = decide_batch(events, view)

@@ -6,12 +6,11 @@ from typing import Final, NamedTuple
 import structlog
 
 from db.books import Books
-from db.posting import Overflow
 from domain.decision import Event
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
-from domain.outcomes import QuarantineReason, Reason
-from domain.screening import Refusal, books_refusal, identity_fault, shape_refusal
+from domain.outcomes import QuarantineReason
+from domain.screening import books_refusal, identity_fault, shape_refusal
 from producers.tracing import correlation_id_of
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
@@ -102,15 +101,7 @@ def quarantined(message: Message, reason: QuarantineReason, detail: str) -> Even
     return Event(message.partition, message.offset, fingerprint, None, quarantine=(reason, detail))
 
 
-def own_fate(work: Work, error: Exception) -> Refusal | QuarantineReason:
-    """What an event gets that cannot be posted even alone."""
-    if isinstance(error, Overflow) and work.event.intent is not None:
-        return Refusal(Reason.AMOUNT_OVERFLOW, "A balance of one of the accounts would leave 64 bits.")
-    return QuarantineReason.POISON
-
-
-def forced(work: Work, fate: Refusal | QuarantineReason) -> Work:
-    """The event with a fate that no rule gave it."""
-    if isinstance(fate, Refusal):
-        return work._replace(event=work.event._replace(refusal=fate))
-    return work._replace(event=quarantined(work.message, fate, "The event breaks every batch that holds it."))
+def poisoned(work: Work) -> Work:
+    """The event in quarantine, as it cannot be posted even alone."""
+    detail = "The event breaks every batch that holds it."
+    return work._replace(event=quarantined(work.message, QuarantineReason.POISON, detail))

@@ -119,8 +119,8 @@ class OwnBooks:
         plain, account_ids, own = [], [], []
         for shard in shards:
             account_id, debits, credits = shard.account_id, shard.debits_minor, shard.credits_minor
-            if account_id is None or not db.fits_ledger(debits, credits):
-                looks_wrong.append(shard.key)  # the ledger has not opened the account, or has no room for such sums
+            if account_id is None:
+                looks_wrong.append(shard.key)  # the ledger has not opened the account
             else:
                 plain.append(shard)
                 account_ids.append(account_id)

@@ -237,27 +237,23 @@ def moved_at_most(rejection: Rejection, moved: Reversed | None) -> dict[Place, t
 def judge_by_holdings(
     rejection: Rejection, moves: Mapping[Place, tuple[int, int]], holdings: Mapping[Place, Holding | None]
 ) -> list[str]:
-    """Rejections for lack of funds, and for sums beyond 64 bits.
+    """Rejections for lack of funds, and for legs that add up to more than 64 bits.
 
     An account held at least what it holds today, less what may have come in since: each draw that came since is counted
-    as if it had been there. If even that covers the intent, the intent had to be posted.
+    as if it had been there. If even that covers the intent, the intent had to be posted. What the intent gives an
+    account does not cover what it takes from the account (docs/decisions/0016-an-account-on-both-sides.md).
     """
     reason = rejection.record["reason"]
-    if not moves or any(holdings.get(place) is None for place in moves):
-        return []
-    known = {place: holding for place, holding in holdings.items() if holding is not None}
+    is_too_much = any(total > AMOUNT_MINOR_MAX for pair in _totals(moves).values() for total in pair)
     if reason == Reason.AMOUNT_OVERFLOW.value:
-        fits = all(
-            known[place].debits_minor + debits <= AMOUNT_MINOR_MAX
-            and known[place].credits_minor + credits <= AMOUNT_MINOR_MAX
-            for place, (debits, credits) in moves.items()
-        )
-        totals = _totals(moves)
-        if fits and all(total <= AMOUNT_MINOR_MAX for pair in totals.values() for total in pair):
-            return [f"It is rejected as {reason}, but no sum of its accounts would leave 64 bits even today."]
+        return [] if is_too_much else [f"It is rejected as {reason}, but its legs add up to no more than 64 bits hold."]
+    if is_too_much and rejection.asked["legs"]:
+        return _compare(rejection.record, Reason.AMOUNT_OVERFLOW)
+    if not moves:
         return []
     for place, (debits, credits) in moves.items():
-        if not _covers(known[place], debits - credits):
+        holding = holdings.get(place)
+        if holding is None or not _covers(holding, debits, credits):
             return []
     return [f"It is rejected as {reason}, but its accounts held what it draws, whatever came in or went out since."]
 
@@ -270,15 +266,16 @@ def _totals(moves: Mapping[Place, tuple[int, int]]) -> dict[str, tuple[int, int]
     return totals
 
 
-def _covers(holding: Holding, change: int) -> bool:
-    """Whether the account surely took a change of so much (debits less credits) without a look at its floor."""
+def _covers(holding: Holding, debits_minor: int, credits_minor: int) -> bool:
+    """Whether the account surely held what these debits or credits take from it."""
     direction, floor_minor = holding.normal_direction, holding.floor_minor
-    if floor_minor is None or change * direction >= 0:
+    drawn_minor = credits_minor if direction > 0 else debits_minor
+    if floor_minor is None or drawn_minor == 0:
         return True
     if not holding.is_whole:
         return False
     at_least = (holding.debits_minor - holding.credits_minor) * direction - holding.late_minor
-    return at_least + change * direction >= floor_minor
+    return at_least - drawn_minor >= floor_minor
 
 
 # ------------------------------------------------------------------------------------------------ a batch

@@ -162,14 +162,28 @@ def test_parameters_out_of_range_are_told(api: ApiBench, query: str) -> None:
 
 
 def test_a_sum_of_lanes_beyond_63_bits_is_told_exactly(api: ApiBench, bench: PostingBench) -> None:
-    for lane in (0, 1):
-        bench.send(bench.transfer(f"k{lane}", "external:a", "external:b", 9 * 10**18), lane)
-    assert bench.post() == ["posted", "posted"]
+    """And beyond 64, in one lane or in all, wherever the API tells it."""
+    amount_minor = 9 * 10**18 + 1
+    for number in range(6):
+        bench.send(bench.transfer(f"k{number}", "external:a", "external:b", amount_minor), number % 2)
+    assert bench.post() == ["posted"] * 6
+    total, text = 6 * amount_minor, "540000000000000000.06"
     with api.client() as client:
         (debited,) = client.get("/v1/accounts/external:a/balances").json()["items"]
         (credited,) = client.get("/v1/accounts/external:b/balances").json()["items"]
-    assert (debited["debits_minor"], debited["balance"]) == (18 * 10**18, "180000000000000000.00")
-    assert credited["balance_minor"] == -18 * 10**18
+        lines, pages = all_items(client, "/v1/accounts/external:a/statement?currency=EUR&limit=1")
+        (report,) = client.get("/v1/reports/trial-balance").json()["items"]
+        query = "account_class=asset&currency=EUR"
+        accounts = client.get(f"/v1/reports/trial-balance/accounts?{query}").json()["items"]
+    assert (debited["debits_minor"], debited["debits"], debited["balance"]) == (total, text, text)
+    assert (credited["balance_minor"], credited["credits"], credited["debits"]) == (-total, text, "0.00")
+    assert [line["balance_minor"] for line in lines] == [amount_minor * left for left in range(6, 0, -1)]
+    assert pages == 6
+    assert (report["is_balanced"], report["debits_minor"], report["credits"]) == (True, total, text)
+    assert {(row["address"], row["debits_minor"] - row["credits_minor"]) for row in accounts} == {
+        ("external:a", total),
+        ("external:b", -total),
+    }
 
 
 def test_the_docs_page_needs_nothing_from_elsewhere(api: ApiBench) -> None:

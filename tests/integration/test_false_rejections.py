@@ -83,6 +83,18 @@ def test_honest_rejections_of_every_kind_are_none(proving: ProvingBench, agent: 
             "original_not_reversible",
         ),
         (proving.transfer("f", "users:1:wallet", "external:bank", 5), "insufficient_funds"),
+        (proving.transfer("s", "users:1:wallet", "users:1:wallet", 5), "insufficient_funds"),
+        (
+            {
+                **proving.transfer("o", "external:bank", "external:till", 5),
+                "legs": [
+                    leg(account, direction, amount_minor)
+                    for account, direction in (("external:bank", "debit"), ("external:till", "credit"))
+                    for amount_minor in (2**63 - 1, 1)
+                ],
+            },
+            "amount_overflow",
+        ),
     ]
     for record, _ in cases:
         proving.send(record)

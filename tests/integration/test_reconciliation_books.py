@@ -135,7 +135,20 @@ def test_what_has_no_room_in_memory_is_read_again(
         assert len(agent.reconciler._books._shards) <= 4
 
 
-def test_sums_that_the_ledger_has_no_room_for_are_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
+def test_sums_beyond_64_bits_are_compared_as_all_others(proving: ProvingBench, agent: Reconciliation) -> None:
+    for number in range(4):
+        proving.send(proving.transfer(f"k{number}", "external:a", "external:b", 2**63 - 1), lane=0)
+        proving.post_and_relay()
+        proving.feed(agent.reconciler)
+        check(proving, agent)
+    agent.chores.sweep_all()
+    check(proving, agent)
+    proving.tamper("UPDATE ledger.balance SET debits_minor = debits_minor + 1 WHERE debits_minor > 2^63")
+    agent.chores.sweep_all()
+    assert proving.breaks("reconciliation") == {("balance", "default external:a EUR lane 0"): "open"}
+
+
+def test_sums_that_no_ledger_has_posted_are_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
     """Records that no ledger made, each with the most that a leg can say, on an account that it has opened and not."""
     pay(proving, 0, 1)
     proving.feed(agent.reconciler)

@@ -79,8 +79,13 @@ def test_verify_names_the_first_difference(proving: ProvingBench, target: str) -
 
 
 def test_verify_allows_a_live_ledger_to_be_further(proving: ProvingBench, target: str) -> None:
+    """Sums beyond 64 bits are rebuilt, and compared, as all others."""
     varied(proving)
+    for number in range(3):
+        proving.send(proving.transfer(f"big{number}", "external:a", "external:b", 2**63 - 1))
+    proving.post_and_relay()
     replay(proving, target)
+    assert replay(proving, target, "--verify")["difference"] is None
     proving.send(proving.transfer("not relayed", "external:bank", "users:1:wallet", 5))
     proving.post()
     assert replay(proving, target, "--verify")["difference"] is None

@@ -17,7 +17,6 @@ from psycopg.pq import TransactionStatus
 
 from db.connections import DatabaseError
 from db.posting import Lane
-from domain.intents import AMOUNT_MINOR_MAX
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
 from tests.simulation.scheduler import Choice, Crashed, Scheduler
@@ -289,8 +288,6 @@ class Session:
         """Insert a shard, or add to it, as ON CONFLICT DO UPDATE does."""
         self.lock(("balance", *key))
         debits, credits, _ = self.rows("balance").get(key, (0, 0, 0))
-        if max(debits + debits_minor, credits + credits_minor) > AMOUNT_MINOR_MAX:
-            raise psycopg.errors.NumericValueOutOfRange("bigint out of range")
         self.write("balance", key, (debits + debits_minor, credits + credits_minor, seq))
 
     def update_lane(self, lane: Lane) -> None:

@@ -23,12 +23,12 @@ from tests.simulation.world import Parts
 class UnfencedPoster(Poster):
     """Believes that the lanes stand where its batch begins."""
 
-    def _post_once(self, work: Sequence[Work], fate: Any) -> None:
+    def _post_once(self, work: Sequence[Work], *, is_poison: bool) -> None:
         begins: dict[int, int] = {}
         for item in work:
             begins.setdefault(item.event.lane, item.event.offset)
         self._store.begins = begins  # type: ignore[attr-defined]
-        super()._post_once(work, fate)
+        super()._post_once(work, is_poison=is_poison)
 
 
 class UnfencedStore(SimulatedPostingStore):

@@ -159,6 +159,9 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
             one.end(commit=False)
     one.begin()
     one.write([], ids, [(1, "EUR", 0, 2**63 - 1, 0, 1)])
+    one.write([], ids, [(1, "EUR", 0, 2**64, 0, 2)])
+    one.locked_balances([1])
+    one.end(commit=False)
 
 
 def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
@@ -183,6 +186,7 @@ def post(store: PostingStore) -> None:
         "fund external:b>users:1 10", "spend users:1>external:b 6", "spend users:1>external:b 6",
         "spend users:1>external:b 5", "back ~spend", "again ~spend", "part ~fund users:1>external:b 4", "?", HOLE,
         "most external:b>external:c max", "more external:b>external:c max", "poor users:9>external:b 1",
+        "over external:b>external:c max + external:b>external:c 1",
     )  # fmt: skip
     ticks = iter(range(1000))
     poster = Poster(
@@ -236,7 +240,7 @@ def test_the_model_answers_as_postgres_does(real: Any) -> None:
     told = answers(stores, runners)
     assert answers(simulated, [GreenletRunner() for _ in simulated]) == told
     kinds = {answer for _, _, answer in told if isinstance(answer, str)}
-    refused = ("Collision", "BatchRefused", "Overflow", "DeadlockDetected")
+    refused = ("Collision", "BatchRefused", "DeadlockDetected")
     assert kinds == {WAITS, *(f"raises {name}" for name in refused)}
     assert simulated_relay.lanes(0, 1) == relay.lanes(0, 1)
     for lane in (0, 1):

@@ -97,6 +97,7 @@ def drawn_plan(random: Random) -> Plan:
     again += [extra for extra in ("?", HOLE) if random.random() < 0.1]
     if random.random() < 0.08:
         again += ["most external:b>external:c max", "more external:b>external:c max"]
+        again += ["over external:b>external:c max + external:b>external:c 1"]
     lanes: list[list[str]] = [[funds[0]], [funds[1]]]
     random.shuffle(again)
     for text in (*(text for text in pool if text not in funds), *again):

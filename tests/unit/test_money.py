@@ -1,6 +1,6 @@
 """Minor units: exact or refused."""
 
-from decimal import Decimal
+from decimal import Context, Decimal
 
 import pytest
 from hypothesis import given
@@ -69,3 +69,8 @@ def test_what_is_accepted_is_exact(amount: Decimal, exponent: int) -> None:
         return
     numerator, denominator = amount.as_integer_ratio()
     assert numerator * 10**exponent == minor * denominator
+
+
+@pytest.mark.parametrize("minor", [10**40 + 1, -(10**40) - 1])
+def test_a_sum_of_a_lifetime_is_shown_exactly(minor: int) -> None:
+    assert int(to_decimal(minor, 2).scaleb(2, Context(prec=60))) == minor

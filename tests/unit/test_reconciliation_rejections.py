@@ -170,13 +170,35 @@ def test_reversals_are_judged_by_what_they_reverse(
         ("insufficient_funds", Holding(-1, None, 0, 0, 0, True), True),
         ("insufficient_funds", Holding(1, 0, 0, 0, 0, True), True),
         ("insufficient_funds", None, False),
-        ("amount_overflow", Holding(-1, 0, MAX - 70, 70, 0, True), True),
-        ("amount_overflow", Holding(-1, 0, MAX - 69, 70, 0, True), False),
-        ("amount_overflow", None, False),
+        ("amount_overflow", Holding(-1, 0, 2 * MAX, 70, 0, True), True),
+        ("amount_overflow", None, True),
     ],
 )
 def test_funds_are_judged_by_what_an_account_held_at_least(reason: str, wallet: Holding | None, is_wrong: bool) -> None:
     assert bool(rejected(reason, asked(legs=DRAW), wallet=wallet)) == is_wrong
+
+
+SELF_MOVE = [leg(WALLET, "debit", 71), leg(WALLET, "credit", 71)]
+TOO_MUCH = [leg(WALLET, "debit", MAX), leg(WALLET, "debit", 1), leg(BANK, "credit", MAX), leg(BANK, "credit", 1)]
+FEE = [leg(BANK, "debit", 100), leg(WALLET, "credit", 100), leg(WALLET, "debit", 70), leg(BANK, "credit", 70)]
+
+
+@pytest.mark.parametrize(
+    ("reason", "legs", "held", "is_wrong"),
+    [
+        ("insufficient_funds", SELF_MOVE, 70, False),
+        ("insufficient_funds", SELF_MOVE, 71, True),
+        ("insufficient_funds", FEE, 69, False),
+        ("insufficient_funds", FEE, 70, True),
+        ("insufficient_funds", TOO_MUCH, 0, True),
+        ("amount_overflow", TOO_MUCH, 0, False),
+        ("amount_overflow", SELF_MOVE, 0, True),
+    ],
+)
+def test_what_an_intent_takes_had_to_be_there_before(
+    reason: str, legs: list[dict[str, Any]], held: int, is_wrong: bool
+) -> None:
+    assert bool(rejected(reason, asked(legs=legs), wallet=Holding(-1, 0, 0, held, 0, True))) == is_wrong
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,8 @@ function list() {
   const load = pages(more, beside, (page) => {
     body.append(...page.items.map((item) => h("tr", {},
       h("td", { class: "text" }, h("a", { href: `#/accounts/${item.address}?currency=${item.currency}` }, item.address)),
-      h("td", { class: "aside" }, item.account_class), h("td", { class: "number aside" }, amount(decimal(item, "debits"), item.debits_minor)),
-      h("td", { class: "number aside" }, amount(decimal(item, "credits"), item.credits_minor)),
+      h("td", { class: "aside" }, item.account_class), h("td", { class: "number aside" }, amount(item.debits, item.debits_minor)),
+      h("td", { class: "number aside" }, amount(item.credits, item.credits_minor)),
       h("td", { class: "number" }, amount(item.balance, item.balance_minor)), h("td", {}, item.currency))));
     text(beside, plural(body.childElementCount, "balance") + (page.next ? " so far" : ""));
     empty.hidden = body.childElementCount > 0;
@@ -43,14 +43,6 @@ function list() {
   start();
   return { elements: [h("div", { class: "head" }, h("h1", {}, "Accounts"), beside),
     h("section", { class: "card" }, form, frame, empty, more.element)] };
-}
-
-/** Debits and credits come in minor units alone: as decimals where the balance tells how many there are. */
-function decimal(item, side) {
-  if (item.balance === null || item.balance === undefined) return null;
-  const places = item.balance.includes(".") ? item.balance.split(".")[1].length : 0;
-  const digits = String(item[`${side}_minor`]).padStart(places + 1, "0");
-  return places ? `${digits.slice(0, -places)}.${digits.slice(-places)}` : digits;
 }
 
 // ---------------------------------------------------------------------------------------------------- statement

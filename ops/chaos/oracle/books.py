@@ -14,7 +14,8 @@ moves their clocks must track commits.
 Rows of one moment are of one transaction. Within it a lane's rows follow one another, but which lane was decided first
 is not recorded: the order is taken that is kindest to the floor, and only what no order allows is a fault.
 
-A balance below its floor may rise, and must not fall.
+A balance below its floor may rise, and must not fall. All that a row takes from an account must have been there before
+the row: what the same row gives the account does not count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,6 +40,8 @@ class Change(NamedTuple):
     lane: int
     seq: int
     amount_minor: int
+    drawn_minor: int
+    """What it takes, without what it gives."""
 
 
 class Reversals:
@@ -74,7 +77,7 @@ class Books:
             self._stood_in[tenant, record.intent_id or ""] = (record.type or "", list(record.legs))
         if record.reverses is not None and record.outcome == "posted":
             self._reverse(tenant, record.reverses, record, takes_all)
-        changes: dict[Holding, int] = {}
+        changes: dict[Holding, list[int]] = {}
         for account, direction, amount_minor, currency in record.legs:
             shard = self._shards.setdefault((tenant, account, currency, record.lane), [0, 0, 0])
             shard[direction != "debit"] += amount_minor
@@ -84,10 +87,12 @@ class Books:
             kept = self._accounts.get((tenant, account))
             if kept is not None and kept.floor_minor is not None:
                 holding = (tenant, account, currency)
-                changes[holding] = changes.get(holding, 0) + signed * kept.normal_direction
-        for holding, amount_minor in changes.items():
-            change = Change(row.moment, record.lane, record.seq, amount_minor)
-            self._changes.setdefault(holding, []).append(change)
+                change = changes.setdefault(holding, [0, 0])
+                change[0] += signed * kept.normal_direction
+                change[1] += max(-signed * kept.normal_direction, 0)
+        for holding, (amount_minor, drawn_minor) in changes.items():
+            moved = Change(row.moment, record.lane, record.seq, amount_minor, drawn_minor)
+            self._changes.setdefault(holding, []).append(moved)
 
     def _reverse(self, tenant: str, original: str, record: Record, takes_all: bool) -> None:
         where = place_of(record.lane, record.seq)
@@ -132,10 +137,11 @@ class Books:
             balance = 0
             changes.sort()
             for change in _kindest(changes, floor):
-                balance += change.amount_minor
-                if change.amount_minor < 0 and balance < floor:
-                    detail = f"{' '.join(holding)} falls to {balance}, below its floor of {floor}."
+                left = balance - change.drawn_minor
+                if change.drawn_minor > 0 and left < floor:
+                    detail = f"{' '.join(holding)} falls to {left}, below its floor of {floor}."
                     self._findings.add("floors", place_of(change.lane, change.seq), detail)
+                balance += change.amount_minor
 
     def _check_reversals(self, tables: Tables) -> None:
         originals = tables.originals(sorted({original for _, original in self._reversals}))
@@ -196,7 +202,7 @@ def _rank(part: list[Change], floor: int) -> tuple[bool, float]:
     total = 0
     needed = float("-inf")
     for change in part:
+        if change.drawn_minor > 0:
+            needed = max(needed, floor - total + change.drawn_minor)
         total += change.amount_minor
-        if change.amount_minor < 0:
-            needed = max(needed, floor - total)
     return (False, needed) if total >= 0 else (True, -(needed + total))

@@ -152,8 +152,8 @@ class Tables:
 
     def shards(self) -> Iterator[Shard]:
         """All balances."""
-        for row in self._all(_SHARDS):
-            yield Shard(*row)
+        for tenant, account, currency, lane, debits, credits, seq in self._all(_SHARDS):
+            yield Shard(tenant, account, currency, lane, int(debits), int(credits), seq)
 
     def kept(self, lane: int) -> dict[int, Kept]:
         """The quarantined bytes of a lane, by sequence number."""
