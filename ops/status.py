@@ -29,6 +29,7 @@ from domain.settings import Settings
 from domain.topics import Topics
 from ops.addresses import addresses_of
 from ops.kafka_positions import admin_client, topic_state
+from ops.open_parts import open_parts
 from ops.supervision.state import RunState
 from producers.positions import PositionReader, Positions, lag
 
@@ -84,6 +85,8 @@ class StatusReport:
     dead_letters_untried: int | None = None
     breaks: list[BreakCount] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
+    open: str | None = None
+    """Which parts of this run take anybody on the machine, as a sentence; nothing that needs attention by itself."""
     attention: list[str] = field(default_factory=list)
 
 
@@ -112,6 +115,7 @@ def look(settings: Settings, state: RunState | None) -> StatusReport:
     phase = state.phase if state is not None else "not run from here"
     report = StatusReport(phase, state.started_time if state else None, addresses.api_url)
     report.processes = _processes(state)
+    report.open = open_parts(state)
     report.attention += _process_troubles(report.processes)
     books: _Books | None = None
     streams: _Streams | None = None

@@ -15,6 +15,7 @@ from ops import supervisor
 from ops.addresses import addresses_of
 from ops.cli.context import api_key, console_url, read_settings, store_api_key
 from ops.cli.output import Json, console, errors, show_json
+from ops.open_parts import open_parts
 from ops.supervision.state import RunState
 
 KEY_NAME: Final = "command line"
@@ -41,7 +42,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         state = supervisor.up(settings.home, report, instances=_counts(instances))
         key_made = ensure_api_key(state)
     if as_json:
-        show_json(_addresses(state) | {"api_key_made": key_made})
+        show_json(_addresses(state) | {"api_key_made": key_made, "open": open_parts(state)})
         return
     console.print(f"[bold green]Ledgerline is up[/] after {time.monotonic() - started:.1f} s.", highlight=False)
     found = _addresses(state)
@@ -51,6 +52,8 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         console.print(f"  {name.replace('_', ' '):<22} {escape(str(where))}", highlight=False, soft_wrap=True)
     if key_made:
         console.print("An API key for the command line was made and stored; no other user can read it.")
+    if (told := open_parts(state)) is not None:
+        console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
     console.print(
         "\nNext:\n"
         "  ledgerline intents post --debit external:bank --credit users:1:wallet --amount 25 --currency EUR\n"

@@ -87,6 +87,8 @@ def render(report: StatusReport) -> RenderableType:
     if report.lanes:
         shown.append(_lane_table(report.lanes))
     shown.append(_summary(report))
+    if report.open is not None:
+        shown.append(Text(report.open, style="yellow"))
     shown += [Text(f"! {sentence}", style="bold red") for sentence in report.attention]
     return Group(*shown)
 

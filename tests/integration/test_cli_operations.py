@@ -204,6 +204,7 @@ def test_up_makes_a_key_that_posts_at_once_and_down_leaves_nothing(settings: Set
     try:
         made = run_json(variables, "up")
         assert made["api_key_made"] is True
+        assert made["open"] is None  # the parts are others'
         key = tmp_path / "data" / "api-key"
         assert key.stat().st_mode & 0o777 == 0o600
         posted = ["--debit", "external:bank", "--credit", "users:1:wallet", "--amount", "25", "--wait", "20"]
