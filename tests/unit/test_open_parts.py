@@ -11,8 +11,8 @@ from ops.status import StatusReport
 from ops.supervision.state import PartState, RunState
 
 BOTH = (
-    "Kafka and the Schema Registry ask for no login: every program on this machine can read and write all topics and all"
-    " schemas, for every tenant (docs/SECURITY.md)."
+    "Kafka and the Schema Registry ask for no login: every program on this machine can read and write all topics and"
+    " all schemas, for every tenant (docs/SECURITY.md)."
 )
 KAFKA = (
     "Kafka asks for no login: every program on this machine can read and write all topics, for every tenant"
