@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple, Protocol
 
 import faust
 import structlog
-from aiokafka.errors import KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 from faust.types.tuples import ConsumerMessage
@@ -136,10 +136,18 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return True
 
     async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
+        # A rebalance may have taken a partition while the store was asked; aiokafka raises if it is sought.
+        assigned = consumer.assignment()
+        partitions = {tp: offset for tp, offset in partitions.items() if tp in assigned}
         # Before the seeks, which begin without letting go of the loop: a fetch that came between a seek and what is
         # known of it would seem to leave records out.
         self._next_of(consumer).update({TP(*tp): offset for tp, offset in partitions.items()})
-        await super()._seek_wait(consumer, partitions)
+        try:
+            await super()._seek_wait(consumer, partitions)
+        except IllegalStateError:
+            if partitions.keys() <= consumer.assignment():
+                raise
+            logger.info("a rebalance took a partition that was sought", agent=self.app.options.name)
 
     async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> dict[Any, list[Any]]:
         fetched = await super()._fetch_records(consumer, *args, **options)

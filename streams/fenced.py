@@ -137,7 +137,8 @@ class _Runner:
     def _patiently(self, function: Any, *arguments: Any) -> Any:
         """Call, and call again with growing pauses while what it needs is away; a stop ends the waiting."""
         pause_seconds = 0.05
-        ask_from = time.monotonic() + self._options.stall_seconds_max / ASK_SHARE
+        # From the last progress, not from this call: a call that was silent for 30 seconds has used up half a term.
+        ask_from = self.progressed_at + self._options.stall_seconds_max / ASK_SHARE
         while True:
             try:
                 return function(*arguments)
@@ -150,7 +151,7 @@ class _Runner:
                 if is_told or (time.monotonic() >= ask_from and self._is_something_away()):
                     # The watchdog is for a process that is stuck: a restart brings back nothing that is away.
                     self.progressed_at = time.monotonic()
-                    ask_from = time.monotonic() + self._options.stall_seconds_max / ASK_SHARE
+                    ask_from = self.progressed_at + self._options.stall_seconds_max / ASK_SHARE
                 self.stopping.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
 

@@ -49,7 +49,9 @@ class Standing(NamedTuple):
 
 
 def find_work(standing: Standing, look: Look | None, now: float) -> str | None:
-    """Say what keeps the agent from being idle; None if it is idle, or if Kafka is away and so nothing can be done.
+    """Say what keeps the agent from being idle; None if it is idle.
+
+    An agent is idle too while Kafka is away, whatever waits there: a new process could fetch nothing either.
 
     `now` is of time.monotonic().
     """
@@ -57,14 +59,14 @@ def find_work(standing: Standing, look: Look | None, now: float) -> str | None:
         return "a batch is under way"
     if look is None or now - look.looked_at > LOOK_AGE_SECONDS_MAX:
         return "nobody has looked at the ends of the partitions lately"
+    if look.is_away:
+        return None
     for partition in sorted(standing.assigned):
         end = max(look.ends.get(partition, 0), standing.fetched_ends.get(partition, 0))
         if partition not in standing.expected:
             return f"partition {partition} is assigned and not taken over"
         if end > standing.expected[partition]:
             return f"partition {partition} has records that were not fetched"
-    if look.is_away:
-        return None
     unknown = sorted(standing.assigned - look.ends.keys())
     if unknown:
         return f"Kafka did not tell the ends of the partitions {unknown}"

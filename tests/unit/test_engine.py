@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -22,6 +23,14 @@ class Broker:
         self.sought, self.answers = asyncio.Event(), asyncio.Event()
         self.answers.set()
         self.reassign()
+
+    def assignment(self) -> set[TP]:
+        """As aiokafka has it."""
+        return set(self._subscription.subscription.assignment.tps)
+
+    def revoke(self) -> None:
+        """A rebalance takes the partition."""
+        self._subscription.subscription.assignment.tps.clear()
 
     def reassign(self) -> None:
         """A rebalance gives the same partition again."""
@@ -48,6 +57,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
         return {LANE: records} if records else {}
 
     async def seek(_: Any, consumer: Broker, partitions: dict[TP, int]) -> None:
+        assert set(partitions) <= consumer.assignment(), "aiokafka raises IllegalStateError"
         consumer.state.position = partitions[LANE]
         consumer.sought.set()
         await consumer.answers.wait()
@@ -55,7 +65,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
     made: _ConsumerThread = object.__new__(_ConsumerThread)
-    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None))
+    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None), options=SimpleNamespace(name="test"))
     made._assignment, made._next = None, {}
     return made
 
@@ -120,6 +130,29 @@ async def test_each_fetch_is_told_to_who_reads_ahead(thread: _ConsumerThread) ->
     await thread._fetch_records(broker)
     thread.app.runner.ahead.read()
     assert read == [5, 6]
+
+
+async def test_a_partition_that_was_taken_meanwhile_is_not_sought(thread: _ConsumerThread) -> None:
+    """aiokafka raises IllegalStateError for it, which ended a worker after a standstill of Kafka."""
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 5, TP("payments.intents", 1): 7})
+    assert thread._next_of(broker) == {LANE: 5}
+    assert broker.state.position == 5
+
+
+async def test_a_partition_that_is_taken_while_it_is_sought_ends_no_worker(
+    thread: _ConsumerThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def seek(_: Any, consumer: Broker, __: dict[TP, int]) -> None:
+        consumer.revoke()
+        raise IllegalStateError("No current assignment for partition")
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 5})
+    monkeypatch.setattr(Broker, "revoke", lambda _: None)
+    with pytest.raises(IllegalStateError):
+        await thread._seek_wait(Broker(), {LANE: 5})
 
 
 async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_sought(thread: _ConsumerThread) -> None:

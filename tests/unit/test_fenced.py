@@ -237,6 +237,18 @@ def test_waiting_is_no_stall_if_a_part_is_really_away(
     asyncio.run(runner.close())
 
 
+def test_a_call_that_was_silent_for_long_counts_before_the_parts_are_asked(handler: Handler) -> None:
+    """A statement without an answer takes 30 seconds: to wait another quarter of the term would be too late."""
+    asked: list[None] = []
+    runner = _Runner(handler, OPTIONS, AgentMetrics("test"), find_away=lambda: asked.append(None))
+    take_over(runner, LANE_0)
+    runner.progressed_at -= OPTIONS.stall_seconds_max / 2
+    handler.troubles = [failing(Outage("Postgres did not answer for 30 seconds"))]
+    assert process(runner, fetched(0, 1))
+    assert asked == [None]
+    asyncio.run(runner.close())
+
+
 def test_the_parts_are_not_asked_at_once(handler: Handler) -> None:
     """Most outages are over before the first quarter of the watchdog's term."""
     asked: list[None] = []

@@ -41,15 +41,16 @@ SPARE = standing(set(), {})
         (standing({0, 1}, {0: 5, 1: 9}, fetched={0: 6}), look({0: 5, 1: 9}), "partition 0 has records"),
         # a rebalance gave a partition, and the engine never asked the store for it
         (standing({0, 1}, {0: 5}), look({0: 5}), "partition 1 is assigned and not taken over"),
-        (standing({0, 1}, {0: 5}), look({0: 5}, is_away=True), "partition 1 is assigned and not taken over"),
+        (standing({0, 1}, {0: 5}), look({0: 5}, is_away=True), None),
         # nobody looked, or the thread that looks is stuck
         (ALL_DONE, None, "nobody has looked"),
         (ALL_DONE, look({0: 5, 1: 9}, age=LOOK_AGE_SECONDS_MAX + 1), "nobody has looked"),
         # a client that has no answer is no proof that Kafka is away, a new one is
         (ALL_DONE, look({0: 5}), r"Kafka did not tell the ends of the partitions \[1\]"),
         (ALL_DONE, look({}, is_away=True), None),
-        # what is known to wait keeps the term running whatever else is away
-        (ALL_DONE, look({1: 10}, is_away=True), "partition 1 has records"),
+        # what waits cannot be fetched while Kafka is away; a batch under way is judged by its own progress
+        (ALL_DONE, look({1: 10}, is_away=True), None),
+        (ALL_DONE._replace(is_busy=True), look({}, is_away=True), "a batch is under way"),
         # without partitions only the broker's word that the member is spare counts
         (SPARE, look({}, membership=Membership.SPARE), None),
         (SPARE, look({}, membership=Membership.LOST), "the group's word is lost"),
