@@ -65,11 +65,10 @@ class _Fleet(Services):
         self.ended_itself: list[str] = []
 
     def start(self) -> None:
-        super().start()
         if SECOND_WORKER not in self.running or not self.running[SECOND_WORKER].runs():
             worker = ServiceProcess("posting", self.ledger.settings, self._folder)
             self.running[SECOND_WORKER] = self._stack.enter_context(worker)
-            worker.wait_until_ready(120)
+        super().start()
 
     def revive(self) -> None:
         """Start what has ended by itself."""
