@@ -17,8 +17,9 @@ class Outcome(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """Why bytes could not be decoded or decided, in order of precedence."""
+    """Why an offset has no bytes that could be decoded or decided, in order of precedence."""
 
+    NO_RECORD = "no_record"
     EMPTY = "empty"
     BAD_MAGIC = "bad_magic"
     UNKNOWN_SCHEMA = "unknown_schema"

@@ -102,6 +102,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             self._assignment, self._next = assignment, {}
         return self._next
 
+    def highwater(self, tp: TP) -> int:
+        """Where the partition ends for this agent, which may read nothing of a transaction that is open."""
+        consumer = self._ensure_consumer()
+        end = consumer.last_stable_offset(tp) if self.app.options.read_committed else consumer.highwater(tp)
+        return end or 0
+
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._fetch_max_wait_ms = self.app.options.fetch_wait_ms

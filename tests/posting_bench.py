@@ -146,6 +146,27 @@ class PostingBench:
         assert len(offsets) == count
         return offsets
 
+    def send_transaction(self, contents: Sequence[Content], lane: int = 0, *, commit: bool) -> int:
+        """Send by a transactional producer, which must not write here; returns where the lane ends behind its mark."""
+        end = describe_source(self.kafka, self.topics.intents).end_offsets[lane] + len(contents) + 1
+        producer = Producer({**self.kafka.client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
+        producer.init_transactions(30)
+        producer.begin_transaction()
+        for content in contents:
+            producer.produce(self.topics.intents, self.value(content), partition=lane)
+        assert producer.flush(30) == 0
+        if commit:
+            producer.commit_transaction(30)
+        else:
+            producer.abort_transaction(30)
+
+        def is_marked() -> bool:
+            """The broker writes the mark after it has said how the transaction ended."""
+            return describe_source(self.kafka, self.topics.intents).end_offsets[lane] == end
+
+        eventually(is_marked, "the end of the transaction is marked")
+        return end
+
     def fetch(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[PartitionBatch]:
         """All that the lanes hold past what is posted, as a worker would be handed it."""
         positions = self.take_over(lanes, poster)

@@ -98,13 +98,13 @@ SELECT pg_try_advisory_lock(1279544147) AS is_locked
 
 -- name: quarantined
 -- A page of quarantined rows in the order of their booking, past a place in it. Which: all, untried or unsettled, as
--- the view has them.
+-- the view has them. Without a reason: those that have bytes. An offset at which nothing was committed has none.
 SELECT
     lane, seq, reason, detail, source_topic, source_offset, booked_time, value_bytes, retries, unconfirmed,
     retry_of_lane, retry_of_seq
 FROM ledger.quarantined
 WHERE
-    (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    CASE WHEN %(reason)s::text IS NULL THEN reason <> 'no_record' ELSE reason = %(reason)s::text END
     AND CASE %(which)s::text WHEN 'untried' THEN is_untried WHEN 'unsettled' THEN is_unsettled ELSE true END
     AND (booked_time, lane, seq) > (%(after_time)s::bigint, %(after_lane)s::integer, %(after_seq)s::bigint)
 ORDER BY booked_time, lane, seq
@@ -115,7 +115,7 @@ LIMIT %(limit)s::integer
 SELECT count(*) AS quarantined
 FROM ledger.quarantined
 WHERE
-    (%(reason)s::text IS NULL OR reason = %(reason)s::text)
+    CASE WHEN %(reason)s::text IS NULL THEN reason <> 'no_record' ELSE reason = %(reason)s::text END
     AND CASE %(which)s::text WHEN 'untried' THEN is_untried WHEN 'unsettled' THEN is_unsettled ELSE true END
 
 -- name: quarantined_bytes

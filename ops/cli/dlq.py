@@ -37,6 +37,7 @@ app = typer.Typer(help="Quarantined bytes: look at them, send them again.", no_a
 
 RETRY_PAGE_ROWS: Final = 200
 DUMP_BYTES: Final = 512
+_NOTHING_TO_SEND: Final = "Nothing was committed at such an offset, so there is nothing to send again."
 
 Lane = Annotated[int, typer.Argument(min=0, help="As `dlq list` shows it.")]
 Seq = Annotated[int, typer.Argument(min=0, help="As `dlq list` shows it.")]
@@ -114,12 +115,16 @@ def send_again(
         raise typer.BadParameter("say LANE and SEQ of one row, or --all")
     if (again or reason is not None) and not everything:
         raise typer.BadParameter("--again and --reason go with --all")
+    if reason is QuarantineReason.NO_RECORD:
+        raise DeadLetterError(_NOTHING_TO_SEND)
     ledger = running_ledger()
     retrier = Retrier(ledger.kafka)
     _settle_trail(ledger.postgres_dsn, retrier)
     if lane is not None and seq is not None:
         with glance(ledger.postgres_dsn) as connection:
             row = _found(quarantined_bytes(connection, lane, seq), lane, seq)
+        if row.reason == QuarantineReason.NO_RECORD.value:
+            raise DeadLetterError(_NOTHING_TO_SEND)
         sent = _send(ledger.postgres_dsn, retrier, [row])
     else:
         which = Which.UNSETTLED if again else Which.UNTRIED

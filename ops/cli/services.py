@@ -78,7 +78,9 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
     from streams.posting.service import serve
 
     # A commit costs as much as some eighty intents, so what comes in a few milliseconds is better posted by one.
-    options = agent_options("posting", ledger, topics.intents, fetch_wait_ms=20, fetch_bytes_min=16 * 1024)
+    options = agent_options(
+        "posting", ledger, topics.intents, read_committed=True, fetch_wait_ms=20, fetch_bytes_min=16 * 1024
+    )
     serve(
         options,
         dsn=ledger.postgres_dsn,

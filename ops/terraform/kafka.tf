@@ -41,6 +41,7 @@ resource "aws_msk_configuration" "this" {
     offsets.topic.replication.factor = 3
     transaction.state.log.replication.factor = 3
     transaction.state.log.min.isr = 2
+    transaction.max.timeout.ms = 60000
     unclean.leader.election.enable = false
   PROPERTIES
 

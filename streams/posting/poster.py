@@ -14,7 +14,7 @@ Decoding and screening come before, as they need no lock.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import structlog
@@ -47,6 +47,8 @@ from streams.tracing import outcome_attributes, transaction_span
 logger: Final = structlog.get_logger(__name__)
 
 COLLISIONS_MAX: Final = 20
+# Of a lane in which offsets have no record: one aborted transaction can have a million of them.
+PIECE_OFFSETS: Final = 10_000
 # What an event of its own can raise: refused data, or a bug that it alone brings out. Outages and lost fences are not.
 ISOLATING: Final = (
     BatchRefused,
@@ -133,22 +135,33 @@ class Poster:
         # topic made anew is told by its offsets too, but not where it has outgrown a lane before anyone looked.
         self._topic_id = self._ask_topic_id()
         started = time.perf_counter()
-        work = [item for part in batch for item in self._work(part)]
+        work: list[Work] = []
+        holed: list[tuple[PartitionBatch, list[Work]]] = []
+        for part in batch:
+            read = self._read(part)
+            if len(read) == part.end_offset - part.expected_offset:
+                work += read
+            else:
+                holed.append((part, read))
         observe_read(time.perf_counter() - started)
         self._fault("decoded")
         if work:
             self._post(work)
+        for part, read in holed:
+            for piece in self._pieces(part, read):
+                self._post(piece)
 
     def idle(self) -> None:
         """Nothing to do between batches."""
 
-    def _work(self, part: PartitionBatch) -> list[Work]:
-        """What was fetched of a lane, read; one for each offset."""
+    def _read(self, part: PartitionBatch) -> list[Work]:
+        """What was fetched of a lane, read."""
         read = self._reader.read
-        work = [item if isinstance(item, Work) else read(item) for item in part.messages]
+        return [item if isinstance(item, Work) else read(item) for item in part.messages]
+
+    def _pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
+        """One for each offset of a lane that was fetched with holes, piece by piece."""
         absent = part.end_offset - part.expected_offset - len(work)
-        if absent == 0:
-            return work
         (lane,) = self._store.lanes([part.partition]).values()
         if lane.next_offset != part.expected_offset:
             raise FenceLost(f"lane {lane.lane} stands at {lane.next_offset}, not at {part.expected_offset}")
@@ -159,7 +172,9 @@ class Poster:
             raise FenceLost(
                 f"the fetch of lane {lane.lane} left out records between {offsets.start} and {offsets.stop}"
             )
-        return [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in offsets]
+        for start in range(offsets.start, offsets.stop, PIECE_OFFSETS):
+            piece = range(start, min(start + PIECE_OFFSETS, offsets.stop))
+            yield [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in piece]
 
     # ------------------------------------------------------------------------------------------ post
 

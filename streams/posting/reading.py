@@ -17,6 +17,10 @@ from streams.fenced import Message
 
 logger: Final = structlog.get_logger(__name__)
 
+NO_RECORD_DETAIL: Final = (
+    "No record was committed at this offset: a transaction was aborted here, or its end was marked."
+)
+
 
 class Work(NamedTuple):
     """One message with what decoding found in it."""
@@ -74,10 +78,9 @@ class IntentReader:
 
 
 def without_record(topic: str, lane: int, offset: int) -> Work:
-    """An offset that holds no record. It has its fate like every other, so that offsets can be counted."""
+    """An offset that holds no committed record. It has its fate like every other, so that offsets can be counted."""
     message = Message(topic, lane, offset, 0, None, None, ())
-    detail = "There is no record at this offset: a transactional producer, which must not write here, left its mark."
-    return Work(message, quarantined(message, QuarantineReason.EMPTY, detail))
+    return Work(message, quarantined(message, QuarantineReason.NO_RECORD, NO_RECORD_DETAIL))
 
 
 def screen(work: Work, books: Books) -> Work:

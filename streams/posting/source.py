@@ -16,7 +16,6 @@ from producers.journal_ends import bounds_of
 
 KAFKA_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 5.0
-ABSENT_OFFSETS_MAX: Final = 10_000
 
 
 class TopicMismatch(LedgerlineError):
@@ -98,14 +97,14 @@ class TopicLook:
 
 
 def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
-    """Those offsets from `start` up to, and without, `end` that hold a record; KafkaAway where it is not told."""
+    """The offsets from `start` up to, and without, `end` that have a committed record; KafkaAway if it is not told."""
     consumer = Consumer(
         {
             **kafka.client_options(),
             "group.id": "ledgerline-describe",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "isolation.level": "read_uncommitted",
+            "isolation.level": "read_committed",
         }
     )
     found: set[int] = set()
@@ -151,12 +150,12 @@ def check_source(lane: Lane, source: Source) -> None:
 
 
 def check_absent(lane: Lane, source: Source, end_offset: int, absent: int) -> None:
-    """Whether offsets below `end_offset` may count as offsets without a record, as transaction markers are.
+    """Whether offsets below `end_offset` may count as offsets without a record, as those of an aborted transaction.
 
-    TopicMismatch where the broker lost records rather than never had them.
+    TopicMismatch if the broker lost records rather than never had them.
     """
     check_source(lane, source)
-    if end_offset > source.end_offsets[lane.lane] or absent > ABSENT_OFFSETS_MAX:
+    if end_offset > source.end_offsets[lane.lane]:
         raise TopicMismatch(
             f"{lane.topic} lacks {absent} records of lane {lane.lane} between {lane.next_offset} and {end_offset}:"
             " restore the topic before posting goes on."

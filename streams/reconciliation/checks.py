@@ -15,6 +15,7 @@ Asked = IntentRecord | Unreadable
 # A tenant's row has the time at which its transaction began, which may be a while before others see it.
 TENANT_GRACE_MICROSECONDS: Final = 60_000_000
 
+_WITHOUT_MESSAGE: Final = (QuarantineReason.NO_RECORD.value, QuarantineReason.EMPTY.value)
 _WITHOUT_TEXT: Final = (Reason.MALFORMED.value, Reason.UNSUPPORTED_TYPE.value)
 OUTCOME_NAMES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined")
 _POSTED: Final = Outcome.POSTED.value
@@ -84,6 +85,16 @@ def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list
     elif reason not in (QuarantineReason.UNKNOWN_TENANT.value, QuarantineReason.POISON.value):
         wrong.append(f"It is quarantined as {reason}, but its bytes are an intent.")
     return wrong
+
+
+def absence(record: JournalRecord) -> list[str]:
+    """An offset without a committed message has a row that says just that; 0.1.0 called such an offset empty."""
+    offset = record["source_offset"]
+    if record["outcome"] != Outcome.QUARANTINED.value or record["reason"] not in _WITHOUT_MESSAGE:
+        return [f"payments.intents has no message at offset {offset}."]
+    if record["fingerprint"] != sha256(b"").digest() or record["tenant"] is not None or record["legs"]:
+        return [f"payments.intents has no message at offset {offset}, and yet the record holds something."]
+    return []
 
 
 def faithfulness(record: JournalRecord, asked: Asked) -> list[str]:

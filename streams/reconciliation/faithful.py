@@ -72,9 +72,8 @@ class Comparison:
             if offset < window.low:
                 compared.expired[lane] = compared.expired.get(lane, 0) + 1
                 return
-            compared.findings.append(
-                found(record, f"payments.intents has no message at offset {offset}.", BreakKind.CONSERVATION)
-            )
+            wrong = checks.absence(record)
+            compared.findings.extend([found(record, detail, BreakKind.CONSERVATION) for detail in wrong])
             return
         compared.times_ms.append(window.times_ms[offset])
         value = window.values[offset]

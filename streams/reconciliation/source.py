@@ -42,8 +42,10 @@ class IntentSource:
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
-            # As the posting workers read: producers of intents are not transactional, and what came through counts.
-            "isolation.level": "read_uncommitted",
+            # As the posting workers read: what a transaction aborted was never asked.
+            "isolation.level": "read_committed",
+            # Tells how far a lane was read if its last offsets have no record.
+            "enable.partition.eof": True,
             "queued.max.messages.kbytes": 16_384,
             # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
             # adds up while Postgres is away and nobody polls.
@@ -97,7 +99,7 @@ class IntentSource:
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> dict[int, Window]:
         """The values of each lane's offsets from the first up to, and without, the next.
 
-        Offsets without a message are left out. Waits a bounded time, then raises SourceAway.
+        Offsets without a committed message are left out. Waits a bounded time, then raises SourceAway.
         """
         self._position(wanted)
         deadline = time.monotonic() + self._timeout_seconds
@@ -151,12 +153,15 @@ class IntentSource:
         progressed = False
         for message in self._consumer.consume(count, 0.5):
             error = message.error()
+            lane, offset = message.partition(), message.offset()
             if error is not None:
                 if error.fatal():
                     self._renew()
                     raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
+                if error.code() == KafkaError._PARTITION_EOF and offset > self._positions[lane]:
+                    self._positions[lane] = offset
+                    progressed = True
                 continue  # librdkafka goes on by itself, and the deadline bounds the wait
-            lane, offset = message.partition(), message.offset()
             self._buffers[lane].append((offset, message.value(), message.timestamp()[1]))
             self._positions[lane] = offset + 1
             progressed = True

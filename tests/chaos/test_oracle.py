@@ -255,6 +255,17 @@ def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, mo
     assert honest.found() == set()
 
 
+def test_what_a_transaction_aborted_has_its_fate_and_must_not_be_posted(ledger: OracleBench) -> None:
+    asked = [ledger.transfer(f"t-{number}", "external:bank", "users:1:wallet", 10) for number in range(2)]
+    ledger.send_transaction(asked[:1], commit=False)
+    ledger.send_transaction(asked[1:], commit=True)
+    ledger.post_and_relay()
+    assert ledger.found() == set()
+    assert ledger.judge().counts["without_record"] == 3
+    ledger.tamper("UPDATE ledger.journal SET reason = 'empty' WHERE lane = 0 AND seq = 0")
+    assert at("faithful", 0, 0) in ledger.found()
+
+
 def test_an_intent_that_can_be_read_is_not_excused_as_poison(ledger: OracleBench) -> None:
     """What an outage that is taken for a fault of the intent's own would do: nothing is lost, and nothing is paid."""
     ledger.ask(ledger.transfer("in-0", "external:bank", "users:1:wallet", 10))

@@ -91,6 +91,18 @@ def mend(bench: PostingBench, value: bytes) -> None:
         connection.execute("UPDATE ledger.quarantine SET value = %s WHERE lane = 0 AND seq = 0", (value,))
 
 
+def test_offsets_of_an_aborted_transaction_are_listed_only_if_asked_for_and_never_sent(ledger: PostingBench) -> None:
+    variables = environment(ledger.settings)
+    ledger.send_transaction([ledger.transfer("t", "external:bank", "users:1:wallet", 1)], commit=False)
+    assert ledger.post() == ["no_record"] * 2
+    assert len(run_json(variables, "dlq", "list")["items"]) == 3
+    aborted = run_json(variables, "dlq", "list", "--reason", "no_record")["items"]
+    assert [(row["lane"], row["seq"], row["value_bytes"]) for row in aborted] == [(0, 3, 0), (0, 4, 0)]
+    for which in (("0", "3"), ("--all", "--reason", "no_record", "--yes")):
+        assert "nothing to send again" in run(variables, "dlq", "retry", *which, code=1).stderr
+    assert len(run_json(variables, "dlq", "retry", "--all", "--yes")) == 3
+
+
 def test_all_takes_each_row_once_and_asks_first(ledger: PostingBench) -> None:
     variables = environment(ledger.settings)
     refused = run(variables, "dlq", "retry", "--all", code=1, given="n\n")

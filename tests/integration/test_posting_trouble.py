@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 import pytest
-from confluent_kafka import Producer
+from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
 from db.posting import PostingStore
@@ -17,7 +17,8 @@ from domain.topics import Topics
 from producers.deploy import Replication, add_partitions, make_topics
 from streams.decode import IntentDecoder
 from streams.fenced import FenceLost
-from streams.posting.source import KafkaAway, TopicMismatch, describe_source
+from streams.posting.reading import NO_RECORD_DETAIL
+from streams.posting.source import KafkaAway, TopicMismatch
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import script
 
@@ -314,23 +315,33 @@ def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: Pos
     bench.verify()
 
 
-def test_markers_of_a_transactional_producer_have_their_rows_and_the_lane_goes_on(bench: PostingBench) -> None:
-    """Such a producer must not write here; when one does, each offset has its one fate all the same."""
-    producer = Producer({**bench.kafka.client_options(), "transactional.id": f"{bench.topics.prefix}rogue"})
-    producer.init_transactions(30)
-    for move in MOVES[:2]:
-        producer.begin_transaction()
-        producer.produce(bench.topics.intents, bench.value(move), partition=0)
-        producer.commit_transaction(30)
-    bench.send(MOVES[2])
-    # The broker writes marks after it has said that the transaction is committed.
-    eventually(lambda: describe_source(bench.kafka, bench.topics.intents).end_offsets[0] == 5, "all marks are there")
-    assert sorted(bench.post()) == ["empty", "empty", "posted", "posted", "posted"]
-    details = bench.rows("SELECT DISTINCT detail FROM ledger.journal WHERE reason = 'empty'")
-    assert [row["detail"] for row in details] == [
-        "There is no record at this offset: a transactional producer, which must not write here, left its mark."
-    ]
+@pytest.mark.parametrize("piece_offsets", [1, 2, 10_000])
+def test_what_a_transaction_aborted_moves_nothing_and_each_offset_has_its_row(
+    bench: PostingBench, monkeypatch: pytest.MonkeyPatch, piece_offsets: int
+) -> None:
+    """Transactional producers must not write here; if one does, each offset has its one fate all the same."""
+    monkeypatch.setattr("streams.posting.poster.PIECE_OFFSETS", piece_offsets)
+    bench.send(MOVES[0])
+    bench.send_transaction(MOVES[1:2], commit=True)
+    bench.send_transaction(MOVES[2:4], commit=False)
+    bench.send(MOVES[4])
+    assert bench.send_transaction(MOVES[5:7], commit=False) == 10
+    bench.send(MOVES[7], lane=1)
+    bench.post()
+    assert bench.fates() == ["posted", "posted", *["no_record"] * 4, "posted", *["no_record"] * 3]
+    assert bench.fates(1) == ["posted"]
+    details = bench.rows("SELECT DISTINCT detail FROM ledger.journal WHERE reason = 'no_record'")
+    assert [row["detail"] for row in details] == [NO_RECORD_DETAIL]
     bench.verify()
+    bench.send_all(MOVES[2:4])
+    assert bench.post() == ["posted"] * 2  # an aborted transaction used no key up
+
+
+def test_the_broker_refuses_a_transaction_that_could_stay_open_for_long(bench: PostingBench) -> None:
+    options = {"transactional.id": f"{bench.topics.prefix}slow", "transaction.timeout.ms": 61_000}
+    producer = Producer({**bench.kafka.client_options(), **options})
+    with pytest.raises(KafkaException, match="INVALID_TRANSACTION_TIMEOUT"):
+        producer.init_transactions(30)
 
 
 def remake(bench: PostingBench, topics: Topics) -> None:

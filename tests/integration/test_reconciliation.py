@@ -9,6 +9,7 @@ from confluent_kafka.admin import AdminClient
 
 from producers.encoding import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
+from streams.reconciliation import full
 from streams.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import RECORDS, leg
 from tests.proving_bench import ProvingBench
@@ -55,6 +56,36 @@ def test_an_honest_ledger_has_no_breaks(proving: ProvingBench, agent: Reconcilia
     assert sum(lane["posted"] for lane in lanes) == 10
     assert sum(lane["quarantined"] for lane in lanes) == 3
     assert [lane["next_seq"] for lane in lanes] == [9, 7]
+
+
+def test_aborted_transactions_are_counted_and_are_no_break(proving: ProvingBench, agent: Reconciliation) -> None:
+    moves = [proving.transfer(f"t-{number}", "external:bank", "users:1:wallet", 10) for number in range(4)]
+    proving.send_transaction(moves[:1], commit=True)
+    proving.send_transaction(moves[1:3], commit=False)
+    proving.post_and_relay()
+    assert prove(proving, agent) == {}
+    lane = proving.rows("SELECT * FROM reconciliation.lane ORDER BY lane")[0]
+    assert (lane["posted"], lane["quarantined"], lane["next_seq"]) == (1, 4, 5)
+    assert recompute(proving).findings == []
+
+
+def test_a_posted_record_that_was_aborted_is_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
+    """As a worker would post it that reads what is not committed."""
+    proving.send_transaction([proving.transfer("t", "external:bank", "users:1:wallet", 10)], commit=False)
+    (made,) = proving.fetch((0,))
+    messages, _ = proving.read(proving.topics.intents, 0, 0, committed=False)
+    proving.poster.handle([made._replace(messages=messages)])
+    proving.relay_all()
+    assert proving.fates() == ["posted", "no_record"]
+    expected = ("conservation", "lane 0 seq 0")
+    assert prove(proving, agent) == {expected: "open"}
+    assert [(str(finding.kind), finding.subject) for finding in recompute(proving).findings] == [expected]
+
+
+def recompute(bench: ProvingBench) -> full.Report:
+    return full.recompute(
+        kafka=bench.kafka, dsn=bench.dsn, registry=bench.registry, topics=bench.topics, grace_seconds=0.3
+    )
 
 
 def test_reversals_whole_and_in_parts_are_faithful(proving: ProvingBench, agent: Reconciliation) -> None:

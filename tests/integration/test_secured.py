@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import psycopg
 import pytest
-from confluent_kafka import KafkaError, Producer
+from confluent_kafka import KafkaError, KafkaException, Producer
 
 from domain.kafka import Kafka
 from domain.settings import REPOSITORY_ROOT, Settings
@@ -208,6 +208,16 @@ def pulse_of(client: Mapping[str, str]) -> dict[str, Any]:
         next(line for line in lines if line == "event: pulse")
         pulse: dict[str, Any] = json.loads(next(lines).removeprefix("data: "))
         return pulse
+
+
+def test_who_may_write_intents_may_not_write_transactions(parts: Secured, variables: dict[str, str]) -> None:
+    run(variables, "prepare")
+    login = {"sasl_username": "api", "sasl_password": secured.PASSWORDS["api"]}
+    options = {"transactional.id": f"{PREFIX}intruder", "log_level": 0}
+    producer = Producer({**parts.kafka("login", **login).client_options(), **options})
+    with pytest.raises(KafkaException) as refused:
+        producer.init_transactions(PATIENCE_SECONDS)
+    assert refused.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
 
 
 @pytest.mark.parametrize("name", [name for name in secured.PASSWORDS if name != "operator"])

@@ -100,11 +100,12 @@ def test_a_worker_posts_what_was_sent_before_and_after_its_start_and_stops(
         wait_for(bench, 500, worker)
         bench.send_all(script("late external:b>users:1 1 | late external:b>users:1 1"), lane=1)
         bench.send_bytes(b"garbage", lane=0)
-        wait_for(bench, 503, worker)
-        eventually(lambda: worker.metric("ledgerline_posting_outcomes_total") == 503, "its metrics count all")
+        bench.send_transaction(moves(2, first=900), commit=False)
+        wait_for(bench, 506, worker)
+        eventually(lambda: worker.metric("ledgerline_posting_outcomes_total") == 506, "its metrics count all")
         eventually(lambda: lanes_of(worker) == 2, "it tells of its lanes")
         assert worker.stop(STOP_SECONDS_MAX) == 0
-    assert Counter(bench.fates(0) + bench.fates(1)) == {"posted": 501, "duplicate": 1, "bad_magic": 1}
+    assert Counter(bench.fates(0) + bench.fates(1)) == {"posted": 501, "duplicate": 1, "bad_magic": 1, "no_record": 3}
     bench.verify()
 
 

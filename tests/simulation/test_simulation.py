@@ -38,7 +38,7 @@ def test_every_invariant_holds_in_every_interleaving() -> None:
             break
     # The runs are worth something only where all of this comes about.
     wanted = {what for menu in MENUS.values() for what in menu}
-    wanted |= {"posted", "duplicate", "idempotency_conflict", "insufficient_funds", "undecodable", "empty"}
+    wanted |= {"posted", "duplicate", "idempotency_conflict", "insufficient_funds", "undecodable", "no_record"}
     wanted |= {"amount_overflow", "reversal_exceeds_original", "waits", "journal_settled"}
     assert wanted - seen.keys() == set()
 

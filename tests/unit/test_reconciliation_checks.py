@@ -138,6 +138,32 @@ def test_faithfulness(intent: checks.Asked, changes: dict[str, Any], said: list[
     assert checks.faithfulness(record, intent) == said
 
 
+NOTHING: dict[str, Any] = {**NAMELESS, "outcome": "quarantined", "fingerprint": sha256(b"").digest()}
+NO_MESSAGE = "payments.intents has no message at offset 14"
+HOLDS = ", and yet the record holds something."
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({**NOTHING, "reason": "no_record"}, []),
+        ({**NOTHING, "reason": "empty"}, []),  # as 0.1.0 called it
+        ({**NOTHING, "reason": "bad_magic"}, [f"{NO_MESSAGE}."]),
+        ({**NOTHING, "reason": "poison"}, [f"{NO_MESSAGE}."]),
+        ({}, [f"{NO_MESSAGE}."]),
+        ({"outcome": "rejected", "reason": "unbalanced", **NOT_POSTED}, [f"{NO_MESSAGE}."]),
+        (
+            {**NOTHING, "reason": "no_record", "fingerprint": b"x"},
+            [f"{NO_MESSAGE}{HOLDS}"],
+        ),
+        ({**NOTHING, "reason": "no_record", "legs": LEGS}, [f"{NO_MESSAGE}{HOLDS}"]),
+        ({**NOTHING, "reason": "no_record", "tenant": "t"}, [f"{NO_MESSAGE}{HOLDS}"]),
+    ],
+)
+def test_an_offset_without_a_message(changes: dict[str, Any], said: list[str]) -> None:
+    assert checks.absence(journalled(**changes)) == said
+
+
 @pytest.mark.parametrize(
     ("reason", "found", "said"),
     [
@@ -149,6 +175,12 @@ def test_faithfulness(intent: checks.Asked, changes: dict[str, Any], said: list[
             ["It is quarantined as bad_magic, but its bytes are empty."],
         ),
         ("empty", asked(), ["It is quarantined as empty, but its bytes are an intent."]),
+        ("no_record", asked(), ["It is quarantined as no_record, but its bytes are an intent."]),
+        (
+            "no_record",
+            Unreadable(QuarantineReason.BAD_MAGIC, ""),
+            ["It is quarantined as no_record, but its bytes are bad_magic."],
+        ),
         ("identity_mismatch", asked(intent_id=ORIGINAL), []),
         ("identity_mismatch", asked(tenant="NO"), []),
         ("identity_mismatch", asked(), ["It is quarantined for its identity, which is as it should be."]),

@@ -201,7 +201,7 @@ class Fates:
         where = place_of(record.lane, record.seq)
         if record.source_offset < low:
             self._findings.add("faithful", where, "Retention has deleted the intent: it cannot be judged.")
-        elif (record.outcome, record.reason) != ("quarantined", "empty"):
+        elif (record.outcome, record.reason) != ("quarantined", "no_record"):
             self._findings.add("faithful", where, f"It is {record.outcome}, but the topic has nothing at its offset.")
         else:
             self._findings.counts["without_record"] += 1

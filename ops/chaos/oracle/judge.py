@@ -157,7 +157,7 @@ class _Judgement:
     def _judge_intents(self, number: int, judged: list[Row], kept: dict[int, Kept], bounds: tuple[int, int]) -> None:
         by_offset = {row.record.source_offset: row for row in judged}
         everything_taken = set()
-        for raw in self._topics.read(f"{self._prefix}payments.intents", number, committed=False):
+        for raw in self._topics.read(f"{self._prefix}payments.intents", number, committed=True):
             if raw.offset >= bounds[1]:
                 break
             self.findings.counts["offsets"] += 1
