@@ -54,6 +54,11 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Trus
     return address
 
 
+def is_proxy(peer: str, trusted: TrustedProxies) -> bool:
+    """Whether the other end of a connection is a trusted proxy, which speaks for many clients."""
+    return bool(trusted.hops) or _is_in(peer, trusted.networks)
+
+
 def _is_address(text: str) -> bool:
     try:
         ip_address(text)

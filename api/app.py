@@ -57,6 +57,7 @@ def create_app(configuration: Configuration) -> FastAPI:
             HTTPException: _answer_http,
         },
     )
+    app.state.metrics = metrics
     for module in (intents, accounts, journal, reports, proving, health):
         app.include_router(module.router)
     app.add_middleware(

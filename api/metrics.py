@@ -102,6 +102,13 @@ class Metrics:
             ("share", "bound"),
             registry=self.registry,
         )
+        self.connections = Gauge("ledgerline_api_connections", "Connections that are open.", registry=self.registry)
+        self.connections_ended = Counter(
+            "ledgerline_api_connections_ended",
+            "Connections that the API ended as a bound was passed, by cause.",
+            ("cause",),
+            registry=self.registry,
+        )
         self.database_busy = Counter(
             "ledgerline_api_database_busy",
             "Questions that Postgres was too busy for, by cause.",

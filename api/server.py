@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from api.addresses import TrustedProxies, trusted_proxies_of
 from api.app import create_app
+from api.connections import ConnectionBounds, Connections, allow_open_files
 from api.service import Configuration
 from domain.faults import Fault, no_fault
 from domain.kafka import Kafka
@@ -96,6 +97,22 @@ def _trusted_proxies(settings: Settings) -> TrustedProxies:
         raise SettingsError(f"LEDGERLINE_API_TRUSTED_PROXIES cannot be used: {error}.") from error
 
 
+def bounds_of(settings: Settings) -> ConnectionBounds:
+    """The bounds on connections that the settings name."""
+    return ConnectionBounds(
+        head_bytes_max=settings.api_head_bytes_max,
+        headers_max=settings.api_headers_max,
+        pipelined_max=settings.api_pipelined_max,
+        connections_max=settings.api_connections_max,
+        address_connections_max=settings.api_address_connections_max,
+        unread_bytes_max=settings.api_unread_bytes_max,
+        head_seconds_max=settings.api_head_seconds_max,
+        body_seconds_max=settings.api_body_seconds_max,
+        unread_seconds_max=settings.api_unread_seconds_max,
+        idle_seconds_max=settings.api_idle_seconds_max,
+    )
+
+
 def serve(
     settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> None:
@@ -105,12 +122,14 @@ def serve(
     """
     configuration = configuration_of(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
     app = create_app(configuration)
+    bounds = bounds_of(settings)
+    allow_open_files(bounds.connections_max)
     config = uvicorn.Config(
         app,
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http="httptools",
+        http=Connections(bounds, configuration.trusted_proxies, app.state.metrics).protocol(),
         ws="none",
         log_config=None,
         access_log=False,

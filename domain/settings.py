@@ -119,6 +119,20 @@ class Settings(BaseSettings):
     )
     api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
 
+    api_head_bytes_max: int = Field(32_768, ge=1024, description="Largest head of a request; above it 431.")
+    api_headers_max: int = Field(100, ge=10, description="Most headers of a request; above it 431.")
+    api_pipelined_max: int = Field(16, ge=0, description="Most requests of a connection that wait for their turn.")
+    api_connections_max: int = Field(2_000, ge=1, description="Most connections to one API process.")
+    api_address_connections_max: int = Field(
+        1_000, ge=1, description="Most connections from one address to one API process."
+    )
+    api_unread_bytes_max: int = Field(
+        64_000_000, ge=1_000_000, description="Bytes of answers that wait for clients who do not read them."
+    )
+    api_head_seconds_max: float = Field(10.0, gt=0, description="How long a request's head may take to come whole.")
+    api_unread_seconds_max: float = Field(30.0, gt=0, description="How long an answer may wait for its client to read.")
+    api_idle_seconds_max: float = Field(5.0, gt=0, description="Longest time between two requests of a connection.")
+
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
 

@@ -11,7 +11,8 @@ import httpx
 import uvicorn
 
 from api.app import create_app
-from api.server import configuration_of
+from api.connections import Connections
+from api.server import bounds_of, configuration_of
 from api.service import Configuration, Service
 from db.access import Scope, add_key
 from db.books import add_tenant
@@ -76,8 +77,14 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
         topics=Topics(settings.topic_prefix),
     )
     listener = socket.create_server(("127.0.0.1", port))
-    app = create_app(replace(configuration, **changes))
-    server = _Server(uvicorn.Config(app, log_config=None, timeout_graceful_shutdown=5, proxy_headers=False))
+    configuration = replace(configuration, **changes)
+    app = create_app(configuration)
+    connections = Connections(bounds_of(settings), configuration.trusted_proxies, app.state.metrics)
+    server = _Server(
+        uvicorn.Config(
+            app, http=connections.protocol(), log_config=None, timeout_graceful_shutdown=5, proxy_headers=False
+        )
+    )
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="api")
     thread.start()
     try:

@@ -1,0 +1,382 @@
+"""What a connection may cost: bounds on heads, pipelines, sockets, unread answers and time.
+
+uvicorn's protocol has none of these bounds (docs/decisions/0018). This one adds the counting; the parser, the requests
+and the answers stay uvicorn's. One sweep a second looks at all deadlines, so that no request sets a timer.
+"""
+
+import asyncio
+import resource
+import socket
+from collections import Counter
+from enum import Enum
+from functools import partial
+from heapq import nsmallest
+from typing import Any, Final, NamedTuple, cast
+from uuid import uuid4
+
+import httptools
+import orjson
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from api.addresses import UNKNOWN, TrustedProxies, is_proxy
+from api.metrics import Metrics
+from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
+
+SWEEP_SECONDS: Final = 1.0
+READ_BYTES_MIN: Final = 16_384
+"""A client that reads an answer takes so much of it within `unread_seconds_max`."""
+KERNEL_BYTES_MAX: Final = 131_072
+_EVICTED_AT_ONCE: Final = 64
+_NEVER: Final = float("inf")
+
+
+class ConnectionBounds(NamedTuple):
+    """The settings; docs/SETTINGS.md says what each is for."""
+
+    head_bytes_max: int
+    headers_max: int
+    pipelined_max: int
+    connections_max: int
+    address_connections_max: int
+    unread_bytes_max: int
+    head_seconds_max: float
+    body_seconds_max: float
+    unread_seconds_max: float
+    idle_seconds_max: float
+
+
+class Cause(Enum):
+    """Why the API ended a connection; the values are labels of a metric."""
+
+    HEAD_TOO_LARGE = "head_too_large"
+    HEAD_TOO_SLOW = "head_too_slow"
+    BODY_TOO_SLOW = "body_too_slow"
+    NO_HTTP = "no_http"
+    PIPELINE = "pipeline"
+    UNREAD = "unread"
+    IDLE = "idle"
+    CONNECTIONS = "connections"
+    ADDRESS = "address"
+
+
+class _Part(Enum):
+    """What a client sends at present."""
+
+    NOTHING = 0
+    HEAD = 1
+    BODY = 2
+
+
+class _Stop(Exception):
+    """Ends the parser's work from inside one of its callbacks."""
+
+
+class Connections:
+    """All connections of one process, and the sweep over them. For one event loop."""
+
+    def __init__(self, bounds: ConnectionBounds, trusted: TrustedProxies, metrics: Metrics) -> None:
+        self.bounds = bounds
+        self._trusted = trusted
+        self._metrics = metrics
+        self._open: set[BoundedProtocol] = set()
+        self._unread: set[BoundedProtocol] = set()
+        self._by_address: Counter[str] = Counter()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def protocol(self) -> type[asyncio.Protocol]:
+        """What uvicorn calls to make the protocol of each connection."""
+        return cast(type[asyncio.Protocol], partial(BoundedProtocol, self))
+
+    def note(self, cause: Cause) -> None:
+        """Count a connection that was ended."""
+        self._metrics.connections_ended.labels(cause.value).inc()
+
+    def add(self, connection: "BoundedProtocol") -> Cause | None:
+        """Take one more connection; else why not. A trusted proxy may have as many as there are."""
+        bounds = self.bounds
+        address = connection.address
+        if self._by_address[address] >= bounds.address_connections_max and not is_proxy(address, self._trusted):
+            return Cause.ADDRESS
+        if len(self._open) >= bounds.connections_max and not self._evict():
+            return Cause.CONNECTIONS
+        self._open.add(connection)
+        self._by_address[address] += 1
+        self._metrics.connections.set(len(self._open))
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(SWEEP_SECONDS, self._end_overdue)
+        return None
+
+    def remove(self, connection: "BoundedProtocol") -> None:
+        """Forget a connection, once or again."""
+        self._unread.discard(connection)
+        if connection in self._open:
+            self._open.remove(connection)
+            self._by_address[connection.address] -= 1
+            if not self._by_address[connection.address]:
+                del self._by_address[connection.address]
+            self._metrics.connections.set(len(self._open))
+
+    def add_unread(self, connection: "BoundedProtocol") -> None:
+        """Count an answer that waits for its client; if all of them are too large, end some.
+
+        The address that leaves most unread loses the connection that has waited longest.
+        """
+        self._unread.add(connection)
+        sizes = {waiting: waiting.unread_bytes for waiting in self._unread}
+        total = sum(sizes.values())
+        while total > self.bounds.unread_bytes_max:
+            by_address: Counter[str] = Counter()
+            for waiting, size in sizes.items():
+                by_address[waiting.address] += size
+            worst = by_address.most_common(1)[0][0]
+            longest = min((one for one in sizes if one.address == worst), key=lambda one: one.unread_since)
+            total -= sizes.pop(longest)
+            longest.abort(Cause.UNREAD)
+
+    def remove_unread(self, connection: "BoundedProtocol") -> None:
+        """The client has read most of it."""
+        self._unread.discard(connection)
+
+    def _evict(self) -> bool:
+        """Whether room was made: those go that have been without a whole request for longest."""
+        waiting = (connection for connection in self._open if connection.waits_for_head)
+        longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.deadline)
+        for connection in longest:
+            connection.abort(Cause.CONNECTIONS)
+        return bool(longest)
+
+    def _end_overdue(self) -> None:
+        self._sweep = None
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for connection in list(self._open):
+            connection.end_if_overdue(now)
+        if self._open:
+            self._sweep = loop.call_later(SWEEP_SECONDS, self._end_overdue)
+
+
+class BoundedProtocol(HttpToolsProtocol):
+    """uvicorn's protocol within the bounds."""
+
+    def __init__(
+        self,
+        all_connections: Connections,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.address = UNKNOWN
+        self.deadline = _NEVER
+        self.unread_since = _NEVER
+        self._unread_bytes_then = 0
+        self._all = all_connections
+        self._bounds = all_connections.bounds
+        self._part = _Part.NOTHING
+        self._has_enough = False
+        self._idle_bytes = 0
+        """What came since a head began or ended, or since the last content of a body: only the parser has it."""
+
+    @property
+    def waits_for_head(self) -> bool:
+        """Whether the client owes a request, and no answer is owed to it."""
+        return self._part is not _Part.BODY and not self._is_answering()
+
+    @property
+    def unread_bytes(self) -> int:
+        """How much of our answers waits here for the client to read it."""
+        return self.transport.get_write_buffer_size()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Take the connection, or refuse it."""
+        super().connection_made(transport)
+        self.address = self.client[0] if self.client else UNKNOWN
+        self.deadline = self.loop.time() + self._bounds.head_seconds_max
+        _keep_little_in_the_kernel(transport)
+        cause = self._all.add(self)
+        if cause is Cause.ADDRESS:
+            most = self._bounds.address_connections_max
+            self._refuse(cause, unavailable(Kind.OVERLOADED, f"One address may have {most} connections at once."))
+        elif cause is not None:
+            most = self._bounds.connections_max
+            self._refuse(cause, unavailable(Kind.OVERLOADED, f"All {most} connections of this process are in use."))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Make room."""
+        self._all.remove(self)
+        super().connection_lost(exc)
+
+    def abort(self, cause: Cause) -> None:
+        """End the connection now, and drop what its client has not read."""
+        self._all.note(cause)
+        self._all.remove(self)
+        self.transport.abort()
+
+    def end_if_overdue(self, now: float) -> None:
+        """End the connection if its client let a deadline pass."""
+        if self._leaves_unread(now):
+            self.abort(Cause.UNREAD)
+        elif now > self.deadline and not self.transport.is_closing() and not self._is_answering():
+            # While an answer is under way, whoever makes it bounds the time of the body (api/middleware.py).
+            if self._part is _Part.HEAD:
+                seconds = self._bounds.head_seconds_max
+                detail = f"The head of a request must come whole within {seconds:g} seconds."
+                self._refuse(Cause.HEAD_TOO_SLOW, Problem(Kind.HEAD_TOO_SLOW, detail))
+            else:
+                self._all.note(Cause.BODY_TOO_SLOW if self._part is _Part.BODY else Cause.IDLE)
+                self.transport.close()
+
+    def _leaves_unread(self, now: float) -> bool:
+        if self.unread_since == _NEVER and not self.transport.is_closing():
+            return False
+        unread_bytes = self.unread_bytes
+        if self.unread_since == _NEVER or unread_bytes <= self._unread_bytes_then - READ_BYTES_MIN:
+            self.unread_since = now
+            self._unread_bytes_then = unread_bytes
+        return now - self.unread_since > self._bounds.unread_seconds_max
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser, and bound what it keeps to itself: a head, the framing of a body, trailers."""
+        if self._has_enough or self.transport.is_closing():
+            return
+        self._idle_bytes += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # no protocol is offered to change to: the request is answered like any other
+        except httptools.HttpParserError:
+            if not self._has_enough and not self.transport.is_closing():
+                self._refuse(Cause.NO_HTTP, Problem(Kind.BAD_REQUEST, "The bytes that came are no HTTP request."))
+            return
+        if self._idle_bytes > self._bounds.head_bytes_max and self._part is not _Part.NOTHING:
+            self._refuse_head()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        super().on_message_begin()
+        self._part = _Part.HEAD
+        self._idle_bytes = 0
+        self.deadline = self.loop.time() + self._bounds.head_seconds_max
+
+    def on_headers_complete(self) -> None:
+        """A head is whole: judge it, then let uvicorn have the request answered."""
+        bounds = self._bounds
+        headers = self.headers
+        if len(headers) > bounds.headers_max or self._head_size() > bounds.head_bytes_max:
+            self._refuse_head()
+            raise _Stop
+        if len(self.pipeline) >= bounds.pipelined_max and self._is_answering():
+            # What was asked before is answered; then the connection ends, and the client asks the rest again.
+            self._all.note(Cause.PIPELINE)
+            self._has_enough = True
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+            raise _Stop
+        self._part = _Part.BODY
+        self._idle_bytes = 0
+        self.deadline = self.loop.time() + bounds.body_seconds_max
+        super().on_headers_complete()
+
+    def _head_size(self) -> int:
+        size = len(self.url)
+        for name, value in self.headers:
+            size += len(name) + len(value)
+        return size
+
+    def on_body(self, body: bytes) -> None:
+        """Content, and no framing."""
+        self._idle_bytes = 0
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """A request is whole: its client owes nothing until it has the answer."""
+        self._part = _Part.NOTHING
+        super().on_message_complete()
+        self._expect_more()
+
+    def on_response_complete(self) -> None:
+        """An answer is written: begin the next one, or read on. This replaces uvicorn's, which reads on in any case."""
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+            return
+        self.flow.resume_reading()
+        if self.cycle.body:
+            self.cycle.body = bytearray()  # which nobody asked for, and which would be kept as long as the connection
+        self._expect_more()
+
+    def _expect_more(self) -> None:
+        bounds = self._bounds
+        if self._part is _Part.HEAD:
+            seconds = bounds.head_seconds_max
+        elif self._part is _Part.BODY:
+            seconds = bounds.body_seconds_max
+        else:
+            seconds = bounds.idle_seconds_max
+        self.deadline = self.loop.time() + seconds
+
+    def pause_writing(self) -> None:
+        """Our buffer is full of what the client does not read."""
+        self.unread_since = self.loop.time()
+        self._unread_bytes_then = self.unread_bytes
+        super().pause_writing()
+        self._all.add_unread(self)
+
+    def resume_writing(self) -> None:
+        """The client has read most of it."""
+        self.unread_since = _NEVER
+        self._all.remove_unread(self)
+        super().resume_writing()
+
+    def _refuse_head(self) -> None:
+        bytes_max, headers_max = self._bounds.head_bytes_max, self._bounds.headers_max
+        detail = f"The head of a request must have at most {bytes_max} bytes and {headers_max} headers."
+        problem = Problem(Kind.HEAD_TOO_LARGE, detail, bytes_max=bytes_max, headers_max=headers_max)
+        self._refuse(Cause.HEAD_TOO_LARGE, problem)
+
+    def _refuse(self, cause: Cause, problem: Problem) -> None:
+        """Answer and close; if an answer is under way, which a second one would spoil, only end the connection."""
+        if self._is_answering():
+            self.abort(cause)
+            return
+        self._all.note(cause)
+        body = orjson.dumps(problem.document())
+        headers = problem.headers | {
+            "Content-Type": MEDIA_TYPE,
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+            "X-Correlation-Id": str(uuid4()),
+        }
+        lines = [b"%s: %s\r\n" % line for line in self.server_state.default_headers]
+        lines += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+        self.transport.write(b"".join([STATUS_LINE[problem.kind.status], *lines, b"\r\n", body]))
+        self.transport.close()
+
+
+def _keep_little_in_the_kernel(transport: asyncio.Transport) -> None:
+    """Let the kernel take no more of an answer than it can send soon.
+
+    Else it takes megabytes, which no bound of ours counts, and we see for a long time no difference between a client
+    that reads slowly and one that does not read.
+    """
+    connected = transport.get_extra_info("socket")
+    if connected is not None and connected.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES_MAX)
+
+
+def allow_open_files(connections_max: int) -> None:
+    """Raise this process's soft limit of open files, so that the connections and as many others find room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections_max + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
