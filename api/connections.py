@@ -141,8 +141,9 @@ class Connections:
 
     def _evict(self) -> bool:
         """Whether room was made: those go that have been without a whole request for longest."""
+        now = asyncio.get_running_loop().time()
         waiting = (connection for connection in self._open if connection.waits_for_head)
-        longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.deadline)
+        longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.waits_since(now))
         for connection in longest:
             connection.abort(Cause.CONNECTIONS)
         return bool(longest)
@@ -169,14 +170,22 @@ class BoundedProtocol(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        bounds = all_connections.bounds
         self.address = UNKNOWN
-        self.deadline = _NEVER
         self.unread_since = _NEVER
         self._unread_bytes_then = 0
         self._all = all_connections
-        self._bounds = all_connections.bounds
+        self._bounds = bounds
+        self._head_bytes_max = bounds.head_bytes_max
+        self._headers_max = bounds.headers_max
+        self._pipelined_max = bounds.pipelined_max
         self._part = _Part.NOTHING
+        self._changes = 0
+        """Counts what begins and ends, so that a request asks for no time: the sweep sees whether anything did."""
+        self._changes_seen = 0
+        self._since = 0.0
         self._has_enough = False
+        self._read_bytes = 0
         self._idle_bytes = 0
         """What came since a head began or ended, or since the last content of a body: only the parser has it."""
 
@@ -190,6 +199,13 @@ class BoundedProtocol(HttpToolsProtocol):
         """How much of our answers waits here for the client to read it."""
         return self.transport.get_write_buffer_size()
 
+    def waits_since(self, now: float) -> float:
+        """Since when nothing began and nothing ended here, to the second."""
+        if self._changes != self._changes_seen:
+            self._changes_seen = self._changes
+            self._since = now
+        return self._since
+
     def _is_answering(self) -> bool:
         return self.cycle is not None and not self.cycle.response_complete
 
@@ -197,7 +213,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Take the connection, or refuse it."""
         super().connection_made(transport)
         self.address = self.client[0] if self.client else UNKNOWN
-        self.deadline = self.loop.time() + self._bounds.head_seconds_max
+        self._since = self.loop.time()
         _keep_little_in_the_kernel(transport)
         cause = self._all.add(self)
         if cause is Cause.ADDRESS:
@@ -214,6 +230,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def abort(self, cause: Cause) -> None:
         """End the connection now, and drop what its client has not read."""
+        self._has_enough = True
         self._all.note(cause)
         self._all.remove(self)
         self.transport.abort()
@@ -222,8 +239,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """End the connection if its client let a deadline pass."""
         if self._leaves_unread(now):
             self.abort(Cause.UNREAD)
-        elif now > self.deadline and not self.transport.is_closing() and not self._is_answering():
-            # While an answer is under way, whoever makes it bounds the time of the body (api/middleware.py).
+        elif now - self.waits_since(now) > self._seconds_max() and not self.transport.is_closing():
             if self._part is _Part.HEAD:
                 seconds = self._bounds.head_seconds_max
                 detail = f"The head of a request must come whole within {seconds:g} seconds."
@@ -231,6 +247,15 @@ class BoundedProtocol(HttpToolsProtocol):
             else:
                 self._all.note(Cause.BODY_TOO_SLOW if self._part is _Part.BODY else Cause.IDLE)
                 self.transport.close()
+
+    def _seconds_max(self) -> float:
+        if self._is_answering():
+            return _NEVER  # whoever makes the answer bounds the time of the body: api/middleware.py
+        if self._part is _Part.BODY:
+            return self._bounds.body_seconds_max
+        if self._part is _Part.HEAD or not self._changes:
+            return self._bounds.head_seconds_max
+        return self._bounds.idle_seconds_max
 
     def _leaves_unread(self, now: float) -> bool:
         if self.unread_since == _NEVER and not self.transport.is_closing():
@@ -243,35 +268,36 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Feed the parser, and bound what it keeps to itself: a head, the framing of a body, trailers."""
-        if self._has_enough or self.transport.is_closing():
+        if self._has_enough:
+            if not self.transport.is_closing():
+                self.flow.pause_reading()  # whoever waits for a body had it resumed
             return
-        self._idle_bytes += len(data)
+        self._read_bytes = len(data)
+        self._idle_bytes += self._read_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
             pass  # no protocol is offered to change to: the request is answered like any other
         except httptools.HttpParserError:
-            if not self._has_enough and not self.transport.is_closing():
+            if not self._has_enough:
                 self._refuse(Cause.NO_HTTP, Problem(Kind.BAD_REQUEST, "The bytes that came are no HTTP request."))
             return
-        if self._idle_bytes > self._bounds.head_bytes_max and self._part is not _Part.NOTHING:
+        if self._idle_bytes > self._head_bytes_max and self._part is not _Part.NOTHING:
             self._refuse_head()
 
     def on_message_begin(self) -> None:
         """A head begins."""
-        super().on_message_begin()
         self._part = _Part.HEAD
+        self._changes += 1
         self._idle_bytes = 0
-        self.deadline = self.loop.time() + self._bounds.head_seconds_max
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """A head is whole: judge it, then let uvicorn have the request answered."""
-        bounds = self._bounds
-        headers = self.headers
-        if len(headers) > bounds.headers_max or self._head_size() > bounds.head_bytes_max:
+        if len(self.headers) > self._headers_max or self._is_head_too_large():
             self._refuse_head()
             raise _Stop
-        if len(self.pipeline) >= bounds.pipelined_max and self._is_answering():
+        if len(self.pipeline) >= self._pipelined_max and self._is_answering():
             # What was asked before is answered; then the connection ends, and the client asks the rest again.
             self._all.note(Cause.PIPELINE)
             self._has_enough = True
@@ -279,15 +305,15 @@ class BoundedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             raise _Stop
         self._part = _Part.BODY
+        self._changes += 1
         self._idle_bytes = 0
-        self.deadline = self.loop.time() + bounds.body_seconds_max
         super().on_headers_complete()
 
-    def _head_size(self) -> int:
-        size = len(self.url)
-        for name, value in self.headers:
-            size += len(name) + len(value)
-        return size
+    def _is_head_too_large(self) -> bool:
+        if not self._idle_bytes and self._read_bytes <= self._head_bytes_max:
+            return False  # it came whole with this read
+        size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
+        return size > self._head_bytes_max
 
     def on_body(self, body: bytes) -> None:
         """Content, and no framing."""
@@ -297,12 +323,16 @@ class BoundedProtocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """A request is whole: its client owes nothing until it has the answer."""
         self._part = _Part.NOTHING
+        self._changes += 1
         super().on_message_complete()
-        self._expect_more()
 
     def on_response_complete(self) -> None:
-        """An answer is written: begin the next one, or read on. This replaces uvicorn's, which reads on in any case."""
+        """An answer is written: begin the next one, or read on.
+
+        This replaces uvicorn's, which sets a timer for each answer, and reads on although others wait for their turn.
+        """
         self.server_state.total_requests += 1
+        self._changes += 1
         if self.transport.is_closing():
             return
         if self.pipeline:
@@ -311,17 +341,6 @@ class BoundedProtocol(HttpToolsProtocol):
         self.flow.resume_reading()
         if self.cycle.body:
             self.cycle.body = bytearray()  # which nobody asked for, and which would be kept as long as the connection
-        self._expect_more()
-
-    def _expect_more(self) -> None:
-        bounds = self._bounds
-        if self._part is _Part.HEAD:
-            seconds = bounds.head_seconds_max
-        elif self._part is _Part.BODY:
-            seconds = bounds.body_seconds_max
-        else:
-            seconds = bounds.idle_seconds_max
-        self.deadline = self.loop.time() + seconds
 
     def pause_writing(self) -> None:
         """Our buffer is full of what the client does not read."""
@@ -347,6 +366,7 @@ class BoundedProtocol(HttpToolsProtocol):
         if self._is_answering():
             self.abort(cause)
             return
+        self._has_enough = True
         self._all.note(cause)
         body = orjson.dumps(problem.document())
         headers = problem.headers | {

@@ -195,8 +195,15 @@ async def get_proof(
     service = _service(request)
 
     async def look_up(_pool: Pool) -> dict[str, Any]:
-        dsn = service.configuration.postgres_dsn
-        return await asyncio.to_thread(prove, dsn, str(intent_id), key.tenant, role=ROLE)
+        configuration = service.configuration
+        return await asyncio.to_thread(
+            prove,
+            configuration.postgres_dsn,
+            str(intent_id),
+            key.tenant,
+            role=ROLE,
+            statement_seconds_max=configuration.heavy_read_seconds_max,
+        )
 
     try:
         # Whoever makes a proof reads and hashes all that its checkpoint covers of a lane, over a connection of its own.

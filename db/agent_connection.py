@@ -24,9 +24,9 @@ class AgentConnection(KeptConnection):
 
 
 @contextmanager
-def snapshot(dsn: str, role: str) -> Iterator[Connection[Any]]:
+def snapshot(dsn: str, role: str, *, statement_seconds_max: float | None = None) -> Iterator[Connection[Any]]:
     """A connection that sees one unchanging state of the database (repeatable read, read only) until it is let go."""
-    with connect(dsn, role) as connection:
+    with connect(dsn, role, statement_seconds_max=statement_seconds_max) as connection:
         set_json_loads(orjson.loads, connection)
         register(connection)
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ

@@ -75,7 +75,7 @@ def explained(what: str) -> Iterator[None]:
         yield
     except PoolTimeout as error:
         raise PoolBusy("No connection to Postgres got free in time.") from error
-    except psycopg.errors.QueryCanceled as error:
+    except (psycopg.errors.QueryCanceled, psycopg.errors.LockNotAvailable) as error:
         raise StatementTooLong("Postgres took too long for this query and ended it.") from error
     except TRANSIENT as error:
         if (error.sqlstate or "").startswith(_INSUFFICIENT_RESOURCES):
@@ -106,6 +106,10 @@ def _options(
     }
 
 
+def _statement_timeout(seconds: float) -> str:
+    return f" -c statement_timeout={max(1, round(seconds * 1000))}"
+
+
 def connect(
     dsn: str,
     role: str,
@@ -114,13 +118,18 @@ def connect(
     lock_timeout_seconds: float = 10.0,
     idle_in_transaction_seconds: float = 60.0,
     silence_seconds_max: float | None = None,
+    statement_seconds_max: float | None = None,
 ) -> Connection[Any]:
     """One connection that acts as `role`; DatabaseError where Postgres is away.
 
     Postgres ends the session of a process that sleeps in its transaction for so long, and lets go of its locks. Where
-    Postgres does not answer a statement within `silence_seconds_max`, that raises PostgresSilent.
+    Postgres does not answer a statement within `silence_seconds_max`, that raises PostgresSilent. Postgres ends a
+    statement after `statement_seconds_max`; without it, after none.
     """
     options = _options(role, lock_timeout_seconds, idle_in_transaction_seconds)
+    if statement_seconds_max is not None:
+        options["options"] += _statement_timeout(statement_seconds_max)
+        silence_seconds_max = silence_seconds_max or statement_seconds_max + _SILENCE_MORE_SECONDS
     try:
         connection = BoundedConnection.connect(dsn, autocommit=autocommit, **options)
     except psycopg.OperationalError as error:
@@ -145,7 +154,7 @@ def pool(
     Postgres ends a statement after `statement_seconds_max`. So a longer silence means that Postgres is away.
     """
     options = _options(role)
-    options["options"] += f" -c statement_timeout={max(1, round(statement_seconds_max * 1000))}"
+    options["options"] += _statement_timeout(statement_seconds_max)
 
     async def configure(connection: AsyncConnection[Any]) -> None:
         register(connection)

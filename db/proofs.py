@@ -4,18 +4,30 @@ from typing import Any
 
 from db import audit
 from db.agent_connection import snapshot
+from db.connections import explained
 from domain.breaks import record_subject
 from domain.proofs import ABSENT, ProofError, ProofPending, proof_of
 from domain.stored_records import stored_members, with_legs
 
 
-def prove(dsn: str, intent_id: str, tenant: str | None = None, *, role: str = audit.ROLE) -> dict[str, Any]:
+def prove(
+    dsn: str,
+    intent_id: str,
+    tenant: str | None = None,
+    *,
+    role: str = audit.ROLE,
+    statement_seconds_max: float | None = None,
+) -> dict[str, Any]:
     """The proof that the record which settled an intent is in a signed checkpoint; its format is in docs/PROOF.md.
 
     ProofPending where the intent is not settled, or no checkpoint covers it yet; ProofError where its row is not what
-    was published, or where the intent is several tenants' and none is named.
+    was published, or where the intent is several tenants' and none is named. DatabaseBusy if Postgres takes longer for
+    one of the queries than it may.
     """
-    with snapshot(dsn, role) as connection:
+    with (
+        explained("Postgres cannot be reached for a proof."),
+        snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
+    ):
         places = list(audit.intent_places(connection, intent_id, tenant))
         if not places:
             raise ProofPending(f"No row of the ledger settles the intent {intent_id}: it is pending, or unknown.")

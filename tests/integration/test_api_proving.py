@@ -1,5 +1,6 @@
 """What the provers found and signed, through HTTP: breaks, checkpoints, keys, proofs; each tenant its own."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 from uuid import UUID, uuid4
@@ -10,14 +11,18 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from db.access import Scope
 from domain.intents import intent_id_of
+from domain.settings import Settings
 from streams.audit import verifier
 from streams.audit.service import Audit
-from tests.api_bench import ApiBench, post, problem, top_up
+from tests.api_bench import ApiBench, post, problem, running_api, top_up
+from tests.integration.test_api_shares import locked
 from tests.integration.test_audit import ALTERATIONS, agent
 from tests.integration.test_reconciliation import busy
 from tests.proving_bench import ProvingBench
 
 __all__ = ["agent"]
+
+PROOF_SECONDS_MAX = 8.0
 
 
 @pytest.fixture
@@ -81,6 +86,20 @@ def test_a_proof_is_of_its_tenant(client: Any, api: ApiBench) -> None:
     with api.client(api.new_key("other")) as other:
         assert problem(other.get(path)) == "proof-not-found"
     assert client.get(path).status_code == 200
+
+
+def test_a_proof_that_takes_too_long_is_ended_and_is_no_outage(settings: Settings, audited: ProvingBench) -> None:
+    """Whoever made a proof waited for Postgres as long as it pleased, and an error of Postgres' was a 500."""
+    path = f"/v1/intents/{intent_id_of('default', 'in-1')}/proof"
+    with running_api(settings, heavy_read_seconds_max=0.3) as api, api.client() as client:
+        assert client.get(path).status_code == 200
+        with locked(settings, "audit.checkpoint"):
+            began = time.monotonic()
+            answer = client.get(path)
+            assert time.monotonic() - began < PROOF_SECONDS_MAX
+        assert problem(answer) == "database-busy"
+        assert client.get("/readyz").json() == {"status": "ready"}
+        assert client.get(path).status_code == 200
 
 
 def test_checkpoints_come_newest_first_as_they_were_signed(client: Any) -> None:
