@@ -5,8 +5,6 @@ and the answers stay uvicorn's. One sweep a second looks at all deadlines, so th
 """
 
 import asyncio
-import resource
-import socket
 from collections import Counter
 from enum import Enum
 from functools import partial
@@ -23,11 +21,11 @@ from uvicorn.server import ServerState
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
 from api.metrics import Metrics
 from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
+from api.sockets import keep_little_in_the_kernel
 
 SWEEP_SECONDS: Final = 1.0
 READ_BYTES_MIN: Final = 16_384
 """A client that reads an answer takes so much of it within `unread_seconds_max`."""
-KERNEL_BYTES_MAX: Final = 131_072
 _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
 
@@ -214,7 +212,7 @@ class BoundedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self.address = self.client[0] if self.client else UNKNOWN
         self._since = self.loop.time()
-        _keep_little_in_the_kernel(transport)
+        keep_little_in_the_kernel(transport)
         cause = self._all.add(self)
         if cause is Cause.ADDRESS:
             most = self._bounds.address_connections_max
@@ -379,24 +377,3 @@ class BoundedProtocol(HttpToolsProtocol):
         lines += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
         self.transport.write(b"".join([STATUS_LINE[problem.kind.status], *lines, b"\r\n", body]))
         self.transport.close()
-
-
-def _keep_little_in_the_kernel(transport: asyncio.Transport) -> None:
-    """Let the kernel take no more of an answer than it can send soon.
-
-    Else it takes megabytes, which no bound of ours counts, and we see for a long time no difference between a client
-    that reads slowly and one that does not read.
-    """
-    connected = transport.get_extra_info("socket")
-    if connected is not None and connected.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES_MAX)
-
-
-def allow_open_files(connections_max: int) -> None:
-    """Raise this process's soft limit of open files, so that the connections and as many others find room."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = 2 * connections_max + 512
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        resource.setrlimit(
-            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
-        )

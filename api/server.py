@@ -14,8 +14,9 @@ from fastapi import FastAPI
 
 from api.addresses import TrustedProxies, trusted_proxies_of
 from api.app import create_app
-from api.connections import ConnectionBounds, Connections, allow_open_files
+from api.connections import ConnectionBounds, Connections
 from api.service import Configuration
+from api.sockets import allow_open_files
 from domain.faults import Fault, no_fault
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry

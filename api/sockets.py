@@ -1,0 +1,29 @@
+"""What is asked of the operating system for the sockets of clients."""
+
+import asyncio
+import resource
+import socket
+from typing import Final
+
+KERNEL_BYTES_MAX: Final = 131_072
+
+
+def keep_little_in_the_kernel(transport: asyncio.Transport) -> None:
+    """Let the kernel take no more of an answer than it can send soon.
+
+    Else it takes megabytes, which no bound of ours counts, and we see for a long time no difference between a client
+    that reads slowly and one that does not read.
+    """
+    connected = transport.get_extra_info("socket")
+    if connected is not None and connected.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, KERNEL_BYTES_MAX)
+
+
+def allow_open_files(connections_max: int) -> None:
+    """Raise this process's soft limit of open files, so that the connections and as many others find room."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = 2 * connections_max + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(
+            resource.RLIMIT_NOFILE, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard)
+        )
