@@ -113,7 +113,8 @@ def test_reports_that_take_too_long_are_no_outage(settings: Settings, bench: Pos
 
 def test_forty_statements_by_value_date_at_once_are_no_outage(settings: Settings, bench: PostingBench) -> None:
     """With 97,500 entries, the API told everybody that Postgres was away; `make load SUITE=hostile` does that size."""
-    with running_api(settings, heavy_read_seconds_max=0.02) as api, api.client() as other:
+    shares = SHARE_BOUNDS._replace(read_wait_seconds=0.05)
+    with running_api(settings, shares=shares) as api, api.client() as other:
         key = api.new_key()
         items = [top_up(1, 1) | {"idempotency_key": f"entry {number}"} for number in range(1000)]
         assert other.post("/v1/intents/batch", json=items).status_code == 200
@@ -129,6 +130,5 @@ def test_forty_statements_by_value_date_at_once_are_no_outage(settings: Settings
             answers = asking.map(ask, range(40))
             for number in range(20):
                 assert post(other, f"k{number}", top_up(1, 1)).status_code == 202
-                assert other.get("/v1/accounts").status_code == 200
-            assert set(answers) <= {"", "database-busy", "share-used-up"}
+            assert set(answers) == {"", "share-used-up"}
         assert httpx.get(f"{api.url}/readyz").json() == {"status": "ready"}
