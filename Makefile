@@ -15,7 +15,7 @@ INTERPRETED := .venv/.interpreted
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
 REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
-.PHONY: help install compiled interpreted parts up down status observe demo test long simulate chaos bounds lint types imports bench load dashboards check clean distclean
+.PHONY: help install compiled interpreted parts up down status observe demo test long simulate chaos bounds lint types imports bench load dashboards components sbom scan digests check clean distclean
 
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -102,6 +102,19 @@ dashboards: install  ## Write Grafana's dashboards (ops/grafana/dashboards) from
 load: install parts  ## Put a ledger under load with k6 and prove every promise (SUITE=name MINUTES= RATE= JSON=file REPORT=file)
 	@$(BIN)/python -m ops.load $(foreach name,$(SUITE),--suite '$(name)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(if $(RATE),--rate '$(RATE)') $(if $(JSON),--json '$(JSON)') $(if $(REPORT),--report '$(REPORT)')
+
+components: install parts  ## Write docs/COMPONENTS.md: what is carried, how old it is, what was judged of it
+	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' components
+
+sbom: install parts  ## Write what is carried as a CycloneDX bill of materials (FILE=build/sbom.cdx.json)
+	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' sbom '$(or $(FILE),build/sbom.cdx.json)'
+
+scan: install parts  ## Look for what is carried in advisories that you fetched, in OSV's format (ADVISORIES=folder or zip)
+	@[ -n '$(ADVISORIES)' ] || { echo "Name the advisories: make scan ADVISORIES=folder (docs/SECURITY.md says where from)." >&2; exit 2; }
+	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' scan '$(ADVISORIES)'
+
+digests: install  ## Write the digest behind each image's tag; needs a registry, and crane, skopeo or docker
+	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' digests
 
 check: lint types imports  ## Run every check that needs no server
 

@@ -94,7 +94,7 @@ def test_what_services_are_told_are_settings(name: str) -> None:
 
 def test_every_image_is_of_one_release() -> None:
     for name, container in CONTAINERS.items():
-        image, _, tag = container["image"].rpartition(":")
+        image, _, tag = container["image"].partition("@")[0].rpartition(":")
         assert image, name
         assert tag == "local" if container["image"] in BUILT_HERE else re.search(r"\d+\.\d+", tag), name
     for path in DOCKER.glob("*Dockerfile"):
@@ -197,7 +197,7 @@ def test_the_parts_are_those_of_the_embedded_stack() -> None:
     """The same Kafka, the same Postgres, and the registry's API under the same path."""
     version = re.search(r"<kafka\.version>([^<]+)<", KAFKA.pom.read_text())
     assert version is not None
-    assert f"FROM apache/kafka:{version[1]}\n" in (DOCKER / "kafka.Dockerfile").read_text()
+    assert f"FROM apache/kafka:{version[1]}@" in (DOCKER / "kafka.Dockerfile").read_text()
     assert CONTAINERS["postgres"]["image"].startswith("postgres:18.")
     assert CONTAINERS["api"]["environment"]["LEDGERLINE_REGISTRY_URL"].endswith(API_PATH)
 
