@@ -13,7 +13,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -31,13 +31,20 @@ class Watchdog:
     """
 
     def __init__(
-        self, name: str, progressed_at: Callable[[], float], *, stall_seconds_max: float = float("inf")
+        self,
+        name: str,
+        progressed_at: Callable[[], float],
+        *,
+        stall_seconds_max: float = float("inf"),
+        explain: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         """`progressed_at`: when, by time.monotonic(), the work last moved, or had nothing to do, or waited for
-        something that is away. It may lie in the future, for a call with a bound of its own."""
+        something that is away. It may lie in the future, for a call with a bound of its own. `explain`: what the log
+        tells of a stall, beside the stacks of all threads."""
         self._name = name
         self._progressed_at = progressed_at
         self._stall_seconds_max = stall_seconds_max
+        self._explain = explain
         self._watches_for_stalls = False
         self._told_at: float | None = None
         self._never = threading.Event()
@@ -68,8 +75,11 @@ class Watchdog:
                 self._arm(self._stall_seconds_max)
                 stalled_seconds = now - self._progressed_at()
                 if stalled_seconds > self._stall_seconds_max:
-                    logger.error("stalled", service=self._name, seconds=stalled_seconds, stacks=_stacks())
-                    os.kill(os.getpid(), signal.SIGKILL)
+                    try:
+                        told = {name: repr(value) for name, value in self._explain().items()}
+                        logger.error("stalled", service=self._name, seconds=stalled_seconds, **told, stacks=_stacks())
+                    finally:
+                        os.kill(os.getpid(), signal.SIGKILL)
 
     @staticmethod
     def _arm(seconds: float) -> None:

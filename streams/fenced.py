@@ -79,6 +79,13 @@ class _Runner:
         self._calls = 0
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
+        self.work: tuple[float, str | None] = (time.monotonic(), None)
+        """When it was last looked whether there is work, and what work there was."""
+
+    def explain(self) -> dict[str, Any]:
+        """What a log should tell of an agent that does nothing."""
+        looked_at, work = self.work
+        return {"work": work, "looked_seconds_ago": round(time.monotonic() - looked_at, 1), "stands": self.stands()}
 
     @property
     def expected(self) -> dict[TP, int]:
@@ -251,7 +258,9 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
         expected = runner.stands()
         metrics.partitions.set(len(assigned & expected.keys()))
         fetched_ends = {tp.partition: app.end_of(tp) for tp in runner.expected}
-        if find_work(Standing(assigned, expected, fetched_ends, runner.busy), looks.last, time.monotonic()) is None:
+        work = find_work(Standing(assigned, expected, fetched_ends, runner.busy), looks.last, time.monotonic())
+        runner.work = (time.monotonic(), work)
+        if work is None:
             runner.progressed_at = time.monotonic()
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
@@ -296,7 +305,12 @@ def run_agent(
     runner = _Runner(handler, options, metrics, ahead, find_away)
     looks = LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags)
     app = make_app(runner, options, metrics, looks)
-    watchdog = Watchdog(options.name, lambda: runner.progressed_at, stall_seconds_max=options.stall_seconds_max)
+    watchdog = Watchdog(
+        options.name,
+        lambda: runner.progressed_at,
+        stall_seconds_max=options.stall_seconds_max,
+        explain=lambda: {**runner.explain(), "look": looks.last},
+    )
 
     def told_to_stop() -> None:
         runner.stopping.set()
