@@ -20,6 +20,7 @@ LedgerlineError                               one sentence that says what is wro
     producers.positions.PositionsUnknown      Kafka does not tell how far the topics go
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer
+    streams.audit.witness.WitnessAway         a witness of checkpoints cannot be read or written now
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
@@ -51,6 +52,8 @@ LedgerlineError                               one sentence that says what is wro
   producers.relay.RelayAhead                  what was relayed is not what the ledger holds
   producers.relay.RelayFenced                 another relay with the same transactional id took over
   producers.retry.RetryError                  quarantined bytes could not be sent again
+  streams.audit.kept.KeptError                a file holds neither a checkpoint nor a proof
+  streams.audit.witness.WitnessError          the settings name a witness that cannot be one
   streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones

@@ -16,24 +16,32 @@ from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_js
 from streams.audit import verifier
 from streams.audit.full import Report
 from streams.audit.full import verify as verify_all
+from streams.audit.kept import read_kept
 from streams.audit.service import key_file_of
 from streams.audit.signing import make_key, public_file, read_key
+from streams.audit.witness import witnesses_of
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
 
 PublicKey = Annotated[Path | None, typer.Option("--public-key", help="PEM file of the Ed25519 public key.")]
+KeptFiles = Annotated[
+    list[Path] | None,
+    typer.Option("--checkpoint", metavar="FILE", help="A checkpoint or proof that you kept; may be given again."),
+]
 
 _STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "checkpoints": "checkpoints"}
 
 
 @app.command()
-def verify(public_key: PublicKey = None, as_json: Json = False) -> None:
+def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: Json = False) -> None:
     """Recompute every hash chain from the topic and from the tables, and check every checkpoint.
 
     Names each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: could not run. Without a public key
-    those are taken that audit remembers, in the same database as what they signed.
+    those are taken that audit remembers, in the same database as what they signed. Checkpoints and proofs that you
+    kept, and the witnesses of the settings, are held against the ledger of today.
     """
     with exit_code_for_outages():
+        kept = [read_kept(path) for path in checkpoint or ()]
         ledger = running_ledger()
         raw = None if public_key is None else _raw_public_key(public_key)
         with progress_of(_STEPS, quiet=as_json) as progress:
@@ -43,6 +51,8 @@ def verify(public_key: PublicKey = None, as_json: Json = False) -> None:
                 registry=ledger.registry,
                 topics=Topics(ledger.settings.topic_prefix),
                 public_key=raw,
+                kept=kept,
+                witnesses=witnesses_of(ledger.settings),
                 progress=progress,
             )
     if as_json:
@@ -59,6 +69,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "ok": not report.findings,
         "records": report.records,
         "checkpoints": report.checkpoints,
+        "kept": report.kept,
         "seconds": round(report.seconds, 3),
         "records_per_second": report.records_per_second,
         "lanes": report.lanes,
@@ -72,6 +83,7 @@ def _show(report: Report) -> None:
     verdict = "[bold green]Every chain holds.[/]" if not report.findings else "[bold red]Something was altered.[/]"
     console.print(
         f"{verdict} {report.records:,} records on the topic and in the tables, {report.checkpoints:,} checkpoints,"
+        f" {report.kept:,} kept outside,"
         f" in {report.seconds:.1f} s ({report.records_per_second:,} records/s); {len(report.findings)} breaks.",
         highlight=False,
     )

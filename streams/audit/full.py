@@ -4,7 +4,7 @@ One snapshot of the database fixes where each lane ends; the topic is read up to
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, Final
@@ -18,8 +18,10 @@ from domain.merkle import root_of
 from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from streams.audit.chain import LaneChain, chain_finding, repeat_finding
+from streams.audit.kept import Kept, genuineness_faults, record_place
 from streams.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
 from streams.audit.stored import stored_finding, stray_finding, window_faults
+from streams.audit.witness import Witness, gaps_of, read_witness
 from streams.reconciliation.decoding import RecordReader
 from streams.reconciliation.journal import read_all, read_up_to
 
@@ -27,6 +29,7 @@ PAGE_ROWS: Final = 5000
 PAGE_CHECKPOINTS: Final = 500
 STRAYS_MAX: Final = 1000
 LOST_MAX: Final = 1000
+WITNESS_LATE_SECONDS: Final = 60.0
 
 Progress = Callable[[str, int, int], None]
 """Told the step, how much of it is done, and how much it is in all."""
@@ -41,6 +44,8 @@ class Report:
     findings: list[Finding] = field(default_factory=list)
     records: int = 0
     checkpoints: int = 0
+    kept: int = 0
+    """Checkpoints from outside that were held against the ledger."""
     seconds: float = 0.0
 
     @property
@@ -90,6 +95,7 @@ class _Verification:
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
         # What the hashes must be, joined, by lane: audit's own copy, and what the topic has beyond it.
         self._trusted: dict[int, bytes] = {}
+        self._stored: dict[int, tuple[CheckpointRow, list[LaneHead]]] = {}
         self.report = Report(records=sum(self.bounds.values()))
 
     def read_topic(self, kafka: Kafka, topic: str, reader: RecordReader, grace_seconds: float) -> None:
@@ -190,6 +196,59 @@ class _Verification:
                 )
                 self.report.findings.append(Finding(BreakKind.CHECKPOINT, "newest checkpoint", detail, lane))
 
+    def check_kept(self, kept: Sequence[Kept], public_key: bytes | None) -> None:
+        """Hold what was kept outside against the ledger of today."""
+        keys = db.signing_keys(self._connection)
+        for item in kept:
+            faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
+            self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
+        self.report.kept += len(kept)
+
+    def _kept_faults(self, kept: Kept) -> list[str]:
+        """Where today's ledger is none that the kept checkpoint was a part of (RFC 6962, 2.1.2: consistency).
+
+        Each lane of the kept one must be the beginning of today's lane. All records are here, so their roots are made
+        anew, and no proof of consistency is needed.
+        """
+        number = kept.row.checkpoint
+        today = self._stored_checkpoint(number)
+        wrong = []
+        if today is None:
+            wrong.append(f"The ledger has no checkpoint {number}.")
+        elif today != (kept.row, kept.heads):
+            wrong.append(f"The ledger has another checkpoint {number}.")
+        if wrong:  # one that is stored just so was judged with the others
+            short = [head for head in kept.heads if head.next_seq > self.bounds.get(head.lane, 0)]
+            wrong += [
+                f"It covers {head.next_seq} records of lane {head.lane}; there are not so many." for head in short
+            ]
+            wrong += self._root_faults([head for head in kept.heads if head not in short])
+        if kept.proof is not None:
+            lane, seq, record_hash = record_place(kept.proof)
+            if _at(self._trusted.get(lane, b""), seq) != record_hash:
+                wrong.append(f"The record that it proves, lane {lane} seq {seq}, is another one today.")
+        return wrong
+
+    def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
+        """A checkpoint as it is stored now; those that follow it are read with it, as they are asked for next."""
+        if number not in self._stored:
+            page = db.checkpoints(self._connection, number, PAGE_CHECKPOINTS)
+            self._stored = {row.checkpoint: (row, sorted(heads)) for row, heads in page}
+        return self._stored.get(number)
+
+    def check_witness(self, witness: Witness, public_key: bytes | None) -> None:
+        """Hold a witness against the ledger, and the ledger against the witness."""
+        kept, strange = read_witness(witness)
+        self.check_kept(kept, public_key)
+        faults = list(strange)
+        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in gaps_of(kept)]
+        faults += [(witness.name, fault) for fault in witness.history_faults()]
+        first_missing = max((item.row.checkpoint for item in kept), default=-1) + 1
+        missing = self._stored_checkpoint(first_missing)
+        if missing is not None and time.time() - missing[0].signed_time / 1e6 > WITNESS_LATE_SECONDS:
+            faults.append((witness.name, f"It ends before checkpoint {first_missing}, which was signed since."))
+        self.report.findings += [Finding(BreakKind.CHECKPOINT, f"witness {place}", text) for place, text in faults]
+
     def _root_faults(self, heads: list[LaneHead]) -> list[str]:
         wrong = []
         for head in heads:
@@ -214,12 +273,15 @@ def verify(
     registry: SchemaRegistry,
     topics: Topics,
     public_key: bytes | None = None,
+    kept: Sequence[Kept] = (),
+    witnesses: Sequence[Witness] = (),
     progress: Progress = lambda *_: None,
     grace_seconds: float = 5.0,
 ) -> Report:
     """Verify everything; `public_key` (32 raw bytes) must have signed all checkpoints, else the keys audit remembers.
 
-    Raises DatabaseError, SourceAway or SchemaError where a part is away, so that nothing could be said.
+    `kept` and `witnesses` are held against the ledger as well. Raises DatabaseError, SourceAway, SchemaError or
+    WitnessAway if a part is away, so that nothing could be said.
     """
     started = time.monotonic()
     with snapshot(dsn, db.ROLE) as connection:
@@ -234,6 +296,9 @@ def verify(
         work.read_topic(kafka, topics.journal, reader, grace_seconds)
         work.read_tables()
         work.check_checkpoints(published, public_key)
+        work.check_kept(kept, public_key)
+        for witness in witnesses:
+            work.check_witness(witness, public_key)
     report = work.report
     report.findings = sorted(
         merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)

@@ -18,5 +18,8 @@ CHECKPOINTS: Final = Counter("ledgerline_audit_checkpoints", "Checkpoints that t
 CHECKPOINT_TIME: Final = Gauge(
     "ledgerline_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed, in seconds since 1970."
 )
+WITNESS_FAILURES: Final = Counter(
+    "ledgerline_audit_witness_failures", "Times that a witness could not be told of checkpoints; it is told later."
+)
 # Not 1970, which it would say before the first.
 CHECKPOINT_TIME.set(float("nan"))

@@ -17,6 +17,7 @@ from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit.agent import Auditor
 from streams.audit.signing import KEY_FILE, SigningKey, make_key, read_key
 from streams.audit.sweep import Chores, Signer
+from streams.audit.witness import witnesses_of
 from streams.away import find_away
 from streams.fenced import AgentOptions, run_agent
 from streams.reconciliation.decoding import RecordReader
@@ -59,7 +60,7 @@ def wire(
     """All parts of an auditing worker, wired together."""
     store = AgentConnection(dsn, ROLE)
     checkpoints = EventProducer(kafka, registry, topics.checkpoints, CHECKPOINTS_SUBJECT)
-    signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds)
+    signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds, witnesses=witnesses_of(settings))
     chores = Chores(store, signer, settings.audit_sweep_seconds)
     auditor = Auditor(
         store,

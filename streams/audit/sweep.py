@@ -1,7 +1,7 @@
 """What audit does between batches: signed checkpoints, rolling sweeps over stored rows, open breaks checked again."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -19,6 +19,7 @@ from streams.audit import metrics
 from streams.audit.agent import FOUND_BY
 from streams.audit.signing import GENESIS, SigningKey, checkpoint_event, sign, signed_bytes
 from streams.audit.stored import stored_finding, stray_finding, window_faults
+from streams.audit.witness import Witness, WitnessAway
 from streams.proving import PagedSweep
 from streams.reconciliation.metrics import show_breaks
 
@@ -43,10 +44,12 @@ class Signer:
         events: EventProducer,
         pause_seconds: float,
         *,
+        witnesses: Sequence[Witness] = (),
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._key = key
+        self._witnesses = witnesses
         self._events = events
         self._pause_microseconds = int(pause_seconds * 1_000_000)
         self._now_microseconds = now_microseconds
@@ -94,6 +97,22 @@ class Signer:
                 return 0
             db.checkpoints_published(connection, waiting[-1][0].checkpoint + 1)
         return len(waiting)
+
+    def tell_witnesses(self) -> None:
+        """Give each witness the checkpoints that it lacks, in order. One that is away is told later."""
+        if not self._witnesses:
+            return
+        with self._store.transaction() as connection:
+            if db.lock_signer(connection) is None:
+                return
+            for witness in self._witnesses:
+                try:
+                    waiting = db.checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
+                    if waiting:
+                        witness.add(waiting)
+                except WitnessAway as error:
+                    logger.warning("a witness was not told of checkpoints", witness=witness.name, cause=str(error))
+                    metrics.WITNESS_FAILURES.inc()
 
 
 def _head(lane: db.LaneRow) -> LaneHead:
@@ -159,6 +178,7 @@ class Chores:
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self._signer.sign_if_due()
         self._signer.publish()
+        self._signer.tell_witnesses()
         self.recheck()
         self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 

@@ -1,5 +1,6 @@
 """Full recomputations: they agree with an honest ledger while posting goes on, and name what was planted."""
 
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -15,9 +16,11 @@ from domain.proofs import ProofError
 from domain.settings import Settings
 from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit import full as audit_full
+from streams.audit.kept import kept_of
 from streams.audit.service import Audit
 from streams.audit.signing import checkpoint_event, read_key
 from streams.audit.verifier import Refused, verify
+from streams.audit.witness import FileWitness, read_witness
 from streams.reconciliation import full as reconciliation_full
 from tests.integration.test_audit import ALTERATIONS, agent, records
 from tests.integration.test_reconciliation import PLANTS, busy
@@ -178,6 +181,32 @@ def details(report: audit_full.Report) -> dict[str, str]:
     """Subject -> detail of the findings about checkpoints, which must be all that there are."""
     assert {finding.kind for finding in report.findings} <= {BreakKind.CHECKPOINT}
     return {finding.subject: finding.detail for finding in report.findings}
+
+
+def test_what_was_kept_outside_is_held_against_the_ledger_of_today(
+    proving: ProvingBench, agent: Audit, tmp_path: Path
+) -> None:
+    publish_three(proving, agent)
+    witness = FileWitness(tmp_path / "witness.jsonl")
+    agent.signer._witnesses = [witness]
+    agent.signer.tell_witnesses()
+    intent_id = records(proving)[3]["intent_id"]
+    proof = kept_of("proof.json", prove(proving.dsn, intent_id))
+    kept = [*read_witness(witness)[0], proof]
+    assert [item.row.checkpoint for item in kept] == [0, 1, 2, 0]
+    report = audit(proving, kept=kept, witnesses=[witness])
+    assert (report.findings, report.kept) == ([], 7)
+
+    # Table, topic and their numbers go back to before the newest checkpoint, all alike.
+    for table in ("checkpoint_lane", "checkpoint"):
+        proving.tamper(f"DELETE FROM audit.{table}")  # noqa: S608
+    proving.tamper("UPDATE audit.publication SET next_checkpoint = 0")
+    proving.tamper("UPDATE audit.lane SET first_seq = 0, peaks = ''")
+    delete_from_topic(proving, 3)
+    assert audit(proving).findings == []
+    found = details(audit(proving, kept=kept[2:3], witnesses=[witness]))
+    assert found["kept " + kept[2].place] == "The ledger has no checkpoint 2."
+    assert len(found) == 3
 
 
 ONLY_ON_TOPIC = "The topic has it, the database has not."

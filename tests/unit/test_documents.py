@@ -292,6 +292,28 @@ def test_links_between_documents_lead_somewhere(name: str) -> None:
             assert (folder / target).exists(), target
 
 
+def test_each_cell_of_the_attackers_table_is_refused_or_named_by_a_test_or_says_that_nobody_notices() -> None:
+    text = document("docs/PROOF.md").partition("## The attacker's table")[2]
+    table = [cells for cells in rows(text) if cells[0] not in ("who", "code")]
+    tests_by_code = {cells[0]: re.findall(r"`(test_\w+)`", cells[-1]) for cells in table if cells[0].isupper()}
+    known: set[str] = set()
+    for path in (REPOSITORY_ROOT / "tests").rglob("test_*.py"):
+        known.update(re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE))
+    for code, tests in tests_by_code.items():
+        assert tests, code
+        assert set(tests) <= known, code
+    used = set()
+    for who, *cells in table:
+        if who in tests_by_code:
+            continue
+        for cell in cells:
+            codes = re.findall(r"\b[A-Z]{4,}\b", cell)
+            assert codes or re.search(r"nobody|no such key yet|as the (owner|administrator)", cell), (who, cell)
+            assert "refused" not in cell or codes, (who, cell)
+            used.update(codes)
+    assert used == tests_by_code.keys()
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_commands_in_documents_exist(name: str) -> None:
     known = {path for path, _ in LEAVES} | {path[:1] for path, _ in LEAVES}

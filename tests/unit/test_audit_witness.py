@@ -1,0 +1,165 @@
+"""Witnesses and kept checkpoints: what goes in comes out, and what was taken away or is forged is named."""
+
+import json
+import subprocess
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from domain.checkpoints import CheckpointRow, LaneHead, key_id_of, signed_members
+from streams.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
+from streams.audit.signing import GENESIS, SigningKey, sign, signed_bytes
+from streams.audit.witness import (
+    FileWitness,
+    GitWitness,
+    Witness,
+    WitnessAway,
+    WitnessError,
+    gaps_of,
+    line_of,
+    read_witness,
+)
+
+PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
+PUBLIC = PRIVATE.public_key().public_bytes_raw()
+KEY = SigningKey(PRIVATE, PUBLIC, key_id_of(PUBLIC))
+KEYS = {KEY.key_id: PUBLIC}
+
+
+def signed(count: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
+    """That many checkpoints, each of one more record of lane 0."""
+    made: list[tuple[CheckpointRow, list[LaneHead]]] = []
+    previous_hash = GENESIS
+    for number in range(count):
+        head = LaneHead(0, number, number + 1, sha256(b"%d" % number).digest(), bytes(32))
+        row = sign(number, previous_hash, [head], 1000 + number, KEY)
+        previous_hash = sha256(signed_bytes(row, [head])).digest()
+        made.append((row, [head]))
+    return made
+
+
+CHECKPOINTS = signed(4)
+
+
+def git(repository: Path, *arguments: str) -> str:
+    """Run git as somebody else would."""
+    command = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e@example.org", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(params=["file", "git"])
+def witness(request: pytest.FixtureRequest, tmp_path: Path) -> Witness:
+    """An empty witness of each kind."""
+    if request.param == "file":
+        return FileWitness(tmp_path / "checkpoints.jsonl")
+    git(tmp_path, "init", "-q")
+    return GitWitness(tmp_path)
+
+
+def test_a_witness_keeps_what_it_is_told_in_order(witness: Witness) -> None:
+    assert (witness.next_checkpoint(), witness.lines()) == (0, [])
+    witness.add(CHECKPOINTS[:2])
+    assert witness.next_checkpoint() == 2
+    witness.add(CHECKPOINTS[2:])
+    kept, strange = read_witness(witness)
+    assert [(item.row, item.heads) for item in kept] == CHECKPOINTS
+    assert (strange, gaps_of(kept), witness.history_faults(), witness.next_checkpoint()) == ([], [], [], 4)
+    assert all(genuineness_faults(item, None, KEYS) == [] for item in kept)
+
+
+def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoints.jsonl"
+    witness = FileWitness(path)
+    witness.add(CHECKPOINTS[:1])
+    with path.open("a") as file:
+        file.write(line_of(*CHECKPOINTS[1])[:40])
+    assert witness.next_checkpoint() == 1
+    witness.add(CHECKPOINTS[1:2])
+    kept, strange = read_witness(witness)
+    assert [item.row.checkpoint for item in kept] == [0, 1]
+    assert strange == [(f"{path} line 2", "The line is no checkpoint.")]
+
+
+def test_a_witness_that_lost_lines_has_gaps(witness: Witness) -> None:
+    witness.add([CHECKPOINTS[0], CHECKPOINTS[3]])
+    assert gaps_of(read_witness(witness)[0]) == [1, 2]
+
+
+def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
+    git(tmp_path, "init", "-q")
+    witness = GitWitness(tmp_path)
+    witness.add(CHECKPOINTS)
+    path = tmp_path / "checkpoints.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    assert len(witness.lines()) == 4  # what is committed counts, not what lies there
+    git(tmp_path, "commit", "-q", "-am", "shorter")
+    commit = git(tmp_path, "rev-parse", "HEAD")[:12]
+    assert witness.history_faults() == [f"The commit {commit} took 2 lines away."]
+    assert witness.next_checkpoint() == 2
+
+
+def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(WitnessError, match="is no Git repository that can be read"):
+        GitWitness(tmp_path)
+
+
+def test_a_witness_that_cannot_be_written_is_away(tmp_path: Path) -> None:
+    with pytest.raises(WitnessAway, match="cannot be written"):
+        FileWitness(tmp_path / "nowhere" / "checkpoints.jsonl").add(CHECKPOINTS)
+
+
+def members(**changes: Any) -> dict[str, Any]:
+    return {**signed_members(*CHECKPOINTS[1]), **changes}
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        (members(), ""),
+        (members(signed_time=5), "Its signature is not that of the key."),
+        (members(checkpoint=7), "Its signature is not that of the key."),
+        (members(root="00" * 32), "Its root is not that of its lanes."),
+        (members(lanes=[]), "Its root is not that of its lanes."),
+        (members(signature="00" * 64), "Its signature is not that of the key."),
+        (members(signature=""), "Its signature is not that of the key."),
+        (members(key_id="ffff"), "It was signed by the key ffff, which audit does not remember"),
+    ],
+)
+def test_a_kept_checkpoint_is_genuine_or_says_why_not(document: dict[str, Any], fault: str) -> None:
+    found = genuineness_faults(kept_of("kept.json", document), None, KEYS)
+    assert [text[: len(fault)] for text in found] == ([fault] if fault else [])
+
+
+def test_another_key_than_the_one_that_is_named_did_not_sign() -> None:
+    other = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
+    kept = kept_of("kept.json", members())
+    assert genuineness_faults(kept, other, KEYS) == ["Its signature is not that of the key."]
+    assert genuineness_faults(kept, PUBLIC, {}) == []
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        None,
+        [],
+        {},
+        {"checkpoint": {}},
+        members(more=1),
+        members(checkpoint="1"),
+        members(checkpoint=True),
+        members(checkpoint=2**63),
+        members(root="zz" * 32),
+        members(root="00"),
+        members(lanes=[{}]),
+        members(lanes={}),
+        {name: value for name, value in members().items() if name != "signature"},
+    ],
+)
+def test_what_is_no_checkpoint_is_told(document: Any, tmp_path: Path) -> None:
+    path = tmp_path / "kept.json"
+    path.write_text(json.dumps(document))
+    with pytest.raises(KeptError, match="holds no checkpoint and no proof"):
+        read_kept(path)
