@@ -19,8 +19,10 @@ from api.body_bounds import (
 )
 from api.problems import Kind, Problem, kind_of
 from api.times import PATTERN, from_rfc3339
+from api.unique_members import require_unique_members
 from domain.intents import (
     ADDRESS_CHARACTERS_MAX,
+    ADDRESS_PATTERN,
     AMOUNT_MINOR_MAX,
     DIRECTIONS,
     KEY_CHARACTERS_MAX,
@@ -57,7 +59,16 @@ class LegBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    account: Annotated[str, Field(min_length=1, max_length=ADDRESS_CHARACTERS_MAX, examples=["users:42:wallet"])]
+    # The form is the ledger's own rule as well: an address that is none is answered as malformed.
+    account: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=ADDRESS_CHARACTERS_MAX,
+            examples=["users:42:wallet"],
+            json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"},
+        ),
+    ]
     direction: Literal["debit", "credit"]
     # The range is the ledger's own rule: an amount outside it is answered with its reason, invalid-amount.
     amount_minor: Annotated[
@@ -138,11 +149,13 @@ def now_microseconds() -> int:
 
 
 def json_value(raw: bytes) -> Any:
-    """Strict JSON (RFC 8259) in UTF-8: no NaN, no lone surrogates; integers of any size stay exact."""
+    """Strict JSON (RFC 8259) in UTF-8: no NaN, no lone surrogates, no member twice; integers of any size stay exact."""
     try:
-        return from_json(raw, allow_inf_nan=False)
+        value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(Kind.INVALID_JSON, f"The body is not valid JSON: {error}.") from error
+    require_unique_members(raw)
+    return value
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:

@@ -84,8 +84,11 @@ def _media_type(request: Request) -> str:
 
 
 def _idempotency_key(request: Request) -> str:
-    raw = request.headers.get("idempotency-key")
-    if raw is None or not raw.strip():
+    sent = request.headers.getlist("idempotency-key")
+    if len(sent) > 1:
+        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, f"Send one Idempotency-Key header, not {len(sent)}.")
+    raw = "".join(sent)
+    if not raw.strip():
         raise Problem(Kind.IDEMPOTENCY_KEY_REQUIRED, "Send an Idempotency-Key header that names this intent for good.")
     try:
         # Servers hand headers over as Latin-1; a key is the same text here and in a batch's JSON.
@@ -128,6 +131,7 @@ def _wait_of(request: Request) -> tuple[float | None, dict[str, str]]:
         Kind.TOO_MANY_LEGS,
         Kind.INVALID_AMOUNT,
         Kind.UNBALANCED,
+        Kind.UNKNOWN_CURRENCY,
         Kind.VALUE_TIME_OUT_OF_RANGE,
     )
     | {

@@ -35,7 +35,7 @@ class Kind(Enum):
     METHOD_NOT_ALLOWED = ("method-not-allowed", 405, "The method is not allowed here")
     HEAD_TOO_SLOW = ("head-too-slow", 408, "The request's head did not come in time")
     BODY_TOO_SLOW = ("body-too-slow", 408, "The body did not come in time")
-    ORIGINAL_NOT_POSTED = ("original-not-posted", 409, "The intent to reverse is not posted")
+    ORIGINAL_NOT_POSTED = ("original-not-posted", 409, "The intent to reverse is not settled yet")
     PROOF_REFUSED = ("proof-refused", 409, "The record is not what was published")
     BODY_TOO_LARGE = ("body-too-large", 413, "The body is too large")
     BODY_TOO_COMPLEX = ("body-too-complex", 413, "The body has too many parts")
@@ -62,6 +62,7 @@ class Kind(Enum):
     TOO_MANY_LEGS = ("too-many-legs", 422, "The intent has too many legs")
     INVALID_AMOUNT = ("invalid-amount", 422, "An amount is not valid")
     UNBALANCED = ("unbalanced", 422, "Debits and credits differ")
+    UNKNOWN_CURRENCY = ("unknown-currency", 422, "A currency is not known")
     VALUE_TIME_OUT_OF_RANGE = ("value-time-out-of-range", 422, "The value time is out of range")
 
     def __init__(self, slug: str, status: int, title: str) -> None:

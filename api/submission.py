@@ -9,9 +9,11 @@ from api.intake import outdated
 from api.problems import Kind, Problem, unavailable
 from api.service import Service, database_problem
 from db.connections import DatabaseError
-from db.reads import Settled, reversible_intents
+from db.reads import Settled, settled_originals
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
+from domain.money import minor_unit_fault
+from domain.outcomes import Reason
 from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account, kafka_key
 from producers.tracing import Trace
 
@@ -45,28 +47,40 @@ def publish_problem(error: PublishError) -> Problem:
     return unavailable(kind, f"{error} The same request with the same key may be sent again safely.")
 
 
+def _currency_fault(intent: Intent, units: dict[str, int]) -> str | None:
+    """Why a currency of the intent is none whatever may be registered; None if the ledger must decide."""
+    for leg in intent.legs:
+        fault = minor_unit_fault(leg.currency)
+        if fault is not None and leg.currency not in units:  # an early release took XAU for a unit's code
+            return f"{leg.currency} {fault}"
+    return None
+
+
 async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
-    chart = service.chart(tenant)
+    chart, units = service.chart(tenant), service.units(tenant)
     originals = [intent.reverses for intent in intents if intent.reverses is not None]
-    reversible: dict[UUID, str | None] | DatabaseError = {}
+    settled: dict[UUID, str | None] | DatabaseError = {}
     if originals:
         try:
-            reversible = await service.postgres.ask(partial(reversible_intents, service.pool, tenant, originals))
+            settled = await service.postgres.ask(partial(settled_originals, service.pool, tenant, originals))
         except DatabaseError as error:  # without the original the lane is not known
-            reversible = error
+            settled = error
     addressed: list[Addressed | Problem] = []
     for intent in intents:
-        if intent.reverses is None:
+        fault = _currency_fault(intent, units)
+        if fault is not None:
+            addressed.append(Problem(Kind.UNKNOWN_CURRENCY, fault, reason=Reason.UNKNOWN_CURRENCY.value))
+        elif intent.reverses is None:
             addressed.append(Addressed(intent, kafka_key(intent, drained_account(intent.legs, chart))))
-        elif isinstance(reversible, DatabaseError):
-            addressed.append(database_problem(reversible))
-        elif intent.reverses in reversible:
-            addressed.append(Addressed(intent, kafka_key(intent, reversible[intent.reverses])))
+        elif isinstance(settled, DatabaseError):
+            addressed.append(database_problem(settled))
+        elif intent.reverses in settled:  # the ledger says what can be reversed: whatever it says is final
+            addressed.append(Addressed(intent, kafka_key(intent, settled[intent.reverses])))
         else:
             addressed.append(
                 Problem(
                     Kind.ORIGINAL_NOT_POSTED,
-                    f"Intent {intent.reverses} is not posted (yet): try again once it is. The key is not used up.",
+                    f"Intent {intent.reverses} is not settled yet: try again once it is. The key is not used up.",
                     headers={"Retry-After": "1"},
                     reverses=str(intent.reverses),
                 )
@@ -125,7 +139,11 @@ def _count(service: Service, results: Sequence[Result]) -> None:
         if isinstance(result, Settled):
             name = "replayed"
         elif isinstance(result, Problem):
-            names = {Kind.IDEMPOTENCY_CONFLICT: "conflict", Kind.ORIGINAL_NOT_POSTED: "refused"}
+            names = {
+                Kind.IDEMPOTENCY_CONFLICT: "conflict",
+                Kind.ORIGINAL_NOT_POSTED: "refused",
+                Kind.UNKNOWN_CURRENCY: "refused",
+            }
             name = names.get(result.kind, "failed")
         counts[name] = counts.get(name, 0) + 1
     for name, count in counts.items():

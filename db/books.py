@@ -17,7 +17,7 @@ from db.queries import load
 from domain.chart import DEFAULT_CHART, AccountClass, Chart, ChartError, ChartPattern, check_pattern
 from domain.errors import LedgerlineError
 from domain.intents import CURRENCY_PATTERN, TENANT_CHARACTERS_MAX, TENANT_PATTERN
-from domain.money import EXPONENT_MAX, iso_exponent
+from domain.money import EXPONENT_MAX, iso_exponent, minor_unit_fault
 
 _QUERIES: Final = load("books")
 
@@ -171,6 +171,9 @@ def add_unit(connection: Connection[Any], tenant: str, code: str, exponent: int,
         raise BooksError(f"{code!r} is no unit code: use capitals, digits, ., _ and -, at most 24, such as MILES.")
     if iso_exponent(code) is not None:
         raise BooksError(f"{code} is an ISO 4217 currency and needs no registration.")
+    fault = minor_unit_fault(code)
+    if fault is not None:
+        raise BooksError(f"{code} {fault}")
     if not 0 <= exponent <= EXPONENT_MAX:
         raise BooksError(f"An exponent is a number of decimal places from 0 to {EXPONENT_MAX}, not {exponent}.")
     values = {"tenant": tenant, "code": code, "exponent": exponent, "name": name}

@@ -200,8 +200,8 @@ def _delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
     return Delivery(lane, offset, row["delivery_seq"], outcome, row["delivery_detail"], row["delivery_hash"])
 
 
-async def reversible_intents(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
-    """Those of these intents that are posted, each with the constrained account that its reversal draws down first."""
+async def settled_originals(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
+    """Those of these intents that are settled, each with the constrained account that its reversal draws down first."""
     rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     return {row["intent_id"]: row["drained"] for row in rows}
 

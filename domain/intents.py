@@ -1,6 +1,7 @@
 """Intents and their legs, as asked; immutable, without I/O."""
 
 import re
+from functools import lru_cache
 from hashlib import sha1
 from typing import Final, NamedTuple
 from uuid import UUID
@@ -64,6 +65,16 @@ class Intent(NamedTuple):
     reference: str | None
     metadata: dict[str, str]
     accepted_time: int
+
+
+@lru_cache(maxsize=100_000)
+def _has_address_form(text: str) -> bool:
+    return ADDRESS_PATTERN.fullmatch(text) is not None
+
+
+def is_address(text: str) -> bool:
+    """Whether an account can have this address, in whatever chart."""
+    return len(text) <= ADDRESS_CHARACTERS_MAX and _has_address_form(text)
 
 
 def intent_number_of(tenant: str, idempotency_key: str) -> int:

@@ -1,7 +1,6 @@
 """Currencies and units: which codes exist, and how many digits of each are minor units."""
 
 from decimal import Context, Decimal
-from functools import cache
 from typing import Final
 
 from iso4217 import Currency
@@ -12,20 +11,31 @@ EXPONENT_MAX: Final = 18
 AMOUNT_DIGITS_MAX: Final = 18  # after the first
 _EXACT: Final = Context(prec=1000)  # the default context would round a sum of more than 28 digits
 
+UNITS_CARRIED_MIN: Final = 1_000_000
+"""A unit that carries less than this at once is registered only for somebody who says how much it must carry."""
+_ISO_EXPONENTS: Final[dict[str, int]] = {
+    currency.code: currency.exponent for currency in Currency if currency.exponent is not None
+}
+_ISO_WITHOUT_MINOR_UNIT: Final[dict[str, str]] = {
+    currency.code: currency.currency_name for currency in Currency if currency.exponent is None
+}
+
 
 class AmountError(ValueError):
     """A decimal that has no exact count of minor units; the message says why."""
 
 
-@cache
 def iso_exponent(code: str) -> int | None:
     """The number of minor-unit digits of an ISO 4217 code, such as 2 for EUR; None where ISO knows none."""
-    try:
-        currency = Currency(code)
-    except ValueError:
+    return _ISO_EXPONENTS.get(code)
+
+
+def minor_unit_fault(code: str) -> str | None:
+    """Why nothing is counted in an ISO 4217 code such as XAU, in words that follow the code; None for others."""
+    name = _ISO_WITHOUT_MINOR_UNIT.get(code)
+    if name is None:
         return None
-    exponent: int | None = currency.exponent
-    return exponent
+    return f'stands for "{name}" in ISO 4217, which gives it no minor unit: use a unit of your own, such as X_{code}.'
 
 
 def exponent_of(code: str, units: dict[str, int]) -> int | None:
@@ -53,3 +63,19 @@ def to_minor(amount: Decimal, exponent: int) -> int:
 def to_decimal(amount_minor: int, exponent: int) -> Decimal:
     """The decimal that people read, such as 12.50 for 1250 and exponent 2."""
     return Decimal(amount_minor).scaleb(-exponent, _EXACT)
+
+
+def largest_amount(exponent: int) -> Decimal:
+    """The most that one leg carries of a unit."""
+    return to_decimal(AMOUNT_MINOR_MAX, exponent)
+
+
+def room_fault(code: str, exponent: int, largest: Decimal | None) -> str | None:
+    """Why a unit should not be registered so for amounts up to `largest`; None if it may, or if it carries plenty."""
+    most = largest_amount(exponent)
+    carries = f"With {exponent} decimals one leg carries at most {most:f} {code}, and a unit's decimals never change."
+    if largest is None:
+        if most >= UNITS_CARRIED_MIN:
+            return None
+        return f"{carries} Choose fewer, or say with --largest how much must fit."
+    return None if largest <= most else f"{carries} {largest:f} does not fit: choose fewer decimals."

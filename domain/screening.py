@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from domain.chart import Chart
 from domain.intents import (
+    ADDRESS_CHARACTERS_MAX,
     AMOUNT_MINOR_MAX,
     CREDIT,
     DEBIT,
@@ -24,8 +25,9 @@ from domain.intents import (
     Intent,
     Leg,
     intent_number_of,
+    is_address,
 )
-from domain.money import exponent_of
+from domain.money import exponent_of, minor_unit_fault
 from domain.outcomes import Reason
 
 _SHOWN_CHARACTERS_MAX = 80
@@ -85,9 +87,14 @@ def _type_fault(intent: Intent) -> str | None:
         return "A reversal must say which intent it reverses."
     if intent.type == "transfer" and intent.reverses is not None:
         return "A transfer reverses nothing: leave `reverses` out, or make it a reversal."
-    for _, direction, _, _ in intent.legs:
+    for account, direction, _, _ in intent.legs:
         if direction not in _SIDES:
             return "Each leg must be a debit or a credit."
+        if not is_address(account):
+            return (
+                f"The account {shown(account)} is no address: it must have at most {ADDRESS_CHARACTERS_MAX} characters,"
+                " in segments of A-Z, a-z, 0-9, - and _ that colons join, such as users:42:wallet."
+            )
     return None
 
 
@@ -143,8 +150,12 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
     """Whether the tenant's books know each currency and account, and let them meet."""
     for leg in legs:
         if exponent_of(leg.currency, units) is None:
+            fault = minor_unit_fault(leg.currency)
             return Refusal(
-                Reason.UNKNOWN_CURRENCY, f"{shown(leg.currency)} is neither an ISO 4217 code nor a registered unit."
+                Reason.UNKNOWN_CURRENCY,
+                f"{shown(leg.currency)} is neither an ISO 4217 code nor a registered unit."
+                if fault is None
+                else f"{leg.currency} {fault}",
             )
     refusal = None
     for account, _, _, currency in legs:

@@ -43,7 +43,8 @@ LEFT JOIN LATERAL (
 ) AS d ON true
 
 -- name: reversible
--- Which of these intents are posted, each with the first account that can run dry and that its reversal would draw down.
+-- Which of these intents are settled, each with the first account that can run dry and that its reversal would draw
+-- down; none for a rejected one, which has no legs.
 SELECT
     j.intent_id,
     (
@@ -55,7 +56,7 @@ SELECT
         LIMIT 1
     ) AS drained
 FROM ledger.journal AS j
-WHERE j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome = 'posted'
+WHERE j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome IN ('posted', 'rejected')
 
 -- name: lane_offsets
 -- The offset after the last posted one, of every lane.

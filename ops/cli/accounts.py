@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from decimal import Decimal, InvalidOperation
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from db import books
 from db.connections import connect
 from domain.chart import NORMAL_DIRECTIONS, AccountClass, ChartPattern
 from domain.intents import DIRECTION_NAMES
+from domain.money import largest_amount, room_fault
 from ops.cli.api_client import answered, api_client, listed
 from ops.cli.context import running_ledger
 from ops.cli.output import Json, console, show_json, show_rows
@@ -100,14 +102,29 @@ def add_unit(
     code: Annotated[str, typer.Argument(help="Such as MILES.")],
     exponent: Annotated[int, typer.Option(min=0, max=18, help="Number of decimal places; never changes.")] = 0,
     name: Annotated[str, typer.Option(help="For people.")] = "",
+    largest: Annotated[str | None, typer.Option(help="The most that one leg must carry, such as 500000.")] = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
     """Register a unit; harmless where it stands with the same exponent."""
+    fault = room_fault(code, exponent, None if largest is None else _largest(largest))
     with _operator() as connection:
+        if fault is not None and all(unit.code != code for unit in books.list_units(connection, tenant)):
+            raise books.BooksError(fault)
         added = books.add_unit(connection, tenant, code, exponent, name)
-    sentence = f"Unit {code} is registered." if added else f"Unit {code} is registered already."
+    most = f"One leg carries at most {largest_amount(exponent):f} of it."
+    sentence = f"Unit {code} is registered. {most}" if added else f"Unit {code} is registered already. {most}"
     _done(sentence, {"tenant": tenant, "code": code, "exponent": exponent, "added": added}, as_json=as_json)
+
+
+def _largest(text: str) -> Decimal:
+    try:
+        found = Decimal(text)
+    except InvalidOperation:
+        found = Decimal("NaN")
+    if not found.is_finite() or found <= 0:
+        raise books.BooksError(f"{text!r} is no amount: write --largest as a positive number, such as 500000.")
+    return found
 
 
 def _line_view(line: ChartPattern) -> dict[str, Any]:

@@ -11,10 +11,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from iso4217 import Currency
-
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
-from domain.money import iso_exponent
+from domain.money import iso_exponent, minor_unit_fault
 from domain.settings import REPOSITORY_ROOT
 from producers.importing.addresses import (
     AddressError,
@@ -99,9 +97,12 @@ def map_records(
     found = {code for code in find_tickers(kept) if code not in tickers}
     ledger = _Mapping(KeyMaker(ledger_name), key_metadata, found | set(tickers)).run(kept)
     for code in sorted(found):
+        why = minor_unit_fault(code)
         ledger.notes.append(
             f"{code} is an ISO 4217 code, but the file never uses it as money: it is booked as the unit "
             f"{unit_code(code, is_ticker=True)}."
+            if why is None
+            else f"{code} {why} So it is booked as {unit_code(code, is_ticker=True)}."
         )
     return ledger
 
@@ -121,14 +122,7 @@ def find_tickers(records: Iterable[Record]) -> set[str]:
             (at_cost if posting["cost"] else money).add(posting["units"]["currency"])
             money |= {amount["currency"] for amount in (posting["cost"], posting["price"]) if amount}
     tickers = {code for code in at_cost - money if iso_exponent(code) is not None}
-    return tickers | {code for code in at_cost | money if _is_without_minor_unit(code)}
-
-
-def _is_without_minor_unit(code: str) -> bool:
-    try:
-        return Currency(code).exponent is None
-    except ValueError:
-        return False
+    return tickers | {code for code in at_cost | money if minor_unit_fault(code) is not None}
 
 
 class _Mapping:

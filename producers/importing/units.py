@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final, NamedTuple
 
-from domain.intents import CURRENCY_PATTERN
-from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, iso_exponent
+from domain.intents import AMOUNT_MINOR_MAX, CURRENCY_PATTERN
+from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, iso_exponent, minor_unit_fault, room_fault
 from producers.importing.model import Draft, ImportingError, LegOrigin, Place
 
 _ROOM_DIGITS: Final = 3
@@ -57,7 +57,8 @@ def plan_units(
     """Find every commodity's exponent; `registered` is what the tenant's books have, `wanted` what the user asks for.
 
     ImportingError if a registered unit has fewer decimals than the source uses, unless `round_written`: a registered
-    exponent cannot change, as every amount already posted would change its meaning.
+    exponent cannot change, as every amount already posted would change its meaning. ImportingError as well if a unit is
+    asked for with more decimals than its amounts leave room for: it would be registered for ever, and of no use.
     """
     wanted = wanted or {}
     plan = UnitPlan({}, {}, {})
@@ -71,7 +72,10 @@ def plan_units(
             )
         elif code in registered:
             plan.exponents[code] = _checked(code, registered[code], use, "is registered", round_written=round_written)
+        elif (fault := minor_unit_fault(code)) is not None:
+            plan.impossible[code] = fault.removesuffix(".")
         elif code in wanted:
+            _require_room(code, wanted[code], use)
             exponent = _checked(code, wanted[code], use, "is asked for", round_written=round_written)
             plan.exponents[code] = plan.unregistered[code] = exponent
         else:
@@ -85,6 +89,8 @@ def plan_units(
 
 def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
     """As many decimals as the source writes and 64 bits hold; or why none serves, in words that follow the code."""
+    if use.amount_max > AMOUNT_MINOR_MAX:
+        return f"is used with amounts up to {format(use.amount_max, 'f')}: 64 bits do not hold them with any decimals"
     largest = _decimals_that_fit(use.amount_max)
     # Amounts to come may be larger, so a unit that is cut leaves room, but never less than the source needs.
     roomy = max(0, largest - _ROOM_DIGITS)
@@ -104,6 +110,14 @@ def _decimals_that_fit(amount: Decimal) -> int:
         if amount == 0 or amount.adjusted() + decimals <= AMOUNT_DIGITS_MAX - 1:
             return decimals
     return 0
+
+
+def _require_room(code: str, exponent: int, use: _Use) -> None:
+    if exponent > EXPONENT_MAX:
+        raise ImportingError(f"The unit {code} is asked for with {exponent} decimals; the most is {EXPONENT_MAX}.")
+    fault = room_fault(code, exponent, use.amount_max)
+    if fault is not None:
+        raise ImportingError(f"The unit {code} cannot be registered so. {fault}")
 
 
 def _checked(code: str, exponent: int, use: _Use, how: str, *, round_written: bool) -> int:

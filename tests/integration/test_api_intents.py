@@ -204,6 +204,12 @@ BAD_BODIES: list[tuple[str, Any, int, str]] = [
     ("long reference", transfer("a:b", "a:c", 1, reference="x" * 1001), 422, "malformed"),
     ("odd metadata key", transfer("a:b", "a:c", 1, metadata={"a b": "c"}), 422, "malformed"),
     ("metadata no text", transfer("a:b", "a:c", 1, metadata={"a": 1}), 422, "invalid-request"),
+    ("space in an account", transfer("users:l k:wallet", "a:c", 1), 422, "malformed"),
+    ("accent in an account", transfer("a:b", "users:zoé:wallet", 1), 422, "malformed"),
+    ("NUL in an account", transfer("a:b", "a:c\x00", 1), 422, "malformed"),
+    ("gold", {"type": "transfer", "legs": [leg("a:b", "debit", 1, "XAU"), leg("a:c", "credit", 1, "XAU")]}, 422,
+     "unknown-currency"),
+    ("a member twice", b'{"type":"transfer","type":"transfer","legs":[]}', 400, "invalid-json"),
     ("unknown type", transfer("a:b", "a:c", 1, type="gift"), 422, "unsupported-type"),
     ("reversal of nothing", {"type": "reversal"}, 422, "malformed"),
     ("transfer that reverses", transfer("a:b", "a:c", 1, reverses=str(UUID(int=1))), 422, "malformed"),
@@ -248,6 +254,15 @@ def test_bad_input_is_told_what_is_wrong_and_uses_up_no_key(api: ApiBench, bench
             assert (name, answer.status_code, problem(answer)) == (name, 400, kind)
         latin = client.post("/v1/intents", json=top_up(1, 1), headers={"Idempotency-Key": b"\xff"})  # type: ignore[dict-item]
         assert problem(latin) == "idempotency-key-invalid"
+        twice = client.post(
+            "/v1/intents", json=top_up(1, 1), headers=[("Idempotency-Key", "a"), ("Idempotency-Key", "b")]
+        )
+        assert (twice.status_code, problem(twice)) == (400, "idempotency-key-invalid")
+        gold = [{**transfer("a:b", "a:c", 1), "idempotency_key": "bad"}]
+        gold[0]["legs"] = [entry | {"currency": "XAU"} for entry in gold[0]["legs"]]
+        (item,) = client.post("/v1/intents/batch", json=gold).json()["items"]
+        assert (item["status"], item["problem"]["reason"]) == (422, "unknown_currency")
+        assert item["problem"]["detail"].startswith('XAU stands for "Gold" in ISO 4217, which gives it no minor unit')
         form = client.post("/v1/intents", content=b"{}", headers={"Content-Type": "text/plain"})
         assert problem(form) == "unsupported-media-type"
         assert bench.fetch() == []
@@ -268,7 +283,7 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(api: ApiBench) -> None:
 def test_what_only_the_books_know_is_decided_by_the_worker(api: ApiBench, bench: PostingBench) -> None:
     with api.client() as client:
         for number, body in enumerate(
-            [transfer("nowhere:1", "users:1:wallet", 1), transfer("external:ü", "users:1:wallet", 1)]
+            [transfer("nowhere:1", "users:1:wallet", 1), transfer("nowhere:2", "users:1:wallet", 1)]
         ):
             assert post(client, f"k{number}", body).status_code == 202
         unknown = top_up(1, 1)

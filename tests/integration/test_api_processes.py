@@ -139,6 +139,11 @@ def test_the_command_line_keeps_the_books_and_posts(ledgerline: Any, bench: Post
     assert [row["tenant"] for row in ledgerline("tenants", "list")] == ["default", "shop"]
     assert ledgerline("units", "add", "MILES", "--exponent", "0")["added"] is True
     assert [row["code"] for row in ledgerline("units", "list")] == ["MILES"]
+    assert "at most 9.223372036854775807 ETH" in ledgerline("units", "add", "ETH", "--exponent", "18", fails=1)
+    assert "10 does not fit" in ledgerline("units", "add", "ETH", "--exponent", "18", "--largest", "10", fails=1)
+    assert ledgerline("units", "add", "ETH", "--exponent", "18", "--largest", "5")["added"] is True
+    assert ledgerline("units", "add", "ETH", "--exponent", "18")["added"] is False
+    assert "no minor unit" in ledgerline("units", "add", "XAU", fails=1)
     assert "for good" in ledgerline("units", "add", "MILES", "--exponent", "2", fails=1)
     ledgerline("chart", "set", "gifts:*", "liability", "--floor-minor", "0", "--currency", "MILES")
     assert "gifts:*" in [row["pattern"] for row in ledgerline("chart", "list")]

@@ -73,7 +73,7 @@ def test_honest_rejections_of_every_kind_are_none(proving: ProvingBench, agent: 
         ),
         (proving.transfer("v", "external:bank", "users:1:wallet", 5, value_time=2**60), "value_time_out_of_range"),
         (proving.transfer("c", "external:bank", "users:1:wallet", 5, "NIX"), "unknown_currency"),
-        (proving.transfer("a", "external:bank", "no where\x00", 5), "unknown_account"),
+        (proving.transfer("a", "external:bank", "no where\x00", 5), "malformed"),
         ({**back, **proving_name(proving, "b1"), "reverses": first["intent_id"]}, "original_not_found"),
         (first, "posted"),
         ({**back, **proving_name(proving, "b2"), "reverses": first["intent_id"]}, "posted"),

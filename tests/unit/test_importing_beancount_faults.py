@@ -220,6 +220,10 @@ def test_a_ticker_that_equals_an_iso_code_is_a_unit(read: Read) -> None:
     assert not prepared.problems
     assert prepared.plan.unregistered == {"X_ALL": 3, "X_XAU": 1}
     assert "ALL is an ISO 4217 code, but the file never uses it as money" in prepared.source.notes[0]
+    assert prepared.source.notes[1] == (
+        'XAU stands for "Gold" in ISO 4217, which gives it no minor unit: use a unit of your own, such as X_XAU.'
+        " So it is booked as X_XAU."
+    )
     assert agrees(prepared)
 
 
@@ -269,6 +273,41 @@ def test_amounts_that_cannot_fit_are_listed_and_fit_with_round(read: Read) -> No
     prepared = read(wanted={"ETH": 9}, round_written=True)
     assert prepared.mapped.intents[0].legs[0] == Leg("assets:Broker", DEBIT, 15_500_000_000, "ETH")
     assert agrees(prepared)
+
+
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_a_unit_is_not_registered_with_decimals_that_its_amounts_leave_no_room_for(
+    read: Read, is_rounded: bool
+) -> None:
+    """An exponent never changes, so a unit that carries nothing of the file would be of no use for ever.
+
+    2024-01-02 * "Stake"
+      Assets:Broker   15.5 ETH
+      Income:Gains   -15.5 ETH
+    """
+    with pytest.raises(ImportingError, match=r"The unit ETH cannot be registered so\. .* at most 9\.22.* ETH"):
+        read(wanted={"ETH": 18}, round_written=is_rounded)
+    with pytest.raises(ImportingError, match=r"ETH is asked for with 19 decimals; the most is 18\."):
+        read(wanted={"ETH": 19}, round_written=is_rounded)
+    assert read(wanted={"ETH": 17}, round_written=is_rounded).plan.unregistered == {"ETH": 17}
+
+
+@pytest.mark.parametrize("is_rounded", [False, True])
+def test_a_unit_whose_amounts_no_exponent_carries_is_not_registered(read: Read, is_rounded: bool) -> None:
+    """Twenty digits before the point, and twenty behind it.
+
+    2024-01-02 * "Too much"
+      Assets:Broker   12345678901234567890 SHIB
+      Income:Gains   -12345678901234567890 SHIB
+    2024-01-03 * "Too fine"
+      Assets:Broker   0.12345678901234567890 DUST
+      Income:Gains   -0.12345678901234567890 DUST
+    """
+    prepared = read(round_written=is_rounded)
+    assert "SHIB" not in prepared.plan.unregistered
+    assert "64 bits do not hold them with any decimals" in prepared.problems[0].sentence
+    assert ("DUST" in prepared.plan.unregistered) == is_rounded
+    assert len(prepared.problems) == 2 - is_rounded
 
 
 def test_round_works_for_registered_units(read: Read) -> None:

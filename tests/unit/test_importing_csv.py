@@ -1,6 +1,7 @@
 """CSV files as intents: tables of cells, and the example that docs/IMPORT.md shows."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -201,3 +202,11 @@ def test_a_file_in_another_encoding_is_one_sentence(tmp_path: Path) -> None:
     mapping = read_mapping(tmp_path / "mapping.toml")
     with pytest.raises(ImportingError, match="cannot be read as utf-8-sig"):
         read_ledger(tmp_path / "book.csv", mapping)
+
+
+def test_gold_is_refused_for_what_it_is(imported: Any) -> None:
+    _, mapped = imported("2024-01-02,Coin,gold,1.5\n", MAPPING.replace('"EUR"', '"XAU"'))
+    (problem,) = mapped.problems
+    assert problem.sentence.startswith(
+        'The commodity XAU stands for "Gold" in ISO 4217, which gives it no minor unit: use a unit of your own'
+    )

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.intents import AMOUNT_MINOR_MAX
-from domain.money import EXPONENT_MAX, AmountError, exponent_of, iso_exponent, to_decimal, to_minor
+from domain.money import (
+    EXPONENT_MAX,
+    AmountError,
+    exponent_of,
+    iso_exponent,
+    minor_unit_fault,
+    room_fault,
+    to_decimal,
+    to_minor,
+)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +78,37 @@ def test_what_is_accepted_is_exact(amount: Decimal, exponent: int) -> None:
         return
     numerator, denominator = amount.as_integer_ratio()
     assert numerator * 10**exponent == minor * denominator
+
+
+@pytest.mark.parametrize("code", ["XAU", "XAG", "XPT", "XPD", "XDR", "XTS", "X" * 3, "XBA", "XSU", "XUA"])
+def test_a_code_without_a_minor_unit_is_refused_for_what_it_is(code: str) -> None:
+    fault = minor_unit_fault(code)
+    assert fault is not None
+    assert fault.endswith(f"which gives it no minor unit: use a unit of your own, such as X_{code}.")
+
+
+@pytest.mark.parametrize("code", ["EUR", "JPY", "XAF", "MILES", "XQX", "xau", ""])
+def test_other_codes_have_no_such_fault(code: str) -> None:
+    assert minor_unit_fault(code) is None
+
+
+@pytest.mark.parametrize(
+    ("exponent", "largest", "fits"),
+    [
+        (18, None, False),
+        (18, "9.22", True),
+        (18, "9.223372036854775807", True),
+        (18, "9.223372036854775808", False),
+        (13, None, False),
+        (12, None, True),
+        (12, "9223373", False),
+        (0, None, True),
+        (0, "9223372036854775808", False),
+    ],
+)
+def test_a_unit_has_room_for_what_it_must_carry(exponent: int, largest: str | None, fits: bool) -> None:
+    fault = room_fault("ETH", exponent, None if largest is None else Decimal(largest))
+    assert (fault is None) == fits, fault
 
 
 @pytest.mark.parametrize("minor", [10**40 + 1, -(10**40) - 1])

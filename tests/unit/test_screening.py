@@ -38,6 +38,12 @@ def reason_of(intent: Intent) -> str:
     [
         ({}, "fine"),
         # malformed
+        ({"legs": pair("a b", "b", 1)}, "malformed"),
+        ({"legs": pair("a", "zoé", 1)}, "malformed"),
+        ({"legs": pair("a", "b\x00", 1)}, "malformed"),
+        ({"legs": pair("", "b", 1)}, "malformed"),
+        ({"legs": pair("a" * 257, "b", 1)}, "malformed"),
+        ({"legs": pair("a", "b:", 1)}, "malformed"),
         ({"reference": ""}, "fine"),
         ({"reference": MONEY_BAG}, "fine"),
         ({"reference": MONEY_BAG * REFERENCE_CHARACTERS_MAX}, "fine"),
