@@ -15,6 +15,7 @@ from api.console.routes import add_console
 from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
+from api.parameters import invalid
 from api.problems import Kind, Problem
 from api.service import Configuration, Service, database_problem
 from db.connections import DatabaseError
@@ -47,6 +48,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         version=VERSION,
         description=DESCRIPTION,
         lifespan=lifespan,
+        openapi_url="/openapi.json" if configuration.documents else None,
         # Not FastAPI's own pages, whose scripts come from elsewhere.
         docs_url=None,
         redoc_url=None,
@@ -55,6 +57,7 @@ def create_app(configuration: Configuration) -> FastAPI:
             DatabaseError: _answer_database,
             RequestValidationError: _answer_invalid,
             HTTPException: _answer_http,
+            Exception: _answer_failure,
         },
     )
     app.state.metrics = metrics
@@ -69,7 +72,8 @@ def create_app(configuration: Configuration) -> FastAPI:
         requests_in_flight_max=configuration.shares.requests.in_all,
         body_seconds_max=configuration.body_seconds_max,
     )
-    add_documentation(app)
+    if configuration.documents:
+        add_documentation(app)
     add_console(app)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     return app
@@ -100,15 +104,22 @@ async def _answer_database(_request: Request, error: Exception) -> Response:
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as registered
-    faults = [
-        {"parameter": ".".join(str(part) for part in fault["loc"]), "detail": fault["msg"]} for fault in error.errors()
-    ]
-    detail = f"{len(faults)} parameter(s) do not have the documented form."
-    return Problem(Kind.INVALID_REQUEST, detail, errors=faults).response()
+    return invalid(error.errors()).response()
 
 
-async def _answer_http(_request: Request, error: Exception) -> Response:
+async def _answer_failure(_request: Request, _error: Exception) -> Response:
+    """What went wrong outside the layer that answers all else, so that this answer too is a problem."""
+    problem = Problem(Kind.INTERNAL, "The request failed for a reason of ours; the log has it.")
+    problem.headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    return problem.response()
+
+
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - as registered
     kinds = {404: Kind.NOT_FOUND, 405: Kind.METHOD_NOT_ALLOWED}
     kind = kinds.get(error.status_code, Kind.BAD_REQUEST if error.status_code < 500 else Kind.INTERNAL)
-    return Problem(kind, f"{kind.title}; /openapi.json lists what there is.", headers=error.headers).response()
+    headers = dict(error.headers or {})
+    if "GET" in headers.get("Allow", "").split(", "):
+        headers["Allow"] += ", HEAD"
+    what = request.app.openapi_url or "docs/API.md"
+    return Problem(kind, f"{kind.title}; {what} lists what there is.", headers=headers).response()

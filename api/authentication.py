@@ -17,6 +17,7 @@ from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
 from api.gathering import Gathering
+from api.parameters import require_known
 from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem
 from api.shares import holder_of
@@ -142,7 +143,7 @@ def address_group(address: str) -> str:
 
 
 def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency: the request's key, counted and found to have `scope`."""
+    """A dependency: the request's key, counted and found to have `scope`; the query has only names that are known."""
 
     async def authenticated(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -153,6 +154,8 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
         holder_of(request).begin(key, request.app.state.service.shares)
         if scope not in key.scopes:
             raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
+        if request.scope["query_string"]:
+            require_known(request)
         return key
 
     return authenticated

@@ -372,6 +372,8 @@ class BoundedProtocol(HttpToolsProtocol):
             "Content-Length": str(len(body)),
             "Connection": "close",
             "X-Correlation-Id": str(uuid4()),
+            "Cache-Control": "no-store",
+            "X-Content-Type-Options": "nosniff",
         }
         lines = [b"%s: %s\r\n" % line for line in self.server_state.default_headers]
         lines += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]

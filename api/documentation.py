@@ -1,31 +1,65 @@
-"""The page at /docs, with its scripts and styles from a package: nothing is loaded from elsewhere."""
+"""The page at /docs, with its scripts and styles from a package: nothing is loaded from elsewhere, no key is kept."""
 
+import json
+from html import escape
 from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from fastapi import FastAPI
-from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi import FastAPI, Response
 from starlette.responses import HTMLResponse
-from starlette.staticfiles import StaticFiles
+
+from api.security_headers import PageAssets, page_headers
 
 PATH: Final = "/docs"
 ASSETS_PATH: Final = "/docs/assets"
-PARAMETERS: Final = {"persistAuthorization": True, "displayRequestDuration": True, "docExpansion": "list"}
+START_PATH: Final = "/docs/start.js"
+# Swagger UI writes styles and markup into its elements, and its pictures into its style sheet. What it shows is ours.
+HEADERS: Final = page_headers(styles="'self' 'unsafe-inline'", images="'self' data:", trusted_types=False)
+PARAMETERS: Final[dict[str, Any]] = {
+    "dom_id": "#swagger-ui",
+    # A key that is given to the page is gone with the page.
+    "persistAuthorization": False,
+    "displayRequestDuration": True,
+    "docExpansion": "list",
+    "layout": "BaseLayout",
+    "queryConfigEnabled": False,
+    "validatorUrl": None,
+}
+_PAGE: Final = """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1.0">
+<link rel="stylesheet" href="{assets}/swagger-ui.css">
+<link rel="icon" href="{assets}/favicon-32x32.png">
+<title>{title}</title>
+</head>
+<body>
+<div id="swagger-ui"></div>
+<script src="{assets}/swagger-ui-bundle.js"></script>
+<script src="{start}"></script>
+</body>
+</html>
+"""
+_START: Final = """\
+localStorage.removeItem("authorized"); // where earlier releases kept a key
+SwaggerUIBundle({{...{parameters}, presets: [SwaggerUIBundle.presets.apis]}});
+"""
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs; the package's own way of serving it opens its files by a deprecated call."""
-    page = get_swagger_ui_html(
-        openapi_url=str(app.openapi_url),
-        title=app.title,
-        swagger_js_url=f"{ASSETS_PATH}/swagger-ui-bundle.js",
-        swagger_css_url=f"{ASSETS_PATH}/swagger-ui.css",
-        swagger_favicon_url=f"{ASSETS_PATH}/favicon-32x32.png",
-        swagger_ui_parameters=PARAMETERS,
-    )
+    """Serve Swagger UI at /docs. Its own page has a script inside, which the page's policy refuses."""
+    page = _PAGE.format(assets=ASSETS_PATH, start=START_PATH, title=escape(app.title))
+    start = _START.format(parameters=json.dumps({"url": app.openapi_url} | PARAMETERS))
 
     @app.get(PATH, include_in_schema=False)
-    async def documentation() -> HTMLResponse:
-        return page
+    async def documentation() -> Response:
+        return HTMLResponse(page, headers=HEADERS)
 
-    app.mount(ASSETS_PATH, StaticFiles(directory=str(files("fastapi_swagger") / "resources")))
+    @app.get(START_PATH, include_in_schema=False)
+    async def start_script() -> Response:
+        return Response(start, headers=HEADERS, media_type="text/javascript")
+
+    resources = str(files("fastapi_swagger") / "resources")
+    app.mount(ASSETS_PATH, PageAssets(resources, HEADERS))

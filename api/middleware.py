@@ -7,13 +7,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import structlog
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.head_requests import as_get
 from api.metrics import Metrics
 from api.problems import Kind, Problem, unavailable
+from api.security_headers import complete
 from api.service import database_problem
 from api.shares import Holder
 from api.tracing import begin_span, end_span, trace_of
@@ -33,6 +35,8 @@ _ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
 # Answers that go on for as long as somebody watches say nothing of how fast the API is.
 _ENDLESS: Final = frozenset({"/v1/console/events"})
 _BATCH_PATH: Final = "/v1/intents/batch"
+_NO_CODING: Final = frozenset({b"", b"identity"})
+_CODING_CHARACTERS_SHOWN_MAX: Final = 40
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
@@ -94,6 +98,24 @@ class _BodyLimit:
             self._bytes += len(message.get("body", b""))
 
 
+def _content_coding(scope: Scope) -> bytes | None:
+    """How the body is packed; None where it is not."""
+    for name, value in scope["headers"]:
+        if name == b"content-encoding" and value.strip().lower() not in _NO_CODING:
+            coding: bytes = value
+            return coding
+    return None
+
+
+def _unsupported_coding(coding: bytes) -> Problem:
+    shown = coding[:_CODING_CHARACTERS_SHOWN_MAX].decode("latin-1")
+    return Problem(
+        Kind.UNSUPPORTED_MEDIA_TYPE,
+        f"The body is packed ({shown}), and packed bodies are not taken: send it without Content-Encoding.",
+        headers={"Accept-Encoding": "identity"},
+    )
+
+
 class RequestLayer:
     """Pure ASGI, as it is on the path of every request."""
 
@@ -121,6 +143,12 @@ class RequestLayer:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        method = scope["method"]
+        if method == "HEAD":
+            scope, receive, send = as_get(scope, receive, send)
+        await self._serve(scope, receive, send, method)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         started = time.perf_counter()
         headers = Headers(scope=scope)
         trace = trace_of(headers)
@@ -140,7 +168,7 @@ class RequestLayer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)["X-Correlation-Id"] = trace.correlation_id
+                complete(message, trace.correlation_id)
             await send(message)
 
         self._in_flight += 1
@@ -155,7 +183,7 @@ class RequestLayer:
         except ClientDisconnect:
             log.debug("client_left")
         except Exception as error:
-            log.exception("request_failed", method=scope["method"])
+            log.exception("request_failed", method=method)
             if status:  # the answer is under way: all that is left is to break the connection off
                 raise
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
@@ -166,7 +194,7 @@ class RequestLayer:
             holder.give_back()
             self._in_flight -= 1
             self._metrics.in_flight.set(self._in_flight)
-            self._note(scope, status, time.perf_counter() - started, span)
+            self._note(scope, method, status, time.perf_counter() - started, span)
             tracing.current.reset(token)
 
     def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
@@ -175,6 +203,10 @@ class RequestLayer:
         return _BodyLimit(receive, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        coding = _content_coding(scope)
+        if coding is not None:
+            await _unsupported_coding(coding).response()(scope, receive, send)
+            return
         endpoint = self._direct.get((scope["method"], scope["path"]))
         if endpoint is None:
             await self._app(scope, receive, send)
@@ -187,10 +219,10 @@ class RequestLayer:
             response = database_problem(error).response()
         await response(scope, receive, send)
 
-    def _note(self, scope: Scope, status: int, seconds: float, span: Span | None) -> None:
+    def _note(self, scope: Scope, asked: str, status: int, seconds: float, span: Span | None) -> None:
         is_direct = (scope["method"], scope["path"]) in self._direct
         route = scope["path"] if is_direct else getattr(scope.get("route"), "path", _UNMATCHED)
-        method = scope["method"] if scope["method"] in _METHODS else "other"
+        method = asked if asked in _METHODS else "other"
         self._metrics.requests.labels(method, route, status).inc()
         if route not in _ENDLESS:
             self._metrics.request_seconds.labels(method, route).observe(seconds)

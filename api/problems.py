@@ -22,6 +22,7 @@ class Kind(Enum):
 
     BAD_REQUEST = ("bad-request", 400, "The request cannot be understood")
     INVALID_JSON = ("invalid-json", 400, "The body is not JSON")
+    UNKNOWN_PARAMETER = ("unknown-parameter", 400, "The query has a parameter that is not known here")
     INVALID_CURSOR = ("invalid-cursor", 400, "The cursor is not one of this list")
     IDEMPOTENCY_KEY_REQUIRED = ("idempotency-key-required", 400, "An Idempotency-Key is required")
     IDEMPOTENCY_KEY_INVALID = ("idempotency-key-invalid", 400, "The idempotency key is not valid")

@@ -8,9 +8,10 @@ from pydantic import BaseModel, Field
 
 from api.accounts import Address, Cursor, Limit, _checked, _not_open, _service
 from api.authentication import AccountsReader
+from api.parameters import period
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
-from api.times import PATTERN, from_rfc3339, to_rfc3339
+from api.times import PATTERN, to_rfc3339
 from api.views import Side, Units, decimal_text
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
@@ -31,7 +32,15 @@ class Dates(StrEnum):
 
 
 By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
-Moment = Annotated[str | None, Query(pattern=PATTERN, description="RFC 3339, with an offset.")]
+Moment = Annotated[
+    str | None,
+    # Looked at by api.parameters, which tells what is wrong in words.
+    Query(
+        description="RFC 3339, with an offset.",
+        examples=["2026-01-31T12:00:00Z"],
+        json_schema_extra={"format": "date-time", "pattern": PATTERN},
+    ),
+]
 
 
 class StatementLineView(BaseModel):
@@ -117,13 +126,6 @@ class TrialAccountsPage(BaseModel):
     next: str | None = Field(description="URL of the next page; null at the end.")
 
 
-def _moment(text: str | None, name: str) -> int | None:
-    try:
-        return None if text is None else from_rfc3339(text)
-    except ValueError as error:
-        raise Problem(Kind.INVALID_REQUEST, f"The parameter {name} is {error}.") from error
-
-
 @router.get(
     "/v1/accounts/{address}/statement",
     response_model=StatementView,
@@ -146,18 +148,18 @@ async def get_statement(
     date all its entries are put in order, 100,000 at most.
     """
     service = _service(request)
+    begin, end = period(since, until)
     account = await service.read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
     if account is None:
         raise _not_open(address)
     scope = ("statement", key.tenant, address, currency, by.value, since, until)
-    end = _moment(until, "until")
     place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
     running_net = None
     if cursor is not None:
         *found, net = service.cursors.decode(cursor, scope, (int, int, int, int, str))
         place, running_net = reports.Place(*found), int(net)
     asked = (key.tenant, address, currency, place, limit + 1)
-    beginning = _moment(since, "since") or 0
+    beginning = begin or 0
     try:
         found_statement = (
             await service.read(

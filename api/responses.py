@@ -13,6 +13,7 @@ from api.problems import MEDIA_TYPE, Kind, Problem
 # What every route behind a key can answer.
 _COMMON: Final = (
     Kind.BAD_REQUEST,
+    Kind.UNKNOWN_PARAMETER,
     Kind.UNAUTHENTICATED,
     Kind.SCOPE_MISSING,
     Kind.BODY_TOO_SLOW,

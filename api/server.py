@@ -87,6 +87,7 @@ def configuration_of(
         read_seconds_max=settings.api_read_seconds_max,
         heavy_read_seconds_max=settings.api_heavy_read_seconds_max,
         trusted_proxies=_trusted_proxies(settings),
+        documents=settings.api_documents,
         fault=fault,
     )
 
@@ -125,6 +126,7 @@ def serve(
     app = create_app(configuration)
     bounds = bounds_of(settings)
     allow_open_files(bounds.connections_max)
+    tls = settings.server_tls
     config = uvicorn.Config(
         app,
         host=settings.api_host,
@@ -137,9 +139,11 @@ def serve(
         server_header=False,
         # Nobody's X-Forwarded-For is believed before it is looked at: api.addresses does that, by the setting.
         proxy_headers=False,
+        ssl_certfile=tls.certificate_file if tls is not None else None,
+        ssl_keyfile=tls.key_file if tls is not None else None,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    log.info("api_starting", host=settings.api_host, port=settings.api_port)
+    log.info("api_starting", host=settings.api_host, port=settings.api_port, tls=tls is not None)
     watchdog = Watchdog("api", time.monotonic)  # a stall is for /livez to tell of
     watchdog.start()
     _Server(config, app, watchdog).run()

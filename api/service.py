@@ -68,6 +68,8 @@ class Configuration:
     delivery_timeout_seconds: float = 10.0
     queue_intents_max: int = 50_000
     trusted_proxies: TrustedProxies = NO_PROXIES
+    documents: bool = True
+    """Whether /docs and /openapi.json are served."""
     fault: Fault = no_fault
 
 

@@ -1,4 +1,6 @@
-"""Brings a database to the schema: roles, then each file of db/migrations/ once, in order of its name.
+"""Brings a database to the schema: roles, each file of db/migrations/ once in order of its name, then rights.
+
+Roles and rights are made anew each time, as neither is in a copy of the database.
 
 An *expand* migration (0002_expand_...) adds, so that the release before runs on: it may be applied at any time, while
 all serve. A *contract* migration (0003_contract_...) takes away what only older releases use; its first line says
@@ -114,6 +116,7 @@ def migrate(dsn: str, *, contract: bool = False) -> Migrated:
                 _refuse_older_sessions(connection, path)
             _apply(connection, path, digest)
             done.applied.append(path.name)
+        _run_file(connection, FOLDER / "rights.sql")
     return done
 
 

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from domain.kafka import Kafka, SaslMechanism, SecurityProtocol
 from domain.schema_registry import SchemaRegistry
 from domain.secret_files import PREFIX, secret_of
+from domain.server_tls import ServerTls
 from domain.shares import SHARE_BOUNDS, Bounds
 
 Share = Annotated[
@@ -117,6 +118,7 @@ class Settings(BaseSettings):
         "",
         description="Proxies whose X-Forwarded-For is believed: how many in a row, or their networks; unset: none.",
     )
+    api_documents: bool = Field(True, description="Whether the API serves /docs and /openapi.json.")
     api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
 
     api_head_bytes_max: int = Field(32_768, ge=1024, description="Largest head of a request; above it 431.")
@@ -132,6 +134,10 @@ class Settings(BaseSettings):
     api_head_seconds_max: float = Field(10.0, gt=0, description="How long a request's head may take to come whole.")
     api_unread_seconds_max: float = Field(30.0, gt=0, description="How long an answer may wait for its client to read.")
     api_idle_seconds_max: float = Field(5.0, gt=0, description="Longest time between two requests of a connection.")
+    tls_certificate_file: Path | None = Field(
+        None, description="PEM file of the certificate that the API, or a service's metrics, shows; unset: no TLS."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
 
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
     metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
@@ -181,6 +187,13 @@ class Settings(BaseSettings):
             self.kafka_ssl_certificate_file,
             self.kafka_ssl_key_file,
         )
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """What the API and the metrics of a service are served with; None: in the open."""
+        if self.tls_certificate_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(self.tls_certificate_file, self.tls_key_file)
 
     def registry_at(self, url: str) -> SchemaRegistry:
         """The Schema Registry at this URL, which is that of the settings or of the running stack."""

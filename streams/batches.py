@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from domain.kafka import Kafka
+from domain.server_tls import ServerTls
 
 
 class Message(NamedTuple):
@@ -70,6 +71,7 @@ class AgentOptions:
     stall_seconds_max: float = 60.0
     metrics_host: str = "127.0.0.1"
     metrics_port: int = 0
+    metrics_tls: ServerTls | None = None
     log_level: str = "INFO"
     instance_id: str | None = None
     """A member of the group that comes back under this name has its partitions again, without a rebalance."""

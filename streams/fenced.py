@@ -333,6 +333,7 @@ def run_agent(
         options.metrics_host,
         options.metrics_port,
         lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
+        options.metrics_tls,
     )
     looks.start()
     watchdog.start()

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ssl import PROTOCOL_TLS_SERVER, SSLContext
 from threading import Thread
 from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
+from domain.server_tls import ServerTls
 from producers.metrics import show_age
 from streams.lag import Lag
 
@@ -57,10 +59,10 @@ class AgentMetrics:
         self._shown = set(lags)
 
 
-def serve_metrics(host: str, port: int, ready: Callable[[], str | None]) -> int:
+def serve_metrics(host: str, port: int, ready: Callable[[], str | None], tls: ServerTls | None = None) -> int:
     """Serve /metrics, /livez and /readyz from a daemon thread; returns the port, a free one where `port` is 0.
 
-    `ready` answers None when ready, else what is missing, in a sentence.
+    `ready` answers None when ready, else what is missing, in a sentence. With `tls` by HTTPS alone.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -86,5 +88,10 @@ def serve_metrics(host: str, port: int, ready: Callable[[], str | None]) -> int:
             """Scrapes are not worth a line each."""
 
     server = ThreadingHTTPServer((host, port), Handler)
+    if tls is not None:
+        context = SSLContext(PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate_file, tls.key_file)
+        # Each connection's own thread shakes hands, so that a silent one keeps nobody else waiting.
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_address[1])

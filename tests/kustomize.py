@@ -84,6 +84,9 @@ def _patch(resources: list[Resource], patch: Resource) -> None:
         place: Any = resource
         for name in way:
             place = place[int(name) if isinstance(place, list) else name]
+        if isinstance(place, list) and (step["op"], last) == ("add", "-"):
+            place.append(step["value"])
+            continue
         key: Any = int(last) if isinstance(place, list) else last
         match step["op"]:
             case "test":

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import urllib.request
@@ -39,6 +40,11 @@ class ServiceProcess:
         self.log_file = folder / f"{name}-{self.port}.log"
         port_variable = "LEDGERLINE_API_PORT" if name == "api" else "LEDGERLINE_METRICS_PORT"
         variables = environment_of(settings, **{port_variable: str(self.port), **changes})
+        # A probe asks whether it serves, as a kubelet does, and not who it is.
+        self.scheme = "https" if "LEDGERLINE_TLS_CERTIFICATE_FILE" in variables else "http"
+        self._context = ssl.create_default_context()
+        self._context.check_hostname = False
+        self._context.verify_mode = ssl.CERT_NONE
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *(module or ("ops.cli", "service", name))],
@@ -101,7 +107,8 @@ class ServiceProcess:
 
     def _answer(self, path: str) -> str | None:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/{path}", timeout=5) as answer:
+            url = f"{self.scheme}://127.0.0.1:{self.port}/{path}"
+            with urllib.request.urlopen(url, timeout=5, context=self._context) as answer:  # noqa: S310 - our own
                 text: str = answer.read().decode()
                 return text
         except (URLError, OSError):

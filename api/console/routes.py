@@ -8,13 +8,12 @@ from typing import Any, Final
 import orjson
 from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.responses import FileResponse
-from starlette.staticfiles import StaticFiles
-from starlette.types import Scope as ConnectionScope
+from starlette.responses import FileResponse, RedirectResponse
 
 from api.authentication import JournalReader
 from api.console.feed import Feed, Pulse
 from api.problems import Kind, Problem, unavailable
+from api.security_headers import PageAssets, page_headers
 from api.service import Service
 from api.shares import holder_of
 from api.views import decimal_text
@@ -30,34 +29,19 @@ HEARTBEAT_SECONDS: Final = 10.0
 RETRY_MILLISECONDS: Final = 1000
 _FOLDER: Final = str(files("api.console") / "static")
 
-# Nothing but this process' own files runs or is shown, nothing but itself is asked, and nobody frames it.
-HEADERS: Final = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Cache-Control": "no-cache",
-}
-
-
-class _Assets(StaticFiles):
-    """The page's files, each with the page's headers."""
-
-    async def get_response(self, path: str, scope: ConnectionScope) -> Response:
-        response = await super().get_response(path, scope)
-        response.headers.update(HEADERS)
-        return response
+HEADERS: Final = page_headers()
 
 
 def add_console(app: FastAPI) -> None:
     """Serve the page, its files and its events."""
     app.include_router(router)
-    app.mount(ASSETS_PATH, _Assets(directory=_FOLDER))
+    app.mount(ASSETS_PATH, PageAssets(_FOLDER, HEADERS))
+
+
+@router.get("/")
+async def home() -> Response:
+    """Whoever opens the bare address wants the page."""
+    return RedirectResponse(PATH)
 
 
 @router.get(PATH)

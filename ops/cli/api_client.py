@@ -37,6 +37,11 @@ def api_client() -> Iterator[httpx.Client]:
         try:
             yield client
         except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ApiError(
+                    f"The certificate of the API at {url} is not vouched for ({error}): check the address, and that"
+                    " SSL_CERT_FILE names its authority."
+                ) from error
             raise ApiError(f"The API at {url} does not answer: see `ledgerline status`.") from error
 
 

@@ -60,6 +60,7 @@ def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentO
         stall_seconds_max=settings.posting_stall_seconds_max,
         metrics_host=settings.metrics_host,
         metrics_port=settings.metrics_port,
+        metrics_tls=settings.server_tls,
         log_level=settings.log_level,
         instance_id=settings.instance_id,
         **more,
@@ -123,7 +124,7 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
     stop = _stop_at_signal(watchdog)
     watchdog.start()
-    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing)
+    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing, settings.server_tls)
     watchdog.watch_for_stalls()
     relay.run(stop)
 

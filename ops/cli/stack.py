@@ -37,6 +37,11 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
 
     settings = read_settings()
     refuse_errors(contradictions(settings))
+    if settings.server_tls is not None:
+        raise LedgerlineError(
+            "`ledgerline up` serves this machine alone, without TLS: unset LEDGERLINE_TLS_CERTIFICATE_FILE and"
+            " LEDGERLINE_TLS_KEY_FILE, or run each service by `ledgerline service`."
+        )
     started = time.monotonic()
     with reporter(quiet=as_json) as report:
         state = supervisor.up(settings.home, report, instances=_counts(instances))

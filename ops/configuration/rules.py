@@ -1,5 +1,6 @@
 """What contradicts itself in the settings, and files of TLS that cannot serve; nothing is asked of any part."""
 
+import ssl
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from domain.secret_files import variable
 from domain.settings import Settings
-from ops.configuration.findings import Finding, error, warning
+from ops.configuration.findings import Finding, Severity, error, warning
 
 EXPIRING_DAYS: Final = 14
 STALL_SECONDS_MIN: Final = 30
@@ -23,7 +24,7 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 def contradictions(settings: Settings) -> list[Finding]:
     """All that can be told from the settings and the files that they name."""
-    return [*_kafka(settings), *_postgres(settings), *_registry(settings), *_numbers(settings)]
+    return [*_kafka(settings), *_postgres(settings), *_registry(settings), *_http(settings), *_numbers(settings)]
 
 
 def _kafka(settings: Settings) -> Iterator[Finding]:
@@ -165,6 +166,28 @@ def _registry(settings: Settings) -> Iterator[Finding]:
             yield warning(about, f"{about} begins with http: whoever listens on the way reads the password; use https.")
     if settings.registry_ca_file is not None:
         yield from certificate_faults(variable("registry_ca_file"), settings.registry_ca_file)
+
+
+def _http(settings: Settings) -> Iterator[Finding]:
+    """The certificate and the key that the API and the metrics are served with."""
+    certificate, key = settings.tls_certificate_file, settings.tls_key_file
+    certificate_name, key_name = variable("tls_certificate_file"), variable("tls_key_file")
+    if (certificate is None) != (key is None):
+        given, missing = (certificate_name, key_name) if key is None else (key_name, certificate_name)
+        yield error(missing, f"{given} is of no use alone: set {missing} as well.")
+    if certificate is not None:
+        troubles = list(certificate_faults(certificate_name, certificate))
+        yield from troubles
+        if key is not None and not any(found.severity is Severity.ERROR for found in troubles):
+            try:
+                ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(certificate, key, password="")
+            except OSError as trouble:
+                cause = trouble.strerror or str(trouble)
+                yield error(
+                    key_name,
+                    f"{key_name} names {key}, which is not the unencrypted key of the certificate ({cause}): give both"
+                    " as PEM files that belong together.",
+                )
 
 
 def _numbers(settings: Settings) -> Iterator[Finding]:

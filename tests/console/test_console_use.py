@@ -13,7 +13,7 @@ from db.access import Scope, revoke_key
 from db.connections import connect
 from domain.settings import Settings
 from domain.topics import Topics
-from tests.api_bench import running_api
+from tests.api_bench import running_api, top_up
 from tests.console.console_bench import VIEWS, ConsoleBench, go, live
 from tests.integration.test_audit import ALTERATIONS
 from tests.integration.test_reconciliation import busy
@@ -221,3 +221,106 @@ def test_what_is_away_is_named_and_the_rest_goes_on(console: ConsoleBench) -> No
         expect(page.locator("[data-claim=breaks]")).to_contain_text("stored open, by audit")
         expect(page.locator("#lanes tfoot td").first).to_have_text("–")
         assert Topics(settings.topic_prefix).intents
+
+
+ODD_VIEWS = [
+    "__proto__",
+    "constructor",
+    "toString/x",
+    "hasOwnProperty?a=b",
+    "nowhere",
+    "%E0%A4%A",
+    "key=llk_x y",
+    "Overview",
+]
+
+
+def test_what_is_no_page_is_not_found(console: ConsoleBench) -> None:
+    with console.page() as page:
+        for view in ODD_VIEWS:
+            page.evaluate("hash => { location.hash = hash }", f"#/{view}")
+            expect(page.get_by_role("heading", name="Page not found")).to_be_visible()
+            expect(page).to_have_title("Page not found · Ledgerline")
+            assert page.locator("#views [aria-current]").count() == 0
+            page.get_by_role("link", name="Go to the overview").click()
+            expect(page.locator("#lanes")).to_be_visible()
+
+
+def test_what_was_stored_under_an_odd_name_is_no_theme(console: ConsoleBench) -> None:
+    with console.page() as page:
+        page.evaluate("localStorage.setItem('ledgerline.theme', 'constructor')")
+        page.reload()
+        live(page)
+        expect(page.locator("#theme")).to_have_attribute("aria-label", "Theme: as the system")
+
+
+@pytest.mark.parametrize("arrives", ["by a change of the address", "by a load"])
+def test_a_link_with_another_key_asks_before_it_replaces_the_tabs(console: ConsoleBench, arrives: str) -> None:
+    other = console.api.new_key(scopes=(Scope.JOURNAL_READ,))
+    stored = "sessionStorage.getItem('ledgerline.key')"
+
+    def open_link(page: Page) -> None:
+        if arrives == "by a load":
+            page.goto("about:blank")
+            page.goto(f"{console.api.url}/console#key={other}")
+        else:
+            page.evaluate("hash => { location.hash = hash }", f"#key={other}")
+        expect(page.get_by_role("heading", name="Use another key?")).to_be_visible()
+        assert other not in page.url
+        assert page.evaluate(stored) == console.key
+
+    with console.page() as page:
+        open_link(page)
+        shown = page.locator("#content").inner_text()
+        assert all(key.split("_")[1] in shown for key in (other, console.key)), "both are named"
+        assert all(key.split("_", 2)[2] not in shown for key in (other, console.key)), "and no secret is shown"
+        page.get_by_role("button", name="Keep this tab's key").click()
+        expect(page.locator("#lanes")).to_be_visible()
+        assert page.evaluate(stored) == console.key
+
+        open_link(page)
+        page.get_by_role("button", name="Use the link's key").click()
+        live(page)
+        assert page.evaluate(stored) == other
+
+        page.evaluate("hash => { location.hash = hash }", f"#key={other}")  # the tab's own: there is nothing to ask
+        expect(page.locator("#lanes")).to_be_visible()
+        assert other not in page.url
+
+
+def test_nothing_from_outside_becomes_an_element(console: ConsoleBench) -> None:
+    hostile = "<img src=x onerror=alert(1)><b>bold</b>"
+    intent_id = console.post("hostile", top_up(9, 700, reference=hostile, metadata={"note": hostile}))
+    console.prove()
+    with console.page(f"follow/{intent_id}") as page:
+        expect(page.get_by_text(hostile).first).to_be_visible()
+        go(page, "accounts/users:9:wallet?currency=EUR")
+        expect(page.locator("#lines").get_by_text(hostile)).to_be_visible()
+        image = hostile.partition("<b>")[0]
+        page.evaluate("hash => { location.hash = hash }", f"#/accounts/{image}")
+        expect(page.get_by_role("heading", name=image)).to_be_visible()
+        assert page.locator("#content img, #content b").count() == 0
+
+
+def test_the_documents_page_works_within_its_policy_and_keeps_no_key(console: ConsoleBench) -> None:
+    with console.browser.new_context() as context:
+        page = context.new_page()
+        heard: list[str] = []
+        page.on("console", lambda message: heard.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: heard.append(str(error)))
+        page.goto(f"{console.api.url}/console")
+        page.evaluate("localStorage.setItem('authorized', 'a key of an earlier release')")
+        page.goto(f"{console.api.url}/docs")
+        expect(page.get_by_text("A payments ledger: intents in")).to_be_visible()
+        page.get_by_role("button", name="Authorize").click()
+        page.get_by_label("auth-bearer-value").fill(console.key)
+        page.get_by_role("button", name="Apply credentials").click()
+        page.get_by_role("button", name="Close").click()
+        page.locator("#operations-accounts-list_accounts_v1_accounts_get").get_by_role("button").first.click()
+        page.get_by_role("button", name="Try it out").click()
+        page.get_by_role("button", name="Execute").click()
+        expect(page.locator(".live-responses-table tbody .response-col_status").first).to_contain_text("200")
+        kept = page.evaluate("JSON.stringify([localStorage, sessionStorage]) + document.cookie")
+        assert console.key not in kept
+        assert "authorized" not in kept
+        assert heard == []

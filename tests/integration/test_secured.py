@@ -6,6 +6,7 @@ certificate) and with the rights that docs/SECURITY.md grants each service and n
 
 import json
 import os
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -119,6 +120,9 @@ def variables(parts: Secured, tmp_path: Path) -> dict[str, str]:
         "LEDGERLINE_REGISTRY_USERNAME": secured.REGISTRY_LOGIN[0],
         "LEDGERLINE_REGISTRY_PASSWORD_FILE": str(parts.secret("registry", secured.REGISTRY_LOGIN[1])),
         "LEDGERLINE_REGISTRY_CA_FILE": str(parts.certificates.authority),
+        "LEDGERLINE_TLS_CERTIFICATE_FILE": str(parts.certificates.server),
+        "LEDGERLINE_TLS_KEY_FILE": str(parts.certificates.server),
+        "SSL_CERT_FILE": str(parts.certificates.authority),
         "LEDGERLINE_TOPIC_PREFIX": PREFIX,
         "LEDGERLINE_LANES": "2",
     }
@@ -170,7 +174,7 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
             service.wait_until_ready(PATIENCE_SECONDS)
         key = run_json(variables, "keys", "add", "tests", *all_scopes())["key"]
         client = variables | {
-            "LEDGERLINE_API_URL": f"http://{LOOPBACK}:{services['api'].port}",
+            "LEDGERLINE_API_URL": f"https://{LOOPBACK}:{services['api'].port}",
             "LEDGERLINE_API_KEY": key,
         }
         posted = run_json(
@@ -188,7 +192,12 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
         assert run_json(variables, "reconcile")["breaks"] == []
         assert run_json(variables, "topics", "diff") == []
         assert [row["lag"] for row in run_json(variables, "offsets", "show")] == [0] * 6
-        assert pulse_of(client)["faults"] == []
+        assert pulse_of(client, parts.certificates.authority)["faults"] == []
+        for name, service in services.items():
+            refused_in_the_open(name, service, parts.certificates)
+        stranger = client | {"SSL_CERT_FILE": str(parts.certificates.other_authority)}
+        told = run(stranger, "balance", "users:42:wallet", code=1).stderr
+        assert "is not vouched for" in told
         logs = "".join(service.log() for service in services.values())
     for secret in (*secured.PASSWORDS.values(), secured.REGISTRY_LOGIN[1], key):
         assert secret not in logs
@@ -199,11 +208,23 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
         assert row == (True,)
 
 
-def pulse_of(client: Mapping[str, str]) -> dict[str, Any]:
+def refused_in_the_open(name: str, service: ServiceProcess, certificates: secured.Certificates) -> None:
+    """A service answers whoever knows its authority by HTTPS, and nobody without TLS."""
+    address = f"{LOOPBACK}:{service.port}/metrics"
+    ours = ssl.create_default_context(cafile=str(certificates.authority))
+    assert httpx.get(f"https://{address}", verify=ours).status_code == 200, name
+    with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+        httpx.get(f"https://{address}", verify=ssl.create_default_context(cafile=str(certificates.other_authority)))
+    with pytest.raises(httpx.TransportError):
+        httpx.get(f"http://{address}")
+
+
+def pulse_of(client: Mapping[str, str], authority: Path) -> dict[str, Any]:
     """What the console is told, once."""
     headers = {"authorization": f"Bearer {client['LEDGERLINE_API_KEY']}"}
     url = f"{client['LEDGERLINE_API_URL']}/v1/console/events"
-    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS) as answer:
+    context = ssl.create_default_context(cafile=str(authority))
+    with httpx.stream("GET", url, headers=headers, timeout=PATIENCE_SECONDS, verify=context) as answer:
         lines = answer.iter_lines()
         next(line for line in lines if line == "event: pulse")
         pulse: dict[str, Any] = json.loads(next(lines).removeprefix("data: "))

@@ -146,6 +146,7 @@ def test_an_owner_who_is_no_superuser_prepares_as_at_a_managed_postgres(
     for role in ROLES:
         made = sql.SQL("GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
         owner.execute(made.format(sql.Identifier(role), name))
+    owner.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(name))  # he makes databases from there
     word = "first"
     dsn = make_conninfo(new_dsn(), user=user, password=word)
     migrate(dsn)

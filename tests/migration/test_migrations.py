@@ -28,6 +28,7 @@ def from_schema(dsn: str) -> None:
     with psycopg.connect(dsn) as connection:
         connection.execute((FOLDER / "roles.sql").read_bytes())
         connection.execute((FOLDER / "schema.sql").read_bytes())
+        connection.execute((FOLDER / "rights.sql").read_bytes())
 
 
 def test_migrations_add_up_to_the_schema(new_dsn: NewDsn) -> None:

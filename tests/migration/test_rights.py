@@ -7,6 +7,8 @@ import pytest
 from psycopg import Connection, sql
 
 from db.connections import ROLES
+from db.migrate import FOLDER, migrate
+from ops.embedded.stack import Endpoints
 
 # s: SELECT, i: INSERT, u: UPDATE, d: DELETE, c: UPDATE of some columns only (Postgres asks it of whoever locks rows).
 # No role may TRUNCATE, refer to, or put a trigger on any table; ledgerline_owner is a name for whoever owns them.
@@ -167,3 +169,83 @@ def test_an_attempt_is_refused(owner: Connection[Any], role: str, statement: str
     owner.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(f"ledgerline_{role}")))
     with pytest.raises(psycopg.errors.InsufficientPrivilege):
         owner.execute(statement.encode())
+
+
+# ------------------------------------------------------------------------------------- what everybody may by default
+
+EVERYBODYS: Final = """
+SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(), 'TEMPORARY')),
+    count(*) FILTER (WHERE has_database_privilege('public', current_database(), 'CONNECT')),
+    (
+        SELECT array_agg(oid::regprocedure::text ORDER BY oid::regprocedure::text) FROM pg_proc
+        WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
+            proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
+            OR pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay')
+        )
+    )
+"""
+DEFAULTS: Final = """
+DO $$
+BEGIN
+    EXECUTE format('GRANT CONNECT, TEMPORARY ON DATABASE %I TO PUBLIC', current_database());
+    EXECUTE format('REVOKE CONNECT ON DATABASE %I FROM ledgerline_relay', current_database());
+    GRANT EXECUTE ON FUNCTION lo_creat(integer), lo_create(oid), lo_from_bytea(oid, bytea) TO PUBLIC;
+    GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA ledger TO PUBLIC;
+END
+$$
+"""
+
+
+def test_everybody_on_the_server_has_no_right_here_even_after_an_upgrade_or_a_copy(database: str) -> None:
+    """A copy of a database has its server's defaults, as one of an earlier release has."""
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(DEFAULTS)
+        before = owner.execute(EVERYBODYS).fetchone()
+        assert before is not None
+        assert before[:2] == (1, 1)
+        assert "lo_create(oid)" in before[2]
+        assert "ledger.leg_place(bigint,integer)" in before[2]
+        migrate(database)
+        assert owner.execute(EVERYBODYS).fetchone() == (0, 0, None)
+        for role in ROLES:
+            allowed = owner.execute("SELECT has_database_privilege(%s, current_database(), 'CONNECT')", (role,))
+            assert allowed.fetchone() == (True,), role
+
+
+UNUSED: Final = [
+    "CREATE TEMPORARY TABLE kept (n integer)",
+    "SELECT lo_create(0)",
+    "SELECT lo_creat(-1)",
+    "SELECT lo_from_bytea(0, 'x')",
+    "CREATE TABLE public.kept (n integer)",
+    "CREATE SCHEMA mine",
+]
+
+
+@pytest.mark.parametrize("role", ROLES[1:])
+def test_no_role_may_do_what_it_does_not_use(database: str, role: str) -> None:
+    migrate(database)
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+        for statement in UNUSED:
+            with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                connection.execute(statement)
+
+
+def test_an_owner_who_may_not_decide_it_is_not_stopped(database: str) -> None:
+    """A managed Postgres keeps its own functions to itself: all else is done."""
+    migrate(database)
+    with psycopg.connect(database, autocommit=True) as owner:
+        owner.execute(DEFAULTS)
+        owner.execute("SET ROLE ledgerline_operator")
+        owner.execute((FOLDER / "rights.sql").read_text())
+        kept = owner.execute("SELECT has_function_privilege('public', 'lo_create(oid)', 'EXECUTE')")
+        assert kept.fetchone() == (True,)
+
+
+def test_a_service_cannot_look_into_the_servers_own_databases(stack: Endpoints) -> None:
+    for name in ("postgres", "template1"):
+        with psycopg.connect(stack.postgres_dsn, autocommit=True) as owner:
+            for role in ROLES:
+                asked = owner.execute("SELECT has_database_privilege(%s, %s, 'CONNECT')", (role, name)).fetchone()
+                assert asked == (False,), (role, name)

@@ -11,12 +11,22 @@ export function keepKey(value) {
   else sessionStorage.removeItem(STORED);
 }
 
-/** Takes the key out of the address, where `ledgerline up` put it, so that it stays in no history. */
+/**
+ * Takes the key out of the address, where `ledgerline up` put it, so that it stays in no history. A tab that has no key
+ * uses it; one that has another key keeps that, and gets the new one back to ask about. Else "".
+ */
 export function takeKeyFromAddress() {
   const match = /^#key=([\w-]+)$/.exec(location.hash);
-  if (!match) return;
-  keepKey(match[1]);
+  if (!match) return "";
   history.replaceState(null, "", `${location.pathname}#/`);
+  if (key() && key() !== match[1]) return match[1];
+  keepKey(match[1]);
+  return "";
+}
+
+/** A key's public part, which `ledgerline keys list` shows; its secret is not shown. */
+export function keyName(value) {
+  return /^llk_([0-9a-f]{16})_/.exec(value)?.[1] ?? "of another form";
 }
 
 /** What the API refused: problem details (RFC 9457). */

@@ -1,6 +1,6 @@
 // The frame around the views: key, connection, search, theme, keyboard, and which view is shown.
 
-import { intentIdOf, keepKey, key, takeKeyFromAddress } from "./api.js";
+import { intentIdOf, keepKey, key, keyName, takeKeyFromAddress } from "./api.js";
 import { attribute, h, s, text } from "./dom.js";
 import { count } from "./format.js";
 import { connect, listen, live, pulseAge, retryNow } from "./live.js";
@@ -22,6 +22,7 @@ const INTENT = /^(?:.*\/v1\/intents\/)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 
 const at = (id) => document.getElementById(id);
 let leave = () => {};
+let offered = ""; // another key, from a link, that nobody has agreed to
 
 // ---------------------------------------------------------------------------------------------------- views
 
@@ -29,6 +30,10 @@ function show(moveFocus) {
   leave();
   leave = () => {};
   const content = at("content");
+  if (offered) {
+    showAlone("Another key", question());
+    return;
+  }
   if (!key() || live.state === "refused") {
     document.title = "Ledgerline";
     content.replaceChildren(gate());
@@ -36,8 +41,12 @@ function show(moveFocus) {
     return;
   }
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ...rest] = path.split("/").map(decodeURIComponent);
-  const chosen = VIEWS[name] ? name : "overview";
+  const [name, ...rest] = parts(path);
+  const chosen = name || "overview";
+  if (!Object.hasOwn(VIEWS, chosen)) {
+    showAlone("Page not found", notFound());
+    return;
+  }
   const [title, view] = VIEWS[chosen];
   for (const link of at("views").children) attribute(link, "aria-current", link.dataset.view === chosen ? "page" : null);
   document.title = `${title} · Ledgerline`;
@@ -46,6 +55,50 @@ function show(moveFocus) {
   leave = shown.leave ?? leave;
   if (moveFocus) content.focus({ preventScroll: true });
   window.scrollTo(0, 0);
+}
+
+/** The parts of an address; what cannot be decoded is no view's name. */
+function parts(path) {
+  try {
+    return path.split("/").map(decodeURIComponent);
+  } catch (error) {
+    if (error instanceof URIError) return [path];
+    throw error;
+  }
+}
+
+/** A section that is no view. */
+function showAlone(title, section) {
+  document.title = `${title} · Ledgerline`;
+  at("content").replaceChildren(section);
+  for (const link of at("views").children) attribute(link, "aria-current", null);
+  section.querySelector("h1").focus();
+}
+
+function notFound() {
+  return h("section", { class: "card gate" },
+    h("h1", { tabindex: "-1" }, "Page not found"),
+    h("p", {}, "The console has no page at this address."),
+    h("p", {}, h("a", { href: "#/" }, "Go to the overview")));
+}
+
+/** Whoever sends a link with a key would else choose whose books this tab shows. */
+function question() {
+  const answer = (value) => () => {
+    offered = "";
+    if (value) {
+      keepKey(value);
+      connect();
+    }
+    show(true);
+  };
+  return h("section", { class: "card gate" },
+    h("h1", { tabindex: "-1" }, "Use another key?"),
+    h("p", {}, "The link that was opened brings the key ", h("code", {}, keyName(offered)), ". This tab uses the key ",
+      h("code", {}, keyName(key())), ", and goes on with it unless you say otherwise."),
+    h("div", { class: "row" },
+      h("button", { type: "button", class: "primary", onclick: answer("") }, "Keep this tab's key"),
+      h("button", { type: "button", onclick: answer(offered) }, "Use the link's key")));
 }
 
 function gate() {
@@ -135,7 +188,7 @@ function useTheme(theme) {
 
 function theme() {
   const stored = localStorage.getItem("ledgerline.theme");
-  return stored in THEMES ? stored : "system";
+  return Object.hasOwn(THEMES, stored) ? stored : "system";
 }
 
 // ---------------------------------------------------------------------------------------------------- keyboard
@@ -184,7 +237,7 @@ function showSettings() {
 
 // ---------------------------------------------------------------------------------------------------- start
 
-takeKeyFromAddress();
+offered = takeKeyFromAddress();
 useTheme(theme());
 at("theme").addEventListener("click", () => {
   const names = Object.keys(THEMES);
@@ -202,8 +255,8 @@ at("search-form").addEventListener("submit", search);
 document.addEventListener("keydown", typed);
 addEventListener("hashchange", () => {
   if (location.hash.startsWith("#key=")) {
-    takeKeyFromAddress();
-    connect();
+    offered = takeKeyFromAddress();
+    if (!offered) connect();
   }
   show(true);
 });

@@ -74,7 +74,7 @@ function statement(address, query) {
   const start = () => {
     body.replaceChildren();
     const day = (field, plus) => (field.value ? new Date(Date.parse(field.value) + plus).toISOString() : null);
-    load(`/v1/accounts/${address}/statement`, { currency: currency.value, by, since: day(since, 0), until: day(until, 86400000), limit: PAGE });
+    load(`/v1/accounts/${encodeURIComponent(address)}/statement`, { currency: currency.value, by, since: day(since, 0), until: day(until, 86400000), limit: PAGE });
   };
   const segments = h("div", { class: "segments", role: "group", "aria-label": "Dates" }, ["booking", "value"].map((name) => h("button", {
     type: "button", "aria-pressed": String(name === by),
@@ -97,7 +97,7 @@ function statement(address, query) {
 
 async function choose(address, wanted, select, status, start) {
   try {
-    const { items } = await get(`/v1/accounts/${address}/balances`);
+    const { items } = await get(`/v1/accounts/${encodeURIComponent(address)}/balances`);
     select.replaceChildren(...items.map((item) => h("option", {}, item.currency)));
     if (items.length === 0) {
       text(status, "Nothing was posted to it yet.");

@@ -39,7 +39,7 @@ export function follow([intentId], query) {
 class Journey {
   constructor(intentId, query, result) {
     this.intentId = intentId;
-    this.parameters = Object.fromEntries(query);
+    this.parameters = { partition: query.get("partition"), offset: query.get("offset") };
     this.result = result;
     this.looks = 0;
     this.busy = false;
@@ -64,7 +64,7 @@ class Journey {
   async ask() {
     this.looks += 1;
     try {
-      this.intent = await get(`/v1/intents/${this.intentId}`, this.parameters);
+      this.intent = await get(`/v1/intents/${encodeURIComponent(this.intentId)}`, this.parameters);
       this.refusal = "";
     } catch (error) {
       this.refusal = sentence(error);
@@ -91,7 +91,7 @@ class Journey {
 
   async prove() {
     try {
-      const text = await (await ask(`/v1/intents/${this.intentId}/proof`)).text();
+      const text = await (await ask(`/v1/intents/${encodeURIComponent(this.intentId)}/proof`)).text();
       this.pendingProof = "";
       this.proof = await verified(text, { intentId: this.intentId, hash: this.intent.receipt.hash });
     } catch (error) {

@@ -3,3 +3,5 @@
 \getenv registry_password LEDGERLINE_REGISTRY_PASSWORD
 CREATE ROLE registry LOGIN PASSWORD :'registry_password';
 CREATE DATABASE registry OWNER registry;
+-- Nor can the ledger's services reach the registry's, or the server's own.
+REVOKE ALL ON DATABASE registry, postgres, template1 FROM PUBLIC;

@@ -1,0 +1,116 @@
+"""What a query may ask: the names that a route knows, and what is told in people's words where a value is no good."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.dependencies.models import Dependant
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from api.problems import Kind, Problem
+from api.times import explain, from_rfc3339
+
+_NAME_CHARACTERS_SHOWN_MAX: Final = 60
+_NEAR: Final = 0.6
+
+_PATTERNS: Final = {
+    "currency": "is a currency or a registered unit in capitals, such as EUR or BTC",
+    "prefix": "is the beginning of an address: letters, digits, and the signs _ : and -, such as users:42:",
+}
+_FAULTS: Final = {
+    "missing": "is missing: this list needs it",
+    "int_parsing": "is a whole number, such as 100",
+    "int_from_float": "is a whole number, such as 100",
+    "uuid_parsing": "is an id as answered when the intent was posted, such as 01890a5d-ac96-774b-bcce-b302099a8057",
+    "string_pattern_mismatch": "has characters that are not taken here",
+}
+
+
+def require_known(request: Request) -> None:
+    """Problem for a query with a name that the route does not know, or with one that is given twice.
+
+    A filter that is misspelt and passed over would show what nobody asked for.
+    """
+    known = known_names(request.scope.get("route"))
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    for name, count in given.items():
+        shown = name[:_NAME_CHARACTERS_SHOWN_MAX]
+        if name not in known:
+            nearest = get_close_matches(shown.lower(), known, 1, _NEAR)
+            if nearest:
+                advice = f"is {nearest[0]} meant?"
+            elif known:
+                advice = f"there are {', '.join(known)}."
+            else:
+                advice = "this address takes none."
+            problem = Problem(
+                Kind.UNKNOWN_PARAMETER, f"There is no parameter {shown!r} here: {advice}", parameter=shown
+            )
+            if nearest:
+                problem.members["nearest"] = nearest[0]
+            raise problem
+        if count > 1:
+            raise Problem(
+                Kind.BAD_REQUEST, f"The parameter {name} is given {count} times: give it once.", parameter=name
+            )
+
+
+def known_names(route: BaseRoute | None) -> tuple[str, ...]:
+    """The names that a route's query may have. What is answered without FastAPI takes none."""
+    if not isinstance(route, APIRoute):
+        return ()
+    return tuple(_names_of(route.dependant))
+
+
+def _names_of(dependant: Dependant) -> list[str]:
+    below = [name for inner in dependant.dependencies for name in _names_of(inner)]
+    return [field.alias for field in dependant.query_params] + below
+
+
+def fault_of(error: Mapping[str, Any]) -> dict[str, str]:
+    """One of FastAPI's faults: where it is, and a sentence that says what is taken there."""
+    place = [str(part) for part in error["loc"]]
+    name, kind = place[-1], str(error["type"])
+    what = _PATTERNS.get(name) if kind == "string_pattern_mismatch" else None
+    if name == "currency" and kind == "string_pattern_mismatch" and str(error.get("input", "")).isalpha():
+        what = "is written in capitals, such as EUR"
+    if kind in ("enum", "literal_error"):
+        what = f"is one of {error['ctx']['expected']}"
+    what = what or _FAULTS.get(kind)
+    message = str(error["msg"])
+    told = what or f"cannot be taken: {message[:1].lower()}{message[1:]}"
+    return {"parameter": ".".join(place), "detail": f"The parameter {name} {told}."}
+
+
+def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
+    """The problem that tells FastAPI's faults; its detail is the first one's sentence."""
+    faults = [fault_of(error) for error in errors]
+    more = f" {len(faults) - 1} more in `errors`." if len(faults) > 1 else ""
+    return Problem(Kind.INVALID_REQUEST, faults[0]["detail"] + more, errors=faults)
+
+
+def moment(text: str | None, name: str) -> int | None:
+    """Microseconds since 1970 UTC of the parameter `name`, None where it is not given; Problem with an example."""
+    if text is None:
+        return None
+    try:
+        return from_rfc3339(text)
+    except ValueError as error:
+        detail = f"The parameter {name} {explain(text)}."
+        faults = [{"parameter": f"query.{name}", "detail": detail}]
+        raise Problem(Kind.INVALID_REQUEST, detail, errors=faults) from error
+
+
+def period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+    """Both moments; Problem where the period ends before it begins, which would show nothing at all."""
+    begin, end = moment(since, "since"), moment(until, "until")
+    if begin is not None and end is not None and begin > end:
+        raise Problem(
+            Kind.BAD_REQUEST,
+            f"The period ends before it begins: since ({since}) is later than until ({until}). Change them round?",
+            parameter="since",
+        )
+    return begin, end

@@ -1,0 +1,59 @@
+"""What every answer says about itself: who may keep it, how its type is taken, and what a page may load."""
+
+from typing import Final
+
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+from starlette.types import Message
+from starlette.types import Scope as ConnectionScope
+
+_NO_STORE: Final = (b"cache-control", b"no-store")
+_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src {styles}; img-src {images}; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+def page_headers(*, styles: str = "'self'", images: str = "'self'", trusted_types: bool = True) -> dict[str, str]:
+    """The headers of a page and of its files.
+
+    Nothing but this process' own files runs or is shown, nothing but itself is asked, and nobody frames it.
+    """
+    policy = _POLICY.format(styles=styles, images=images)
+    return {
+        "Content-Security-Policy": policy + ("; require-trusted-types-for 'script'" if trusted_types else ""),
+        "Cross-Origin-Opener-Policy": "same-origin",
+        "Cross-Origin-Resource-Policy": "same-origin",
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "X-Frame-Options": "DENY",
+        "Cache-Control": "no-cache",
+    }
+
+
+class PageAssets(StaticFiles):
+    """A page's files, each with the page's headers."""
+
+    def __init__(self, directory: str, headers: dict[str, str]) -> None:
+        super().__init__(directory=directory)
+        self._headers = headers
+
+    async def get_response(self, path: str, scope: ConnectionScope) -> Response:
+        """The file, or 404."""
+        response = await super().get_response(path, scope)
+        response.headers.update(self._headers)
+        return response
+
+
+def complete(message: Message, correlation_id: str) -> None:
+    """Put what every answer carries into the message that begins it: nobody stores it unless its route says so."""
+    headers = list(message.get("headers", ()))
+    names = [name for name, _ in headers]
+    headers.append((b"x-correlation-id", correlation_id.encode("latin-1")))
+    if _NO_STORE[0] not in names:
+        headers.append(_NO_STORE)
+    if _NO_SNIFF[0] not in names:
+        headers.append(_NO_SNIFF)
+    message["headers"] = headers
