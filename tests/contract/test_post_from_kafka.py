@@ -1,45 +1,111 @@
-"""The program of docs/how-to/post-from-kafka.md, where Ledgerline cannot be imported."""
+"""The programs of docs/how-to/post-from-kafka.md, word for word, where Ledgerline cannot be imported."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from domain.intents import intent_id_of
 from domain.settings import REPOSITORY_ROOT
+from ops.embedded.cache import KAFKA, REGISTRY, Cache
 from ops.embedded.stack import Endpoints
 from producers.deploy import register_schemas
 from producers.encoding import AVRO_FOLDER
 from streams.decode import IntentDecoder
 
+GO_MODULES = ("github.com/twmb/franz-go/pkg/kgo@v1.22.3", "github.com/hamba/avro/v2@v2.31.0")
+BUILD_SECONDS = 540
+RUN_SECONDS = 60
+HAS_COMPILER = shutil.which("javac") is not None
+HAS_GO = shutil.which("go") is not None
 
-def test_the_program_in_python_posts_what_we_read(stack: Endpoints, tmp_path: Path) -> None:
+
+def written(language: str) -> str:
+    """The one program of the page in that language."""
     page = (REPOSITORY_ROOT / "docs" / "how-to" / "post-from-kafka.md").read_text()
-    program = tmp_path / "post.py"
-    (text,) = re.findall(r"```python\n(.+?)```", page, re.DOTALL)
+    (text,) = re.findall(rf"^```{language}\n(.+?)^```$", page, re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+def python(folder: Path) -> list[str]:
+    """Beneath what takes Ledgerline out of the search path."""
+    program = folder / "post.py"
     program.write_text(
         "import importlib.util, sys\n"
         f"sys.path = [path for path in sys.path if path != {str(REPOSITORY_ROOT)!r}]\n"
         "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]\n"
-        "assert importlib.util.find_spec('domain') is None and importlib.util.find_spec('producers') is None\n" + text
+        "assert importlib.util.find_spec('domain') is None and importlib.util.find_spec('producers') is None\n"
+        + written("python")
     )
+    return [sys.executable, "-I", str(program)]
+
+
+def java(folder: Path) -> list[str]:
+    """With the jars that the embedded parts have anyway, so that none is fetched; a warning is an error."""
+    cache = Cache(
+        Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache", lambda _line: None
+    )
+    (avro,) = cache.get(REGISTRY).glob("lib/main/org.apache.avro.avro-*.jar")
+    classes = f"{cache.get(KAFKA)}/*:{avro}:{folder}"
+    source = folder / "Post.java"
+    source.write_text(written("java"))
+    options = ["-Xlint:all", "-Werror", "-proc:none", "-cp", classes]
+    subprocess.run(["javac", *options, "-d", str(folder), str(source)], check=True, timeout=BUILD_SECONDS)
+    return ["java", "-cp", classes, "Post"]
+
+
+def go(folder: Path) -> list[str]:
+    """With modules of the versions that it was tried with."""
+    (folder / "main.go").write_text(written("go"))
+    for command in (
+        ["go", "mod", "init", "example.com/post"],
+        ["go", "get", *GO_MODULES],
+        ["go", "mod", "tidy"],
+        ["go", "vet", "."],
+        ["go", "build", "-o", "post", "."],
+    ):
+        subprocess.run(command, check=True, cwd=folder, timeout=BUILD_SECONDS)
+    return [str(folder / "post")]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        python,
+        pytest.param(java, marks=pytest.mark.skipif(not HAS_COMPILER, reason="there is no compiler of Java here")),
+        pytest.param(
+            go,
+            marks=[
+                pytest.mark.long,
+                pytest.mark.timeout(600),
+                pytest.mark.skipif(not HAS_GO, reason="there is no Go here"),
+            ],
+        ),
+    ],
+)
+def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack: Endpoints, tmp_path: Path) -> None:
+    command = make(tmp_path)
     register_schemas(stack.registry)
     topic = f"outside.{uuid.uuid4().hex[:8]}"
     admin = AdminClient(stack.kafka.client_options())
-    admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=1)])[topic].result(30)
+    admin.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1)])[topic].result(30)
     schema = AVRO_FOLDER / "payments" / "payment_intent.avsc"
     subprocess.run(
-        [sys.executable, "-I", program, stack.kafka_bootstrap, stack.registry_url, topic, schema],
+        [*command, stack.kafka_bootstrap, stack.registry_url, topic, str(schema)],
         check=True,
         cwd=tmp_path,
-        timeout=60,
+        timeout=RUN_SECONDS,
     )
     consumer = Consumer({**stack.kafka.client_options(), "group.id": topic})
-    consumer.assign([TopicPartition(topic, 0, 0)])
+    consumer.assign([TopicPartition(topic, lane, 0) for lane in range(4)])
     message = consumer.poll(30)
     consumer.close()
     decoder = IntentDecoder(stack.registry)
@@ -52,4 +118,8 @@ def test_the_program_in_python_posts_what_we_read(stack: Endpoints, tmp_path: Pa
         ("users:cleo:wallet", 700, "EUR"),
         ("external:bank", 700, "EUR"),
     ]
+    assert (intent.reference, intent.value_time, dict(intent.metadata)) == ("order 17", None, {})
+    assert abs(intent.accepted_time - message.timestamp()[1] * 1000) < RUN_SECONDS * 1_000_000
     assert message.key() == b"default/users:cleo:wallet"
+    # Java's murmur2 of that key, over four partitions: as the API's own producer chooses it.
+    assert message.partition() == 3
