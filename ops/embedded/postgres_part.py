@@ -125,8 +125,11 @@ class PostgresPart(Part):
                 known = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).rowcount
                 if not known:
                     connection.execute(f"CREATE DATABASE {DATABASE}")
-                # A login of a service has nothing to look for in the server's own databases.
-                connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
+                # A login of a service has nothing to look for in the server's own databases. Written where it is not so
+                # yet, as a server may be read only at a later start.
+                asked = connection.execute("SELECT has_database_privilege('public', 'postgres', 'CONNECT')")
+                if asked.fetchone() == (True,):
+                    connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
         except psycopg.OperationalError:
             return False  # it is still starting up, or recovering from a crash: asked again until the deadline
         return True
