@@ -177,7 +177,11 @@ class LagWatch:
             request_timeout=ANSWER_SECONDS_MAX,
         )
         for asked, answer in answers.items():
-            ends[asked.partition] = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
+            end = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
+            if end < 0:
+                # librdkafka's OFFSET_INVALID, without an error: seen while the broker stood still.
+                raise NoAnswer(f"Kafka told no end of partition {asked.partition}")
+            ends[asked.partition] = end
 
     def _ask_membership(self, client: AdminClient, member_id: str) -> Membership:
         asked = client.describe_consumer_groups([self._options.group], request_timeout=ANSWER_SECONDS_MAX)

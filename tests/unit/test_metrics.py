@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from confluent_kafka import OFFSET_INVALID
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
@@ -353,3 +354,18 @@ def test_partitions_come_and_go_with_the_assignment(monkeypatch: pytest.MonkeyPa
     expected.clear()
     made.look()
     assert shown[-1] == {}
+
+
+def test_an_end_that_no_partition_can_have_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """librdkafka gave OFFSET_INVALID without an error while the broker stood still: it seemed not to be away."""
+    told = SimpleNamespace(result=lambda _: SimpleNamespace(offset=OFFSET_INVALID))
+    client = SimpleNamespace(list_offsets=lambda asked, **_: dict.fromkeys(asked, told))
+    monkeypatch.setattr("streams.lag.AdminClient", lambda _: client)
+    made = watch({0: 5}, {}, [])
+    made._options.kafka = SimpleNamespace(client_options=dict)
+    made._isolation = None
+    made.look()
+    assert made.last is not None
+    assert made.last.ends == {}
+    assert made.last.is_away
+    assert made._client is None, "the next look makes a new client"
