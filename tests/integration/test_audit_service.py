@@ -68,9 +68,11 @@ def test_a_service_keeps_up_and_tells_of_a_break(
 def test_the_command_line_proves_and_finds(proving: ProvingBench, settings: Settings, tmp_path: Path) -> None:
     variables = environment(settings)
     busy(proving)
-    with ServiceProcess("audit", settings, tmp_path, **QUICK) as service:
+    witness = {"LEDGERLINE_AUDIT_WITNESS_FILE": str(tmp_path / "witness.jsonl")}
+    with ServiceProcess("audit", settings, tmp_path, **QUICK, **witness) as service:
         service.wait_until_ready()
         eventually(lambda: bool(proving.rows("SELECT FROM audit.checkpoint")), "a checkpoint", 20)
+        eventually((tmp_path / "witness.jsonl").exists, "the witness was told", 20)
     intent_id = records(proving)[3]["intent_id"]
     proof, public_key = tmp_path / "proof.json", tmp_path / "key.pem"
     run(variables, "audit", "prove", intent_id, "--out", str(proof))
@@ -78,12 +80,18 @@ def test_the_command_line_proves_and_finds(proving: ProvingBench, settings: Sett
     held = run_json(variables, "audit", "check", str(proof), "--public-key", str(public_key))
     assert (held["ok"], held["record"]["intent_id"]) == (True, intent_id)
     assert verifier_main([str(proof), "--public-key", str(public_key)]) == 0
+    verify = ("audit", "verify", "--public-key", str(public_key), "--checkpoint", str(proof))
+    assert run_json(variables | witness, *verify)["kept"] >= 2
     proof.write_text(proof.read_text().replace("posted", "postet"))
+    (found,) = run_json(variables | witness, *verify, code=1)["breaks"]
+    assert (found["kind"], found["subject"]) == ("checkpoint", "kept proof.json")
+    (tmp_path / "other.json").write_text("{}")
+    refused = run(variables, "audit", "verify", "--checkpoint", str(tmp_path / "other.json"), code=2).stderr
+    assert "holds no checkpoint and no proof" in refused
     assert (
         "does not hold" in run(variables, "audit", "check", str(proof), "--public-key", str(public_key), code=1).stderr
     )
     assert run_json(variables, "reconcile")["breaks"] == []
-    assert run_json(variables, "audit", "verify", "--public-key", str(public_key))["ok"] is True
     proving.tamper("UPDATE ledger.journal SET detail = 'x' WHERE lane = 1 AND seq = 2")
     found = run_json(variables, "audit", "verify", code=1)["breaks"]
     assert [(item["kind"], item["lane"], item["seq"]) for item in found] == [("stored", 1, 2)]
