@@ -69,9 +69,12 @@ def broken(changes: list[Change], balance: int, floor: int) -> bool:
 def test_the_order_of_lanes_breaks_a_floor_only_where_every_order_does(
     amounts: list[list[int]], start: int, floor: int
 ) -> None:
-    lanes = [[Change(1, lane, seq, amount) for seq, amount in enumerate(part)] for lane, part in enumerate(amounts)]
+    lanes = [
+        [Change(1, lane, seq, amount, max(-amount, 0)) for seq, amount in enumerate(part)]
+        for lane, part in enumerate(amounts)
+    ]
     # What came before, in a transaction of its own.
-    before = Change(0, 0, 0, start)
+    before = Change(0, 0, 0, start, max(-start, 0))
     changes = [before, *itertools.chain(*lanes)]
     ordered = list(_kindest(changes, floor))
     assert sorted(ordered) == sorted(changes)
