@@ -102,17 +102,27 @@ def _explained(tenant: str) -> Iterator[None]:
         raise BooksError("This login may not change the books: use a member of ledgerline_operator.") from error
 
 
-def add_tenant(connection: Connection[Any], tenant: str, chart: Iterable[ChartPattern] = DEFAULT_CHART) -> bool:
-    """Add a tenant with its chart, in one transaction; False, and nothing changed, where the tenant exists."""
+def add_tenant(
+    connection: Connection[Any],
+    tenant: str,
+    chart: Iterable[ChartPattern] = DEFAULT_CHART,
+    *,
+    done_by: str | None = None,
+) -> bool:
+    """Add a tenant with its chart, in one transaction; False, and nothing changed, if the tenant exists.
+
+    Here and below the database puts each change on record as a fact and an operation of `done_by`, or of the login.
+    """
     if len(tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(tenant):
         raise BooksError(
             f"{tenant!r} cannot name a tenant: use at most {TENANT_CHARACTERS_MAX} lower-case letters, digits, - and _."
         )
     with _explained(tenant), connection.transaction():
+        connection.execute(_QUERIES["author"], {"done_by": done_by})
         if connection.execute(_QUERIES["add_tenant"], {"tenant": tenant}).fetchone() is None:
             return False
         for line in chart:
-            set_chart_pattern(connection, tenant, line)
+            set_chart_pattern(connection, tenant, line, done_by=done_by)
     return True
 
 
@@ -121,7 +131,9 @@ def list_tenants(connection: Connection[Any]) -> list[dict[str, Any]]:
     return connection.cursor(row_factory=dict_row).execute(_QUERIES["tenants"]).fetchall()
 
 
-def set_chart_pattern(connection: Connection[Any], tenant: str, line: ChartPattern) -> None:
+def set_chart_pattern(
+    connection: Connection[Any], tenant: str, line: ChartPattern, *, done_by: str | None = None
+) -> None:
     """Add or replace one line of a tenant's chart. Accounts that are open already keep what they were opened with."""
     try:
         check_pattern(line)
@@ -131,6 +143,7 @@ def set_chart_pattern(connection: Connection[Any], tenant: str, line: ChartPatte
         if not CURRENCY_PATTERN.fullmatch(currency):
             raise BooksError(f"{currency!r} is no currency code: use capitals and digits, such as EUR or MILES.")
     with _explained(tenant), connection.transaction():
+        connection.execute(_QUERIES["author"], {"done_by": done_by})
         connection.execute(
             _QUERIES["set_chart_line"],
             {
@@ -144,9 +157,10 @@ def set_chart_pattern(connection: Connection[Any], tenant: str, line: ChartPatte
         )
 
 
-def remove_chart_pattern(connection: Connection[Any], tenant: str, pattern: str) -> None:
+def remove_chart_pattern(connection: Connection[Any], tenant: str, pattern: str, *, done_by: str | None = None) -> None:
     """Remove one line of a tenant's chart; BooksError where there is none."""
     with _explained(tenant), connection.transaction():
+        connection.execute(_QUERIES["author"], {"done_by": done_by})
         removed = connection.execute(_QUERIES["remove_chart_line"], {"tenant": tenant, "pattern": pattern}).fetchone()
     if removed is None:
         raise BooksError(f"The chart of {tenant!r} has no line {pattern!r}: see `ledgerline chart list`.")
@@ -161,7 +175,9 @@ def list_chart(connection: Connection[Any], tenant: str) -> list[ChartPattern]:
     ]
 
 
-def add_unit(connection: Connection[Any], tenant: str, code: str, exponent: int, name: str = "") -> bool:
+def add_unit(
+    connection: Connection[Any], tenant: str, code: str, exponent: int, name: str = "", *, done_by: str | None = None
+) -> bool:
     """Register a unit; False where it stands already with this exponent.
 
     BooksError for an ISO 4217 code, and for another exponent than the registered one: amounts that were posted
@@ -178,6 +194,7 @@ def add_unit(connection: Connection[Any], tenant: str, code: str, exponent: int,
         raise BooksError(f"An exponent is a number of decimal places from 0 to {EXPONENT_MAX}, not {exponent}.")
     values = {"tenant": tenant, "code": code, "exponent": exponent, "name": name}
     with _explained(tenant), connection.transaction():
+        connection.execute(_QUERIES["author"], {"done_by": done_by})
         row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["add_unit"], values).fetchone()
     if row is None:  # added by another transaction between the statement's two halves
         raise BooksError(f"The unit {code} is being registered by someone else: try again.")

@@ -44,11 +44,14 @@ def check_frame(frame: Any) -> Frame:
     return frame
 
 
-def import_frame(connection: Connection[Any], frame: Frame) -> None:
-    """Make the database's frame this one, as the owner; what is open, or signed, stays as it is. One transaction."""
+def import_frame(connection: Connection[Any], frame: Frame, *, only_keys: bool = False) -> None:
+    """Make the database's frame this one, as the owner; what is open, or signed, stays as it is. One transaction.
+
+    `only_keys`: the facts of ledger.frame have told all but the keys.
+    """
     try:
         with connection.transaction():
-            for name in _ADDED:
+            for name in ("add_api_keys",) if only_keys else _ADDED:
                 part = _PART_OF.get(name, name.removeprefix("add_"))
                 connection.execute(SQL[name], {"rows": Jsonb(frame[part])})
             connection.execute(SQL["add_signing_keys"], {"rows": Jsonb(frame["signing_keys"])})

@@ -99,6 +99,11 @@ class OperationKind(StrEnum):
     KEY_CHANGED = "key_changed"
     KEY_REVOKED = "key_revoked"
     KEY_REMOVED = "key_removed"
+    TENANT_ADDED = "tenant_added"
+    UNIT_ADDED = "unit_added"
+    CHART_ADDED = "chart_added"
+    CHART_CHANGED = "chart_changed"
+    CHART_REMOVED = "chart_removed"
 
 
 class Operation(NamedTuple):

@@ -184,10 +184,15 @@ class PostingStore(KeptConnection):
             for account_id, tenant, address, direction, floor_minor in rows
         }
 
-    def open_accounts(self, wanted: Mapping[tuple[str, str], ChartPattern]) -> None:
-        """Open accounts as their lines of the chart say; those that are open already stay as they are."""
+    def open_accounts(self, wanted: Mapping[tuple[str, str], ChartPattern], chain: int) -> None:
+        """Open accounts as their lines of the chart say; those that are open already stay as they are.
+
+        The database tells of each in this chain of facts, which one process at a time may hold (domain.facts).
+        """
         lines = list(wanted.values())
-        self._open().execute(
+        connection = self._open()
+        connection.execute(SQL["name_chain"], {"chain": chain})
+        connection.execute(
             SQL["open_accounts"],
             {
                 "tenants": [name[0] for name in wanted],

@@ -50,6 +50,8 @@ class LedgerLane(NamedTuple):
     next_offset: int
     next_seq: int
     booked_time: int
+    last_booked_time: int = 0
+    """As its last row has it, which the lane's own must equal; 0 without a row."""
 
 
 class Sums(NamedTuple):

@@ -17,9 +17,10 @@ TRACED_CHANNEL: Final = "ledgerline_traced"
 
 
 class PostedLane(NamedTuple):
-    """How far a lane is posted."""
+    """How far a lane is posted, or a chain of facts written."""
 
     lane: int
+    """Below 0: the chain of this number (domain.facts)."""
     next_seq: int
     booked_time: int
     """Of its last row, in microseconds since 1970."""
@@ -32,6 +33,16 @@ class TracedBatch(NamedTuple):
     """Of its span."""
     next_seqs: dict[int, int]
     """Where each of its lanes stands behind it."""
+
+
+def facts_of(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+    """Facts of a chain from `first_seq` on, in order, as Avro's FrameFact has them."""
+    asked = {"chain": chain, "first_seq": first_seq, "facts_max": facts_max}
+    rows = connection.cursor(row_factory=dict_row).execute(SQL["facts"], asked).fetchall()
+    for row, before in zip(rows, (None, *rows), strict=False):
+        row["hash"] = bytes(row["hash"])
+        row["previous_hash"] = bytes(row["previous_hash"]) if before is None else before["hash"]
+    return rows
 
 
 class RelayStore(KeptConnection):
@@ -50,7 +61,7 @@ class RelayStore(KeptConnection):
             connection.execute(SQL["listen_traced"])
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
-        """The lanes of the shard, in order."""
+        """The lanes of the shard and their chains of facts, in order; the operators' chain is the first shard's."""
         with self.statements() as connection:
             return [PostedLane(*row) for row in connection.execute(SQL["lanes"], {"shard": shard, "shards": shards})]
 
@@ -81,6 +92,11 @@ class RelayStore(KeptConnection):
                     }
                 )
         return rows
+
+    def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+        """Facts of a chain from `first_seq` on, in order, as Avro's FrameFact has them."""
+        with self.statements() as connection:
+            return facts_of(connection, chain, first_seq, facts_max)
 
     def wait(self, seconds: float) -> bool:
         """Wait for the next posting transaction, at most so long; True where one came."""

@@ -29,6 +29,7 @@ class BreakKind(StrEnum):
     CHAIN = "chain"
     STORED = "stored"
     CHECKPOINT = "checkpoint"
+    FRAME = "frame"
 
     @property
     def term_seconds(self) -> int:

@@ -33,6 +33,10 @@ class Topics:
         return f"{self.prefix}ledger.breaks"
 
     @property
+    def frame(self) -> str:
+        return f"{self.prefix}ledger.frame"
+
+    @property
     def checkpoints(self) -> str:
         return f"{self.prefix}audit.checkpoints"
 
@@ -46,6 +50,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "payments.intents-value": ("payments/payment_intent.avsc", "BACKWARD_TRANSITIVE"),
     "payments.quarantine-value": ("payments/quarantined.avsc", "FULL_TRANSITIVE"),
     "ledger.journal-value": ("ledger/journal_record.avsc", "FULL_TRANSITIVE"),
+    "ledger.frame-value": ("ledger/frame_fact.avsc", "FULL_TRANSITIVE"),
     "ledger.relay-value": ("ledger/relay_checkpoint.avsc", "FULL_TRANSITIVE"),
     "ledger.breaks-value": ("reconciliation/break.avsc", "FULL_TRANSITIVE"),
     "audit.checkpoints-value": ("audit/audit_checkpoint.avsc", "FULL_TRANSITIVE"),

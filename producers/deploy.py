@@ -42,7 +42,7 @@ class Replication:
 
 @dataclass(frozen=True)
 class Retention:
-    """For how many days the topics are kept that are not kept for ever; ledger.journal and audit.checkpoints are."""
+    """For how many days topics are kept; ledger.journal, ledger.frame and audit.checkpoints are kept for ever."""
 
     intents_days: int = 30
     quarantine_days: int = 90
@@ -70,6 +70,7 @@ def topic_configs(
     return {
         topics.intents: for_days(retention.intents_days),
         topics.journal: for_ever,
+        topics.frame: for_ever,
         topics.relay: common | {"cleanup.policy": "compact"},
         topics.quarantine: for_days(retention.quarantine_days) | {"max.message.bytes": str(QUARANTINED_BYTES_MAX)},
         topics.breaks: for_days(retention.breaks_days),

@@ -20,6 +20,8 @@ PUBLISHED: Final = frozenset(
         "6d1eef08fdd877312eed00a80f78205040d5bb05788f99c4efd7bbfc9226347e",
         # ledger.journal-value
         "38386d87e1ca058ddd07825d3acd0454f0614f03451fb37f5d81ec38403140cc",
+        # ledger.frame-value
+        "8226d14e9a4522fedbbd9e2b24dd3825bdfd502a7965fd424ca6a078fc2aa8d0",
         # ledger.relay-value
         "570a7b90280f82ec17e33a589bce04587987b61ff21ad28f647f29f177adf099",
         # ledger.breaks-value

@@ -1,6 +1,7 @@
 """The relay: the journal in Postgres becomes ledger.journal, each record exactly once for read_committed readers.
 
-A Kafka transaction holds the records of a round and the checkpoint of each lane. A relay that starts first calls
+A Kafka transaction holds the records of a round and the checkpoint of each lane. The facts of the books' frame go the
+same way to ledger.frame, each before the records that name its account. A relay that starts first calls
 init_transactions(), which ends what an earlier one with the same id left open and locks it out, and only then reads
 the checkpoint: the other way round a zombie could commit in between. The same way leads out of any trouble with Kafka.
 """
@@ -10,33 +11,37 @@ import time
 from collections import Counter as Tally
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import structlog
-from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
+from confluent_kafka import KafkaError, KafkaException, Producer
 from prometheus_client import Counter, Gauge
 
 from db.connections import TRANSIENT
 from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
 from domain.faults import Fault, no_fault
-from domain.journal import GENESIS_HASH
 from domain.kafka import Kafka
 from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from producers import tracing
 from producers.deploy import QUARANTINED_BYTES_MAX
-from producers.encoding import Encoder, encoder, parsed_schema, read_body, registered_id, registry_client
+from producers.encoding import Encoder, encoder, registered_id, registry_client
 from producers.kafka_statistics import statistics_options
 from producers.metrics import show_age
+from producers.relay_checkpoints import (
+    CHECKPOINTS_SECONDS_MAX,
+    TRANSACTION_SECONDS_MAX,
+    Checkpoint,
+    RelayAhead,
+    read_checkpoints,
+)
+from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
 from producers.relay_traces import RelayTraces
 from producers.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)
 
-TRANSACTION_SECONDS_MAX: Final = 30.0
-# Long enough for the broker to abort what another relay left open.
-CHECKPOINTS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
 WAIT_SECONDS_MAX: Final = 5.0
 STOP_SECONDS_MAX: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 5.0
@@ -53,18 +58,6 @@ RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay bega
 
 class RelayFenced(LedgerlineError):
     """Another relay with the same transactional id took over."""
-
-
-class RelayAhead(LedgerlineError):
-    """What was relayed is not what the ledger holds, such as after the ledger was restored from a backup."""
-
-
-class Checkpoint(NamedTuple):
-    """How far a lane was relayed."""
-
-    next_seq: int = 0
-    head: bytes = GENESIS_HASH
-    """Hash of the record before."""
 
 
 @dataclass(frozen=True)
@@ -90,68 +83,14 @@ class RelayEncoders:
     journal: Encoder
     quarantined: Encoder
     checkpoint: Encoder
+    fact: Encoder
 
     @classmethod
     def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """With the ids that the registry holds; SchemaError where one is missing."""
         with registry_client(registry) as client:
-            subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value")
+            subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
             return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
-
-
-def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
-    """How far each lane was relayed, from the committed records of the checkpoints' topic, up to its very end.
-
-    Where another shard has a transaction open there, a read_committed reader first sees nothing behind it: this one
-    waits until that is through, as our own last checkpoint may stand there.
-    """
-    schema = parsed_schema("ledger.relay-value")
-    checkpoints: dict[int, Checkpoint] = {}
-    end = _end_of(kafka, topic)
-    consumer = _consumer(kafka, "read_committed")
-    deadline = time.monotonic() + CHECKPOINTS_SECONDS_MAX
-    try:
-        consumer.assign([TopicPartition(topic, 0, 0)])
-        while time.monotonic() < deadline:
-            message = consumer.poll(1.0)
-            if message is None:
-                continue
-            error = message.error()
-            if error is None:
-                checkpoint = read_body(message.value(), schema)
-                checkpoints[checkpoint["lane"]] = Checkpoint(checkpoint["next_seq"], checkpoint["head"])
-            elif error.code() == KafkaError._PARTITION_EOF:
-                if message.offset() >= end:
-                    return checkpoints
-            elif not error.retriable():
-                raise KafkaException(error)
-    finally:
-        consumer.close()
-    raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
-
-
-def _end_of(kafka: Kafka, topic: str) -> int:
-    """The offset after the last record of the topic's one partition, committed or not."""
-    consumer = _consumer(kafka, "read_uncommitted")
-    try:
-        _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
-    finally:
-        consumer.close()
-    return int(end)
-
-
-def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
-    return Consumer(
-        {
-            **kafka.client_options(),
-            "group.id": "ledgerline-relay-checkpoint",
-            "enable.auto.commit": False,
-            "isolation.level": isolation_level,
-            "enable.partition.eof": True,
-            # The broker holds the answer that says "nothing more" for so long, and each start waits for it.
-            "fetch.wait.max.ms": 10,
-        }
-    )
 
 
 class Relay:
@@ -222,39 +161,47 @@ class Relay:
         return self._producer
 
     def round(self) -> int:
-        """Relay what is posted, at most one transaction of it; returns how many records."""
+        """Relay what is posted, at most one transaction of it, and all facts; returns how many records."""
         self._started().poll(0)  # for its statistics
-        pending = self._pending(self._store.lanes(self._options.shard, self._options.shards))
-        if not any(pending.values()):
+        standing = self._store.lanes(self._options.shard, self._options.shards)
+        pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
+        for read_page in pages[:-1]:
+            self._transact(read_page(), {}, None)
+        facts = pages[-1]() if pages else {}
+        pending = self._pending([lane for lane in standing if lane.lane >= 0])
+        if not facts and not any(pending.values()):
             return 0
         self._fault("read")
         relayed = {lane: (records[0]["seq"], records[-1]["seq"] + 1) for lane, records in pending.items() if records}
         with self._traces.following(relayed) as span:
-            self._transact(pending, span)
-        for lane, records in pending.items():
-            if records:
-                self._relayed[lane] = Checkpoint(records[-1]["seq"] + 1, records[-1]["hash"])
-            for outcome, number in Tally(record["outcome"] for record in records).items():
-                RELAYED.labels(outcome).inc(number)
+            self._transact(facts, pending, span)
         return sum(map(len, pending.values()))
 
-    def _transact(self, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
-        """Relay these records in one transaction. Of a lane the first one tells of the span, if there is one."""
+    def _transact(self, facts: Facts, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
+        """Relay these in one transaction. Of a lane the first record tells of the span, if there is one."""
         producer = self._started()
         producer.begin_transaction()
-        for lane, records in pending.items():
+        for told in facts.values():
+            for fact in told:
+                self._produce(self._options.topics.frame, 0, None, self._encoders.fact(fact))
+        for records in pending.values():
             headers = None if span is None else {tracing.TRACEPARENT: span.traceparent.encode()}
             for record in records:
                 self._produce_record(record, headers)
                 headers = None
-            if records:
-                last = records[-1]
-                checkpoint = {"lane": lane, "next_seq": last["seq"] + 1, "head": last["hash"]}
-                self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+        last = {lane: records[-1] for lane, records in (*facts.items(), *pending.items()) if records}
+        for lane, record in last.items():
+            checkpoint = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
+            self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
         self._fault("produced")
         self._progressed(TRANSACTION_SECONDS_MAX)
         producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
+        self._relayed |= {lane: Checkpoint(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
+        show_facts_relayed(facts)
+        for records in pending.values():
+            for outcome, number in Tally(record["outcome"] for record in records).items():
+                RELAYED.labels(outcome).inc(number)
 
     def run(self, stop: threading.Event) -> None:
         """Relay until told to stop. After any trouble the relay begins anew; RelayFenced where it must not."""

@@ -7,7 +7,8 @@ from confluent_kafka import Consumer, TopicPartition
 from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
-from producers.relay import Checkpoint, Relay, RelayEncoders, RelayOptions, read_checkpoints
+from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay_checkpoints import Checkpoint, read_checkpoints
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 

@@ -17,6 +17,10 @@ SELECT
 -- The number that moves with every change of the books.
 SELECT version FROM ledger.books_version
 
+-- name: author
+-- Name who changes the frame in this transaction; the triggers put it on record.
+SELECT set_config('ledgerline.done_by', coalesce(%(done_by)s::text, ''), TRUE)
+
 -- name: add_tenant
 -- Add a tenant; no row comes back where it exists.
 INSERT INTO ledger.tenant (tenant) VALUES (%(tenant)s)

@@ -70,9 +70,10 @@ ORDER BY given.place
 ON CONFLICT (tenant, address) DO NOTHING
 
 -- name: add_api_keys
--- API keys; one that was revoked here or there stays revoked, and the earlier end holds (least leaves nulls out).
+-- API keys of the tenants that there are; one that was revoked here or there stays revoked, and the earlier end holds (least leaves nulls out).
 INSERT INTO access.api_key AS known
-SELECT * FROM jsonb_populate_recordset(NULL::access.api_key, %(rows)s::jsonb)
+SELECT * FROM jsonb_populate_recordset(NULL::access.api_key, %(rows)s::jsonb) AS given
+WHERE EXISTS (SELECT FROM ledger.tenant AS t WHERE t.tenant = given.tenant)
 ON CONFLICT (key_id) DO UPDATE SET
     revoked_time = coalesce(known.revoked_time, excluded.revoked_time),
     expires_time = least(known.expires_time, excluded.expires_time)

@@ -83,6 +83,10 @@ FROM unnest(%(tenants)s::text [], %(addresses)s::text []) AS asked (tenant, addr
 INNER JOIN ledger.account AS a
     ON a.tenant = asked.tenant AND a.address = asked.address
 
+-- name: name_chain
+-- Name the chain of facts that tells of the accounts which this transaction opens.
+SELECT set_config('ledgerline.chain', %(chain)s::text, TRUE)
+
 -- name: open_accounts
 -- Opened in sorted order, so that two lanes that open the same accounts do not wait for each other in a ring.
 INSERT INTO ledger.account (tenant, address, account_class, normal_direction, floor_minor)

@@ -339,10 +339,13 @@ INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 GROUP BY a.tenant, a.address, e.currency, e.lane
 
 -- name: ledger_lanes
--- Where the ledger says that its lanes stand.
-SELECT lane, topic, first_offset, next_offset, next_seq, booked_time
-FROM ledger.lane
-ORDER BY lane
+-- Where the ledger says that its lanes stand, and when it booked the last row of each; another check tells of one that is
+-- missing.
+SELECT l.lane, l.topic, l.first_offset, l.next_offset, l.next_seq, l.booked_time,
+    CASE l.next_seq WHEN 0 THEN 0 ELSE coalesce(j.booked_time, l.booked_time) END AS last_booked_time
+FROM ledger.lane AS l
+LEFT JOIN ledger.journal AS j ON j.lane = l.lane AND j.seq = l.next_seq - 1
+ORDER BY l.lane
 
 -- name: booked_times
 -- When the ledger booked its rows at these places.

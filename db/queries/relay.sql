@@ -1,11 +1,29 @@
 -- What the relay reads of the journal.
 
 -- name: lanes
--- The lanes of a shard, and how far each is posted.
+-- The lanes of a shard and how far each is posted; and the same of their chains of facts, whose numbers are below 0.
 SELECT lane, next_seq, booked_time
 FROM ledger.lane
 WHERE lane %% %(shards)s = %(shard)s
+UNION ALL
+SELECT chain AS lane, next_seq, booked_time
+FROM ledger.fact_chain
+WHERE CASE chain WHEN -1 THEN 0 ELSE (-2 - chain) %% %(shards)s END = %(shard)s
 ORDER BY lane
+
+-- name: facts
+-- Facts of a chain from a sequence number on; previous_hash is right for the first of them.
+SELECT
+    f.chain, f.seq, f.part, f.change, f.tenant, f.name, f.account_class,
+    CASE f.normal_direction WHEN 1 THEN 'debit' WHEN -1 THEN 'credit' END AS normal_side,
+    f.floor_minor, f.currencies, f.exponent, f.title, f.made_time, f.author, f.booked_time, f.hash,
+    coalesce(
+        (SELECT b.hash FROM ledger.fact AS b WHERE b.chain = %(chain)s AND b.seq = %(first_seq)s::bigint - 1),
+        decode(repeat('00', 32), 'hex')
+    ) AS previous_hash
+FROM ledger.fact AS f
+WHERE f.chain = %(chain)s AND f.seq >= %(first_seq)s AND f.seq < %(first_seq)s::bigint + %(facts_max)s
+ORDER BY f.seq
 
 -- name: records
 -- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine; as many as keep those

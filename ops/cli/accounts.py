@@ -1,5 +1,6 @@
 """`ledgerline accounts`, `balance`, `tenants`, `chart` and `units`: the books' frame, and what stands in them."""
 
+import getpass
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal, InvalidOperation
@@ -85,7 +86,7 @@ def list_tenants(as_json: Json = False) -> None:
 def add_tenant(tenant: Annotated[str, typer.Argument(help="Its name.")], as_json: Json = False) -> None:
     """Add a tenant with the default chart; harmless where it exists."""
     with _operator() as connection:
-        added = books.add_tenant(connection, tenant)
+        added = books.add_tenant(connection, tenant, done_by=getpass.getuser())
     sentence = f"Tenant {tenant} is added." if added else f"Tenant {tenant} exists already."
     _done(sentence, {"tenant": tenant, "added": added}, as_json=as_json)
 
@@ -111,7 +112,7 @@ def add_unit(
     with _operator() as connection:
         if fault is not None and all(unit.code != code for unit in books.list_units(connection, tenant)):
             raise books.BooksError(fault)
-        added = books.add_unit(connection, tenant, code, exponent, name)
+        added = books.add_unit(connection, tenant, code, exponent, name, done_by=getpass.getuser())
     most = f"One leg carries at most {largest_amount(exponent):f} of it."
     sentence = f"Unit {code} is registered. {most}" if added else f"Unit {code} is registered already. {most}"
     _done(sentence, {"tenant": tenant, "code": code, "exponent": exponent, "added": added}, as_json=as_json)
@@ -160,7 +161,7 @@ def set_line(
     currencies = frozenset(currency) if currency else None
     line = ChartPattern(pattern, account_class, NORMAL_DIRECTIONS[account_class], floor_minor, currencies)
     with _operator() as connection:
-        books.set_chart_pattern(connection, tenant, line)
+        books.set_chart_pattern(connection, tenant, line, done_by=getpass.getuser())
     _done(f"{pattern} stands in the chart of {tenant}.", {"tenant": tenant} | _line_view(line), as_json=as_json)
 
 
@@ -172,6 +173,6 @@ def remove_line(
 ) -> None:
     """Remove a line from a tenant's chart. Open accounts stay open."""
     with _operator() as connection:
-        books.remove_chart_pattern(connection, tenant, pattern)
+        books.remove_chart_pattern(connection, tenant, pattern, done_by=getpass.getuser())
     sentence = f"{pattern} is removed from the chart of {tenant}."
     _done(sentence, {"tenant": tenant, "pattern": pattern, "removed": True}, as_json=as_json)

@@ -33,6 +33,7 @@ from domain.decision import (
     holdings_drawn_down,
     mirrored,
 )
+from domain.facts import lane_chain
 from domain.faults import Fault, no_fault
 from domain.intents import Intent, Leg
 from producers import tracing
@@ -227,7 +228,7 @@ class Poster:
             with self._store.settled(asked) as settled:
                 screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
                 events = [item.event for item in screened]
-            view, accounts = self._view(events, settled, books, watch)
+            view, accounts = self._view(events, settled, books, watch, lane_chain(min(lanes)))
             fates = decide_batch(events, view)
             watch.done("decide")
             self._fault("decided")
@@ -272,7 +273,7 @@ class Poster:
     # ------------------------------------------------------------------------------------------ what the ledger holds
 
     def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books, watch: Stopwatch
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books, watch: Stopwatch, chain: int
     ) -> tuple[LedgerView, dict[Name, Account]]:
         """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
@@ -282,7 +283,7 @@ class Poster:
         originals = self._store.originals(list(named)) if named else {}
         touched = self._touched(live, originals)
         accounts = self._find_accounts(
-            {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books
+            {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books, chain
         )
         constraints = {name: account.constraint for name, account in accounts.items() if account.constraint is not None}
         watch.done("look_up")
@@ -328,8 +329,8 @@ class Poster:
                 touched.append((intent.tenant, [leg._replace(direction=-leg.direction) for leg in legs]))
         return touched
 
-    def _find_accounts(self, names: set[Name], books: Books) -> dict[Name, Account]:
-        """All of these accounts; those that are missing are opened as the chart says."""
+    def _find_accounts(self, names: set[Name], books: Books, chain: int) -> dict[Name, Account]:
+        """All of these accounts; those that are missing are opened as the chart says, and told of in this chain."""
         known = self._accounts
         accounts = {name: known[name] for name in names if name in known}
         missing = sorted(names - accounts.keys())
@@ -342,6 +343,6 @@ class Poster:
             if (tenant, address) not in accounts and line is not None:
                 wanted[tenant, address] = line
         if wanted:
-            self._store.open_accounts(wanted)
+            self._store.open_accounts(wanted, chain)
             accounts |= self._store.accounts(list(wanted))
         return accounts

@@ -19,6 +19,8 @@ from streams.reconciliation import checks, state
 from streams.reconciliation.agent import LedgerLookups, misplaced, repeat_finding, shard_finding
 from streams.reconciliation.decoding import RecordReader
 from streams.reconciliation.faithful import Comparison
+from streams.reconciliation.frame import FrameSource
+from streams.reconciliation.frame_full import compare_frame
 from streams.reconciliation.journal import read_up_to
 from streams.reconciliation.source import IntentSource
 from streams.reconciliation.sweep import entries_finding, lane_findings, stray_detail
@@ -189,6 +191,7 @@ def recompute(
     """
     started = time.monotonic()
     source = IntentSource(kafka, topics.intents)
+    frame_source = FrameSource(kafka, registry, topics.frame)
     try:
         with snapshot(dsn, db.ROLE) as connection:
             work = _Recomputation(connection, source, registry, topics)
@@ -197,8 +200,10 @@ def recompute(
             work.sum_up()
             work.compare_shards(progress)
             work.check_rows(progress)
+            work.report.findings += compare_frame(connection, frame_source, grace_seconds)
     finally:
         source.close()
+        frame_source.close()
     report = work.report
     report.findings = sorted(merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.subject))
     report.seconds = time.monotonic() - started

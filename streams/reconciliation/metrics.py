@@ -48,6 +48,9 @@ LAG_SECONDS: Final = Gauge(
     "How long the lane's first journal row that is not reconciled has been there.",
     ["lane"],
 )
+FACTS_OWED: Final = Gauge(
+    "ledgerline_reconciliation_lag_facts", "Facts of the books' frame that reconciliation has not seen."
+)
 SWEPT: Final = Counter("ledgerline_reconciliation_swept", "Stored shards and rows that sweeps have checked.", ["what"])
 SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Time that the last whole sweep took.")
 

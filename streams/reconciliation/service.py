@@ -15,6 +15,7 @@ from streams.fenced import AgentOptions, run_agent
 from streams.reconciliation.agent import Reconciler
 from streams.reconciliation.decoding import RecordReader
 from streams.reconciliation.faithful import Comparison
+from streams.reconciliation.frame import FrameSource
 from streams.reconciliation.source import IntentSource
 from streams.reconciliation.sweep import Chores
 
@@ -27,18 +28,21 @@ class Reconciliation:
     chores: Chores
     store: AgentConnection
     source: IntentSource
+    frame_source: FrameSource
 
     def close(self) -> None:
         """Let go of Postgres and Kafka."""
         self.store.close()
         self.source.close()
+        self.frame_source.close()
 
 
 def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float) -> Reconciliation:
     """All parts of a reconciling worker, wired together; `sweep_seconds` is the pause between sweeps."""
     store = AgentConnection(dsn, ROLE)
     source = IntentSource(kafka, topics.intents)
-    chores = Chores(store, source, sweep_seconds)
+    frame_source = FrameSource(kafka, registry, topics.frame)
+    chores = Chores(store, source, frame_source, sweep_seconds)
     reconciler = Reconciler(
         store,
         RecordReader(registry, "ledger.journal-value"),
@@ -47,7 +51,7 @@ def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep
         topics.intents,
         chores=chores.run,
     )
-    return Reconciliation(reconciler, chores, store, source)
+    return Reconciliation(reconciler, chores, store, source, frame_source)
 
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
+from db import reconciled_frame
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
@@ -15,9 +16,10 @@ from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from producers.metrics import show_age
 from streams.proving import PagedSweep
-from streams.reconciliation import checks, metrics, state
+from streams.reconciliation import checks, frame, metrics, state
 from streams.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
 from streams.reconciliation.faithful import repeat_still_wrong
+from streams.reconciliation.frame import FrameSource
 from streams.reconciliation.source import IntentSource
 
 PAGE_SHARDS: Final = 2000
@@ -26,6 +28,8 @@ STRAYS_MAX: Final = 100
 RECHECKED_MAX: Final = 100
 BUDGET_SECONDS: Final = 0.4
 GAUGE_SECONDS: Final = 2.0
+# For `sweep_all`: how long the topic may take to tell of its end.
+SETTLING_SECONDS_MAX: Final = 10.0
 RESOLVED_DETAIL: Final = "Checked again, and both sides agree."
 
 
@@ -57,6 +61,10 @@ def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[i
             wrong.append(f"The ledger began at offset {ledger.first_offset}, the journal at {row.source_first_offset}.")
     if ledger is not None and ledger.next_seq < row.next_seq:
         wrong.append(f"The ledger's lane stands at seq {ledger.next_seq}, the journal's topic at {row.next_seq}.")
+    if ledger is not None and ledger.booked_time != ledger.last_booked_time:
+        wrong.append(
+            f"The ledger's lane was booked at {ledger.booked_time}, its last row at {ledger.last_booked_time}."
+        )
     return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
 
 
@@ -72,12 +80,14 @@ class Chores:
         self,
         store: AgentConnection,
         source: IntentSource,
+        frame_source: FrameSource,
         pause_seconds: float,
         *,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._source = source
+        self._frame_source = frame_source
         self._now_microseconds = now_microseconds
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
@@ -88,6 +98,7 @@ class Chores:
         """Gauges, open breaks, then as many pages of the sweep as the time that batches leave allows, or one."""
         if time.monotonic() >= self._gauges_due:
             self.gauges()
+            self.take_facts()
             self._gauges_due = time.monotonic() + GAUGE_SECONDS
         self.recheck()
         self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
@@ -95,6 +106,8 @@ class Chores:
     def sweep_all(self) -> None:
         """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
         self.gauges()
+        while self.take_facts(SETTLING_SECONDS_MAX):
+            pass
         for _ in self._pages():
             pass
         self._recheck_after = None
@@ -134,6 +147,28 @@ class Chores:
             )
         yield
 
+        yield from self._frame_pages()
+
+    def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
+        """Read what ledger.frame has brought, and hold its chains against the ledger's; how many facts came."""
+        with self._store.transaction() as connection:
+            findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
+            pairs = reconciled_frame.chain_pairs(connection)
+            self._found(connection, findings + frame.chain_findings(pairs))
+        metrics.FACTS_OWED.set(frame.owed(pairs))
+        return taken
+
+    def _frame_pages(self) -> Iterator[None]:
+        for part, query in frame.row_pages():
+            end: tuple[str, str] | None = ("", "")
+            while end is not None:
+                with self._store.transaction() as connection:
+                    if frame.owed(reconciled_frame.chain_pairs(connection)) > frame.AWAITED_MAX:
+                        return
+                    pairs, end = reconciled_frame.unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
+                    self._found(connection, frame.judged(connection, pairs))
+                yield
+
     def _found(self, connection: Any, findings: list[Finding]) -> None:
         if findings:
             self._breaks.record(connection, findings, self._now_microseconds())
@@ -164,6 +199,8 @@ class Chores:
                 places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
                 return (item.lane, item.seq) not in places
             return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
+        if item.kind == BreakKind.FRAME:
+            return frame.is_gone(connection, item)
         if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
             return not repeat_still_wrong(item, LedgerLookups(connection, RecentBooks()))
         return False

@@ -5,6 +5,7 @@ from typing import Final
 
 from db.posting import PostingStore
 from domain.chart import ChartPattern
+from domain.facts import OPERATORS_CHAIN
 from streams.reconciliation.decoding import JournalRecord
 from streams.replay.journal import ReplayRefused
 
@@ -37,7 +38,7 @@ class AccountIds:
             found = self._store.accounts(missing)
             wanted = self._lines([name for name in missing if name not in found])
             if wanted:
-                self._store.open_accounts(wanted)
+                self._store.open_accounts(wanted, OPERATORS_CHAIN)
                 found |= self._store.accounts(list(wanted))
         self._known.update({name: account.account_id for name, account in found.items()})
         return self._known

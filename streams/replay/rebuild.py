@@ -17,6 +17,7 @@ from streams.posting.published import Published, last_published
 from streams.posting.source import describe_source
 from streams.replay.beside import restore_checkpoints, restore_quarantine
 from streams.replay.catch_up import CatchUp
+from streams.replay.frame import restore_frame
 from streams.replay.journal import ReplayRefused, partitions_of
 from streams.replay.load import PROCESSES_MAX, LoadJob, load
 
@@ -78,17 +79,19 @@ def replay(
     migrate(dsn)
     with db.connect_owner(dsn) as connection:
         db.lock_target(connection)
-        if frame is not None:
-            import_frame(connection, frame)
-        elif not has_frame(connection):
-            raise ReplayRefused(
-                "The database has no tenant, and ledger.journal does not tell their charts: give the books by"
-                " --books FILE, made by `ledgerline books export`."
-            )
         lanes = partitions_of(origin.kafka, origin.topics.journal)
         published = last_published(origin.kafka, origin.topics.journal, lanes)
         topic_id = _topic_id(origin, frame)
         loading = db.is_loading(connection) or db.is_empty(connection)
+        # Read behind the journal's ends: a fact is published before the records that name its account.
+        is_told = restore_frame(connection, origin.kafka, origin.registry, origin.topics.frame, is_empty=loading)
+        if frame is not None:
+            import_frame(connection, frame, only_keys=is_told)
+        if not has_frame(connection):
+            raise ReplayRefused(
+                f"The database has no tenant, and {origin.topics.frame} tells of none: give the books by --books FILE,"
+                " made by `ledgerline books export`."
+            )
         if loading:
             records = _load(connection, origin, dsn, published, topic_id, progress)
         else:

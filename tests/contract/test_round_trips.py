@@ -97,6 +97,10 @@ def test_a_rename_by_alias_keeps_the_value_and_one_without_loses_it() -> None:
     assert moved(record, old, told)["next_sequence"] == 17
 
 
+NEW = ("ledger.frame-value",)
+"""Subjects that the release before has not."""
+
+
 def released_schema(folder: Path, subject: str) -> Any:
     """The subject's schema as the release before has it."""
     file, _ = SUBJECTS[subject]
@@ -104,7 +108,7 @@ def released_schema(folder: Path, subject: str) -> Any:
     return without_logical_types(json.loads(path.read_text()))
 
 
-@pytest.mark.parametrize("subject", FULL)
+@pytest.mark.parametrize("subject", sorted({*FULL} - {*NEW}))
 def test_this_release_and_the_one_before_read_each_other(subject: str, tmp_path: Path) -> None:
     before = released_schema(releases.unpack(tmp_path), subject)
     now = without_logical_types(json.loads(schema_text(subject)))

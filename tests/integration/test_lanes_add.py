@@ -42,7 +42,9 @@ def counts(bench: PostingBench) -> set[int]:
 
 def kinds(bench: PostingBench) -> list[str]:
     """What was done to the intake and the lanes; the keys that a test makes are operations too, and left out."""
-    rows = bench.rows("SELECT operation FROM ledger.operation WHERE operation !~ '^key_' ORDER BY operation_id")
+    rows = bench.rows(
+        "SELECT operation FROM ledger.operation WHERE operation !~ '^(key|tenant)_' ORDER BY operation_id"
+    )
     return [row["operation"] for row in rows]
 
 
@@ -255,6 +257,7 @@ def test_an_intake_that_an_operator_closed_stays_closed(bench: PostingBench) -> 
     assert "The intake is closed: A backup is made." in run(variables, "intake", "close", "A backup is made.").stdout
     assert run(variables, "intake", "open").stdout == "The intake is open.\n"
     trail = run_json(variables, "operations")
+    assert trail.pop()["operation"] == "tenant_added"
     assert [row["operation"] for row in reversed(trail)] == [
         "intake_closed", "lanes_adding", "intake_closed", "lanes_added", "intake_opened",
     ]  # fmt: skip

@@ -14,7 +14,8 @@ from domain.kafka import Kafka
 from domain.settings import Settings
 from domain.topics import Topics
 from producers import relay as relay_module
-from producers.relay import Checkpoint, RelayAhead, RelayFenced
+from producers.relay import RelayFenced
+from producers.relay_checkpoints import Checkpoint, RelayAhead
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import pair, script, transfer
 from tests.relay_bench import RelayBench, deposits, relay_all

@@ -11,7 +11,10 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
+from db.books import add_unit, remove_chart_pattern, set_chart_pattern
+from db.connections import connect
 from db.migrate import migrate
+from domain.chart import AccountClass, ChartPattern
 from domain.settings import REPOSITORY_ROOT
 from streams.posting.published import JournalAhead, Published
 from tests.command_line import environment
@@ -33,7 +36,43 @@ def target(proving: ProvingBench) -> Iterator[str]:
         yield dsn
 
 
+def frame_of(dsn: str) -> dict[str, list[tuple[object, ...]]]:
+    """The facts of a ledger, and what its tables say of the frame."""
+    with psycopg.connect(dsn) as connection:
+        return {
+            table: connection.execute(f"SELECT * FROM ledger.{table} ORDER BY 1, 2, 3".encode()).fetchall()  # noqa: S608
+            for table in ("fact", "fact_chain", "frame")
+        }
+
+
 # ---------------------------------------------------------------------------------------------------- from nothing
+
+
+def test_the_frame_comes_back_from_its_facts_alone(proving: ProvingBench, target: str) -> None:
+    """The live database is gone, and nobody has exported its books."""
+    with connect(proving.dsn, "ledgerline_operator", autocommit=True) as operator:
+        add_unit(operator, "default", "MILES", 2, "Miles", done_by="ann")
+        line = ChartPattern("loans:**", AccountClass.ASSET, 1, -5, frozenset({"EUR", "MILES"}))
+        set_chart_pattern(operator, "default", line, done_by="ann")
+        remove_chart_pattern(operator, "default", "merchants:**", done_by="ben")
+    varied(proving)
+    expected = frame_of(proving.dsn)
+    gone = psycopg.conninfo.make_conninfo(proving.dsn, dbname="nothing_is_here")
+    done = replay(proving, target, LEDGERLINE_POSTGRES_DSN=gone)
+    assert done["loaded"]
+    assert frame_of(target) == expected
+    # Brought up to date, with a change of the chart in what is missing; the facts of others are refused.
+    with connect(proving.dsn, "ledgerline_operator", autocommit=True) as operator:
+        set_chart_pattern(operator, "default", line._replace(floor_minor=None), done_by="ann")
+    proving.send(proving.transfer("a new account", "external:bank", "users:new:wallet", 5))
+    proving.post_and_relay()
+    assert not replay(proving, target, "--verify")["loaded"]
+    assert frame_of(target) == frame_of(proving.dsn)
+    with psycopg.connect(target) as connection:
+        connection.execute("SET session_replication_role = replica")
+        connection.execute("UPDATE ledger.fact SET hash = '' WHERE chain = -1")
+        connection.execute("UPDATE ledger.fact_chain SET head = '' WHERE chain = -1")
+    assert "other facts than" in refusal(proving, target)
 
 
 def test_an_empty_database_is_rebuilt_bit_for_bit_and_all_go_on_with_it(proving: ProvingBench, target: str) -> None:
@@ -52,6 +91,7 @@ def test_an_empty_database_is_rebuilt_bit_for_bit_and_all_go_on_with_it(proving:
     assert (done["difference"], done["compared_rows"]) == (None, total)
     assert schema_of(target) == schema_of(proving.dsn), "keys, indexes and triggers are as a migration makes them"
     assert loaded(target) == -1, "nothing is remembered of the load"
+    assert frame_of(target) == frame_of(proving.dsn)
 
     rebuilt = ProvingBench(settings_for(proving.settings, target), proving.topics)
     rebuilt.verify()

@@ -11,7 +11,7 @@ from db.access import Scope, add_key, revoke_key
 def recorded(connection: Connection[Any]) -> list[tuple[Any, ...]]:
     """(operation, done_by, detail) in order."""
     return connection.execute(
-        "SELECT operation, done_by, detail FROM ledger.operation ORDER BY operation_id"
+        "SELECT operation, done_by, detail FROM ledger.operation WHERE operation ~ '^key_' ORDER BY operation_id"
     ).fetchall()
 
 

@@ -13,6 +13,7 @@ APPEND_ONLY: Final = [
     "ledger.quarantine_retry",
     "ledger.quarantine_retry_sent",
     "ledger.operation",
+    "ledger.fact",
     "audit.segment",
     "audit.checkpoint",
     "audit.checkpoint_lane",

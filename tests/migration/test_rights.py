@@ -28,6 +28,9 @@ ledger.balance                 siu      -      s    s               s      s
 ledger.books_version           s        -      s    s               s      s
 ledger.chart_pattern           s        -      s    s               s      siud
 ledger.entry                   si       s      s    s               s      s
+ledger.fact                    s        s      s    s               s      s
+ledger.fact_chain              s        s      s    s               s      s
+ledger.frame                   s        -      s    s               s      s
 ledger.intake                  s        -      s    s               s      sc
 ledger.journal                 si       s      s    s               s      s
 ledger.lane                    siu      s      s    s               s      s
@@ -41,6 +44,9 @@ ledger.unit                    s        -      s    s               s      siud
 public.ledgerline_migration    -        -      -    -               -      -
 reconciliation.balance         -        -      s    siu             -      s
 reconciliation.break           -        -      s    siu             -      s
+reconciliation.fact_chain      -        -      s    siu             -      s
+reconciliation.frame           -        -      s    siud            -      s
+reconciliation.frame_reader    -        -      s    su              -      s
 reconciliation.gap             -        -      s    sid             -      s
 reconciliation.lane            -        -      s    siu             -      s
 reconciliation.total           -        -      s    siu             -      s

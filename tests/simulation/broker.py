@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 
 from domain.journal import GENESIS_HASH
-from producers.relay import Checkpoint
+from producers.relay_checkpoints import Checkpoint
 from streams.batches import Message
 from streams.posting.published import Published
 from streams.posting.source import KafkaAway, Source

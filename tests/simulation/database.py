@@ -17,12 +17,13 @@ from psycopg.pq import TransactionStatus
 
 from db.connections import DatabaseError
 from db.posting import Lane
-from domain.journal import JournalRow
+from domain.facts import fact_hash
+from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
 from tests.simulation.scheduler import Choice, Crashed, Scheduler
 
 SETTLING: Final = (Outcome.POSTED, Outcome.REJECTED)
-TABLES: Final = ("lane", "first_offset", "journal", "entry", "account", "balance", "quarantine")
+TABLES: Final = ("lane", "first_offset", "journal", "entry", "account", "balance", "quarantine", "chain", "fact")
 GUARDS: Final = frozenset({"journal_pkey", "journal_settled", "lane_check", "lane_advances", "entry"})
 """What the database refuses by itself; a test may take some of them away to see what is behind them."""
 
@@ -289,6 +290,16 @@ class Session:
         self.lock(("balance", *key))
         debits, credits, _ = self.rows("balance").get(key, (0, 0, 0))
         self.write("balance", key, (debits + debits_minor, credits + credits_minor, seq))
+
+    def append_facts(self, chain: int, facts: list[dict[str, Any]]) -> None:
+        """The function append_facts, as the trigger of accounts calls it; the chain's row is locked."""
+        self.lock(("chain", chain))
+        next_seq, head = self.rows("chain").get(chain, (0, GENESIS_HASH))
+        for fact in facts:
+            told = {**fact, "chain": chain, "seq": next_seq, "previous_hash": head}
+            next_seq, head = next_seq + 1, fact_hash(head, told)
+            self.write("fact", (chain, next_seq - 1), {**told, "hash": head})
+        self.write("chain", chain, (next_seq, head))
 
     def update_lane(self, lane: Lane) -> None:
         """Move a lane, with its check and the trigger lane_advances."""

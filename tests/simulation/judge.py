@@ -44,6 +44,8 @@ class Judge:
         self._shards: dict[tuple[int, str, int], list[int]] = {}
         self._read: Counter[int] = Counter()
         self._scanned: Counter[int] = Counter()
+        self._facts_read: Counter[int] = Counter()
+        self._facts_scanned = 0
 
     # ------------------------------------------------------------------------------------------ Postgres
 
@@ -143,9 +145,11 @@ class Judge:
     def told(self, log: Log) -> None:
         """Called when a partition learns how a transaction ended: what is readable must be the next of the table."""
         topic, lane = log.partition
+        end = log.stable_end()
+        if topic == "ledger.frame":
+            self._facts_told(log, end)
         if topic != "ledger.journal":
             return
-        end = log.stable_end()
         for slot in log.slots[self._scanned[lane] : end]:
             if slot.transaction.is_committed:
                 seq = slot.value["seq"]
@@ -159,12 +163,27 @@ class Judge:
                 self._read[lane] += 1
         self._scanned[lane] = end
 
+    def _facts_told(self, log: Log, end: int) -> None:
+        """Each fact once, in the order of its chain."""
+        for slot in log.slots[self._facts_scanned : end]:
+            if slot.transaction.is_committed:
+                chain, seq = slot.value["chain"], slot.value["seq"]
+                follows = f"ledger.frame has chain {chain} seq {seq} where {self._facts_read[chain]} is next"
+                require(seq == self._facts_read[chain], "the topic is the table", follows)
+                told = self._database.tables["fact"].get((chain, seq))
+                require(told == slot.value, "the topic is the table", "another fact")
+                self._facts_read[chain] += 1
+        self._facts_scanned = end
+
     # ------------------------------------------------------------------------------------------ the end
 
     def is_settled(self) -> bool:
-        """Whether each offset is posted and each row readable on the topic."""
+        """Whether each offset is posted, and each row and each fact readable on its topic."""
         lanes = self._broker.lanes
-        return all(self._next_seq[lane] == len(lanes[lane]) == self._read[lane] for lane in range(len(lanes)))
+        owed = {chain for chain, (seq, _) in self._database.tables["chain"].items() if seq != self._facts_read[chain]}
+        return not owed and all(
+            self._next_seq[lane] == len(lanes[lane]) == self._read[lane] for lane in range(len(lanes))
+        )
 
     def fates(self) -> list[str]:
         """What became of each offset, for statistics."""

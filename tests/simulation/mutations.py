@@ -83,9 +83,9 @@ class HastyPoster(Poster):
     """Remembers accounts before the transaction that opened them has committed."""
 
     def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any, watch: Stopwatch
+        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any, watch: Stopwatch, chain: int
     ) -> tuple[LedgerView, dict[Name, Account]]:
-        view, accounts = super()._view(events, settled, books, watch)
+        view, accounts = super()._view(events, settled, books, watch, chain)
         self._remember(accounts)
         return view, accounts
 

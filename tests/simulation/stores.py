@@ -138,9 +138,11 @@ class SimulatedPostingStore(PostingStore):
         rows = self._statement().rows("account")
         return {name: rows[name] for name in names if name in rows}
 
-    def open_accounts(self, wanted: Mapping[Name, ChartPattern]) -> None:
+    def open_accounts(self, wanted: Mapping[Name, ChartPattern], chain: int) -> None:
         """As PostingStore: ON CONFLICT DO NOTHING waits for who opens the same, and numbers are never given back."""
+        self._statement()
         session = self._statement()
+        opened = []
         for name in sorted(wanted):
             self._database.accounts_made += 1
             number = self._database.accounts_made
@@ -149,6 +151,9 @@ class SimulatedPostingStore(PostingStore):
                 line = wanted[name]
                 floored = None if line.floor_minor is None else Constraint(line.normal_direction, line.floor_minor)
                 session.write("account", name, Account(number, floored))
+                opened.append(opening_of(name, line))
+        if opened:
+            session.append_facts(chain, opened)
 
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
         """As PostingStore."""
@@ -230,12 +235,21 @@ class SimulatedRelayStore(RelayStore):
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
         """As RelayStore."""
-        rows = self._statement().rows("lane")
+        session = self._statement()
+        rows, chains = session.rows("lane"), session.rows("chain")
         return [
-            PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
-            for lane in sorted(rows)
-            if lane % shards == shard
+            *(PostedLane(chain, chains[chain][0], 0) for chain in sorted(chains) if (-2 - chain) % shards == shard),
+            *(
+                PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
+                for lane in sorted(rows)
+                if lane % shards == shard
+            ),
         ]
+
+    def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+        """As RelayStore."""
+        rows = self._statement().rows("fact")
+        return [rows[chain, seq] for seq in range(first_seq, first_seq + facts_max) if (chain, seq) in rows]
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """As RelayStore, in its two statements."""
@@ -267,6 +281,25 @@ class SimulatedRelayStore(RelayStore):
     def traced(self) -> list[TracedBatch]:
         """Nobody traces here."""
         raise AssertionError("The relay asked for what was traced.")
+
+
+def opening_of(name: Name, line: ChartPattern) -> dict[str, Any]:
+    """The fact of an account that is opened, without its place; as the trigger has it, at time 0."""
+    return {
+        "part": "account",
+        "change": "added",
+        "tenant": name[0],
+        "name": name[1],
+        "account_class": line.account_class.value,
+        "normal_side": DIRECTION_NAMES[line.normal_direction],
+        "floor_minor": line.floor_minor,
+        "currencies": None,
+        "exponent": None,
+        "title": None,
+        "made_time": 0,
+        "author": "posting",
+        "booked_time": 0,
+    }
 
 
 def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:

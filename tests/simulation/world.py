@@ -290,7 +290,7 @@ class World:
 
         relay = self.parts.relay(
             SimulatedRelayStore(self.database, process),
-            RelayEncoders(encoded, lambda _: b"", encoded),
+            RelayEncoders(encoded, lambda _: b"", encoded, encoded),
             RelayOptions(Kafka("nowhere"), Topics(), shard, shards, records_max=3),
             make_producer=cast(Any, partial(self.parts.producer, self.broker, process)),
             checkpoints=lambda _, topic: self.broker.checkpoints(process, topic),

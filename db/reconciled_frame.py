@@ -1,0 +1,141 @@
+"""Reconciliation's own copy of the books' frame, as ledger.frame tells it, and the ledger's tables beside it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from psycopg import Connection
+
+from db.queries import load
+from db.relay import facts_of
+from domain.facts import Change, FrameKey, FrameValues, key_of
+from domain.intents import DIRECTION_NAMES, DIRECTIONS
+
+SQL: Final = load("reconciled_frame")
+
+
+class ChainPair(NamedTuple):
+    """A chain of facts as the topic has brought it and as the ledger has it; hashes have 32 bytes."""
+
+    chain: int
+    own_next_seq: int
+    own_head: bytes | None
+    held_next_seq: int
+    held_head: bytes | None
+    """Of the ledger's fact own_next_seq - 1; None if there is none."""
+
+
+class RowPair(NamedTuple):
+    """A row of the frame as the facts tell it and as the ledger's table has it; None on a side that lacks it."""
+
+    key: FrameKey
+    told: FrameValues | None
+    held: FrameValues | None
+
+
+def _values(columns: Sequence[Any]) -> FrameValues:
+    account_class, direction, floor_minor, currencies, exponent, title, made_time = columns
+    return FrameValues(
+        account_class,
+        None if direction is None else DIRECTION_NAMES[direction],
+        floor_minor,
+        currencies,
+        exponent,
+        title,
+        made_time,
+    )
+
+
+def next_offset(connection: Connection[Any], *, lock: bool = False) -> int:
+    """The next offset of ledger.frame to be read; with `lock` nobody else moves it until the transaction ends."""
+    return int(connection.execute(SQL["lock_reader" if lock else "reader"]).fetchall()[0][0])
+
+
+def move_reader(connection: Connection[Any], offset: int) -> None:
+    """Put where the topic is read on."""
+    connection.execute(SQL["move_reader"], {"next_offset": offset})
+
+
+def own_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+    """Chain -> next seq and head, as the topic has brought them."""
+    return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["own_chains"])}
+
+
+def move_chains(connection: Connection[Any], chains: Mapping[int, tuple[int, bytes]]) -> None:
+    """Put where chains stand."""
+    for chain, (next_seq, head) in sorted(chains.items()):
+        connection.execute(SQL["move_chain"], {"chain": chain, "next_seq": next_seq, "head": head})
+
+
+def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]]) -> None:
+    """Bring the own rows to what these facts say; of several facts about a row the last one counts."""
+    last = {key_of(fact): fact for fact in facts}
+    put = []
+    for key, fact in last.items():
+        if fact["change"] == Change.REMOVED:
+            connection.execute(SQL["remove_row"], key._asdict())
+        else:
+            side = fact["normal_side"]
+            put.append({**fact, "normal_direction": None if side is None else DIRECTIONS[side]})
+    if put:
+        connection.cursor().executemany(SQL["put_row"], put)
+
+
+def chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
+    """Every chain that the topic or the ledger has."""
+    return [
+        ChainPair(row[0], row[1], row[2] and bytes(row[2]), row[3], row[4] and bytes(row[4]))
+        for row in connection.execute(SQL["chains"])
+    ]
+
+
+def unequal_rows(
+    connection: Connection[Any], query: str, part: str, after: tuple[str, str], limit: int
+) -> tuple[list[RowPair], tuple[str, str] | None]:
+    """Of a page of one part's rows past `after` (tenant, name): the unequal ones, and where it ended, None at the end.
+
+    `query`: unequal_held, for a page of the ledger's rows, or untold_own, for one of the facts'.
+    """
+    asked = {"part": part, "tenant": after[0], "name": after[1], "limit": limit}
+    # Not prepared: a plan for any part cannot leave the tables of other parts out.
+    pairs, end = [], None
+    for row in connection.execute(SQL[query], asked, prepare=False):
+        pair = _pair(part, row)
+        if pair.told != pair.held:
+            pairs.append(pair)
+        if row[2]:
+            end = (row[0], row[1])
+    return pairs, end
+
+
+def _pair(part: str, row: Sequence[Any]) -> RowPair:
+    told, held = _values(row[4:11]) if row[3] else None, _values(row[12:19]) if row[11] else None
+    return RowPair(FrameKey(part, row[0], row[1]), told, held)
+
+
+def row_pair(connection: Connection[Any], key: FrameKey) -> RowPair:
+    """Both sides of one row."""
+    row = connection.execute(SQL["one_row"], key._asdict(), prepare=False).fetchall()[0]
+    return _pair(key.part, row)
+
+
+def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameKey]:
+    """Those of the rows about which the ledger has a fact that the topic has not brought."""
+    asked = {
+        "parts": [key.part for key in keys],
+        "tenants": [key.tenant for key in keys],
+        "names": [key.name for key in keys],
+    }
+    return {FrameKey(*row) for row in connection.execute(SQL["awaited"], asked, prepare=False)}
+
+
+def all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValues]]:
+    """Every row of the ledger's frame."""
+    with connection.cursor(name="all_held") as cursor:
+        cursor.itersize = 5000
+        for row in cursor.execute(SQL["all_held"]):
+            yield FrameKey(*row[:3]), _values(row[3:])
+
+
+def held_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+    """Facts of a chain as the ledger has them, in order, as they stand on the topic."""
+    return facts_of(connection, chain, first_seq, facts_max)

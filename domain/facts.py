@@ -1,0 +1,144 @@
+"""Facts of the books' frame: tenants, units, lines of charts and openings of accounts, in hash chains.
+
+The hash of a fact is SHA-256 over the hash before it in its chain and the fact's canonical JSON (RFC 8785); 32 zero
+bytes stand before the first. docs/decisions/0021-frame-facts.md.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+OPERATORS_CHAIN: Final = -1
+"""The chain of what operators add and change."""
+
+
+class Part(StrEnum):
+    """What a fact is about."""
+
+    TENANT = "tenant"
+    UNIT = "unit"
+    CHART = "chart"
+    ACCOUNT = "account"
+
+
+class Change(StrEnum):
+    """What became of it."""
+
+    ADDED = "added"
+    CHANGED = "changed"
+    REMOVED = "removed"
+
+
+class FrameKey(NamedTuple):
+    """Names a row of the frame."""
+
+    part: str
+    tenant: str
+    name: str
+    """The unit's code, the line's pattern or the account's address; of a tenant ''."""
+
+
+class FrameValues(NamedTuple):
+    """What a row of the frame says; None where its part has no such member."""
+
+    account_class: str | None
+    normal_side: str | None
+    """debit or credit."""
+    floor_minor: int | None
+    currencies: str | None
+    """The codes that a line allows, comma separated; None: all."""
+    exponent: int | None
+    title: str | None
+    """The name of a unit."""
+    made_time: int | None
+    """When the tenant was made or the account opened, in microseconds since 1970."""
+
+
+def lane_chain(lane: int) -> int:
+    """The chain of the accounts that a lane opens. Chains are below 0, so no lane has the number of one."""
+    return -2 - lane
+
+
+def key_of(fact: Mapping[str, Any]) -> FrameKey:
+    """Which row a fact is about. `fact`: a FrameFact of the topic ledger.frame."""
+    return FrameKey(fact["part"], fact["tenant"], fact["name"])
+
+
+def values_of(fact: Mapping[str, Any]) -> FrameValues:
+    """What the row says from this fact on."""
+    return FrameValues(
+        fact["account_class"],
+        fact["normal_side"],
+        fact["floor_minor"],
+        fact["currencies"],
+        fact["exponent"],
+        fact["title"],
+        fact["made_time"],
+    )
+
+
+def fact_json(fact: Mapping[str, Any]) -> bytes:
+    """The canonical JSON that is hashed: all members but the two hashes; the floor as a string, as amounts are."""
+    floor_minor = fact["floor_minor"]
+    return orjson.dumps(
+        {
+            "account_class": fact["account_class"],
+            "author": fact["author"],
+            "booked_time": fact["booked_time"],
+            "chain": fact["chain"],
+            "change": fact["change"],
+            "currencies": fact["currencies"],
+            "exponent": fact["exponent"],
+            "floor_minor": None if floor_minor is None else str(floor_minor),
+            "made_time": fact["made_time"],
+            "name": fact["name"],
+            "normal_side": fact["normal_side"],
+            "part": fact["part"],
+            "seq": fact["seq"],
+            "tenant": fact["tenant"],
+            "title": fact["title"],
+        }
+    )
+
+
+def fact_hash(previous_hash: bytes, fact: Mapping[str, Any]) -> bytes:
+    """The hash of a fact that stands behind this hash in its chain."""
+    return sha256(previous_hash + fact_json(fact)).digest()
+
+
+_WORDS: Final = {
+    "account_class": "class",
+    "normal_side": "normal side",
+    "floor_minor": "floor",
+    "currencies": "currencies",
+    "exponent": "exponent",
+    "title": "name",
+    "made_time": "time",
+}
+
+
+def difference(told: FrameValues | None, held: FrameValues | None) -> str | None:
+    """One sentence about how a row of the ledger differs from what its facts say; None where it does not.
+
+    `told`: by the last fact, None where no fact added the row or one removed it. `held`: by the ledger's table.
+    """
+    if told == held:
+        return None
+    if told is None:
+        return "The ledger has the row, and no fact added it."
+    if held is None:
+        return "The facts have the row, and the ledger lacks it."
+    members = [
+        f"its {_WORDS[name]} is {_shown(now)} in the ledger and {_shown(then)} by the facts"
+        for name, now, then in zip(FrameValues._fields, held, told, strict=True)
+        if now != then
+    ]
+    sentence = "; ".join(members)
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _shown(value: str | int | None) -> str:
+    return "none" if value is None else str(value)
