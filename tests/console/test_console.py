@@ -242,6 +242,7 @@ def test_a_tenant_sees_its_own_money_and_of_the_rest_numbers(console: ConsoleBen
         scopes = tuple(scope for scope in console.all_scopes if scope != "operations:read")
         page.goto("about:blank")
         page.goto(f"{console.api.url}/console#key={console.api.new_key('other', scopes)}")
+        page.get_by_role("button", name="Use the link's key").click()
         live(page)
         expect(page.locator("#books")).to_contain_text("tenant other")
         expect(page.locator("[data-currency]")).to_have_count(0)
