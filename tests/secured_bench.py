@@ -2,8 +2,6 @@
 
 import base64
 import io
-import json
-import re
 import ssl
 import tarfile
 import threading
@@ -17,13 +15,6 @@ from typing import Final
 
 import httpx
 import trustme
-from confluent_kafka.admin import (
-    AclBinding,
-    AclOperation,
-    AclPermissionType,
-    ResourcePatternType,
-    ResourceType,
-)
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -31,7 +22,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded.cache import POSTGRES_TLS, Cache
 from ops.embedded.ports import LOOPBACK, pick_free
 
@@ -42,16 +32,11 @@ PASSWORDS: Final = {
     "reconciliation": "reconciliation-1",
     "audit": "audit-1",
     "api": "api-1",
+    "upstream": "upstream-1",
 }
 """Of Kafka's users, by name."""
 
 REGISTRY_LOGIN: Final = ("ledgerline", "a registrars word")
-
-_RESOURCES: Final = {
-    "topic": ResourceType.TOPIC,
-    "group": ResourceType.GROUP,
-    "transactional id": ResourceType.TRANSACTIONAL_ID,
-}
 
 POSTGRES_ACCESS: Final = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
 
@@ -135,27 +120,6 @@ def postgres_programs(cache: Cache, folder: Path) -> Path:
 
 
 POSTGRES_SETTINGS: Final = {"ssl": "on", "ssl_cert_file": "'server.pem'", "ssl_key_file": "'server.key'"}
-
-
-def kafka_rights(prefix: str) -> list[AclBinding]:
-    """What ops/kafka_rights.json grants each principal in Kafka, for a ledger whose topics have this prefix."""
-    rights = []
-    for row in json.loads((REPOSITORY_ROOT / "ops" / "kafka_rights.json").read_text()):
-        for name in row["names"]:
-            pattern = ResourcePatternType.PREFIXED if name.endswith("*") else ResourcePatternType.LITERAL
-            rights += [
-                AclBinding(
-                    _RESOURCES[row["kind"]],
-                    name.replace("$P", prefix).removesuffix("*"),
-                    pattern,
-                    f"User:{row['principal']}",
-                    "*",
-                    AclOperation[re.sub(r"(?<=[a-z])(?=[A-Z])", "_", operation).upper()],
-                    AclPermissionType.ALLOW,
-                )
-                for operation in row["operations"]
-            ]
-    return rights
 
 
 @contextmanager

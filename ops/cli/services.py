@@ -24,6 +24,7 @@ from ops.cli.observed import observed
 from ops.cli.output import Json, console, show_json
 from ops.cli.topics import described
 from ops.configuration.check import refuse_misconfigured
+from ops.kafka_rights import grant
 from producers import tracing
 from producers.deploy import make_topics, register_schemas
 
@@ -42,6 +43,13 @@ Logins = Annotated[
         help="Folder of files named for a service, each with its DSN: make that login, with its role alone.",
         exists=True,
         file_okay=False,
+    ),
+]
+KafkaRights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="Create each service's rights in Kafka, for users of this prefix and the service's name.",
     ),
 ]
 
@@ -178,7 +186,9 @@ def service(name: str) -> None:
         RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 
 
-def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | None = None) -> dict[str, object]:
+def prepare_ledger(
+    ledger: Ledger, *, contract: bool = False, logins: Path | None = None, kafka_rights: str | None = None
+) -> dict[str, object]:
     """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
     settings: Settings = ledger.settings
     refuse_misconfigured(settings, ledger.addresses)
@@ -188,21 +198,26 @@ def prepare_ledger(ledger: Ledger, *, contract: bool = False, logins: Path | Non
     made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
     wanted = described(settings)
     made = make_topics(ledger.kafka, wanted.topics, wanted.lanes, wanted.replication, wanted.retention)
+    # Before there are rights for it, a topic may be anybody's or nobody's: they come with the topics.
+    granted = grant(ledger.kafka, settings.topic_prefix, kafka_rights) if kafka_rights is not None else None
     return {
         "migrations": migrated.applied,
         "contracts_left": migrated.contracts_left,
         "logins": made_logins,
         "topics": made,
+        "kafka_rights": granted,
         "schemas": register_schemas(ledger.registry),
     }
 
 
-def prepare(contract: Contract = False, logins: Logins = None, as_json: Json = False) -> None:
+def prepare(
+    contract: Contract = False, logins: Logins = None, kafka_rights: KafkaRights = None, as_json: Json = False
+) -> None:
     """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat.
 
     Run it before the services of a release are started; those of the release before run on meanwhile.
     """
-    done = prepare_ledger(running_ledger(), contract=contract, logins=logins)
+    done = prepare_ledger(running_ledger(), contract=contract, logins=logins, kafka_rights=kafka_rights)
     if as_json:
         show_json(done)
         return

@@ -3,7 +3,11 @@
 import json
 import re
 
+import pytest
+from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
+
 from domain.settings import REPOSITORY_ROOT
+from ops.kafka_rights import rights
 
 
 def test_the_table_and_the_data_are_one() -> None:
@@ -20,3 +24,32 @@ def test_the_table_and_the_data_are_one() -> None:
     ]
     assert shown == json.loads((REPOSITORY_ROOT / "ops" / "kafka_rights.json").read_text())
     assert {row["principal"] for row in shown} > {"upstream", "posting", "operator"}
+
+
+@pytest.mark.parametrize(
+    ("topic_prefix", "user_prefix", "user", "name", "pattern"),
+    [
+        ("", "", "User:upstream", "payments.intents", ResourcePatternType.LITERAL),
+        ("eu.", "ledgerline-", "User:ledgerline-upstream", "eu.payments.intents", ResourcePatternType.LITERAL),
+        ("eu.", "", "User:operator", "eu.", ResourcePatternType.PREFIXED),
+        ("eu.", "", "User:prepare", "eu.", ResourcePatternType.PREFIXED),
+        ("", "", "User:operator", "*", ResourcePatternType.LITERAL),
+    ],
+)
+def test_a_right_is_of_a_user_and_a_topic(
+    topic_prefix: str, user_prefix: str, user: str, name: str, pattern: ResourcePatternType
+) -> None:
+    found = [
+        row
+        for row in rights(topic_prefix, user_prefix)
+        if (row.principal, row.restype) == (user, ResourceType.TOPIC) and row.operation is AclOperation.WRITE
+    ]
+    assert [(row.name, row.resource_pattern_type) for row in found] == [(name, pattern)]
+
+
+def test_every_right_is_one_right() -> None:
+    assert len(set(rights("", ""))) == len(rights("", ""))
+    assert {row.operation for row in rights("", "") if row.principal == "User:upstream"} == {
+        AclOperation.DESCRIBE,
+        AclOperation.WRITE,
+    }

@@ -103,7 +103,8 @@ def test_every_service_of_the_table_runs(overlay: str) -> None:
     }
     prepare = commands.pop("prepare")
     assert commands == {name: ["service", name] for name in NAMES}
-    assert prepare == ["prepare", "--logins", "/etc/ledgerline/logins"]
+    rights = ["--kafka-rights", "ledgerline-"] if overlay == "production" else []
+    assert prepare == ["prepare", "--logins", "/etc/ledgerline/logins", *rights]
     assert workloads(overlay)["prepare"]["kind"] == "Job"
 
 
