@@ -17,6 +17,7 @@ from api.body_bounds import (
     require_few_parts,
     require_small,
 )
+from api.form_sentences import form_sentence
 from api.problems import Kind, Problem, kind_of
 from api.times import PATTERN, from_rfc3339
 from api.unique_members import require_unique_members
@@ -164,13 +165,22 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     return "".join(f"/{part}" for part in parts)
 
 
-def form_problem(error: ValidationError) -> Problem:
+def form_problem(error: ValidationError, members: frozenset[str]) -> Problem:
     """What does not have the documented form, each with a JSON pointer (RFC 6901)."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    faults = [{"pointer": _pointer(fault["loc"]), "detail": fault["msg"]} for fault in found[:_FAULTS_SHOWN_MAX]]
-    return Problem(
-        Kind.INVALID_REQUEST, f"{len(found)} part(s) of the request do not have the documented form.", errors=faults
-    )
+    faults = [
+        {"pointer": _pointer(fault["loc"]), "detail": form_sentence(fault, _members_around(fault["loc"], members))}
+        for fault in found[:_FAULTS_SHOWN_MAX]
+    ]
+    first = f"{faults[0]['pointer']}: {faults[0]['detail']}"
+    more = f" And {len(found) - 1} more: see `errors`." if len(found) > 1 else ""
+    return Problem(Kind.INVALID_REQUEST, f"{first}{more}", errors=faults)
+
+
+def _members_around(location: tuple[int | str, ...], members: frozenset[str]) -> list[str]:
+    """The members that the object around a part of a body may have, in alphabetical order."""
+    is_of_leg = len(location) > 2 and location[0] == "legs"
+    return sorted(LegBody.model_fields if is_of_leg else members)
 
 
 def _cut(value: Any) -> Any:
@@ -187,7 +197,7 @@ def _cut(value: Any) -> Any:
     return value
 
 
-def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
+def _validated(validate: Callable[[Any], Any], value: Any, members: frozenset[str]) -> Any:
     """What the model makes of the value; Problem if the value is too large for a model, or has not its form."""
     require_small(value)
     cut = _cut(value)
@@ -195,7 +205,7 @@ def _validated(validate: Callable[[Any], Any], value: Any) -> Any:
         validated = validate(cut)
         return validated if cut is value else validate(value)
     except ValidationError as error:
-        raise form_problem(error) from error
+        raise form_problem(error, members) from error
 
 
 def _plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
@@ -289,7 +299,7 @@ def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
     value = json_value(raw)
     asked = _plain(value, _INTENT_MEMBERS)
     if asked is None:
-        asked = _modelled(_validated(_validate_intent, value))
+        asked = _modelled(_validated(_validate_intent, value, _INTENT_MEMBERS))
     return _judged(asked, tenant, idempotency_key, now_microseconds())
 
 
@@ -297,7 +307,7 @@ def _item(value: Any, tenant: str, accepted_time: int) -> Intent:
     asked = _plain(value, _ITEM_MEMBERS)
     if asked is not None and type(value.get("idempotency_key")) is str:
         return _judged(asked, tenant, value["idempotency_key"], accepted_time)
-    item: BatchItem = _validated(_validate_item, value)
+    item: BatchItem = _validated(_validate_item, value, _ITEM_MEMBERS)
     return _judged(_modelled(item), tenant, item.idempotency_key, accepted_time)
 
 

@@ -27,10 +27,12 @@ LedgerlineError                               one sentence that says what is wro
   ops.bench.ledger.BenchFault                 what was measured is not what should have been, or not in time
   ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
   ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
+  ops.cli.amounts.WrittenAmountError          an amount or a currency is not written as the ledger takes it
   ops.cli.api_client.ApiError                 the API refused, or does not answer
   ops.cli.dlq.DeadLetterError                 there is no such quarantined row, or no such place in their list
   ops.cli.offsets.OffsetsError                an agent cannot be made to stand where an operator wants it
   ops.cli.intents.IntentError                 the command line does not say a whole intent
+  ops.cli.streams.ClosedOutputError           standard output is closed, so that the answer would be lost
   ops.demo.demo.DemoError                     the demo cannot go on
   ops.demo.example.ExampleError               the example ledger cannot be made
   ops.demo.rogues.RogueError                  Kafka did not take the demo's bytes

@@ -15,6 +15,7 @@ from typing import Any, Final, TextIO
 
 import structlog
 
+from domain.outside_text import printable
 from ops.redaction import Redactor
 from producers import tracing
 
@@ -24,6 +25,7 @@ REPEAT_SECONDS: Final = 30.0
 """A library's warning or error that says the same again is written once in so long."""
 _REPEATS_KEPT_MAX: Final = 1000
 _FRAMES_MAX: Final = 20
+_FIELDS_OF_LINES: Final = frozenset({"exception", "stack"})
 
 LIBRARY_LEVELS: Final = {
     # Each poll, each heartbeat and each look at the metadata; what matters of them comes as a warning.
@@ -92,6 +94,22 @@ def _add_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) ->
 def _drop_absent(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """A field without a value is left out: one and the same line tells what is known."""
     return {name: value for name, value in event.items() if value is not None}
+
+
+def _make_printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """No field moves the terminal that shows it, or begins a line of its own; a traceback keeps its lines."""
+    return {
+        printable(name): _printable(value, kept="\n" if name in _FIELDS_OF_LINES else "")
+        for name, value in event.items()
+    }
+
+
+def _printable(value: Any, *, kept: str = "") -> Any:
+    if isinstance(value, str):
+        return printable(value, kept=kept)
+    if isinstance(value, dict):
+        return {printable(str(name)): _printable(inner) for name, inner in value.items()}
+    return [_printable(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _AddSource:
@@ -172,8 +190,9 @@ def _last_processors(redactor: Redactor, *, is_readable: bool) -> list[structlog
     """From fields to a line. No local variables stand in a traceback, as they hold what intents hold."""
     if is_readable:
         plain = structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)
-        return [structlog.processors.format_exc_info, redactor, plain]
+        return [structlog.processors.format_exc_info, redactor, _make_printable, plain]
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=_FRAMES_MAX)
+    # JSON's own escapes are all that it needs: it is ASCII, and whoever reads it gets what was said.
     return [structlog.processors.ExceptionRenderer(frames), redactor, structlog.processors.JSONRenderer(default=repr)]
 
 

@@ -1,13 +1,18 @@
 """Runs `ledgerline` as people do: a process of its own, with the environment of one test's ledger."""
 
+import io
 import json
 import os
 import subprocess
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, TextIO
 
 from db.access import Scope
 from domain.settings import REPOSITORY_ROOT, Settings
+from ops import cli
+from ops.cli.output import console, errors
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -50,3 +55,52 @@ def all_scopes() -> list[str]:
 def run_json(variables: dict[str, str], *arguments: str, code: int = 0) -> Any:
     """The JSON that a command prints with --json."""
     return json.loads(run(variables, *arguments, "--json", code=code).stdout)
+
+
+class Done(NamedTuple):
+    """What a command that ran in this process left: its exit code and what it wrote."""
+
+    code: int
+    out: str
+    told: str
+
+
+@contextmanager
+def _streams(out: TextIO | None, told: TextIO, given: str) -> Iterator[None]:
+    before = sys.stdout, sys.stderr, sys.stdin
+    sys.stdout, sys.stderr, sys.stdin = out, told, io.TextIOWrapper(io.BytesIO(given.encode()))  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr, sys.stdin = before
+        for kept in (console, errors):
+            with kept.capture():  # lets go of what could not be written
+                pass
+
+
+def _new_stream(encoding: str) -> io.TextIOWrapper:
+    return io.TextIOWrapper(io.BytesIO(), encoding=encoding, newline="", write_through=True)
+
+
+def call(*arguments: str, encoding: str = "utf-8", given: str = "", out: TextIO | None = None) -> Done:
+    """Run a command in this process, a hundred times as fast as `run`; the environment is the caller's.
+
+    `out`: what it writes to in place of a file in memory, such as one that is full.
+    """
+    written, told = _new_stream(encoding), _new_stream(encoding)
+    with _streams(out or written, told, given):
+        try:
+            cli.main(arguments)
+        except SystemExit as ended:
+            code = ended.code
+    assert isinstance(code, int)
+    return Done(code, *(stream.buffer.getvalue().decode(encoding) for stream in (written, told)))  # type: ignore[attr-defined]
+
+
+def told_in_one_sentence(done: Done, code: int) -> str:
+    """What a command that ended with this code told on standard error: one sentence, and no traceback."""
+    assert done.code == code, done
+    assert "Traceback" not in done.told, done.told
+    assert len(done.told.splitlines()) == 1, done.told
+    assert done.told.startswith("error: ")
+    return done.told

@@ -6,15 +6,19 @@ So `ledgerline --help` draws its list from this table alone, and a command loads
 import importlib
 import os
 import sys
-from typing import Any, Final, NamedTuple
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, NamedTuple
 
 import typer
-from rich.markup import escape
 from typer.core import TyperCommand, TyperGroup
 
-from domain.errors import LedgerlineError
-from ops.cli.output import errors
-from ops.cli.troubles import sentence_of
+from domain.outside_text import printable
+from domain.release import VERSION
+from ops.cli.arguments import guard_arguments
+from ops.cli.output import complain, errors, say, show_error
+from ops.cli.streams import drop_output, prepare_streams, stream_trouble
+from ops.cli.troubles import sentence_of, usage_sentence_of
 from ops.compiled_modules import refuse_stale
 from ops.private_files import PRIVATE_UMASK
 
@@ -77,6 +81,7 @@ def load(entry: Entry) -> Any:
         single.command(entry.name)(found)
         command = typer.main.get_command(single)
     command.name = entry.name
+    guard_arguments(command)
     return command
 
 
@@ -107,27 +112,56 @@ app = typer.Typer(
 )
 
 
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        say(f"ledgerline {VERSION}")
+        raise typer.Exit
+
+
 @app.callback()
-def ledgerline() -> None:
+def ledgerline(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
     """A payments ledger as a Kafka stream: intents in, balanced double entry out, proved symmetric from outside."""
 
 
-def main() -> None:
-    """Run the command line: 0 done, 1 a LedgerlineError or an outage as one sentence, 2 wrong use, 130 interrupted."""
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 it could not be done, 2 wrong use, 130 interrupted.
+
+    What went wrong is one sentence on standard error. Only a bug of ours is a traceback.
+    """
     try:
-        try:
-            os.umask(PRIVATE_UMASK)
-            refuse_stale()
-            app(prog_name="ledgerline")
-        finally:
-            sys.stdout.flush()
+        code = _code_of(arguments)
+    except OSError:  # standard error takes nothing either, so the exit code alone tells
+        code = 1
+    drop_output()
+    sys.exit(code)
+
+
+def _code_of(arguments: Sequence[str] | None) -> int:
+    try:
+        prepare_streams()
+        os.umask(PRIVATE_UMASK)
+        refuse_stale()
+        code = app(arguments, prog_name="ledgerline", standalone_mode=False)
+        sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read our output has enough of it; the rest goes nowhere, so that the interpreter's last flush works.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
-    except Exception as error:
-        sentence = str(error) if isinstance(error, LedgerlineError) else sentence_of(error)
+        return 1  # whoever read it has enough of it
+    except typer.TyperException as error:
+        if error.format_message():  # else the help was shown instead
+            show_error(usage_sentence_of(error))
+        return int(error.exit_code)
+    except typer.Abort:
+        complain("Nothing was done.")
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last net: each becomes a sentence, or a traceback without controls
+        trouble = stream_trouble(error)
+        sentence = sentence_of(error) if trouble is None else f"The output cannot be written: {trouble}."
         if sentence is None:
-            raise
-        errors.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
-        sys.exit(1)
+            errors.print(printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
+        else:
+            show_error(sentence)
+        return 1
+    return code if isinstance(code, int) else 0

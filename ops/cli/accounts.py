@@ -14,8 +14,9 @@ from domain.chart import NORMAL_DIRECTIONS, AccountClass, ChartPattern
 from domain.intents import DIRECTION_NAMES
 from domain.money import largest_amount, room_fault
 from ops.cli.api_client import answered, api_client, listed
+from ops.cli.arguments import checked_address
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows
 
 accounts = typer.Typer(help="Open accounts.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: separate books in one ledger.", no_args_is_help=True)
@@ -37,7 +38,7 @@ def _done(sentence: str, value: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(value)
     else:
-        console.print(sentence, highlight=False)
+        say(sentence)
 
 
 @accounts.command("list")
@@ -53,6 +54,7 @@ def list_entries(
     address: Annotated[str, typer.Argument(help="Such as users:42:wallet.")], limit: Limit = 100, as_json: Json = False
 ) -> None:
     """List what was posted to one account."""
+    checked_address(address, "ADDRESS")
     with api_client() as client:
         rows = listed(client, f"/v1/accounts/{address}/entries", {}, limit)
     columns = ("lane", "seq", "direction", "amount", "currency", "intent_id", "reference", "booked_time")
@@ -66,6 +68,8 @@ def balance(
     as_json: Json = False,
 ) -> None:
     """Show the balances of one account, or of all accounts of the key's tenant below a prefix."""
+    if address is not None:
+        checked_address(address, "ADDRESS")
     with api_client() as client:
         if address is None:
             rows = listed(client, "/v1/balances", {"prefix": prefix}, limit)

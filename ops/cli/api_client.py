@@ -1,5 +1,6 @@
 """The command line's way to the HTTP API: the running stack's address and key, pages, problems as sentences."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -11,6 +12,7 @@ from ops.cli.context import api_key, running_ledger
 
 TIMEOUT_SECONDS: Final = 60.0
 PAGE_ITEMS_MAX: Final = 1000
+_HEADER_VALUE: Final = re.compile(r"[!-~]+")
 
 
 class ApiError(LedgerlineError):
@@ -23,8 +25,10 @@ def api_address() -> tuple[str, str]:
     if ledger.api_url is None:
         raise ApiError("The address of the API is not known: set LEDGERLINE_API_URL.")
     key = api_key(ledger.settings)
-    if key is None:
+    if not key:
         raise ApiError("No API key is known: make one with `ledgerline keys add` and set LEDGERLINE_API_KEY.")
+    if not _HEADER_VALUE.fullmatch(key):
+        raise ApiError("LEDGERLINE_API_KEY is no API key: it begins with llk_ and has letters, digits, - and _ alone.")
     return ledger.api_url, key
 
 
@@ -36,6 +40,12 @@ def api_client() -> Iterator[httpx.Client]:
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
         try:
             yield client
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ApiError(
+                f"LEDGERLINE_API_URL cannot be used: {url} is no address, such as http://host:8080."
+            ) from error
+        except httpx.LocalProtocolError as error:
+            raise ApiError(f"The request cannot be written as HTTP ({error}).") from error
         except httpx.TransportError as error:
             if "CERTIFICATE_VERIFY_FAILED" in str(error):
                 raise ApiError(
@@ -50,11 +60,17 @@ def answered(response: httpx.Response) -> Any:
     if response.is_success:
         return response.json()
     try:
-        document = response.json()
-        sentence = f"{document['title']}: {document['detail']}"
-    except (ValueError, KeyError, TypeError):
-        sentence = f"The API answered {response.status_code}."
+        sentence = problem_sentence(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sentence = f"The API answered {response.status_code}, without saying why."
     raise ApiError(sentence)
+
+
+def problem_sentence(document: Mapping[str, Any]) -> str:
+    """A problem document (RFC 9457) in a sentence: its title, and each part that is amiss, or else its detail."""
+    parts = [f"{part.get('pointer') or part.get('parameter')}: {part['detail']}" for part in document.get("errors", ())]
+    told = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts)
+    return f"{document['title']}: {told or document['detail']}"
 
 
 def listed(client: httpx.Client, path: str, filters: Mapping[str, Any], rows_max: int) -> list[dict[str, Any]]:

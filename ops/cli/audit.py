@@ -1,6 +1,7 @@
 """`ledgerline audit`: the hash chains verified, proofs made and checked, the signing key."""
 
 import json
+import uuid
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,7 +12,7 @@ from domain.checkpoints import public_pem
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.cli.context import read_settings, running_ledger
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows, show_text
 from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
 from streams.audit import verifier
 from streams.audit.full import Report
@@ -81,17 +82,17 @@ def _show(report: Report) -> None:
     show_rows("Chains, as recomputed", report.lanes, as_json=False)
     show_findings(report.findings)
     verdict = "[bold green]Every chain holds.[/]" if not report.findings else "[bold red]Something was altered.[/]"
-    console.print(
-        f"{verdict} {report.records:,} records on the topic and in the tables, {report.checkpoints:,} checkpoints,"
+    say(
+        f" {report.records:,} records on the topic and in the tables, {report.checkpoints:,} checkpoints,"
         f" {report.kept:,} kept outside,"
         f" in {report.seconds:.1f} s ({report.records_per_second:,} records/s); {len(report.findings)} breaks.",
-        highlight=False,
+        verdict,
     )
 
 
 @app.command()
 def prove(
-    intent: Annotated[str, typer.Argument(help="The intent's id.")],
+    intent: Annotated[uuid.UUID, typer.Argument(help="The intent's id.")],
     tenant: Annotated[str | None, typer.Option(help="The intent's tenant, where several have the id.")] = None,
     out: Annotated[Path | None, typer.Option(help="File for the proof; standard output where left out.")] = None,
 ) -> None:
@@ -99,7 +100,7 @@ def prove(
 
     Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
     """
-    proof = prove_intent(running_ledger().postgres_dsn, intent, tenant)
+    proof = prove_intent(running_ledger().postgres_dsn, str(intent), tenant)
     if out is None:
         show_json(proof)
         return
@@ -108,7 +109,7 @@ def prove(
     except OSError as error:
         raise LedgerlineError(f"The proof cannot be written to {out}: {error.strerror}.") from error
     record = proof["record"]
-    console.print(f"Proof of lane {record['lane']} seq {record['seq']} written to {out}.", highlight=False)
+    say(f"Proof of lane {record['lane']} seq {record['seq']} written to {out}.")
 
 
 @app.command()
@@ -128,10 +129,9 @@ def check(
     if as_json:
         show_json({"ok": True, "record": record})
     else:
-        console.print(
-            f"[bold green]The proof holds:[/] intent {record['intent_id']} is {record['outcome']} at lane"
-            f" {record['lane']} seq {record['seq']}.",
-            highlight=False,
+        say(
+            f" intent {record['intent_id']} is {record['outcome']} at lane {record['lane']} seq {record['seq']}.",
+            "[bold green]The proof holds:[/]",
         )
 
 
@@ -146,7 +146,7 @@ def keygen(
     if as_json:
         show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(public_file(path))})
     else:
-        console.print(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.", highlight=False)
+        say(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.")
 
 
 @app.command("public-key")
@@ -156,7 +156,7 @@ def public_key_command(
     """Print the public key, in PEM, for those who check proofs."""
     pem = public_pem(read_key(key_file_of(read_settings())).public_raw)
     if out is None:
-        typer.echo(pem.decode(), nl=False)
+        show_text(pem.decode())
         return
     try:
         out.write_bytes(pem)

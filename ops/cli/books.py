@@ -12,7 +12,7 @@ from db.comparison import ROLE
 from db.frame import Frame, check_frame, export_frame
 from domain.errors import LedgerlineError
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, say, show_json
 
 app = typer.Typer(help="The frame of the books as a file, to be kept beside the backups.", no_args_is_help=True)
 
@@ -41,7 +41,7 @@ def export(
     if as_json:
         show_json({"file": str(out), **counts})
     else:
-        console.print(f"{out} has {', '.join(f'{count:,} {part}' for part, count in counts.items())}.", highlight=False)
+        say(f"{out} has {', '.join(f'{count:,} {part}' for part, count in counts.items())}.")
 
 
 def frame_of(dsn: str) -> Frame:

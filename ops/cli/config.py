@@ -6,11 +6,10 @@ from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from db.logins import ROLE_OF_LOGIN
 from ops.cli.context import read_settings
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows
 from ops.cli.topics import described
 from ops.configuration.check import check_parts, check_settings
 from ops.configuration.findings import Finding, Severity
@@ -40,13 +39,13 @@ def check(offline: Offline = False, service: ForService = None, strict: Strict =
     for finding in _findings(service, offline=offline):
         found.append(finding)
         if not as_json:
-            console.print(f"{_MARKS[finding.severity]} {escape(finding.sentence)}", highlight=False, soft_wrap=True)
+            say(f" {finding.sentence}", _MARKS[finding.severity])
     bad = {Severity.ERROR, Severity.WARNING} if strict else {Severity.ERROR}
     failed = any(finding.severity in bad for finding in found)
     if as_json:
         show_json({"ok": not failed, "findings": [asdict(finding) for finding in found]})
     elif not found:
-        console.print(f"{_MARKS[Severity.OK]} Nothing in the settings contradicts itself.")
+        say(" Nothing in the settings contradicts itself.", _MARKS[Severity.OK])
     if failed:
         raise typer.Exit(1)
 

@@ -6,10 +6,9 @@ import time
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
 
 from ops.cli.context import console_url, read_settings
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, console, say, show_json, shown
 from ops.cli.stack import without_password
 from ops.demo.demo import Demo, Plan
 from ops.demo.screen import Screen
@@ -65,24 +64,23 @@ def demo(
         if keep:
             _show_addresses(run)
         elif not run.held:
-            screen.show(f"The logs are in {escape(str(run.home / 'data' / 'logs'))}.")
+            screen.show(f"The logs are in {shown(str(run.home / 'data' / 'logs'))}.")
     raise typer.Exit(0 if run.held else 1)
 
 
 def _show_addresses(run: Demo) -> None:
     state = read_state(run.home)
-    console.print(f"\nThe ledger stays up ({run.home}):", highlight=False)
-    console.print(f"  API        {run.api_url}   documents {run.api_url}/docs", highlight=False)
+    say("")
+    say(f"The ledger stays up ({run.home}):")
+    say(f"  API        {run.api_url}   documents {run.api_url}/docs")
     url = console_url(run.api_url, run.key if console.is_terminal else None)
-    console.print(f"  Console    {escape(url)}", highlight=False, soft_wrap=True)
-    console.print(f"  Kafka      {run.ledger.kafka}", highlight=False)
-    console.print(f"  Postgres   {escape(without_password(run.ledger.postgres_dsn))}", highlight=False)
-    console.print(f"  Registry   {run.ledger.registry}", highlight=False)
+    say(f"  Console    {url}")
+    say(f"  Kafka      {run.ledger.kafka}")
+    say(f"  Postgres   {without_password(run.ledger.postgres_dsn)}")
+    say(f"  Registry   {run.ledger.registry}")
     for service in state.services if state else ():
-        console.print(f"  {service.name:<10} {service.url}/metrics", highlight=False)
-    console.print(
-        f"Look at it with [bold]LEDGERLINE_HOME={run.home} ledgerline status[/], "
-        f"stop it with [bold]LEDGERLINE_HOME={run.home} ledgerline down[/].",
-        highlight=False,
-        soft_wrap=True,
+        say(f"  {service.name:<10} {service.url}/metrics")
+    say(
+        f"Look at it with `LEDGERLINE_HOME={run.home} ledgerline status`,"
+        f" stop it with `LEDGERLINE_HOME={run.home} ledgerline down`."
     )

@@ -1,11 +1,9 @@
 """`ledgerline dlq`: the bytes that could not be decoded or decided, to look at and to send again."""
 
-import getpass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from db.operations import (
     LIST_START,
@@ -27,9 +25,10 @@ from db.operations import (
 )
 from domain.errors import LedgerlineError
 from domain.outcomes import QuarantineReason
+from ops.cli.arguments import who_does_it
 from ops.cli.context import running_ledger
 from ops.cli.hexdump import hexdump, readable
-from ops.cli.output import Json, console, progress_bar, show_json, show_rows
+from ops.cli.output import Json, progress_bar, say, show_json, show_rows
 from producers.encoding import FRAME, MAGIC
 from producers.retry import Retrier, RetryError, Sent, retry
 
@@ -75,7 +74,7 @@ def list_rows(
     columns = ("lane", "seq", "booked", "reason", "value_bytes", "retries", "unconfirmed", "retry_of")
     show_rows("Quarantined", [_listed(row) for row in rows], as_json=False, columns=columns)
     if cursor is not None:
-        console.print(f"More: ledgerline dlq list --after {cursor}", highlight=False, soft_wrap=True)
+        say(f"More: ledgerline dlq list --after {cursor}")
 
 
 @app.command()
@@ -132,13 +131,11 @@ def send_again(
     if as_json:
         show_json([item._asdict() for item in sent])
     elif lane is None:
-        console.print(f"Sent {len(sent):,} rows again.", highlight=False)
+        say(f"Sent {len(sent):,} rows again.")
     else:
-        console.print(
+        say(
             f"Sent again: {sent[0].topic} partition {sent[0].partition} offset {sent[0].offset}."
             f" What becomes of it: ledgerline dlq show {lane} {seq}",
-            highlight=False,
-            soft_wrap=True,
         )
 
 
@@ -170,7 +167,7 @@ class _Trail:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
-        self._who = getpass.getuser()
+        self._who = who_does_it()
 
     def begin(self, row: QuarantinedBytes, from_offset: int) -> int:
         return begin_retry(
@@ -234,7 +231,7 @@ def _listed(row: QuarantinedRow) -> dict[str, Any]:
 def _facts(row: QuarantinedBytes) -> list[tuple[str, str]]:
     return [
         ("reason", row.reason),
-        ("detail", escape(row.detail)),
+        ("detail", row.detail),
         ("source", f"{row.source_topic} partition {row.lane} offset {row.source_offset}"),
         ("booked", _time(row.booked_time)),
         ("bytes", "none: a tombstone" if row.value is None else f"{len(row.value):,}"),
@@ -252,15 +249,15 @@ def _frame(value: bytes | None) -> str:
 
 def _dump(name: str, value: bytes | None, dump_bytes: int) -> None:
     if value is None:
-        console.print(f"{name}: none.", highlight=False)
+        say(f"{name}: none.")
         return
-    console.print(f"[bold]{name}[/], {len(value):,} bytes", highlight=False)
+    say(f", {len(value):,} bytes", f"[bold]{name}[/]")
     for line in hexdump(value[:dump_bytes]):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        say(line)
     if value:
-        console.print(f"as text: {readable(value[:dump_bytes])}", markup=False, highlight=False, soft_wrap=True)
+        say(f"as text: {readable(value[:dump_bytes])}")
     if len(value) > dump_bytes:
-        console.print(f"... {len(value) - dump_bytes:,} more; --bytes {len(value)} dumps all.", highlight=False)
+        say(f"... {len(value) - dump_bytes:,} more; --bytes {len(value)} dumps all.")
 
 
 def _retried(item: Retry) -> dict[str, Any]:

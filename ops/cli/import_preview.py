@@ -2,9 +2,7 @@
 
 from typing import Any, Final
 
-from rich.markup import escape
-
-from ops.cli.output import console, errors, show_json, show_rows
+from ops.cli.output import complain, say, show_json, show_rows
 
 ROWS_SHOWN_MAX: Final = 20
 
@@ -39,8 +37,8 @@ def show_preview(document: dict[str, Any], *, as_json: bool) -> None:
     for fault in document["faults"]:
         _complain("nothing can be posted", fault)
     for kind, number in sorted(document["without_money"].items()):
-        console.print(f"Carries no money: {number} {escape(kind)}.", highlight=False, soft_wrap=True)
+        say(f"Carries no money: {number} {kind}.")
 
 
 def _complain(what: str, sentence: str) -> None:
-    errors.print(f"[red]{what}[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+    complain(f" {sentence}", f"[red]{what}[/]")

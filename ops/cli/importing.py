@@ -1,7 +1,6 @@
 """`ledgerline import beancount` and `ledgerline import csv`: real ledgers through the HTTP API, checked afterwards."""
 
 import asyncio
-import getpass
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,14 +8,14 @@ from pathlib import Path
 from typing import Annotated, Final
 
 import typer
-from rich.markup import escape
 
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.errors import LedgerlineError
+from ops.cli.arguments import who_does_it
 from ops.cli.context import Ledger, api_key, running_ledger
 from ops.cli.import_preview import show_preview
-from ops.cli.output import Json, console, errors, progress_bar, show_json, show_rows
+from ops.cli.output import Json, complain, progress_bar, say, show_json, show_rows
 from ops.cli.stack import KEY_TENANT
 from producers.importing import beancount_source, csv_source
 from producers.importing.csv_choice import choose_mapping
@@ -179,12 +178,12 @@ def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
         return
     scopes = (Scope.INTENTS_WRITE, Scope.INTENTS_READ, Scope.ACCOUNTS_READ)
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=getpass.getuser())
+        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=who_does_it())
     try:
         yield key
     finally:
         with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-            revoke_key(connection, key_id, done_by=getpass.getuser())
+            revoke_key(connection, key_id, done_by=who_does_it())
 
 
 def _show_intents(prepared: Prepared, *, as_json: bool) -> None:
@@ -217,7 +216,7 @@ def _show_intents(prepared: Prepared, *, as_json: bool) -> None:
     show_rows(f"{len(prepared.mapped.intents)} intents", rows, as_json=False)
     if prepared.plan.unregistered:
         units = ", ".join(f"{code} with {exponent} decimals" for code, exponent in prepared.plan.unregistered.items())
-        console.print(f"Units that would be registered: {units}.", highlight=False)
+        say(f"Units that would be registered: {units}.")
     _show_left_out(prepared.problems, dict(prepared.source.without_money))
 
 
@@ -239,34 +238,25 @@ def _show_report(found: ImportReport) -> None:
         f"Import in {found.seconds:.1f} s", [{"": name, "count": count} for name, count in rows.items()], as_json=False
     )
     for code, exponent in found.units_registered.items():
-        console.print(f"registered the unit {code} with {exponent} decimals", highlight=False)
+        say(f"registered the unit {code} with {exponent} decimals")
     for item in found.unposted[:_SHOWN_MAX]:
-        errors.print(
-            f"[red]{item.fate}[/] {escape(item.place)}: {item.reason}: {escape(item.detail)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        complain(f" {item.place}: {item.reason}: {item.detail}", f"[red]{item.fate}[/]")
     for difference in found.differences[:_SHOWN_MAX]:
-        errors.print(
-            f"[red]differs[/] {escape(difference.account)}: {plain_decimal(difference.found)} {difference.currency} "
-            f"posted by this import, {plain_decimal(difference.expected)} by {escape(difference.where)}",
-            highlight=False,
-            soft_wrap=True,
+        complain(
+            f" {difference.account}: {plain_decimal(difference.found)} {difference.currency} "
+            f"posted by this import, {plain_decimal(difference.expected)} by {difference.where}",
+            "[red]differs[/]",
         )
     for where, amount in found.rounded.items():
-        console.print(f"rounded {escape(where)} by {amount}", highlight=False)
+        say(f"rounded {where} by {amount}")
     for note in found.notes:
-        console.print(escape(note), highlight=False, soft_wrap=True)
+        say(note)
     _show_left_out(found.problems, found.without_money)
 
 
 def _show_left_out(problems: list[Problem], without_money: dict[str, int]) -> None:
     for problem in problems:
-        errors.print(
-            f"[red]not mapped[/] {escape(str(problem.place))}: {escape(problem.sentence)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        complain(f" {problem.place}: {problem.sentence}", "[red]not mapped[/]")
     if without_money:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(without_money.items()))
-        console.print(f"Carries no money: {kinds}.", highlight=False, soft_wrap=True)
+        say(f"Carries no money: {kinds}.")

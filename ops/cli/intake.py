@@ -1,13 +1,13 @@
 """`ledgerline intake`: whether the API takes new intents in."""
 
-import getpass
 from typing import Annotated, Any
 
 import typer
 
 from db.operations import change_intake, glance, intake, operator
+from ops.cli.arguments import who_does_it
 from ops.cli.context import Ledger, running_ledger
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, say, show_json
 
 app = typer.Typer(help="Whether the API takes new intents in.", no_args_is_help=True)
 
@@ -47,7 +47,7 @@ def _change(closed_because: str | None, *, as_json: bool) -> None:
     ledger = running_ledger()
     with operator(ledger.postgres_dsn) as connection:
         if intake(connection).closed_because != closed_because:
-            change_intake(connection, closed_because, getpass.getuser())
+            change_intake(connection, closed_because, who_does_it())
     _show(ledger, as_json=as_json)
 
 
@@ -58,6 +58,6 @@ def _show(ledger: Ledger, *, as_json: bool) -> None:
     if as_json:
         show_json(found)
     elif stands.closed_because is None:
-        console.print("The intake is open.")
+        say("The intake is open.")
     else:
-        console.print(f"The intake is closed: {stands.closed_because}", highlight=False, markup=False, soft_wrap=True)
+        say(f"The intake is closed: {stands.closed_because}")

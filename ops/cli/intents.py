@@ -1,11 +1,11 @@
 """`ledgerline intents`: post through the HTTP API, and see what became of it."""
 
 import asyncio
+import codecs
 import sys
 import uuid
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -13,9 +13,10 @@ import orjson
 import typer
 
 from domain.errors import LedgerlineError
-from domain.money import AmountError, iso_exponent, to_minor
+from ops.cli.amounts import minor_of
 from ops.cli.api_client import answered, api_address, api_client
-from ops.cli.output import Json, console, progress_bar, show_json, show_rows
+from ops.cli.arguments import checked_address, checked_key
+from ops.cli.output import Json, progress_bar, say, show_json, show_rows
 from producers.importing.sender import BATCH_ITEMS_MAX, BatchSender, Fate, ItemResult, Patience
 
 app = typer.Typer(help="Post intents through the API and see what became of them.", no_args_is_help=True)
@@ -36,21 +37,12 @@ def _minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
         raise IntentError("Give the amount once: --amount 12.50, or --amount-minor 1250.")
     if amount_minor is not None:
         return amount_minor
-    exponent = iso_exponent(currency)
-    if exponent is None:
-        raise IntentError(
-            f"{currency} is no ISO 4217 currency: give --amount-minor, a whole number of its minor units."
-        )
-    try:
-        return to_minor(Decimal(str(amount)), exponent)
-    except (InvalidOperation, AmountError) as error:
-        raise IntentError(f"{amount!r} is no amount of {currency}: it takes at most {exponent} decimals.") from error
+    return minor_of(str(amount), currency)
 
 
 def _body_of_file(file: Path) -> Any:
-    text = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
     try:
-        return orjson.loads(text)
+        return orjson.loads(_bytes_of(file))
     except orjson.JSONDecodeError as error:
         raise IntentError(f"{file} is not JSON: {error}.") from error
 
@@ -67,9 +59,10 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _send(body: Any, key: str | None, wait: int, *, as_json: bool) -> None:
-    headers = {"Idempotency-Key": key or f"cli-{uuid.uuid4()}"}
+    # Bytes, as a key may be any text and httpx takes ASCII alone.
+    headers = [(b"Idempotency-Key", (key if key is not None else f"cli-{uuid.uuid4()}").encode())]
     if wait:
-        headers["Prefer"] = f"wait={wait}"
+        headers.append((b"Prefer", b"wait=%d" % wait))
     with api_client() as client:
         view = answered(client.post("/v1/intents", json=body, headers=headers))
     _show(view, as_json=as_json)
@@ -98,13 +91,15 @@ def post(
     elif debit is None or credit is None:
         raise IntentError("Say which account to --debit and which to --credit, or give a --file.")
     else:
+        for account, hint in ((debit, "--debit"), (credit, "--credit")):
+            checked_address(account, hint)
         minor = _minor(amount, amount_minor, currency)
         legs = [
             {"account": account, "direction": direction, "amount_minor": minor, "currency": currency}
             for account, direction in ((debit, "debit"), (credit, "credit"))
         ]
         body = {"type": "transfer", "legs": legs, "reference": reference}
-    _send(body, key, wait, as_json=as_json)
+    _send(body, None if key is None else checked_key(key), wait, as_json=as_json)
 
 
 @app.command()
@@ -117,7 +112,7 @@ def reverse(
 ) -> None:
     """Reverse all that is still unreversed of a posted intent."""
     body = {"type": "reversal", "reverses": str(intent_id), "reference": reference}
-    _send(body, key or f"reverse-{intent_id}", wait, as_json=as_json)
+    _send(body, f"reverse-{intent_id}" if key is None else checked_key(key), wait, as_json=as_json)
 
 
 @app.command()
@@ -133,7 +128,7 @@ def show(
         view = answered(client.get(f"/v1/intents/{intent_id}", params=receipt))
     _show(view, as_json=as_json)
     if view["status"] == "pending" and not as_json:
-        console.print("The ledger has not come to it yet.")
+        say("The ledger has not come to it yet.")
 
 
 @app.command("import")
@@ -143,7 +138,7 @@ def import_lines(
     as_json: Json = False,
 ) -> None:
     """Post many intents, in batches. What is not posted is listed with its line; exit code 1 where there is any."""
-    content = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
+    content = _bytes_of(file)
     numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
     batches = [
         [line for _, line in numbered[at : at + BATCH_ITEMS_MAX]] for at in range(0, len(numbered), BATCH_ITEMS_MAX)
@@ -170,10 +165,20 @@ def import_lines(
 
 
 def _bytes_of(file: Path) -> bytes:
+    """What is in a file, or in standard input for `-`; without UTF-8's mark, which some editors put first."""
     try:
-        return file.read_bytes()
+        content = _input_bytes() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise IntentError(f"{file} cannot be read: {error.strerror}.") from error
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise IntentError(f"{file} is written in UTF-16: save it as UTF-8.")
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def _input_bytes() -> bytes:
+    if sys.stdin is None:
+        raise IntentError("Standard input is closed: give a file.")
+    return sys.stdin.buffer.read()
 
 
 async def _send_batches(

@@ -1,6 +1,5 @@
 """`ledgerline keys`: API keys, made and revoked by operators."""
 
-import getpass
 import sys
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final
@@ -9,10 +8,14 @@ import typer
 
 from db.access import AccessError, Scope, add_key, list_keys, revoke_key
 from db.connections import connect
+from ops.cli.arguments import who_does_it
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, errors, show_json, show_rows
+from ops.cli.output import Json, complain, say, show_json, show_rows
 
 app = typer.Typer(help="API keys: bearer tokens with scopes, for one tenant each.", no_args_is_help=True)
+
+EXPIRES_DAYS_MAX: Final = 36_525
+"""A hundred years."""
 
 Scopes = Annotated[
     list[Scope] | None,
@@ -42,14 +45,14 @@ def _wanted(given: list[Scope] | None) -> list[Scope]:
     """What the options say, else what a person at a terminal answers. Nobody gets a scope that was not asked for."""
     if given:
         return given
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise AccessError(
             "Say what the key may do, with --scope once for each: "
             f"{', '.join(Scope)}. A service that posts needs intents:write, and intents:read to ask later."
         )
-    errors.print("What may the key do? Name one scope or more, with spaces between them:")
+    complain("What may the key do? Name one scope or more, with spaces between them:")
     for scope, meaning in MEANINGS.items():
-        errors.print(f"  {scope.value:<16} {meaning}", highlight=False)
+        complain(f"  {scope.value:<16} {meaning}")
     return scopes_of(typer.prompt("Scopes", err=True))
 
 
@@ -63,17 +66,25 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
-    scopes, author = _wanted(scope), getpass.getuser()
+    expires_time = None if expires_days is None else _time_in(expires_days)
+    scopes, author = _wanted(scope), who_does_it()
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        expires_time = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
         key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
     names = sorted(set(scopes))
     if as_json:
         show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": names})
         return
-    may = ", ".join(names)
-    console.print(f"Key {key_id} of tenant {tenant} may {may}; keep it now, it is not shown again:", highlight=False)
-    console.print(key, highlight=False, soft_wrap=True)
+    say(f"Key {key_id} of tenant {tenant} may {', '.join(names)}; keep it now, it is not shown again:")
+    say(key)
+
+
+def _time_in(days: float) -> datetime:
+    if days > EXPIRES_DAYS_MAX:
+        raise typer.BadParameter(
+            f"a key may last {EXPIRES_DAYS_MAX:,} days at most; leave it out for one that never ends.",
+            param_hint="--expires-days",
+        )
+    return datetime.now(UTC) + timedelta(days=days)
 
 
 @app.command("list")
@@ -93,8 +104,8 @@ def revoke(
 ) -> None:
     """Revoke a key for good; running API processes notice within seconds."""
     with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        revoke_key(connection, key_id, done_by=getpass.getuser())
+        revoke_key(connection, key_id, done_by=who_does_it())
     if as_json:
         show_json({"key_id": key_id, "revoked": True})
     else:
-        console.print(f"Key {key_id} is revoked.", highlight=False)
+        say(f"Key {key_id} is revoked.")

@@ -1,14 +1,14 @@
 """`ledgerline lanes`: more partitions for the topics that lanes are made of, without disorder."""
 
-import getpass
 from dataclasses import asdict
 from typing import Annotated, Final
 
 import typer
 
 from domain.topics import Topics
+from ops.cli.arguments import who_does_it
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, progress_bar, show_json
+from ops.cli.output import Json, progress_bar, say, show_json
 from ops.lanes import add_lanes
 
 app = typer.Typer(help="Lanes: the partitions that posting spreads over.", no_args_is_help=True)
@@ -47,7 +47,7 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
             dsn=ledger.postgres_dsn,
             topics=Topics(ledger.settings.topic_prefix),
             total=total,
-            done_by=getpass.getuser(),
+            done_by=who_does_it(),
             wait_seconds=wait,
             progress=progress,
         )
@@ -56,4 +56,4 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
         return
     now = f"There are {added.after} lanes now, {added.before} before."
     where = "The intake is open." if added.intake_is_open else "The intake is closed, as it was: ledgerline intake open"
-    console.print(f"{now} {where} Workers take new lanes up within seconds: ledgerline status", highlight=False)
+    say(f"{now} {where} Workers take new lanes up within seconds: ledgerline status")

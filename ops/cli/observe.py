@@ -2,18 +2,16 @@
 
 import os
 import signal
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 
 from domain.settings import Settings
 from ops import supervisor
 from ops.cli.context import read_settings
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, say, show_json, wait_for_reader
 from ops.cli.stack import ensure_api_key, reporter
 from ops.observing.observatory import Observatory
 from ops.observing.prometheus_part import Alert
@@ -80,14 +78,14 @@ def _plain(alert: Alert) -> dict[str, Any]:
 
 
 def _show(found: dict[str, Any]) -> None:
-    console.print(f"[bold]Prometheus[/] {found['prometheus']}   alerts {found['alerts_page']}", highlight=False)
+    say(f" {found['prometheus']}   alerts {found['alerts_page']}", "[bold]Prometheus[/]")
     jobs: dict[str, int] = {}
     for target in found["targets"]:
         jobs[target["job"]] = jobs.get(target["job"], 0) + 1
-    console.print("  targets  " + ", ".join(f"{number} {job}" for job, number in jobs.items()), highlight=False)
-    console.print(f"  rules    {found['alerts']} alerts, {found['recording_rules']} recorded", highlight=False)
+    say("  targets  " + ", ".join(f"{number} {job}" for job, number in jobs.items()))
+    say(f"  rules    {found['alerts']} alerts, {found['recording_rules']} recorded")
     if found["green"]:
-        console.print("[bold green]Rules loaded and green[/]: every target is up, and no alert fires.")
+        say(": every target is up, and no alert fires.", "[bold green]Rules loaded and green[/]")
     for state in ("firing", "pending"):
         for alert in found[state]:
             _show_alert(state, alert["alert"], alert["summary"], alert["runbook_url"])
@@ -95,19 +93,22 @@ def _show(found: dict[str, Any]) -> None:
 
 def _show_alert(state: str, name: str, summary: str, runbook: str) -> None:
     colour = {"firing": "bold red", "pending": "yellow", "over": "green"}[state]
-    told = f"[{colour}]{state}[/] {escape(name)}: {escape(summary)}"
-    console.print(told if state == "over" else f"{told}\n  {escape(runbook)}", highlight=False, soft_wrap=True)
+    say(f" {name}: {summary}", f"[{colour}]{state}[/]")
+    if state != "over":
+        say(f"  {runbook}")
 
 
 def _watch(settings: Settings, state: RunState, observatory: Observatory, *, quiet: bool) -> None:
-    """Until Ctrl-C: show each alert that begins or ends, and scrape whatever a new run of the home has."""
+    """Show each alert that begins or ends, and scrape whatever a new run of the home has.
+
+    It ends by Ctrl-C, or if nobody reads it any more.
+    """
     show: Callable[..., None] = (lambda *_words: None) if quiet else _show_alert
     if not quiet:
-        console.print("Ctrl-C stops Prometheus; the ledger stays up until `ledgerline down`.", highlight=False)
+        say("Ctrl-C stops Prometheus; the ledger stays up until `ledgerline down`.")
     shown: dict[tuple[str, ...], Alert] = {}
-    pause = threading.Event()
     addresses = [service.url for service in state.services]
-    while not pause.wait(_LOOK_SECONDS):
+    while wait_for_reader(_LOOK_SECONDS):
         latest = supervisor.read_state(settings.home)
         if latest is not None and latest.phase == "running" and addresses != [one.url for one in latest.services]:
             observatory.follow(latest)

@@ -9,7 +9,6 @@ import structlog
 from psycopg.conninfo import conninfo_to_dict
 from pydantic import SecretStr
 
-from domain.errors import LedgerlineError
 from ops.cli.context import Ledger
 from ops.cli.troubles import sentence_of
 from ops.logs import configure_logs, instance_of
@@ -47,7 +46,7 @@ def observed(name: str, ledger: Ledger) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = str(error) if isinstance(error, LedgerlineError) else sentence_of(error)
+        sentence = sentence_of(error)
         logger.critical("ended", error=sentence, exc_info=error if sentence is None else None)
         raise SystemExit(1) from error
     finally:

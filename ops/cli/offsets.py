@@ -1,6 +1,5 @@
 """`ledgerline offsets`: where each agent stands in each lane, by its own store, which is the truth, and by Kafka."""
 
-import getpass
 from enum import StrEnum
 from typing import Annotated, Any, Final
 
@@ -19,8 +18,9 @@ from db.operations import (
 )
 from domain.errors import LedgerlineError
 from domain.topics import Topics
+from ops.cli.arguments import who_does_it
 from ops.cli.context import Ledger, running_ledger
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows
 from ops.kafka_positions import TopicState, admin_client, committed_offsets, tell_group, topic_state
 
 app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
@@ -135,17 +135,13 @@ def show(as_json: Json = False) -> None:
     show_rows("Offsets", rows, as_json=False, columns=_COLUMNS)
     posting = [row for row in rows if row["agent"] == Agent.POSTING]
     for row in posting:
-        console.print(f"lane {row['lane']} head {row['head'] or 'none yet'}", highlight=False, soft_wrap=True)
+        say(f"lane {row['lane']} head {row['head'] or 'none yet'}")
     strangers = [row for row in posting if row["topic_id"] not in (None, row["kafka_topic_id"])]
     if posting:
         told = f"topic {posting[0]['topic']} ({posting[0]['kafka_topic_id']})"
-        console.print(told, highlight=False, soft_wrap=True)
+        say(told)
     for row in strangers:
-        console.print(
-            f"[bold red]lane {row['lane']} was posted from the topic with id {row['topic_id']}, another one[/]",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f" was posted from the topic with id {row['topic_id']}, another one", f"[bold red]lane {row['lane']}[/]")
 
 
 @app.command()
@@ -176,7 +172,7 @@ def seek(
     if as_json:
         show_json(done)
     else:
-        console.print(told, highlight=False, soft_wrap=True)
+        say(told)
 
 
 def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
@@ -195,7 +191,7 @@ def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[d
         stands = _chosen(agent, agent_positions(connection), lanes)
         if stands:
             detail = {"agent": agent.value, "offsets": {str(number): at for number, at in stands.items()}}
-            add_operation(connection, OperationKind.OFFSETS_TOLD, getpass.getuser(), detail)
+            add_operation(connection, OperationKind.OFFSETS_TOLD, who_does_it(), detail)
             tell_group(admin, topics.group(agent), topic_of(agent, topics), stands)
     return [{"lane": number, "offset": at} for number, at in stands.items()]
 
@@ -214,5 +210,5 @@ def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[
         count = sum(stands.values())
         if stands and not yes:
             typer.confirm(f"Recompute {len(stands)} lanes, {count:,} offsets of them?", abort=True, err=True)
-        rewound = rewind_reconciliation(connection, list(stands), getpass.getuser())
+        rewound = rewind_reconciliation(connection, list(stands), who_does_it())
     return [{"lane": lane, "offset": 0} for lane in rewound]

@@ -5,11 +5,9 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 import typer
-from rich.markup import escape
 
 from domain.breaks import Finding
-from domain.errors import LedgerlineError
-from ops.cli.output import console, errors, progress_bar
+from ops.cli.output import progress_bar, say, show_error
 from ops.cli.troubles import sentence_of
 
 BREAKS_FOUND: Final = 1
@@ -24,10 +22,10 @@ def exit_code_for_outages() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = str(error) if isinstance(error, LedgerlineError) else sentence_of(error)
+        sentence = sentence_of(error)
         if sentence is None:
             raise
-        errors.print(f"[bold red]error:[/] {escape(sentence)}", highlight=False, soft_wrap=True)
+        show_error(sentence)
         raise typer.Exit(COULD_NOT_RUN) from error
 
 
@@ -55,10 +53,6 @@ def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
 def show_findings(findings: Sequence[Finding]) -> None:
     """One line for each break; the first hundred."""
     for found in findings[:_SHOWN_MAX]:
-        console.print(
-            f"[bold red]BREAK[/] {found.kind.value} [bold]{escape(found.subject)}[/]: {escape(found.detail)}",
-            highlight=False,
-            soft_wrap=True,
-        )
+        say(f" {found.kind.value} {found.subject}: {found.detail}", "[bold red]BREAK[/]")
     if len(findings) > _SHOWN_MAX:
-        console.print(f"... and {len(findings) - _SHOWN_MAX:,} more; --json lists all.", highlight=False)
+        say(f"... and {len(findings) - _SHOWN_MAX:,} more; --json lists all.")

@@ -6,7 +6,7 @@ import typer
 
 from domain.topics import Topics
 from ops.cli.context import running_ledger
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows
 from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
 from streams.reconciliation.full import Report, recompute
 
@@ -58,8 +58,8 @@ def _show(report: Report) -> None:
     show_rows("Symmetry, in minor units", report.totals, as_json=False)
     show_findings(report.findings)
     verdict = "[bold green]The books hold.[/]" if not report.findings else "[bold red]The books do not hold.[/]"
-    console.print(
-        f"{verdict} {report.records:,} records and {report.shards:,} balances in {report.seconds:.1f} s"
+    say(
+        f" {report.records:,} records and {report.shards:,} balances in {report.seconds:.1f} s"
         f" ({report.records_per_second:,} records/s); {len(report.findings)} breaks.",
-        highlight=False,
+        verdict,
     )

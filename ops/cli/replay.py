@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
-from rich.markup import escape
 
 from db.connections import DatabaseError
 from db.frame import Frame
@@ -14,7 +13,7 @@ from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.cli.books import frame_of, read_books
 from ops.cli.context import Ledger, running_ledger
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, say, show_json
 from ops.cli.recomputing import BREAKS_FOUND, progress_of
 from streams.audit.service import key_file_of
 from streams.audit.signing import read_key
@@ -90,29 +89,24 @@ def _show(report: Report, compared: Comparison | None, *, as_json: bool) -> None
         show_json(_json(report, compared))
         return
     way = "loaded" if report.loaded else "caught up by"
-    console.print(
+    say(
         f"{way.capitalize()} {report.records:,} records of {report.lanes} lanes in {report.seconds:,.1f} s"
         f" ({report.records_per_second:,} / s), and {report.checkpoints} checkpoints.",
-        highlight=False,
     )
     if report.quarantined_without_bytes:
-        console.print(
+        say(
             f"{report.quarantined_without_bytes:,} quarantined rows lack their bytes, which the topic has deleted.",
-            highlight=False,
         )
     if compared is None:
         return
     found = compared.difference
     if found is None:
-        console.print(
-            f"[bold green]The same[/] in {compared.rows:,} rows, and all that belongs to them.", highlight=False
-        )
+        say(f" in {compared.rows:,} rows, and all that belongs to them.", "[bold green]The same[/]")
     else:
-        console.print(
-            f"[bold red]DIFFERENT[/] {found.table} lane {found.lane} {escape(found.place)} {found.member}:"
-            f" {escape(found.replayed)} here, {escape(found.live)} in the live ledger.",
-            highlight=False,
-            soft_wrap=True,
+        say(
+            f" {found.table} lane {found.lane} {found.place} {found.member}:"
+            f" {found.replayed} here, {found.live} in the live ledger.",
+            "[bold red]DIFFERENT[/]",
         )
 
 

@@ -1,13 +1,12 @@
 """`ledgerline schemas`: the project's Avro schemas in the registry."""
 
 import typer
-from rich.markup import escape
 
 from domain.errors import LedgerlineError
 from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from ops.cli.context import read_settings
-from ops.cli.output import Json, console, errors, show_json, show_rows
+from ops.cli.output import Json, complain, say, show_json, show_rows
 from ops.supervision.state import read_state
 from producers.compatibility import Verdict, judge_all, registered_all
 from producers.deploy import register_schemas
@@ -66,13 +65,11 @@ def check(as_json: Json = False) -> None:
         ]
         show_rows("Schemas against the registry", rows, as_json=False)
         for found in refused:
-            errors.print(
-                f"[bold red]refused:[/] avro/{found.file} breaks {found.level} for {found.subject}:"
-                f" {escape(found.cause)}",
-                highlight=False,
-                soft_wrap=True,
+            complain(
+                f" avro/{found.file} breaks {found.level} for {found.subject}: {found.cause}",
+                "[bold red]refused:[/]",
             )
         if not refused:
-            console.print("Every schema may be registered.")
+            say("Every schema may be registered.")
     if refused:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ from domain.settings import Settings
 from domain.topics import Topics
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.observed import observed
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, say, show_json
 from ops.cli.topics import described
 from ops.configuration.check import refuse_misconfigured
 from ops.kafka_rights import grant
@@ -221,6 +221,6 @@ def prepare(
     if as_json:
         show_json(done)
         return
-    console.print("The database, the topics and the schemas are ready.")
+    say("The database, the topics and the schemas are ready.")
     if done["contracts_left"]:
-        console.print("When no service of an older release runs any more: `ledgerline prepare --contract`.")
+        say("When no service of an older release runs any more: `ledgerline prepare --contract`.")

@@ -1,6 +1,5 @@
 """`ledgerline up` and `ledgerline down`: everything on this machine, in the background."""
 
-import getpass
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,13 +7,13 @@ from typing import Annotated, Any, Final
 from urllib.parse import urlsplit, urlunsplit
 
 import typer
-from rich.markup import escape
 
 from domain.errors import LedgerlineError
 from ops import supervisor
 from ops.addresses import addresses_of
+from ops.cli.arguments import who_does_it
 from ops.cli.context import api_key, console_url, read_settings, store_api_key
-from ops.cli.output import Json, console, errors, show_json
+from ops.cli.output import Json, complain, console, errors, say, show_json, shown
 from ops.open_parts import open_parts
 from ops.supervision.state import RunState
 
@@ -49,24 +48,24 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
     if as_json:
         show_json(_addresses(state) | {"api_key_made": key_made, "open": open_parts(state)})
         return
-    console.print(f"[bold green]Ledgerline is up[/] after {time.monotonic() - started:.1f} s.", highlight=False)
+    say(f" after {time.monotonic() - started:.1f} s.", "[bold green]Ledgerline is up[/]")
     found = _addresses(state)
     if state.api_url is not None and console.is_terminal:  # the key with it where a person reads, and in no file
         found["Console"] = console_url(state.api_url, api_key(settings))
     for name, where in found.items():
-        console.print(f"  {name.replace('_', ' '):<22} {escape(str(where))}", highlight=False, soft_wrap=True)
+        say(f"  {name.replace('_', ' '):<22} {where}")
     if key_made:
-        console.print("An API key for the command line was made and stored; no other user can read it.")
+        say("An API key for the command line was made and stored; no other user can read it.")
     if (told := open_parts(state)) is not None:
-        console.print(f"[yellow]{escape(told)}[/]", highlight=False, soft_wrap=True)
-    console.print(
-        "\nNext:\n"
-        "  ledgerline intents post --debit external:bank --credit users:1:wallet --amount 25 --currency EUR\n"
-        "  ledgerline status --watch\n"
+        say(told, "[yellow]![/] ")
+    for line in (
+        "",
+        "Next:",
+        "  ledgerline intents post --debit external:bank --credit users:1:wallet --amount 25 --currency EUR",
+        "  ledgerline status --watch",
         "  ledgerline down",
-        highlight=False,
-        soft_wrap=True,
-    )
+    ):
+        say(line)
 
 
 def down(as_json: Json = False) -> None:
@@ -88,8 +87,8 @@ def reporter(*, quiet: bool) -> Iterator[Callable[[str], None]]:
     with errors.status("") as spinner:
 
         def report(message: str) -> None:
-            errors.print(f"[dim]{time.monotonic() - started:5.1f} s[/] {escape(message)}", highlight=False)
-            spinner.update(escape(message))
+            complain(f" {message}", f"[dim]{time.monotonic() - started:5.1f} s[/]")
+            spinner.update(shown(message))
 
         yield report
 
@@ -120,7 +119,7 @@ def ensure_api_key(state: RunState) -> bool:
         active = {row["key_id"] for row in list_keys(connection, KEY_TENANT) if row["revoked_time"] is None}
         if stored is not None and stored.split("_")[1:2] and stored.split("_")[1] in active:
             return False
-        _, key = add_key(connection, KEY_TENANT, KEY_NAME, list(Scope), done_by=getpass.getuser())
+        _, key = add_key(connection, KEY_TENANT, KEY_NAME, list(Scope), done_by=who_does_it())
     store_api_key(settings.home, key)
     return True
 

@@ -1,15 +1,11 @@
 """`ledgerline status`: what runs, how far each lane is, what needs attention; at a glance."""
 
-import json
-import sys
-import threading
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.console import Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -17,7 +13,7 @@ from domain.errors import LedgerlineError
 from domain.settings import Settings
 from ops.addresses import addresses_of
 from ops.cli.context import console_url, read_settings
-from ops.cli.output import Json, console, show_json
+from ops.cli.output import Json, console, show_json, shown, wait_for_reader
 from ops.status import LaneStatus, StatusReport, age, look
 from ops.supervision.state import read_state
 
@@ -58,15 +54,20 @@ def glance_at(settings: Settings) -> StatusReport:
 
 
 def _watch(settings: Settings, interval_seconds: float, *, as_json: bool) -> None:
-    pause = threading.Event()  # nobody sets it: Ctrl-C is the way out
-    if as_json:
-        while not pause.wait(0):
-            sys.stdout.write(json.dumps(document(glance_at(settings)), default=str) + "\n")
-            sys.stdout.flush()
-            pause.wait(interval_seconds)
-    with Live(render(glance_at(settings)), console=console, screen=console.is_terminal, auto_refresh=False) as live:
-        while not pause.wait(interval_seconds):
+    """Until Ctrl-C, or until nobody reads it any more: exit code 1 then, as for each output that is cut off."""
+    if as_json or not console.is_terminal:
+        while True:
+            report = glance_at(settings)
+            if as_json:
+                show_json(document(report), indent=None)
+            else:
+                console.print(render(report))
+            if not wait_for_reader(interval_seconds):
+                raise typer.Exit(1)
+    with Live(render(glance_at(settings)), console=console, screen=True, auto_refresh=False) as live:
+        while wait_for_reader(interval_seconds):
             live.update(render(glance_at(settings)), refresh=True)
+    raise typer.Exit(1)
 
 
 def document(report: StatusReport) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def _process_table(report: StatusReport) -> Table:
         colour = _COLOURS.get(process.condition, "yellow")
         table.add_row(
             f"[{colour}]●[/]",
-            escape(process.name),
+            shown(process.name),
             f"[{colour}]{process.condition}[/]",
             f"[yellow]{process.restarts}[/]" if process.restarts else "0",
             str(process.pid or ""),

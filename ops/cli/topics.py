@@ -9,7 +9,7 @@ from domain.kafka import Kafka
 from domain.settings import Settings
 from domain.topics import Topics
 from ops.cli.context import named_kafka
-from ops.cli.output import Json, console, show_json, show_rows
+from ops.cli.output import Json, say, show_json, show_rows
 from producers import topic_plan
 from producers.deploy import Replication, Retention
 from producers.topic_plan import Described, Difference, Remedy
@@ -48,7 +48,7 @@ def diff(as_json: Json = False) -> None:
     elif found:
         _show("Topics that differ", found)
     else:
-        console.print(f"The topics at {kafka} are as described.", highlight=False)
+        say(f"The topics at {kafka} are as described.")
     if found:
         raise typer.Exit(1)
 
@@ -70,11 +70,11 @@ def apply(allow_loss: AllowLoss = False, as_json: Json = False) -> None:
 def _tell(kafka: Kafka, changed: list[Difference], left: list[Difference]) -> None:
     for difference in changed:
         was = "made" if difference.remedy is Remedy.MAKE else f"{difference.found} is now {difference.wanted}"
-        console.print(f"{difference.topic}: {difference.property} {was}", highlight=False)
+        say(f"{difference.topic}: {difference.property} {was}")
     if left:
         _show("Left as they are", left)
     elif not changed:
-        console.print(f"The topics at {kafka} are as described.", highlight=False)
+        say(f"The topics at {kafka} are as described.")
 
 
 def _show(title: str, found: list[Difference]) -> None:

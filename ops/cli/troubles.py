@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, Final
 
+from domain.errors import LedgerlineError
+
 
 def _postgres(psycopg: Any, error: BaseException) -> str | None:
     if not isinstance(error, psycopg.Error):
@@ -19,6 +21,8 @@ def _postgres(psycopg: Any, error: BaseException) -> str | None:
         return f"This login may not do that ({cause}): grant it the role ledgerline_operator."
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         return "LEDGERLINE_POSTGRES_DSN cannot be used: write it as postgresql://user:password@host/database."
+    if isinstance(error, psycopg.DataError):
+        return f"Postgres cannot take a value that was given ({cause})."
     if isinstance(error, psycopg.OperationalError):
         return f"Postgres does not answer ({cause}): see `ledgerline status`."
     return None
@@ -33,6 +37,8 @@ def _kafka(confluent_kafka: Any, error: BaseException) -> str | None:
 
 
 def _http(httpx: Any, error: BaseException) -> str | None:
+    if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
+        return f"An address cannot be used ({error}): `ledgerline config check` says which."
     if not isinstance(error, httpx.HTTPError):
         return None
     return f"A service does not answer ({error or type(error).__name__}): see `ledgerline status`."
@@ -46,10 +52,22 @@ _LIBRARIES: Final[dict[str, Callable[[Any, BaseException], str | None]]] = {
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """One sentence for an outage or a missing right; None for what is not known, which is then a bug."""
+    """One sentence for an outage, a missing right or a file; None for what is not known, which is then a bug."""
+    if isinstance(error, LedgerlineError):
+        return str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename} cannot be used: {error.strerror}."
     for name, explain in _LIBRARIES.items():
         library = sys.modules.get(name)
         sentence = explain(library, error) if library is not None else None
         if sentence is not None:
             return sentence
     return None
+
+
+def usage_sentence_of(error: Any) -> str:
+    """What is wrong with an argument, and where help is; the error is one of typer's."""
+    told = " ".join(error.format_message().split())
+    told = told if told.endswith((".", "?")) else f"{told}."
+    path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "ledgerline"
+    return f"{told[0].upper()}{told[1:]} See {path} --help."

@@ -33,8 +33,10 @@ class Screen:
 
     def heading(self, text: str) -> None:
         """A line that begins a part."""
-        if not self._quiet:
+        if not self._quiet and self._console.is_terminal:
             self._console.rule(f"[bold]{text}", align="left")
+        elif not self._quiet:
+            self._console.print(f"── {text}", markup=False)
 
     def note(self, text: str) -> None:
         """What just happens, beside the spinner of the step."""
@@ -59,11 +61,14 @@ class Screen:
         """The line of a step that has ended."""
         if self._quiet:
             return
+        mark = "[green]✓[/]" if held else "[bold red]✗[/]"
+        if not self._console.is_terminal:  # what a file keeps is not folded
+            self._console.print(f"{mark} {escape(title)}  {seconds:.1f} s\n  {escape(detail)}", soft_wrap=True)
+            return
         line = Table.grid(padding=(0, 1))
         line.add_column(width=1)
         line.add_column(width=_TITLE_WIDTH)
         line.add_column(width=7, justify="right")
-        mark = "[green]✓[/]" if held else "[bold red]✗[/]"
         line.add_row(mark, escape(title), f"[dim]{seconds:.1f} s[/]")
         line.add_row("", f"[cyan]{escape(detail)}[/]", "")
         self._console.print(line, highlight=False)

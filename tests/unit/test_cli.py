@@ -72,7 +72,7 @@ WRONG_USE = [
     (("statsu",), "Did you mean 'status'"),
     (("status", "--frobnicate"), "No such option: --frobnicate"),
     (("service", "espresso"), "choose one of posting, relay, reconciliation, audit, api"),
-    (("dlq", "show", "zero", "0"), "Invalid value for 'lane'"),
+    (("dlq", "show", "zero", "0"), "Invalid value for LANE: 'zero' is no whole number"),
     (("up", "--instances", "posting"), "write it as posting=2"),
     (("up", "--instances", "posting=many"), "write it as posting=2"),
 ]
@@ -137,7 +137,8 @@ def test_outages_of_libraries_are_sentences() -> None:
         assert sentence is not None
         assert told in sentence
         assert "\n" not in sentence
-    for bug in (ValueError("x"), KeyError("x"), psycopg.errors.SyntaxError("x"), LedgerlineError("x")):
+    assert sentence_of(LedgerlineError("x")) == "x"
+    for bug in (ValueError("x"), KeyError("x"), psycopg.errors.SyntaxError("x")):
         assert sentence_of(bug) is None
 
 

@@ -2,14 +2,31 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
+// Control and format characters, lone surrogates, line and paragraph ends; but for the joiners of words and pictures,
+// and white space, which a page does not obey. domain/outside_text.py has the same rule, and a test holds the two together.
+const UNSHOWN = /(?![\u200c\u200d\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+/** Text from outside with each character that a page would obey, or hide, as its number: \x1b, \u202e. */
+export function printable(value) {
+  return value.replace(UNSHOWN, (sign) => {
+    const number = sign.codePointAt(0).toString(16);
+    if (number.length <= 2) return { "\r": "\\r" }[sign] ?? `\\x${number.padStart(2, "0")}`;
+    return number.length <= 4 ? `\\u${number.padStart(4, "0")}` : `\\U${number.padStart(8, "0")}`;
+  });
+}
+
+function shown(child) {
+  return typeof child === "string" ? printable(child) : child;
+}
+
 function put(element, properties, children) {
   for (const [name, value] of Object.entries(properties ?? {})) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
     else if (name === "data") Object.assign(element.dataset, value);
-    else element.setAttribute(name, value === true ? "" : value);
+    else element.setAttribute(name, value === true ? "" : name === "value" ? value : shown(value));
   }
-  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false));
+  element.append(...children.flat(3).filter((child) => child !== null && child !== undefined && child !== false).map(shown));
   return element;
 }
 
@@ -25,14 +42,14 @@ export function s(name, properties, ...children) {
 
 /** Sets a text only where it differs, so that selections and readers are left alone. */
 export function text(node, value) {
-  const wanted = String(value);
+  const wanted = printable(String(value));
   if (node.textContent !== wanted) node.textContent = wanted;
 }
 
 /** Sets an attribute only where it differs; null takes it away. */
 export function attribute(node, name, value) {
   if (value === null) node.removeAttribute(name);
-  else if (node.getAttribute(name) !== String(value)) node.setAttribute(name, value);
+  else if (node.getAttribute(name) !== shown(String(value))) node.setAttribute(name, shown(String(value)));
 }
 
 /** A mark that says in words what its colour says too: "ok", "wait", "bad" or "none". */

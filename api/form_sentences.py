@@ -1,0 +1,45 @@
+"""One sentence for people about each part of a body that has not the documented form.
+
+pydantic's own words are for who knows its types; the commonest mistakes of a newcomer have better ones here.
+"""
+
+from collections.abc import Collection, Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+_LIKENESS_MIN: Final = 0.6
+_NAME_CHARACTERS_MAX: Final = 40
+_MEANT: Final = {"amount": "amount_minor", "value": "amount_minor", "side": "direction", "address": "account"}
+"""Names that are often taken for a member of a leg, and are too unlike it to be found by their letters."""
+
+_SENTENCES: Final = {
+    ("amount_minor", "int_type"): ("It is a whole number of minor units without quotes, such as 1250 for 12.50 EUR."),
+    ("amount_minor", "int_from_float"): (
+        "It is a whole number of minor units without a decimal point, such as 1250 for 12.50 EUR."
+    ),
+    ("direction", "literal_error"): 'It is "debit" or "credit", in small letters.',
+    ("currency", "string_too_long"): "It is an ISO 4217 code such as EUR, or a registered unit.",
+    ("currency", "string_too_short"): "It is empty: give an ISO 4217 code such as EUR, or a registered unit.",
+    ("account", "string_too_short"): "It is empty: give an address such as users:42:wallet.",
+    ("reverses", "string_pattern_mismatch"): "It is the id of an intent: 32 hexadecimal digits in five groups.",
+}
+
+
+def form_sentence(fault: Mapping[str, Any], members: Collection[str]) -> str:
+    """What is amiss with one part, by pydantic's fault; `members`: those that the object around the part may have."""
+    kind, place = str(fault["type"]), fault["loc"]
+    name = str(place[-1]) if place else ""
+    if kind == "extra_forbidden":
+        return _unknown_sentence(name, members)
+    if kind == "missing":
+        return "It is missing."
+    told = _SENTENCES.get((name, kind)) or str(fault["msg"])
+    return told if told.endswith((".", "?")) else f"{told}."
+
+
+def _unknown_sentence(name: str, members: Collection[str]) -> str:
+    close = get_close_matches(name[:_NAME_CHARACTERS_MAX].lower(), members, n=1, cutoff=_LIKENESS_MIN)
+    meant = _MEANT.get(name) if _MEANT.get(name) in members else close[0] if close else None
+    if meant is not None:
+        return f"There is no such member: {meant} is meant?"
+    return f"There is no such member; there are {', '.join(members)}."

@@ -1,0 +1,118 @@
+"""Amounts of money as people write them on a command line, and one sentence for each of their mistakes."""
+
+import re
+import unicodedata
+from decimal import Decimal
+from typing import Final
+
+from domain.errors import LedgerlineError
+from domain.money import AmountError, iso_exponent, to_minor
+
+_PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
+_EXPONENT: Final = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+", re.ASCII)
+_DECIMAL_COMMA: Final = re.compile(r"([0-9]+),([0-9]{1,2}|[0-9]{4,})", re.ASCII)
+_GROUPED: Final = re.compile(r"[0-9]{1,3}(?:([,.'’ \u00a0\u202f_])[0-9]{2,3})+(?:[.,][0-9]+)?", re.ASCII)
+_NO_NUMBERS: Final = frozenset({"nan", "inf", "infinity", "snan"})
+_SIGNS: Final = {"€": "EUR", "£": "GBP", "₹": "INR"}
+"""Those that are one currency's alone; there are many dollars, and two kinds of ¥."""
+_SHOWN_CHARACTERS_MAX: Final = 40
+
+
+class WrittenAmountError(LedgerlineError):
+    """An amount or a currency is not written as the ledger takes it; the message says how to write it."""
+
+
+def minor_of(text: str, currency: str) -> int:
+    """The count of minor units of a decimal such as 12.50; WrittenAmountError says what is wrong with it."""
+    exponent = exponent_of_currency(currency)
+    fault = amount_fault(text, currency, exponent)
+    if fault is not None:
+        raise WrittenAmountError(fault)
+    try:
+        minor = to_minor(Decimal(text), exponent)
+    except AmountError as error:
+        raise WrittenAmountError(f"{_cut(text)} {currency} is more than an amount can be.") from error
+    if minor == 0:
+        raise WrittenAmountError("The amount is 0: there is nothing to move.")
+    return minor
+
+
+def exponent_of_currency(currency: str) -> int:
+    """The decimals of an ISO 4217 currency; WrittenAmountError for another code."""
+    exponent = iso_exponent(currency)
+    if exponent is not None:
+        return exponent
+    capitals = currency.strip().upper()
+    if capitals != currency and iso_exponent(capitals) is not None:
+        raise WrittenAmountError(f"{currency!r} is no currency: write it in capitals, --currency {capitals}.")
+    raise WrittenAmountError(
+        f"{currency!r} is no ISO 4217 currency: for a registered unit give --amount-minor, a whole number of its minor"
+        " units."
+    )
+
+
+def amount_fault(text: str, currency: str, exponent: int) -> str | None:
+    """What is wrong with a written amount of a currency that has so many decimals, and how to write it; None: nothing.
+
+    A number that could be meant in two ways is never guessed.
+    """
+    written = _cut(text)
+    if _PLAIN.fullmatch(text):
+        return _decimals_fault(text, currency, exponent)
+    if text != text.strip():
+        return f"The amount {text!r} has space around it: take it away."
+    if text.startswith("-") and _PLAIN.fullmatch(text[1:]):
+        return f"{written} is negative: write {text[1:]}, and change --debit and --credit over."
+    if text.startswith("+") and _PLAIN.fullmatch(text[1:]):
+        return f"Write {written} without the sign: {text[1:]}."
+    if text.lstrip("+-").lower() in _NO_NUMBERS:
+        return f"{written} is not a number: write the amount in digits, such as 12.50."
+    if _EXPONENT.fullmatch(text):
+        return f"{written} has an exponent: write the amount out in digits, such as 100 in place of 1e2."
+    comma = _DECIMAL_COMMA.fullmatch(text)
+    if comma:
+        return f"{written} has a decimal comma: write it with a point, {comma[1]}.{comma[2]}."
+    if _GROUPED.fullmatch(text):
+        return _grouping_fault(text)
+    return _sign_fault(text) or f"{written} is no amount: write digits and a decimal point, such as 12.50."
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "..."
+
+
+def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
+    decimals = text.partition(".")[2]  # zeros count: 1.000 is a thousand for those who write a decimal comma
+    if len(decimals) <= exponent:
+        return None
+    most = f"at most {exponent}" if exponent else "none"
+    return f"{_cut(text)} has {len(decimals)} decimals, and {currency} has {most}: round it yourself."
+
+
+def _grouping_fault(text: str) -> str:
+    """Of thousands that are set apart. `1,000` is one or a thousand, by who reads it, so both are shown."""
+    digits = re.sub(r"[^0-9]", "", text)
+    if re.fullmatch(r"[0-9]{1,3},[0-9]{3}", text, re.ASCII):
+        whole, _, rest = text.partition(",")
+        return f"{text} can be read in two ways: write {digits}, or {whole}.{rest}."
+    last = max(text.rfind("."), text.rfind(","))
+    sets_apart = {sign for sign in text if not sign.isdigit()}
+    has_decimals = last >= 0 and len(sets_apart) > 1
+    plain = f"{re.sub(r'[^0-9]', '', text[:last])}.{text[last + 1 :]}" if has_decimals else digits
+    return f"{_cut(text)} sets its thousands apart: write {_cut(plain)}."
+
+
+def _sign_fault(text: str) -> str | None:
+    """Of a currency beside the number, or of digits of another script."""
+    if any(sign.isdecimal() and not sign.isascii() for sign in text):
+        plain = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
+        return f"{_cut(text)} is not in the digits 0 to 9: write {_cut(plain)}."
+    number = re.sub(r"[^0-9.,]", "", text)
+    beside = re.sub(r"[0-9.,\s]", "", text)
+    if number and beside and all(unicodedata.category(sign) in {"Sc", "Lu", "Ll"} for sign in beside):
+        plain = number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number
+        code = _SIGNS.get(beside, beside.upper())
+        if iso_exponent(code) is None:
+            return f"{_cut(text)} names its currency: write --amount {plain}, and its code by --currency, such as USD."
+        return f"{_cut(text)} names its currency: write --amount {plain} --currency {code}."
+    return None

@@ -1,0 +1,107 @@
+"""What no argument may be, whichever command it is given to; and what two or more commands read from one."""
+
+import getpass
+import math
+import os
+import re
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import typer
+
+from domain.intents import ADDRESS_PATTERN
+
+_WHOLE: Final = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DECIMAL: Final = re.compile(r"[+-]?[0-9]+(\.[0-9]+)?", re.ASCII)
+_INT64: Final = range(-(2**63), 2**63)
+
+
+def guard_arguments(command: Any) -> None:
+    """Have each argument and option of a command, or of a group's commands, refuse what no command could use."""
+    for below in getattr(command, "commands", {}).values():
+        guard_arguments(below)
+    for parameter in command.params:
+        parameter.process_value = _guarded(parameter, parameter.process_value)
+
+
+def _guarded(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    kind = parameter.type_descriptor.annotation
+    kind = (get_args(kind) or (kind,))[0]
+    name = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.name.upper().replace("_", "-")
+
+    def process(context: Any, value: Any) -> Any:
+        for text in value if isinstance(value, list | tuple) else [value]:
+            fault = argument_fault(text, kind, may_be_empty=parameter.default == "") if isinstance(text, str) else None
+            if fault is not None:
+                raise typer.BadParameter(fault, param_hint=name)
+        return convert(context, value)
+
+    return process
+
+
+def argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> str | None:
+    """Why a written argument cannot be used as `kind`, a type; None if it can, as far as its form tells."""
+    if not text:
+        # A shell makes "$UNSET" empty: to take it for an option that was left out would pay twice.
+        return None if may_be_empty else "it is empty; give it a value, or leave it out."
+    if "\x00" in text:
+        return "it holds a NUL."
+    if kind is not Path and not _is_text(text):
+        return f"{text!r} is not written in the encoding of this terminal."
+    if kind is int:
+        if not _WHOLE.fullmatch(text):
+            return f"{text!r} is no whole number: write it with the digits 0 to 9 alone."
+        if int(text[:40]) not in _INT64:
+            return f"{text[:40]} is too large a number."
+    if kind is float and not (_DECIMAL.fullmatch(text) and math.isfinite(float(text))):
+        return f"{text!r} is no number: write it with the digits 0 to 9 and a decimal point, such as 1.5."
+    if kind is uuid.UUID:
+        try:
+            uuid.UUID(text)
+        except ValueError:
+            return f"{text!r} is no intent id: it has 32 hexadecimal digits, such as {_ID_EXAMPLE}."
+    return None
+
+
+_ID_EXAMPLE: Final = "6b1f3f1e-5f0b-5d0e-8a51-0d1a53c3a1b2"
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def checked_key(key: str) -> str:
+    """An idempotency key as it can stand in an HTTP header; BadParameter says why it cannot."""
+    fault = None
+    if key != key.strip(" "):
+        fault = f"{key!r} begins or ends with a space, which HTTP drops: take it away."
+    elif any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in key):
+        fault = f"{key!r} holds a line break or another control character, which HTTP does not carry: take it away."
+    if fault is not None:
+        raise typer.BadParameter(fault, param_hint="--key")
+    return key
+
+
+def checked_address(address: str, hint: str) -> str:
+    """An account's address; BadParameter, for the argument or option `hint`, if it is none."""
+    if not ADDRESS_PATTERN.fullmatch(address):
+        raise typer.BadParameter(
+            f"{address!r} is no address: join segments of letters A to Z, digits, - and _ by colons,"
+            " such as users:42:wallet.",
+            param_hint=hint,
+        )
+    return address
+
+
+def who_does_it() -> str:
+    """The user of this machine, for the record; a number where the machine has no name for it, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,72 @@
+"""Standard output and error of the command line, whatever they are: a pipe, a full disk, a Latin-1 terminal."""
+
+import codecs
+import errno
+import os
+import sys
+from contextlib import suppress
+from typing import Final
+
+from domain.errors import LedgerlineError
+
+_STREAM_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENXIO, errno.EBADF})
+_ENCODING_ERRORS: Final = "ledgerline"
+_PLAIN_FORMS: Final = {"●": "*", "✓": "+", "✗": "x", "·": "-", "…": "...", "—": "-", "–": "-", "’": "'"}
+
+
+class ClosedOutputError(LedgerlineError):
+    """The command was started without standard output, so that its answer would be lost."""
+
+
+def prepare_streams() -> None:
+    """Let standard output and error take each character; ClosedOutputError before anything is done if output is closed.
+
+    A descriptor that is closed would be given to the next socket, which then got whatever is written there.
+    """
+    for number in (0, 1, 2):
+        if not _is_open(number):
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free, which is this one
+    codecs.register_error(_ENCODING_ERRORS, _write_as_the_stream_can)
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors=_ENCODING_ERRORS)
+    if sys.stdout is None:
+        raise ClosedOutputError("Standard output is closed: send it to a file, or to /dev/null if nobody wants it.")
+
+
+def stream_trouble(error: Exception) -> str | None:
+    """Why a stream takes nothing more, such as a file on a full disk; None if the error is no such trouble.
+
+    Errors of files that a command itself opens have a name, or are told by the command.
+    """
+    if isinstance(error, OSError) and error.errno in _STREAM_ERRORS and error.filename is None:
+        return os.strerror(error.errno)
+    return None
+
+
+def drop_output() -> None:
+    """Let what is left of the output go nowhere, so that the interpreter's last flush works."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, AttributeError, ValueError):  # a stream without a descriptor has no last flush either
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _is_open(number: int) -> bool:
+    try:
+        os.fstat(number)
+    except OSError:
+        return False
+    return True
+
+
+def _write_as_the_stream_can(error: UnicodeError) -> tuple[str, int]:
+    """Instead of what the stream's encoding lacks: a plain sign for one of ours, its number for any other character."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    plain = (_PLAIN_FORMS.get(sign) or sign.encode("ascii", "backslashreplace").decode("ascii") for sign in lacking)
+    return "".join(plain), error.end
