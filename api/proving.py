@@ -1,6 +1,7 @@
 """What reconciliation and audit found and signed: breaks, checkpoints, public keys, inclusion proofs."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -14,12 +15,14 @@ from api.responses import json_response, next_link, problem_responses
 from api.service import ROLE, Service
 from api.times import to_rfc3339
 from db import overview
-from db.access import Scope
-from db.proofs import prove
+from db.access import ApiKey, Scope
+from db.proofs import prove, receipt
 from db.reads import Pool
 from domain.breaks import Break, BreakKind, BreakState
 from domain.checkpoints import public_pem, signed_members
-from domain.proofs import FORMAT, ProofError, ProofPending
+from domain.proofs import FORMAT, ProofError, ProofPending, ReceiptMissing
+from domain.signed_heads import FORMAT as HEAD_FORMAT
+from domain.signed_heads import RECEIPT_FORMAT
 
 router = APIRouter(tags=["proofs"])
 
@@ -112,6 +115,30 @@ class ProofView(BaseModel):
     checkpoint: CheckpointView
 
 
+class SignedHeadView(BaseModel):
+    """What posting signed of a batch: the records from `first_seq` to before `next_seq` of a lane."""
+
+    format: str = Field(examples=[HEAD_FORMAT])
+    lane: int
+    first_seq: int
+    next_seq: int
+    head: str = Field(description="SHA-256 of the last record, in hex.")
+    records_root: str = Field(description="Merkle root over the records' hashes, 16 to a leaf, in hex.")
+
+
+class PostingReceiptView(BaseModel):
+    """Posting's receipt for a settled intent; docs/PROOF.md says how to verify it."""
+
+    format: str = Field(examples=[RECEIPT_FORMAT])
+    record: dict[str, Any]
+    previous_hash: str
+    hash: str
+    page: list[str] = Field(description="The hashes of the record's leaf, in hex.")
+    place: LeafView
+    signed: SignedHeadView
+    signature: str = Field(description="Ed25519, by posting's key, over the canonical JSON of `signed`, in hex.")
+
+
 def _service(request: Request) -> Service:
     service: Service = request.app.state.service
     return service
@@ -192,12 +219,32 @@ async def get_proof(
     request: Request, key: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
 ) -> Response:
     """The proof that the record which settled an intent is under a signed checkpoint."""
+    return json_response(await _made(request, key, prove, intent_id))
+
+
+@router.get(
+    "/v1/intents/{intent_id}/receipt",
+    response_model=PostingReceiptView,
+    responses=problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
+)
+async def get_receipt(
+    request: Request, key: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+) -> Response:
+    """Posting's signed receipt for the record which settled an intent, there as soon as it is settled.
+
+    Keep it: with posting's public key anyone can check it, and `ledgerline audit receipt` holds it against the ledger.
+    """
+    return json_response(await _made(request, key, receipt, intent_id))
+
+
+async def _made(request: Request, key: ApiKey, make: Callable[..., dict[str, Any]], intent_id: UUID) -> dict[str, Any]:
+    """What `make` makes of an intent's row, over a connection of its own: it may read and hash many rows."""
     service = _service(request)
 
     async def look_up(_pool: Pool) -> dict[str, Any]:
         configuration = service.configuration
         return await asyncio.to_thread(
-            prove,
+            make,
             configuration.postgres_dsn,
             str(intent_id),
             key.tenant,
@@ -206,9 +253,10 @@ async def get_proof(
         )
 
     try:
-        # Whoever makes a proof reads and hashes all that its checkpoint covers of a lane, over a connection of its own.
-        return json_response(await service.read_much(key, look_up))
+        return await service.read_much(key, look_up)
     except ProofPending as error:
         raise Problem(Kind.PROOF_NOT_FOUND, str(error), headers={"Retry-After": "5"}) from error
+    except ReceiptMissing as error:
+        raise Problem(Kind.PROOF_NOT_FOUND, str(error)) from error
     except ProofError as error:
         raise Problem(Kind.PROOF_REFUSED, str(error)) from error

@@ -7,6 +7,7 @@ from psycopg import Connection
 
 from db.queries import load
 from domain.checkpoints import CheckpointRow, LaneHead
+from domain.signed_heads import SignedHead
 from domain.stored_records import StoredLeg, StoredRow
 
 SQL: Final = load("audit")
@@ -24,6 +25,10 @@ class LaneRow(NamedTuple):
     head: bytes
     first_seq: int
     peaks: bytes
+    signatures_first_seq: int | None = None
+    """From here on posting's signatures must cover each record; None where none is asked for yet."""
+    signatures_next_seq: int | None = None
+    """Up to here they have been judged."""
 
 
 class Segment(NamedTuple):
@@ -163,6 +168,18 @@ def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, 
 def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
     """Lane -> next seq and head of the chain, as the ledger says."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["ledger_lanes"])}
+
+
+def signed_head_over(connection: Connection[Any], lane: int, seq: int) -> SignedHead | None:
+    """What posting signed of the range that a row is in; None where it signed none."""
+    row = connection.execute(SQL["signed_head_over"], {"lane": lane, "seq": seq}).fetchone()
+    return None if row is None or row[1] > seq else SignedHead(*row)
+
+
+def stored_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
+    """The hashes of a range of rows as the ledger has them, joined."""
+    values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
+    return b"".join(row[0] for row in connection.execute(SQL["stored_hashes"], values))
 
 
 def intent_places(connection: Connection[Any], intent_id: str, tenant: str | None) -> Iterator[tuple[int, int, str]]:

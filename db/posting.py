@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, LiteralString, NamedTuple
 
 import orjson
@@ -19,6 +20,7 @@ from domain.decision import Constraint, IntentName, Original
 from domain.intents import Leg
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
+from domain.signed_heads import SignedHead
 
 ROLE: Final = "ledgerline_posting"
 SQL: Final = load("posting")
@@ -268,11 +270,15 @@ class PostingStore(KeptConnection):
         for raw in quarantined:
             self._open().execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
 
-    def advance(self, lanes: Sequence[Lane]) -> None:
-        """Move the lanes, and tell those who wait for them."""
+    def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:
+        """Move the lanes, with what was signed of them, and tell those who wait for them."""
         connection = self._open()
         for lane in lanes:
-            connection.execute(SQL["advance_lane"], lane._asdict())
+            head = signed.get(lane.lane)
+            if head is None:
+                connection.execute(SQL["advance_lane"], lane._asdict())
+            else:
+                connection.execute(SQL["advance_signed_lane"], {**head._asdict(), **lane._asdict()})
         payload = ",".join(f"{lane.lane}:{lane.next_offset}" for lane in lanes)
         connection.execute(SQL["notify"], {"payload": payload})
 

@@ -1,12 +1,16 @@
-"""What an inclusion proof is made of: the ledger's row, and audit's own copies, in one state of the database."""
+"""What proofs and receipts are made of: the ledger's row, and audit's copies or posting's signature, in one state."""
 
+from hashlib import sha256
 from typing import Any
+
+import rfc8785
 
 from db import audit
 from db.agent_connection import snapshot
 from db.connections import explained
 from domain.breaks import record_subject
-from domain.proofs import ABSENT, ProofError, ProofPending, proof_of
+from domain.proofs import ABSENT, ADVICE, ProofError, ProofPending, ReceiptMissing, proof_of
+from domain.signed_heads import receipt_of
 from domain.stored_records import stored_members, with_legs
 
 
@@ -28,12 +32,7 @@ def prove(
         explained("Postgres cannot be reached for a proof."),
         snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
     ):
-        places = list(audit.intent_places(connection, intent_id, tenant))
-        if not places:
-            raise ProofPending(f"No row of the ledger settles the intent {intent_id}: it is pending, or unknown.")
-        if len(places) > 1:
-            raise ProofError(f"Several tenants have an intent {intent_id}: name one with --tenant.")
-        lane, seq, _ = places[0]
+        lane, seq = _place(connection, intent_id, tenant)
         checkpoint = audit.covering_checkpoint(connection, lane, seq)
         if checkpoint is None:
             subject = record_subject(lane, seq)
@@ -48,3 +47,46 @@ def prove(
     # What the row follows from is the copy of the hash before it, and only where that is unknown the ledger's own.
     previous = row.previous_hash if before is None or before == ABSENT else before
     return proof_of(stored_members(lane, row, row_legs), previous, leaves, head, checkpoint, heads)
+
+
+def receipt(
+    dsn: str,
+    intent_id: str,
+    tenant: str | None = None,
+    *,
+    role: str = audit.ROLE,
+    statement_seconds_max: float | None = None,
+) -> dict[str, Any]:
+    """Posting's receipt for the record that settled an intent; its format is in docs/PROOF.md.
+
+    ProofPending where the intent is not settled; ReceiptMissing where posting had no key; ProofError where the row is
+    not what its hash says, or where the intent is several tenants' and none is named. DatabaseBusy if Postgres takes
+    longer for one of the queries than it may.
+    """
+    with (
+        explained("Postgres cannot be reached for a receipt."),
+        snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
+    ):
+        lane, seq = _place(connection, intent_id, tenant)
+        head = audit.signed_head_over(connection, lane, seq)
+        if head is None:
+            raise ReceiptMissing(f"Posting signed no head over {record_subject(lane, seq)}: it had no key then.")
+        hashes = audit.stored_hashes(connection, lane, head.first_seq, head.next_seq)
+        rows, legs = audit.stored_rows(connection, lane, seq, seq + 1)
+    ((row, row_legs),) = with_legs(rows, legs)
+    record = stored_members(lane, row, row_legs)
+    stored_hash = sha256(row.previous_hash + rfc8785.dumps(record)).digest()
+    if stored_hash != row.hash or len(hashes) != (head.next_seq - head.first_seq) * audit.HASH_BYTES:
+        raise ProofError(f"The stored row at {record_subject(lane, seq)} is not what its hash says: {ADVICE}.")
+    return receipt_of(record, row.previous_hash, head, hashes)
+
+
+def _place(connection: Any, intent_id: str, tenant: str | None) -> tuple[int, int]:
+    """Lane and seq of the row that settled an intent."""
+    places = list(audit.intent_places(connection, intent_id, tenant))
+    if not places:
+        raise ProofPending(f"No row of the ledger settles the intent {intent_id}: it is pending, or unknown.")
+    if len(places) > 1:
+        raise ProofError(f"Several tenants have an intent {intent_id}: name one with --tenant.")
+    lane, seq, _ = places[0]
+    return lane, seq

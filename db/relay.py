@@ -1,5 +1,6 @@
 """What the relay reads: lanes, journal rows in order, and the wake-up call of each posting transaction."""
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
@@ -67,7 +68,8 @@ class RelayStore(KeptConnection):
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Journal records from `first_seq` on, as Avro's JournalRecord has them, and beside that raw_key, raw_value and
-        raw_headers of those in quarantine; fewer than `records_max` where those are large.
+        raw_headers of those in quarantine; fewer than `records_max` where those are large, or where what comes last is
+        part of a range that posting has signed: it is published whole, in one transaction of Kafka.
 
         A row of a lane never appears after a later one, as a lane has one writer.
         """
@@ -76,6 +78,7 @@ class RelayStore(KeptConnection):
         with self.statements() as connection:
             rows = connection.cursor(row_factory=dict_row, binary=True).execute(SQL["records"], bounded).fetchall()
             legs = connection.cursor(binary=True).execute(SQL["legs"], asked).fetchall()
+            heads = connection.cursor(binary=True).execute(SQL["signed_heads"], asked).fetchall()
         by_seq: dict[int, dict[str, Any]] = {}
         for row in rows:
             row["metadata"] = row["metadata"] or {}
@@ -91,7 +94,7 @@ class RelayStore(KeptConnection):
                         "currency": currency,
                     }
                 )
-        return rows
+        return with_signatures(rows, heads)
 
     def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
         """Facts of a chain from `first_seq` on, in order, as Avro's FrameFact has them."""
@@ -125,3 +128,18 @@ class RelayStore(KeptConnection):
                 pairs = (stand.split(":") for stand in stands.split(","))
                 self._traced.append(TracedBatch(traceparent, {int(lane): int(seq) for lane, seq in pairs}))
         return bool(heard)
+
+
+def with_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
+    """The rows up to the end of the last signed range among them, with the signatures in the last row of each.
+
+    All of them where no range ends in them. `heads`: (first_seq, next_seq, signature) in order.
+    """
+    if not rows:
+        return rows
+    first, whole = rows[0]["seq"], len(rows)
+    for first_seq, next_seq, signature in heads:
+        if next_seq - first <= len(rows):
+            rows[next_seq - first - 1] |= {"signed_from": first_seq, "signature": signature}
+            whole = next_seq - first
+    return rows[:whole]

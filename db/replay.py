@@ -16,6 +16,7 @@ from db.queries import load
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTIONS
 from domain.release import VERSION
+from domain.signed_heads import SignedHead
 
 SQL: Final = load("replay")
 
@@ -132,10 +133,24 @@ def load_chunk(
                 copy.write(chunk.journal_stream())
             with cursor.copy(POSTING_SQL["copy_entries"]) as copy:
                 copy.write(chunk.entry_stream())
+            add_signed_heads(connection, chunk.signed)
             for lane in after:
                 connection.execute(SQL["move_lane"], lane._asdict())
     except (psycopg.DataError, psycopg.IntegrityError) as error:
         raise _refused(error) from error
+
+
+def add_signed_heads(connection: Connection[Any], heads: Iterable[SignedHead]) -> None:
+    """Keep what posting signed of these ranges."""
+    connection.cursor().executemany(SQL["add_signed_head"], [head._asdict() for head in heads])
+
+
+def signed_head_of(record: Mapping[str, Any]) -> SignedHead | None:
+    """What posting signed of the range that ends with a record, as the topic says; None where none ends there."""
+    first_seq, signature = record["signed_from"], record["signature"]
+    if first_seq is None or signature is None:
+        return None
+    return SignedHead(record["lane"], first_seq, record["seq"] + 1, signature)
 
 
 def dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
@@ -188,6 +203,8 @@ class Chunk:
     def __init__(self) -> None:
         self._rows: list[bytes] = []
         self._entries: list[bytes] = []
+        self.signed: list[SignedHead] = []
+        """What posting signed of ranges that end in these rows."""
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -203,6 +220,8 @@ class Chunk:
     def add(self, record: Record, account_ids: Mapping[tuple[str, str], int]) -> None:
         """Add a record's journal row and its entries; the ids of the accounts are by tenant and address."""
         self._add_row(record)
+        if (head := signed_head_of(record)) is not None:
+            self.signed.append(head)
         lane, seq, tenant, pack = record["lane"], record["seq"], record["tenant"] or "", ENTRY.pack
         for number, leg in enumerate(record["legs"]):
             account_id, code = account_ids[tenant, leg["account"]], leg["currency"].encode()

@@ -204,6 +204,17 @@ CREATE TABLE ledger.balance (
     PRIMARY KEY (account_id, currency, lane)
 ) WITH (fillfactor = 70);
 
+-- What posting signed of each batch of a lane, with a key that no database knows; docs/PROOF.md has the format. The signature
+-- is over the hashes of the journal's rows from first_seq to next_seq - 1, and stands in the transaction that made them.
+CREATE TABLE ledger.signed_head (
+    next_seq bigint NOT NULL,
+    first_seq bigint NOT NULL,
+    lane integer NOT NULL,
+    signature bytea NOT NULL CHECK (length(signature) = 64),
+    PRIMARY KEY (lane, next_seq) WITH (fillfactor = 100),
+    CHECK (first_seq >= 0 AND first_seq < next_seq)
+);
+
 -- The raw bytes behind a quarantined journal row; the relay hands them to payments.quarantine.
 CREATE TABLE ledger.quarantine (
     lane integer NOT NULL,
@@ -383,6 +394,8 @@ FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER quarantine_retry_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.quarantine_retry
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER quarantine_retry_sent_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.quarantine_retry_sent
+FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
+CREATE TRIGGER signed_head_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.signed_head
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
 CREATE TRIGGER operation_append_only BEFORE UPDATE OR DELETE OR TRUNCATE ON ledger.operation
 FOR EACH STATEMENT EXECUTE FUNCTION ledger.refuse_change();
@@ -883,7 +896,11 @@ CREATE TABLE audit.lane (
     next_seq bigint NOT NULL DEFAULT 0,
     head bytea NOT NULL DEFAULT decode(repeat('00', 32), 'hex'),
     first_seq bigint NOT NULL DEFAULT 0,
-    peaks bytea NOT NULL DEFAULT ''
+    peaks bytea NOT NULL DEFAULT '',
+    -- From the one seq on each record must be covered by a signature of posting, and up to the other each is. Null where
+    -- none is asked for yet: posting has signed nothing of the lane, or audit does not know posting's key.
+    signatures_first_seq bigint,
+    signatures_next_seq bigint
 );
 
 -- Audit's own copy of the hash of every record, in the order of arrival; append only.
@@ -1011,8 +1028,9 @@ GRANT SELECT ON ALL TABLES IN SCHEMA ledger TO ledgerline_posting, ledgerline_ap
 ledgerline_reconciliation, ledgerline_audit, ledgerline_operator;
 GRANT SELECT ON ledger.lane, ledger.journal, ledger.entry, ledger.account, ledger.quarantine TO ledgerline_relay;
 GRANT SELECT ON ledger.fact, ledger.fact_chain TO ledgerline_relay;
+GRANT SELECT ON ledger.signed_head TO ledgerline_relay;
 
-GRANT INSERT ON ledger.journal, ledger.entry, ledger.quarantine, ledger.account TO ledgerline_posting;
+GRANT INSERT ON ledger.journal, ledger.entry, ledger.quarantine, ledger.account, ledger.signed_head TO ledgerline_posting;
 GRANT INSERT, UPDATE ON ledger.lane, ledger.balance TO ledgerline_posting;
 -- Postgres asks for UPDATE on a column before it lets a role lock rows; opened_time is the one that harms least.
 GRANT UPDATE (opened_time) ON ledger.account TO ledgerline_posting;

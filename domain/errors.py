@@ -24,6 +24,8 @@ LedgerlineError                               one sentence that says what is wro
     streams.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
+    domain.proofs.ReceiptMissing              posting signed nothing over this record, and never will
+  domain.key_files.KeyFileError               the key file is missing, unreadable, or there already
   ops.bench.ledger.BenchFault                 what was measured is not what should have been, or not in time
   ops.bench.table.DocumentError               the table cannot be written into a document, or is no table
   ops.chaos.load.load.LoadError               intents had no answer, or one that no fault explains
@@ -56,7 +58,6 @@ LedgerlineError                               one sentence that says what is wro
   producers.retry.RetryError                  quarantined bytes could not be sent again
   streams.audit.kept.KeptError                a file holds neither a checkpoint nor a proof
   streams.audit.witness.WitnessError          the settings name a witness that cannot be one
-  streams.audit.signing.KeyFileError          the key file is missing, unreadable, or there already
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now

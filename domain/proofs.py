@@ -24,6 +24,10 @@ class ProofPending(ProofError):
     """The intent is not settled, or no checkpoint covers its record yet: a later one will."""
 
 
+class ReceiptMissing(ProofError):
+    """Posting signed nothing over this record, and never will."""
+
+
 def proof_of(
     record: dict[str, Any],
     previous_hash: bytes,

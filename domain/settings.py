@@ -151,6 +151,17 @@ class Settings(BaseSettings):
         60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."
     )
 
+    posting_key_file: Path | None = Field(
+        None,
+        description="PEM file of the Ed25519 private key that posting signs the head of each batch with; unset means"
+        " home/posting-key.pem where that is there, else none is signed.",
+    )
+    posting_public_keys_file: Path | None = Field(
+        None,
+        description="PEM file of posting's public keys by which audit judges its signatures; unset means"
+        " home/posting-key.pub.pem where that is there, else they are not judged.",
+    )
+
     relay_batch_records_max: int = Field(5000, ge=1, description="Most journal records in one Kafka transaction.")
     relay_shard: int = Field(0, ge=0, description="This relay's shard; it relays the lanes with lane % shards = shard.")
     relay_shards: int = Field(1, ge=1, description="Number of relay shards.")

@@ -20,6 +20,7 @@ PUBLISHED: Final = frozenset(
         "6d1eef08fdd877312eed00a80f78205040d5bb05788f99c4efd7bbfc9226347e",
         # ledger.journal-value
         "38386d87e1ca058ddd07825d3acd0454f0614f03451fb37f5d81ec38403140cc",
+        "c074b8de419b8ebb620a297b8512924e190bb19630687f85ea30eec0d03c46e4",
         # ledger.frame-value
         "8226d14e9a4522fedbbd9e2b24dd3825bdfd502a7965fd424ca6a078fc2aa8d0",
         # ledger.relay-value

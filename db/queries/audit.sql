@@ -10,7 +10,7 @@ ON CONFLICT (lane) DO NOTHING
 
 -- name: lock_lanes
 -- The fence: one worker for each lane, locked in order.
-SELECT lane, next_offset, next_seq, head, first_seq, peaks
+SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 WHERE lane = ANY(%(lanes)s::integer [])
 ORDER BY lane
@@ -18,21 +18,23 @@ FOR NO KEY UPDATE
 
 -- name: lock_all_lanes
 -- The signer holds every lane still, so that a checkpoint is one state of all of them.
-SELECT lane, next_offset, next_seq, head, first_seq, peaks
+SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: lanes
 -- Where every lane stands, without a lock.
-SELECT lane, next_offset, next_seq, head, first_seq, peaks
+SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 ORDER BY lane
 
 -- name: move_lane
 -- Moves a lane with its batch, or begins its tree anew behind a checkpoint.
 UPDATE audit.lane
-SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, first_seq = %(first_seq)s, peaks = %(peaks)s
+SET
+    next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, first_seq = %(first_seq)s, peaks = %(peaks)s,
+    signatures_first_seq = %(signatures_first_seq)s, signatures_next_seq = %(signatures_next_seq)s
 WHERE lane = %(lane)s
 
 -- name: add_segment
@@ -227,6 +229,21 @@ ORDER BY found.lane, found.seq
 SELECT lane, next_seq, head
 FROM ledger.lane
 ORDER BY lane
+
+-- name: signed_head_over
+-- What posting signed of the range that a row is in.
+SELECT lane, first_seq, next_seq, signature
+FROM ledger.signed_head
+WHERE lane = %(lane)s AND next_seq > %(seq)s
+ORDER BY next_seq
+LIMIT 1
+
+-- name: stored_hashes
+-- The hashes of a range of a lane's rows, as the ledger has them.
+SELECT hash
+FROM ledger.journal
+WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
+ORDER BY seq
 
 -- name: intent_place
 -- Where an intent was settled; of all tenants where tenant is null.

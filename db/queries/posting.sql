@@ -148,6 +148,17 @@ UPDATE ledger.lane
 SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, booked_time = %(booked_time)s
 WHERE lane = %(lane)s
 
+-- name: advance_signed_lane
+-- The same, with what posting signed of the batch, so that no head moves without its signature.
+WITH signed AS (
+    INSERT INTO ledger.signed_head (lane, next_seq, first_seq, signature)
+    VALUES (%(lane)s, %(next_seq)s, %(first_seq)s, %(signature)s)
+)
+
+UPDATE ledger.lane
+SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, booked_time = %(booked_time)s
+WHERE lane = %(lane)s
+
 -- name: notify
 -- Wakes the relay and the API's waiters when the transaction commits; payload: lane:next_offset, comma separated.
 SELECT pg_notify('ledgerline_posted', %(payload)s)

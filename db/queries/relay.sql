@@ -28,7 +28,9 @@ ORDER BY f.seq
 -- name: records
 -- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine; as many as keep those
 -- bytes within bounds, but at least one. Each follows from the row before; from 32 zero bytes where there is none.
+-- Where posting signed a range that ends here, query signed_heads says it.
 SELECT
+    null::bigint AS signed_from, null::bytea AS signature,
     lane, seq, previous_hash, hash, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
     fingerprint, type, reverses::text AS reverses, reference, metadata, source_topic, source_offset, value_time,
     booked_time, raw_key, raw_value, raw_headers
@@ -50,6 +52,13 @@ FROM (
 ) AS candidate
 WHERE seq >= %(first_seq)s AND raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
 ORDER BY seq
+
+-- name: signed_heads
+-- What posting signed of ranges that end in these rows.
+SELECT first_seq, next_seq, signature
+FROM ledger.signed_head
+WHERE lane = %(lane)s AND next_seq > %(first_seq)s AND next_seq <= %(first_seq)s::bigint + %(records_max)s
+ORDER BY next_seq
 
 -- name: legs
 -- The legs of the same rows.

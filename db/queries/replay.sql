@@ -90,6 +90,12 @@ WHERE lane = ANY(%(lanes)s::integer [])
 ORDER BY lane
 FOR NO KEY UPDATE
 
+-- name: add_signed_head
+-- What posting signed, as the topic has it; it may be there where a replay goes on behind another.
+INSERT INTO ledger.signed_head (lane, next_seq, first_seq, signature)
+VALUES (%(lane)s, %(next_seq)s, %(first_seq)s, %(signature)s)
+ON CONFLICT (lane, next_seq) DO NOTHING
+
 -- name: move_lane
 -- Moves a lane with the rows that were loaded.
 UPDATE replay.lane

@@ -4,11 +4,13 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import psutil
@@ -22,6 +24,7 @@ from db.connections import connect
 from db.migrate import migrate
 from domain.errors import LedgerlineError
 from domain.intents import intent_id_of
+from domain.key_files import POSTING_KEY_FILE, make_key, public_file
 from domain.topics import Topics
 from ops.bench.loads import Load
 from ops.bench.processor_time import ProcessorTime
@@ -59,6 +62,8 @@ class BenchLedger:
     endpoints: Endpoints
     lanes: int = LANES
     name: str = field(default_factory=lambda: f"bench_{uuid.uuid4().hex[:8]}")
+    variables: dict[str, str] = field(default_factory=dict)
+    """Environment variables of its services, beside those that name the ledger."""
 
     def __post_init__(self) -> None:
         self.dsn = make_conninfo(self.endpoints.postgres_dsn, dbname=self.name)
@@ -167,6 +172,7 @@ class BenchLedger:
             "LEDGERLINE_TOPIC_PREFIX": self.topics.prefix,
             "LEDGERLINE_LANES": str(self.lanes),
             "LEDGERLINE_LOG_LEVEL": "WARNING",
+            **self.variables,
             **variables,
         }
         command = [sys.executable, "-m", "ops.cli", "service", name]
@@ -214,11 +220,18 @@ class BenchLedger:
 @contextmanager
 def bench_ledger(endpoints: Endpoints, lanes: int = LANES) -> Iterator[BenchLedger]:
     """A ledger that is removed at the end, whatever happens."""
-    ledger = BenchLedger(endpoints, lanes)
-    try:
-        yield ledger
-    finally:
-        ledger.drop()
+    with tempfile.TemporaryDirectory() as folder:
+        key_file = Path(folder) / POSTING_KEY_FILE
+        make_key(key_file)
+        ledger = BenchLedger(endpoints, lanes)
+        ledger.variables |= {
+            "LEDGERLINE_POSTING_KEY_FILE": str(key_file),
+            "LEDGERLINE_POSTING_PUBLIC_KEYS_FILE": str(public_file(key_file)),
+        }
+        try:
+            yield ledger
+        finally:
+            ledger.drop()
 
 
 def drop_database(dsn: str) -> None:

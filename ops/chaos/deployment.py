@@ -14,6 +14,7 @@ from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
+from domain.key_files import ensure_posting_key
 from ops.chaos.instance import Fleet, Instance
 from ops.chaos.ledger import LANES, ChaosLedger
 from ops.chaos.proxy import Proxy
@@ -72,6 +73,7 @@ class Deployment:
 
     def __enter__(self) -> "Deployment":
         self.endpoints = self.stack.start()
+        ensure_posting_key(self.folder / "home")
         for group in GROUPS:
             self.postgres[group] = Proxy((LOOPBACK, self.stack.postgres.port))
         for proxy in self.proxies:

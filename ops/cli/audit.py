@@ -10,16 +10,17 @@ import typer
 from db.proofs import prove as prove_intent
 from domain.checkpoints import public_pem
 from domain.errors import LedgerlineError
+from domain.key_files import POSTING_KEY_FILE, make_key, public_file, read_key, read_public_keys
 from domain.topics import Topics
 from ops.cli.context import read_settings, running_ledger
-from ops.cli.output import Json, say, show_json, show_rows, show_text
+from ops.cli.output import Json, complain, say, show_json, show_rows, show_text
 from ops.cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
-from streams.audit import verifier
+from streams.audit import receipts, verifier
 from streams.audit.full import Report
 from streams.audit.full import verify as verify_all
 from streams.audit.kept import read_kept
 from streams.audit.service import key_file_of
-from streams.audit.signing import make_key, public_file, read_key
+from streams.audit.signatures import posting_keys
 from streams.audit.witness import witnesses_of
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
@@ -54,6 +55,7 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
                 public_key=raw,
                 kept=kept,
                 witnesses=witnesses_of(ledger.settings),
+                posting_keys=posting_keys(ledger.settings),
                 progress=progress,
             )
     if as_json:
@@ -133,6 +135,53 @@ def check(
             f" intent {record['intent_id']} is {record['outcome']} at lane {record['lane']} seq {record['seq']}.",
             "[bold green]The proof holds:[/]",
         )
+
+
+@app.command("receipt")
+def receipt_command(
+    receipt: Annotated[Path, typer.Argument(help="A receipt, as GET /v1/intents/{intent_id}/receipt gave it.")],
+    public_key: Annotated[
+        Path | None,
+        typer.Option("--public-key", help="PEM file of posting's public keys; by default the configured one."),
+    ] = None,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Check it with the key alone, not against the ledger.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Check posting's receipt by its signature, and against the ledger of today.
+
+    Exit code 0: it holds; 1: it does not, or the ledger has something else; 2: could not run, or the record is not
+    published yet.
+    """
+    with exit_code_for_outages():
+        keys = read_public_keys(public_key or _posting_public_keys())
+        faults, published = [], True
+        record = {}
+        try:
+            found = verifier.read_proof(receipt)
+            record = receipts.check_receipt(found, keys)
+        except verifier.Refused as refused:
+            faults = [str(refused)]
+        if not faults and not offline:
+            faults, published = receipts.hold_against(running_ledger().postgres_dsn, found)
+        if not faults and not published:
+            raise LedgerlineError("The receipt is sound, but audit has not met its record yet: ask again.")
+    if as_json:
+        show_json({"ok": not faults, "faults": faults, "record": record or None})
+    elif faults:
+        complain(" ".join(faults), "[bold red]The receipt does not hold.[/] ")
+    else:
+        where = "" if offline else ", and so the ledger has it today"
+        sentence = f"intent {record['intent_id']} is {record['outcome']} at lane {record['lane']} seq {record['seq']}"
+        say(f"{sentence}{where}.", "[bold green]The receipt holds:[/] ")
+    if faults:
+        raise typer.Exit(BREAKS_FOUND)
+
+
+def _posting_public_keys() -> Path:
+    settings = read_settings()
+    return settings.posting_public_keys_file or public_file(settings.home / POSTING_KEY_FILE)
 
 
 @app.command()

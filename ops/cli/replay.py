@@ -10,13 +10,13 @@ from psycopg.conninfo import conninfo_to_dict
 from db.connections import DatabaseError
 from db.frame import Frame
 from domain.errors import LedgerlineError
+from domain.key_files import read_key
 from domain.topics import Topics
 from ops.cli.books import frame_of, read_books
 from ops.cli.context import Ledger, running_ledger
 from ops.cli.output import Json, say, show_json
 from ops.cli.recomputing import BREAKS_FOUND, progress_of
 from streams.audit.service import key_file_of
-from streams.audit.signing import read_key
 from streams.replay.comparison import Comparison, compare
 from streams.replay.rebuild import Origin, Report
 from streams.replay.rebuild import replay as rebuild

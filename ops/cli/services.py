@@ -29,6 +29,7 @@ from producers import tracing
 from producers.deploy import make_topics, register_schemas
 
 if TYPE_CHECKING:
+    from domain.key_files import SigningKey
     from producers.watchdog import Watchdog
     from streams.fenced import AgentOptions
 
@@ -52,6 +53,16 @@ KafkaRights = Annotated[
         help="Create each service's rights in Kafka, for users of this prefix and the service's name.",
     ),
 ]
+
+
+def posting_key(settings: Settings) -> "SigningKey | None":
+    """The key that posting signs heads with; None where none is named and none lies in the home."""
+    from domain.key_files import POSTING_KEY_FILE, read_key
+
+    key_file = settings.posting_key_file or settings.home / POSTING_KEY_FILE
+    if settings.posting_key_file is None and not key_file.exists():
+        return None
+    return read_key(key_file)
 
 
 def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
@@ -85,7 +96,9 @@ def proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOptions"
 def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """The posting worker."""
     from streams.posting.service import serve
+    from streams.posting.signing import sign_nothing, signing_with
 
+    key = posting_key(ledger.settings)
     # A commit costs as much as some eighty intents, so what comes in a few milliseconds is better posted by one.
     options = agent_options(
         "posting", ledger, topics.intents, read_committed=True, fetch_wait_ms=20, fetch_bytes_min=16 * 1024
@@ -95,6 +108,7 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
         dsn=ledger.postgres_dsn,
         registry=ledger.registry,
         journal_topic=topics.journal,
+        sign=sign_nothing if key is None else signing_with(key),
         fault=fault,
     )
 

@@ -12,6 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
+from domain.key_files import ensure_posting_key
+from domain.secret_files import variable
 from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
 from ops.embedded.errors import CancelledError
@@ -100,6 +102,9 @@ class Supervisor:
         self._part_watches = {name: PartWatch(part) for name, part in self._stack.parts.items()}
         shared = self._environment | endpoint_variables(self._endpoints)
         shared |= {"LEDGERLINE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
+        if not self._environment.get(variable("posting_key_file")):
+            # Before the services, so that posting and audit, which start together, find the same one.
+            ensure_posting_key(self.home)
         self._run_prepare(shared)
         self._processes = self._make_processes(shared)
         for process in self._processes:

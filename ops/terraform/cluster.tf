@@ -156,6 +156,7 @@ data "aws_iam_policy_document" "secrets" {
       [for secret in aws_secretsmanager_secret.postgres : secret.arn],
       [for secret in aws_secretsmanager_secret.kafka : secret.arn],
       [aws_secretsmanager_secret.registry.arn, aws_secretsmanager_secret.audit_key.arn],
+      [aws_secretsmanager_secret.posting_key.arn, aws_secretsmanager_secret.posting_public_key.arn],
     )
   }
 

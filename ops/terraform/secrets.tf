@@ -35,6 +35,11 @@ ephemeral "tls_private_key" "audit" {
   algorithm = "ED25519"
 }
 
+# Signs posting's heads. Its halves are written by one apply, once; a later apply has another key and writes neither.
+ephemeral "tls_private_key" "posting" {
+  algorithm = "ED25519"
+}
+
 resource "aws_secretsmanager_secret" "postgres" {
   for_each                = local.clients
   name                    = "${var.name}/postgres/${each.key}"
@@ -122,5 +127,31 @@ resource "aws_secretsmanager_secret" "audit_key" {
 resource "aws_secretsmanager_secret_version" "audit_key" {
   secret_id                = aws_secretsmanager_secret.audit_key.id
   secret_string_wo         = ephemeral.tls_private_key.audit.private_key_pem_pkcs8
+  secret_string_wo_version = 1
+}
+
+resource "aws_secretsmanager_secret" "posting_key" {
+  name                    = "${var.name}/posting-key"
+  description             = "Ed25519 key that posting signs heads with"
+  kms_key_id              = aws_kms_key.this.arn
+  recovery_window_in_days = 30
+}
+
+resource "aws_secretsmanager_secret_version" "posting_key" {
+  secret_id                = aws_secretsmanager_secret.posting_key.id
+  secret_string_wo         = ephemeral.tls_private_key.posting.private_key_pem_pkcs8
+  secret_string_wo_version = 1
+}
+
+resource "aws_secretsmanager_secret" "posting_public_key" {
+  name                    = "${var.name}/posting-public-key"
+  description             = "Public half of posting's key, for audit"
+  kms_key_id              = aws_kms_key.this.arn
+  recovery_window_in_days = 30
+}
+
+resource "aws_secretsmanager_secret_version" "posting_public_key" {
+  secret_id                = aws_secretsmanager_secret.posting_public_key.id
+  secret_string_wo         = ephemeral.tls_private_key.posting.public_key_pem
   secret_string_wo_version = 1
 }

@@ -18,6 +18,7 @@ from domain.breaks import BreakKind, Finding, break_id_of, record_subject
 from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.chain import LaneChain, repeat_finding
+from streams.audit.signatures import Judged, PostingKeys, judge
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proving import SpareTime, publish_breaks
 from streams.reconciliation.decoding import JournalRecord, RecordReader, Unreadable
@@ -36,12 +37,14 @@ class Auditor:
         reader: RecordReader,
         events: EventProducer,
         *,
+        keys: PostingKeys | None = None,
         chores: Callable[[float], None] = lambda _: None,
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._reader = reader
         self._events = events
+        self._keys = keys or PostingKeys(None)
         self._chores = chores
         self._spare_time = SpareTime()
         self._now_microseconds = now_microseconds
@@ -67,9 +70,19 @@ class Auditor:
                 chains.append((part, chain))
                 findings += self._take(part, chain)
                 findings += chain.findings
+            judged = [self._judge(connection, rows[part.partition], chain) for part, chain in chains]
+            findings += [finding for found in judged for finding in found.findings]
             segments = [segment for _, chain in chains if (segment := chain.segment()) is not None]
             db.add_segments(connection, segments)
-            db.move_lanes(connection, [chain.row(part.end_offset) for part, chain in chains])
+            db.move_lanes(
+                connection,
+                [
+                    chain.row(part.end_offset)._replace(
+                        signatures_first_seq=found.first_seq, signatures_next_seq=found.next_seq
+                    )
+                    for (part, chain), found in zip(chains, judged, strict=True)
+                ],
+            )
             for part, chain in chains:
                 findings += self._repeats(connection, part.partition, chain.repeated)
             self._breaks.record(connection, findings, self._now_microseconds())
@@ -108,6 +121,24 @@ class Auditor:
                 detail = f"The record says that it is of lane {record['lane']}."
             findings.append(Finding(BreakKind.CHAIN, f"lane {lane} journal offset {message.offset}", detail, lane))
         return findings
+
+    def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain) -> Judged:
+        """Hold what posting signed against what arrived."""
+        covered = (row.signatures_first_seq, row.signatures_next_seq)
+        if not self._keys:
+            return Judged([], None, None)  # who takes the key away does so as workers without one may come back
+        if row.next_seq == 0 and covered == (None, None):
+            covered = (0, 0)  # a lane that audit knows from its first record on
+        segment = chain.segment()
+        arrived = b"" if segment is None else segment.hashes
+
+        def hashes_of(first_seq: int, next_seq: int) -> bytes:
+            """Of what arrived; what lies before it is audit's own copy."""
+            kept = db.hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
+            start = max(first_seq - row.next_seq, 0) * db.HASH_BYTES
+            return kept + arrived[start : (next_seq - row.next_seq) * db.HASH_BYTES]
+
+        return judge(row.lane, covered, chain.signed, hashes_of, self._keys)
 
     def _repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
         findings = []

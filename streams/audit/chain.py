@@ -5,6 +5,7 @@ from typing import Final
 from db.audit import HASH_BYTES, LaneRow, Segment
 from domain.breaks import BreakKind, BreakState, Finding, record_subject
 from domain.merkle import MerkleRange
+from domain.signed_heads import SignedHead
 from streams.reconciliation.canonical import record_hash
 from streams.reconciliation.decoding import JournalRecord
 
@@ -40,6 +41,8 @@ class LaneChain:
         self.findings: list[Finding] = []
         self.repeated: list[JournalRecord] = []
         """Records below the next seq, to be compared with the copy."""
+        self.signed: list[SignedHead] = []
+        """What posting signed, as the records that were taken say."""
 
     def take(self, record: JournalRecord) -> None:
         """Check a record against the chain and keep its hash."""
@@ -56,6 +59,10 @@ class LaneChain:
         # What arrived is kept, right or wrong: the copy says what was published, and the break what is wrong with it.
         is_hash = len(record["hash"]) == HASH_BYTES
         self._append(record["hash"] if is_hash else ABSENT)
+        signature = record["signature"]
+        if signature is not None:
+            signed_from = record["signed_from"]
+            self.signed.append(SignedHead(lane, -1 if signed_from is None else signed_from, seq + 1, signature))
 
     def segment(self) -> Segment | None:
         """The hashes that were taken; None where there were none."""

@@ -19,6 +19,7 @@ from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
 from streams.audit.chain import LaneChain, chain_finding, repeat_finding
 from streams.audit.kept import Kept, genuineness_faults, record_place
+from streams.audit.signatures import PostingKeys, judge, unsigned_finding
 from streams.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
 from streams.audit.stored import stored_finding, stray_finding, window_faults
 from streams.audit.witness import Witness, gaps_of, read_witness
@@ -87,9 +88,10 @@ class PublishedCheckpoints:
 
 
 class _Verification:
-    def __init__(self, connection: Any, progress: Progress) -> None:
+    def __init__(self, connection: Any, progress: Progress, posting_keys: PostingKeys) -> None:
         self._connection = connection
         self._progress = progress
+        self._posting_keys = posting_keys
         self._ledger = db.ledger_lanes(connection)
         self._own = db.lane_rows(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
@@ -114,6 +116,8 @@ class _Verification:
             segment = chain.segment()
             published = b"" if segment is None else segment.hashes
             self._judge_topic(lane, chain, published)
+            if self._posting_keys:
+                self._judge_signatures(lane, chain, published)
 
     def _judge_topic(self, lane: int, chain: LaneChain, published: bytes) -> None:
         findings = chain.findings
@@ -134,6 +138,24 @@ class _Verification:
             findings.append(chain_finding(lane, seq, "The topic has no such record; it ends before."))
         self._trusted[lane] = own + published[len(own) :]
         self.report.findings += findings
+
+    def _judge_signatures(self, lane: int, chain: LaneChain, published: bytes) -> None:
+        """Posting's signatures must cover the lane from where audit first asked for them, or met one, to its end."""
+        own = self._own.get(lane)
+        starts = [head.first_seq for head in chain.signed[:1]]
+        if own is not None and own.signatures_first_seq is not None:
+            starts.append(own.signatures_first_seq)
+        began = min(starts, default=None)
+        found = judge(
+            lane,
+            (began, began),
+            chain.signed,
+            lambda first_seq, next_seq: published[first_seq * db.HASH_BYTES : next_seq * db.HASH_BYTES],
+            self._posting_keys,
+        )
+        self.report.findings += found.findings
+        if found.next_seq is not None and found.next_seq < self.bounds[lane]:
+            self.report.findings.append(unsigned_finding(lane, found.next_seq, self.bounds[lane]))
 
     def read_tables(self) -> None:
         """Hash every stored row anew; each that is not what was published is named, and none behind it."""
@@ -275,10 +297,12 @@ def verify(
     public_key: bytes | None = None,
     kept: Sequence[Kept] = (),
     witnesses: Sequence[Witness] = (),
+    posting_keys: PostingKeys | None = None,
     progress: Progress = lambda *_: None,
     grace_seconds: float = 5.0,
 ) -> Report:
     """Verify everything; `public_key` (32 raw bytes) must have signed all checkpoints, else the keys audit remembers.
+    Without `posting_keys` the signatures of posting are not judged.
 
     `kept` and `witnesses` are held against the ledger as well. Raises DatabaseError, SourceAway, SchemaError or
     WitnessAway if a part is away, so that nothing could be said.
@@ -291,7 +315,7 @@ def verify(
     checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
     published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
     with snapshot(dsn, db.ROLE) as connection:
-        work = _Verification(connection, progress)
+        work = _Verification(connection, progress, posting_keys or PostingKeys(None))
         reader = RecordReader(registry, "ledger.journal-value")
         work.read_topic(kafka, topics.journal, reader, grace_seconds)
         work.read_tables()

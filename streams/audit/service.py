@@ -10,12 +10,14 @@ import structlog
 from db.agent_connection import AgentConnection
 from db.audit import ROLE
 from domain.kafka import Kafka
+from domain.key_files import SigningKey, make_key, read_key
 from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit.agent import Auditor
-from streams.audit.signing import KEY_FILE, SigningKey, make_key, read_key
+from streams.audit.signatures import posting_keys
+from streams.audit.signing import KEY_FILE
 from streams.audit.sweep import Chores, Signer
 from streams.audit.witness import witnesses_of
 from streams.away import find_away
@@ -66,6 +68,7 @@ def wire(
         store,
         RecordReader(registry, "ledger.journal-value"),
         EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
+        keys=posting_keys(settings),
         chores=chores.run,
     )
     return Audit(auditor, signer, chores, store)

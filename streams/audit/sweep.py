@@ -1,7 +1,7 @@
 """What audit does between batches: signed checkpoints, rolling sweeps over stored rows, open breaks checked again."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -13,11 +13,13 @@ from db.breaks import BreakStore
 from domain.breaks import Break, BreakKind, Finding
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.errors import Outage
+from domain.key_files import SigningKey
 from domain.merkle import MerkleRange
 from producers.events import EventProducer
 from streams.audit import metrics
 from streams.audit.agent import FOUND_BY
-from streams.audit.signing import GENESIS, SigningKey, checkpoint_event, sign, signed_bytes
+from streams.audit.signatures import UncoveredEnds, uncovered_subject
+from streams.audit.signing import GENESIS, checkpoint_event, sign, signed_bytes
 from streams.audit.stored import stored_finding, stray_finding, window_faults
 from streams.audit.witness import Witness, WitnessAway
 from streams.proving import PagedSweep
@@ -31,6 +33,7 @@ RECHECKED_MAX: Final = 100
 CHECKPOINTS_PER_CALL_MAX: Final = 100
 BUDGET_SECONDS: Final = 0.5
 GAUGE_SECONDS: Final = 2.0
+SIGNED_DETAIL: Final = "A signature covers what came last by now; what it does not cover is a break of its own."
 RESOLVED_DETAIL: Final = "Checked again: it is what was published."
 
 
@@ -166,6 +169,7 @@ class Chores:
         self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
         self._gauges_due = 0.0
+        self.uncovered = UncoveredEnds()
         self._recheck_after: Break | None = None
 
     def run(self, spare_share: float = 1.0) -> None:
@@ -230,6 +234,16 @@ class Chores:
             return (item.lane, item.seq) not in places
         return not check_window(connection, item.lane, item.seq, item.seq + 1)
 
+    def _signatures(self, connection: Any, lanes: Iterable[db.LaneRow]) -> None:
+        """Find lanes whose ends posting has not signed, and resolve the breaks of those that it has by now."""
+        findings = self.uncovered.findings(lanes)
+        self._found(connection, findings)
+        wrong = {finding.subject for finding in findings}
+        right = [subject for row in lanes if (subject := uncovered_subject(row.lane)) not in wrong]
+        gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, right)]
+        if gone:
+            self._breaks.resolve(connection, gone, SIGNED_DETAIL, self._now_microseconds())
+
     def heads(self) -> None:
         """Compare the ledger's heads with audit's own, and show how far audit is."""
         with self._store.transaction() as connection:
@@ -243,6 +257,7 @@ class Chores:
             gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.STORED.value, right)]
             if gone:
                 self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            self._signatures(connection, own.values())
         if last is not None:  # whichever worker signed it
             metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
         for lane, row in own.items():

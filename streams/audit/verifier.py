@@ -37,6 +37,7 @@ RECORD_MEMBERS = frozenset(
         *("reason", "reference", "reverses", "seq", "source_offset", "source_topic", "tenant", "type", "value_time"),
     )
 )
+PROOF_MEMBERS = frozenset(("format", "record", "previous_hash", "hash", "records", "lane", "lanes", "checkpoint"))
 LANE_MEMBERS = frozenset(("lane", "first_seq", "next_seq", "head", "records_root"))
 CHECKPOINT_MEMBERS = frozenset(("checkpoint", "previous_hash", "lanes", "root", "signed_time", "key_id", "signature"))
 
@@ -53,22 +54,24 @@ def verify(proof: Any, public_key: Ed25519PublicKey) -> dict[str, Any]:
     3. the lane's head and its path give the root over all lanes, which the checkpoint names;
     4. the public key signed the checkpoint.
     """
-    _members(proof, "proof", {"format", "record", "previous_hash", "hash", "records", "lane", "lanes", "checkpoint"})
+    check_members(
+        proof, "proof", {"format", "record", "previous_hash", "hash", "records", "lane", "lanes", "checkpoint"}
+    )
     if proof["format"] != FORMAT:
         raise Refused(f"The proof's format is not {FORMAT}.")
     record, lane, checkpoint = proof["record"], proof["lane"], proof["checkpoint"]
-    _members(record, "record", RECORD_MEMBERS)
-    _members(lane, "lane", LANE_MEMBERS)
-    _members(checkpoint, "checkpoint", CHECKPOINT_MEMBERS)
-    record_hash = sha256(_bytes(proof["previous_hash"], "previous_hash") + _canonical(record)).digest()
-    if record_hash != _bytes(proof["hash"], "hash"):
+    check_members(record, "record", RECORD_MEMBERS)
+    check_members(lane, "lane", LANE_MEMBERS)
+    check_members(checkpoint, "checkpoint", CHECKPOINT_MEMBERS)
+    record_hash = sha256(hash_of_hex(proof["previous_hash"], "previous_hash") + canonical(record)).digest()
+    if record_hash != hash_of_hex(proof["hash"], "hash"):
         raise Refused("The record is not the one that was hashed.")
     _check_place(proof, record, lane)
-    if _climb(record_hash, proof["records"]) != _bytes(lane["records_root"], "records_root"):
+    if climb(record_hash, proof["records"]) != hash_of_hex(lane["records_root"], "records_root"):
         raise Refused("The path from the record does not lead to the lane's root.")
-    if lane["next_seq"] == record["seq"] + 1 and _bytes(lane["head"], "head") != record_hash:
+    if lane["next_seq"] == record["seq"] + 1 and hash_of_hex(lane["head"], "head") != record_hash:
         raise Refused("The lane's head is not its last record.")
-    if _climb(_canonical(lane), proof["lanes"]) != _bytes(checkpoint["root"], "root"):
+    if climb(canonical(lane), proof["lanes"]) != hash_of_hex(checkpoint["root"], "root"):
         raise Refused("The path from the lane does not lead to the checkpoint's root.")
     # The size is bound by nothing else: trees of different sizes can have the same path to one of their leaves.
     place, heads = proof["lanes"], checkpoint["lanes"]
@@ -85,8 +88,8 @@ def _check_place(proof: Mapping[str, Any], record: Mapping[str, Any], lane: Mapp
     if record["lane"] != lane["lane"] or not lane["first_seq"] <= record["seq"] < lane["next_seq"]:
         raise Refused("The record does not lie in the lane's range.")
     records = proof["records"]
-    _members(records, "records", {"index", "size", "path"})
-    _members(proof["lanes"], "lanes", {"index", "size", "path"})
+    check_members(records, "records", {"index", "size", "path"})
+    check_members(proof["lanes"], "lanes", {"index", "size", "path"})
     if records["index"] != record["seq"] - lane["first_seq"] or records["size"] != lane["next_seq"] - lane["first_seq"]:
         raise Refused("The record's place in the tree is not its place in the lane.")
 
@@ -94,7 +97,7 @@ def _check_place(proof: Mapping[str, Any], record: Mapping[str, Any], lane: Mapp
 def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey) -> None:
     if checkpoint["key_id"] != sha256(raw_bytes(public_key)).hexdigest()[:16]:
         raise Refused(f"The checkpoint was signed by another key, {checkpoint['key_id']}.")
-    signed = _canonical({name: value for name, value in checkpoint.items() if name != "signature"})
+    signed = canonical({name: value for name, value in checkpoint.items() if name != "signature"})
     try:
         signature = bytes.fromhex(checkpoint["signature"])
         if signature.hex() != checkpoint["signature"]:
@@ -109,7 +112,7 @@ def raw_bytes(public_key: Ed25519PublicKey) -> bytes:
     return public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _climb(data: bytes, place: Mapping[str, Any]) -> bytes:
+def climb(data: bytes, place: Mapping[str, Any]) -> bytes:
     """The root that a leaf and its path give (RFC 9162, 2.1.3.2)."""
     index, size, path = place["index"], place["size"], place["path"]
     if type(index) is not int or type(size) is not int or not 0 <= index < size or not isinstance(path, list):
@@ -117,7 +120,7 @@ def _climb(data: bytes, place: Mapping[str, Any]) -> bytes:
     last = size - 1
     root = sha256(b"\x00" + data).digest()
     for step in path:
-        sibling = _bytes(step, "path")
+        sibling = hash_of_hex(step, "path")
         if last == 0:
             raise Refused("The path is longer than the tree is high.")
         if index & 1 or index == last:
@@ -132,7 +135,7 @@ def _climb(data: bytes, place: Mapping[str, Any]) -> bytes:
     return root
 
 
-def _bytes(text: Any, name: str) -> bytes:
+def hash_of_hex(text: Any, name: str) -> bytes:
     """32 bytes from lower-case hex; no other spelling, so that no part of a proof can be changed unseen."""
     try:
         value = bytes.fromhex(text)
@@ -143,14 +146,16 @@ def _bytes(text: Any, name: str) -> bytes:
     return value
 
 
-def _canonical(value: Any) -> bytes:
+def canonical(value: Any) -> bytes:
+    """The canonical JSON (RFC 8785) of a part; Refused where it has none."""
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, RecursionError) as error:
         raise Refused("A part of the proof has no canonical form.") from error
 
 
-def _members(value: Any, name: str, wanted: set[str] | frozenset[str]) -> None:
+def check_members(value: Any, name: str, wanted: set[str] | frozenset[str]) -> None:
+    """Refuse what has not just these members."""
     if not isinstance(value, dict) or set(value) != wanted:
         raise Refused(f"The {name} does not have just the members that the format gives it.")
 

@@ -42,6 +42,7 @@ from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, poisoned, screen, without_record
 from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
+from streams.posting.signing import Sign, sign_nothing
 from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
 from streams.tracing import outcome_attributes, transaction_span
 
@@ -85,6 +86,7 @@ class Poster:
         ask_topic_id: Callable[[], Callable[[], str]],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         meanwhile: Callable[[], None] = lambda: None,
+        sign: Sign = sign_nothing,
         fault: Fault = no_fault,
     ) -> None:
         """`meanwhile` is called while Postgres is busy with the balances, a fifth of a batch's time."""
@@ -97,6 +99,7 @@ class Poster:
         self._topic_id = _not_asked
         self._now_microseconds = now_microseconds
         self._meanwhile = meanwhile
+        self._sign = sign
         self._fault = fault
         self._books: Books | None = None
         self._accounts: dict[Name, Account] = {}
@@ -236,6 +239,7 @@ class Poster:
             with self._store.writing(chain(screened, fates, lanes, self._now_microseconds()), account_ids) as rows:
                 changes = balance_changes(rows, account_ids)
             with self._store.adding_balances(changes):
+                signed = self._sign(rows)
                 self._meanwhile()
             self._store.add_quarantined(quarantined_bytes(screened, rows))
             self._fault("written")
@@ -243,7 +247,7 @@ class Poster:
             for lane in lanes.values():
                 check_topic(lane, lane.topic, topic_id)
             standing = moved(lanes, rows)
-            self._store.advance(standing)
+            self._store.advance(standing, signed)
             if (span := tracing.current_span()) is not None:
                 self._store.tell_traced(span.traceparent, standing)
                 span.put(outcome_attributes(fate.outcome for fate in fates))

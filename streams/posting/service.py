@@ -11,11 +11,18 @@ from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
 from streams.posting.published import last_published
 from streams.posting.reading import IntentReader
+from streams.posting.signing import Sign, sign_nothing
 from streams.posting.source import TopicLook, describe_source, offsets_with_record
 
 
 def serve(
-    options: AgentOptions, *, dsn: str, registry: SchemaRegistry, journal_topic: str, fault: Fault = no_fault
+    options: AgentOptions,
+    *,
+    dsn: str,
+    registry: SchemaRegistry,
+    journal_topic: str,
+    sign: Sign = sign_nothing,
+    fault: Fault = no_fault,
 ) -> None:
     """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out.
 
@@ -33,6 +40,7 @@ def serve(
         published=partial(last_published, options.kafka, journal_topic),
         ask_topic_id=TopicLook(options.kafka, options.topic),
         meanwhile=ahead.read,
+        sign=sign,
         fault=fault,
     )
     try:

@@ -61,6 +61,8 @@ class JournalRecord(TypedDict):
     source_offset: int
     value_time: int | None
     booked_time: int
+    signed_from: int | None
+    signature: bytes | None
 
 
 class Unreadable(Exception):

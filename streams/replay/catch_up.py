@@ -105,7 +105,7 @@ class CatchUp:
         if before.next_seq == 0:
             self._store.make_lane(number, after.source_topic, topic_id, after.first_offset)
         try:
-            with self._store.transaction():
+            with self._store.transaction() as connection:
                 lane = self._store.lanes([number], lock=True)[number]
                 if (lane.next_seq, lane.head) != (before.next_seq, before.head):
                     raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
@@ -119,6 +119,7 @@ class CatchUp:
                     head=after.head,
                     booked_time=after.booked_time,
                 )
+                db.add_signed_heads(connection, filter(None, map(db.signed_head_of, records)))
                 self._store.advance([moved])
         except (Collision, BatchRefused) as error:
             cause = str(error).strip().splitlines()[0]

@@ -27,6 +27,7 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("GET", "/v1/journal", Scope.JOURNAL_READ),
     ("GET", "/v1/journal/0/0", Scope.JOURNAL_READ),
     ("GET", "/v1/intents/00000000-0000-0000-0000-000000000001/proof", Scope.INTENTS_READ),
+    ("GET", "/v1/intents/00000000-0000-0000-0000-000000000001/receipt", Scope.INTENTS_READ),
     ("GET", "/v1/accounts/users:1/statement?currency=EUR", Scope.ACCOUNTS_READ),
     ("GET", "/v1/reports/trial-balance", Scope.ACCOUNTS_READ),
     ("GET", "/v1/reports/trial-balance/accounts?account_class=asset&currency=EUR", Scope.ACCOUNTS_READ),

@@ -12,13 +12,14 @@ from db.audit import checkpoints
 from db.proofs import prove
 from domain.breaks import BreakKind
 from domain.checkpoints import public_pem
+from domain.key_files import read_key
 from domain.proofs import ProofError
 from domain.settings import Settings
 from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit import full as audit_full
 from streams.audit.kept import kept_of
 from streams.audit.service import Audit
-from streams.audit.signing import checkpoint_event, read_key
+from streams.audit.signing import checkpoint_event
 from streams.audit.verifier import Refused, verify
 from streams.audit.witness import FileWitness, read_witness
 from streams.reconciliation import full as reconciliation_full

@@ -14,6 +14,7 @@ APPEND_ONLY: Final = [
     "ledger.quarantine_retry_sent",
     "ledger.operation",
     "ledger.fact",
+    "ledger.signed_head",
     "audit.segment",
     "audit.checkpoint",
     "audit.checkpoint_lane",

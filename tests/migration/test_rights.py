@@ -39,6 +39,7 @@ ledger.quarantine              si       s      s    s               s      s
 ledger.quarantine_retry        s        -      s    s               s      si
 ledger.quarantine_retry_sent   s        -      s    s               s      si
 ledger.quarantined             s        -      s    s               s      s
+ledger.signed_head             si       s      s    s               s      s
 ledger.tenant                  s        -      s    s               s      siud
 ledger.unit                    s        -      s    s               s      siud
 public.ledgerline_migration    -        -      -    -               -      -

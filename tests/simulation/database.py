@@ -23,7 +23,18 @@ from domain.outcomes import Outcome
 from tests.simulation.scheduler import Choice, Crashed, Scheduler
 
 SETTLING: Final = (Outcome.POSTED, Outcome.REJECTED)
-TABLES: Final = ("lane", "first_offset", "journal", "entry", "account", "balance", "quarantine", "chain", "fact")
+TABLES: Final = (
+    "lane",
+    "first_offset",
+    "journal",
+    "entry",
+    "account",
+    "balance",
+    "quarantine",
+    "chain",
+    "fact",
+    "signed_head",
+)
 GUARDS: Final = frozenset({"journal_pkey", "journal_settled", "lane_check", "lane_advances", "entry"})
 """What the database refuses by itself; a test may take some of them away to see what is behind them."""
 

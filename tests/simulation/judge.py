@@ -6,17 +6,24 @@ topic as a read_committed reader gets it.
 
 import hashlib
 from collections import Counter
-from typing import Any
+from typing import Any, Final
 
 import rfc8785
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.intents import DIRECTION_NAMES, Intent
 from domain.journal import GENESIS_HASH, JournalRow
+from domain.key_files import SigningKey
 from domain.outcomes import Outcome
+from domain.signed_heads import SignedHead, head_bytes
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, Broker, Log
 from tests.simulation.database import SETTLING, Database, Rows
 from tests.simulation.scheduler import Violation
+
+_PRIVATE: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
+KEY: Final = SigningKey(_PRIVATE, _PRIVATE.public_key().public_bytes_raw(), "")
+"""The same in each run, as Ed25519 signs the same with the same."""
 
 
 def asked(text: str) -> Intent | None:
@@ -43,6 +50,7 @@ class Judge:
         self._reversed: dict[Any, Counter[tuple[str, int, str]]] = {}
         self._shards: dict[tuple[int, str, int], list[int]] = {}
         self._read: Counter[int] = Counter()
+        self._signed_up_to: Counter[int] = Counter()
         self._scanned: Counter[int] = Counter()
         self._facts_read: Counter[int] = Counter()
         self._facts_scanned = 0
@@ -64,6 +72,7 @@ class Judge:
                 "one row for each offset",
                 f"lane {lane.lane} stands at {lane.next_offset} with rows for the offsets {sorted(offsets)}",
             )
+            self._signature(lane.lane, lane.next_seq, written["signed_head"].get((lane.lane, lane.next_seq)))
         for shard in written["balance"]:
             require(
                 self._database.tables["balance"][shard] == tuple(self._shards[shard]),
@@ -71,6 +80,17 @@ class Judge:
                 f"shard {shard} is {self._database.tables['balance'][shard]}, not {self._shards[shard]}",
             )
         self._floors({account_id for account_id, _, _ in written["balance"]})
+
+    def _signature(self, lane: int, next_seq: int, signed: SignedHead | None) -> None:
+        """Each head that moved is signed, over just the rows that moved it."""
+        first = self._signed_up_to[lane]
+        if next_seq == first:
+            return  # a lane that was made
+        rows = self._database.tables["journal"]
+        hashes = b"".join(rows[lane, seq].hash for seq in range(first, next_seq))
+        right = SignedHead(lane, first, next_seq, KEY.private.sign(head_bytes(lane, first, hashes)))
+        require(signed == right, "each head is signed", f"lane {lane} from seq {first} to {next_seq}: {signed}")
+        self._signed_up_to[lane] = next_seq
 
     def _row(self, row: JournalRow, entries: list[Any], addresses: dict[int, str]) -> None:
         place = f"lane {row.lane} seq {row.seq}"
@@ -161,6 +181,10 @@ class Judge:
                 wanted = [(leg[0], DIRECTION_NAMES[leg[1]], *leg[2:]) for leg in row.legs] if row else []
                 require(legs == wanted, "the topic is the table", f"lane {lane} seq {seq} has other legs")
                 self._read[lane] += 1
+                signed = self._database.tables["signed_head"].get((lane, seq + 1))
+                told = (lane, slot.value["signed_from"], seq + 1, slot.value["signature"])
+                is_same = told == (signed or (lane, None, seq + 1, None))
+                require(is_same, "the topic is the table", f"lane {lane} seq {seq} has another signature")
         self._scanned[lane] = end
 
     def _facts_told(self, log: Log, end: int) -> None:

@@ -1,12 +1,14 @@
 """What is taken out, one at a time, to see that the simulation misses it; each is a part in the place of a real one."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from db.connections import TRANSIENT
 from db.posting import Account, Lane
 from domain.decision import Event, IntentName, LedgerView
+from domain.signed_heads import SignedHead
 from domain.topics import Topics
 from producers.relay import Relay
 from streams.engine import Fetch
@@ -77,6 +79,13 @@ class UnlockedOriginalsStore(SimulatedPostingStore):
 
     def _lock_originals(self, _: Sequence[IntentName]) -> None:
         self._statement()
+
+
+class UnsigningStore(SimulatedPostingStore):
+    """Moves lanes without what was signed of them."""
+
+    def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:  # noqa: ARG002
+        super().advance(lanes)
 
 
 class HastyPoster(Poster):
@@ -205,6 +214,7 @@ MUTATIONS: Final = {
         ),
     ),
     "accounts remembered before the commit": _caught(Parts(poster=HastyPoster), "entries name open accounts"),
+    "heads that move without their signature": _caught(Parts(posting_store=UnsigningStore), "each head is signed"),
     "the relay reads its checkpoint first": _caught(Parts(relay=EarlyReadingRelay), TOPIC),
     "the checkpoint in a transaction of its own": _caught(Parts(producer=TwoTransactionsProducer), TOPIC),
     "each relay with an id of its own": _caught(Parts(producer=UnrelatedProducer), TOPIC),

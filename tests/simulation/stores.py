@@ -5,16 +5,18 @@ What they inherit is real: which error of Postgres becomes which of the store's,
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any, Final
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
-from db.relay import PostedLane, RelayStore, TracedBatch
+from db.relay import PostedLane, RelayStore, TracedBatch, with_signatures
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
+from domain.signed_heads import SignedHead
 from tests.simulation.database import SETTLING, Database, Process, Session
 
 # Postgres has 1024; a few make reversals of different originals meet, as now and then they do.
@@ -205,10 +207,13 @@ class SimulatedPostingStore(PostingStore):
         for raw in quarantined:
             self._statement().write("quarantine", (raw.lane, raw.seq), raw)
 
-    def advance(self, lanes: Sequence[Lane]) -> None:
+    def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:
         """As PostingStore; who listens is told by the commit."""
         for lane in lanes:
-            self._statement().update_lane(lane)
+            session = self._statement()
+            if lane.lane in signed:
+                session.write("signed_head", (lane.lane, lane.next_seq), signed[lane.lane])
+            session.update_lane(lane)
 
     def tell_traced(self, traceparent: str, lanes: Sequence[Lane]) -> None:
         """Nobody traces here."""
@@ -252,7 +257,7 @@ class SimulatedRelayStore(RelayStore):
         return [rows[chain, seq] for seq in range(first_seq, first_seq + facts_max) if (chain, seq) in rows]
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
-        """As RelayStore, in its two statements."""
+        """As RelayStore, in its three statements."""
         session = self._statement()
         journal, quarantine = session.rows("journal"), session.rows("quarantine")
         places = [(lane, seq) for seq in range(first_seq, first_seq + records_max) if (lane, seq) in journal]
@@ -269,7 +274,9 @@ class SimulatedRelayStore(RelayStore):
                 }
                 for account_id, direction, amount_minor, currency in entries.get((lane, record["seq"]), ())
             ]
-        return records
+        heads = self._statement().rows("signed_head")
+        ends = range(first_seq + 1, first_seq + records_max + 1)
+        return with_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
 
     def wait(self, seconds: float) -> bool:  # noqa: ARG002
         """As RelayStore; true also when the time is over, as nothing but another look follows from it."""
@@ -310,6 +317,8 @@ def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:
         "outcome": row.outcome.value,
         "intent_id": row.intent_id and str(row.intent_id),
         "reverses": row.reverses and str(row.reverses),
+        "signed_from": None,
+        "signature": None,
         "raw_key": raw and raw.key,
         "raw_value": raw and raw.value,
         "raw_headers": None if raw is None else [list(header) for header in raw.headers],

@@ -21,10 +21,12 @@ from domain.outcomes import Outcome
 from streams.batches import Message, PartitionBatch
 from streams.posting.poster import Poster
 from streams.posting.published import Published
+from streams.posting.signing import signing_with
 from streams.posting.source import Source
 from tests.posting_model import pair
 from tests.simulation.broker import HOLE
 from tests.simulation.database import Database, Process
+from tests.simulation.judge import KEY
 from tests.simulation.sessions import WAITS, Actor, Change, GreenletRunner, Runner, ThreadRunner, Turns
 from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
 from tests.simulation.world import Worker
@@ -199,6 +201,7 @@ def post(store: PostingStore) -> None:
         published=lambda lanes: {lane: Published() for lane in lanes},
         ask_topic_id=lambda: lambda: "id",
         now_microseconds=lambda: next(ticks),
+        sign=signing_with(KEY),
     )
     poster.positions("t", [0, 1])
     both = [Message("t", 0, number, 0, None, text.encode(), ()) for number, text in enumerate(texts) if text != HOLE]

@@ -74,7 +74,7 @@ def test_a_failure_shrinks_to_a_story() -> None:
     assert shortest.violation is not None
     assert failed.violation is not None
     assert shortest.violation.invariant == failed.violation.invariant
-    assert len(shortest.plan.choices) <= min(5, len(failed.plan.choices))
+    assert len(shortest.plan.choices) <= min(8, len(failed.plan.choices))
     assert sum(map(len, shortest.plan.lanes)) <= 6
     assert shortest.story[-1].startswith("=> an intent is settled once")
     assert len(shortest.story) < 100

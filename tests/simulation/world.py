@@ -24,10 +24,11 @@ from streams.fenced import AgentOptions, _Runner
 from streams.metrics import AgentMetrics
 from streams.posting.poster import Poster
 from streams.posting.reading import IntentReader, Work
+from streams.posting.signing import signing_with
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, TOPIC, Broker, SimulatedProducer
 from tests.simulation.database import GUARDS, Database, Process
-from tests.simulation.judge import Judge
+from tests.simulation.judge import KEY, Judge
 from tests.simulation.scheduler import Choice, Crashed, Drawn, Replayed, Scheduler, Task, Violation
 from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
 
@@ -161,6 +162,7 @@ class Worker:
             published=partial(world.broker.published, process),
             ask_topic_id=lambda: lambda: "id",
             now_microseconds=world.clock,
+            sign=signing_with(KEY),
             fault=process.fault,
         )
         self._runner = world.parts.runner(self._poster, OPTIONS, METRICS)

@@ -69,6 +69,8 @@ def avro(row: JournalRow) -> JournalRecord:
         "intent_id": None if row.intent_id is None else str(row.intent_id),
         "reverses": None if row.reverses is None else str(row.reverses),
         "legs": [{**leg._asdict(), "direction": directions[leg.direction]} for leg in row.legs],
+        "signed_from": None,
+        "signature": None,
     }
     return cast("JournalRecord", record)
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import rfc8785
 
+from domain import key_files
 from domain.checkpoints import LaneHead, lane_leaves, lane_members, public_pem, signed_members
 from domain.errors import LedgerlineError
 from domain.merkle import inclusion_path, root_of
@@ -44,11 +45,11 @@ RECORD: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def key(tmp_path_factory: pytest.TempPathFactory) -> signing.SigningKey:
-    return signing.make_key(tmp_path_factory.mktemp("key") / "audit-key.pem")
+def key(tmp_path_factory: pytest.TempPathFactory) -> key_files.SigningKey:
+    return key_files.make_key(tmp_path_factory.mktemp("key") / "audit-key.pem")
 
 
-def proof_of(key: signing.SigningKey) -> dict[str, Any]:
+def proof_of(key: key_files.SigningKey) -> dict[str, Any]:
     previous = sha256(b"before").digest()
     record_hash = sha256(previous + rfc8785.dumps(RECORD)).digest()
     leaves = [sha256(bytes([number])).digest() for number in range(5)]
@@ -99,11 +100,11 @@ def changed(value: Any) -> Any:
     return ("0" if first != "0" else "1") + value[1:]
 
 
-def test_a_sound_proof_holds(key: signing.SigningKey) -> None:
+def test_a_sound_proof_holds(key: key_files.SigningKey) -> None:
     assert verifier.verify(proof_of(key), key.private.public_key()) == RECORD
 
 
-def test_a_change_of_any_part_is_refused(key: signing.SigningKey) -> None:
+def test_a_change_of_any_part_is_refused(key: key_files.SigningKey) -> None:
     sound = proof_of(key)
     ways = list(places(sound))
     assert len(ways) > 50
@@ -117,7 +118,7 @@ def test_a_change_of_any_part_is_refused(key: signing.SigningKey) -> None:
             verifier.verify(altered, key.private.public_key())
 
 
-def test_a_part_too_many_or_too_few_is_refused(key: signing.SigningKey) -> None:
+def test_a_part_too_many_or_too_few_is_refused(key: key_files.SigningKey) -> None:
     sound = proof_of(key)
     for part in ("record", "lane", "lanes", "records", "checkpoint", None):
         holder = sound if part is None else sound[part]
@@ -133,13 +134,13 @@ def test_a_part_too_many_or_too_few_is_refused(key: signing.SigningKey) -> None:
 
 
 @pytest.mark.parametrize("junk", [None, [], 1, "proof", {}, {"format": verifier.FORMAT}])
-def test_junk_is_refused(key: signing.SigningKey, junk: Any) -> None:
+def test_junk_is_refused(key: key_files.SigningKey, junk: Any) -> None:
     with pytest.raises(Refused):
         verifier.verify(junk, key.private.public_key())
 
 
 @pytest.mark.parametrize("part", ["hash", "signature"])
-def test_hex_in_capitals_is_refused(key: signing.SigningKey, part: str) -> None:
+def test_hex_in_capitals_is_refused(key: key_files.SigningKey, part: str) -> None:
     altered = copy.deepcopy(proof_of(key))
     holder = altered["checkpoint"] if part == "signature" else altered
     holder[part] = holder[part].upper()
@@ -147,13 +148,13 @@ def test_hex_in_capitals_is_refused(key: signing.SigningKey, part: str) -> None:
         verifier.verify(altered, key.private.public_key())
 
 
-def test_another_key_is_refused(key: signing.SigningKey, tmp_path: Path) -> None:
-    other = signing.make_key(tmp_path / "other.pem")
+def test_another_key_is_refused(key: key_files.SigningKey, tmp_path: Path) -> None:
+    other = key_files.make_key(tmp_path / "other.pem")
     with pytest.raises(Refused, match="signed by another key"):
         verifier.verify(proof_of(key), other.private.public_key())
 
 
-def test_the_verifier_runs_alone(key: signing.SigningKey, tmp_path: Path) -> None:
+def test_the_verifier_runs_alone(key: key_files.SigningKey, tmp_path: Path) -> None:
     """Copied out of the project, it needs only the two packages that it imports."""
     script = tmp_path / "verifier.py"
     script.write_bytes(Path(verifier.__file__).read_bytes())
@@ -182,21 +183,21 @@ def test_a_member_that_stands_twice_is_refused(tmp_path: Path) -> None:
 
 def test_the_private_key_is_its_owners_and_never_overwritten(tmp_path: Path) -> None:
     path = tmp_path / "deep" / "audit-key.pem"
-    made = signing.make_key(path)
+    made = key_files.make_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
-    assert signing.read_key(path).key_id == made.key_id
-    assert signing.public_file(path).name == "audit-key.pub.pem"
-    assert verifier.raw_bytes(verifier.read_public_key(signing.public_file(path))) == made.public_raw
+    assert key_files.read_key(path).key_id == made.key_id
+    assert key_files.public_file(path).name == "audit-key.pub.pem"
+    assert verifier.raw_bytes(verifier.read_public_key(key_files.public_file(path))) == made.public_raw
     with pytest.raises(LedgerlineError, match="exists"):
-        signing.make_key(path)
+        key_files.make_key(path)
     path.write_text("no key")
     with pytest.raises(LedgerlineError, match="no readable private key"):
-        signing.read_key(path)
+        key_files.read_key(path)
     with pytest.raises(LedgerlineError, match="audit keygen"):
-        signing.read_key(tmp_path / "none.pem")
+        key_files.read_key(tmp_path / "none.pem")
 
 
-def test_a_checkpoint_that_does_not_follow_is_named(key: signing.SigningKey) -> None:
+def test_a_checkpoint_that_does_not_follow_is_named(key: key_files.SigningKey) -> None:
     first = [LaneHead(0, 0, 2, b"h" * 32, b"r" * 32)]
     second = [LaneHead(0, 2, 5, b"i" * 32, b"s" * 32), LaneHead(1, 0, 1, b"j" * 32, b"t" * 32)]
     one = signing.sign(0, signing.GENESIS, first, 10, key)

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from db.logins import ROLE_OF_LOGIN, read_logins
+from domain.key_files import read_key, read_public_keys
 from domain.release import VERSION
 from domain.settings import REPOSITORY_ROOT, Settings
 from ops.embedded.cache import KAFKA, KAFKA_EXPORTER
@@ -89,7 +90,8 @@ def test_services_wait_for_the_parts_and_for_prepare(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(service.name for service in SERVICES))
 def test_what_services_are_told_are_settings(name: str) -> None:
     told = {variable.removeprefix("LEDGERLINE_").lower() for variable in CONTAINERS[name]["environment"]}
-    assert {field.removesuffix("_file") for field in told} <= Settings.model_fields.keys()
+    fields = Settings.model_fields.keys()
+    assert {field if field in fields else field.removesuffix("_file") for field in told} <= fields
 
 
 def test_every_image_is_of_one_release() -> None:
@@ -135,11 +137,21 @@ def test_each_service_has_its_own_login_and_no_other() -> None:
     assert logins == {name: f"ledgerline_{name}_login" for name in ROLE_OF_LOGIN}
     for service in SERVICES:
         container = CONTAINERS[service.name]
-        assert container["secrets"] == [{"source": f"{service.name}-dsn", "target": "postgres-dsn"}]
+        more = {"posting": ["posting-key"], "audit": ["posting-public-key"]}.get(service.name, [])
+        assert container["secrets"] == [{"source": f"{service.name}-dsn", "target": "postgres-dsn"}, *more]
         assert COMPOSE["secrets"][f"{service.name}-dsn"]["file"] == f"./secrets/logins/{service.name}"
         assert container["environment"]["LEDGERLINE_POSTGRES_DSN_FILE"] == "/run/secrets/postgres-dsn"
     owner = (SECRETS / "owner-dsn").read_text()
     assert f"ledgerline:{example_settings()['LEDGERLINE_POSTGRES_PASSWORD']}@postgres:5432/ledgerline" in owner
+
+
+def test_audit_judges_posting_by_the_public_half_of_its_key() -> None:
+    (public,) = read_public_keys(SECRETS / "posting-key.pub.pem")
+    assert read_key(SECRETS / "posting-key.pem").public_raw == public.public_bytes_raw()
+    names = {"posting": "LEDGERLINE_POSTING_KEY_FILE", "audit": "LEDGERLINE_POSTING_PUBLIC_KEYS_FILE"}
+    for name, variable in names.items():
+        path = CONTAINERS[name]["environment"][variable]
+        assert path.removeprefix("/run/secrets/") in CONTAINERS[name]["secrets"]
 
 
 def test_passwords_have_no_default_in_the_file() -> None:

@@ -281,7 +281,10 @@ def test_a_service_sees_no_secret_but_its_own(overlay: str, name: str) -> None:
         if "secret" in volume
     }
     wanted = {f"ledgerline-{name}", f"ledgerline-{name}-kafka"}
-    assert mounted == wanted | ({"ledgerline-audit-key"} if (overlay, name) == ("production", "audit") else set())
+    keys = {"posting": {"ledgerline-posting-key"}, "audit": {"ledgerline-posting-public-key"}}.get(name, set())
+    if (overlay, name) == ("production", "audit"):
+        keys |= {"ledgerline-audit-key"}
+    assert mounted == wanted | keys
 
 
 def test_prepare_sees_the_dsn_of_each_service_and_makes_its_login() -> None:
@@ -295,6 +298,7 @@ def test_every_secret_of_production_comes_from_the_secrets_manager() -> None:
     wanted = {
         f"ledgerline-{name}{end}" for name in OURS for end in ("", "-kafka")
     } | {"ledgerline-registry", "ledgerline-audit-key"}  # fmt: skip
+    wanted |= {"ledgerline-posting-key", "ledgerline-posting-public-key"}
     external = of_kind("production", "ExternalSecret")
     assert external.keys() == wanted
     assert not of_kind("production", "Secret")

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.merkle import MerkleRange, inclusion_path, root_of
-from streams.audit.verifier import Refused, _climb
+from streams.audit.verifier import Refused, climb
 
 
 def defined_root(leaves: list[bytes]) -> bytes:
@@ -42,7 +42,7 @@ def test_roots_paths_and_climbs_are_those_of_the_definition(size: int) -> None:
         path = inclusion_path(leaves, index)
         assert path == defined_path(index, leaves)
         place = {"index": index, "size": size, "path": [step.hex() for step in path]}
-        assert _climb(leaves[index], place) == root_of(leaves)
+        assert climb(leaves[index], place) == root_of(leaves)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=70), st.integers(0, 70))
@@ -67,7 +67,7 @@ def test_a_path_of_another_leaf_or_size_leads_elsewhere(size: int, data: st.Data
     other = data.draw(st.integers(0, size - 1).filter(lambda number: number != index))
     path = [step.hex() for step in inclusion_path(leaves, index)]
     try:
-        root = _climb(leaves[other], {"index": index, "size": size, "path": path})
+        root = climb(leaves[other], {"index": index, "size": size, "path": path})
     except Refused:
         return
     assert root != root_of(leaves)
@@ -76,7 +76,7 @@ def test_a_path_of_another_leaf_or_size_leads_elsewhere(size: int, data: st.Data
 @pytest.mark.parametrize("place", [(0, 0), (1, 1), (-1, 4), (4, 4), (True, 2), (0.0, 2)])
 def test_a_leaf_outside_its_tree_is_refused(place: tuple[int, int]) -> None:
     with pytest.raises(Refused):
-        _climb(b"", {"index": place[0], "size": place[1], "path": []})
+        climb(b"", {"index": place[0], "size": place[1], "path": []})
 
 
 @pytest.mark.parametrize("change", ["longer", "shorter"])
@@ -85,4 +85,4 @@ def test_a_path_of_another_length_is_refused(change: str) -> None:
     path = [step.hex() for step in inclusion_path(leaves, 3)]
     path = [*path, path[0]] if change == "longer" else path[:-1]
     with pytest.raises(Refused, match=change):
-        _climb(leaves[3], {"index": 3, "size": 9, "path": path})
+        climb(leaves[3], {"index": 3, "size": 9, "path": path})

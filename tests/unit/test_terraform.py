@@ -136,10 +136,11 @@ def test_the_manifests_find_the_secrets_that_are_made() -> None:
     made = {
         "ledgerline/postgres/": "aws_secretsmanager_secret.postgres", "AmazonMSK_ledgerline_": "kafka",
         "ledgerline/registry": "registry", "ledgerline/audit-key": "audit_key",
+        "ledgerline/posting-key": "posting_key", "ledgerline/posting-public-key": "posting_public_key",
     }  # fmt: skip
     names = {
         resources("aws_secretsmanager_secret")[kind]["name"].replace("${var.name}", "ledgerline")
-        for kind in ("postgres", "kafka", "registry", "audit_key")
+        for kind in ("postgres", "kafka", "registry", "audit_key", "posting_key", "posting_public_key")
     }
     assert {name.replace("${each.key}", "") for name in names} == set(made)
     asked = {

@@ -1,0 +1,86 @@
+"""Heads of lanes as posting signs them, one for each batch of a lane, and the receipts that rest on them.
+
+docs/PROOF.md has both formats. What is signed binds every hash of the batch, and, as hashes are chained, all before it.
+"""
+
+from typing import Any, Final, NamedTuple
+
+import orjson
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from domain.merkle import HASH_BYTES, inclusion_path, root_of
+
+FORMAT: Final = "ledgerline-head-1"
+RECEIPT_FORMAT: Final = "ledgerline-receipt-1"
+PAGE_HASHES: Final = 16
+"""So many hashes are one leaf of the tree over a batch: with a leaf each, the trees would cost 2 percent of posting."""
+PAGE_BYTES: Final = PAGE_HASHES * HASH_BYTES
+
+
+class SignedHead(NamedTuple):
+    """Posting's signature over the records from first_seq to next_seq - 1 of a lane."""
+
+    lane: int
+    first_seq: int
+    next_seq: int
+    signature: bytes
+    """64 bytes, Ed25519 (RFC 8032)."""
+
+
+def pages_of(hashes: bytes) -> list[bytes]:
+    """The leaves of the tree over a range: its hashes joined, PAGE_HASHES to a leaf; the last may have fewer."""
+    return [hashes[at : at + PAGE_BYTES] for at in range(0, len(hashes), PAGE_BYTES)]
+
+
+def head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
+    """What is signed of a range, whose record hashes are given joined; hashes in hex."""
+    return {
+        "first_seq": first_seq,
+        "format": FORMAT,
+        "head": hashes[-HASH_BYTES:].hex(),
+        "lane": lane,
+        "next_seq": first_seq + len(hashes) // HASH_BYTES,
+        "records_root": root_of(pages_of(hashes)).hex(),
+    }
+
+
+def head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
+    """The bytes that are signed: the canonical JSON (RFC 8785) of those members."""
+    # Its members are in order, and all of them integers or plain ASCII: so this is what RFC 8785 asks for.
+    return orjson.dumps(head_members(lane, first_seq, hashes))
+
+
+def is_signed(message: bytes, signature: bytes, keys: list[Ed25519PublicKey]) -> bool:
+    """Whether one of these keys has signed the message."""
+    for key in keys:
+        try:
+            key.verify(signature, message)
+        except InvalidSignature:
+            continue
+        return True
+    return False
+
+
+def receipt_of(record: dict[str, Any], previous_hash: bytes, head: SignedHead, hashes: bytes) -> dict[str, Any]:
+    """The receipt of a record in a signed range; its format is in docs/PROOF.md.
+
+    `record`: the members that its hash covers, behind `previous_hash`. `hashes`: those of the range, joined.
+    """
+    at = record["seq"] - head.first_seq
+    pages = pages_of(hashes)
+    index = at // PAGE_HASHES
+    return {
+        "format": RECEIPT_FORMAT,
+        "record": record,
+        "previous_hash": previous_hash.hex(),
+        "hash": hashes[at * HASH_BYTES : (at + 1) * HASH_BYTES].hex(),
+        "page": [pages[index][at : at + HASH_BYTES].hex() for at in range(0, len(pages[index]), HASH_BYTES)],
+        "place": {
+            "index": index,
+            "size": len(pages),
+            "path": [step.hex() for step in inclusion_path(pages, index)],
+        },
+        "signed": head_members(head.lane, head.first_seq, hashes),
+        "signature": head.signature.hex(),
+    }

@@ -1,0 +1,30 @@
+"""Posting signs the head of each batch of a lane with a key of its own: docs/decisions/0020-signed-heads.md."""
+
+from collections.abc import Callable, Sequence
+from itertools import groupby
+
+from domain.journal import JournalRow
+from domain.key_files import SigningKey
+from domain.signed_heads import SignedHead, head_bytes
+
+Sign = Callable[[Sequence[JournalRow]], dict[int, SignedHead]]
+
+
+def sign_nothing(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:  # noqa: ARG001 - another Sign needs them
+    """What a worker without a key signs."""
+    return {}
+
+
+def signing_with(key: SigningKey) -> Sign:
+    """A function from a batch's rows, in order of lane and seq, to a signature for each of its lanes."""
+
+    def sign(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:
+        signed = {}
+        for lane, group in groupby(rows, key=lambda row: row.lane):
+            own = list(group)
+            first_seq = own[0].seq
+            signature = key.private.sign(head_bytes(lane, first_seq, b"".join([row.hash for row in own])))
+            signed[lane] = SignedHead(lane, first_seq, first_seq + len(own), signature)
+        return signed
+
+    return sign
