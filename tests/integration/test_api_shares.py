@@ -112,7 +112,7 @@ def test_reports_that_take_too_long_are_no_outage(settings: Settings, bench: Pos
 
 
 def test_forty_statements_by_value_date_at_once_are_no_outage(settings: Settings, bench: PostingBench) -> None:
-    """With 97,500 entries, the API told everybody that Postgres was away; `make load SUITE=hostile` does that size."""
+    """With 97,500 entries, the API told everybody that Postgres was away."""
     shares = SHARE_BOUNDS._replace(read_wait_seconds=0.05)
     with running_api(settings, shares=shares) as api, api.client() as other:
         key = api.new_key()
