@@ -283,7 +283,7 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     own = {
         "api": {known.intents},
         "upstream": {known.intents},
-        "relay": {known.journal, known.quarantine, known.relay},
+        "relay": {known.journal, known.frame, known.quarantine, known.relay},
         "reconciliation": {known.breaks},
         "audit": {known.breaks, known.checkpoints},
     }.get(name, set())
