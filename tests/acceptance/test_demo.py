@@ -71,9 +71,9 @@ def test_the_demo_holds_and_counts_everything(variables: dict[str, str]) -> None
 @pytest.mark.parametrize(
     "last_line",
     [
-        "Start ",
-        pytest.param("A real ledger", marks=pytest.mark.long),
-        pytest.param("A busy day", marks=pytest.mark.long),
+        "── Start",
+        pytest.param("── A real ledger", marks=pytest.mark.long),
+        pytest.param("── A busy day", marks=pytest.mark.long),
     ],
 )
 def test_an_interrupted_demo_leaves_nothing_behind(variables: dict[str, str], last_line: str) -> None:
