@@ -190,7 +190,7 @@ def test_the_docs_page_needs_nothing_from_elsewhere(api: ApiBench) -> None:
     page = httpx.get(f"{api.url}/docs")
     assert page.status_code == 200
     sources = re.findall(r'(?:src|href)="([^"]+)"', page.text)
-    assert len(sources) == 3
+    assert len(sources) == 4
     for source in sources:
         url = httpx.URL(api.url).join(source)
         assert url.host == httpx.URL(api.url).host

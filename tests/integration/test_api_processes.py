@@ -154,7 +154,7 @@ def test_the_command_line_keeps_the_books_and_posts(ledgerline: Any, bench: Post
     given = ledgerline("intents", "post", "--file", "-", "--key", "m", "--wait", "0", text=orjson.dumps(body).decode())
     options = ("--debit", "external:bank", "--credit", "users:1:wallet", "--key", "e", "--wait", "0")
     ledgerline("intents", "post", *options, "--amount", "12.50")
-    assert "at most 2 decimals" in ledgerline("intents", "post", *options, "--amount", "1.234", fails=1)
+    assert "EUR has at most 2" in ledgerline("intents", "post", *options, "--amount", "1.234", fails=1)
     assert bench.post() == ["posted", "posted"]
     assert ledgerline("intents", "show", given["intent_id"])["status"] == "posted"
     assert ledgerline("balance", "users:1:wallet")[0]["balance"] == "12.50"
