@@ -21,6 +21,7 @@ from domain.errors import LedgerlineError
 _PUBLIC_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
 
+AUDIT_KEY_FILE: Final = "audit-key.pem"
 POSTING_KEY_FILE: Final = "posting-key.pem"
 """Of the private key that posting signs heads with, in a home."""
 

@@ -6,12 +6,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from domain.key_files import AUDIT_KEY_FILE, POSTING_KEY_FILE, public_file
+
 PRIVATE_UMASK: Final = 0o077
-"""What processes of ours make has mode 0600, and 0700 where it is a folder, whatever umask they were started with."""
+"""The umask of our processes: their files have mode 0600 and their folders 0700."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
-# What lies in a home. A home that holds other things as well is somebody's own folder, whose mode is theirs.
-_OURS: Final = frozenset({"audit-key.pem", "bench", "cache", "data", "demo", "load", "load-report.md"})
+# The names that Ledgerline puts into a home. If a home holds other things too, its own mode is left alone.
+_KEY_FILES: Final = [Path(name) for name in (AUDIT_KEY_FILE, POSTING_KEY_FILE)]
+_OURS: Final = frozenset(
+    {"bench", "cache", "data", "demo", "load", "load-report.md"}
+    | {file.name for key_file in _KEY_FILES for file in (key_file, public_file(key_file))}
+)
 
 
 def make_private(home: Path, report: Callable[[str], None]) -> None:
@@ -37,7 +43,7 @@ def _close_all(path: Path) -> int:
     mended = _close(path)
     if path.is_symlink() or path.lstat().st_uid != os.geteuid():
         return mended
-    # Files may vanish meanwhile, as nothing stops who cleans up by hand.
+    # Somebody may remove a file meanwhile.
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             mended += _close(Path(folder, name))

@@ -10,14 +10,13 @@ import structlog
 from db.agent_connection import AgentConnection
 from db.audit import ROLE
 from domain.kafka import Kafka
-from domain.key_files import SigningKey, make_key, read_key
+from domain.key_files import AUDIT_KEY_FILE, SigningKey, make_key, read_key
 from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, CHECKPOINTS_SUBJECT, EventProducer
 from streams.audit.agent import Auditor
 from streams.audit.signatures import posting_keys
-from streams.audit.signing import KEY_FILE
 from streams.audit.sweep import Chores, Signer
 from streams.audit.witness import witnesses_of
 from streams.away import find_away
@@ -43,7 +42,7 @@ class Audit:
 
 def key_file_of(settings: Settings) -> Path:
     """Where the private key lies."""
-    return settings.audit_key_file or settings.home / KEY_FILE
+    return settings.audit_key_file or settings.home / AUDIT_KEY_FILE
 
 
 def ensure_key(settings: Settings) -> SigningKey:

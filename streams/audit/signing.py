@@ -12,7 +12,6 @@ from domain.checkpoints import CheckpointRow, LaneHead, checkpoint_members, key_
 from domain.key_files import SigningKey
 from domain.merkle import root_of
 
-KEY_FILE: Final = "audit-key.pem"
 GENESIS: Final = bytes(32)
 
 

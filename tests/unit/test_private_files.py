@@ -49,6 +49,17 @@ def test_what_is_open_is_closed_and_told_of_once(home: Path) -> None:
     assert len(told) == 1
 
 
+def test_a_home_with_the_keys_of_audit_and_posting_is_ours(home: Path) -> None:
+    for name in ("audit-key.pem", "audit-key.pub.pem", "posting-key.pem", "posting-key.pub.pem"):
+        (home / name).write_text("a key")
+        (home / name).chmod(0o644)
+    told: list[str] = []
+    make_private(home, told.append)
+    assert mode_of(home) == 0o700
+    assert {mode_of(file) for file in home.glob("*.pem")} == {0o600}
+    assert told == [f"other users had rights on 10 files and folders under {home}: they have none now"]
+
+
 def test_what_is_not_ours_is_left(home: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     theirs.write_text("x")
