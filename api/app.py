@@ -17,6 +17,7 @@ from api.metrics import Metrics
 from api.middleware import RequestLayer
 from api.parameters import invalid
 from api.problems import Kind, Problem
+from api.security_headers import ANSWER_HEADERS
 from api.service import Configuration, Service, database_problem
 from db.connections import DatabaseError
 from domain.release import VERSION
@@ -110,7 +111,7 @@ async def _answer_invalid(_request: Request, error: Exception) -> Response:
 async def _answer_failure(_request: Request, _error: Exception) -> Response:
     """What went wrong outside the layer that answers all else, so that this answer too is a problem."""
     problem = Problem(Kind.INTERNAL, "The request failed for a reason of ours; the log has it.")
-    problem.headers |= {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+    problem.headers |= ANSWER_HEADERS
     return problem.response()
 
 

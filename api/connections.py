@@ -21,6 +21,7 @@ from uvicorn.server import ServerState
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
 from api.metrics import Metrics
 from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
+from api.security_headers import ANSWER_HEADERS
 from api.sockets import keep_little_in_the_kernel
 
 SWEEP_SECONDS: Final = 1.0
@@ -179,13 +180,13 @@ class BoundedProtocol(HttpToolsProtocol):
         self._pipelined_max = bounds.pipelined_max
         self._part = _Part.NOTHING
         self._changes = 0
-        """Counts what begins and ends, so that a request asks for no time: the sweep sees whether anything did."""
+        """How often anything began or ended. The sweep compares it with its last count: no request reads the clock."""
         self._changes_seen = 0
         self._since = 0.0
         self._has_enough = False
         self._read_bytes = 0
         self._idle_bytes = 0
-        """What came since a head began or ended, or since the last content of a body: only the parser has it."""
+        """Bytes since a head began or ended, or since the last content of a body. Only the parser holds them."""
 
     @property
     def waits_for_head(self) -> bool:
@@ -372,8 +373,7 @@ class BoundedProtocol(HttpToolsProtocol):
             "Content-Length": str(len(body)),
             "Connection": "close",
             "X-Correlation-Id": str(uuid4()),
-            "Cache-Control": "no-store",
-            "X-Content-Type-Options": "nosniff",
+            **ANSWER_HEADERS,
         }
         lines = [b"%s: %s\r\n" % line for line in self.server_state.default_headers]
         lines += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]

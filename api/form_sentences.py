@@ -1,14 +1,15 @@
-"""One sentence for people about each part of a body that has not the documented form.
+"""One sentence about each part of a body that does not have the documented form.
 
-pydantic's own words are for who knows its types; the commonest mistakes of a newcomer have better ones here.
+pydantic's own messages need knowledge of its types. The commonest mistakes of newcomers have better sentences here.
 """
 
 from collections.abc import Collection, Mapping
-from difflib import get_close_matches
 from typing import Any, Final
 
-_LIKENESS_MIN: Final = 0.6
+from api.nearest import find_nearest
+
 _NAME_CHARACTERS_MAX: Final = 40
+
 _MEANT: Final = {"amount": "amount_minor", "value": "amount_minor", "side": "direction", "address": "account"}
 """Names that are often taken for a member of a leg, and are too unlike it to be found by their letters."""
 
@@ -38,8 +39,9 @@ def form_sentence(fault: Mapping[str, Any], members: Collection[str]) -> str:
 
 
 def _unknown_sentence(name: str, members: Collection[str]) -> str:
-    close = get_close_matches(name[:_NAME_CHARACTERS_MAX].lower(), members, n=1, cutoff=_LIKENESS_MIN)
-    meant = _MEANT.get(name) if _MEANT.get(name) in members else close[0] if close else None
+    meant = _MEANT.get(name)
+    if meant not in members:
+        meant = find_nearest(name[:_NAME_CHARACTERS_MAX], members)
     if meant is not None:
         return f"There is no such member: {meant} is meant?"
     return f"There is no such member; there are {', '.join(members)}."

@@ -1,8 +1,7 @@
-"""What a query may ask: the names that a route knows, and what is told in people's words where a value is no good."""
+"""Query parameters: the names that a route knows, and a sentence about each value that cannot be taken."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Final
 
 from fastapi import Request
@@ -10,11 +9,11 @@ from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
+from api.nearest import find_nearest
 from api.problems import Kind, Problem
 from api.times import explain, from_rfc3339
 
 _NAME_CHARACTERS_SHOWN_MAX: Final = 60
-_NEAR: Final = 0.6
 
 _PATTERNS: Final = {
     "currency": "is a currency or a registered unit in capitals, such as EUR or BTC",
@@ -32,16 +31,16 @@ _FAULTS: Final = {
 def require_known(request: Request) -> None:
     """Problem for a query with a name that the route does not know, or with one that is given twice.
 
-    A filter that is misspelt and passed over would show what nobody asked for.
+    A misspelt filter that is ignored would return rows that nobody asked for.
     """
     known = known_names(request.scope.get("route"))
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, count in given.items():
         shown = name[:_NAME_CHARACTERS_SHOWN_MAX]
         if name not in known:
-            nearest = get_close_matches(shown.lower(), known, 1, _NEAR)
-            if nearest:
-                advice = f"is {nearest[0]} meant?"
+            nearest = find_nearest(shown, known)
+            if nearest is not None:
+                advice = f"is {nearest} meant?"
             elif known:
                 advice = f"there are {', '.join(known)}."
             else:
@@ -49,8 +48,8 @@ def require_known(request: Request) -> None:
             problem = Problem(
                 Kind.UNKNOWN_PARAMETER, f"There is no parameter {shown!r} here: {advice}", parameter=shown
             )
-            if nearest:
-                problem.members["nearest"] = nearest[0]
+            if nearest is not None:
+                problem.members["nearest"] = nearest
             raise problem
         if count > 1:
             raise Problem(

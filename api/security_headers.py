@@ -7,8 +7,9 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Message
 from starlette.types import Scope as ConnectionScope
 
-_NO_STORE: Final = (b"cache-control", b"no-store")
-_NO_SNIFF: Final = (b"x-content-type-options", b"nosniff")
+ANSWER_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
+"""What every answer carries unless its route says otherwise."""
+_ANSWER_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in ANSWER_HEADERS.items()]
 
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src {styles}; img-src {images}; connect-src 'self'; "
@@ -48,12 +49,9 @@ class PageAssets(StaticFiles):
 
 
 def complete(message: Message, correlation_id: str) -> None:
-    """Put what every answer carries into the message that begins it: nobody stores it unless its route says so."""
+    """Add the headers of every answer to the message that begins it. A route's own headers win."""
     headers = list(message.get("headers", ()))
     names = [name for name, _ in headers]
     headers.append((b"x-correlation-id", correlation_id.encode("latin-1")))
-    if _NO_STORE[0] not in names:
-        headers.append(_NO_STORE)
-    if _NO_SNIFF[0] not in names:
-        headers.append(_NO_SNIFF)
+    headers += [header for header in _ANSWER_HEADERS if header[0] not in names]
     message["headers"] = headers

@@ -7,8 +7,8 @@ from psycopg import Connection
 
 from db.queries import load
 from db.relay import facts_of
-from domain.facts import Change, FrameKey, FrameValues, key_of
-from domain.intents import DIRECTION_NAMES, DIRECTIONS
+from domain.facts import Change, FrameKey, FrameValues, key_of, normal_direction_of
+from domain.intents import DIRECTION_NAMES
 
 SQL: Final = load("reconciled_frame")
 
@@ -74,8 +74,7 @@ def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]])
         if fact["change"] == Change.REMOVED:
             connection.execute(SQL["remove_row"], key._asdict())
         else:
-            side = fact["normal_side"]
-            put.append({**fact, "normal_direction": None if side is None else DIRECTIONS[side]})
+            put.append({**fact, "normal_direction": normal_direction_of(fact)})
     if put:
         connection.cursor().executemany(SQL["put_row"], put)
 

@@ -7,8 +7,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db.queries import load
-from domain.facts import Change, FrameKey, Part, key_of
-from domain.intents import DIRECTIONS
+from domain.facts import Change, FrameKey, Part, key_of, normal_direction_of
 
 SQL: Final = load("replay_frame")
 ROWS_PER_STATEMENT: Final = 5000
@@ -50,7 +49,7 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
         if replace:
             connection.execute(SQL["drop_facts"])
             connection.execute(SQL["drop_chains"])
-        told = [{**fact, "normal_direction": _direction(fact["normal_side"])} for fact in facts]
+        told = [{**fact, "normal_direction": normal_direction_of(fact)} for fact in facts]
         with connection.cursor().copy(SQL["copy_facts"]) as copy:
             for fact in told:
                 copy.write_row([fact[name] for name in _COLUMNS])
@@ -61,10 +60,6 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
             connection.execute(on)
         connection.execute(SQL["books_moved"])
         return int(connection.execute(SQL["adopt"], {"author": "replay"}).fetchall()[0][0])
-
-
-def _direction(side: str | None) -> int | None:
-    return None if side is None else DIRECTIONS[side]
 
 
 def _put_rows(connection: Connection[Any], last: Mapping[FrameKey, Mapping[str, Any]]) -> None:

@@ -11,6 +11,8 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from domain.intents import DIRECTIONS
+
 OPERATORS_CHAIN: Final = -1
 """The chain of what operators add and change."""
 
@@ -65,6 +67,12 @@ def lane_chain(lane: int) -> int:
 def key_of(fact: Mapping[str, Any]) -> FrameKey:
     """Which row a fact is about. `fact`: a FrameFact of the topic ledger.frame."""
     return FrameKey(fact["part"], fact["tenant"], fact["name"])
+
+
+def normal_direction_of(fact: Mapping[str, Any]) -> int | None:
+    """Return 1 or -1 for the fact's normal side; None if its part has none."""
+    side = fact["normal_side"]
+    return None if side is None else DIRECTIONS[side]
 
 
 def values_of(fact: Mapping[str, Any]) -> FrameValues:

@@ -12,7 +12,7 @@ AMOUNT_DIGITS_MAX: Final = 18  # after the first
 _EXACT: Final = Context(prec=1000)  # the default context would round a sum of more than 28 digits
 
 UNITS_CARRIED_MIN: Final = 1_000_000
-"""A unit that carries less than this at once is registered only for somebody who says how much it must carry."""
+"""`units add` asks for --largest if one leg of the unit carries less than this."""
 _ISO_EXPONENTS: Final[dict[str, int]] = {
     currency.code: currency.exponent for currency in Currency if currency.exponent is not None
 }

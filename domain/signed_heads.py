@@ -3,6 +3,7 @@
 docs/PROOF.md has both formats. What is signed binds every hash of the batch, and, as hashes are chained, all before it.
 """
 
+from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -14,7 +15,7 @@ from domain.merkle import HASH_BYTES, inclusion_path, root_of
 FORMAT: Final = "ledgerline-head-1"
 RECEIPT_FORMAT: Final = "ledgerline-receipt-1"
 PAGE_HASHES: Final = 16
-"""So many hashes are one leaf of the tree over a batch: with a leaf each, the trees would cost 2 percent of posting."""
+"""Hashes in one leaf of a batch's tree. With one hash to a leaf, the trees would cost posting 2 percent."""
 PAGE_BYTES: Final = PAGE_HASHES * HASH_BYTES
 
 
@@ -51,7 +52,7 @@ def head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
     return orjson.dumps(head_members(lane, first_seq, hashes))
 
 
-def is_signed(message: bytes, signature: bytes, keys: list[Ed25519PublicKey]) -> bool:
+def is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
     """Whether one of these keys has signed the message."""
     for key in keys:
         try:

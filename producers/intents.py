@@ -66,19 +66,13 @@ class Addressed(NamedTuple):
 class _Flight:
     """Intents that were published together; touched by the event loop's thread only."""
 
-    __slots__ = ("future", "producer", "remaining", "results", "took_too_long", "topic")
+    __slots__ = ("future", "remaining", "replace_producer", "results", "topic")
 
     def __init__(
-        self,
-        topic: str,
-        count: int,
-        future: "asyncio.Future[None]",
-        producer: Producer,
-        took_too_long: Callable[[Producer], None],
+        self, topic: str, count: int, future: "asyncio.Future[None]", replace_producer: Callable[[], None]
     ) -> None:
         self.topic = topic
-        self.producer = producer
-        self.took_too_long = took_too_long
+        self.replace_producer = replace_producer
         self.results: list[Delivered | PublishError | None] = [None] * count
         self.remaining = count
         self.future = future
@@ -90,7 +84,7 @@ class _Flight:
         else:
             self.land(index, _failure(error))
             if error.code() == KafkaError._MSG_TIMED_OUT:
-                self.took_too_long(self.producer)
+                self.replace_producer()
 
     def land(self, index: int, result: Delivered | PublishError) -> None:
         """Note what became of one intent."""
@@ -276,9 +270,8 @@ class IntentProducer:
         # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.
         records = [record_of(intent) for intent, _ in addressed]
         values = [self._encode(record) for record in records]
-        flight = _Flight(
-            self.topic, len(addressed), self._loop.create_future(), self._producer, self._replace_if_present
-        )
+        replace_producer = partial(self._replace_if_present, self._producer)
+        flight = _Flight(self.topic, len(addressed), self._loop.create_future(), replace_producer)
         if not self._flights:
             self._next_poll.cancel()
             self._poll_after(_POLL_SECONDS)
@@ -302,7 +295,7 @@ class IntentProducer:
         except KafkaException as error:
             flight.land(index, _failure(error.args[0]))
             if error.args[0].code() == KafkaError._FATAL:
-                self._replace_if_present(flight.producer)
+                flight.replace_producer()
 
     def _replace_if_present(self, producer: Producer) -> None:
         """Replace a producer that is of no more use, unless another intent of it has led to that before.

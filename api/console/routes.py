@@ -40,7 +40,7 @@ def add_console(app: FastAPI) -> None:
 
 @router.get("/")
 async def home() -> Response:
-    """Whoever opens the bare address wants the page."""
+    """Lead from the bare address to the console."""
     return RedirectResponse(PATH)
 
 

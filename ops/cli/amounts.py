@@ -90,7 +90,7 @@ def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
 
 
 def _grouping_fault(text: str) -> str:
-    """Of thousands that are set apart. `1,000` is one or a thousand, by who reads it, so both are shown."""
+    """Explain separators of thousands. `1,000` can mean one or a thousand, so the sentence shows both."""
     digits = re.sub(r"[^0-9]", "", text)
     if re.fullmatch(r"[0-9]{1,3},[0-9]{3}", text, re.ASCII):
         whole, _, rest = text.partition(",")

@@ -70,9 +70,13 @@ class Auditor:
                 chains.append((part, chain))
                 findings += self._take(part, chain)
                 findings += chain.findings
-            judged = [self._judge(connection, rows[part.partition], chain) for part, chain in chains]
+            taken = [chain.segment() for _, chain in chains]
+            judged = [
+                self._judge(connection, rows[part.partition], chain, segment)
+                for (part, chain), segment in zip(chains, taken, strict=True)
+            ]
             findings += [finding for found in judged for finding in found.findings]
-            segments = [segment for _, chain in chains if (segment := chain.segment()) is not None]
+            segments = [segment for segment in taken if segment is not None]
             db.add_segments(connection, segments)
             db.move_lanes(
                 connection,
@@ -122,14 +126,14 @@ class Auditor:
             findings.append(Finding(BreakKind.CHAIN, f"lane {lane} journal offset {message.offset}", detail, lane))
         return findings
 
-    def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain) -> Judged:
+    def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain, segment: db.Segment | None) -> Judged:
         """Hold what posting signed against what arrived."""
         covered = (row.signatures_first_seq, row.signatures_next_seq)
         if not self._keys:
-            return Judged([], None, None)  # who takes the key away does so as workers without one may come back
+            # Without a key nothing is asked for: workers that sign nothing may come back (docs/UPGRADING.md).
+            return Judged([], None, None)
         if row.next_seq == 0 and covered == (None, None):
-            covered = (0, 0)  # a lane that audit knows from its first record on
-        segment = chain.segment()
+            covered = (0, 0)  # audit knows this lane from its first record on
         arrived = b"" if segment is None else segment.hashes
 
         def hashes_of(first_seq: int, next_seq: int) -> bytes:

@@ -209,7 +209,7 @@ class _Verification:
         self.report.checkpoints = total
 
     def _judge_signed_ends(self, newest: tuple[CheckpointRow, list[LaneHead]] | None) -> None:
-        """Audit keeps beside each lane up to where it has signed: the newest checkpoint must end there."""
+        """Check that the newest checkpoint ends where audit.lane says that audit has signed up to."""
         signed = {} if newest is None else {head.lane: head.next_seq for head in newest[1]}
         for lane, own in self._own.items():
             if own.first_seq != signed.get(lane, 0):

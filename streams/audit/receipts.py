@@ -55,7 +55,7 @@ def check_receipt(receipt: Any, keys: Sequence[Ed25519PublicKey]) -> dict[str, A
         signature = bytes.fromhex(receipt["signature"])
     except (TypeError, ValueError) as error:
         raise Refused("The signature is no hex.") from error
-    if signature.hex() != receipt["signature"] or not is_signed(canonical(signed), signature, list(keys)):
+    if signature.hex() != receipt["signature"] or not is_signed(canonical(signed), signature, keys):
         raise Refused("The signature is not that of posting's key.")
     return dict(record)
 

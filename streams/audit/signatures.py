@@ -18,7 +18,7 @@ from domain.settings import Settings
 from domain.signed_heads import SignedHead, head_bytes, is_signed
 
 RANGE_RECORDS_MAX: Final = 1_000_000
-"""No batch is so long: who says so wants audit to read a whole lane."""
+"""The longest range that audit reads for one signature. No batch is as long; a forged range could name a whole lane."""
 
 PATIENCE_SECONDS: Final = 10.0
 

@@ -52,7 +52,7 @@ def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
 
 
 class FileWitness:
-    """A file that is only ever appended to; what makes it a witness is who else can write it."""
+    """A file that is only appended to. It is a witness if nobody who can change the ledger can change the file."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)

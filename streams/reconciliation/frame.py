@@ -1,7 +1,7 @@
 """The books' frame: the facts of ledger.frame, chained, and the ledger's tables held against them.
 
-Reconciliation reads the topic beside its batches, into its own tables. What the ledger's tables say otherwise is a
-break, unless the ledger has a fact of it that the topic has not brought: then the relay is under way.
+Reconciliation reads the topic between its batches, into its own tables. A difference between these and the ledger's
+tables is a break, unless the ledger has a fact about the row that the topic does not have yet: the relay is under way.
 """
 
 import time
@@ -88,7 +88,7 @@ class FrameSource:
         if self._stands != offset:
             self._consumer.assign([TopicPartition(self._topic, 0, offset)])
             self.is_at_end = False
-        # Where the topic stands by what was taken, if all of it is: an error in between has it read again.
+        # Unknown until the read is done: after an error, the same offsets are read again.
         self._stands = -1
         deadline = time.monotonic() + seconds
         read = 0

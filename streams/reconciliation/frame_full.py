@@ -61,9 +61,7 @@ def _read(
             heard_at = now
             grace_ends = max(grace_ends, now + min(grace_seconds, READ_SECONDS))
         is_whole = all(taken.chains.get(chain, (0, b""))[0] >= bound for chain, bound in bounds.items())
-        if is_whole and source.is_at_end:
-            return told
-        if source.is_at_end and now > grace_ends:
+        if source.is_at_end and (is_whole or now > grace_ends):
             return told
         if now - heard_at > SILENCE_SECONDS_MAX:
             raise SourceAway("Kafka does not hand over ledger.frame: look whether the broker is up.")

@@ -99,7 +99,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Iterato
     )
     with embedded as endpoints, secured.registry_door(stack.registry_url, certificates) as registry_url:
         doors = {name.lower(): f"{LOOPBACK}:{port}" for name, (port, _) in listeners.items()}
-        # As `ledgerline prepare --kafka-rights` does, by the open door, whose comers are super users.
+        # As `ledgerline prepare --kafka-rights` does, over the listener without a login, whose users are super users.
         assert grant(endpoints.kafka, PREFIX, "") == len(rights(PREFIX))
         yield Secured(endpoints, doors, registry_url, certificates, folder)
 

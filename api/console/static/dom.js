@@ -2,8 +2,8 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 
-// Control and format characters, lone surrogates, line and paragraph ends; but for the joiners of words and pictures,
-// and white space, which a page does not obey. domain/outside_text.py has the same rule, and a test holds the two together.
+// Control characters, format characters, lone surrogates, and separators of lines and paragraphs. Joiners and white space
+// are harmless on a page. domain/outside_text.py has the same rule, and a test holds the two together.
 const UNSHOWN = /(?![\u200c\u200d\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /** Text from outside with each character that a page would obey, or hide, as its number: \x1b, \u202e. */
