@@ -17,13 +17,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from domain.checkpoints import key_id_of, public_pem
 from domain.errors import LedgerlineError
+from domain.key_names import POSTING_KEY_FILE, public_file
 
 _PUBLIC_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
-
-
-AUDIT_KEY_FILE: Final = "audit-key.pem"
-POSTING_KEY_FILE: Final = "posting-key.pem"
-"""Of the private key that posting signs heads with, in a home."""
 
 
 class KeyFileError(LedgerlineError):
@@ -37,11 +33,6 @@ class SigningKey(NamedTuple):
     public_raw: bytes
     """32 bytes."""
     key_id: str
-
-
-def public_file(key_file: Path) -> Path:
-    """Where the public half of a key file lies."""
-    return key_file.with_suffix(".pub.pem")
 
 
 def make_key(key_file: Path) -> SigningKey:

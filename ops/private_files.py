@@ -6,18 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from domain.key_files import AUDIT_KEY_FILE, POSTING_KEY_FILE, public_file
+from domain.key_names import key_file_names
 
 PRIVATE_UMASK: Final = 0o077
 """The umask of our processes: their files have mode 0600 and their folders 0700."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 # The names that Ledgerline puts into a home. If a home holds other things too, its own mode is left alone.
-_KEY_FILES: Final = [Path(name) for name in (AUDIT_KEY_FILE, POSTING_KEY_FILE)]
-_OURS: Final = frozenset(
-    {"bench", "cache", "data", "demo", "load", "load-report.md"}
-    | {file.name for key_file in _KEY_FILES for file in (key_file, public_file(key_file))}
-)
+_OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report.md", *key_file_names()})
 
 
 def make_private(home: Path, report: Callable[[str], None]) -> None:

@@ -24,7 +24,8 @@ from db.connections import connect
 from db.migrate import migrate
 from domain.errors import LedgerlineError
 from domain.intents import intent_id_of
-from domain.key_files import POSTING_KEY_FILE, make_key, public_file
+from domain.key_files import make_key
+from domain.key_names import POSTING_KEY_FILE, public_file
 from domain.topics import Topics
 from ops.bench.loads import Load
 from ops.bench.processor_time import ProcessorTime

@@ -10,7 +10,8 @@ import typer
 from db.proofs import prove as prove_intent
 from domain.checkpoints import public_pem
 from domain.errors import LedgerlineError
-from domain.key_files import POSTING_KEY_FILE, make_key, public_file, read_key, read_public_keys
+from domain.key_files import make_key, read_key, read_public_keys
+from domain.key_names import POSTING_KEY_FILE, public_file
 from domain.topics import Topics
 from ops.cli.context import read_settings, running_ledger
 from ops.cli.output import Json, complain, say, show_json, show_rows, show_text

@@ -57,7 +57,8 @@ KafkaRights = Annotated[
 
 def posting_key(settings: Settings) -> "SigningKey | None":
     """The key that posting signs heads with; None where none is named and none lies in the home."""
-    from domain.key_files import POSTING_KEY_FILE, read_key
+    from domain.key_files import read_key
+    from domain.key_names import POSTING_KEY_FILE
 
     key_file = settings.posting_key_file or settings.home / POSTING_KEY_FILE
     if settings.posting_key_file is None and not key_file.exists():

@@ -10,7 +10,8 @@ import structlog
 from db.agent_connection import AgentConnection
 from db.audit import ROLE
 from domain.kafka import Kafka
-from domain.key_files import AUDIT_KEY_FILE, SigningKey, make_key, read_key
+from domain.key_files import SigningKey, make_key, read_key
+from domain.key_names import AUDIT_KEY_FILE
 from domain.schema_registry import SchemaRegistry
 from domain.settings import Settings
 from domain.topics import Topics

@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from db.audit import LaneRow
 from domain.breaks import BreakKind, Finding, record_subject
-from domain.key_files import POSTING_KEY_FILE, public_file, read_public_keys
+from domain.key_files import read_public_keys
+from domain.key_names import POSTING_KEY_FILE, public_file
 from domain.settings import Settings
 from domain.signed_heads import SignedHead, head_bytes, is_signed
 

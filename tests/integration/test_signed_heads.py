@@ -8,7 +8,8 @@ import pytest
 
 from db.proofs import receipt
 from domain.intents import intent_id_of
-from domain.key_files import POSTING_KEY_FILE, SigningKey, make_key, public_file
+from domain.key_files import SigningKey, make_key
+from domain.key_names import POSTING_KEY_FILE, public_file
 from domain.settings import Settings
 from streams.audit.full import verify
 from streams.audit.service import Audit, ensure_key, wire
