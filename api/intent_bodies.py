@@ -165,12 +165,12 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     return "".join(f"/{part}" for part in parts)
 
 
-def form_problem(error: ValidationError, members: frozenset[str]) -> Problem:
-    """What does not have the documented form, each with a JSON pointer (RFC 6901)."""
+def form_problem(error: ValidationError, members: frozenset[str], faults_max: int = _FAULTS_SHOWN_MAX) -> Problem:
+    """What does not have the documented form, the first `faults_max` parts each with a JSON pointer (RFC 6901)."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     faults = [
         {"pointer": _pointer(fault["loc"]), "detail": form_sentence(fault, _members_around(fault["loc"], members))}
-        for fault in found[:_FAULTS_SHOWN_MAX]
+        for fault in found[:faults_max]
     ]
     first = f"{faults[0]['pointer']}: {faults[0]['detail']}"
     more = f" And {len(found) - 1} more: see `errors`." if len(found) > 1 else ""
@@ -197,7 +197,9 @@ def _cut(value: Any) -> Any:
     return value
 
 
-def _validated(validate: Callable[[Any], Any], value: Any, members: frozenset[str]) -> Any:
+def _validated(
+    validate: Callable[[Any], Any], value: Any, members: frozenset[str], faults_max: int = _FAULTS_SHOWN_MAX
+) -> Any:
     """What the model makes of the value; Problem if the value is too large for a model, or has not its form."""
     require_small(value)
     cut = _cut(value)
@@ -205,7 +207,7 @@ def _validated(validate: Callable[[Any], Any], value: Any, members: frozenset[st
         validated = validate(cut)
         return validated if cut is value else validate(value)
     except ValidationError as error:
-        raise form_problem(error, members) from error
+        raise form_problem(error, members, faults_max) from error
 
 
 def _plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
@@ -303,17 +305,17 @@ def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
     return _judged(asked, tenant, idempotency_key, now_microseconds())
 
 
-def _item(value: Any, tenant: str, accepted_time: int) -> Intent:
+def _item(value: Any, tenant: str, accepted_time: int, faults_max: int) -> Intent:
     asked = _plain(value, _ITEM_MEMBERS)
     if asked is not None and type(value.get("idempotency_key")) is str:
         return _judged(asked, tenant, value["idempotency_key"], accepted_time)
-    item: BatchItem = _validated(_validate_item, value, _ITEM_MEMBERS)
+    item: BatchItem = _validated(_validate_item, value, _ITEM_MEMBERS, faults_max)
     return _judged(_modelled(item), tenant, item.idempotency_key, accepted_time)
 
 
-def _line_item(line: bytes, tenant: str, accepted_time: int) -> Intent:
+def _line_item(line: bytes, tenant: str, accepted_time: int, faults_max: int) -> Intent:
     require_few_parts(line, INTENT_PARTS_MAX)
-    return _item(json_value(line), tenant, accepted_time)
+    return _item(json_value(line), tenant, accepted_time, faults_max)
 
 
 def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
@@ -323,7 +325,7 @@ def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Probl
     items.
     """
     values: list[Any]
-    read: Callable[[Any, str, int], Intent]
+    read: Callable[[Any, str, int, int], Intent]
     require_few_parts(raw, BATCH_PARTS_MAX)
     if is_ndjson:
         require_few_lines(raw)
@@ -340,12 +342,11 @@ def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Probl
     items: list[Intent | Problem] = []
     faults_shown = 0
     for value in values:
+        # A fault that is not shown gets no sentence either: 20 for each item would hold up the event loop.
+        faults_max = _FAULTS_SHOWN_MAX if faults_shown < BATCH_FAULTS_SHOWN_MAX else 1
         try:
-            items.append(read(value, tenant, accepted_time))
+            items.append(read(value, tenant, accepted_time, faults_max))
         except Problem as problem:
-            faults = problem.members.get("errors", [])
-            if faults_shown >= BATCH_FAULTS_SHOWN_MAX:
-                del faults[1:]
-            faults_shown += len(faults)
+            faults_shown += len(problem.members.get("errors", []))
             items.append(problem)
     return items
