@@ -14,8 +14,9 @@ from uuid import uuid4
 
 import httptools
 import orjson
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
@@ -178,6 +179,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes_max = bounds.head_bytes_max
         self._headers_max = bounds.headers_max
         self._pipelined_max = bounds.pipelined_max
+        self._answering: RequestResponseCycle | None = None
         self._part = _Part.NOTHING
         self._changes = 0
         """How often anything began or ended. The sweep compares it with its last count: no request reads the clock."""
@@ -225,13 +227,30 @@ class BoundedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Make room."""
         self._all.remove(self)
+        self._tell_answering()
         super().connection_lost(exc)
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        self._answering = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def _tell_answering(self) -> None:
+        """Tell the request that is being answered that its client left.
+
+        uvicorn tells the request that came last. If requests are pipelined, that is another one, and the answer would
+        go on to a closed socket: an error in the log for each.
+        """
+        answering = self._answering
+        if answering is not None and not answering.response_complete:
+            answering.disconnected = True
+            answering.message_event.set()
 
     def abort(self, cause: Cause) -> None:
         """End the connection now, and drop what its client has not read."""
         self._has_enough = True
         self._all.note(cause)
         self._all.remove(self)
+        self._tell_answering()
         self.transport.abort()
 
     def end_if_overdue(self, now: float) -> None:

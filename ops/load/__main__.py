@@ -19,12 +19,14 @@ from domain.errors import LedgerlineError
 from domain.settings import Settings
 from ops.cli.context import read_settings
 from ops.cli.output import errors, progress_bar, show_json
+from ops.load.hostile import run_hostile
 from ops.load.ledger import LoadLedger, Report, named_ledger, own_ledger
 from ops.load.report import broken, markdown, run_document, text_table
 from ops.load.runner import Result, calibrate, run_suite
 from ops.load.suites import DEFAULTS, SUITES, Plan
 
 INTERRUPTED: Final = 130
+HOSTILE: Final = "hostile"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     try:
         settings = read_settings()
+        if options.suite == [HOSTILE]:
+            table, held = run_hostile(settings.home.resolve(), report)
+            sys.stdout.write(f"{table}\n")
+            return 0 if held else 1
         options.report = options.report or settings.home / "load-report.md"
         with _target(settings, report) as target:
             plan, results = _run(options, target, report)
@@ -58,8 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ops.load", description=__doc__)
     parser.add_argument(
-        "--suite", action="append", choices=[*SUITES, "all"],
-        help=f"run this suite, or several; {', '.join(DEFAULTS)} when not given",
+        "--suite", action="append", choices=[*SUITES, HOSTILE, "all"],
+        help=f"run this suite, or several; {', '.join(DEFAULTS)} when not given; {HOSTILE} runs alone",
     )  # fmt: skip
     parser.add_argument("--minutes", type=_positive, help="how long load and soak run (1 and 10 when not given)")
     parser.add_argument(
@@ -72,7 +78,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         metavar="FILE",
         help="write the report there, in Markdown; load-report.md in home when not given",
     )
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if HOSTILE in (options.suite or ()) and options.suite != [HOSTILE]:
+        parser.error(f"the suite {HOSTILE} runs alone: it needs a ledger that nobody else asks")
+    return options
 
 
 def _positive(text: str) -> float:

@@ -30,36 +30,72 @@ WIDE: Final = ConnectionBounds(
 )
 SHORT_SECONDS: Final = 0.3
 LARGE_BYTES: Final = 20_000_000
+PART_BYTES: Final = 65_536
 SENT_BYTES_MAX: Final = 20_000_000
 GET: Final = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_LARGE: Final = b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n"
 GET_HELD: Final = b"GET /held HTTP/1.1\r\nHost: a\r\n\r\n"
+GET_PARTS: Final = b"GET /parts HTTP/1.1\r\nHost: a\r\n\r\n"
+GET_STREAM: Final = b"GET /stream HTTP/1.1\r\nHost: a\r\n\r\n"
 CHUNKED: Final = b"POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 class Application:
-    """Answers at once; /read once the body is there, /large with much, /held when it is let go."""
+    """Answers at once; /read once the body is there, /large with much, /held when it is let go.
+
+    /parts writes much part by part, and /stream sends beats until its client leaves.
+    """
 
     def __init__(self) -> None:
         self.answered = 0
         self.body_bytes = 0
+        self.clients_left = 0
+        self.failures: list[Exception] = []
         self.release = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
+        try:
+            await self._answer(scope, receive, send)
+        except RuntimeError as error:  # which uvloop raises for a closed socket
+            self.failures.append(error)
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["path"] == "/held":
             await self.release.wait()
+        if scope["path"] == "/stream":
+            await self._stream(receive, send)
+            return
         while scope["path"] == "/read":
             message = await receive()
             self.body_bytes += len(message.get("body", b""))
             if not message.get("more_body"):
                 break
-        body = b"x" * (LARGE_BYTES if scope["path"] == "/large" else 2)
+        body = b"x" * (LARGE_BYTES if scope["path"] in ("/large", "/parts") else 2)
         headers = [(b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        if scope["path"] == "/parts":
+            for at in range(0, LARGE_BYTES, PART_BYTES):
+                more = at + PART_BYTES < LARGE_BYTES
+                await send({"type": "http.response.body", "body": body[at : at + PART_BYTES], "more_body": more})
+                await asyncio.sleep(0)
+        else:
+            await send({"type": "http.response.body", "body": body})
         self.answered += 1
+
+    async def _stream(self, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        left = asyncio.ensure_future(_until_the_client_leaves(receive))
+        while not left.done():
+            await send({"type": "http.response.body", "body": b"beat", "more_body": True})
+            await asyncio.sleep(0.01)
+        self.clients_left += 1
+
+
+async def _until_the_client_leaves(receive: Any) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 class Served:
@@ -270,6 +306,26 @@ def test_an_answer_that_is_read_slowly_comes_whole() -> None:
             assert received, "the connection ended before the answer did"
             read += len(received)
         assert served.ended("unread") == 0
+
+
+@pytest.mark.parametrize("unread_bytes_max", [1_000_000_000, 10_000])
+def test_a_client_that_leaves_in_the_midst_of_several_answers_is_no_failure(unread_bytes_max: int) -> None:
+    """uvicorn tells only the request that came last; the one that is being answered wrote to a closed socket."""
+    with serving(unread_bytes_max=unread_bytes_max) as served:
+        with served.connect(4_096) as client:
+            client.sendall(GET_PARTS * 3)
+            assert client.recv(1)
+        served.await_that(lambda: served.application.answered == 1 or served.application.failures)
+        assert served.application.failures == []
+        served.await_that(lambda: served.open_now() == 0)
+
+
+def test_a_stream_with_a_request_behind_it_ends_with_its_client() -> None:
+    with serving() as served:
+        with served.connect() as client:
+            client.sendall(GET_STREAM + GET)
+            served.await_that(lambda: served.open_now() == 1)
+        served.await_that(lambda: served.application.clients_left == 1)
 
 
 def test_all_unread_answers_together_are_bounded() -> None:

@@ -13,6 +13,7 @@ from ops.load.__main__ import main
 from ops.load.checks import Check, hot_checks, posted_ratio, promises, proof_checks, refusal_checks, storm_checks
 from ops.load.costs import POSTED_MIN, cost_per_thousand, of_the_ledger
 from ops.load.evidence import Evidence, NotReconciled, Record, require_agreement
+from ops.load.hostile import MEMORY_BYTES_MAX, Phase, judge_phases
 from ops.load.k6 import SCRIPTS, K6Run, broken_thresholds
 from ops.load.report import HEADINGS, broken, cells, markdown, run_document, text_table
 from ops.load.runner import Result, percentiles
@@ -349,3 +350,22 @@ def test_a_plan_never_asks_for_nothing() -> None:
         assert suite.seconds(Plan(100)) > 0
         assert all(items > 0 for items in suite.scenarios(Plan(100)).values())
         assert replace(suite).limits == thresholds()["suites"][suite.name]
+
+
+QUIET: Final = [Phase("quiet", 1_000, 20.0, 2, 1), Phase("quiet again", 1_000, 30.0, 0, 1)]
+
+
+@pytest.mark.parametrize(
+    ("phase", "lost", "held"),
+    [
+        (Phase("attack", 1_000, 60.0, 4, MEMORY_BYTES_MAX - 1), 0, True),
+        (Phase("attack", 1_000, 60.1, 0, 1), 0, False),
+        (Phase("attack", 1_000, 1.0, 5, 1), 0, False),
+        (Phase("attack", 1_000, 1.0, 0, MEMORY_BYTES_MAX), 0, False),
+        (Phase("attack", 1_000, 1.0, 0, 1), 1, False),
+    ],
+)
+def test_a_hostile_tenant_may_double_what_was_quiet_and_no_more(phase: Phase, lost: int, held: bool) -> None:
+    table, found = judge_phases([*QUIET, phase], lost)
+    assert found is held
+    assert table.endswith(f"{lost} acknowledged intents were lost.")
