@@ -79,8 +79,11 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help="write the report there, in Markdown; load-report.md in home when not given",
     )
     options = parser.parse_args(arguments)
-    if HOSTILE in (options.suite or ()) and options.suite != [HOSTILE]:
-        parser.error(f"the suite {HOSTILE} runs alone: it needs a ledger that nobody else asks")
+    if HOSTILE in (options.suite or ()):
+        if options.suite != [HOSTILE]:
+            parser.error(f"the suite {HOSTILE} runs alone: it needs a ledger that nobody else asks")
+        if options.minutes or options.rate or options.json or options.report:
+            parser.error(f"the suite {HOSTILE} takes no other option: its times and its rate are fixed")
     return options
 
 

@@ -33,8 +33,9 @@ from ops.load.evidence import wait_posted
 from ops.load.ledger import REQUESTS_PER_MINUTE, LoadLedger, Report, own_ledger
 
 POSTS_PER_SECOND: Final = 200
-QUIET_SECONDS: Final = 10.0
-ATTACK_SECONDS: Final = 8.0
+QUIET_SECONDS: Final = 15.0
+ATTACK_SECONDS: Final = 20.0
+"""An attack that begins is a burst, and a tenth of this time is not what goes on."""
 FACTOR_MAX: Final = 2.0
 MEMORY_BYTES_MAX: Final = 512_000_000
 ENTRIES: Final = 97_500
