@@ -150,13 +150,7 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
     """Whether the tenant's books know each currency and account, and let them meet."""
     for leg in legs:
         if exponent_of(leg.currency, units) is None:
-            fault = minor_unit_fault(leg.currency)
-            return Refusal(
-                Reason.UNKNOWN_CURRENCY,
-                f"{shown(leg.currency)} is neither an ISO 4217 code nor a registered unit."
-                if fault is None
-                else f"{leg.currency} {fault}",
-            )
+            return Refusal(Reason.UNKNOWN_CURRENCY, _unknown_currency_sentence(leg.currency, units))
     refusal = None
     for account, _, _, currency in legs:
         line = chart.match(account)
@@ -165,3 +159,13 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
         if refusal is None and line.currencies is not None and currency not in line.currencies:
             refusal = Refusal(Reason.CURRENCY_NOT_ALLOWED, f"The chart does not allow {currency} in {shown(account)}.")
     return refusal
+
+
+def _unknown_currency_sentence(code: str, units: dict[str, int]) -> str:
+    fault = minor_unit_fault(code)
+    if fault is not None:
+        return f"{code} {fault}"
+    capitals = code.upper()
+    if exponent_of(capitals, units) is not None:
+        return f"{shown(code)} is no currency: write it in capital letters, {capitals}."
+    return f"{shown(code)} is neither an ISO 4217 code nor a registered unit."

@@ -156,6 +156,21 @@ def test_the_place_of_legs_in_the_books(legs: tuple[Leg, ...], outcome: str) -> 
     assert (refusal.reason.value if refusal else "fine") == outcome
 
 
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("eur", "'eur' is no currency: write it in capital letters, EUR."),
+        ("Miles", "'Miles' is no currency: write it in capital letters, MILES."),
+        ("€", "'\\u20ac' is neither an ISO 4217 code nor a registered unit."),
+        ("xau", "'xau' is neither an ISO 4217 code nor a registered unit."),
+    ],
+)
+def test_a_currency_that_is_not_known_is_told_how_it_is_written(code: str, sentence: str) -> None:
+    refusal = books_refusal(pair("free:a", "free:b", 1, code), CHART, {"MILES": 0})
+    assert refusal is not None
+    assert refusal.detail == sentence
+
+
 # An intent that has every fault, and for each reason in order what mends it.
 WORST: dict[str, Any] = {
     "reference": "\x00",
