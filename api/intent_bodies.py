@@ -155,7 +155,7 @@ def json_value(raw: bytes) -> Any:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
         raise Problem(Kind.INVALID_JSON, f"The body is not valid JSON: {error}.") from error
-    require_unique_members(raw)
+    require_unique_members(raw, value)
     return value
 
 

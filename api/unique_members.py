@@ -2,7 +2,10 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
+
+import orjson
 
 from api.problems import Kind, Problem
 from domain.screening import shown
@@ -12,12 +15,16 @@ class _Repeated(Exception):
     """A member stands twice in one object."""
 
 
-def require_unique_members(raw: bytes) -> None:
-    """Problem if an object in a valid JSON text has a member twice, at any depth.
+def require_unique_members(raw: bytes, value: Any) -> None:
+    """Problem if an object in a valid JSON text has a member twice, at any depth; `value` is what the text says.
 
-    The text is read a second time for it, 4 microseconds for an intent: the parser that makes the values, which is four
-    times as fast, keeps the last of two members and does not tell.
+    The parser that made the value keeps the last of two members and does not tell. A text with more quotes than its
+    value has lost a member. Only such a text, or one with escapes, is read a second time, for 4 microseconds an intent.
     """
+    if b"\\" not in raw:
+        with suppress(orjson.JSONEncodeError):  # a number of more than 64 bits, or too many levels
+            if raw.count(b'"') == orjson.dumps(value).count(b'"'):
+                return
     try:
         _decode(raw.decode())
     except _Repeated as error:
