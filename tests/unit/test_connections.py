@@ -79,7 +79,6 @@ class Application:
             for at in range(0, LARGE_BYTES, PART_BYTES):
                 more = at + PART_BYTES < LARGE_BYTES
                 await send({"type": "http.response.body", "body": body[at : at + PART_BYTES], "more_body": more})
-                await asyncio.sleep(0)
         else:
             await send({"type": "http.response.body", "body": body})
         self.answered += 1
@@ -89,7 +88,7 @@ class Application:
         left = asyncio.ensure_future(_until_the_client_leaves(receive))
         while not left.done():
             await send({"type": "http.response.body", "body": b"beat", "more_body": True})
-            await asyncio.sleep(0.01)
+            await asyncio.wait({left}, timeout=0.01)
         self.clients_left += 1
 
 

@@ -22,6 +22,7 @@ SLEEPERS: Final = {
     "db/migrate.py": "between two tries to get a lock, so that those who queued behind the last one are served",
     "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
+    "ops/load/hostile.py": "posts at a fixed rate, and attacks that hold a socket open",
     "producers/intents.py": "between two looks for delivery reports at the end, bounded by a deadline",
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
 }
@@ -33,6 +34,7 @@ SQL_ALLOWED: Final = {
     "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
     "ops/bench/loop.py": "looks at the lanes of every agent from outside",
     "ops/bench/processor_time.py": "asks the catalogue whose backends there are",
+    "ops/load/hostile.py": "asks the journal from outside which keys were posted",
     "ops/embedded/postgres_part.py": "makes the database of the embedded server, as createdb would",
     "ops/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
     "ops/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
