@@ -13,7 +13,7 @@ COMPILED := .venv/.compiled
 INTERPRETED := .venv/.interpreted
 # Sources and what they were compiled from, by setup.py's record of the last time.
 COMPILED_FROM := $(shell sed 's/^[^ ]*  //' domain/ledgerline__mypyc.sha256 2>/dev/null)
-REMOVE_COMPILED = find api db domain ops producers streams -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
+REMOVE_COMPILED = find api cli db domain ops producers runtime streams tools -name '*.so' -delete; rm -rf build domain/ledgerline__mypyc.sha256
 
 .PHONY: help install compiled interpreted parts up down status observe demo test long simulate chaos bounds lint types imports bench load dashboards components sbom scan digests check clean distclean
 
@@ -76,7 +76,7 @@ simulate: install  ## Explore thousands of interleavings of posting and relay a 
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'
 
 chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name KINDS=1 JSON=file)
-	@$(BIN)/python -m ops.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
+	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(foreach name,$(ONLY),--only '$(name)') $(if $(KINDS),--kinds) $(if $(JSON),--json '$(JSON)')
 
 bounds: install parts  ## Let Postgres and Kafka stand still under load; memory and times stay bounded (MINUTES=5)
@@ -93,28 +93,28 @@ imports: install  ## Check which package may import which
 	$(BIN)/lint-imports
 
 bench: install parts  ## Measure speed, memory and disk beside their limits (ONLY=part ROUNDS=5 MINUTES=1 ROWS=500000 JSON=file)
-	@$(BIN)/python -m ops.bench $(foreach name,$(ONLY),--only '$(name)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
+	@$(BIN)/python -m tools.bench $(foreach name,$(ONLY),--only '$(name)') $(if $(ROUNDS),--rounds '$(ROUNDS)') \
 	    $(if $(MINUTES),--minutes '$(MINUTES)') $(if $(ROWS),--rows '$(ROWS)') $(if $(JSON),--json '$(JSON)')
 
 dashboards: install  ## Write Grafana's dashboards (ops/grafana/dashboards) from their code
 	@$(BIN)/python -m ops.grafana
 
 load: install parts  ## Put a ledger under load with k6 and prove every promise (SUITE=name MINUTES= RATE= JSON=file REPORT=file)
-	@$(BIN)/python -m ops.load $(foreach name,$(SUITE),--suite '$(name)') $(if $(MINUTES),--minutes '$(MINUTES)') \
+	@$(BIN)/python -m tools.load $(foreach name,$(SUITE),--suite '$(name)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(if $(RATE),--rate '$(RATE)') $(if $(JSON),--json '$(JSON)') $(if $(REPORT),--report '$(REPORT)')
 
 components: install parts  ## Write docs/COMPONENTS.md: what is carried, how old it is, what was judged of it
-	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' components
+	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' components
 
 sbom: install parts  ## Write what is carried as a CycloneDX bill of materials (FILE=build/sbom.cdx.json)
-	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' sbom '$(or $(FILE),build/sbom.cdx.json)'
+	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' sbom '$(or $(FILE),build/sbom.cdx.json)'
 
 scan: install parts  ## Look for what is carried in advisories that you fetched, in OSV's format (ADVISORIES=folder or zip)
 	@[ -n '$(ADVISORIES)' ] || { echo "Name the advisories: make scan ADVISORIES=folder (docs/SECURITY.md says where from)." >&2; exit 2; }
-	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' scan '$(ADVISORIES)'
+	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' scan '$(ADVISORIES)'
 
 digests: install  ## Write the digest behind each image's tag; needs a registry, and crane, skopeo or docker
-	@$(BIN)/python -m ops.supply --cache '$(HOME_FOLDER)/cache' digests
+	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' digests
 
 check: lint types imports  ## Run every check that needs no server
 

@@ -28,22 +28,22 @@ MODULES = (
     "domain/screening.py",
     "domain/stored_records.py",
     "producers/compiled.py",
-    "streams/audit/chain.py",
-    "streams/audit/stored.py",
+    "streams/proof/audit/chain.py",
+    "streams/proof/audit/stored.py",
     "streams/plain_intents.py",
     "streams/posting/reading.py",
     "streams/posting/rows.py",
-    "streams/reconciliation/canonical.py",
-    "streams/reconciliation/checks.py",
-    "streams/reconciliation/compiled.py",
-    "streams/reconciliation/decoding.py",
-    "streams/reconciliation/faithful.py",
-    "streams/reconciliation/state.py",
+    "streams/proof/records/canonical.py",
+    "streams/proof/reconciliation/checks.py",
+    "streams/proof/records/compiled.py",
+    "streams/proof/records/decoding.py",
+    "streams/proof/reconciliation/faithful.py",
+    "streams/proof/reconciliation/state.py",
 )
 # The library that all of them share lies in a package, as an editable installation finds packages alone. So what mypyc
 # gives as __file__ of a module that another of them imports begins with domain/domain or the like: use none of theirs.
 LIBRARY = "domain.ledgerline"
-# Of each source that the modules were made from, in sha256sum's form; ops/compiled_modules.py holds them against it.
+# The digest of each source that the modules were made from, in sha256sum's form, for runtime/compiled_modules.py.
 RECORD = Path("domain/ledgerline__mypyc.sha256")
 
 

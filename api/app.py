@@ -20,7 +20,7 @@ from api.problems import Kind, Problem
 from api.security_headers import ANSWER_HEADERS
 from api.service import Configuration, Service, database_problem
 from db.connections import DatabaseError
-from domain.release import VERSION
+from runtime.release import VERSION
 
 DESCRIPTION: Final = """
 A payments ledger: intents in, balanced double entry out.

@@ -21,7 +21,7 @@ from db.reads import IntentQuestion, Settled
 from domain.intents import KEY_CHARACTERS_MAX, Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered
-from producers.tracing import Trace
+from runtime.tracing import Trace
 
 router = APIRouter(tags=["intents"])
 log = structlog.get_logger(__name__)

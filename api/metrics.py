@@ -19,7 +19,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from producers import kafka_statistics
-from producers.metrics import BUILD
+from runtime.metrics import BUILD
 
 CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -20,8 +20,8 @@ from api.service import database_problem
 from api.shares import Holder
 from api.tracing import begin_span, end_span, trace_of
 from db.connections import DatabaseError
-from producers import tracing
-from producers.tracing import Span
+from runtime import tracing
+from runtime.tracing import Span
 
 log = structlog.get_logger(__name__)
 _library_log = logging.getLogger(__name__)

@@ -17,14 +17,14 @@ from api.app import create_app
 from api.connections import ConnectionBounds, Connections
 from api.service import Configuration
 from api.sockets import allow_open_files
-from domain.faults import Fault, no_fault
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
-from domain.secret_files import SettingsError
-from domain.settings import Settings
-from domain.shares import ShareBounds
 from domain.topics import Topics
-from producers.watchdog import Watchdog
+from runtime.faults import Fault, no_fault
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from runtime.secret_files import SettingsError
+from runtime.settings import Settings
+from runtime.shares import ShareBounds
+from runtime.watchdog import Watchdog
 
 # For requests under way; more than DELIVERY_SECONDS_AT_STOP, less than the watchdog leaves the whole process.
 _SHUTDOWN_SECONDS: Final = 5

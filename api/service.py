@@ -29,14 +29,14 @@ from db.connections import DatabaseBusy, DatabaseError, pool
 from db.reads import IntentQuestion, IntentState, Pool, Settled, intent_states, read_books, settled_intents
 from domain.chart import Chart
 from domain.errors import LedgerlineError
-from domain.faults import Fault, no_fault
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
-from domain.shares import SHARE_BOUNDS, ShareBounds
 from domain.topics import Topics
 from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
-from producers.positions import PositionReader
+from runtime.faults import Fault, no_fault
+from runtime.kafka import Kafka
+from runtime.positions import PositionReader
+from runtime.schema_registry import SchemaRegistry
+from runtime.shares import SHARE_BOUNDS, ShareBounds
 
 _CHECK_TIMEOUT_SECONDS: Final = 3.0
 _CHECKS_KEPT_SECONDS: Final = 1.0

@@ -15,7 +15,7 @@ from fastapi import Request
 from api.metrics import Metrics
 from api.problems import Kind, Problem, unavailable
 from db.access import ApiKey
-from domain.shares import Bounds, ShareBounds
+from runtime.shares import Bounds, ShareBounds
 
 RETRY_SECONDS: Final = 1
 

@@ -15,7 +15,7 @@ from domain.intents import Intent
 from domain.money import minor_unit_fault
 from domain.outcomes import Reason
 from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account, kafka_key
-from producers.tracing import Trace
+from runtime.tracing import Trace
 
 Result = Settled | Delivered | Problem
 

@@ -7,8 +7,8 @@ from uuid import uuid4
 from starlette.datastructures import Headers
 from starlette.types import Scope
 
-from producers import tracing
-from producers.tracing import Attribute, Kind, Span, SpanName, Trace, Tracer
+from runtime import tracing
+from runtime.tracing import Attribute, Kind, Span, SpanName, Trace, Tracer
 
 _ERROR_STATUS_MIN: Final = 500
 

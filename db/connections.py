@@ -12,7 +12,7 @@ from psycopg_pool import AsyncConnectionPool, PoolTimeout
 from db.binary import register
 from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
 from domain.errors import Outage
-from domain.release import VERSION
+from runtime.release import VERSION
 
 # The roles that db/roles.sql makes; a service's login must be a member of its own.
 ROLES: Final = (

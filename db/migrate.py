@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.connections import DatabaseError
 from domain.errors import LedgerlineError
-from domain.release import version_key
+from runtime.release import version_key
 
 FOLDER: Final = Path(__file__).resolve().parent
 MIGRATIONS: Final = FOLDER / "migrations"

@@ -15,8 +15,8 @@ from db.posting import SQL as POSTING_SQL
 from db.queries import load
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTIONS
-from domain.release import VERSION
 from domain.signed_heads import SignedHead
+from runtime.release import VERSION
 
 SQL: Final = load("replay")
 

@@ -39,7 +39,7 @@ class StoredLeg(NamedTuple):
 
 
 def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
-    """The members of a stored row that its hash covers; see streams.reconciliation.canonical.record_members."""
+    """The members of a stored row that its hash covers; see streams.proof.records.canonical.record_members."""
     return {
         "booked_time": row.booked_time,
         "detail": row.detail,

@@ -1,1 +1,1 @@
-"""Running Ledgerline: embedded parts, the supervisor, the command line, benches. Nothing imports this package."""
+"""What deploys Ledgerline and watches it: embedded parts, Prometheus, Grafana, Kubernetes, Terraform, runbooks."""

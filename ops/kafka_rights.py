@@ -9,8 +9,8 @@ from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from domain.errors import LedgerlineError
-from domain.kafka import Kafka
-from ops.kafka_positions import admin_client
+from runtime.kafka import Kafka
+from runtime.kafka_positions import admin_client
 
 _FILE: Final = Path(__file__).parent / "kafka_rights.json"
 _ANSWER_SECONDS: Final = 30.0

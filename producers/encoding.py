@@ -2,7 +2,6 @@
 
 import io
 import json
-import struct
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final, cast
@@ -14,14 +13,13 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.errors import Outage
-from domain.schema_registry import SchemaRegistry
-from domain.settings import REPOSITORY_ROOT
 from domain.topics import SUBJECTS
 from producers.compiled import REFUSALS, compiled_writer
+from runtime.schema_registry import SchemaRegistry
+from runtime.settings import REPOSITORY_ROOT
+from runtime.wire_format import FRAME, MAGIC
 
 AVRO_FOLDER: Final = REPOSITORY_ROOT / "avro"
-MAGIC: Final = 0
-FRAME: Final = struct.Struct(">bI")
 
 Encoder = Callable[[dict[str, Any]], bytes]
 

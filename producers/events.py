@@ -7,9 +7,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
 from domain.errors import Outage
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
 from producers.encoding import Encoder, encoder, registered_id, registry_client
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
 CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"

@@ -16,13 +16,13 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.chart import Chart
 from domain.errors import LedgerlineError
-from domain.faults import Fault, no_fault
 from domain.intents import DIRECTION_NAMES, Intent, Leg
-from domain.kafka import Kafka
-from producers import tracing
 from producers.encoding import Encoder, encoder
 from producers.kafka_statistics import statistics_options
-from producers.tracing import Attribute, Kind, Span, SpanName, Trace
+from runtime import tracing
+from runtime.faults import Fault, no_fault
+from runtime.kafka import Kafka
+from runtime.tracing import Attribute, Kind, Span, SpanName, Trace
 
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"

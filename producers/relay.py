@@ -20,15 +20,10 @@ from prometheus_client import Counter, Gauge
 from db.connections import TRANSIENT
 from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
-from domain.faults import Fault, no_fault
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
 from domain.topics import Topics
-from producers import tracing
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, registered_id, registry_client
 from producers.kafka_statistics import statistics_options
-from producers.metrics import show_age
 from producers.relay_checkpoints import (
     CHECKPOINTS_SECONDS_MAX,
     TRANSACTION_SECONDS_MAX,
@@ -38,7 +33,12 @@ from producers.relay_checkpoints import (
 )
 from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
 from producers.relay_traces import RelayTraces
-from producers.tracing import Span
+from runtime import tracing
+from runtime.faults import Fault, no_fault
+from runtime.kafka import Kafka
+from runtime.metrics import show_age
+from runtime.schema_registry import SchemaRegistry
+from runtime.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from db.relay import RelayStore, TracedBatch
-from producers import tracing
-from producers.tracing import Attribute, Kind, Span, SpanName
+from runtime import tracing
+from runtime.tracing import Attribute, Kind, Span, SpanName
 
 _KEPT_MAX: Final = 1000
 """Batches that are told of and not relayed; a relay that is further behind forgets the oldest."""

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from db.operations import QuarantinedBytes, Unconfirmed
 from domain.errors import LedgerlineError
-from domain.kafka import Kafka
+from runtime.kafka import Kafka
 
 RETRY_OF_HEADER: Final = "ledgerline_retry_of"
 """Names the quarantined row, as `lane/seq`; bytes that went round several times have several, the first one first."""

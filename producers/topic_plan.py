@@ -17,7 +17,6 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from domain.kafka import Kafka
 from domain.topics import Topics
 from producers.deploy import (
     ADMIN_SECONDS_MAX,
@@ -29,6 +28,7 @@ from producers.deploy import (
     partition_counts,
     topic_configs,
 )
+from runtime.kafka import Kafka
 
 FOR_EVER: Final = -1
 

@@ -11,9 +11,9 @@ from httpx import HTTPError
 
 from db.connections import TRANSIENT, connect
 from domain.errors import Outage
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
 from producers.encoding import registry_client
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
 
 ANSWER_SECONDS_MAX = 5.0
 

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from domain.kafka import Kafka
-from domain.server_tls import ServerTls
+from runtime.kafka import Kafka
+from runtime.server_tls import ServerTls
 
 
 class Message(NamedTuple):

@@ -15,11 +15,8 @@ from httpx import HTTPError
 
 from domain.intents import DIRECTIONS, Intent, Leg
 from domain.outcomes import QuarantineReason
-from domain.schema_registry import SchemaRegistry
 from domain.topics import SUBJECTS
 from producers.encoding import (
-    FRAME,
-    MAGIC,
     SchemaError,
     parsed_schema,
     registered_id,
@@ -28,6 +25,8 @@ from producers.encoding import (
     without_logical_types,
 )
 from producers.schema_rules import MEANING, faults_of_change
+from runtime.schema_registry import SchemaRegistry
+from runtime.wire_format import FRAME, MAGIC
 from streams.plain_intents import Unusual, plain_intent
 
 logger: Final = structlog.get_logger(__name__)

@@ -19,7 +19,7 @@ from mode import CrashingSupervisor
 from mode.utils.objects import cached_property
 
 from domain.errors import LedgerlineError
-from domain.kafka import Kafka
+from runtime.kafka import Kafka
 from streams.batches import AgentOptions, Message
 
 logger: Final = structlog.get_logger(__name__)

@@ -22,7 +22,7 @@ from faust.types import TP
 
 from db.connections import TRANSIENT, is_told_by_server
 from domain.errors import LedgerlineError, Outage, Unready
-from producers.watchdog import Watchdog
+from runtime.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.idleness import Standing, find_work

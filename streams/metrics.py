@@ -8,8 +8,8 @@ from typing import Final
 
 from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, Histogram, generate_latest
 
-from domain.server_tls import ServerTls
-from producers.metrics import show_age
+from runtime.metrics import show_age
+from runtime.server_tls import ServerTls
 from streams.lag import Lag
 
 SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from typing import Final
 
 from domain.outcomes import Outcome
-from producers import tracing
-from producers.tracing import Attribute, Kind, SpanName
+from runtime import tracing
+from runtime.tracing import Attribute, Kind, SpanName
 from streams.batches import AgentOptions, Message, PartitionBatch
 
 _ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))

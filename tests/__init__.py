@@ -1,6 +1,6 @@
 """Tests. None begins where compiled modules are not those of their sources, as it would test the code of before."""
 
-from ops.compiled_modules import StaleModules, refuse_stale
+from runtime.compiled_modules import StaleModules, refuse_stale
 
 try:
     refuse_stale()

@@ -17,8 +17,8 @@ from api.service import Configuration, Service
 from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple, TextIO
 
+import cli
+from cli.output import console, errors
 from db.access import Scope
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops import cli
-from ops.cli.output import console, errors
+from runtime.settings import REPOSITORY_ROOT, Settings
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -33,7 +33,7 @@ def environment(settings: Settings) -> dict[str, str]:
 def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command and expect its exit code; whatever happens, no traceback is shown."""
     done = subprocess.run(
-        [sys.executable, "-m", "ops.cli", *arguments],
+        [sys.executable, "-m", "cli", *arguments],
         cwd=REPOSITORY_ROOT,
         env=variables,
         input=given,

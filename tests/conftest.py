@@ -26,10 +26,10 @@ from xdist.scheduler.loadfile import LoadFileScheduling
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics, register_schemas
+from runtime.settings import REPOSITORY_ROOT, Settings
 
 LANES = 2
 

@@ -8,7 +8,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.proving_bench import ProvingBench
 
 

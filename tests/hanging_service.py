@@ -20,11 +20,11 @@ from typing import Any
 
 from aiokafka.consumer.fetcher import Fetcher
 
-from domain.faults import no_fault
+from cli.commands.services import run_posting, run_relay
+from cli.context import running_ledger
+from cli.observed import observed
 from domain.topics import Topics
-from ops.cli.context import running_ledger
-from ops.cli.observed import observed
-from ops.cli.services import run_posting, run_relay
+from runtime.faults import no_fault
 from streams.engine import FencedApp
 from streams.fenced import _Runner
 from streams.lag import LagWatch

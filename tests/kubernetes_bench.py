@@ -5,8 +5,8 @@ from typing import Any, Final
 
 import yaml
 
-from domain.settings import REPOSITORY_ROOT
-from ops.services import SERVICES
+from cli.processes import SERVICES
+from runtime.settings import REPOSITORY_ROOT
 from tests.kustomize import Resource, build, pod_of
 
 FOLDER: Final = REPOSITORY_ROOT / "ops" / "kubernetes"

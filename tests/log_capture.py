@@ -10,12 +10,12 @@ from typing import Any
 
 import structlog
 
-from ops.logs import LIBRARY_LEVELS, configure_logs
+from runtime.logs import LIBRARY_LEVELS, configure_logs
 
 
 @contextmanager
 def captured_logs(level: str = "DEBUG", **options: Any) -> Iterator[io.StringIO]:
-    """What a service would write; `options` are those of ops.logs.configure_logs."""
+    """What a service would write; `options` are those of runtime.logs.configure_logs."""
     root = logging.getLogger()
     handlers, root_level, configuration = root.handlers[:], root.level, structlog.get_config()
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook

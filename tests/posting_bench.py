@@ -15,13 +15,13 @@ from db.connections import TRANSIENT
 from db.posting import PostingStore
 from domain.errors import Outage
 from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
-from domain.settings import Settings
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from producers import intents
 from producers.encoding import encoder, registered_id, registry_client
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster

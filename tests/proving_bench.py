@@ -8,10 +8,10 @@ import psycopg
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from db.relay import RelayStore
-from domain.settings import Settings
 from domain.topics import Topics
 from producers.encoding import encoder, registered_id, registry_client
 from producers.relay import Relay, RelayEncoders, RelayOptions
+from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
 from tests.posting_bench import PostingBench
 

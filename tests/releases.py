@@ -6,10 +6,13 @@ import tarfile
 from pathlib import Path
 from typing import Final
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 RELEASED: Final = "0.1.0"
 COMMIT: Final = "40a462ef3c53196b27220a3e9d6d4f22ced582ef"
+# Its modules of the command line and of a service in chaos.
+COMMANDS: Final = "ops.cli"
+CHAOS_SERVICE: Final = "ops.chaos.service"
 
 
 def unpack(folder: Path) -> Path:

@@ -4,9 +4,9 @@ from typing import Any
 
 import psycopg
 
-from domain.settings import Settings
 from producers.encoding import parsed_schema, read_body
-from streams.audit.service import Audit, ensure_key, wire
+from runtime.settings import Settings
+from streams.proof.audit.service import Audit, ensure_key, wire
 from tests.command_line import environment, run, run_json
 from tests.integration.test_reconciliation import busy
 from tests.migration.catalog import catalog

@@ -13,8 +13,8 @@ from types import TracebackType
 from typing import Any
 from urllib.error import URLError
 
-from domain.settings import REPOSITORY_ROOT, Settings
 from ops.embedded.ports import pick_free
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.posting_bench import eventually
 
 START_SECONDS_MAX = 40.0
@@ -47,7 +47,7 @@ class ServiceProcess:
         self._context.verify_mode = ssl.CERT_NONE
         with self.log_file.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", *(module or ("ops.cli", "service", name))],
+                [sys.executable, "-m", *(module or ("cli", "service", name))],
                 cwd=REPOSITORY_ROOT, env=variables, stdout=log, stderr=log,
             )  # fmt: skip
 

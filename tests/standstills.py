@@ -27,12 +27,12 @@ from rich.console import Console
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
-from domain.kafka import Kafka
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack
 from producers.deploy import Replication, make_topics, register_schemas
+from runtime.kafka import Kafka
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.bounds_bench import Load, Services, standing_still
 from tests.posting_bench import PostingBench
 from tests.service_process import ServiceProcess

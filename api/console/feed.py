@@ -16,7 +16,7 @@ from db.operations import LaneProgress
 from db.overview import CurrencySums, Overview, read_overview
 from db.reads import Pool
 from domain.outcomes import Outcome
-from producers.positions import Positions, PositionsUnknown, lag
+from runtime.positions import Positions, PositionsUnknown, lag
 
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
@@ -28,7 +28,7 @@ log = structlog.get_logger(__name__)
 
 
 class Reader(Protocol):
-    """What tells how far the topics go (producers.positions.PositionReader)."""
+    """What tells how far the topics go (runtime.positions.PositionReader)."""
 
     def read(self) -> Positions:
         """How far they go now; blocks. PositionsUnknown where Kafka is away."""

@@ -9,12 +9,12 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, Cache
 from ops.embedded.java import Java, find_java
 from ops.embedded.part import Part, PartContext
 from ops.embedded.ports import LOOPBACK, answers
 from ops.embedded.process import Command
+from runtime.settings import REPOSITORY_ROOT
 
 _LOGGING = Path(__file__).parent / "kafka" / "log4j2.properties"
 _EXPORTED = REPOSITORY_ROOT / "ops" / "prometheus" / "kafka-jmx.yml"

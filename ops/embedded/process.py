@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ops.embedded.errors import EmbeddedError
-from ops.private_files import PRIVATE_UMASK
+from runtime.private_files import PRIVATE_UMASK
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.05

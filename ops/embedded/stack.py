@@ -10,8 +10,6 @@ from types import TracebackType
 from typing import TypeVar
 from urllib.parse import urlsplit
 
-from domain.kafka import Kafka
-from domain.schema_registry import SchemaRegistry
 from ops.embedded.cache import Cache
 from ops.embedded.errors import CancelledError, EmbeddedError
 from ops.embedded.kafka_part import KafkaPart, Listeners
@@ -21,7 +19,9 @@ from ops.embedded.ports import PortMemory, answers, variable
 from ops.embedded.postgres_part import PostgresPart
 from ops.embedded.process import wait_until
 from ops.embedded.registry_part import RegistryPart
-from ops.private_files import make_private
+from runtime.kafka import Kafka
+from runtime.private_files import make_private
+from runtime.schema_registry import SchemaRegistry
 
 _REACHABLE_SECONDS_MAX = 15.0
 _DEFAULT_PORTS = {"postgresql": 5432, "postgres": 5432, "http": 80, "https": 443}

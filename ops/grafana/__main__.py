@@ -6,9 +6,9 @@ from typing import Final
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from domain.settings import REPOSITORY_ROOT
 from ops.grafana import api, kafka, pipeline, postgres, proving, symmetry
 from ops.grafana.frame import Page, built
+from runtime.settings import REPOSITORY_ROOT
 
 FOLDER: Final = REPOSITORY_ROOT / "ops" / "grafana" / "dashboards"
 

@@ -24,8 +24,8 @@ from grafana_foundation_sdk.models.dashboard import (
     VariableSort,
 )
 
-from domain.settings import REPOSITORY_ROOT
 from ops.grafana.panels import DATASOURCE, Placed, Says
+from runtime.settings import REPOSITORY_ROOT
 
 TAG: Final = "ledgerline"
 PROMETHEUS_FOLDER: Final = REPOSITORY_ROOT / "ops" / "prometheus"

@@ -1,7 +1,7 @@
 // How much the machine can do just now, and how slow it is with nothing to do.
 //   k6 run -e URL=http://127.0.0.1:8080 -e KEY=llk_... -e RUN=monday-1 -e SECONDS=5 ops/k6/calibration.js
 // `lone` is one client with pauses; `posts` are clients that each send the next when the last is answered. All rates and
-// limits of `python -m ops.load` are in proportion to what they come to.
+// limits of `python -m tools.load` are in proportion to what they come to.
 import { sleep } from "k6";
 import { countPost, iteration, keyOf, number, options as made, ordinary, post } from "./lib/intents.js";
 

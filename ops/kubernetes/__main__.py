@@ -10,7 +10,7 @@ from typing import Final
 
 import yaml
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 RULES: Final = REPOSITORY_ROOT / "ops" / "prometheus" / "rules"
 MANIFEST: Final = Path(__file__).resolve().parent / "components" / "monitoring" / "prometheus-rules.yaml"

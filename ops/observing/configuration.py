@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 SOURCE: Final = REPOSITORY_ROOT / "ops" / "prometheus"
 JOBS: Final = ("ledgerline", "kafka", "postgres", "node", "prometheus")

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 from ops.embedded.ports import LOOPBACK
 from ops.observing.configuration import Target, Targets
-from ops.supervision.state import RunState
+from ops.run_state import RunState
 
 KAFKA: Final = "kafka"
 

@@ -18,7 +18,7 @@ from ops.observing.exporters import Exporter, NodeExporter, PostgresExporter
 from ops.observing.ledger_targets import targets_of
 from ops.observing.programs import Programs
 from ops.observing.prometheus_part import PrometheusPart
-from ops.supervision.state import RunState
+from ops.run_state import RunState
 
 _PORT_NAMES: Final = ("prometheus", "node_exporter", "postgres_exporter")
 _RULES_SECONDS_MAX: Final = 120.0

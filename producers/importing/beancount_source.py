@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
 from domain.money import iso_exponent, minor_unit_fault
-from domain.settings import REPOSITORY_ROOT
 from producers.importing.addresses import (
     AddressError,
     beancount_address,
@@ -34,6 +33,7 @@ from producers.importing.model import (
     SourceSum,
     start_of_day,
 )
+from runtime.settings import REPOSITORY_ROOT
 
 READER_SECONDS_MAX: Final = 600
 _NOT_INSTALLED: Final = 3

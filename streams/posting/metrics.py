@@ -5,8 +5,8 @@ from typing import Final
 
 from prometheus_client import Counter, Histogram
 
-from producers import tracing
-from producers.metrics import LatencyHistogram
+from runtime import tracing
+from runtime.metrics import LatencyHistogram
 
 STAGES: Final = ("read", "look_up", "lock", "decide", "write", "commit")
 STAGE_SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)

@@ -34,9 +34,9 @@ from domain.decision import (
     mirrored,
 )
 from domain.facts import lane_chain
-from domain.faults import Fault, no_fault
 from domain.intents import Intent, Leg
-from producers import tracing
+from runtime import tracing
+from runtime.faults import Fault, no_fault
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published

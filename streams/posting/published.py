@@ -12,8 +12,8 @@ from confluent_kafka import KafkaException
 from db.posting import Lane
 from domain.errors import LedgerlineError, Unready
 from domain.journal import GENESIS_HASH
-from domain.kafka import Kafka
-from producers.journal_ends import bounds_of, end_consumer, last_records, read_to_end
+from runtime.journal_ends import bounds_of, end_consumer, last_records, read_to_end
+from runtime.kafka import Kafka
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 
 

@@ -11,7 +11,7 @@ from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
 from domain.outcomes import QuarantineReason
 from domain.screening import books_refusal, identity_fault, shape_refusal
-from producers.tracing import correlation_id_of
+from runtime.tracing import correlation_id_of
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
 

@@ -3,8 +3,8 @@
 from functools import partial
 
 from db.posting import ROLE, PostingStore
-from domain.faults import Fault, no_fault
-from domain.schema_registry import SchemaRegistry
+from runtime.faults import Fault, no_fault
+from runtime.schema_registry import SchemaRegistry
 from streams.away import find_away
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, ReadAhead, run_agent

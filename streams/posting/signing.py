@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from domain.journal import JournalRow
-from domain.key_files import SigningKey
 from domain.signed_heads import SignedHead, head_bytes
+from runtime.key_files import SigningKey
 
 Sign = Callable[[Sequence[JournalRow]], dict[int, SignedHead]]
 

@@ -11,8 +11,8 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
-from domain.kafka import Kafka
-from producers.journal_ends import bounds_of
+from runtime.journal_ends import bounds_of
+from runtime.kafka import Kafka
 
 KAFKA_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS_MAX: Final = 5.0

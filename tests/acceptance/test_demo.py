@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 INTENTS = 3000
 OUTCOMES = {"posted", "rejected", "duplicate", "idempotency_conflict", "quarantined"}
@@ -42,7 +42,7 @@ def _processes_of(home: Path) -> list[str]:
 
 
 def _command(*options: str) -> list[str]:
-    return [sys.executable, "-m", "ops.cli", "demo", "--intents", str(INTENTS), *options]
+    return [sys.executable, "-m", "cli", "demo", "--intents", str(INTENTS), *options]
 
 
 @pytest.mark.timeout(300)

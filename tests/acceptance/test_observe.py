@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 from tests.unit.test_alerts import ALERTS
 
 SERVICES = 5
@@ -25,7 +25,7 @@ def test_a_fresh_ledger_is_green(tmp_path: Path) -> None:
     variables = inherited | {"LEDGERLINE_HOME": str(tmp_path)}
 
     def ledgerline(*words: str) -> subprocess.CompletedProcess[str]:
-        command = (sys.executable, "-m", "ops.cli", *words, "--json")
+        command = (sys.executable, "-m", "cli", *words, "--json")
         return subprocess.run(command, cwd=REPOSITORY_ROOT, env=variables, capture_output=True, text=True, check=False)
 
     try:

@@ -7,12 +7,12 @@ from confluent_kafka import Producer
 
 from db.relay import RelayStore
 from domain.intents import intent_id_of
-from domain.settings import Settings
 from domain.topics import Topics
-from ops.chaos.oracle import Acknowledged, Place, Planted, Verdict, judge
+from runtime.settings import Settings
 from streams.fenced import PartitionBatch
 from tests.posting_bench import PostingBench, leg
 from tests.proving_bench import ProvingBench
+from tools.chaos.oracle import Acknowledged, Place, Planted, Verdict, judge
 
 BREAK = (
     "INSERT INTO {agent}.break VALUES (gen_random_uuid(), '{kind}', '{subject}', '{state}', {lane}, {seq}, 'Planted.',"

@@ -2,9 +2,9 @@
 
 import re
 
-from domain.faults import FAULT_POINTS
-from domain.settings import REPOSITORY_ROOT
-from ops.chaos.scenarios.catalog import SCENARIOS
+from runtime.faults import FAULT_POINTS
+from runtime.settings import REPOSITORY_ROOT
+from tools.chaos.scenarios.catalog import SCENARIOS
 
 PAGE = (REPOSITORY_ROOT / "docs" / "guarantees.md").read_text()
 

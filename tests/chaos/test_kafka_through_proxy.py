@@ -10,10 +10,10 @@ from aiokafka import AIOKafkaConsumer
 from confluent_kafka import Consumer, Message, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from domain.settings import REPOSITORY_ROOT
-from ops.chaos.proxy import Proxy
 from ops.embedded.ports import LOOPBACK, pick_free
 from ops.embedded.stack import EmbeddedStack, Endpoints
+from runtime.settings import REPOSITORY_ROOT
+from tools.chaos.proxy import Proxy
 
 CACHE = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 TOPIC = "behind"

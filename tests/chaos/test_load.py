@@ -20,15 +20,15 @@ from db.access import Scope, add_key
 from db.connections import connect
 from domain.intents import intent_id_of
 from domain.outcomes import QuarantineReason
-from domain.settings import Settings
 from domain.topics import Topics
-from ops.chaos.load import Load, LoadError
-from ops.chaos.load.content import Content, Item
-from ops.chaos.oracle import Acknowledged
 from ops.embedded.ports import pick_free
+from runtime.settings import Settings
 from streams.posting.source import describe_source
 from tests.posting_bench import PostingBench, eventually
 from tests.service_process import ServiceProcess
+from tools.chaos.load import Load, LoadError
+from tools.chaos.load.content import Content, Item
+from tools.chaos.oracle import Acknowledged
 
 CLIENTS = 3
 SEED = 7

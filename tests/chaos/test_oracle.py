@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 from confluent_kafka import Producer
 
-from domain.settings import Settings
 from domain.topics import Topics
-from ops.chaos.oracle import OracleError, judge
-from ops.chaos.oracle import topics as oracle_topics
-from ops.chaos.oracle.__main__ import main
+from runtime.settings import Settings
 from tests.chaos.oracle_bench import ENTRY, ROW, SHARD, OracleBench, Where, at, shard, spoilt
+from tools.chaos.oracle import OracleError, judge
+from tools.chaos.oracle import topics as oracle_topics
+from tools.chaos.oracle.__main__ import main
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.chaos.oracle_bench import DELETED, ROW, OracleBench
 from tests.chaos.test_oracle import ledger
 

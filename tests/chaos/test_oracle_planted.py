@@ -2,9 +2,9 @@
 
 import pytest
 
-from ops.chaos.oracle import Planted
 from tests.chaos.oracle_bench import DELETED, ENTRY, ROW, SHARD, OracleBench, at, shard, spoilt
 from tests.chaos.test_oracle import honest, ledger
+from tools.chaos.oracle import Planted
 
 __all__ = ["honest", "ledger"]
 

@@ -9,12 +9,12 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.settings import REPOSITORY_ROOT
-from ops.chaos.oracle.books import Change, _kindest
-from ops.chaos.oracle.canonical import canonical_json
+from runtime.settings import REPOSITORY_ROOT
+from tools.chaos.oracle.books import Change, _kindest
+from tools.chaos.oracle.canonical import canonical_json
 
 LIBRARIES: Final = {"confluent_kafka", "fastavro", "httpx", "psycopg"}
-OWN: Final = "ops.chaos.oracle"
+OWN: Final = "tools.chaos.oracle"
 
 # Texts as Avro has them: any code point but surrogates.
 TEXTS: Final = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
@@ -23,7 +23,7 @@ TEXTS: Final = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 def test_it_imports_nothing_of_ours() -> None:
     """import-linter names what is forbidden, and would not know of a package that comes later."""
     imported = set()
-    for module in (REPOSITORY_ROOT / "ops/chaos/oracle").glob("*.py"):
+    for module in (REPOSITORY_ROOT / "tools/chaos/oracle").glob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {name.name for name in node.names}

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from ops.chaos.proxy import Proxy
 from ops.embedded.ports import pick_free
 from tests.posting_bench import eventually
+from tools.chaos.proxy import Proxy
 
 PATIENCE_SECONDS = 30.0
 MEGABYTES = 200

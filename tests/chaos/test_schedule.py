@@ -2,8 +2,8 @@
 
 from itertools import islice
 
-from ops.chaos.runner import in_order, schedule
-from ops.chaos.scenarios.catalog import REGRESSIONS, SCENARIOS
+from tools.chaos.runner import in_order, schedule
+from tools.chaos.scenarios.catalog import REGRESSIONS, SCENARIOS
 
 
 def test_one_seed_gives_one_order_and_another_seed_another() -> None:

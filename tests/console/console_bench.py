@@ -8,11 +8,11 @@ from playwright.sync_api import Browser, Page, expect
 
 from db.access import Scope
 from domain.intents import intent_id_of
-from domain.settings import Settings
 from domain.topics import Topics
-from streams.audit.service import ensure_key
-from streams.audit.service import wire as wire_audit
-from streams.reconciliation.service import wire as wire_reconciliation
+from runtime.settings import Settings
+from streams.proof.audit.service import ensure_key
+from streams.proof.audit.service import wire as wire_audit
+from streams.proof.reconciliation.service import wire as wire_reconciliation
 from tests.api_bench import ApiBench, post
 from tests.proving_bench import ProvingBench
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from playwright.sync_api import Page, Route, expect
 
 from domain.checkpoints import public_pem
-from streams.audit.verifier import Refused, verify
+from streams.proof.audit.verifier import Refused, verify
 from tests.console.console_bench import ConsoleBench
 from tests.integration.test_reconciliation import busy
 

@@ -11,8 +11,8 @@ from playwright.sync_api import Page, expect
 
 from db.access import Scope, revoke_key
 from db.connections import connect
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.api_bench import running_api, top_up
 from tests.console.console_bench import VIEWS, ConsoleBench, go, live
 from tests.integration.test_audit import ALTERATIONS

@@ -14,11 +14,11 @@ from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from domain.intents import intent_id_of
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded.cache import KAFKA, REGISTRY, Cache
 from ops.embedded.stack import Endpoints
 from producers.deploy import register_schemas
 from producers.encoding import AVRO_FOLDER
+from runtime.settings import REPOSITORY_ROOT
 from streams.decode import IntentDecoder
 
 GO_MODULES = ("github.com/twmb/franz-go/pkg/kgo@v1.22.3", "github.com/hamba/avro/v2@v2.31.0")

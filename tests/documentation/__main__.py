@@ -8,7 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 from tests.documentation.sessions import steps
 from tests.documentation.shell import Shell
 from tests.documentation.test_commands import OWN_LEDGER, reason_not_to_run

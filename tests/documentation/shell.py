@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 _MARK: Final = "--- the end of a command:"
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 from tests.documentation.sessions import Step, difference, steps
 from tests.documentation.shell import Shell
 

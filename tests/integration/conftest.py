@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.api_bench import ApiBench, running_api
 from tests.posting_bench import PostingBench
 from tests.proving_bench import ProvingBench

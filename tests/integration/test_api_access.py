@@ -10,7 +10,7 @@ from api.addresses import TrustedProxies
 from api.authentication import FAILURES_PER_MINUTE
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.api_bench import ApiBench, post, problem, running_api, top_up
 from tests.posting_bench import PostingBench
 

@@ -10,7 +10,7 @@ import httpx
 import psutil
 import pytest
 
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.posting_bench import eventually
 from tests.service_process import ServiceProcess
 

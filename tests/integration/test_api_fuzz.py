@@ -15,7 +15,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.api_bench import post, running_api, top_up
 from tests.posting_bench import PostingBench
 

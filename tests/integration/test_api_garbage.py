@@ -20,8 +20,8 @@ from api.app import create_app
 from api.console import routes as console
 from api.problems import MEDIA_TYPE
 from api.server import configuration_of
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.api_bench import ApiBench
 
 EXAMPLES: Final = 100

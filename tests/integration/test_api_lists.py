@@ -9,7 +9,7 @@ import httpx
 import orjson
 import pytest
 
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.api_bench import ApiBench, post, problem, running_api, top_up, transfer
 from tests.posting_bench import PostingBench
 

@@ -19,11 +19,11 @@ from pydantic import SecretStr
 
 from api import authentication
 from domain.intents import intent_id_of
-from domain.kafka import Kafka
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
+from runtime.kafka import Kafka
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench, await_ready, post, problem, running_api, top_up
 from tests.posting_bench import PostingBench
 

@@ -16,7 +16,7 @@ import httpx
 import orjson
 import pytest
 
-from domain.settings import REPOSITORY_ROOT, Settings
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench, await_ready, leg, post, top_up
 from tests.posting_bench import PostingBench
 
@@ -42,7 +42,7 @@ def api_process(settings: Settings) -> Iterator[tuple[ApiBench, "subprocess.Pope
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops.cli", "service", "api"],
+        [sys.executable, "-m", "cli", "service", "api"],
         cwd=REPOSITORY_ROOT,
         env=environment(settings, LEDGERLINE_API_PORT=str(port)),
         stderr=subprocess.PIPE,
@@ -121,7 +121,7 @@ def ledgerline(settings: Settings) -> Iterator[Any]:
         given = environment(settings, LEDGERLINE_API_URL=api.url, LEDGERLINE_API_KEY=api.new_key())
 
         def run(*arguments: str, fails: int = 0, text: str | None = None) -> Any:
-            command = [sys.executable, "-m", "ops.cli", *arguments]
+            command = [sys.executable, "-m", "cli", *arguments]
             done = subprocess.run(
                 command if fails else [*command, "--json"],
                 cwd=REPOSITORY_ROOT, env=given, input=text, capture_output=True, text=True, timeout=60, check=False,

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from db.access import Scope
 from domain.intents import intent_id_of
-from domain.settings import Settings
-from streams.audit import verifier
-from streams.audit.service import Audit
+from runtime.settings import Settings
+from streams.proof.audit import verifier
+from streams.proof.audit.service import Audit
 from tests.api_bench import ApiBench, post, problem, running_api, top_up
 from tests.integration.test_api_shares import locked
 from tests.integration.test_audit import ALTERATIONS, agent

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 import httpx
 import psycopg
 
-from domain.settings import Settings
-from domain.shares import SHARE_BOUNDS, Bounds
+from runtime.settings import Settings
+from runtime.shares import SHARE_BOUNDS, Bounds
 from tests.api_bench import ApiBench, post, problem, running_api, top_up
 from tests.posting_bench import PostingBench, eventually
 

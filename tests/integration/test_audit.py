@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from domain.settings import Settings
 from producers.encoding import parsed_schema, read_body
-from streams.audit.service import Audit, ensure_key, wire
+from runtime.settings import Settings
 from streams.fenced import FenceLost, PartitionBatch
+from streams.proof.audit.service import Audit, ensure_key, wire
 from tests.integration.test_reconciliation import busy
 from tests.proving_bench import ProvingBench
 

@@ -12,17 +12,17 @@ from db.audit import checkpoints
 from db.proofs import prove
 from domain.breaks import BreakKind
 from domain.checkpoints import public_pem
-from domain.key_files import read_key
 from domain.proofs import ProofError
-from domain.settings import Settings
 from producers.events import CHECKPOINTS_SUBJECT, EventProducer
-from streams.audit import full as audit_full
-from streams.audit.kept import kept_of
-from streams.audit.service import Audit
-from streams.audit.signing import checkpoint_event
-from streams.audit.verifier import Refused, verify
-from streams.audit.witness import FileWitness, read_witness
-from streams.reconciliation import full as reconciliation_full
+from runtime.key_files import read_key
+from runtime.settings import Settings
+from streams.proof.audit import full as audit_full
+from streams.proof.audit.kept import kept_of
+from streams.proof.audit.service import Audit
+from streams.proof.audit.signing import checkpoint_event
+from streams.proof.audit.verifier import Refused, verify
+from streams.proof.audit.witness import FileWitness, read_witness
+from streams.proof.reconciliation import full as reconciliation_full
 from tests.integration.test_audit import ALTERATIONS, agent, records
 from tests.integration.test_reconciliation import PLANTS, busy
 from tests.proving_bench import ProvingBench

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from domain.settings import Settings
-from streams.audit.verifier import main as verifier_main
+from runtime.settings import Settings
+from streams.proof.audit.verifier import main as verifier_main
 from tests.command_line import environment, run, run_json
 from tests.integration.test_audit import records
 from tests.integration.test_reconciliation import busy, events

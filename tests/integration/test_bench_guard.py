@@ -14,11 +14,11 @@ from typing import Final
 
 import pytest
 
-from ops.bench.bare import BareRun
-from ops.bench.ledger import bench_ledger
-from ops.bench.loads import opening, random_load
-from ops.bench.rounds import MeasuredRound, Round, run_measured_round, warm_up
 from ops.embedded.stack import Endpoints
+from tools.bench.bare import BareRun
+from tools.bench.ledger import bench_ledger
+from tools.bench.loads import opening, random_load
+from tools.bench.rounds import MeasuredRound, Round, run_measured_round, warm_up
 
 ROUNDS: Final = 2
 ROUND_INTENTS: Final = 20_000

@@ -20,12 +20,12 @@ from db.books import add_tenant
 from db.connections import connect
 from db.kept_connection import SILENCE_SECONDS_MAX
 from db.migrate import migrate
-from domain.kafka import Kafka
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
+from runtime.kafka import Kafka
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import post, running_api, top_up
 from tests.bounds_bench import SERVICES, Load, Memory, Services, assert_posted_once, fates, standing_still
 from tests.posting_bench import PostingBench, eventually

@@ -11,7 +11,7 @@ import pytest
 
 from db.connections import connect
 from db.operations import change_intake
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import PostingBench
 
@@ -168,7 +168,7 @@ def test_kafka_away_leaves_no_record(ledger: PostingBench) -> None:
 # `dlq retry 0 1` in a process that is killed, for good, as it comes to a step of the record.
 KILLED_AT: Final = """
 import os, signal, sys
-import ops.cli.dlq as dlq
+import cli.commands.dlq as dlq
 setattr(dlq, sys.argv[1], lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
 dlq.send_again(lane=0, seq=1)
 """

@@ -13,8 +13,8 @@ import pytest
 from confluent_kafka import Producer
 
 from db.relay import RelayStore
-from domain.settings import REPOSITORY_ROOT, Settings
 from producers.relay import Relay, RelayEncoders, RelayOptions
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import PostingBench
 
@@ -118,7 +118,7 @@ def test_status_of_a_database_that_is_not_prepared(ledger: PostingBench) -> None
 
 def test_watching_shows_what_changes_until_interrupted(ledger: PostingBench) -> None:
     watching = subprocess.Popen(
-        [sys.executable, "-m", "ops.cli", "status", "--watch", "--json", "--interval", "0.2"],
+        [sys.executable, "-m", "cli", "status", "--watch", "--json", "--interval", "0.2"],
         cwd=REPOSITORY_ROOT,
         env=environment(ledger.settings),
         stdout=subprocess.PIPE,
@@ -141,7 +141,7 @@ def test_watching_shows_what_changes_until_interrupted(ledger: PostingBench) -> 
 
 
 def test_a_reader_that_has_enough_ends_the_command(ledger: PostingBench) -> None:
-    command = f"{sys.executable} -m ops.cli status --watch --json --interval 0.2 | head -1"
+    command = f"{sys.executable} -m cli status --watch --json --interval 0.2 | head -1"
     done = subprocess.run(
         ["bash", "-c", command],
         cwd=REPOSITORY_ROOT,

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 
 from db.access import Scope
-from domain.settings import Settings
-from domain.shares import Bounds, ShareBounds
+from runtime.settings import Settings
+from runtime.shares import Bounds, ShareBounds
 from tests.api_bench import ApiBench, problem, running_api
 from tests.posting_bench import PostingBench, eventually
 from tests.proving_bench import ProvingBench

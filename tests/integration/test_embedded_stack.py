@@ -14,9 +14,9 @@ from confluent_kafka import Consumer, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 from psycopg import sql
 
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
 from ops.embedded.process import ProcessIdentity, wait_until
+from runtime.settings import REPOSITORY_ROOT
 
 CACHE = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 PATIENCE_SECONDS = 30.0

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from domain.outcomes import Reason
-from streams.reconciliation.full import recompute
-from streams.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.full import recompute
+from streams.proof.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 from tests.tampering import turn_into_rejected

@@ -11,12 +11,12 @@ from typing import Any
 import httpx
 import pytest
 
+from cli.demo.example import make_example
 from db.access import list_keys
 from db.books import list_units
 from db.connections import connect
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops.demo.example import make_example
 from ops.embedded.ports import pick_free
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench
 from tests.command_line import environment, run, run_json
 
@@ -34,7 +34,7 @@ def ledger(settings: Settings, api: ApiBench, tmp_path: Path) -> Iterator[dict[s
     }
     with (tmp_path / "posting.log").open("wb") as log:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "ops.cli", "service", "posting"],
+            [sys.executable, "-m", "cli", "service", "posting"],
             cwd=REPOSITORY_ROOT,
             env=variables,
             stdout=log,

@@ -16,12 +16,12 @@ import httpx
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
+from cli.lanes import LANES_REASON, add_lanes
 from db.connections import connect
 from domain.errors import LedgerlineError
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
-from ops.lanes import LANES_REASON, add_lanes
 from producers.deploy import Replication, lane_counts, make_topics
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench, post, problem, top_up, transfer
 from tests.command_line import environment, run, run_json
 from tests.integration.test_api_processes import api_process
@@ -151,7 +151,7 @@ def test_lanes_are_added_under_clients_that_retry(bench: PostingBench, settings:
         eventually(has_taken(made, 10), "the clients are at work", 120)
         started = time.monotonic()
         adding = subprocess.run(
-            [sys.executable, "-m", "ops.cli", "lanes", "add", "4", "--json"],
+            [sys.executable, "-m", "cli", "lanes", "add", "4", "--json"],
             cwd=REPOSITORY_ROOT, env=variables, capture_output=True, text=True, check=False, timeout=LANES_SECONDS_MAX,
         )  # fmt: skip
         assert adding.returncode == 0, adding.stderr
@@ -177,8 +177,8 @@ def test_lanes_are_added_under_clients_that_retry(bench: PostingBench, settings:
 # `lanes add 4` in a process that is killed, for good, as it comes to a step.
 KILLED_AT: Final = """
 import os, signal, sys
-import ops.lanes as lanes
-from domain.kafka import Kafka
+import cli.lanes as lanes
+from runtime.kafka import Kafka
 from domain.topics import Topics
 bootstrap, dsn, prefix, step, call = sys.argv[1:]
 kept, calls = getattr(lanes, step), []

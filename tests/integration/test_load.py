@@ -15,17 +15,17 @@ from uuid import UUID
 import httpx
 import pytest
 
+from cli.context import Ledger
 from domain.intents import intent_id_of
-from domain.settings import Settings
-from ops.bench.http import api
-from ops.bench.ledger import TENANT, bench_ledger
-from ops.cli.context import Ledger
 from ops.embedded.stack import Endpoints
-from ops.load.k6 import SCRIPTS, K6Error, k6_binary, run_k6
-from ops.load.ledger import LoadLedger
-from ops.load.runner import Result, run_suite
-from ops.load.suites import SUITES, Plan, Suite
+from runtime.settings import Settings
 from tests.posting_bench import eventually
+from tools.bench.http import api
+from tools.bench.ledger import TENANT, bench_ledger
+from tools.load.k6 import SCRIPTS, K6Error, k6_binary, run_k6
+from tools.load.ledger import LoadLedger
+from tools.load.runner import Result, run_suite
+from tools.load.suites import SUITES, Plan, Suite
 
 # The machine that tests run on has much else to do: nothing here depends on how fast it is.
 PLAN: Final = Plan(posts_per_second=40, slowness=60)

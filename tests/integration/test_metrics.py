@@ -18,10 +18,10 @@ from db.access import Scope, add_key
 from db.books import add_unit
 from db.connections import connect
 from domain.breaks import BreakKind
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
+from runtime.settings import REPOSITORY_ROOT, Settings
 from streams.posting.poster import Poster
-from streams.reconciliation.service import wire
+from streams.proof.reconciliation.service import wire
 from tests.api_bench import post, top_up, transfer
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import script

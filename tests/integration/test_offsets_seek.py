@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import eventually
 from tests.proving_bench import ProvingBench

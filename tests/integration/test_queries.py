@@ -10,7 +10,7 @@ import pytest
 from psycopg import Connection
 
 from db.queries import FOLDER, load
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 STEMS: Final = sorted(path.stem for path in FOLDER.glob("*.sql"))
 QUERIES: Final = [(stem, name) for stem in STEMS for name in load(stem)]
@@ -77,13 +77,13 @@ def test_it_begins_with_a_sentence(stem: str, name: str) -> None:
 
 def test_every_query_is_used() -> None:
     # By its quoted name, in db/ or where a function of db/ is handed it.
-    packages = ("api", "db", "ops", "producers", "streams")
+    packages = ("api", "cli", "db", "ops", "producers", "runtime", "streams", "tools")
     sources = "".join(path.read_text() for top in packages for path in (REPOSITORY_ROOT / top).rglob("*.py"))
     assert [(stem, name) for stem, name in QUERIES if f'"{name}"' not in sources] == []
 
 
 def test_queries_are_run_by_db_alone() -> None:
-    tops = ("api", "domain", "ops", "producers", "streams")
+    tops = ("api", "cli", "domain", "ops", "producers", "runtime", "streams", "tools")
     askers = [
         str(path)
         for top in tops

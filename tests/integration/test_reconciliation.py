@@ -9,8 +9,8 @@ from confluent_kafka.admin import AdminClient
 
 from producers.encoding import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
-from streams.reconciliation import full
-from streams.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation import full
+from streams.proof.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import RECORDS, leg
 from tests.proving_bench import ProvingBench
 

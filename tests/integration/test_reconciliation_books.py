@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from streams.fenced import FenceLost, PartitionBatch
-from streams.reconciliation import books
-from streams.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation import books
+from streams.proof.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 

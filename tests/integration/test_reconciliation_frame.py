@@ -7,8 +7,8 @@ import pytest
 from db.books import add_tenant, add_unit, remove_chart_pattern, set_chart_pattern
 from db.connections import connect
 from domain.chart import AccountClass, ChartPattern
-from streams.reconciliation.full import recompute
-from streams.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.full import recompute
+from streams.proof.reconciliation.service import Reconciliation, wire
 from tests.proving_bench import ProvingBench
 
 LINE = ChartPattern("loans:**", AccountClass.ASSET, 1, 0, frozenset({"EUR"}))

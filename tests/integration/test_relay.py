@@ -10,12 +10,12 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 
 from db.relay import RelayStore
 from domain.intents import LEGS_MAX
-from domain.kafka import Kafka
-from domain.settings import Settings
 from domain.topics import Topics
 from producers import relay as relay_module
 from producers.relay import RelayFenced
 from producers.relay_checkpoints import Checkpoint, RelayAhead
+from runtime.kafka import Kafka
+from runtime.settings import Settings
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import pair, script, transfer
 from tests.relay_bench import RelayBench, deposits, relay_all

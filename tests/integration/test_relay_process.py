@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.posting_bench import PostingBench, eventually
 from tests.relay_bench import RelayBench, deposits
 from tests.service_process import ServiceProcess

@@ -15,7 +15,7 @@ from db.books import add_unit, remove_chart_pattern, set_chart_pattern
 from db.connections import connect
 from db.migrate import migrate
 from domain.chart import AccountClass, ChartPattern
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 from streams.posting.published import JournalAhead, Published
 from tests.command_line import environment
 from tests.copies import beside, copy_of, settings_for
@@ -152,7 +152,7 @@ def test_killed_in_the_middle_it_goes_on_where_it_was(proving: ProvingBench, tar
             [proving.transfer(f"{lane}-{n}", "external:bank", f"users:{n % 99}", 1) for n in range(MANY // 2)], lane
         )
     proving.post_and_relay()
-    command = [sys.executable, "-m", "ops.cli", "replay", "--into", target, "--json"]
+    command = [sys.executable, "-m", "cli", "replay", "--into", target, "--json"]
     with subprocess.Popen(command, cwd=REPOSITORY_ROOT, env=environment(proving.settings)) as first:
         eventually(lambda: loaded(target) > 0 or first.poll() is not None, "some of it is loaded", 90)
         os.kill(first.pid, signal.SIGKILL)

@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from streams.replay.comparison import compare
+from streams.proof.replay.comparison import compare
 from tests.command_line import environment, run, run_json
 from tests.copies import beside
 from tests.proving_bench import ProvingBench

@@ -18,10 +18,10 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops.cli import COMMANDS, load
+from cli import COMMANDS, load
 from ops.embedded.postgres_part import server_programs
 from producers.encoding import parsed_schema, read_body
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import environment
 from tests.copies import beside, settings_for
 from tests.posting_bench import eventually
@@ -50,7 +50,7 @@ def run_line(line: str, variables: dict[str, str]) -> subprocess.CompletedProces
     program, *arguments = [
         re.sub(r"\$(\w+)", lambda match: variables[match[1]], word) for word in shlex.split(line)
     ]  # fmt: skip
-    argv = [sys.executable, "-m", "ops.cli"] if program == "ledgerline" else [str(server_programs() / program)]
+    argv = [sys.executable, "-m", "cli"] if program == "ledgerline" else [str(server_programs() / program)]
     done = subprocess.run(
         [*argv, *arguments],
         cwd=REPOSITORY_ROOT,

@@ -7,7 +7,7 @@ from typing import Any
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from domain.settings import Settings
+from runtime.settings import Settings
 from tests.api_bench import ApiBench, post, problem, top_up, transfer
 from tests.command_line import environment, run, run_json
 from tests.integration.test_cli_operations import relay_all

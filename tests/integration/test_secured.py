@@ -20,16 +20,16 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
-from domain.kafka import Kafka
-from domain.settings import REPOSITORY_ROOT, Settings
+from cli.configuration.answers import kafka_trouble, postgres_trouble
 from domain.topics import Topics
-from ops.configuration.answers import kafka_trouble, postgres_trouble
 from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.stack import EmbeddedStack, Endpoints
-from ops.kafka_positions import admin_client
 from ops.kafka_rights import grant, rights
 from producers.deploy import partition_counts
+from runtime.kafka import Kafka
+from runtime.kafka_positions import admin_client
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests import secured_bench as secured
 from tests.command_line import all_scopes, run, run_json
 from tests.posting_bench import eventually

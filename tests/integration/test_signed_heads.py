@@ -8,13 +8,13 @@ import pytest
 
 from db.proofs import receipt
 from domain.intents import intent_id_of
-from domain.key_files import SigningKey, make_key
-from domain.key_names import POSTING_KEY_FILE, public_file
-from domain.settings import Settings
-from streams.audit.full import verify
-from streams.audit.service import Audit, ensure_key, wire
-from streams.audit.signatures import PostingKeys
+from runtime.key_files import SigningKey, make_key
+from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.settings import Settings
 from streams.posting.signing import signing_with
+from streams.proof.audit.full import verify
+from streams.proof.audit.service import Audit, ensure_key, wire
+from streams.proof.audit.signatures import PostingKeys
 from tests.api_bench import ApiBench
 from tests.command_line import environment, run, run_json
 from tests.integration.test_api_proving import problem

@@ -15,11 +15,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from cli.supervision.supervisor import down, read_state, up
 from ops.embedded import EmbeddedError
 from ops.embedded.process import ProcessIdentity, descendants, wait_until
-from ops.supervision.state import PartState, RunState
-from ops.supervisor import down, read_state, up
+from ops.run_state import PartState, RunState
+from runtime.settings import REPOSITORY_ROOT
 
 CACHE = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 PATIENCE_SECONDS = 60.0
@@ -41,8 +41,8 @@ HTTPServer(("127.0.0.1", port), Answer).serve_forever()
 DAEMON = f"""
 import dataclasses, sys
 sys.path.insert(0, {str(REPOSITORY_ROOT)!r})
-from ops.services import SERVICES
-from ops.supervisor import main
+from cli.processes import SERVICES
+from cli.supervision.supervisor import main
 tiny = [dataclasses.replace(service, argv=(sys.executable, "-c", {SERVICE!r})) for service in SERVICES]
 sys.exit(main(services=tiny, prepare=(sys.executable, "-c", "pass")))
 """
@@ -50,7 +50,7 @@ sys.exit(main(services=tiny, prepare=(sys.executable, "-c", "pass")))
 CALLER = """
 import sys
 from pathlib import Path
-from ops import supervisor
+from cli.supervision import supervisor
 supervisor.DAEMON = (sys.executable, sys.argv[1])
 supervisor.up(Path(sys.argv[2]), lambda _message: None, tied=True, cache=Path(sys.argv[3]))
 """
@@ -68,7 +68,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def home(folder: Path) -> Iterator[Path]:
     """The home of a run that every test joins or starts, and the last of them leaves behind."""
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr("ops.supervisor.DAEMON", (sys.executable, str(folder / "daemon.py")))
+        monkeypatch.setattr("cli.supervision.supervisor.DAEMON", (sys.executable, str(folder / "daemon.py")))
         yield folder / "home"
         down(folder / "home", ignore)
 

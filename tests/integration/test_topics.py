@@ -12,8 +12,8 @@ from confluent_kafka.admin import (
     ResourceType,
 )
 
-from domain.settings import Settings
 from domain.topics import Topics
+from runtime.settings import Settings
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import eventually
 

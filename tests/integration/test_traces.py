@@ -9,8 +9,8 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from domain.settings import Settings
-from producers.tracing import Attribute
+from runtime.settings import Settings
+from runtime.tracing import Attribute
 from tests.api_bench import ApiBench, post, top_up
 from tests.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
 from tests.posting_bench import eventually
@@ -127,9 +127,9 @@ def test_without_a_collector_named_the_sdk_is_not_even_imported(settings: Settin
         worker.wait_until_ready(120.0)
         imported = worker.log()
         assert "import 'streams.posting.poster'" in imported
-        assert "import 'producers.tracing'" in imported
+        assert "import 'runtime.tracing'" in imported
         assert "opentelemetry.sdk" not in imported
-        assert "producers.otlp" not in imported
+        assert "runtime.otlp" not in imported
 
 
 def test_a_collector_that_is_away_slows_nothing_and_is_told_of_once(settings: Settings, tmp_path: Path) -> None:

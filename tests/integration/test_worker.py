@@ -11,9 +11,9 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from domain.intents import Intent
-from domain.settings import Settings
 from domain.topics import Topics
 from producers.deploy import Replication, make_topics
+from runtime.settings import Settings
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import pair, script, transfer
 from tests.service_process import ServiceProcess

@@ -15,13 +15,13 @@ import pytest
 from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
-from domain.kafka import Kafka
-from domain.settings import REPOSITORY_ROOT, Settings
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
 from producers.encoding import parsed_schema, read_body
+from runtime.kafka import Kafka
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.posting_bench import PostingBench, eventually, read_partition
 from tests.posting_model import pair, transfer
 from tests.service_process import ServiceProcess

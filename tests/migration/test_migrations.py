@@ -14,8 +14,8 @@ from psycopg.conninfo import conninfo_to_dict
 from db import migrate as migrating
 from db.connections import ROLES, DatabaseError
 from db.migrate import FOLDER, MIGRATIONS, Migrated, MigrationError, ensure_database, migrate
-from domain.release import VERSION
 from ops.embedded.process import wait_until
+from runtime.release import VERSION
 from tests import releases
 from tests.migration.catalog import QUERIES, catalog
 

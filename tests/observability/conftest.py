@@ -8,12 +8,12 @@ from typing import Final
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from cli.supervision.supervisor import down, up
 from ops.observing.configuration import Haste
 from ops.observing.observatory import Observatory
 from ops.observing.prometheus_part import PrometheusPart
-from ops.supervision.state import RunState
-from ops.supervisor import down, up
+from ops.run_state import RunState
+from runtime.settings import REPOSITORY_ROOT
 
 CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 HASTE: Final = Haste(factor=30, window_seconds_min=12, wait_seconds_min=6, seconds_max=30, scrape_seconds=3)

@@ -11,7 +11,7 @@ from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
 from domain.topics import Topics
-from ops.supervision.state import RunState
+from ops.run_state import RunState
 
 REQUEST_SECONDS: Final = 40
 KAFKA_SECONDS: Final = 30

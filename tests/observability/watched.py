@@ -12,11 +12,11 @@ import httpx
 import psutil
 import psycopg
 
+from cli.supervision.supervisor import read_state
 from ops.embedded.process import wait_until
 from ops.observing.observatory import Observatory
 from ops.observing.prometheus_part import PrometheusPart
-from ops.supervision.state import RunState
-from ops.supervisor import read_state
+from ops.run_state import RunState
 
 PATIENCE_SECONDS: Final = 150.0
 INTENTS_PER_BATCH: Final = 20

@@ -13,9 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.intents import DIRECTION_NAMES, Intent
 from domain.journal import GENESIS_HASH, JournalRow
-from domain.key_files import SigningKey
 from domain.outcomes import Outcome
 from domain.signed_heads import SignedHead, head_bytes
+from runtime.key_files import SigningKey
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, Broker, Log
 from tests.simulation.database import SETTLING, Database, Rows

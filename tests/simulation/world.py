@@ -14,10 +14,10 @@ from faust.types import TP
 from db.connections import TRANSIENT
 from domain.errors import Outage
 from domain.intents import Intent
-from domain.kafka import Kafka
 from domain.outcomes import QuarantineReason
 from domain.topics import Topics
 from producers.relay import Relay, RelayEncoders, RelayFenced, RelayOptions
+from runtime.kafka import Kafka
 from streams.decode import IntentDecoder, Undecodable
 from streams.engine import Fetch
 from streams.fenced import AgentOptions, _Runner

@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from domain.settings import REPOSITORY_ROOT
 from ops.observing.configuration import JOBS, SOURCE, Target, write_configuration
 from ops.observing.programs import PROMTOOL, Programs
+from runtime.settings import REPOSITORY_ROOT
 from tests.unit.test_documents import metrics
 
 CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"

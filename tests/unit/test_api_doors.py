@@ -18,8 +18,8 @@ from api.problems import Problem
 from api.service import Configuration
 from api.shares import Shares
 from db.access import ApiKey, Scope
-from domain.shares import SHARE_BOUNDS
 from domain.topics import Topics
+from runtime.shares import SHARE_BOUNDS
 
 KEY = ApiKey("0" * 16, "default", "test", b"", frozenset(Scope), None, None)
 PAGES = ("/console", "/console/assets/main.js", "/docs", "/docs/start.js", "/docs/assets/swagger-ui.css")

@@ -26,9 +26,9 @@ from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Intent, Leg
 from domain.outcomes import Reason
-from domain.settings import REPOSITORY_ROOT
 from domain.topics import Topics
 from producers.intents import drained_account, kafka_key
+from runtime.settings import REPOSITORY_ROOT
 
 ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
 API = (REPOSITORY_ROOT / "docs" / "API.md").read_text()

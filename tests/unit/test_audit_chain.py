@@ -17,10 +17,10 @@ from domain.journal import JournalRow
 from domain.merkle import root_of
 from domain.outcomes import Outcome
 from domain.stored_records import StoredLeg, StoredRow
-from streams.audit.chain import ABSENT, LaneChain, repeat_finding
-from streams.audit.stored import window_faults
-from streams.reconciliation.canonical import intent_fingerprint, record_hash, record_json, record_members
-from streams.reconciliation.decoding import JournalRecord
+from streams.proof.audit.chain import ABSENT, LaneChain, repeat_finding
+from streams.proof.audit.stored import window_faults
+from streams.proof.records.canonical import intent_fingerprint, record_hash, record_json, record_members
+from streams.proof.records.decoding import JournalRecord
 
 GENESIS = bytes(32)
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import rfc8785
 
-from domain import key_files
 from domain.checkpoints import LaneHead, lane_leaves, lane_members, public_pem, signed_members
 from domain.errors import LedgerlineError
 from domain.merkle import inclusion_path, root_of
-from streams.audit import signing, verifier
-from streams.audit.verifier import Refused
+from runtime import key_files
+from streams.proof.audit import signing, verifier
+from streams.proof.audit.verifier import Refused
 
 RECORD: dict[str, Any] = {
     "booked_time": 1_790_000_000_000_001,

@@ -10,10 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.checkpoints import CheckpointRow, LaneHead, key_id_of, signed_members
-from domain.key_files import SigningKey
-from streams.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
-from streams.audit.signing import GENESIS, sign, signed_bytes
-from streams.audit.witness import (
+from runtime.key_files import SigningKey
+from streams.proof.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
+from streams.proof.audit.signing import GENESIS, sign, signed_bytes
+from streams.proof.audit.witness import (
     FileWitness,
     GitWitness,
     Witness,

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
-from ops.bench.cluster import Costs, cluster_text, lanes, measured_costs, plan, vcpus
-from ops.bench.figures import Figure, growth, median_ratio, second_half, slope
-from ops.bench.loads import ACCOUNTS, Load, constrained_load, hot_constrained_load, opening, overdraft, random_load
-from ops.bench.loop import Sample, lag_growths
-from ops.bench.plot import PANELS, draw
-from ops.bench.processor_time import microseconds_each, used_since
-from ops.bench.table import (
+from runtime.settings import REPOSITORY_ROOT
+from tools.bench.cluster import Costs, cluster_text, lanes, measured_costs, plan, vcpus
+from tools.bench.figures import Figure, growth, median_ratio, second_half, slope
+from tools.bench.loads import ACCOUNTS, Load, constrained_load, hot_constrained_load, opening, overdraft, random_load
+from tools.bench.loop import Sample, lag_growths
+from tools.bench.plot import PANELS, draw
+from tools.bench.processor_time import microseconds_each, used_since
+from tools.bench.table import (
     CLUSTER_MARK,
     DISK_MARK,
     END_MARK,

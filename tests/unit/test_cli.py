@@ -16,16 +16,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
+from cli import COMMANDS, load
+from cli.commands.stack import without_password
+from cli.commands.status import document, render
+from cli.context import api_key, key_file, store_api_key
+from cli.hexdump import LINE_BYTES, hexdump, readable
+from cli.status import LaneStatus, ProcessStatus, StatusReport, age
+from cli.troubles import sentence_of
 from db.operations import BreakCount, Checkpoint
 from domain.errors import LedgerlineError
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops.cli import COMMANDS, load
-from ops.cli.context import api_key, key_file, store_api_key
-from ops.cli.hexdump import LINE_BYTES, hexdump, readable
-from ops.cli.stack import without_password
-from ops.cli.status import document, render
-from ops.cli.troubles import sentence_of
-from ops.status import LaneStatus, ProcessStatus, StatusReport, age
+from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import run
 
 
@@ -45,7 +45,7 @@ def test_help_lists_every_command_and_loads_none(nowhere: dict[str, str]) -> Non
     for entry in COMMANDS:
         assert f" {entry.name} " in shown
     heavy = "psycopg confluent_kafka fastapi faust fastavro httpx pydantic cryptography"
-    code = "import sys, ops.cli; print(*sorted(set(sys.argv[1].split()) & sys.modules.keys()))"
+    code = "import sys, cli; print(*sorted(set(sys.argv[1].split()) & sys.modules.keys()))"
     loaded = subprocess.run(
         [sys.executable, "-c", code, heavy], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True
     )

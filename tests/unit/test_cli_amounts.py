@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.cli.amounts import WrittenAmountError, minor_of
+from cli.amounts import WrittenAmountError, minor_of
 
 TAKEN = [("12.50", "EUR", 1250), ("12.5", "EUR", 1250), ("0.01", "EUR", 1), ("12", "JPY", 12), ("007.10", "EUR", 710)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import typer
 
-from ops.cli import COMMANDS, load
+from cli import COMMANDS, load
 from tests.command_line import call, told_in_one_sentence
 
 INTENT = "6b1f3f1e-5f0b-5d0e-8a51-0d1a53c3a1b2"
@@ -96,7 +96,7 @@ def filled(command: Any, odd: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_command_shows_a_traceback_whatever_it_is_given(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Those that would run first find no ledger; that nothing starts one is seen to here."""
-    monkeypatch.setattr("ops.supervisor.up", _refuse)
+    monkeypatch.setattr("cli.supervision.supervisor.up", _refuse)
     tried = 0
     for path, command in EVERY:
         if path[0] in ("demo", "observe"):

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from domain.release import VERSION
-from domain.settings import REPOSITORY_ROOT
-from ops.cli.output import show_rows
+from cli.output import show_rows
+from runtime.release import VERSION
+from runtime.settings import REPOSITORY_ROOT
 from tests.command_line import Done, call, told_in_one_sentence
 
 INTENT = "6b1f3f1e-5f0b-5d0e-8a51-0d1a53c3a1b2"
@@ -67,7 +67,7 @@ def test_closed_and_full_streams_of_a_process(tmp_path: Path) -> None:
     variables = {**os.environ, "LEDGERLINE_HOME": str(tmp_path)}
     started = [
         subprocess.Popen(
-            ["/bin/sh", "-c", f'"$0" -m ops.cli {line}', sys.executable],
+            ["/bin/sh", "-c", f'"$0" -m cli {line}', sys.executable],
             cwd=REPOSITORY_ROOT, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for line, _, _ in SHELL
@@ -101,8 +101,7 @@ def on_a_terminal(width: int, rows: list[dict[str, Any]]) -> str:
     """What a terminal of this width is shown."""
     ours, theirs = pty.openpty()
     code = (
-        "import sys, json; from ops.cli.output import show_rows;"
-        "show_rows('Rows', json.loads(sys.argv[1]), as_json=False)"
+        "import sys, json; from cli.output import show_rows;show_rows('Rows', json.loads(sys.argv[1]), as_json=False)"
     )
     shown = subprocess.Popen(
         [sys.executable, "-c", code, json.dumps(rows)],
@@ -265,7 +264,7 @@ def test_a_file_of_another_encoding_is_named(
 
 def test_watching_ends_with_its_reader(api: type[_Answers], tmp_path: Path) -> None:
     variables = {**os.environ, "LEDGERLINE_HOME": str(tmp_path)}
-    line = '"$0" -m ops.cli status --watch --interval 3600 2>&1 | head -3'
+    line = '"$0" -m cli status --watch --interval 3600 2>&1 | head -3'
     done = subprocess.run(
         ["/bin/sh", "-c", line, sys.executable], cwd=REPOSITORY_ROOT, env=variables, capture_output=True, text=True,
         timeout=60, check=True,
@@ -283,7 +282,7 @@ def test_a_home_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_user_without_a_name_is_told_by_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from ops.cli.arguments import who_does_it
+    from cli.arguments import who_does_it
 
     monkeypatch.setattr("getpass.getuser", _raise_key_error)
     assert who_does_it() == f"uid {os.getuid()}"

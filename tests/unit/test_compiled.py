@@ -12,8 +12,8 @@ from domain.topics import SUBJECTS
 from producers import compiled as writers
 from producers.compiled import compiled_writer
 from producers.encoding import encoder, parsed_schema
-from streams.reconciliation import compiled as readers
-from streams.reconciliation.compiled import compiled_reader
+from streams.proof.records import compiled as readers
+from streams.proof.records.compiled import compiled_reader
 
 READ = {subject: compiled_reader(parsed_schema(subject)) for subject in SUBJECTS}
 WRITE = {subject: compiled_writer(parsed_schema(subject)) for subject in SUBJECTS}

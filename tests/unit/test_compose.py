@@ -12,13 +12,13 @@ import jsonschema
 import pytest
 import yaml
 
+from cli.processes import SERVICES
 from db.logins import ROLE_OF_LOGIN, read_logins
-from domain.key_files import read_key, read_public_keys
-from domain.release import VERSION
-from domain.settings import REPOSITORY_ROOT, Settings
 from ops.embedded.cache import KAFKA, KAFKA_EXPORTER
 from ops.embedded.registry_part import API_PATH
-from ops.services import SERVICES
+from runtime.key_files import read_key, read_public_keys
+from runtime.release import VERSION
+from runtime.settings import REPOSITORY_ROOT, Settings
 
 COMPOSE: dict[str, Any] = yaml.safe_load((REPOSITORY_ROOT / "docker-compose.yml").read_text())
 CONTAINERS: dict[str, dict[str, Any]] = COMPOSE["services"]

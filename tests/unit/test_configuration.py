@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import trustme
 
-from domain.secret_files import SettingsError
-from domain.settings import Settings
-from ops.addresses import Addresses
-from ops.configuration.check import refuse_misconfigured
-from ops.configuration.findings import Severity
-from ops.configuration.rules import certificate_faults, contradictions
-from ops.configuration.variables import origins, unknown_variables
+from cli.addresses import Addresses
+from cli.configuration.check import refuse_misconfigured
+from cli.configuration.findings import Severity
+from cli.configuration.rules import certificate_faults, contradictions
+from cli.configuration.variables import origins, unknown_variables
+from runtime.secret_files import SettingsError
+from runtime.settings import Settings
 from tests import secured_bench as secured
 from tests.command_line import environment, run, run_json
 

@@ -11,7 +11,7 @@ from api.console.latency import PENDING_MAX, AcceptTimes
 from db.connections import DatabaseError
 from db.operations import LaneProgress
 from db.overview import Overview
-from producers.positions import Positions
+from runtime.positions import Positions
 from tests.posting_bench import eventually
 
 

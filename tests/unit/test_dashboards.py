@@ -11,11 +11,11 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.cog.plugins import register_default_plugins
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from domain.settings import REPOSITORY_ROOT
 from ops.grafana import money
 from ops.grafana.__main__ import FOLDER, document, pages, write
 from ops.grafana.frame import PROMETHEUS_FOLDER, runbooks_of_alerts
 from ops.grafana.panels import NO_ANSWER
+from runtime.settings import REPOSITORY_ROOT
 from tests.observability.grafana import GLOBALS, asked, panels
 
 DASHBOARDS: Final[dict[str, dict[str, Any]]] = {page.name: json.loads(document(page)) for page in pages()}

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from domain.intents import Intent, Leg, intent_id_of
 from domain.outcomes import QuarantineReason
-from domain.schema_registry import SchemaRegistry
 from producers.encoding import encoder, parsed_schema
+from runtime.schema_registry import SchemaRegistry
 from streams.decode import DETAIL_CHARACTERS_MAX, IntentDecoder, Undecodable, intent_of
 from tests.posting_bench import intent, leg
 

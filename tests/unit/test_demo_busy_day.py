@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from cli.demo.busy_day import BusyDay, Share, make_day
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, DIRECTIONS, Leg
-from ops.demo.busy_day import BusyDay, Share, make_day
 from producers.importing.model import ImportIntent, Place
 
 PLACE = Place("book", 1)

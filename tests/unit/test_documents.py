@@ -12,13 +12,13 @@ from typing import Any, Final
 import pytest
 
 from api.problems import Kind
+from cli import COMMANDS, load
 from domain.breaks import BreakKind
 from domain.errors import LedgerlineError
 from domain.outcomes import Outcome, QuarantineReason, Reason
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops.cli import COMMANDS, load
+from runtime.settings import REPOSITORY_ROOT, Settings
 
-PACKAGES: Final = ("api", "db", "domain", "ops", "producers", "streams")
+PACKAGES: Final = ("api", "cli", "db", "domain", "ops", "producers", "runtime", "streams", "tools")
 
 
 @cache
@@ -68,7 +68,7 @@ def test_every_setting_is_used() -> None:
         if path.stem != "settings"
     )
     # What Settings itself makes of its fields, such as where Kafka is.
-    sources += (REPOSITORY_ROOT / "domain" / "settings.py").read_text().replace("self.", "settings.")
+    sources += (REPOSITORY_ROOT / "runtime" / "settings.py").read_text().replace("self.", "settings.")
     assert [name for name in Settings.model_fields if not re.search(rf"settings\.{name}\b", sources)] == []
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded import EmbeddedError
 from ops.embedded.errors import CancelledError
 from ops.embedded.process import (
@@ -23,6 +22,7 @@ from ops.embedded.process import (
     run_to_end,
     wait_until,
 )
+from runtime.settings import REPOSITORY_ROOT
 
 SLEEPER = "import time; print('up', flush=True); time.sleep(600)"
 STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SLEEPER

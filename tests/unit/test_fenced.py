@@ -11,7 +11,7 @@ import pytest
 from faust.types import TP
 
 from domain.errors import Outage, Unready
-from domain.kafka import Kafka
+from runtime.kafka import Kafka
 from streams.engine import Fetch
 from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
 from streams.metrics import AgentMetrics

@@ -14,16 +14,16 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from domain.settings import REPOSITORY_ROOT
-from ops.cli.services import RUNNERS
+from cli.commands.services import RUNNERS
+from runtime.settings import REPOSITORY_ROOT
 
 DOCKERFILE: Final = (REPOSITORY_ROOT / "ops" / "docker" / "Dockerfile").read_text()
-# As the runners of ops/cli/services.py import them, each in its own process.
+# As the runners of cli/commands/services.py import them, each in its own process.
 MODULES: Final = {
     "posting": "streams.posting.service",
     "relay": "producers.relay",
-    "reconciliation": "streams.reconciliation.service",
-    "audit": "streams.audit.service",
+    "reconciliation": "streams.proof.reconciliation.service",
+    "audit": "streams.proof.audit.service",
     "api": "api.server",
 }
 # Imports modules where some others are not to be had, and prints the files of all that was loaded with them.
@@ -78,7 +78,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("app")
     last = DOCKERFILE.split("\nFROM ")[-1]
     copied = re.findall(r"^COPY (?:--from=compiled /app/)?([a-z]+) \./\1$", last, re.MULTILINE)
-    assert set(copied) == {"api", "avro", "db", "domain", "ops", "producers", "streams"}
+    assert set(copied) == {"api", "avro", "cli", "db", "domain", "ops", "producers", "runtime", "streams"}
     for name in copied:
         ignored = shutil.ignore_patterns("__pycache__", "*.so", "*.sha256")
         shutil.copytree(REPOSITORY_ROOT / name, folder / name, ignore=ignored)
@@ -89,7 +89,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_service_needs_nothing_that_the_image_lacks(tree: Path, service: str) -> None:
     lacking = ",".join(lacking_in_the_image())
     loaded = subprocess.run(
-        [sys.executable, "-c", LOAD, lacking, "ops.cli.services", "ops.supervisor", MODULES[service]],
+        [sys.executable, "-c", LOAD, lacking, "cli.commands.services", "cli.supervision.supervisor", MODULES[service]],
         cwd=tree,
         env={"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1", "PATH": ""},
         capture_output=True, text=True, check=True,

@@ -279,7 +279,7 @@ def test_addresses_do_not_collide() -> None:
 def test_only_the_reader_process_has_beancount_in_it() -> None:
     """The GPL's parser runs as an outside program; nothing of ours has it in its process."""
     code = (
-        "import sys, producers.importing.beancount_source, ops.cli.importing;"
+        "import sys, producers.importing.beancount_source, cli.commands.importing;"
         "print([name for name in sys.modules if name.startswith('beancount')])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from domain.intents import CREDIT, DEBIT, Leg
-from domain.settings import REPOSITORY_ROOT
 from producers.importing.csv_mapping import read_mapping
 from producers.importing.csv_source import read_ledger
 from producers.importing.minor import MappedLedger, map_drafts
 from producers.importing.model import ImportingError, SourceLedger
 from producers.importing.units import plan_units
+from runtime.settings import REPOSITORY_ROOT
 
 EXAMPLES = REPOSITORY_ROOT / "examples"
 

@@ -3,9 +3,9 @@
 import typer
 from pydantic import BaseModel
 
-from domain.settings import REPOSITORY_ROOT
-from ops.cli.importing import app
+from cli.commands.importing import app
 from producers.importing.csv_mapping import Mapping
+from runtime.settings import REPOSITORY_ROOT
 
 TEXT = (REPOSITORY_ROOT / "docs" / "IMPORT.md").read_text()
 

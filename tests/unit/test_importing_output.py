@@ -2,7 +2,7 @@
 
 import pytest
 
-from ops.cli.output import show_rows
+from cli.output import show_rows
 
 
 def test_a_table_takes_nothing_for_a_picture_or_for_markup(capsys: pytest.CaptureFixture[str]) -> None:

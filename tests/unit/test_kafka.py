@@ -7,7 +7,7 @@ import pytest
 import trustme
 from cryptography.hazmat.primitives import serialization
 
-from domain.kafka import Kafka
+from runtime.kafka import Kafka
 
 HIDDEN = "hidden-one"
 

@@ -6,8 +6,8 @@ import re
 import pytest
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 
-from domain.settings import REPOSITORY_ROOT
 from ops.kafka_rights import rights
+from runtime.settings import REPOSITORY_ROOT
 
 
 def test_the_table_and_the_data_are_one() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from cli.commands.keys import MEANINGS, scopes_of
 from db.access import AccessError, Scope
-from domain.settings import REPOSITORY_ROOT
-from ops.cli.keys import MEANINGS, scopes_of
+from runtime.settings import REPOSITORY_ROOT
 from tests.command_line import run
 
 SCOPES = [
@@ -50,7 +50,7 @@ def test_a_person_at_a_terminal_is_asked(tmp_path: Path, answer: str, expected: 
     try:
         os.write(ours, f"{answer}\n".encode())
         done = subprocess.run(
-            [sys.executable, "-m", "ops.cli", "keys", "add", "x"],
+            [sys.executable, "-m", "cli", "keys", "add", "x"],
             cwd=REPOSITORY_ROOT,
             env={**os.environ, "LEDGERLINE_HOME": str(tmp_path), "COLUMNS": "160"},
             stdin=theirs,

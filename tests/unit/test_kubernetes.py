@@ -19,9 +19,9 @@ from referencing import Registry
 from referencing import Resource as Schema
 from referencing.jsonschema import DRAFT7
 
-from domain.settings import REPOSITORY_ROOT, Settings
 from ops.kubernetes.__main__ import MANIFEST, manifest
-from producers.watchdog import STOP_SECONDS_MAX
+from runtime.settings import REPOSITORY_ROOT, Settings
+from runtime.watchdog import STOP_SECONDS_MAX
 from tests.kubernetes_bench import (
     AGENTS,
     CUSTOM,

@@ -8,16 +8,16 @@ from typing import Any, Final
 import pytest
 
 from db.reconciled import ReconciledLane, ReconciledSum
-from domain.settings import REPOSITORY_ROOT
-from ops.load.__main__ import main
-from ops.load.checks import Check, hot_checks, posted_ratio, promises, proof_checks, refusal_checks, storm_checks
-from ops.load.costs import POSTED_MIN, cost_per_thousand, of_the_ledger
-from ops.load.evidence import Evidence, NotReconciled, Record, require_agreement
-from ops.load.hostile import MEMORY_BYTES_MAX, Phase, judge_phases
-from ops.load.k6 import SCRIPTS, K6Run, broken_thresholds
-from ops.load.report import HEADINGS, broken, cells, markdown, run_document, text_table
-from ops.load.runner import Result, percentiles
-from ops.load.suites import DEFAULTS, STEP_SECONDS, SUITES, Plan, Seen, knee, thresholds
+from runtime.settings import REPOSITORY_ROOT
+from tools.load.__main__ import main
+from tools.load.checks import Check, hot_checks, posted_ratio, promises, proof_checks, refusal_checks, storm_checks
+from tools.load.costs import POSTED_MIN, cost_per_thousand, of_the_ledger
+from tools.load.evidence import Evidence, NotReconciled, Record, require_agreement
+from tools.load.hostile import MEMORY_BYTES_MAX, Phase, judge_phases
+from tools.load.k6 import SCRIPTS, K6Run, broken_thresholds
+from tools.load.report import HEADINGS, broken, cells, markdown, run_document, text_table
+from tools.load.runner import Result, percentiles
+from tools.load.suites import DEFAULTS, STEP_SECONDS, SUITES, Plan, Seen, knee, thresholds
 
 RUN: Final = "load-1"
 KEYS: Final = [f"{RUN}-posts-{number}" for number in range(4)]
@@ -289,7 +289,7 @@ def test_a_ledger_that_is_named_in_part_is_refused_in_a_sentence(
         monkeypatch.delenv(f"LEDGERLINE_{name}", raising=False)
     monkeypatch.setenv("LEDGERLINE_HOME", str(tmp_path))
     monkeypatch.setenv("LEDGERLINE_API_URL", "http://127.0.0.1:1")
-    monkeypatch.setattr("ops.load.__main__.signal.signal", lambda *_: None)
+    monkeypatch.setattr("tools.load.__main__.signal.signal", lambda *_: None)
     assert main([]) == 2
     assert "set LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN" in " ".join(capsys.readouterr().err.split())
 

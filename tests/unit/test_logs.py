@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 import structlog
 
-from ops import logs
-from producers import tracing
+from runtime import logs, tracing
 from tests.log_capture import captured_logs
 
 TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"

@@ -6,9 +6,9 @@ import re
 import structlog
 
 from domain.outcomes import Outcome
-from domain.settings import REPOSITORY_ROOT
-from producers import tracing
-from producers.tracing import Attribute, Kind, SpanName
+from runtime import tracing
+from runtime.settings import REPOSITORY_ROOT
+from runtime.tracing import Attribute, Kind, SpanName
 from streams.posting.metrics import STAGES
 from tests.log_capture import captured_logs
 

@@ -3,7 +3,7 @@
 import re
 import subprocess
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
 MAKEFILE = (REPOSITORY_ROOT / "Makefile").read_text()
 

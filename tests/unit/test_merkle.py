@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.merkle import MerkleRange, inclusion_path, root_of
-from streams.audit.verifier import Refused, climb
+from streams.proof.audit.verifier import Refused, climb
 
 
 def defined_root(leaves: list[bytes]) -> bytes:

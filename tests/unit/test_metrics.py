@@ -16,10 +16,10 @@ from api.metrics import PoolCollector
 from db.breaks import OpenBreaks
 from domain.breaks import BreakKind
 from producers.kafka_statistics import QUEUE, RTT, statistics_options
-from producers.metrics import LATENCY_SECONDS_BUCKETS, LatencyHistogram, show_age
+from runtime.metrics import LATENCY_SECONDS_BUCKETS, LatencyHistogram, show_age
 from streams.lag import STEPS_MAX, Lag, LagWatch, PartitionEnd
 from streams.metrics import AgentMetrics
-from streams.reconciliation.metrics import OTHER_UNITS, show_breaks, show_symmetry
+from streams.proof.reconciliation.metrics import OTHER_UNITS, show_breaks, show_symmetry
 
 NOW_MS = 1_700_000_000_000
 
@@ -212,7 +212,7 @@ def symmetry() -> Iterator[Any]:
     """Show totals, and read what the gauges say: currency -> debits, credits, difference."""
     from prometheus_client import REGISTRY
 
-    from streams.reconciliation.metrics import SYMMETRY_CREDITS, SYMMETRY_DEBITS, SYMMETRY_DIFFERENCE
+    from streams.proof.reconciliation.metrics import SYMMETRY_CREDITS, SYMMETRY_DEBITS, SYMMETRY_DIFFERENCE
 
     gauges = (SYMMETRY_DEBITS, SYMMETRY_CREDITS, SYMMETRY_DIFFERENCE)
 

@@ -5,10 +5,10 @@ import io
 import pytest
 from rich.console import Console
 
-from ops.cli.status import render
-from ops.open_parts import open_parts
-from ops.status import StatusReport
-from ops.supervision.state import PartState, RunState
+from cli.commands.status import render
+from cli.status import StatusReport
+from ops.embedded.open_parts import open_parts
+from ops.run_state import PartState, RunState
 
 BOTH = (
     "Kafka and the Schema Registry ask for no login: every program on this machine can read and write all topics and"

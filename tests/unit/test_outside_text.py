@@ -10,9 +10,9 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.outside_text import escape_in_json, printable
-from domain.settings import REPOSITORY_ROOT
-from ops.cli.output import complain, say, show_error, show_json, show_rows
+from cli.output import complain, say, show_error, show_json, show_rows
+from runtime.outside_text import escape_in_json, printable
+from runtime.settings import REPOSITORY_ROOT
 from tests.log_capture import captured_logs
 
 CASES = [
@@ -68,7 +68,7 @@ def test_every_way_out_of_the_command_line_is_safe(capsys: pytest.CaptureFixture
 def test_commands_show_by_the_two_consoles_alone() -> None:
     past = [
         f"{path.name}: {way}"
-        for path in sorted((REPOSITORY_ROOT / "ops" / "cli").glob("*.py"))
+        for path in sorted(REPOSITORY_ROOT.glob("cli/*.py")) + sorted(REPOSITORY_ROOT.glob("cli/commands/*.py"))
         for way in ("rich.markup", "rich.console import Console", "typer.echo", "sys.stdout.write", "sys.stderr.write")
         if path.name != "output.py" and way in path.read_text()
     ]

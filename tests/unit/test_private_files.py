@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
 from ops.embedded.process import Child, Command, wait_until
-from ops.private_files import make_private
+from runtime.private_files import make_private
+from runtime.settings import REPOSITORY_ROOT
 
 
 def mode_of(path: Path) -> int:
@@ -96,7 +96,7 @@ def test_what_a_child_makes_is_private_whatever_the_umask(tmp_path: Path) -> Non
     assert mode_of(made) == 0o600
 
 
-@pytest.mark.parametrize("arguments", ["ops.cli audit keygen", "ops.supervisor --home HOME"])
+@pytest.mark.parametrize("arguments", ["cli audit keygen", "cli.supervision.supervisor --home HOME"])
 def test_what_a_process_makes_is_private_whatever_the_umask(tmp_path: Path, arguments: str) -> None:
     """The supervisor fails, as Kafka's address is none; what it has made by then is looked at."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("LEDGERLINE_")}

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from streams.proving import PagedSweep, SpareTime
+from streams.proof.proving import PagedSweep, SpareTime
 
 
 class Clock:

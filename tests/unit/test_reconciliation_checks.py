@@ -9,11 +9,11 @@ from db.reconciliation import FaultyRow, LaneRow, LedgerLane, Reversed, Settled,
 from domain.breaks import BreakKind, Finding, break_id_of, merged
 from domain.intents import intent_id_of
 from domain.outcomes import QuarantineReason
-from streams.reconciliation import checks, state
-from streams.reconciliation.agent import shard_finding
-from streams.reconciliation.canonical import intent_fingerprint
-from streams.reconciliation.decoding import IntentRecord, JournalRecord, Unreadable
-from streams.reconciliation.sweep import lane_findings
+from streams.proof.reconciliation import checks, state
+from streams.proof.reconciliation.agent import shard_finding
+from streams.proof.reconciliation.sweep import lane_findings
+from streams.proof.records.canonical import intent_fingerprint
+from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
 
 ORIGINAL = str(intent_id_of("default", "original"))
 

@@ -9,8 +9,8 @@ from db.reconciliation import IntentName, Reversed
 from db.rejections import Holding, HoldingAsked, OriginalRow
 from domain.chart import AccountClass, Chart, ChartPattern
 from domain.outcomes import Reason
-from streams.reconciliation.decoding import IntentRecord, JournalRecord
-from streams.reconciliation.rejections import MARGIN_MICROSECONDS, Rejection, judge, shape_reason
+from streams.proof.reconciliation.rejections import MARGIN_MICROSECONDS, Rejection, judge, shape_reason
+from streams.proof.records.decoding import IntentRecord, JournalRecord
 from tests.unit.test_reconciliation_checks import ORIGINAL, asked, leg
 
 MAX = 2**63 - 1

@@ -9,7 +9,7 @@ import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ops.redaction import REDACTED, Redactor
+from runtime.redaction import REDACTED, Redactor
 from tests.log_capture import captured_logs
 
 # As long and as mixed as secrets are; shorter ones would be found in ordinary words.

@@ -12,9 +12,9 @@ import pytest
 import trustme
 import yaml
 
-from domain.server_tls import ServerTls
-from domain.settings import REPOSITORY_ROOT, Settings
-from ops.configuration.rules import contradictions
+from cli.configuration.rules import contradictions
+from runtime.server_tls import ServerTls
+from runtime.settings import REPOSITORY_ROOT, Settings
 from streams.metrics import serve_metrics
 from tests.command_line import run
 from tests.kubernetes_bench import FOLDER, NAMES

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from domain.kafka import Kafka
-from domain.secret_files import SettingsError
-from domain.settings import SECRETS, Settings
-from ops.addresses import addresses_of
-from ops.cli.context import read_settings
+from cli.addresses import addresses_of
+from cli.context import read_settings
+from runtime.kafka import Kafka
+from runtime.secret_files import SettingsError
+from runtime.settings import SECRETS, Settings
 
 SECRET = "hunter2-and-more"  # noqa: S105 - it is no one's
 

@@ -11,7 +11,7 @@ from api.problems import Kind, Problem
 from api.shares import Holder, Share, Shares, Turns
 from db.access import ApiKey
 from db.connections import DatabaseBusy, DatabaseError, PoolBusy, StatementTooLong
-from domain.shares import SHARE_BOUNDS, Bounds, ShareBounds
+from runtime.shares import SHARE_BOUNDS, Bounds, ShareBounds
 
 
 def key(name: str, tenant: str = "one") -> ApiKey:

@@ -11,9 +11,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.merkle import root_of
 from domain.signed_heads import SignedHead, head_bytes, receipt_of
-from streams.audit.receipts import check_receipt
-from streams.audit.signatures import PostingKeys, judge
-from streams.audit.verifier import RECORD_MEMBERS, Refused
+from streams.proof.audit.receipts import check_receipt
+from streams.proof.audit.signatures import PostingKeys, judge
+from streams.proof.audit.verifier import RECORD_MEMBERS, Refused
 
 KEY: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 OTHER: Final = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"1")

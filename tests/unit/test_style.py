@@ -5,14 +5,15 @@ import re
 import subprocess
 from collections.abc import Iterator
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
 import pytest
 
-from domain.settings import REPOSITORY_ROOT
+from runtime.settings import REPOSITORY_ROOT
 
-PACKAGES: Final = ("api", "db", "domain", "ops", "producers", "streams")
+PACKAGES: Final = ("api", "cli", "db", "domain", "ops", "producers", "runtime", "streams", "tools")
 MODULE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 70
 
@@ -20,26 +21,26 @@ FUNCTION_LINES_MAX: Final = 70
 SLEEPERS: Final = {
     "api/gathering.py": "the pause between the beginnings of two look-ups",
     "db/migrate.py": "between two tries to get a lock, so that those who queued behind the last one are served",
-    "ops/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
+    "tools/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
-    "ops/load/hostile.py": "posts at a fixed rate, and attacks that hold a socket open",
+    "tools/load/hostile.py": "posts at a fixed rate, and attacks that hold a socket open",
     "producers/intents.py": "between two looks for delivery reports at the end, bounded by a deadline",
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
 }
 
 # SQL outside db/: what is measured or planted there must not go through the code that it is a measure of.
 SQL_ALLOWED: Final = {
-    "ops/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
-    "ops/bench/disk.py": "asks the catalogue how large tables and indexes are",
-    "ops/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
-    "ops/bench/loop.py": "looks at the lanes of every agent from outside",
-    "ops/bench/processor_time.py": "asks the catalogue whose backends there are",
-    "ops/load/hostile.py": "asks the journal from outside which keys were posted",
+    "tools/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
+    "tools/bench/disk.py": "asks the catalogue how large tables and indexes are",
+    "tools/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
+    "tools/bench/loop.py": "looks at the lanes of every agent from outside",
+    "tools/bench/processor_time.py": "asks the catalogue whose backends there are",
+    "tools/load/hostile.py": "asks the journal from outside which keys were posted",
     "ops/embedded/postgres_part.py": "makes the database of the embedded server, as createdb would",
-    "ops/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
-    "ops/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
-    "ops/chaos/scenarios/tampering.py": "alters what the pipeline cannot",
-    "ops/chaos/oracle/tables.py": "the oracle shares no code with what it judges",
+    "tools/chaos/ledger.py": "makes a database for each ledger under test, and looks at its lanes from outside",
+    "tools/chaos/scenarios/database.py": "trouble that only hand-written SQL makes",
+    "tools/chaos/scenarios/tampering.py": "alters what the pipeline cannot",
+    "tools/chaos/oracle/tables.py": "the oracle shares no code with what it judges",
 }
 
 
@@ -245,7 +246,7 @@ SHORT: Final = {
 
 
 # Arguments that override a library's, under its name.
-GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("ops/cli/__init__.py", "ctx")}
+GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("cli/__init__.py", "ctx")}
 
 
 def named(name: str) -> Iterator[tuple[int, str]]:
@@ -272,7 +273,7 @@ def test_names_are_whole_words() -> None:
 @pytest.mark.parametrize("top", PACKAGES)
 def test_packages_import_downwards_only_at_their_top(top: str) -> None:
     """A quick look at what import-linter proves in `make imports`: nothing reaches up from domain or db."""
-    allowed = {"domain": {"domain"}, "db": {"db", "domain"}}.get(top)
+    allowed = {"domain": {"domain"}, "runtime": {"domain", "runtime"}, "db": {"db", "domain", "runtime"}}.get(top)
     if allowed is None:
         return
     reached = {
@@ -289,3 +290,9 @@ def test_beside_the_packages_there_is_no_python() -> None:
     strays = [name for name in tracked() if name.endswith(".py") and name.split("/")[0] not in (*PACKAGES, "tests")]
     assert strays == ["setup.py"]
     assert not list(Path(REPOSITORY_ROOT / "avro").rglob("*.py"))
+
+
+def test_no_installed_distribution_hides_a_package_of_ours() -> None:
+    """Site-packages come before the editable installation on the path: python-hcl2 8 brought a package named cli."""
+    theirs = metadata.packages_distributions()
+    assert {name: theirs[name] for name in PACKAGES if set(theirs.get(name, ())) - {"ledgerline"}} == {}

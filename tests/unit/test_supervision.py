@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from cli.processes import API_PORT, METRICS_PORT, SERVICES, Service, instances_by_service
+from cli.supervision.back_off import BackOff
+from cli.supervision.run import Supervisor
+from cli.supervision.supervisor import environment_of_services
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
 from ops.embedded.process import ProcessIdentity, wait_until
-from ops.services import API_PORT, METRICS_PORT, SERVICES, Service, instances_by_service
-from ops.supervision.back_off import BackOff
-from ops.supervision.run import Supervisor
-from ops.supervision.state import RunState, load_state, read_state, state_file, write_state
-from ops.supervisor import environment_of_services
+from ops.run_state import RunState, load_state, read_state, state_file, write_state
 
 PATIENCE_SECONDS = 30.0
 
@@ -225,8 +225,8 @@ def test_a_start_can_be_given_up(tmp_path: Path) -> None:
 
 
 def test_a_service_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ops.supervision.run._SERVICE_STOP_SECONDS", 0.1)
-    monkeypatch.setattr("ops.supervision.run._SERVICES_STOP_SECONDS", 0.2)
+    monkeypatch.setattr("cli.supervision.run._SERVICE_STOP_SECONDS", 0.1)
+    monkeypatch.setattr("cli.supervision.run._SERVICES_STOP_SECONDS", 0.2)
     with running(make_supervisor(tmp_path, (service("posting", IGNORE_SIGTERM),))) as state:
         identity = ProcessIdentity.of(pids(state())[0])
         assert identity is not None
@@ -268,7 +268,7 @@ def test_a_file_of_another_version_is_an_error(tmp_path: Path, text: str) -> Non
 def test_the_table_of_services_is_whole() -> None:
     assert [service.name for service in SERVICES] == ["posting", "relay", "reconciliation", "audit", "api"]
     for entry in SERVICES:
-        assert entry.argv[1:] == ("-m", "ops.cli", "service", entry.name)
+        assert entry.argv[1:] == ("-m", "cli", "service", entry.name)
 
 
 @pytest.mark.parametrize(

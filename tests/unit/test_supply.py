@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from domain.errors import LedgerlineError
-from domain.settings import REPOSITORY_ROOT
-from ops.supply.__main__ import main
-from ops.supply.advisories import is_affected, scan, unjudged
-from ops.supply.components import Component, components, released_day
-from ops.supply.images import ask_registry, files, pin, references
-from ops.supply.sbom import bill_of_materials, check
-from ops.supply.table import PAGE, Judgement, judgements, render, rows
+from runtime.settings import REPOSITORY_ROOT
+from tools.supply.__main__ import main
+from tools.supply.advisories import is_affected, scan, unjudged
+from tools.supply.components import Component, components, released_day
+from tools.supply.images import ask_registry, files, pin, references
+from tools.supply.sbom import bill_of_materials, check
+from tools.supply.table import PAGE, Judgement, judgements, render, rows
 
 CACHE = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 DIGEST = "sha256:" + "ab" * 32

@@ -12,11 +12,11 @@ import hcl2
 import pytest
 import yaml
 
-from domain.settings import REPOSITORY_ROOT
-from ops.services import SERVICES
-from ops.terraform.costs import SIZES, table
+from cli.processes import SERVICES
+from runtime.settings import REPOSITORY_ROOT
 from tests.kubernetes_bench import OURS, of_kind
 from tests.kubernetes_bench import variables as variables_of
+from tools.terraform_costs import SIZES, table
 
 FOLDER: Final = REPOSITORY_ROOT / "ops" / "terraform"
 FILES: Final = sorted(FOLDER.glob("*.tf"))
@@ -179,7 +179,7 @@ def test_every_alarm_reaches_somebody_and_silence_is_one() -> None:
 
 
 def test_the_cost_table_is_computed() -> None:
-    assert table() in README.read_text(), "run `python -m ops.terraform.costs`"
+    assert table() in README.read_text(), "run `python -m tools.terraform_costs`"
     defaults = {name: body.get("default") for name, body in variables().items()}
     small = SIZES["small"]
     assert (small.postgres_gb, small.broker_gb) == (defaults["postgres_volume_gb"], defaults["kafka_volume_gb"])

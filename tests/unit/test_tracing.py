@@ -9,9 +9,9 @@ from starlette.datastructures import Headers
 
 from api.tracing import begin_span, end_span, trace_of
 from db.relay import TracedBatch
-from producers import tracing
 from producers.relay_traces import TracedBatches
-from producers.tracing import Attribute, Kind
+from runtime import tracing
+from runtime.tracing import Attribute, Kind
 from streams.batches import Message, PartitionBatch
 from streams.tracing import sampled_of
 

@@ -15,15 +15,15 @@ from psycopg.conninfo import make_conninfo
 
 from db import migrate as migrating
 from db.migrate import MigrationError, migrate
-from domain.settings import REPOSITORY_ROOT
-from ops.chaos.instance import Fleet, Instance
-from ops.chaos.ledger import TENANT, ChaosLedger
-from ops.chaos.load import Load
-from ops.chaos.oracle import Place, judge
 from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack, Endpoints
+from runtime.settings import REPOSITORY_ROOT
 from tests import releases
 from tests.command_line import all_scopes
+from tools.chaos.instance import Fleet, Instance
+from tools.chaos.ledger import TENANT, ChaosLedger
+from tools.chaos.load import Load
+from tools.chaos.oracle import Place, judge
 
 COUNTS = {"posting": 2, "relay": 1, "reconciliation": 1, "audit": 1, "api": 2}
 INTENTS_PER_SECOND = 100.0
@@ -70,7 +70,7 @@ class Upgrade:
     def run(self, sources: Path, *arguments: str) -> str:
         """The command line of one release; returns what it says."""
         done = subprocess.run(
-            [sys.executable, "-m", "ops.cli", *arguments],
+            [sys.executable, "-m", releases.COMMANDS if sources == self.before else "cli", *arguments],
             cwd=sources,
             env=self.environment,
             capture_output=True,
@@ -84,7 +84,8 @@ class Upgrade:
         """One process of a release, not started yet."""
         folder = self.folder / sources.name
         folder.mkdir(exist_ok=True)
-        return Instance(name, number, folder, self.environment, sources)
+        module = {"module": releases.CHAOS_SERVICE} if sources == self.before else {}
+        return Instance(name, number, folder, self.environment, sources, **module)
 
     def replace(self, name: str, number: int, sources: Path) -> None:
         """Stop a process in order, and start one of the release in its place; returns when all are ready."""

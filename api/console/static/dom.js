@@ -3,7 +3,7 @@
 const SVG = "http://www.w3.org/2000/svg";
 
 // Control characters, format characters, lone surrogates, and separators of lines and paragraphs. Joiners and white space
-// are harmless on a page. domain/outside_text.py has the same rule, and a test holds the two together.
+// are harmless on a page. runtime/outside_text.py has the same rule, and a test holds the two together.
 const UNSHOWN = /(?![\u200c\u200d\n\t])[\p{Cc}\p{Cf}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
 /** Text from outside with each character that a page would obey, or hide, as its number: \x1b, \u202e. */

@@ -1,0 +1,167 @@
+"""The command line `ledgerline`. Each group and command is listed once in COMMANDS and imported when it is used.
+
+So `ledgerline --help` draws its list from this table alone, and a command loads what it needs and no more.
+"""
+
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated, Any, Final, NamedTuple
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from cli.arguments import guard_arguments
+from cli.output import complain, errors, say, show_error
+from cli.streams import drop_output, prepare_streams, stream_trouble
+from cli.troubles import sentence_of, usage_sentence_of
+from runtime.compiled_modules import refuse_stale
+from runtime.outside_text import printable
+from runtime.private_files import PRIVATE_UMASK
+from runtime.release import VERSION
+
+
+class Entry(NamedTuple):
+    """One name after `ledgerline`: a typer app (a group of commands) or a function (one command) of a module."""
+
+    name: str
+    module: str
+    attribute: str
+    panel: str
+    help: str
+
+
+_STACK: Final = "Run"
+_MONEY: Final = "Money"
+_BOOKS: Final = "Books"
+_PROOF: Final = "Proof"
+_OPERATIONS: Final = "Operations"
+
+COMMANDS: Final = (
+    Entry("up", "stack", "up", _STACK, "Start everything in the background: Kafka, Postgres, registry, services."),
+    Entry("down", "stack", "down", _STACK, "Stop what `up` started."),
+    Entry("status", "status", "status", _STACK, "Show at a glance what runs, how far it is and what needs attention."),
+    Entry("observe", "observe", "observe", _STACK, "Watch it with a real Prometheus: targets, rules, alerts."),
+    Entry("demo", "demo", "demo", _STACK, "Move real money through everything and prove the books."),
+    Entry("intents", "intents", "app", _MONEY, "Post intents through the API and see what became of them."),
+    Entry("import", "importing", "app", _MONEY, "Turn real ledgers into intents and post them."),
+    Entry("balance", "accounts", "balance", _MONEY, "Balances of an account, or of all below a prefix."),
+    Entry("accounts", "accounts", "accounts", _MONEY, "Open accounts."),
+    Entry("journal", "journal", "app", _MONEY, "The journal: one row for each intent that came."),
+    Entry("tenants", "accounts", "tenants", _BOOKS, "Tenants: separate books in one ledger."),
+    Entry("chart", "accounts", "chart", _BOOKS, "The chart of accounts: which addresses may open, and as what."),
+    Entry("units", "accounts", "units", _BOOKS, "Registered units beside the ISO 4217 currencies."),
+    Entry("keys", "keys", "app", _BOOKS, "API keys."),
+    Entry("books", "books", "app", _BOOKS, "The frame of the books as a file, to be kept beside the backups."),
+    Entry("reconcile", "reconcile", "reconcile", _PROOF, "Recompute the books from the topics and compare."),
+    Entry("audit", "audit", "app", _PROOF, "Verify the hash chains; prove that an intent is in the ledger."),
+    Entry("config", "config", "app", _OPERATIONS, "What is configured, where it comes from, and whether it works."),
+    Entry("topics", "topics", "app", _OPERATIONS, "Topics as code: how they should be, and how they are."),
+    Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
+    Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: look at them, send them again."),
+    Entry("offsets", "offsets", "app", _OPERATIONS, "Where each lane stands, in Postgres and in Kafka."),
+    Entry("replay", "replay", "replay", _OPERATIONS, "Rebuild a database from ledger.journal, or bring it up to date."),
+    Entry("lanes", "lanes", "app", _OPERATIONS, "Lanes: the partitions that posting spreads over."),
+    Entry("intake", "intake", "app", _OPERATIONS, "Whether the API takes new intents in."),
+    Entry("operations", "operations", "operations", _OPERATIONS, "What operators did to the running ledger."),
+    Entry("prepare", "services", "prepare", _OPERATIONS, "Migrate the database, make topics, register schemas."),
+    Entry("service", "services", "service", _OPERATIONS, "Run one service in the foreground."),
+)
+
+
+def load(entry: Entry) -> Any:
+    """Import an entry's module and make the command that it stands for."""
+    found = getattr(importlib.import_module(f"cli.commands.{entry.module}"), entry.attribute)
+    if isinstance(found, typer.Typer):
+        command: Any = typer.main.get_group(found)  # a group stays one, though it may have but one command
+    else:
+        single = typer.Typer(add_completion=False)
+        single.command(entry.name)(found)
+        command = typer.main.get_command(single)
+    command.name = entry.name
+    guard_arguments(command)
+    return command
+
+
+class LazyGroup(TyperGroup):
+    """Knows the commands by COMMANDS, and loads the one that is asked for."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        for entry in COMMANDS:
+            listed = TyperCommand(entry.name, help=entry.help, rich_help_panel=entry.panel)
+            self.add_command(listed, entry.name)
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """The command that the first argument names, imported now; UsageError for an unknown one."""
+        name, command, rest = super().resolve_command(ctx, args)
+        for entry in COMMANDS:
+            if entry.name == name:
+                return name, load(entry), rest
+        return name, command, rest
+
+
+app = typer.Typer(
+    name="ledgerline",
+    cls=LazyGroup,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(*, wanted: bool) -> None:
+    if wanted:
+        say(f"ledgerline {VERSION}")
+        raise typer.Exit
+
+
+@app.callback()
+def ledgerline(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """A payments ledger as a Kafka stream: intents in, balanced double entry out, proved symmetric from outside."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and exit: 0 done, 1 it could not be done, 2 wrong use, 130 interrupted.
+
+    What went wrong is one sentence on standard error. Only a bug of ours is a traceback.
+    """
+    try:
+        code = _code_of(arguments)
+    except OSError:  # standard error takes nothing either, so the exit code alone tells
+        code = 1
+    drop_output()
+    sys.exit(code)
+
+
+def _code_of(arguments: Sequence[str] | None) -> int:
+    try:
+        prepare_streams()
+        os.umask(PRIVATE_UMASK)
+        refuse_stale()
+        code = app(arguments, prog_name="ledgerline", standalone_mode=False)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return 1  # whoever read it has enough of it
+    except typer.TyperException as error:
+        if error.format_message():  # else the help was shown instead
+            show_error(usage_sentence_of(error))
+        return int(error.exit_code)
+    except typer.Abort:
+        complain("Nothing was done.")
+        return 1
+    except Exception as error:  # noqa: BLE001 - the last net: each becomes a sentence, or a traceback without controls
+        trouble = stream_trouble(error)
+        sentence = sentence_of(error) if trouble is None else f"The output cannot be written: {trouble}."
+        if sentence is None:
+            errors.print(printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
+        else:
+            show_error(sentence)
+        return 1
+    return code if isinstance(code, int) else 0

@@ -1,0 +1,5 @@
+"""`python -m cli` is `ledgerline`."""
+
+from cli import main
+
+main()

@@ -1,0 +1,37 @@
+"""Where the parts of one ledger are and how to get in: what the environment names first, else the running stack."""
+
+from dataclasses import dataclass
+
+from ops.run_state import RunState
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from runtime.settings import Settings
+
+
+@dataclass(frozen=True)
+class Addresses:
+    """Where the ledger is; None where nothing names it."""
+
+    kafka: Kafka | None
+    postgres_dsn: str | None
+    registry: SchemaRegistry | None
+    api_url: str | None
+
+
+def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
+    """The addresses that the environment names, else the running stack's; with the settings' credentials."""
+    endpoints = state.endpoints if state is not None else None
+    kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
+    named = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None
+    dsn = named or (endpoints.postgres_dsn if endpoints else None)
+    registry = settings.registry_url or (endpoints.registry_url if endpoints else None)
+    if dsn and settings.postgres_password:
+        from db.connections import with_password  # noqa: PLC0415 - psycopg is loaded when it is needed
+
+        dsn = with_password(dsn, settings.postgres_password.get_secret_value())
+    return Addresses(
+        settings.kafka_at(kafka) if kafka else None,
+        dsn,
+        settings.registry_at(registry) if registry else None,
+        settings.api_url or (state.api_url if state else None),
+    )

@@ -1,0 +1,85 @@
+"""The command line's way to the HTTP API: the running stack's address and key, pages, problems as sentences."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final
+
+import httpx
+
+from cli.context import api_key, running_ledger
+from domain.errors import LedgerlineError
+
+TIMEOUT_SECONDS: Final = 60.0
+PAGE_ITEMS_MAX: Final = 1000
+_HEADER_VALUE: Final = re.compile(r"[!-~]+")
+
+
+class ApiError(LedgerlineError):
+    """The API refused, or does not answer."""
+
+
+def api_address() -> tuple[str, str]:
+    """The URL of the running ledger's API and the command line's key; ApiError where either is missing."""
+    ledger = running_ledger()
+    if ledger.api_url is None:
+        raise ApiError("The address of the API is not known: set LEDGERLINE_API_URL.")
+    key = api_key(ledger.settings)
+    if not key:
+        raise ApiError("No API key is known: make one with `ledgerline keys add` and set LEDGERLINE_API_KEY.")
+    if not _HEADER_VALUE.fullmatch(key):
+        raise ApiError("LEDGERLINE_API_KEY is no API key: it begins with llk_ and has letters, digits, - and _ alone.")
+    return ledger.api_url, key
+
+
+@contextmanager
+def api_client() -> Iterator[httpx.Client]:
+    """A client of the running ledger's API with the command line's key; ApiError where either is missing or away."""
+    url, key = api_address()
+    headers = {"Authorization": f"Bearer {key}"}
+    with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
+        try:
+            yield client
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise ApiError(
+                f"LEDGERLINE_API_URL cannot be used: {url} is no address, such as http://host:8080."
+            ) from error
+        except httpx.LocalProtocolError as error:
+            raise ApiError(f"The request cannot be written as HTTP ({error}).") from error
+        except httpx.TransportError as error:
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ApiError(
+                    f"The certificate of the API at {url} is not vouched for ({error}): check the address, and that"
+                    " SSL_CERT_FILE names its authority."
+                ) from error
+            raise ApiError(f"The API at {url} does not answer: see `ledgerline status`.") from error
+
+
+def answered(response: httpx.Response) -> Any:
+    """The JSON of a success; ApiError with the problem's sentence otherwise."""
+    if response.is_success:
+        return response.json()
+    try:
+        sentence = problem_sentence(response.json())
+    except (ValueError, KeyError, TypeError, AttributeError):
+        sentence = f"The API answered {response.status_code}, without saying why."
+    raise ApiError(sentence)
+
+
+def problem_sentence(document: Mapping[str, Any]) -> str:
+    """A problem document (RFC 9457) in a sentence: its title, and each part that is amiss, or else its detail."""
+    parts = [f"{part.get('pointer') or part.get('parameter')}: {part['detail']}" for part in document.get("errors", ())]
+    told = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts)
+    return f"{document['title']}: {told or document['detail']}"
+
+
+def listed(client: httpx.Client, path: str, filters: Mapping[str, Any], rows_max: int) -> list[dict[str, Any]]:
+    """Up to `rows_max` items of a list, over as many pages as that takes."""
+    given = {name: value for name, value in filters.items() if value is not None}
+    url: str | None = str(httpx.URL(path, params={**given, "limit": min(rows_max, PAGE_ITEMS_MAX)}))
+    rows: list[dict[str, Any]] = []
+    while url is not None and len(rows) < rows_max:  # ends, as each link goes on after the last
+        page = answered(client.get(url))
+        rows += page["items"]
+        url = page["next"]
+    return rows[:rows_max]

@@ -1,0 +1,63 @@
+"""`ledgerline intake`: whether the API takes new intents in."""
+
+from typing import Annotated, Any
+
+import typer
+
+from cli.arguments import who_does_it
+from cli.context import Ledger, running_ledger
+from cli.output import Json, say, show_json
+from db.operations import change_intake, glance, intake, operator
+
+app = typer.Typer(help="Whether the API takes new intents in.", no_args_is_help=True)
+
+Because = Annotated[str, typer.Argument(help="A sentence for clients, such as 'A backup is made.'")]
+
+
+@app.callback()
+def group() -> None:
+    """Whether the API takes new intents in."""
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show whether the intake is open, and what clients are told where it is not."""
+    _show(running_ledger(), as_json=as_json)
+
+
+@app.command()
+def close(because: Because, as_json: Json = False) -> None:
+    """Answer new intents with 503 and Retry-After; reads, and replays of what is settled, go on. Kept on record.
+
+    Every API process follows with the next intent that it is asked for. What it let through before may come to Kafka
+    for another 25 seconds; `ledgerline status` shows when all is posted.
+    """
+    if not because.strip():
+        raise typer.BadParameter("clients are told a sentence")
+    _change(because.strip(), as_json=as_json)
+
+
+@app.command("open")
+def open_again(as_json: Json = False) -> None:
+    """Take new intents in again. Kept on record."""
+    _change(None, as_json=as_json)
+
+
+def _change(closed_because: str | None, *, as_json: bool) -> None:
+    ledger = running_ledger()
+    with operator(ledger.postgres_dsn) as connection:
+        if intake(connection).closed_because != closed_because:
+            change_intake(connection, closed_because, who_does_it())
+    _show(ledger, as_json=as_json)
+
+
+def _show(ledger: Ledger, *, as_json: bool) -> None:
+    with glance(ledger.postgres_dsn) as connection:
+        stands = intake(connection)
+    found: dict[str, Any] = {"is_open": stands.closed_because is None, **stands._asdict()}
+    if as_json:
+        show_json(found)
+    elif stands.closed_because is None:
+        say("The intake is open.")
+    else:
+        say(f"The intake is closed: {stands.closed_because}")

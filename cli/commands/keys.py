@@ -1,0 +1,111 @@
+"""`ledgerline keys`: API keys, made and revoked by operators."""
+
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Final
+
+import typer
+
+from cli.arguments import who_does_it
+from cli.context import running_ledger
+from cli.output import Json, complain, say, show_json, show_rows
+from db.access import AccessError, Scope, add_key, list_keys, revoke_key
+from db.connections import connect
+
+app = typer.Typer(help="API keys: bearer tokens with scopes, for one tenant each.", no_args_is_help=True)
+
+EXPIRES_DAYS_MAX: Final = 36_525
+"""A hundred years."""
+
+Scopes = Annotated[
+    list[Scope] | None,
+    typer.Option("--scope", help="What the key may do, once for each; asked for if left out."),
+]
+
+MEANINGS: Final = {
+    Scope.INTENTS_WRITE: "post intents",
+    Scope.INTENTS_READ: "ask what became of intents",
+    Scope.ACCOUNTS_READ: "read accounts, balances, entries, statements and reports",
+    Scope.JOURNAL_READ: "read the journal, proofs and the console's events",
+    Scope.OPERATIONS_READ: "see all tenants' sums and breaks; for operators",
+}
+
+
+def scopes_of(answer: str) -> list[Scope]:
+    """The scopes that a person wrote, with spaces or commas between them; AccessError for none, or for another word."""
+    names = answer.replace(",", " ").split()
+    unknown = [name for name in names if name not in list(Scope)]
+    if unknown or not names:
+        what = f"{unknown[0]!r} is no scope" if unknown else "A key without a scope can do nothing"
+        raise AccessError(f"{what}: name some of {', '.join(Scope)}.")
+    return [Scope(name) for name in names]
+
+
+def _wanted(given: list[Scope] | None) -> list[Scope]:
+    """What the options say, else what a person at a terminal answers. Nobody gets a scope that was not asked for."""
+    if given:
+        return given
+    if sys.stdin is None or not sys.stdin.isatty():
+        raise AccessError(
+            "Say what the key may do, with --scope once for each: "
+            f"{', '.join(Scope)}. A service that posts needs intents:write, and intents:read to ask later."
+        )
+    complain("What may the key do? Name one scope or more, with spaces between them:")
+    for scope, meaning in MEANINGS.items():
+        complain(f"  {scope.value:<16} {meaning}")
+    return scopes_of(typer.prompt("Scopes", err=True))
+
+
+@app.command()
+def add(
+    name: Annotated[str, typer.Argument(help="What the key is for, such as checkout.")],
+    tenant: Annotated[str, typer.Option(help="Whose books it opens.")] = "default",
+    scope: Scopes = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="A rate limit of its own.")] = None,
+    expires_days: Annotated[float | None, typer.Option(min=0, help="It ends after so many days; else never.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
+    expires_time = None if expires_days is None else _time_in(expires_days)
+    scopes, author = _wanted(scope), who_does_it()
+    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
+    names = sorted(set(scopes))
+    if as_json:
+        show_json({"key_id": key_id, "key": key, "tenant": tenant, "scopes": names})
+        return
+    say(f"Key {key_id} of tenant {tenant} may {', '.join(names)}; keep it now, it is not shown again:")
+    say(key)
+
+
+def _time_in(days: float) -> datetime:
+    if days > EXPIRES_DAYS_MAX:
+        raise typer.BadParameter(
+            f"a key may last {EXPIRES_DAYS_MAX:,} days at most; leave it out for one that never ends.",
+            param_hint="--expires-days",
+        )
+    return datetime.now(UTC) + timedelta(days=days)
+
+
+@app.command("list")
+def list_all(
+    tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
+) -> None:
+    """List all keys, those that were revoked or expired too; never their secrets."""
+    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        rows = [row | {"scopes": " ".join(row["scopes"])} for row in list_keys(connection, tenant)]
+    show_rows("API keys", rows, as_json=as_json)
+
+
+@app.command()
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="The part between the two underscores, as `list` shows it.")],
+    as_json: Json = False,
+) -> None:
+    """Revoke a key for good; running API processes notice within seconds."""
+    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        revoke_key(connection, key_id, done_by=who_does_it())
+    if as_json:
+        show_json({"key_id": key_id, "revoked": True})
+    else:
+        say(f"Key {key_id} is revoked.")

@@ -1,0 +1,59 @@
+"""`ledgerline lanes`: more partitions for the topics that lanes are made of, without disorder."""
+
+from dataclasses import asdict
+from typing import Annotated, Final
+
+import typer
+
+from cli.arguments import who_does_it
+from cli.context import running_ledger
+from cli.lanes import add_lanes
+from cli.output import Json, progress_bar, say, show_json
+from domain.topics import Topics
+
+app = typer.Typer(help="Lanes: the partitions that posting spreads over.", no_args_is_help=True)
+
+WAIT_SECONDS: Final = 300.0
+LANES_MAX: Final = 1024
+
+Total = Annotated[int, typer.Argument(min=1, max=LANES_MAX, help="How many lanes there are to be in all.")]
+Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for posting and relay to come to the lanes' ends.")]
+
+
+@app.callback()
+def lanes() -> None:
+    """Lanes: the partitions that posting spreads over."""
+
+
+@app.command()
+def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
+    """Bring the ledger to TOTAL lanes: close the intake, drain, add partitions, open again. Kept on record.
+
+    Clients are answered 503 with Retry-After meanwhile, for about a minute; services go on running. What is killed in
+    between leaves the intake closed, and the same command finishes it. Lanes are never removed.
+    """
+    ledger = running_ledger()
+    with progress_bar(quiet=as_json) as bar:
+        steps: dict[str, int] = {}
+
+        def progress(step: str, done: float, whole: float) -> None:
+            task = steps.setdefault(step, -1)
+            if task < 0:
+                task = steps[step] = int(bar.add_task(step, total=whole))
+            bar.update(task, completed=done, total=whole)  # type: ignore[arg-type]
+
+        added = add_lanes(
+            kafka=ledger.kafka,
+            dsn=ledger.postgres_dsn,
+            topics=Topics(ledger.settings.topic_prefix),
+            total=total,
+            done_by=who_does_it(),
+            wait_seconds=wait,
+            progress=progress,
+        )
+    if as_json:
+        show_json(asdict(added))
+        return
+    now = f"There are {added.after} lanes now, {added.before} before."
+    where = "The intake is open." if added.intake_is_open else "The intake is closed, as it was: ledgerline intake open"
+    say(f"{now} {where} Workers take new lanes up within seconds: ledgerline status")

@@ -1,0 +1,214 @@
+"""`ledgerline offsets`: where each agent stands in each lane, by its own store, which is the truth, and by Kafka."""
+
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+import typer
+
+from cli.arguments import who_does_it
+from cli.context import Ledger, running_ledger
+from cli.output import Json, say, show_json, show_rows
+from db.operations import (
+    AgentPosition,
+    LaneProgress,
+    OperationKind,
+    add_operation,
+    agent_positions,
+    glance,
+    lane_progress,
+    operator,
+    rewind_reconciliation,
+)
+from domain.errors import LedgerlineError
+from domain.topics import Topics
+from runtime.kafka_positions import TopicState, admin_client, committed_offsets, tell_group, topic_state
+
+app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
+
+_COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed", "behind", "seq")
+
+
+class Agent(StrEnum):
+    """Who reads a topic lane by lane, and keeps its offsets in Postgres."""
+
+    POSTING = "posting"
+    RECONCILIATION = "reconciliation"
+    AUDIT = "audit"
+
+
+class OffsetsError(LedgerlineError):
+    """An agent cannot be made to stand where an operator wants it."""
+
+
+CANNOT_BE_SOUGHT: Final = {
+    Agent.POSTING: (
+        "Posting's offset is a fact of the ledger: the lane's sequence and hash chain are bound to it, so it cannot be"
+        " sought. What was posted by mistake is reversed (`ledgerline intents reverse`); bytes that were quarantined"
+        " are sent again (`ledgerline dlq retry`)."
+    ),
+    Agent.AUDIT: (
+        "Audit's copy of the hashes is append-only, so it cannot read a lane over: `ledgerline audit verify`"
+        " recomputes every chain from the beginning of the topic."
+    ),
+}
+
+AgentName = Annotated[Agent, typer.Argument(help="posting, reconciliation or audit.")]
+ToStore = Annotated[bool, typer.Option("--to-store", help="Tell Kafka's group what Postgres says, for lag tools.")]
+ToBeginning = Annotated[
+    bool, typer.Option("--to-beginning", help="Reconciliation only: forget what was recomputed, and read it all again.")
+]
+Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; as often as wanted.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+@app.callback()
+def offsets() -> None:
+    """Where each lane stands, in Postgres and in Kafka."""
+
+
+def topic_of(agent: Agent, topics: Topics) -> str:
+    """What an agent reads."""
+    return topics.intents if agent is Agent.POSTING else topics.journal
+
+
+def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
+    """One row for each agent and lane of its topic, or of Postgres where the topic has lost it.
+
+    low, high: the topic's first and next offset. first, next: the first and next offset to read, by Postgres; None
+    where the agent has not met the lane, and first for posting only. lag = high - next. committed: what the group told
+    Kafka, for lag tools only; behind = next - committed. seq: the lane's next sequence number; head: posting's hash of
+    its last row.
+    """
+    topics = Topics(ledger.settings.topic_prefix)
+    with glance(ledger.postgres_dsn) as connection:
+        posted = {row.lane: row for row in lane_progress(connection)}
+        stands = {(row.agent, row.lane): row for row in agent_positions(connection)}
+    admin = admin_client(ledger.kafka)
+    states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
+    rows = []
+    for agent in Agent:
+        state = states[topic_of(agent, topics)]
+        lanes = sorted({lane for name, lane in stands if name == agent} | state.high.keys())
+        committed = committed_offsets(admin, topics.group(agent), topic_of(agent, topics), sorted(state.high))
+        for lane in lanes:
+            row = _row(agent, lane, stands.get((agent, lane)), state, committed.get(lane))
+            rows.append(row | _posting_members(agent, topics, posted.get(lane)))
+    return rows
+
+
+def _row(
+    agent: Agent, lane: int, stands: AgentPosition | None, state: TopicState, committed: int | None
+) -> dict[str, Any]:
+    high = state.high.get(lane)
+    at = stands.next_offset if stands is not None else state.low.get(lane)
+    return {
+        "agent": agent.value,
+        "lane": lane,
+        "kafka_topic_id": state.topic_id,
+        "low": state.low.get(lane),
+        "next": stands.next_offset if stands is not None else None,
+        "high": high,
+        "lag": None if high is None or at is None else high - at,
+        "committed": committed,
+        "behind": None if stands is None or committed is None else stands.next_offset - committed,
+        "seq": stands.next_seq if stands is not None else 0,
+    }
+
+
+def _posting_members(agent: Agent, topics: Topics, row: LaneProgress | None) -> dict[str, Any]:
+    known = row if agent is Agent.POSTING else None
+    return {
+        "topic": known.topic if known is not None else topic_of(agent, topics),
+        "topic_id": known.topic_id if known is not None else None,
+        "first": known.first_offset if known is not None else None,
+        "head": known.head.hex() if known is not None else None,
+    }
+
+
+@app.command()
+def show(as_json: Json = False) -> None:
+    """Show where each agent stands in each lane, by Postgres, beside the topic's ends and the group's offsets."""
+    rows = lane_rows(running_ledger())
+    if as_json:
+        show_json(rows)
+        return
+    show_rows("Offsets", rows, as_json=False, columns=_COLUMNS)
+    posting = [row for row in rows if row["agent"] == Agent.POSTING]
+    for row in posting:
+        say(f"lane {row['lane']} head {row['head'] or 'none yet'}")
+    strangers = [row for row in posting if row["topic_id"] not in (None, row["kafka_topic_id"])]
+    if posting:
+        told = f"topic {posting[0]['topic']} ({posting[0]['kafka_topic_id']})"
+        say(told)
+    for row in strangers:
+        say(f" was posted from the topic with id {row['topic_id']}, another one", f"[bold red]lane {row['lane']}[/]")
+
+
+@app.command()
+def seek(
+    agent: AgentName,
+    to_store: ToStore = False,
+    to_beginning: ToBeginning = False,
+    lane: Lanes = None,
+    yes: Yes = False,
+    as_json: Json = False,
+) -> None:
+    """Bring Kafka's offsets to where Postgres stands, or have reconciliation read lanes again; kept on record.
+
+    Neither moves what was posted. Reconciliation may run meanwhile: it notices, and begins anew within seconds. Its
+    breaks keep their life: what is found again is the same break, and what is not is resolved as ever.
+    """
+    if to_store == to_beginning:
+        raise typer.BadParameter("say --to-store or --to-beginning")
+    ledger = running_ledger()
+    if to_store:
+        done = _tell_kafka(ledger, agent, lane)
+        told = f"The group of {agent.value} stands where Postgres does, in {len(done)} lanes."
+    else:
+        if agent is not Agent.RECONCILIATION:
+            raise OffsetsError(CANNOT_BE_SOUGHT[agent])
+        done = _rewind(ledger, lane, yes=yes)
+        told = f"Reconciliation reads {len(done)} lanes again from their beginning: ledgerline offsets show"
+    if as_json:
+        show_json(done)
+    else:
+        say(told)
+
+
+def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
+    """Lane -> next offset, of the lanes that are meant."""
+    found = {row.lane: row.next_offset for row in rows if row.agent == agent}
+    missing = sorted(set(lanes or ()) - found.keys())
+    if missing:
+        raise OffsetsError(f"{agent.value.capitalize()} has met no lane {missing[0]}: see `ledgerline offsets show`.")
+    return {lane: offset for lane, offset in sorted(found.items()) if lanes is None or lane in lanes}
+
+
+def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
+    topics = Topics(ledger.settings.topic_prefix)
+    admin = admin_client(ledger.kafka)
+    with operator(ledger.postgres_dsn) as connection, connection.transaction():
+        stands = _chosen(agent, agent_positions(connection), lanes)
+        if stands:
+            detail = {"agent": agent.value, "offsets": {str(number): at for number, at in stands.items()}}
+            add_operation(connection, OperationKind.OFFSETS_TOLD, who_does_it(), detail)
+            tell_group(admin, topics.group(agent), topic_of(agent, topics), stands)
+    return [{"lane": number, "offset": at} for number, at in stands.items()]
+
+
+def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
+    topics = Topics(ledger.settings.topic_prefix)
+    journal = topic_state(admin_client(ledger.kafka), topics.journal)
+    with operator(ledger.postgres_dsn) as connection:
+        stands = _chosen(Agent.RECONCILIATION, agent_positions(connection), lanes)
+        for lane in stands:
+            if journal.low.get(lane) != 0:
+                raise OffsetsError(
+                    f"{topics.journal} no longer has the beginning of lane {lane}, from which it would be recomputed:"
+                    " restore the topic first."
+                )
+        count = sum(stands.values())
+        if stands and not yes:
+            typer.confirm(f"Recompute {len(stands)} lanes, {count:,} offsets of them?", abort=True, err=True)
+        rewound = rewind_reconciliation(connection, list(stands), who_does_it())
+    return [{"lane": lane, "offset": 0} for lane in rewound]

@@ -1,0 +1,241 @@
+"""`ledgerline service NAME` and `ledgerline prepare`: what the supervisor, compose and Kubernetes run.
+
+The one place where settings meet the services. Each runner imports its service itself, so that a process holds in
+memory what it runs, and no more.
+"""
+# ruff: noqa: PLC0415
+
+import signal
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from cli.commands.topics import described
+from cli.configuration.check import refuse_misconfigured
+from cli.context import Ledger, running_ledger
+from cli.observed import observed
+from cli.output import Json, say, show_json
+from db.books import add_tenant
+from db.connections import connect
+from db.logins import ROLE_OF_LOGIN, make_logins
+from db.migrate import migrate
+from domain.topics import Topics
+from ops.kafka_rights import grant
+from producers.deploy import make_topics, register_schemas
+from runtime import tracing
+from runtime.faults import Fault, no_fault
+from runtime.settings import Settings
+
+if TYPE_CHECKING:
+    from runtime.key_files import SigningKey
+    from runtime.watchdog import Watchdog
+    from streams.fenced import AgentOptions
+
+DEFAULT_TENANT: Final = "default"
+
+Contract = Annotated[
+    bool, typer.Option("--contract", help="Take away as well what only older releases use; see docs/UPGRADING.md.")
+]
+Logins = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of files named for a service, each with its DSN: make that login, with its role alone.",
+        exists=True,
+        file_okay=False,
+    ),
+]
+KafkaRights = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="Create each service's rights in Kafka, for users of this prefix and the service's name.",
+    ),
+]
+
+
+def posting_key(settings: Settings) -> "SigningKey | None":
+    """The key that posting signs heads with; None where none is named and none lies in the home."""
+    from runtime.key_files import read_key
+    from runtime.key_names import POSTING_KEY_FILE
+
+    key_file = settings.posting_key_file or settings.home / POSTING_KEY_FILE
+    if settings.posting_key_file is None and not key_file.exists():
+        return None
+    return read_key(key_file)
+
+
+def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
+    """How an agent of this ledger reads its topic; `more`: other options of AgentOptions."""
+    from streams.fenced import AgentOptions
+
+    settings = ledger.settings
+    return AgentOptions(
+        name=name,
+        kafka=ledger.kafka,
+        topic=topic,
+        group=Topics(settings.topic_prefix).group(name),
+        records_max=settings.posting_batch_intents_max,
+        stall_seconds_max=settings.posting_stall_seconds_max,
+        metrics_host=settings.metrics_host,
+        metrics_port=settings.metrics_port,
+        metrics_tls=settings.server_tls,
+        log_level=settings.log_level,
+        instance_id=settings.instance_id,
+        **more,
+    )
+
+
+def proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOptions":
+    """How an agent that proves reads the journal: nobody waits for it, and large batches cost it half as much."""
+    return agent_options(
+        name, ledger, topics.journal, read_committed=True, fetch_wait_ms=200, fetch_bytes_min=512 * 1024
+    )
+
+
+def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+    """The posting worker."""
+    from streams.posting.service import serve
+    from streams.posting.signing import sign_nothing, signing_with
+
+    key = posting_key(ledger.settings)
+    # A commit costs as much as some eighty intents, so what comes in a few milliseconds is better posted by one.
+    options = agent_options(
+        "posting", ledger, topics.intents, read_committed=True, fetch_wait_ms=20, fetch_bytes_min=16 * 1024
+    )
+    serve(
+        options,
+        dsn=ledger.postgres_dsn,
+        registry=ledger.registry,
+        journal_topic=topics.journal,
+        sign=sign_nothing if key is None else signing_with(key),
+        fault=fault,
+    )
+
+
+def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
+    """The event that SIGTERM and SIGINT set; a thread waits for them, as the main one may be in librdkafka."""
+    stop = threading.Event()
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for all threads to come as well
+
+    def wait() -> None:
+        signal.sigwait(signals)
+        stop.set()
+        watchdog.told_to_stop()
+
+    threading.Thread(target=wait, name="signals", daemon=True).start()
+    return stop
+
+
+def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+    """The relay of one shard."""
+    from db.relay import RelayStore
+    from producers.relay import Relay, RelayEncoders, RelayOptions
+    from runtime.watchdog import Watchdog
+    from streams.metrics import serve_metrics
+
+    settings = ledger.settings
+    options = RelayOptions(
+        ledger.kafka, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
+    )
+    encoders = RelayEncoders.registered(ledger.registry)
+    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
+    relay = Relay(store, encoders, options, fault=fault)
+    stall_seconds_max = settings.posting_stall_seconds_max
+    watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
+    stop = _stop_at_signal(watchdog)
+    watchdog.start()
+    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing, settings.server_tls)
+    watchdog.watch_for_stalls()
+    relay.run(stop)
+
+
+def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
+    """The reconciliation agent."""
+    from streams.proof.reconciliation.service import serve
+
+    options = proving_options("reconciliation", ledger, topics)
+    serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
+
+
+def run_audit(ledger: Ledger, topics: Topics) -> None:
+    """The audit agent."""
+    from streams.proof.audit.service import serve
+
+    options = proving_options("audit", ledger, topics)
+    serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
+
+
+def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+    """The API."""
+    from api.server import serve
+
+    serve(
+        ledger.settings,
+        kafka=ledger.kafka,
+        dsn=ledger.postgres_dsn,
+        registry=ledger.registry,
+        topics=topics,
+        fault=fault,
+    )
+
+
+RUNNERS: Final = {
+    "posting": run_posting,
+    "relay": run_relay,
+    "reconciliation": run_reconciliation,
+    "audit": run_audit,
+    "api": run_api,
+}
+
+
+def service(name: str) -> None:
+    """Run one service until it is told to stop: posting, relay, reconciliation, audit or api."""
+    if name not in RUNNERS:
+        raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
+    ledger = running_ledger()
+    with observed(name, ledger):
+        refuse_misconfigured(ledger.settings, ledger.addresses, ROLE_OF_LOGIN[name])
+        RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
+
+
+def prepare_ledger(
+    ledger: Ledger, *, contract: bool = False, logins: Path | None = None, kafka_rights: str | None = None
+) -> dict[str, object]:
+    """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
+    settings: Settings = ledger.settings
+    refuse_misconfigured(settings, ledger.addresses)
+    migrated = migrate(ledger.postgres_dsn, contract=contract)
+    with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
+        add_tenant(connection, DEFAULT_TENANT)
+    made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
+    wanted = described(settings)
+    made = make_topics(ledger.kafka, wanted.topics, wanted.lanes, wanted.replication, wanted.retention)
+    # Before there are rights for it, a topic may be anybody's or nobody's: they come with the topics.
+    granted = grant(ledger.kafka, settings.topic_prefix, kafka_rights) if kafka_rights is not None else None
+    return {
+        "migrations": migrated.applied,
+        "contracts_left": migrated.contracts_left,
+        "logins": made_logins,
+        "topics": made,
+        "kafka_rights": granted,
+        "schemas": register_schemas(ledger.registry),
+    }
+
+
+def prepare(
+    contract: Contract = False, logins: Logins = None, kafka_rights: KafkaRights = None, as_json: Json = False
+) -> None:
+    """Migrate the database, make the topics, register the schemas: the deploy step, safe to repeat.
+
+    Run it before the services of a release are started; those of the release before run on meanwhile.
+    """
+    done = prepare_ledger(running_ledger(), contract=contract, logins=logins, kafka_rights=kafka_rights)
+    if as_json:
+        show_json(done)
+        return
+    say("The database, the topics and the schemas are ready.")
+    if done["contracts_left"]:
+        say("When no service of an older release runs any more: `ledgerline prepare --contract`.")

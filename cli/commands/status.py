@@ -1,0 +1,180 @@
+"""`ledgerline status`: what runs, how far each lane is, what needs attention; at a glance."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from cli.addresses import addresses_of
+from cli.context import console_url, read_settings
+from cli.output import Json, console, show_json, shown, wait_for_reader
+from cli.status import LaneStatus, StatusReport, age, look
+from domain.errors import LedgerlineError
+from ops.run_state import read_state
+from runtime.settings import Settings
+
+_COLOURS = {"ready": "green", "starting": "yellow", "waiting": "red", "unready": "red", "stopped": "red"}
+
+Watch = Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")]
+Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks of --watch.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 where something needs attention.")]
+
+
+def status(watch: Watch = False, interval: Interval = 2.0, check: Check = False, as_json: Json = False) -> None:
+    """Show what runs, the lag of each lane, totals by outcome, open breaks and the last checkpoint.
+
+    Works with whatever is up: what cannot be reached is named. Exit code 1 where no ledger is known here.
+    """
+    settings = read_settings()
+    if watch:
+        _watch(settings, interval, as_json=as_json)
+        return
+    report = glance_at(settings)
+    if as_json:
+        show_json(document(report))
+    else:
+        console.print(render(report))
+    if check and report.attention:
+        raise typer.Exit(1)
+
+
+def glance_at(settings: Settings) -> StatusReport:
+    """Look once; LedgerlineError where nothing runs and nothing is named."""
+    state = read_state(settings.home)
+    addresses = addresses_of(settings, state)
+    if state is None and addresses.kafka is None and addresses.postgres_dsn is None:
+        raise LedgerlineError(
+            "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
+        )
+    return look(settings, state)
+
+
+def _watch(settings: Settings, interval_seconds: float, *, as_json: bool) -> None:
+    """Until Ctrl-C, or until nobody reads it any more: exit code 1 then, as for each output that is cut off."""
+    if as_json or not console.is_terminal:
+        while True:
+            report = glance_at(settings)
+            if as_json:
+                show_json(document(report), indent=None)
+            else:
+                console.print(render(report))
+            if not wait_for_reader(interval_seconds):
+                raise typer.Exit(1)
+    with Live(render(glance_at(settings)), console=console, screen=True, auto_refresh=False) as live:
+        while wait_for_reader(interval_seconds):
+            live.update(render(glance_at(settings)), refresh=True)
+    raise typer.Exit(1)
+
+
+def document(report: StatusReport) -> dict[str, Any]:
+    """The report for machines; bytes are in hex."""
+    found = asdict(report)
+    found["breaks"] = [item._asdict() for item in report.breaks]
+    found["checkpoint"] = (
+        None if report.checkpoint is None else report.checkpoint._asdict() | {"root": report.checkpoint.root.hex()}
+    )
+    return found
+
+
+def render(report: StatusReport) -> RenderableType:
+    """The report for people."""
+    shown: list[RenderableType] = [_headline(report)]
+    if report.processes:
+        shown.append(_process_table(report))
+    if report.lanes:
+        shown.append(_lane_table(report.lanes))
+    shown.append(_summary(report))
+    if report.open is not None:
+        shown.append(Text(report.open, style="yellow"))
+    shown += [Text(f"! {sentence}", style="bold red") for sentence in report.attention]
+    return Group(*shown)
+
+
+def _headline(report: StatusReport) -> Text:
+    line = Text("Ledgerline ", style="bold")
+    line.append(report.phase, style="green" if report.phase == "running" else "yellow")
+    if report.started_time:
+        line.append(f" since {report.started_time[:19].replace('T', ' ')} UTC", style="dim")
+    if report.api_url:
+        line.append(f"  API {report.api_url}\nConsole {console_url(report.api_url)}")
+    return line
+
+
+def _process_table(report: StatusReport) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
+    for name in ("", "process", "state", "restarts", "pid", "where"):
+        table.add_column(name, justify="right" if name in ("restarts", "pid") else "left")
+    for process in report.processes:
+        colour = _COLOURS.get(process.condition, "yellow")
+        table.add_row(
+            f"[{colour}]●[/]",
+            shown(process.name),
+            f"[{colour}]{process.condition}[/]",
+            f"[yellow]{process.restarts}[/]" if process.restarts else "0",
+            str(process.pid or ""),
+            process.where,
+        )
+    return table
+
+
+def _lane_table(lanes: list[LaneStatus]) -> Table:
+    table = Table(
+        title="Lanes",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+        header_style="dim",
+    )
+    for name in ("lane", "received", "unposted", "journalled", "unrelayed", "unreconciled", "unaudited", "booked"):
+        table.add_column(name, justify="left" if name == "booked" else "right")
+    for lane in lanes:
+        table.add_row(
+            str(lane.lane),
+            _count(lane.received),
+            _lag(lane.posting_lag),
+            _count(lane.journalled),
+            _lag(lane.relay_lag),
+            _lag(lane.reconciliation_lag),
+            _lag(lane.audit_lag),
+            age(lane.booked_time) if lane.booked_time else "never",
+        )
+    return table
+
+
+def _count(records: int | None) -> str:
+    return "?" if records is None else f"{records:,}"
+
+
+def _lag(records: int | None) -> str:
+    if records is None:
+        return "?"
+    return "[green]0[/]" if records == 0 else f"[yellow]{records:,}[/]"
+
+
+def _summary(report: StatusReport) -> Table:
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold")
+    table.add_column()
+    if report.totals:
+        counts = " · ".join(f"{name.replace('_', ' ')} {count:,}" for name, count in report.totals.items())
+        table.add_row("Journal", f"{sum(report.totals.values()):,}: {counts}")
+    if report.dead_letters_untried:
+        table.add_row("Dead letters", f"[yellow]{report.dead_letters_untried:,} never retried[/]: ledgerline dlq list")
+    if report.breaks:
+        for found in report.breaks:
+            where = f"{found.found_by} {found.kind} {found.state}, first {age(found.first_opened_time)}"
+            table.add_row("Breaks", f"[red]{found.breaks:,}[/] {where}")
+    elif report.totals:
+        table.add_row("Breaks", "[green]none[/]")
+    if report.checkpoint is not None:
+        signed = f"{report.checkpoint.checkpoint} signed {age(report.checkpoint.signed_time)}"
+        table.add_row("Checkpoint", f"{signed} with key {report.checkpoint.key_id}")
+    elif report.totals:
+        table.add_row("Checkpoint", "none signed yet")
+    return table

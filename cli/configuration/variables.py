@@ -1,0 +1,69 @@
+"""The environment's LEDGERLINE_* variables: which of them mean nothing, and where each setting comes from."""
+
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from cli.configuration.findings import Finding, warning
+from runtime.secret_files import PREFIX, file_variable, variable
+from runtime.settings import SECRETS, Settings
+
+PORT_VARIABLES: Final = frozenset(
+    f"{PREFIX}{name}_PORT"
+    for name in (
+        "KAFKA",
+        "KAFKA_CONTROLLER",
+        "KAFKA_METRICS",
+        "POSTGRES",
+        "REGISTRY",
+        "PROMETHEUS",
+        "POSTGRES_EXPORTER",
+        "NODE_EXPORTER",
+        "GRAFANA",
+    )
+)
+"""They fix the ports of embedded parts and of compose's, and are no settings."""
+
+# Kubernetes tells every pod of every Service in its namespace like this, where enableServiceLinks is not false.
+_SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
+
+
+def known_variables() -> set[str]:
+    """Every variable that means something."""
+    settings = {variable(name) for name in Settings.model_fields}
+    return settings | {file_variable(name) for name in SECRETS} | PORT_VARIABLES
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
+    """The LEDGERLINE_* variables that mean nothing, each with the nearest one that does."""
+    known = known_variables()
+    found = []
+    for name in sorted(environment):
+        if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.search(name):
+            continue
+        if name.endswith("_FILE") and name.removesuffix("_FILE") in known:
+            hint = f"set {name.removesuffix('_FILE')} itself, as only secrets may stand in files"
+        else:
+            near = get_close_matches(name, known, 1, cutoff=0.7)
+            hint = f"is {near[0]} meant?" if near else "docs/SETTINGS.md lists what there is"
+        found.append(warning(name, f"{name} means nothing: {hint.rstrip('?.')}{'?' if hint.endswith('?') else '.'}"))
+    return found
+
+
+def origins(settings: Settings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Each setting with its variable, its value, secrets masked, and whether that is a default, set, or in a file."""
+    rows = []
+    for name in Settings.model_fields:
+        value = getattr(settings, name)
+        if name in SECRETS and environment.get(file_variable(name)):
+            origin = f"file {environment[file_variable(name)]}"
+        elif environment.get(variable(name)):
+            origin = "environment"
+        else:
+            origin = "default"
+        shown = "********" if isinstance(value, SecretStr) else value
+        rows.append({"variable": variable(name), "value": shown, "from": origin})
+    return rows

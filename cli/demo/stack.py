@@ -1,0 +1,58 @@
+"""The steps that start and stop the demo's own stack: a ledger of its own beside any that runs already."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from cli.commands.stack import ensure_api_key
+from cli.context import api_key, running_ledger
+from cli.demo.demo import Demo, DemoError
+from cli.demo.watching import PipelineWatch
+from cli.supervision import supervisor
+from runtime.settings import Settings
+
+# The demo alters rows as a superuser: it must never do that to a ledger that someone named for real work.
+_NAMES_A_LEDGER: Final = ("KAFKA_BOOTSTRAP", "POSTGRES_DSN", "REGISTRY_URL", "API_URL", "API_KEY", "TOPIC_PREFIX")
+_FASTER: Final = {"LEDGERLINE_AUDIT_SWEEP_SECONDS": "2", "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "5"}
+
+
+def demo_home(settings: Settings) -> Path:
+    """The demo's folder: within the project's, as a home of its own."""
+    return settings.home.resolve() / "demo"
+
+
+def own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables for the demo's processes: its own home, no ledger that the environment names."""
+    named = {f"LEDGERLINE_{name}" for name in _NAMES_A_LEDGER}
+    kept = {name: value for name, value in environment.items() if name not in named}
+    return _FASTER | kept | {"LEDGERLINE_HOME": str(home)}
+
+
+def start_stack(demo: Demo) -> str:
+    """Start Kafka, Postgres, the registry and the services with empty books."""
+    supervisor.down(demo.home, demo.screen.note)
+    shutil.rmtree(demo.home, ignore_errors=True)
+    environment = own_environment(demo.home, os.environ)
+    os.environ.clear()
+    os.environ.update(environment)
+    state = supervisor.up(demo.home, demo.screen.note, tied=not demo.keep, cache=demo.cache)
+    ensure_api_key(state)
+    demo.ledger = running_ledger()
+    key = api_key(demo.ledger.settings)
+    if key is None:
+        raise DemoError("The stack's API key was not stored: look at the folder of the demo.")
+    demo.key = key
+    demo.watch = PipelineWatch(demo.ledger.postgres_dsn, tuple(service.url for service in state.instances("relay")))
+    demo.watch.__enter__()
+    return f"API at {demo.api_url}"
+
+
+def stop_stack(demo: Demo, *, remove: bool) -> None:
+    """Stop all that `start_stack` started; `remove` takes away data and logs too. Harmless where nothing runs."""
+    if hasattr(demo, "watch"):
+        demo.watch.__exit__(None, None, None)
+    supervisor.down(demo.home, demo.screen.note)
+    if remove:
+        shutil.rmtree(demo.home, ignore_errors=True)

@@ -1,0 +1,179 @@
+"""What every command shares: tables or JSON, sentences, progress bars.
+
+All that a command shows goes through the two consoles of this module. They are the one place where text from outside
+is made fit for a terminal (runtime/outside_text.py), and where a width is chosen.
+"""
+
+import json
+import select
+import sys
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Annotated, Any, Final
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console, ConsoleDimensions, ConsoleOptions, RenderableType
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.segment import Segment
+from rich.table import Table
+
+from runtime.outside_text import escape_in_json, printable
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+_UNBOUNDED_COLUMNS: Final = 1_000_000
+_FRAME_COLUMNS: Final = 3
+"""What the lines and the space around a cell take."""
+
+
+class SafeConsole(Console):
+    """A console that shows no control character of what it is given, and folds nothing if no terminal is there."""
+
+    @property  # type: ignore[misc]  # nobody sets the size of these two consoles
+    def size(self) -> ConsoleDimensions:
+        """The terminal's size. A file or a pipe has no width: whoever reads it wants each row on one line."""
+        return super().size if self.is_terminal else ConsoleDimensions(_UNBOUNDED_COLUMNS, 25)
+
+    def on_broken_pipe(self) -> None:
+        """Nobody reads any more: rich would end the process here, and `main` does that for every way to write."""
+        raise BrokenPipeError
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        """As rich does; its own control codes pass, those within a text do not."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable():
+                yield segment
+            else:
+                yield Segment(printable(segment.text, kept="\n"), segment.style)
+
+
+# Without emoji codes: the address assets:bank:checking is no picture of a bank.
+console: Final = SafeConsole(emoji=False, highlight=False)
+errors: Final = SafeConsole(stderr=True, emoji=False, highlight=False)
+
+
+def shown(text: object) -> str:
+    """Text from outside within a sentence: on one line, no markup, no character that a terminal obeys."""
+    return escape(printable(str(text)))
+
+
+def say(sentence: object, lead: str = "") -> None:
+    """A line on standard output; a terminal breaks it, nobody else does. `lead` comes before it, in rich's markup."""
+    console.print(f"{lead}{shown(sentence)}", soft_wrap=True)
+
+
+def complain(sentence: object, lead: str = "") -> None:
+    """The same on standard error."""
+    errors.print(f"{lead}{shown(sentence)}", soft_wrap=True)
+
+
+def show_error(sentence: str) -> None:
+    """The one sentence that a command which could not be done ends with."""
+    complain(sentence, "[bold red]error:[/] ")
+
+
+def show_json(value: Any, *, indent: int | None = 2) -> None:
+    """One JSON document on standard output, nothing else."""
+    document = escape_in_json(json.dumps(value, default=str, ensure_ascii=False, indent=indent))
+    sys.stdout.write(document + "\n")
+    if indent is None:
+        sys.stdout.flush()  # one of many: whoever reads the stream waits for it
+
+
+def show_text(text: str) -> None:
+    """Lines on standard output as they are, such as a file in PEM."""
+    sys.stdout.write(printable(text, kept="\n"))
+
+
+def show_rows(
+    title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Iterable[str] | None = None
+) -> None:
+    """The rows as a table, or as a JSON array of objects.
+
+    No word is ever folded or cut: on a terminal that is too narrow for a table, each row becomes lines of name and
+    value.
+    """
+    if as_json:
+        show_json(list(rows))
+        return
+    if not rows:
+        console.print(f"{shown(title)}: none.")
+        return
+    names = list(columns) if columns is not None else list(rows[0])
+    widths = _fitted_widths(rows, names, console.width)
+    if widths is None:
+        _show_records(title, rows, names)
+        return
+    table = Table(title=shown(title), title_justify="left")
+    for name, width in zip(names, widths, strict=True):
+        numeric = all(isinstance(row.get(name), int) for row in rows)
+        table.add_column(_heading(name), justify="right" if numeric else "left", width=width)
+    for row in rows:
+        table.add_row(*(shown(_cell(row, name)) for name in names))
+    console.print(table)
+
+
+def _heading(name: str) -> str:
+    return name.replace("_", " ")
+
+
+def _cell(row: Mapping[str, Any], name: str) -> str:
+    value = row.get(name)
+    return "" if value is None else str(value)
+
+
+def _fitted_widths(rows: Sequence[Mapping[str, Any]], names: Sequence[str], width: int) -> list[int] | None:
+    """How wide each column is, so that all fit and no word is broken; None if that cannot be.
+
+    What is too wide is broken between words alone, the columns on the right first.
+    """
+    cells = [[printable(_heading(name)), *(printable(_cell(row, name)) for row in rows)] for name in names]
+    longest = [max(map(cell_len, column)) for column in cells]
+    least = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in cells]
+    left = width - sum(least) - (_FRAME_COLUMNS * len(names) + 1)
+    if left < 0:
+        return None
+    fitted = []
+    for needed, wanted in zip(least, longest, strict=True):
+        more = min(wanted - needed, left)
+        left -= more
+        fitted.append(needed + more)
+    return fitted
+
+
+def _show_records(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    say(title)
+    width = max(map(len, names))
+    for number, row in enumerate(rows, start=1):
+        say("", f"[dim]{number} of {len(rows)}[/]")
+        for name in names:
+            if row.get(name) is not None:
+                say(f"  {_heading(name):<{width}}  {_cell(row, name)}")
+
+
+def wait_for_reader(seconds: float) -> bool:
+    """Wait that long; False as soon as nobody reads standard output any more, such as a `head` that has enough."""
+    poller = select.poll()
+    poller.register(sys.stdout.fileno(), 0)  # asks for nothing, so only an error or a hang-up is told
+    ends_time = time.monotonic() + seconds
+    while (left := ends_time - time.monotonic()) > 0:
+        if poller.poll(left * 1000):
+            return False
+    return True
+
+
+@contextmanager
+def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+    """A progress bar on standard error; nothing is drawn where `quiet` or where no one watches."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=errors, disable=quiet or not errors.is_terminal, transient=True) as progress:
+        yield progress

@@ -1,5 +1,0 @@
-"""`python -m ops.cli` is `ledgerline`."""
-
-from ops.cli import main
-
-main()

@@ -1,0 +1,124 @@
+"""The ends of ledger.journal's partitions: the last record of each lane, without asking for its schema.
+
+All functions block, for so many seconds at most, and raise KafkaException where Kafka is away or silent.
+"""
+
+import io
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, Literal, NamedTuple
+
+import fastavro
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from runtime.kafka import Kafka
+from runtime.wire_format import FRAME
+
+TAIL_OFFSETS: Final = 8
+TAIL_FACTOR: Final = 16
+
+# Every version of JournalRecord begins with these fields, which a contract test keeps; no more of it is read here.
+RECORD_START: Final = fastavro.parse_schema(
+    {
+        "type": "record",
+        "name": "RecordStart",
+        "fields": [
+            {"name": "lane", "type": "int"},
+            {"name": "seq", "type": "long"},
+            {"name": "previous_hash", "type": "bytes"},
+            {"name": "hash", "type": "bytes"},
+        ],
+    }
+)
+
+
+class RecordStart(NamedTuple):
+    """What every journal record begins with; each hash has 32 bytes."""
+
+    lane: int
+    seq: int
+    previous_hash: bytes
+    hash: bytes
+
+
+class Bounds(NamedTuple):
+    """The first and the next offset of a partition, as far as the consumer's isolation sees."""
+
+    low: int
+    high: int
+
+
+def record_start(value: bytes) -> RecordStart:
+    """The start of a record in its frame."""
+    record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), RECORD_START, None)
+    return RecordStart(**record)
+
+
+def end_consumer(
+    kafka: Kafka, group: str, isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
+) -> Consumer:
+    """A consumer for what follows. Its group must be named, though nothing is ever committed and nobody joins."""
+    return Consumer(
+        {
+            **kafka.client_options(),
+            "client.id": group,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": isolation_level,
+            "enable.partition.eof": True,
+            # The broker holds the answer that says "nothing more" for so long, and whoever asks waits for it.
+            "fetch.wait.max.ms": 10,
+            "log_level": 0,  # what goes wrong is raised
+        }
+    )
+
+
+def bounds_of(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max: float) -> dict[int, Bounds]:
+    """Where these partitions begin and end."""
+    return {
+        lane: Bounds(*consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=seconds_max))
+        for lane in lanes
+    }
+
+
+def last_records(
+    consumer: Consumer, topic: str, bounds: Mapping[int, Bounds], seconds_max: float
+) -> dict[int, RecordStart]:
+    """The last record within the bounds of each lane; lanes without one are left out.
+
+    Only the tail is read: a few offsets, and further back where those are markers or aborted records.
+    """
+    found: dict[int, RecordStart] = {}
+    missing = {lane for lane, (low, high) in bounds.items() if low < high}
+    behind = TAIL_OFFSETS
+    while missing:
+        starts = {lane: max(bounds[lane].low, bounds[lane].high - behind) for lane in missing}
+        found |= read_to_end(consumer, topic, starts, seconds_max)
+        missing = {lane for lane, start in starts.items() if lane not in found and start > bounds[lane].low}
+        behind *= TAIL_FACTOR
+    return found
+
+
+def read_to_end(
+    consumer: Consumer, topic: str, starts: Mapping[int, int], seconds_max: float
+) -> dict[int, RecordStart]:
+    """The last record of each partition from an offset on; partitions without one are left out."""
+    consumer.assign([TopicPartition(topic, lane, start) for lane, start in starts.items()])
+    last: dict[int, bytes] = {}
+    waiting = set(starts)
+    deadline = time.monotonic() + seconds_max
+    while waiting:
+        if time.monotonic() > deadline:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"no end in {seconds_max:.0f} seconds"))
+        message = consumer.poll(0.5)
+        if message is None:
+            continue
+        error = message.error()
+        if error is None:
+            last[message.partition()] = message.value()
+        elif error.code() == KafkaError._PARTITION_EOF:
+            waiting.discard(message.partition())
+        elif not error.retriable():
+            raise KafkaException(error)
+    consumer.unassign()
+    return {lane: record_start(value) for lane, value in last.items()}

@@ -1,0 +1,98 @@
+"""Where topics begin and end and what groups have committed, for operators' eyes.
+
+Nothing here decides anything: the truth about offsets is in Postgres, and lag tools may be told of it.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from confluent_kafka import (
+    ConsumerGroupTopicPartitions,
+    IsolationLevel,
+    KafkaError,
+    KafkaException,
+    TopicCollection,
+    TopicPartition,
+)
+from confluent_kafka.admin import AdminClient, OffsetSpec
+
+from domain.errors import LedgerlineError, Outage
+from runtime.kafka import Kafka
+
+REQUEST_SECONDS_MAX: Final = 5.0
+
+
+class GroupBusy(LedgerlineError):
+    """A consumer group has members, and Kafka takes offsets from these alone."""
+
+
+class KafkaSilent(Outage):
+    """The broker did not answer an operator's question."""
+
+
+class TopicState(NamedTuple):
+    """A topic as the broker has it: its id, and the first and next offset of each partition."""
+
+    topic_id: str
+    low: dict[int, int]
+    high: dict[int, int]
+
+
+def admin_client(kafka: Kafka) -> AdminClient:
+    """A client whose complaints are errors of its calls, not lines on standard error."""
+    return AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
+
+
+def topic_state(admin: AdminClient, topic: str) -> TopicState:
+    """Ask for a topic's id and offsets; KafkaSilent where the broker is away or has no such topic."""
+    try:
+        described = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_SECONDS_MAX)[topic]
+        description = described.result(REQUEST_SECONDS_MAX)
+        partitions = [partition.id for partition in description.partitions]
+        low = _offsets(admin, topic, partitions, OffsetSpec.earliest())
+        high = _offsets(admin, topic, partitions, OffsetSpec.latest())
+    except (KafkaException, TimeoutError) as error:
+        raise KafkaSilent(f"Kafka does not tell of the topic {topic}: {_cause(error)}.") from error
+    return TopicState(str(description.topic_id), low, high)
+
+
+def committed_offsets(admin: AdminClient, group: str, topic: str, partitions: list[int]) -> dict[int, int]:
+    """What a group has committed, which is for lag tools only; partitions without a commit are left out."""
+    asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in partitions])
+    try:
+        future = admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_SECONDS_MAX)[group]
+        found = future.result(REQUEST_SECONDS_MAX)
+    except (KafkaException, TimeoutError) as error:
+        raise KafkaSilent(f"Kafka does not tell of the group {group}: {_cause(error)}.") from error
+    return {position.partition: position.offset for position in found.topic_partitions if position.offset >= 0}
+
+
+def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int, int]) -> None:
+    """Set a group's committed offsets, by partition; GroupBusy where an agent of the group runs."""
+    told = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number, at) for number, at in offsets.items()])
+    try:
+        future = admin.alter_consumer_group_offsets([told], request_timeout=REQUEST_SECONDS_MAX)[group]
+        errors = [found.error for found in future.result(REQUEST_SECONDS_MAX).topic_partitions if found.error]
+    except (KafkaException, TimeoutError) as error:
+        errors = [error.args[0] if error.args else error]
+    busy = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
+    if any(isinstance(error, KafkaError) and error.code() in busy for error in errors):
+        raise GroupBusy(
+            f"An agent of the group {group} runs, and tells Kafka by itself within a second where it stands: stop it"
+            " first where that does not help."
+        )
+    if errors:
+        raise KafkaSilent(f"Kafka does not take the offsets of the group {group}: {_cause(KafkaException(errors[0]))}.")
+
+
+def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:
+    asked = {TopicPartition(topic, partition): spec for partition in partitions}
+    answers = admin.list_offsets(
+        asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_SECONDS_MAX
+    )
+    return {position.partition: int(future.result(REQUEST_SECONDS_MAX).offset) for position, future in answers.items()}
+
+
+def _cause(error: Exception) -> str:
+    cause = error.args[0] if error.args else None
+    return str(cause.str()) if isinstance(cause, KafkaError) else "no answer in time"

@@ -1,0 +1,87 @@
+"""Ed25519 keys (RFC 8032) in PEM files: posting's, which signs heads, and audit's, which signs checkpoints."""
+
+import os
+import re
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+    load_pem_public_key,
+)
+
+from domain.checkpoints import key_id_of, public_pem
+from domain.errors import LedgerlineError
+from runtime.key_names import POSTING_KEY_FILE, public_file
+
+_PUBLIC_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
+
+
+class KeyFileError(LedgerlineError):
+    """The key file is missing, unreadable, or there already."""
+
+
+class SigningKey(NamedTuple):
+    """A private key, with what the public may know of it."""
+
+    private: Ed25519PrivateKey
+    public_raw: bytes
+    """32 bytes."""
+    key_id: str
+
+
+def make_key(key_file: Path) -> SigningKey:
+    """Make a key pair: the private PEM for its owner's eyes only (0600), the public one beside it.
+
+    An existing key is never overwritten: what it signed could no longer be told from what it did not.
+    """
+    private = Ed25519PrivateKey.generate()
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    try:
+        key_file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(pem)
+    except FileExistsError as error:
+        raise KeyFileError(f"{key_file} exists: keep it, or name another file.") from error
+    except OSError as error:
+        raise KeyFileError(f"The key file {key_file} cannot be written: {error.strerror}.") from error
+    key = read_key(key_file)
+    public_file(key_file).write_bytes(public_pem(key.public_raw))
+    return key
+
+
+def ensure_posting_key(home: Path) -> None:
+    """Give a home the key that posting signs heads with, where it has none."""
+    if not (home / POSTING_KEY_FILE).exists():
+        make_key(home / POSTING_KEY_FILE)
+
+
+def read_key(key_file: Path) -> SigningKey:
+    """The private key in a PEM file."""
+    try:
+        private = load_pem_private_key(key_file.read_bytes(), password=None)
+    except FileNotFoundError as error:
+        raise KeyFileError(f"There is no key file {key_file}: make one with `ledgerline audit keygen`.") from error
+    except (OSError, ValueError, TypeError) as error:
+        raise KeyFileError(f"The key file {key_file} holds no readable private key in PEM.") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise KeyFileError(f"The key in {key_file} is not Ed25519: make one with `ledgerline audit keygen`.")
+    public_raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
+    return SigningKey(private, public_raw, key_id_of(public_raw))
+
+
+def read_public_keys(path: Path) -> list[Ed25519PublicKey]:
+    """All public keys in a PEM file, in order: the present one and those that signed before it."""
+    try:
+        keys = [load_pem_public_key(pem) for pem in _PUBLIC_PEM.findall(path.read_bytes())]
+    except (OSError, ValueError) as error:
+        raise KeyFileError(f"The file {path} holds no readable public keys in PEM.") from error
+    found = [key for key in keys if isinstance(key, Ed25519PublicKey)]
+    if not found or len(found) < len(keys):
+        raise KeyFileError(f"The file {path} must hold one or more public keys, all of them Ed25519.")
+    return found

@@ -1,0 +1,20 @@
+"""How key files are named in a home. Apart from runtime/key_files.py, as that loads cryptography, which takes time."""
+
+from pathlib import Path
+from typing import Final
+
+AUDIT_KEY_FILE: Final = "audit-key.pem"
+"""Of the private key that audit signs checkpoints with."""
+POSTING_KEY_FILE: Final = "posting-key.pem"
+"""Of the private key that posting signs heads with."""
+
+
+def public_file(key_file: Path) -> Path:
+    """Where the public half of a key file lies."""
+    return key_file.with_suffix(".pub.pem")
+
+
+def key_file_names() -> set[str]:
+    """Return the names of all key files that Ledgerline puts into a home."""
+    key_files = [Path(name) for name in (AUDIT_KEY_FILE, POSTING_KEY_FILE)]
+    return {file.name for key_file in key_files for file in (key_file, public_file(key_file))}

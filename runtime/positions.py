@@ -1,0 +1,71 @@
+"""How far the topics go, for those who watch: one kept consumer, which commits nothing and joins no group."""
+
+from typing import Final, NamedTuple
+
+from confluent_kafka import KafkaError, KafkaException
+
+from domain.errors import Outage
+from runtime.journal_ends import Bounds, bounds_of, end_consumer, last_records
+from runtime.kafka import Kafka
+
+REQUEST_SECONDS_MAX: Final = 3.0
+
+
+class PositionsUnknown(Outage):
+    """Kafka does not tell how far the topics go."""
+
+
+class Positions(NamedTuple):
+    """Of each lane: the first and the next offset of payments.intents, and the first seq that ledger.journal lacks."""
+
+    first: dict[int, int]
+    received: dict[int, int]
+    relayed: dict[int, int]
+
+
+def lag(end: int | None, done: int | None) -> int | None:
+    """How far one stage is behind another; None where either is not known.
+
+    The two are read one after the other, so that a moving lane may seem to be ahead of itself.
+    """
+    return None if end is None or done is None else max(end - done, 0)
+
+
+class PositionReader:
+    """Asks the brokers; for one thread at a time. A lane's last record is read only where its partition has grown."""
+
+    def __init__(self, kafka: Kafka, intents: str, journal: str) -> None:
+        self._intents = intents
+        self._journal = journal
+        self._ends: dict[int, int] = {}
+        self._relayed: dict[int, int] = {}
+        self._consumer = end_consumer(kafka, "ledgerline-positions")
+
+    def read(self) -> Positions:
+        """How far both topics go now; blocks. PositionsUnknown where Kafka is away or lacks a topic."""
+        try:
+            intents = self._bounds(self._intents)
+            journal = self._bounds(self._journal)
+            grown = {lane: bounds for lane, bounds in journal.items() if self._ends.get(lane) != bounds.high}
+            last = last_records(self._consumer, self._journal, grown, REQUEST_SECONDS_MAX)
+        except KafkaException as error:
+            cause = error.args[0]
+            told = cause.str() if isinstance(cause, KafkaError) else "no answer in time"
+            raise PositionsUnknown(f"Kafka does not tell how far the topics go: {told}.") from error
+        self._relayed |= {lane: last[lane].seq + 1 if lane in last else 0 for lane in grown}
+        self._ends |= {lane: bounds.high for lane, bounds in grown.items()}
+        return Positions(
+            {lane: bounds.low for lane, bounds in intents.items()},
+            {lane: bounds.high for lane, bounds in intents.items()},
+            dict(self._relayed),
+        )
+
+    def close(self) -> None:
+        """Let go of the connections; nothing may be read afterwards."""
+        self._consumer.close()
+
+    def _bounds(self, topic: str) -> dict[int, Bounds]:
+        found = self._consumer.list_topics(topic, REQUEST_SECONDS_MAX).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        return bounds_of(self._consumer, topic, sorted(found.partitions), REQUEST_SECONDS_MAX)

@@ -1,0 +1,242 @@
+"""Every setting of Ledgerline, in one typed class.
+
+Only entry points (cli, tools.bench, tests) make a Settings; everything else is given what it needs.
+docs/SETTINGS.md documents each field and a test notices when one is missing there.
+"""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+from runtime.kafka import Kafka, SaslMechanism, SecurityProtocol
+from runtime.schema_registry import SchemaRegistry
+from runtime.secret_files import PREFIX, secret_of
+from runtime.server_tls import ServerTls
+from runtime.shares import SHARE_BOUNDS, Bounds
+
+Share = Annotated[
+    Bounds,
+    NoDecode,
+    BeforeValidator(lambda value: Bounds.parse(value) if isinstance(value, str) else value),
+    PlainSerializer(str),
+]
+"""A setting such as `100/25/10`."""
+
+REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
+
+
+class Settings(BaseSettings):
+    """Read from environment variables named LEDGERLINE_ and the field in capitals; one that is empty counts as unset.
+
+    A secret may stand in a file instead, which the same variable with _FILE behind it names. SettingsError where such a
+    file cannot be used, pydantic's ValidationError for any other value.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    home: Path = Field(REPOSITORY_ROOT / ".ledgerline", description="Folder of the embedded parts: data, cache, logs.")
+    kafka_bootstrap: str | None = Field(None, description="Kafka's bootstrap servers; unset means the embedded broker.")
+    postgres_dsn: SecretStr | None = Field(None, description="Postgres' DSN; unset means the embedded server.")
+    registry_url: str | None = Field(None, description="Schema Registry's base URL; unset means the embedded one.")
+
+    kafka_security_protocol: SecurityProtocol = Field(
+        "PLAINTEXT", description="How the connection to Kafka is encrypted and who it is told we are."
+    )
+    kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How the password is shown to Kafka.")
+    kafka_sasl_username: str | None = Field(None, description="Name that Kafka knows us by; for SASL alone.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password of that name.")
+    kafka_ssl_ca_file: Path | None = Field(
+        None, description="PEM file of the authorities that may vouch for Kafka; unset: the system's."
+    )
+    kafka_ssl_certificate_file: Path | None = Field(
+        None, description="PEM file of our own certificate; for brokers that ask for one."
+    )
+    kafka_ssl_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
+    postgres_password: SecretStr | None = Field(None, description="Password for Postgres; outranks one in the DSN.")
+    registry_username: str | None = Field(None, description="Name for the registry; by HTTP basic authentication.")
+    registry_password: SecretStr | None = Field(None, description="Password of that name for the registry.")
+    registry_ca_file: Path | None = Field(
+        None,
+        description="PEM file of the authorities that may vouch for the registry; unset: the system's.",
+    )
+
+    topic_prefix: str = Field(
+        "", description="Put before every topic and consumer group, so that ledgers can share a broker."
+    )
+    lanes: int = Field(4, ge=1, le=1024, description="Partitions of payments.intents when the topics are made.")
+    replication_factor: int = Field(1, ge=1, description="Of new topics; 3 on a real cluster.")
+    min_insync_replicas: int = Field(1, ge=1, description="Of new topics; 2 on a real cluster.")
+    intents_retention_days: int = Field(30, ge=1, description="How long payments.intents keeps a message.")
+    quarantine_retention_days: int = Field(90, ge=1, description="How long payments.quarantine keeps a message.")
+    breaks_retention_days: int = Field(90, ge=1, description="How long ledger.breaks keeps a message.")
+
+    api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
+    api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")
+    api_url: str | None = Field(
+        None, description="Where the command line finds the API; unset means the running stack's."
+    )
+    api_key: SecretStr | None = Field(None, description="Key that the command line posts with.")
+    api_body_bytes_max: int = Field(4_000_000, ge=1024, description="Largest body of a batch; above it 413.")
+    api_intent_bytes_max: int = Field(
+        1_000_000, ge=1024, description="Largest body of any other request, such as one intent; above it 413."
+    )
+    api_requests_per_minute: int = Field(
+        60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
+    )
+    api_requests_at_once: Share = Field(
+        SHARE_BOUNDS.requests, description="Requests under way at once: in all, by one tenant, by one key."
+    )
+    api_body_bytes_at_once: Share = Field(
+        SHARE_BOUNDS.body_bytes,
+        description="Bytes of bodies of requests under way at once: in all, by one tenant, by one key.",
+    )
+    api_event_streams_at_once: Share = Field(
+        SHARE_BOUNDS.event_streams, description="Event streams open at once: in all, by one tenant, by one key."
+    )
+    api_reads_at_once: Share = Field(
+        SHARE_BOUNDS.reads, description="Connections for lists and reads at once: in all, by one tenant, by one key."
+    )
+    api_heavy_reads_at_once: Share = Field(
+        SHARE_BOUNDS.heavy_reads,
+        description="Connections for reports and proofs at once: in all, by one tenant, by one key.",
+    )
+    api_read_wait_seconds_max: float = Field(
+        2.0, gt=0, description="How long a read waits for a connection of its share."
+    )
+    api_read_seconds_max: float = Field(3.0, gt=0, description="How long Postgres works on one query of the API.")
+    api_heavy_read_seconds_max: float = Field(
+        10.0, gt=0, description="How long Postgres works on one query of a report."
+    )
+    api_body_seconds_max: float = Field(30.0, gt=0, description="How long a body may take to come whole.")
+    api_trusted_proxies: str = Field(
+        "",
+        description="Proxies whose X-Forwarded-For is believed: how many in a row, or their networks; unset: none.",
+    )
+    api_documents: bool = Field(True, description="Whether the API serves /docs and /openapi.json.")
+    api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
+
+    api_head_bytes_max: int = Field(32_768, ge=1024, description="Largest head of a request; above it 431.")
+    api_headers_max: int = Field(100, ge=10, description="Most headers of a request; above it 431.")
+    api_pipelined_max: int = Field(16, ge=0, description="Most requests of a connection that wait for their turn.")
+    api_connections_max: int = Field(2_000, ge=1, description="Most connections to one API process.")
+    api_address_connections_max: int = Field(
+        1_000, ge=1, description="Most connections from one address to one API process."
+    )
+    api_unread_bytes_max: int = Field(
+        64_000_000, ge=1_000_000, description="Bytes of answers that wait for clients who do not read them."
+    )
+    api_head_seconds_max: float = Field(10.0, gt=0, description="How long a request's head may take to come whole.")
+    api_unread_seconds_max: float = Field(30.0, gt=0, description="How long an answer may wait for its client to read.")
+    api_idle_seconds_max: float = Field(5.0, gt=0, description="Longest time between two requests of a connection.")
+    tls_certificate_file: Path | None = Field(
+        None, description="PEM file of the certificate that the API, or a service's metrics, shows; unset: no TLS."
+    )
+    tls_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
+
+    metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
+
+    instance_id: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Name that an agent keeps over restarts, in its group."
+    )
+
+    posting_batch_intents_max: int = Field(5000, ge=1, description="Most intents in one posting transaction.")
+    posting_stall_seconds_max: float = Field(
+        60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."
+    )
+
+    posting_key_file: Path | None = Field(
+        None,
+        description="PEM file of the Ed25519 private key that posting signs the head of each batch with; unset means"
+        " home/posting-key.pem where that is there, else none is signed.",
+    )
+    posting_public_keys_file: Path | None = Field(
+        None,
+        description="PEM file of posting's public keys by which audit judges its signatures; unset means"
+        " home/posting-key.pub.pem where that is there, else they are not judged.",
+    )
+
+    relay_batch_records_max: int = Field(5000, ge=1, description="Most journal records in one Kafka transaction.")
+    relay_shard: int = Field(0, ge=0, description="This relay's shard; it relays the lanes with lane % shards = shard.")
+    relay_shards: int = Field(1, ge=1, description="Number of relay shards.")
+
+    reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
+    audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
+    audit_checkpoint_seconds: float = Field(10.0, gt=0, description="Pause between signed checkpoints.")
+    audit_key_file: Path | None = Field(
+        None, description="PEM file of the Ed25519 private key; unset means home/audit-key.pem."
+    )
+    audit_witness_file: Path | None = Field(
+        None, description="File that audit appends each signed checkpoint to; unset means none."
+    )
+    audit_witness_git: Path | None = Field(
+        None, description="Folder of a Git repository that audit commits each signed checkpoint to; unset means none."
+    )
+
+    log_level: str = Field("INFO", description="Lowest level that is logged.")
+    log_format: Literal["auto", "json", "console"] = Field("auto", description="How services log.")
+    otlp_endpoint: str | None = Field(
+        None, description="Base URL of the OpenTelemetry collector that traces go to by OTLP over HTTP."
+    )
+    trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
+
+    def kafka_at(self, bootstrap: str) -> Kafka:
+        """Kafka at these brokers, which are those of the settings or of the running stack."""
+        return Kafka(
+            bootstrap,
+            self.kafka_security_protocol,
+            self.kafka_sasl_mechanism,
+            self.kafka_sasl_username,
+            _text(self.kafka_sasl_password),
+            self.kafka_ssl_ca_file,
+            self.kafka_ssl_certificate_file,
+            self.kafka_ssl_key_file,
+        )
+
+    @property
+    def server_tls(self) -> ServerTls | None:
+        """What the API and the metrics of a service are served with; None: in the open."""
+        if self.tls_certificate_file is None or self.tls_key_file is None:
+            return None
+        return ServerTls(self.tls_certificate_file, self.tls_key_file)
+
+    def registry_at(self, url: str) -> SchemaRegistry:
+        """The Schema Registry at this URL, which is that of the settings or of the running stack."""
+        return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no settings file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it knows one folder for all
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code, then secrets in files, then the environment."""
+        return init_settings, _SecretFiles(settings_cls), env_settings
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """The secrets whose files the environment names."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its form
+        return secret_of(field_name, os.environ), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: secret_of(name, os.environ) for name in SECRETS}
+        return {name: secret for name, secret in found.items() if secret is not None}
+
+
+def _text(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
+"""The settings that are never shown, and may stand in files."""

@@ -1,0 +1,156 @@
+"""The auditing agent: the chain of each lane is recomputed as its records arrive, in one transaction for each batch.
+
+1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
+2. decode the records and check each against the hash before it; compare repeats with audit's own copy;
+3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Events and metrics follow.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final, cast
+
+import structlog
+
+from db import audit as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from domain.breaks import BreakKind, Finding, break_id_of, record_subject
+from producers.events import EventProducer
+from streams.fenced import FenceLost, PartitionBatch
+from streams.proof.audit import metrics
+from streams.proof.audit.chain import LaneChain, repeat_finding
+from streams.proof.audit.signatures import Judged, PostingKeys, judge
+from streams.proof.proving import SpareTime, publish_breaks
+from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
+
+logger: Final = structlog.get_logger(__name__)
+
+FOUND_BY: Final = "audit"
+
+
+class Auditor:
+    """Audits batches of ledger.journal; a BatchHandler. Its `chores` are told the share of time that batches leave."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        reader: RecordReader,
+        events: EventProducer,
+        *,
+        keys: PostingKeys | None = None,
+        chores: Callable[[float], None] = lambda _: None,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._reader = reader
+        self._events = events
+        self._keys = keys or PostingKeys(None)
+        self._chores = chores
+        self._spare_time = SpareTime()
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
+        """Where audit stands in each partition; 0 where it has not been."""
+        with self._store.transaction() as connection:
+            rows = db.lane_rows(connection)
+        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Audit a batch; FenceLost where the lanes stand elsewhere."""
+        findings: list[Finding] = []
+        chains: list[tuple[PartitionBatch, LaneChain]] = []
+        with self._spare_time.batch(), self._store.transaction() as connection:
+            rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
+            for part in batch:
+                row = rows[part.partition]
+                if row.next_offset != part.expected_offset:
+                    raise FenceLost(f"lane {row.lane} stands at {row.next_offset}, not at {part.expected_offset}")
+                chain = LaneChain(row)
+                chains.append((part, chain))
+                findings += self._take(part, chain)
+                findings += chain.findings
+            taken = [chain.segment() for _, chain in chains]
+            judged = [
+                self._judge(connection, rows[part.partition], chain, segment)
+                for (part, chain), segment in zip(chains, taken, strict=True)
+            ]
+            findings += [finding for found in judged for finding in found.findings]
+            segments = [segment for segment in taken if segment is not None]
+            db.add_segments(connection, segments)
+            db.move_lanes(
+                connection,
+                [
+                    chain.row(part.end_offset)._replace(
+                        signatures_first_seq=found.first_seq, signatures_next_seq=found.next_seq
+                    )
+                    for (part, chain), found in zip(chains, judged, strict=True)
+                ],
+            )
+            for part, chain in chains:
+                findings += self._repeats(connection, part.partition, chain.repeated)
+            self._breaks.record(connection, findings, self._now_microseconds())
+        metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
+        if findings:
+            # Neither subject nor detail, in which accounts and amounts stand: the break's id leads to them.
+            first = findings[0]
+            break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
+            logger.error(
+                "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
+            )
+            self.publish()
+
+    def idle(self) -> None:
+        """Do the chores (checkpoints, sweeps, open breaks, gauges), and tell the topic what they found."""
+        self._chores(self._spare_time.share())
+        self.publish()
+
+    def publish(self) -> None:
+        """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+        publish_breaks(self._store, self._breaks, self._events)
+
+    def _take(self, part: PartitionBatch, chain: LaneChain) -> list[Finding]:
+        """Take the records of a partition; the findings are about messages that are no records of the lane."""
+        lane = part.partition
+        findings = []
+        for message in part.messages:
+            try:
+                record = cast("JournalRecord", self._reader.read(message.value))
+            except Unreadable as unreadable:
+                detail = str(unreadable)
+            else:
+                if record["lane"] == lane:
+                    chain.take(record)
+                    continue
+                detail = f"The record says that it is of lane {record['lane']}."
+            findings.append(Finding(BreakKind.CHAIN, f"lane {lane} journal offset {message.offset}", detail, lane))
+        return findings
+
+    def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain, segment: db.Segment | None) -> Judged:
+        """Hold what posting signed against what arrived."""
+        covered = (row.signatures_first_seq, row.signatures_next_seq)
+        if not self._keys:
+            # Without a key nothing is asked for: workers that sign nothing may come back (docs/UPGRADING.md).
+            return Judged([], None, None)
+        if row.next_seq == 0 and covered == (None, None):
+            covered = (0, 0)  # audit knows this lane from its first record on
+        arrived = b"" if segment is None else segment.hashes
+
+        def hashes_of(first_seq: int, next_seq: int) -> bytes:
+            """Of what arrived; what lies before it is audit's own copy."""
+            kept = db.hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
+            start = max(first_seq - row.next_seq, 0) * db.HASH_BYTES
+            return kept + arrived[start : (next_seq - row.next_seq) * db.HASH_BYTES]
+
+        return judge(row.lane, covered, chain.signed, hashes_of, self._keys)
+
+    def _repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
+        findings = []
+        for record in repeated:  # rare: a record that the topic has twice
+            seq = record["seq"]
+            kept = db.hashes(connection, lane, seq, seq + 1)
+            missing = self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, [record_subject(lane, seq)])
+            finding = repeat_finding(record, kept, bool(missing))
+            if finding is not None:
+                findings.append(finding)
+        return findings

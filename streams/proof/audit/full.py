@@ -1,0 +1,331 @@
+"""`ledgerline audit verify`: every chain recomputed from the topic and from the tables, every checkpoint checked anew.
+
+One snapshot of the database fixes where each lane ends; the topic is read up to there, so that posting may go on.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any, Final
+
+from db import audit as db
+from db.agent_connection import snapshot
+from domain.breaks import BreakKind, Finding, merged
+from domain.checkpoints import CheckpointRow, LaneHead
+from domain.merkle import root_of
+from domain.topics import Topics
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from streams.proof.audit.chain import LaneChain, chain_finding, repeat_finding
+from streams.proof.audit.kept import Kept, genuineness_faults, record_place
+from streams.proof.audit.signatures import PostingKeys, judge, unsigned_finding
+from streams.proof.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
+from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
+from streams.proof.audit.witness import Witness, gaps_of, read_witness
+from streams.proof.records.decoding import RecordReader
+from streams.proof.records.journal import read_all, read_up_to
+
+PAGE_ROWS: Final = 5000
+PAGE_CHECKPOINTS: Final = 500
+STRAYS_MAX: Final = 1000
+LOST_MAX: Final = 1000
+WITNESS_LATE_SECONDS: Final = 60.0
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, how much of it is done, and how much it is in all."""
+
+
+@dataclass
+class Report:
+    """What a full verification found."""
+
+    lanes: list[dict[str, int | str]] = field(default_factory=list)
+    """By lane: records, and the head as recomputed, in hex."""
+    findings: list[Finding] = field(default_factory=list)
+    records: int = 0
+    checkpoints: int = 0
+    kept: int = 0
+    """Checkpoints from outside that were held against the ledger."""
+    seconds: float = 0.0
+
+    @property
+    def records_per_second(self) -> int:
+        """How fast the records were checked, each on the topic and in the tables."""
+        return int(self.records / self.seconds) if self.seconds else 0
+
+
+class PublishedCheckpoints:
+    """What the topic had before the snapshot. The table must have all of it: audit stores before it sends."""
+
+    def __init__(self, next_checkpoint: int, messages: Iterable[tuple[int, dict[str, Any] | str]]) -> None:
+        self._next_checkpoint = next_checkpoint
+        """All before it were published when reading began."""
+        self._on_topic: set[int] = set()
+        self.records: dict[int, list[dict[str, Any]]] = {}
+        self.unreadable: list[Finding] = []
+        for offset, message in messages:
+            if isinstance(message, str):
+                self.unreadable.append(Finding(BreakKind.CHECKPOINT, f"audit.checkpoints offset {offset}", message))
+            else:
+                self.records.setdefault(message["checkpoint"], []).append(message)
+                self._on_topic.add(message["checkpoint"])
+
+    def find_lost(self, total: int) -> list[int]:
+        """Published checkpoints from number `total` on that the topic does not have either; no more than LOST_MAX."""
+        lost = (number for number in range(total, self._next_checkpoint) if number not in self._on_topic)
+        return list(islice(lost, LOST_MAX))
+
+    def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
+        """What the topic says against a stored checkpoint. One that it has twice, just the same, is no fault."""
+        told = self.records.pop(number, [])
+        faults = []
+        if any(record != stored for record in told):
+            faults.append("The topic has another checkpoint under its number.")
+        if stored not in told and number < self._next_checkpoint:
+            faults.append("It was published, and the topic does not have it.")
+        return faults
+
+
+class _Verification:
+    def __init__(self, connection: Any, progress: Progress, posting_keys: PostingKeys) -> None:
+        self._connection = connection
+        self._progress = progress
+        self._posting_keys = posting_keys
+        self._ledger = db.ledger_lanes(connection)
+        self._own = db.lane_rows(connection)
+        self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
+        # What the hashes must be, joined, by lane: audit's own copy, and what the topic has beyond it.
+        self._trusted: dict[int, bytes] = {}
+        self._stored: dict[int, tuple[CheckpointRow, list[LaneHead]]] = {}
+        self.report = Report(records=sum(self.bounds.values()))
+
+    def read_topic(self, kafka: Kafka, topic: str, reader: RecordReader, grace_seconds: float) -> None:
+        """Recompute each chain from the topic, and hold it against audit's own copy."""
+        chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
+        done = 0
+        for page in read_up_to(kafka, topic, reader, self.bounds, grace_seconds):
+            for lane, offset, detail in page.unreadable:
+                subject = f"lane {lane} journal offset {offset}"
+                self.report.findings.append(Finding(BreakKind.CHAIN, subject, detail, lane))
+            for record in page.records:
+                chains[record["lane"]].take(record)
+            done += len(page.records)
+            self._progress("topic", done, self.report.records)
+        for lane, chain in chains.items():
+            segment = chain.segment()
+            published = b"" if segment is None else segment.hashes
+            self._judge_topic(lane, chain, published)
+            if self._posting_keys:
+                self._judge_signatures(lane, chain, published)
+
+    def _judge_topic(self, lane: int, chain: LaneChain, published: bytes) -> None:
+        findings = chain.findings
+        for record in chain.repeated:
+            at = record["seq"] * db.HASH_BYTES
+            late = repeat_finding(record, published[at : at + db.HASH_BYTES], is_missing=False)
+            if late is not None:
+                findings.append(late)
+        own = db.hashes(self._connection, lane, 0, self.bounds[lane])
+        common = min(len(own), len(published))
+        if own[:common] != published[:common]:
+            differing = [seq for seq in range(common // db.HASH_BYTES) if _at(own, seq) != _at(published, seq)]
+            findings += [
+                chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
+                for seq in differing
+            ]
+        for seq in range(len(published) // db.HASH_BYTES, self.bounds[lane]):
+            findings.append(chain_finding(lane, seq, "The topic has no such record; it ends before."))
+        self._trusted[lane] = own + published[len(own) :]
+        self.report.findings += findings
+
+    def _judge_signatures(self, lane: int, chain: LaneChain, published: bytes) -> None:
+        """Posting's signatures must cover the lane from where audit first asked for them, or met one, to its end."""
+        own = self._own.get(lane)
+        starts = [head.first_seq for head in chain.signed[:1]]
+        if own is not None and own.signatures_first_seq is not None:
+            starts.append(own.signatures_first_seq)
+        began = min(starts, default=None)
+        found = judge(
+            lane,
+            (began, began),
+            chain.signed,
+            lambda first_seq, next_seq: published[first_seq * db.HASH_BYTES : next_seq * db.HASH_BYTES],
+            self._posting_keys,
+        )
+        self.report.findings += found.findings
+        if found.next_seq is not None and found.next_seq < self.bounds[lane]:
+            self.report.findings.append(unsigned_finding(lane, found.next_seq, self.bounds[lane]))
+
+    def read_tables(self) -> None:
+        """Hash every stored row anew; each that is not what was published is named, and none behind it."""
+        done = 0
+        for lane, bound in self.bounds.items():
+            kept = self._trusted[lane]
+            for first in range(0, bound, PAGE_ROWS):
+                end = min(first + PAGE_ROWS, bound)
+                rows, legs = db.stored_rows(self._connection, lane, first, end)
+                before = _at(kept, first - 1) if first else GENESIS
+                window = kept[first * db.HASH_BYTES : end * db.HASH_BYTES]
+                known = [row for row in rows if row.seq < first + len(window) // db.HASH_BYTES]
+                for seq, detail in window_faults(lane, first, known, legs, window, before):
+                    self.report.findings.append(stored_finding(lane, seq, detail))
+                done += end - first
+                self._progress("tables", done, self.report.records)
+            head = _at(kept, bound - 1) if bound else GENESIS
+            if len(kept) == bound * db.HASH_BYTES and head != self._ledger[lane][1]:
+                detail = "The ledger's head of the chain is not the last record's hash."
+                self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
+            self.report.lanes.append({"lane": lane, "records": bound, "head": head.hex()})
+        for lane, own in self._own.items():
+            if own.next_seq > self.bounds.get(lane, 0):
+                at = self.bounds.get(lane, 0)
+                detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
+                self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
+        strays = db.stray_rows(self._connection, STRAYS_MAX)
+        self.report.findings += [stray_finding(*stray) for stray in strays]
+
+    def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
+        """Signatures, roots and links of all checkpoints, and that table and topic have the same ones."""
+        keys = db.signing_keys(self._connection)
+        previous: tuple[CheckpointRow, list[LaneHead]] | None = None
+        total = 0
+        while page := db.checkpoints(self._connection, total, PAGE_CHECKPOINTS):
+            for row, heads in page:
+                key = public_key or keys.get(row.key_id, b"")
+                faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
+                faults += checkpoint_faults(row, heads, previous, key)
+                faults += self._root_faults(heads)
+                faults += published.faults_of(row.checkpoint, checkpoint_event(row, heads))
+                self._checkpoint_findings(row.checkpoint, faults)
+                previous, total = (row, heads), row.checkpoint + 1
+            self._progress("checkpoints", total, total)
+        for number in sorted(published.records):  # those of the table are gone by now
+            self._checkpoint_findings(number, ["The topic has it, the database has not."])
+        for number in published.find_lost(total):
+            self._checkpoint_findings(number, ["It was published; neither the topic nor the database has it."])
+        self.report.findings += published.unreadable
+        self._judge_signed_ends(previous)
+        self.report.checkpoints = total
+
+    def _judge_signed_ends(self, newest: tuple[CheckpointRow, list[LaneHead]] | None) -> None:
+        """Check that the newest checkpoint ends where audit.lane says that audit has signed up to."""
+        signed = {} if newest is None else {head.lane: head.next_seq for head in newest[1]}
+        for lane, own in self._own.items():
+            if own.first_seq != signed.get(lane, 0):
+                detail = (
+                    f"Audit signed lane {lane} up to {own.first_seq}, its newest checkpoint says {signed.get(lane, 0)}."
+                )
+                self.report.findings.append(Finding(BreakKind.CHECKPOINT, "newest checkpoint", detail, lane))
+
+    def check_kept(self, kept: Sequence[Kept], public_key: bytes | None) -> None:
+        """Hold what was kept outside against the ledger of today."""
+        keys = db.signing_keys(self._connection)
+        for item in kept:
+            faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
+            self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
+        self.report.kept += len(kept)
+
+    def _kept_faults(self, kept: Kept) -> list[str]:
+        """Where today's ledger is none that the kept checkpoint was a part of (RFC 6962, 2.1.2: consistency).
+
+        Each lane of the kept one must be the beginning of today's lane. All records are here, so their roots are made
+        anew, and no proof of consistency is needed.
+        """
+        number = kept.row.checkpoint
+        today = self._stored_checkpoint(number)
+        wrong = []
+        if today is None:
+            wrong.append(f"The ledger has no checkpoint {number}.")
+        elif today != (kept.row, kept.heads):
+            wrong.append(f"The ledger has another checkpoint {number}.")
+        if wrong:  # one that is stored just so was judged with the others
+            short = [head for head in kept.heads if head.next_seq > self.bounds.get(head.lane, 0)]
+            wrong += [
+                f"It covers {head.next_seq} records of lane {head.lane}; there are not so many." for head in short
+            ]
+            wrong += self._root_faults([head for head in kept.heads if head not in short])
+        if kept.proof is not None:
+            lane, seq, record_hash = record_place(kept.proof)
+            if _at(self._trusted.get(lane, b""), seq) != record_hash:
+                wrong.append(f"The record that it proves, lane {lane} seq {seq}, is another one today.")
+        return wrong
+
+    def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
+        """A checkpoint as it is stored now; those that follow it are read with it, as they are asked for next."""
+        if number not in self._stored:
+            page = db.checkpoints(self._connection, number, PAGE_CHECKPOINTS)
+            self._stored = {row.checkpoint: (row, sorted(heads)) for row, heads in page}
+        return self._stored.get(number)
+
+    def check_witness(self, witness: Witness, public_key: bytes | None) -> None:
+        """Hold a witness against the ledger, and the ledger against the witness."""
+        kept, strange = read_witness(witness)
+        self.check_kept(kept, public_key)
+        faults = list(strange)
+        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in gaps_of(kept)]
+        faults += [(witness.name, fault) for fault in witness.history_faults()]
+        first_missing = max((item.row.checkpoint for item in kept), default=-1) + 1
+        missing = self._stored_checkpoint(first_missing)
+        if missing is not None and time.time() - missing[0].signed_time / 1e6 > WITNESS_LATE_SECONDS:
+            faults.append((witness.name, f"It ends before checkpoint {first_missing}, which was signed since."))
+        self.report.findings += [Finding(BreakKind.CHECKPOINT, f"witness {place}", text) for place, text in faults]
+
+    def _root_faults(self, heads: list[LaneHead]) -> list[str]:
+        wrong = []
+        for head in heads:
+            kept = self._trusted.get(head.lane, b"")
+            leaves = [_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
+            if root_of(leaves) != head.records_root or (head.next_seq and _at(kept, head.next_seq - 1) != head.head):
+                wrong.append(f"Its root of lane {head.lane} is not that of the records.")
+        return wrong
+
+    def _checkpoint_findings(self, number: int, faults: list[str]) -> None:
+        self.report.findings += [Finding(BreakKind.CHECKPOINT, f"checkpoint {number}", fault) for fault in faults]
+
+
+def _at(joined: bytes, seq: int) -> bytes:
+    return joined[seq * db.HASH_BYTES : (seq + 1) * db.HASH_BYTES]
+
+
+def verify(
+    *,
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    public_key: bytes | None = None,
+    kept: Sequence[Kept] = (),
+    witnesses: Sequence[Witness] = (),
+    posting_keys: PostingKeys | None = None,
+    progress: Progress = lambda *_: None,
+    grace_seconds: float = 5.0,
+) -> Report:
+    """Verify everything; `public_key` (32 raw bytes) must have signed all checkpoints, else the keys audit remembers.
+    Without `posting_keys` the signatures of posting are not judged.
+
+    `kept` and `witnesses` are held against the ledger as well. Raises DatabaseError, SourceAway, SchemaError or
+    WitnessAway if a part is away, so that nothing could be said.
+    """
+    started = time.monotonic()
+    with snapshot(dsn, db.ROLE) as connection:
+        next_checkpoint = db.next_unpublished_checkpoint(connection)
+    # Read in this order: first what was published, then the topic, then the tables. Checkpoints that are signed and
+    # published meanwhile cannot look as if they were missing.
+    checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
+    published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
+    with snapshot(dsn, db.ROLE) as connection:
+        work = _Verification(connection, progress, posting_keys or PostingKeys(None))
+        reader = RecordReader(registry, "ledger.journal-value")
+        work.read_topic(kafka, topics.journal, reader, grace_seconds)
+        work.read_tables()
+        work.check_checkpoints(published, public_key)
+        work.check_kept(kept, public_key)
+        for witness in witnesses:
+            work.check_witness(witness, public_key)
+    report = work.report
+    report.findings = sorted(
+        merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
+    )
+    report.seconds = time.monotonic() - started
+    return report

@@ -1,0 +1,123 @@
+"""Checkpoints and proofs that somebody kept outside the ledger, as files have them."""
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from domain.checkpoints import CheckpointRow, LaneHead, lane_leaves
+from domain.errors import LedgerlineError
+from domain.merkle import root_of
+from streams.proof.audit import verifier
+from streams.proof.audit.signing import signed_bytes
+
+_LANE_NAMES: Final = frozenset(LaneHead._fields)
+_NAMES: Final = frozenset((*CheckpointRow._fields, "lanes"))
+HEX_CHARACTERS: Final = 64
+
+
+class KeptError(LedgerlineError):
+    """A file holds neither a checkpoint nor a proof."""
+
+
+class Kept(NamedTuple):
+    """A checkpoint that was kept, and where."""
+
+    place: str
+    """Such as `checkpoint.json` or `witness.jsonl line 3`."""
+    row: CheckpointRow
+    heads: list[LaneHead]
+    proof: dict[str, Any] | None = None
+    """The proof that the checkpoint is a part of, if it was one."""
+
+
+def read_kept(path: Path) -> Kept:
+    """The checkpoint in a file: as GET /v1/checkpoints shows one, as a witness has it in a line, or in a proof."""
+    try:
+        document = verifier.read_proof(path)
+    except verifier.Refused as refused:
+        raise KeptError(f"{path} holds no checkpoint and no proof: it is no JSON object that can be read.") from refused
+    return kept_of(path.name, document)
+
+
+def kept_of(place: str, document: Any) -> Kept:
+    """The checkpoint in a JSON document; KeptError if there is none."""
+    is_proof = isinstance(document, dict) and "checkpoint" in document and isinstance(document["checkpoint"], dict)
+    checkpoint = document["checkpoint"] if is_proof else document
+    try:
+        row, heads = _checkpoint(checkpoint)
+    except (KeyError, TypeError, ValueError) as error:
+        raise KeptError(f"{place} holds no checkpoint and no proof: docs/PROOF.md has both forms.") from error
+    return Kept(place, row, heads, document if is_proof else None)
+
+
+def read_line(place: str, line: str) -> Kept:
+    """The checkpoint in a line of a witness; KeptError if there is none."""
+    try:
+        document = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise KeptError(f"{place} holds no checkpoint: it is no JSON.") from error
+    return kept_of(place, document)
+
+
+def _checkpoint(members: Any) -> tuple[CheckpointRow, list[LaneHead]]:
+    if not isinstance(members, dict) or set(members) != _NAMES or not isinstance(members["lanes"], list):
+        raise ValueError("not a checkpoint's members")
+    heads = []
+    for lane in members["lanes"]:
+        if not isinstance(lane, dict) or set(lane) != _LANE_NAMES:
+            raise ValueError("not a lane's members")
+        number, first_seq, next_seq = (_number(lane[name]) for name in ("lane", "first_seq", "next_seq"))
+        heads.append(LaneHead(number, first_seq, next_seq, _hash(lane["head"]), _hash(lane["records_root"])))
+    row = CheckpointRow(
+        _number(members["checkpoint"]),
+        _hash(members["previous_hash"]),
+        _hash(members["root"]),
+        _number(members["signed_time"]),
+        str(members["key_id"]),
+        bytes.fromhex(members["signature"]),
+    )
+    return row, sorted(heads)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError("not a number of 63 bits")
+    return value
+
+
+def _hash(text: Any) -> bytes:
+    if not isinstance(text, str) or len(text) != HEX_CHARACTERS:
+        raise ValueError("not 32 bytes in hex")
+    return bytes.fromhex(text)
+
+
+def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, bytes]) -> list[str]:
+    """Why a kept checkpoint is none that the key signed; `keys` are those that audit remembers, raw, by id."""
+    key = public_key or keys.get(kept.row.key_id)
+    if key is None:
+        return [f"It was signed by the key {kept.row.key_id}, which audit does not remember: name it by --public-key."]
+    if kept.row.root != root_of(lane_leaves(kept.heads)):
+        return ["Its root is not that of its lanes."]
+    try:
+        public = Ed25519PublicKey.from_public_bytes(key)
+        public.verify(kept.row.signature, signed_bytes(kept.row, kept.heads))
+        if kept.proof is not None:
+            verifier.verify(kept.proof, public)
+    except InvalidSignature:
+        return ["Its signature is not that of the key."]
+    except verifier.Refused as refused:
+        return [f"The proof does not hold. {refused}"]
+    return []
+
+
+def record_place(proof: Mapping[str, Any]) -> tuple[int, int, bytes]:
+    """Lane, seq and hash of the record that a verified proof proves."""
+    record = proof["record"]
+    previous_hash = bytes.fromhex(proof["previous_hash"])
+    return record["lane"], record["seq"], sha256(previous_hash + rfc8785.dumps(record)).digest()

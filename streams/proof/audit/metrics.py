@@ -1,0 +1,25 @@
+"""Metrics of audit; docs/METRICS.md documents each. Breaks are counted by streams.proof.reconciliation.metrics."""
+
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+RECORDS: Final = Counter("ledgerline_audited_records", "Journal records whose place in their chain audit has checked.")
+SWEPT: Final = Counter("ledgerline_audit_swept_rows", "Stored journal rows that sweeps have hashed anew.")
+SWEEP_SECONDS: Final = Gauge("ledgerline_audit_sweep_seconds", "Time that the last whole sweep took.")
+LAG_RECORDS: Final = Gauge("ledgerline_audit_lag_records", "Journal rows that audit has not seen.", ["lane"])
+VERIFIED: Final = Gauge(
+    "ledgerline_audit_verified_seq", "Seq up to which, and without, the chain of the lane is verified.", ["lane"]
+)
+UNSIGNED: Final = Gauge(
+    "ledgerline_audit_unsigned_records", "Verified journal records that no checkpoint covers yet.", ["lane"]
+)
+CHECKPOINTS: Final = Counter("ledgerline_audit_checkpoints", "Checkpoints that this worker has signed.")
+CHECKPOINT_TIME: Final = Gauge(
+    "ledgerline_audit_checkpoint_timestamp_seconds", "When the newest checkpoint was signed, in seconds since 1970."
+)
+WITNESS_FAILURES: Final = Counter(
+    "ledgerline_audit_witness_failures", "Times that a witness could not be told of checkpoints; it is told later."
+)
+# Not 1970, which it would say before the first.
+CHECKPOINT_TIME.set(float("nan"))

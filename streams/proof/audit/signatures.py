@@ -1,0 +1,145 @@
+"""Posting's signatures, held against the hashes as they were published: docs/decisions/0020-signed-heads.md.
+
+Each range that posting signed must begin where the one before it ended, and be signed as it was published. So a row
+that was changed between its commit and its relay is found, even by hands that computed all hashes anew.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from db.audit import LaneRow
+from domain.breaks import BreakKind, Finding, record_subject
+from domain.signed_heads import SignedHead, head_bytes, is_signed
+from runtime.key_files import read_public_keys
+from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.settings import Settings
+
+RANGE_RECORDS_MAX: Final = 1_000_000
+"""The longest range that audit reads for one signature. No batch is as long; a forged range could name a whole lane."""
+
+PATIENCE_SECONDS: Final = 10.0
+
+HashesOf = Callable[[int, int], bytes]
+"""From first_seq and next_seq to the hashes between, joined, as they were published."""
+
+
+class PostingKeys:
+    """The public keys whose signatures count, from a file that audit's own side keeps, never from the database."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._keys: list[Ed25519PublicKey] = [] if path is None else read_public_keys(path)
+
+    def __bool__(self) -> bool:
+        """Whether signatures are judged at all."""
+        return bool(self._keys)
+
+    def have_signed(self, message: bytes, signature: bytes) -> bool:
+        """Whether one of the keys has; the file is read again before the answer is no, as a key may be new there."""
+        if is_signed(message, signature, self._keys):
+            return True
+        if self._path is None:
+            return False
+        self._keys = read_public_keys(self._path)
+        return is_signed(message, signature, self._keys)
+
+
+def posting_keys(settings: Settings) -> PostingKeys:
+    """The keys of the file that the settings name, which must be there; else of the one in the home, where there is."""
+    if settings.posting_public_keys_file is not None:
+        return PostingKeys(settings.posting_public_keys_file)
+    path = public_file(settings.home / POSTING_KEY_FILE)
+    return PostingKeys(path if path.exists() else None)
+
+
+class Judged(NamedTuple):
+    """What the signatures of a lane say."""
+
+    findings: list[Finding]
+    first_seq: int | None
+    next_seq: int | None
+    """The signatures cover the records from first_seq to next_seq - 1; None where none was asked for yet."""
+
+
+def judge(
+    lane: int,
+    covered: tuple[int | None, int | None],
+    signed: Iterable[SignedHead],
+    hashes_of: HashesOf,
+    keys: PostingKeys,
+) -> Judged:
+    """Hold the signatures of a lane, in order, against its hashes and against each other.
+
+    `covered`: the first and the next seq of what was judged before; signatures are asked for from the first one on.
+    """
+    first, expected = covered
+    findings = []
+    for head in signed:
+        if not 0 <= head.first_seq < head.next_seq <= head.first_seq + RANGE_RECORDS_MAX:
+            detail = f"Its signature names seq {head.first_seq} as the first of its range, which cannot be."
+            findings.append(signature_finding(lane, head.next_seq - 1, head.next_seq, detail))
+            continue
+        if first is None or expected is None:
+            first = expected = head.first_seq
+        if head.first_seq > expected:
+            findings.append(unsigned_finding(lane, expected, head.first_seq))
+        elif head.first_seq < expected:
+            detail = f"A signature for seq {head.first_seq} to {head.next_seq - 1} covers what another one covers."
+            findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
+        hashes = hashes_of(head.first_seq, head.next_seq)
+        if not keys.have_signed(head_bytes(lane, head.first_seq, hashes), head.signature):
+            detail = "This is not what posting signed: it was altered between its commit and its relay."
+            findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
+        expected = head.next_seq
+    return Judged(findings, first, expected)
+
+
+def unsigned_finding(lane: int, first_seq: int, next_seq: int) -> Finding:
+    """Records that no signature of posting covers, where each must be covered."""
+    detail = "No signature of posting covers this: it was altered between its commit and its relay, or not posted by a"
+    return signature_finding(lane, first_seq, next_seq, f"{detail} worker that has the key.")
+
+
+def signature_finding(lane: int, first_seq: int, next_seq: int, detail: str) -> Finding:
+    """A break about a signed range; which record of it was altered, a signature over all of them cannot say."""
+    last = next_seq - 1
+    subject = record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
+    return Finding(BreakKind.CHAIN, subject, detail, lane, first_seq)
+
+
+class UncoveredEnds:
+    """Watches the ends of lanes: their last records must not stay without the signature that covers them.
+
+    The relay publishes a signed range whole, but one of very large messages may come in parts.
+    """
+
+    def __init__(self) -> None:
+        self.patience_seconds = PATIENCE_SECONDS
+        self._since: dict[int, tuple[int, float]] = {}
+
+    def findings(self, lanes: Iterable[LaneRow]) -> list[Finding]:
+        """A finding for each lane whose end has been uncovered for longer than the patience."""
+        now = time.monotonic()
+        found = []
+        for row in lanes:
+            covered = row.signatures_next_seq
+            if covered is None or covered >= row.next_seq:
+                self._since.pop(row.lane, None)
+                continue
+            before, since = self._since.get(row.lane, (covered, now))
+            if before != covered:
+                since = now
+            self._since[row.lane] = (covered, since)
+            if now - since >= self.patience_seconds:
+                finding = unsigned_finding(row.lane, covered, row.next_seq)
+                found.append(finding._replace(subject=uncovered_subject(row.lane)))
+        return found
+
+
+def uncovered_subject(lane: int) -> str:
+    """The subject of the break that a lane's end has no signature."""
+    return f"lane {lane} signatures"

@@ -1,0 +1,54 @@
+"""Checkpoints: what audit signs, and what may be wrong with it. Ed25519 is RFC 8032."""
+
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import rfc8785
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from domain.checkpoints import CheckpointRow, LaneHead, checkpoint_members, key_id_of, lane_leaves
+from domain.merkle import root_of
+from runtime.key_files import SigningKey
+
+GENESIS: Final = bytes(32)
+
+
+def signed_bytes(row: CheckpointRow, lanes: Sequence[LaneHead]) -> bytes:
+    """What is signed: the canonical JSON (RFC 8785) of all members but the signature."""
+    return rfc8785.dumps(checkpoint_members(row, lanes))
+
+
+def sign(
+    number: int, previous_hash: bytes, lanes: Sequence[LaneHead], signed_time: int, key: SigningKey
+) -> CheckpointRow:
+    """The signed checkpoint over these heads; `signed_time` in microseconds since 1970."""
+    unsigned = CheckpointRow(number, previous_hash, root_of(lane_leaves(lanes)), signed_time, key.key_id, b"")
+    return unsigned._replace(signature=key.private.sign(signed_bytes(unsigned, lanes)))
+
+
+def checkpoint_faults(
+    row: CheckpointRow, lanes: Sequence[LaneHead], previous: tuple[CheckpointRow, Sequence[LaneHead]] | None, key: bytes
+) -> list[str]:
+    """What is wrong with a checkpoint in itself and behind the previous one; `key` is the raw public key."""
+    wrong = []
+    if row.root != root_of(lane_leaves(lanes)):
+        wrong.append("Its root is not that of its lanes.")
+    if row.previous_hash != (GENESIS if previous is None else sha256(signed_bytes(*previous)).digest()):
+        wrong.append("It does not follow from the checkpoint before it.")
+    ends = {} if previous is None else {head.lane: head.next_seq for head in previous[1]}
+    if any(head.first_seq != ends.pop(head.lane, 0) for head in lanes) or ends:
+        wrong.append("Its lanes do not go on where the checkpoint before it ended.")
+    if row.key_id != key_id_of(key):
+        return [*wrong, f"It was signed by another key, {row.key_id}."]
+    try:
+        Ed25519PublicKey.from_public_bytes(key).verify(row.signature, signed_bytes(row, lanes))
+    except InvalidSignature:
+        wrong.append("Its signature is not that of the key.")
+    return wrong
+
+
+def checkpoint_event(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
+    """The Avro record of a checkpoint."""
+    return {**row._asdict(), "lanes": [head._asdict() for head in sorted(lanes)]}

@@ -1,0 +1,77 @@
+"""Recomputing the hashes of rows as the ledger's tables have them, and holding them against a copy; pure.
+
+Each row is judged by the copy of its own hash and of the one before it, so that just the altered row is named and
+none behind it.
+"""
+
+from collections.abc import Iterator, Sequence
+from hashlib import sha256
+
+from db.audit import HASH_BYTES
+from domain.breaks import BreakKind, Finding, record_subject
+from domain.stored_records import StoredLeg, StoredRow, stored_members, with_legs
+from streams.proof.audit.chain import ABSENT
+from streams.proof.records.canonical import canonical_json
+
+
+def previous_hash(row: StoredRow, before: bytes | None) -> bytes:
+    """What the row follows from: the copy of the hash before it, and only where that is unknown the ledger's own."""
+    return row.previous_hash if before is None or before == ABSENT else before
+
+
+def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None) -> bytes:
+    """The hash that a stored row's content has behind the copy of the hash before it."""
+    members = canonical_json(stored_members(lane, row, legs), row.metadata)
+    return sha256(previous_hash(row, before) + members).digest()
+
+
+def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
+    """What is wrong with a stored row, by the copy of its hash."""
+    if kept == ABSENT:
+        return None  # what the topic did not bring cannot be held against it; that is a break of its own
+    if content_hash != kept:
+        return "The stored row is not what was published: its content or its entries were altered."
+    if row.hash != kept:
+        return "The stored row's hash was altered."
+    if row.leg_count != leg_total:
+        return f"The stored row says that it has {row.leg_count} legs, and has {leg_total}."
+    return None
+
+
+def window_faults(
+    lane: int,
+    first_seq: int,
+    rows: Sequence[StoredRow],
+    legs: Sequence[StoredLeg],
+    kept: bytes,
+    before: bytes | None,
+) -> Iterator[tuple[int, str]]:
+    """(seq, what is wrong) for a window of a lane, in order.
+
+    `kept`: copies of the hashes from first_seq on, joined; the window ends with them. `before`: that of first_seq - 1.
+    """
+    expected = first_seq
+    for row, row_legs in with_legs(rows, legs):
+        for missing in range(expected, row.seq):
+            yield missing, "The ledger has no row here; it was deleted."
+        at = (row.seq - first_seq) * HASH_BYTES
+        previous = kept[at - HASH_BYTES : at] if at else before
+        content_hash = stored_hash(lane, row, row_legs, previous)
+        fault = row_fault(row, content_hash, len(row_legs), kept[at : at + HASH_BYTES])
+        if fault is not None:
+            yield row.seq, fault
+        expected = row.seq + 1
+    for missing in range(expected, first_seq + len(kept) // HASH_BYTES):
+        yield missing, "The ledger has no row here; it was deleted."
+
+
+def stored_finding(lane: int, seq: int, detail: str) -> Finding:
+    """A row of the ledger's tables that is not what was published."""
+    return Finding(BreakKind.STORED, record_subject(lane, seq), detail, lane, seq)
+
+
+def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
+    """A row or entries outside every lane, which nobody published."""
+    what = "A journal row" if has_row else "Entries without a journal row"
+    detail = f"{what} nobody published; inserted past the end of the lane."
+    return stored_finding(lane, seq, detail)._replace(evidence={"is_stray": 1})

@@ -1,0 +1,266 @@
+"""What audit does between batches: signed checkpoints, rolling sweeps over stored rows, open breaks checked again."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+import structlog
+
+from db import audit as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from domain.breaks import Break, BreakKind, Finding
+from domain.checkpoints import CheckpointRow, LaneHead
+from domain.errors import Outage
+from domain.merkle import MerkleRange
+from producers.events import EventProducer
+from runtime.key_files import SigningKey
+from streams.proof.audit import metrics
+from streams.proof.audit.agent import FOUND_BY
+from streams.proof.audit.signatures import UncoveredEnds, uncovered_subject
+from streams.proof.audit.signing import GENESIS, checkpoint_event, sign, signed_bytes
+from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
+from streams.proof.audit.witness import Witness, WitnessAway
+from streams.proof.proving import PagedSweep
+from streams.proof.reconciliation.metrics import show_breaks
+
+logger: Final = structlog.get_logger(__name__)
+
+PAGE_ROWS: Final = 2000
+STRAYS_MAX: Final = 100
+RECHECKED_MAX: Final = 100
+CHECKPOINTS_PER_CALL_MAX: Final = 100
+BUDGET_SECONDS: Final = 0.5
+GAUGE_SECONDS: Final = 2.0
+SIGNED_DETAIL: Final = "A signature covers what came last by now; what it does not cover is a break of its own."
+RESOLVED_DETAIL: Final = "Checked again: it is what was published."
+
+
+class Signer:
+    """Signs checkpoints when one is due and something has changed, and publishes them in order, at least once."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        key: SigningKey,
+        events: EventProducer,
+        pause_seconds: float,
+        *,
+        witnesses: Sequence[Witness] = (),
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._key = key
+        self._witnesses = witnesses
+        self._events = events
+        self._pause_microseconds = int(pause_seconds * 1_000_000)
+        self._now_microseconds = now_microseconds
+
+    def sign_if_due(self) -> CheckpointRow | None:
+        """Sign a checkpoint over all lanes, and begin their trees anew; None where none is due or another worker signs.
+
+        One transaction holds the lanes still, so that the heads are of one moment.
+        """
+        with self._store.transaction() as connection:
+            if db.lock_signer(connection) is None:
+                return None
+            last = db.last_checkpoint(connection)
+            now = self._now_microseconds()
+            if last is not None and now - last.signed_time < self._pause_microseconds:
+                return None
+            lanes = db.lock_all_lanes(connection)
+            if all(lane.next_seq == lane.first_seq for lane in lanes):
+                return None
+            heads = [_head(lane) for lane in lanes]
+            number, previous_hash = 0, GENESIS
+            if last is not None:
+                ((row, previous_heads),) = db.checkpoints(connection, last.checkpoint, 1)
+                number, previous_hash = last.checkpoint + 1, sha256(signed_bytes(row, previous_heads)).digest()
+                now = max(now, last.signed_time + 1)
+            checkpoint = sign(number, previous_hash, heads, now, self._key)
+            db.add_signing_key(connection, self._key.key_id, self._key.public_raw)
+            db.add_checkpoint(connection, checkpoint, heads)
+            db.move_lanes(connection, [lane._replace(first_seq=lane.next_seq, peaks=b"") for lane in lanes])
+        metrics.CHECKPOINTS.inc()
+        metrics.CHECKPOINT_TIME.set(checkpoint.signed_time / 1_000_000)
+        return checkpoint
+
+    def publish(self) -> int:
+        """Send the checkpoints that the topic lacks, in order; returns how many. Where Kafka is away they wait."""
+        with self._store.transaction() as connection:
+            first = db.lock_signer(connection)
+            waiting = [] if first is None else db.checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
+            if not waiting:
+                return 0
+            try:
+                self._events.send((None, checkpoint_event(row, heads)) for row, heads in waiting)
+            except Outage as error:
+                logger.warning("checkpoints wait to be published", checkpoints=len(waiting), cause=str(error))
+                return 0
+            db.checkpoints_published(connection, waiting[-1][0].checkpoint + 1)
+        return len(waiting)
+
+    def tell_witnesses(self) -> None:
+        """Give each witness the checkpoints that it lacks, in order. One that is away is told later."""
+        if not self._witnesses:
+            return
+        with self._store.transaction() as connection:
+            if db.lock_signer(connection) is None:
+                return
+            for witness in self._witnesses:
+                try:
+                    waiting = db.checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
+                    if waiting:
+                        witness.add(waiting)
+                except WitnessAway as error:
+                    logger.warning("a witness was not told of checkpoints", witness=witness.name, cause=str(error))
+                    metrics.WITNESS_FAILURES.inc()
+
+
+def _head(lane: db.LaneRow) -> LaneHead:
+    root = MerkleRange(lane.next_seq - lane.first_seq, lane.peaks).root()
+    return LaneHead(lane.lane, lane.first_seq, lane.next_seq, lane.head, root)
+
+
+def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> list[Finding]:
+    """Hash the stored rows of a window anew and hold them against audit's own copy."""
+    start = max(first_seq - 1, 0)
+    kept = db.hashes(connection, lane, start, next_seq)
+    before = None
+    if first_seq:
+        before, kept = kept[: db.HASH_BYTES], kept[db.HASH_BYTES :]
+    else:
+        before = GENESIS
+    rows, legs = db.stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
+    faults = window_faults(lane, first_seq, rows, legs, kept, before)
+    return [stored_finding(lane, seq, detail) for seq, detail in faults]
+
+
+def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
+    """The ledger's lanes against audit's own heads: none behind, and none elsewhere at the same place."""
+    findings = []
+    for lane, row in own.items():
+        next_seq, head = ledger.get(lane, (0, GENESIS))
+        detail = None
+        if next_seq < row.next_seq:
+            detail = f"The ledger's lane stands at seq {next_seq}, but {row.next_seq} records were published."
+        elif next_seq == row.next_seq and head != row.head:
+            detail = "The ledger's head of the chain is not the last record's hash."
+        if detail is not None:
+            findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
+    return findings
+
+
+class Chores:
+    """The chores of one auditing worker; `run` returns within about a second."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        signer: Signer,
+        pause_seconds: float,
+        *,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._signer = signer
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
+        self._gauges_due = 0.0
+        self.uncovered = UncoveredEnds()
+        self._recheck_after: Break | None = None
+
+    def run(self, spare_share: float = 1.0) -> None:
+        """Gauges, a checkpoint where one is due, open breaks, then the sweep as far as the time that batches leave.
+
+        The gauges come first: where signing fails again and again, they are what tells of records that wait for it.
+        """
+        if time.monotonic() >= self._gauges_due:
+            self.heads()
+            self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        self._signer.sign_if_due()
+        self._signer.publish()
+        self._signer.tell_witnesses()
+        self.recheck()
+        self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
+
+    def sweep_all(self) -> None:
+        """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
+        self.heads()
+        for _ in self._pages():
+            pass
+        self._recheck_after = None
+        while self.recheck():
+            pass
+
+    def _pages(self) -> Iterator[None]:
+        """Strays first, as they are few; then each lane window by window."""
+        with self._store.transaction() as connection:
+            lanes = db.lane_rows(connection)
+            self._found(connection, [stray_finding(*stray) for stray in db.stray_rows(connection, STRAYS_MAX)])
+        yield
+        for lane, row in sorted(lanes.items()):
+            for first in range(0, row.next_seq, PAGE_ROWS):
+                end = min(first + PAGE_ROWS, row.next_seq)
+                with self._store.transaction() as connection:
+                    self._found(connection, check_window(connection, lane, first, end))
+                metrics.SWEPT.inc(end - first)
+                yield
+
+    def _found(self, connection: Any, findings: list[Finding]) -> None:
+        if findings:
+            self._breaks.record(connection, findings, self._now_microseconds())
+
+    def recheck(self) -> bool:
+        """Check a page of unresolved breaks again, and resolve those that were restored; False after the last."""
+        with self._store.transaction() as connection:
+            after = None if self._recheck_after is None else self._recheck_after.break_id
+            page = self._breaks.unresolved(connection, RECHECKED_MAX, after, [BreakKind.STORED.value])
+            self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
+            gone = [item.break_id for item in page if self._is_gone(connection, item)]
+            if gone:
+                self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            now = self._now_microseconds()
+            show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
+        return self._recheck_after is not None
+
+    def _is_gone(self, connection: Any, item: Break) -> bool:
+        if item.lane is None or item.seq is None:
+            return False  # a lane's head: checked, and resolved, by heads()
+        if item.evidence.get("is_stray"):
+            places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
+            return (item.lane, item.seq) not in places
+        return not check_window(connection, item.lane, item.seq, item.seq + 1)
+
+    def _signatures(self, connection: Any, lanes: Iterable[db.LaneRow]) -> None:
+        """Find lanes whose ends posting has not signed, and resolve the breaks of those that it has by now."""
+        findings = self.uncovered.findings(lanes)
+        self._found(connection, findings)
+        wrong = {finding.subject for finding in findings}
+        right = [subject for row in lanes if (subject := uncovered_subject(row.lane)) not in wrong]
+        gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, right)]
+        if gone:
+            self._breaks.resolve(connection, gone, SIGNED_DETAIL, self._now_microseconds())
+
+    def heads(self) -> None:
+        """Compare the ledger's heads with audit's own, and show how far audit is."""
+        with self._store.transaction() as connection:
+            own = db.lane_rows(connection)
+            last = db.last_checkpoint(connection)
+            ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of us, never behind
+            findings = head_findings(own, ledger)
+            self._found(connection, findings)
+            wrong = {finding.subject for finding in findings}
+            right = [f"lane {lane} head" for lane in own if f"lane {lane} head" not in wrong]
+            gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.STORED.value, right)]
+            if gone:
+                self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            self._signatures(connection, own.values())
+        if last is not None:  # whichever worker signed it
+            metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
+        for lane, row in own.items():
+            metrics.VERIFIED.labels(str(lane)).set(row.next_seq)
+            metrics.UNSIGNED.labels(str(lane)).set(row.next_seq - row.first_seq)
+            metrics.LAG_RECORDS.labels(str(lane)).set(max(ledger.get(lane, (0, b""))[0] - row.next_seq, 0))

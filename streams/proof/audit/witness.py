@@ -1,0 +1,198 @@
+"""Witnesses outside of Postgres and Kafka: each is told every checkpoint; `audit verify` holds it against the ledger.
+
+What a witness has is read from the witness itself, so no table can say that it has what it has not.
+"""
+
+import json
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from domain.checkpoints import CheckpointRow, LaneHead, signed_members
+from domain.errors import LedgerlineError, Outage
+from runtime.settings import Settings
+from streams.proof.audit.kept import Kept, KeptError, read_line
+
+GIT_FILE: Final = "checkpoints.jsonl"
+GIT_SECONDS_MAX: Final = 20.0
+TAIL_BYTES: Final = 1 << 20
+
+
+class WitnessError(LedgerlineError):
+    """The settings name a witness that cannot be one."""
+
+
+class WitnessAway(Outage):
+    """A witness cannot be read or written now."""
+
+
+class Witness(Protocol):
+    """Keeps checkpoints, one JSON object a line, in order."""
+
+    name: str
+
+    def next_checkpoint(self) -> int:
+        """The first checkpoint that it does not have."""
+
+    def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
+        """Keep these, in order."""
+
+    def lines(self) -> list[str]:
+        """All that it has, without the ends of the lines."""
+
+    def history_faults(self) -> list[str]:
+        """Where its own history shows that something was taken away from it."""
+
+
+def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
+    """A checkpoint as a line."""
+    return json.dumps(signed_members(row, heads), separators=(",", ":"), sort_keys=True)
+
+
+class FileWitness:
+    """A file that is only appended to. It is a witness if nobody who can change the ledger can change the file."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = str(path)
+        self._path = path
+
+    def next_checkpoint(self) -> int:
+        """The one behind the last line that is whole."""
+        try:
+            with self._path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - TAIL_BYTES))
+                tail = file.read()
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise WitnessAway(f"The witness {self.name} cannot be read: {error.strerror}.") from error
+        for line in reversed(tail.split(b"\n")[:-1]):
+            try:
+                return read_line(self.name, line.decode()).row.checkpoint + 1
+            except (KeptError, UnicodeDecodeError):
+                continue  # cut off by a crash, or foreign; `audit verify` names it
+        return 0
+
+    def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
+        """Append, and wait until the disk has it."""
+        text = "".join(f"{line_of(row, heads)}\n" for row, heads in checkpoints).encode()
+        try:
+            with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0) as file:
+                size = file.seek(0, os.SEEK_END)
+                if size:
+                    file.seek(size - 1)
+                    if file.read(1) != b"\n":
+                        text = b"\n" + text
+                file.write(text)
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise WitnessAway(f"The witness {self.name} cannot be written: {error.strerror}.") from error
+
+    def lines(self) -> list[str]:
+        """All lines; none if the file is gone."""
+        try:
+            return self._path.read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise WitnessAway(f"The witness {self.name} cannot be read: {error.strerror}.") from error
+
+    def history_faults(self) -> list[str]:
+        """A file has no history."""
+        return []
+
+
+class GitWitness:
+    """A file in a Git repository, one commit for each time that checkpoints come; its clones are out of reach."""
+
+    def __init__(self, repository: Path) -> None:
+        self.name = f"{repository} (Git)"
+        self._repository = repository
+        self._file = FileWitness(repository / GIT_FILE)
+        try:
+            self._git("rev-parse", "--show-toplevel")
+        except WitnessAway as error:
+            raise WitnessError(f"{repository} is no Git repository that can be read: {error}") from error
+
+    def next_checkpoint(self) -> int:
+        """The one behind the last that is committed; what a crash left uncommitted is written once more."""
+        committed = self.lines()
+        if not committed:
+            return 0
+        try:
+            return read_line(self.name, committed[-1]).row.checkpoint + 1
+        except KeptError:
+            return self._file.next_checkpoint()
+
+    def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
+        """Append and commit."""
+        self._file.add(checkpoints)
+        self._git("add", "--", GIT_FILE)
+        last = self._file.next_checkpoint() - 1
+        identity = ("-c", "user.name=Ledgerline audit", "-c", "user.email=audit@ledgerline.invalid")
+        self._git(*identity, "commit", "-q", "--no-gpg-sign", "-m", f"Checkpoints up to {last}", "--", GIT_FILE)
+
+    def lines(self) -> list[str]:
+        """All lines as they are committed."""
+        if not self._git("ls-tree", "HEAD", "--", GIT_FILE, may_fail=True).strip():
+            return []
+        return self._git("show", f"HEAD:{GIT_FILE}").splitlines()
+
+    def history_faults(self) -> list[str]:
+        """Commits that took lines away; a history that was written anew shows in the clones alone."""
+        if not self.lines():
+            return []
+        faults = []
+        commit = ""
+        for line in self._git("log", "--format=commit %H", "--numstat", "--", GIT_FILE).splitlines():
+            if line.startswith("commit "):
+                commit = line.removeprefix("commit ")
+            elif line and line.split("\t")[1] != "0":
+                faults.append(f"The commit {commit[:12]} took {line.split(chr(9))[1]} lines away.")
+        return faults
+
+    def _git(self, *arguments: str, may_fail: bool = False) -> str:
+        environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
+        command = ["git", "-C", str(self._repository), *arguments]
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=GIT_SECONDS_MAX, env=environment, check=False
+            )
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise WitnessAway(f"Git does not run on the witness {self.name}: {error}.") from error
+        if done.returncode and not may_fail:
+            said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+            raise WitnessAway(f"Git fails on the witness {self.name}: {said[-1] if said else done.returncode}.")
+        return done.stdout if not done.returncode else ""
+
+
+def witnesses_of(settings: Settings) -> list[Witness]:
+    """The witnesses that the settings name."""
+    made: list[Witness] = []
+    if settings.audit_witness_file is not None:
+        made.append(FileWitness(settings.audit_witness_file))
+    if settings.audit_witness_git is not None:
+        made.append(GitWitness(settings.audit_witness_git))
+    return made
+
+
+def read_witness(witness: Witness) -> tuple[list[Kept], list[tuple[str, str]]]:
+    """What a witness has, and what of it is no checkpoint, as places with sentences."""
+    kept: list[Kept] = []
+    strange: list[tuple[str, str]] = []
+    for number, line in enumerate(witness.lines(), 1):
+        place = f"{witness.name} line {number}"
+        try:
+            kept.append(read_line(place, line))
+        except KeptError:
+            strange.append((place, "The line is no checkpoint."))
+    return kept, strange
+
+
+def gaps_of(kept: Sequence[Kept]) -> list[Any]:
+    """The numbers of checkpoints that are missing between those that a witness has."""
+    numbers = {item.row.checkpoint for item in kept}
+    return [number for number in range(max(numbers, default=-1)) if number not in numbers][:100]

@@ -1,0 +1,236 @@
+"""The rules of reconciliation, pure: each takes what was found and returns the sentences that say what is wrong."""
+
+from hashlib import sha256
+from typing import Final
+
+from db.reconciliation import FaultyRow, Reversed, Settled, ShardPair, SideKey
+from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, intent_number_of
+from domain.outcomes import Outcome, QuarantineReason, Reason
+from streams.proof.records.canonical import intent_fingerprint, plain_uuid, uuid_number
+from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
+
+Asked = IntentRecord | Unreadable
+"""What stands at a record's source offset."""
+
+# A tenant's row has the time at which its transaction began, which may be a while before others see it.
+TENANT_GRACE_MICROSECONDS: Final = 60_000_000
+
+_WITHOUT_MESSAGE: Final = (QuarantineReason.NO_RECORD.value, QuarantineReason.EMPTY.value)
+_WITHOUT_TEXT: Final = (Reason.MALFORMED.value, Reason.UNSUPPORTED_TYPE.value)
+OUTCOME_NAMES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined")
+_POSTED: Final = Outcome.POSTED.value
+_REJECTED: Final = Outcome.REJECTED.value
+
+
+def symmetry(record: JournalRecord) -> list[str]:
+    """Debits equal credits in each currency; what is not posted moves nothing."""
+    legs = record["legs"]
+    if record["outcome"] != _POSTED:
+        return [f"It is {record['outcome']} and yet has {len(legs)} legs."] if legs else []
+    if not legs:
+        return ["It is posted and yet moves nothing."]
+    sums: dict[str, int] = {}
+    wrong = []
+    for leg in legs:
+        amount_minor, direction = leg["amount_minor"], DIRECTIONS.get(leg["direction"], 0)
+        if amount_minor <= 0 or not direction:
+            wrong.append(f"A leg is a {leg['direction']} of {amount_minor} minor units.")
+        sums[leg["currency"]] = sums.get(leg["currency"], 0) + direction * amount_minor
+    wrong += [
+        f"Debits less credits in {currency} are {difference}, not 0."
+        for currency, difference in sums.items()
+        if difference
+    ]
+    return wrong
+
+
+def identity_fault(intent: IntentRecord) -> str | None:
+    """Why an intent cannot be told by its tenant and key; None where it can."""
+    tenant, key = intent["tenant"], intent["idempotency_key"]
+    if len(tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(tenant):
+        return "its tenant is no tenant's name"
+    if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
+        return "its idempotency key has no allowed form"
+    if uuid_number(intent["intent_id"]) != intent_number_of(tenant, key):
+        return "its id does not follow from tenant and key"
+    return None
+
+
+def readable(intent: IntentRecord) -> Asked:
+    """The intent, or why it counts as undecodable although Avro decoded it: an id in it is no UUID."""
+    try:
+        if intent["reverses"] is not None:
+            plain_uuid(intent["reverses"])
+        plain_uuid(intent["intent_id"])
+    except ValueError:
+        return Unreadable(QuarantineReason.UNDECODABLE, "An id is no UUID.")
+    return intent
+
+
+def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list[str]:
+    """A quarantined offset really holds what cannot be decoded or decided; the record keeps the hash of its bytes."""
+    wrong = []
+    if record["fingerprint"] != sha256(value or b"").digest():
+        wrong.append("Its fingerprint is not that of the bytes at its offset.")
+    if record["tenant"] is not None or record["intent_id"] is not None or record["type"] is not None:
+        wrong.append("It is quarantined and yet names an intent.")
+    reason = record["reason"]
+    if isinstance(asked, Unreadable):
+        # A schema that was unknown then may be known by now; the bytes are no intent all the same.
+        if reason not in (asked.reason.value, QuarantineReason.UNKNOWN_SCHEMA.value, QuarantineReason.POISON.value):
+            wrong.append(f"It is quarantined as {reason}, but its bytes are {asked.reason.value}.")
+    elif reason == QuarantineReason.IDENTITY_MISMATCH.value:
+        if identity_fault(asked) is None:
+            wrong.append("It is quarantined for its identity, which is as it should be.")
+    elif reason not in (QuarantineReason.UNKNOWN_TENANT.value, QuarantineReason.POISON.value):
+        wrong.append(f"It is quarantined as {reason}, but its bytes are an intent.")
+    return wrong
+
+
+def absence(record: JournalRecord) -> list[str]:
+    """An offset without a committed message has a row that says just that; 0.1.0 called such an offset empty."""
+    offset = record["source_offset"]
+    if record["outcome"] != Outcome.QUARANTINED.value or record["reason"] not in _WITHOUT_MESSAGE:
+        return [f"payments.intents has no message at offset {offset}."]
+    if record["fingerprint"] != sha256(b"").digest() or record["tenant"] is not None or record["legs"]:
+        return [f"payments.intents has no message at offset {offset}, and yet the record holds something."]
+    return []
+
+
+def faithfulness(record: JournalRecord, asked: Asked) -> list[str]:
+    """What was journalled is what the intent asked; for every outcome but quarantined."""
+    if isinstance(asked, Unreadable):
+        return [f"It is {record['outcome']}, but no intent can be read at its offset: {asked.reason.value}."]
+    fault = identity_fault(asked)
+    if fault is not None:
+        return [f"It is {record['outcome']}, but the intent at its offset should be quarantined: {fault}."]
+    wrong = []
+    outcome = record["outcome"]
+    if record["tenant"] != asked["tenant"] or record["idempotency_key"] != asked["idempotency_key"]:
+        wrong.append("Its tenant or idempotency key is not the intent's.")
+    if record["intent_id"] != asked["intent_id"] and record["intent_id"] != plain_uuid(asked["intent_id"]):
+        wrong.append("Its intent id is not the intent's.")
+    if record["type"] != asked["type"]:
+        wrong.append(f"Its type is {record['type']}, the intent's {asked['type']}.")
+    if record["fingerprint"] != intent_fingerprint(asked):
+        wrong.append("Its fingerprint is not that of the intent.")
+    if outcome == _POSTED and record["legs"] != asked["legs"] and (asked["legs"] or asked["type"] != "reversal"):
+        wrong.append("Its legs are not those that the intent asks.")
+    return wrong + _kept_text(record, asked)
+
+
+def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
+    """What is settled keeps what the client wrote, but for what was malformed; all else keeps none of it."""
+    wrong = []
+    is_posted = record["outcome"] == _POSTED
+    is_kept = is_posted or (record["outcome"] == _REJECTED and record["reason"] not in _WITHOUT_TEXT)
+    if record["reference"] != (asked["reference"] if is_kept else None):
+        wrong.append("Its reference is not the intent's.")
+    if record["metadata"] != (asked["metadata"] if is_kept else {}):
+        wrong.append("Its metadata are not the intent's.")
+    reverses = asked["reverses"] if is_kept else None
+    if record["reverses"] != reverses and (reverses is None or record["reverses"] != plain_uuid(reverses)):
+        wrong.append("It does not reverse what the intent reverses.")
+    if record["value_time"] not in (_value_times(record, asked) if is_posted else (None,)):
+        wrong.append("Its value time is not the intent's.")
+    return wrong
+
+
+def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
+    """What a posted record may have as its value time: as asked, else the time of acceptance, else that of booking."""
+    if asked["value_time"] is not None:
+        return (asked["value_time"],)
+    if asked["accepted_time"]:
+        return (asked["accepted_time"],)
+    return (record["booked_time"], 0)  # 0 is what 0.1.0 wrote, and what its workers write while they are replaced
+
+
+def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
+    """A duplicate follows a settled intent with the same fingerprint, a conflict one with another."""
+    outcome = record["outcome"]
+    if settled is None or (settled.lane == record["lane"] and settled.seq >= record["seq"]):
+        return [f"It is a {outcome}, but no earlier row settles its intent."]
+    is_same = settled.fingerprint == record["fingerprint"]
+    if is_same != (outcome == Outcome.DUPLICATE.value):
+        body = "the same" if is_same else "another"
+        return [f"It is a {outcome}, but lane {settled.lane} seq {settled.seq} settled its key with {body} body."]
+    return []
+
+
+def reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> list[str]:
+    """A posted reversal mirrors its original, and all reversals together take back no more than it moved.
+
+    `takes_all`: the intent named no legs, so that nothing is left to reverse after it.
+    """
+    if moved is None:
+        return ["It reverses what is no posted transfer."]
+    wrong = []
+    sides: set[SideKey] = {
+        (leg["account"], -DIRECTIONS.get(leg["direction"], 0), leg["currency"]) for leg in record["legs"]
+    }
+    for account, direction, currency in sorted(sides):
+        there = moved.original.get((account, direction, currency), 0)
+        taken = moved.taken.get((account, direction, currency), 0)
+        if taken > there:
+            wrong.append(
+                f"Reversals take {taken} minor units of {currency} of {account} back, of {there} that were moved."
+            )
+    if takes_all and moved.taken != moved.original:
+        wrong.append("It should reverse all that was left, and left something.")
+    return wrong
+
+
+def unknown_tenant(record: JournalRecord, made_time: int | None) -> list[str]:
+    """A tenant that was unknown is not in the books, or came into them later. Times in microseconds since 1970."""
+    if made_time is not None and made_time < record["booked_time"] - TENANT_GRACE_MICROSECONDS:
+        return ["It is quarantined as its tenant was unknown, but the books had it."]
+    return []
+
+
+def shard(pair: ShardPair) -> str | None:
+    """What is wrong with a shard of the ledger; None where it is equal, or newer than what reconciliation has seen.
+
+    Both sides carry the last record that touched the shard. The ledger commits before the topic is written, so it may
+    be ahead, never behind; and where it names a record that reconciliation has passed, it must name the same one.
+    """
+    own, held = pair.own, pair.held
+    if held is not None and (own is None or held.seq > own.seq):
+        if held.seq >= pair.next_seq:
+            return None
+        last = "nothing" if own is None else f"seq {own.seq} last"
+        return f"The ledger's shard was touched by seq {held.seq}, but by the journal {last} touched it."
+    if own is None:
+        return None
+    if held is None:
+        return f"The ledger has no shard, but the journal moved {_sides(own.debits_minor, own.credits_minor)}."
+    if held.seq < own.seq:
+        return f"The ledger's shard stands at seq {held.seq}, but seq {own.seq} touched it."
+    if (held.debits_minor, held.credits_minor) != (own.debits_minor, own.credits_minor):
+        return (
+            f"The ledger holds {_sides(held.debits_minor, held.credits_minor)} at seq {held.seq},"
+            f" the journal adds up to {_sides(own.debits_minor, own.credits_minor)}."
+        )
+    return None
+
+
+def shard_is_proved(pair: ShardPair) -> bool:
+    """Whether both sides agree at the same record, which resolves a break; one that is newer proves nothing yet."""
+    return pair.own == pair.held
+
+
+def stored_row(row: FaultyRow) -> str:
+    """What is wrong with a journal row of the ledger and its entries."""
+    if not row.has_row:
+        return "The ledger has no journal row here" + (f", but {row.entry_count} entries." if row.entry_count else ".")
+    if row.leg_count != row.entry_count:
+        return f"The journal row has {row.leg_count} legs, but {row.entry_count} entries are there."
+    return "The entries do not balance."
+
+
+def outcome_is_known(record: JournalRecord) -> bool:
+    """Whether the outcome is one of the closed list."""
+    return record["outcome"] in OUTCOME_NAMES
+
+
+def _sides(debits_minor: int, credits_minor: int) -> str:
+    return f"debits of {debits_minor} and credits of {credits_minor} minor units"

@@ -1,0 +1,190 @@
+"""Holding a batch of journal records against the intents at their offsets, and against what the ledger settled."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, Protocol, cast
+
+from db.reconciliation import IntentName, Settled
+from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.outcomes import Outcome, QuarantineReason
+from streams.proof.reconciliation import checks, rejections
+from streams.proof.reconciliation.source import IntentSource, Window
+from streams.proof.records.decoding import IntentRecord, JournalRecord, RecordReader, Unreadable
+
+# Records that came late are far from the others; a run is read as one window while it has no larger hole than this.
+RUN_HOLE_MAX: Final = 1000
+
+_REJECTED: Final = Outcome.REJECTED.value
+_QUARANTINED: Final = Outcome.QUARANTINED.value
+_REPEATS: Final = (Outcome.DUPLICATE.value, Outcome.IDEMPOTENCY_CONFLICT.value)
+
+
+class Lookups(rejections.Lookups, Protocol):
+    """What the rules ask of the ledger, in one go for a batch."""
+
+    def settled(self, names: Sequence[IntentName]) -> dict[IntentName, Settled]:
+        """The rows that settled these intents."""
+
+    def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
+        """When these tenants were made."""
+
+
+class Compared(NamedTuple):
+    """What a comparison found."""
+
+    findings: list[Finding]
+    expired: dict[int, int]
+    """How many records of each lane had an intent that retention had deleted."""
+    times_ms: list[int]
+    """Timestamps of the messages that were compared, in milliseconds since 1970; 0 or less where one has none."""
+
+
+class Comparison:
+    """Compares batches."""
+
+    def __init__(self, reader: RecordReader, source: IntentSource) -> None:
+        self._reader = reader
+        self._source = source
+
+    def compare(self, records: Sequence[JournalRecord], lookups: Lookups) -> Compared:
+        """Hold records against what was asked. Those of a lane stand in any order."""
+        compared = Compared([], {}, [])
+        pending: list[tuple[JournalRecord, checks.Asked]] = []
+        rejected: list[rejections.Rejection] = []
+        for run in _runs(records):
+            windows = self._source.read({lane: (part[0]["source_offset"], _end(part)) for lane, part in run.items()})
+            for lane, part in run.items():
+                for record in part:
+                    self._compare_one(record, windows[lane], compared, pending, rejected)
+        compared.findings.extend(look_up(pending, lookups))
+        compared.findings.extend(found(record, detail) for record, detail in rejections.judge(rejected, lookups))
+        return compared
+
+    def _compare_one(
+        self,
+        record: JournalRecord,
+        window: Window,
+        compared: Compared,
+        pending: list[tuple[JournalRecord, checks.Asked]],
+        rejected: list[rejections.Rejection],
+    ) -> None:
+        offset, lane = record["source_offset"], record["lane"]
+        if offset not in window.values:
+            if offset < window.low:
+                compared.expired[lane] = compared.expired.get(lane, 0) + 1
+                return
+            wrong = checks.absence(record)
+            compared.findings.extend([found(record, detail, BreakKind.CONSERVATION) for detail in wrong])
+            return
+        compared.times_ms.append(window.times_ms[offset])
+        value = window.values[offset]
+        asked = self.read(value)
+        outcome = record["outcome"]
+        if outcome == _QUARANTINED:
+            wrong = checks.quarantine(record, value, asked)
+        else:
+            wrong = checks.faithfulness(record, asked)
+        compared.findings.extend([found(record, detail) for detail in wrong])
+        if outcome in _REPEATS or needs_original(record) or needs_tenant(record, asked):
+            pending.append((record, asked))
+        if outcome == _REJECTED and not wrong and not isinstance(asked, Unreadable):
+            rejected.append(rejections.Rejection(record, asked, window.times_ms[offset] * 1000))
+
+    def read(self, value: bytes | None) -> checks.Asked:
+        """The intent in these bytes, or why there is none."""
+        try:
+            return checks.readable(cast("IntentRecord", self._reader.read(value)))
+        except Unreadable as unreadable:
+            return unreadable
+
+
+def found(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
+    """A finding about a record."""
+    lane, seq = record["lane"], record["seq"]
+    return Finding(kind, record_subject(lane, seq), detail, lane, seq)
+
+
+def needs_original(record: JournalRecord) -> bool:
+    """Whether the record is a posted reversal."""
+    return record["reverses"] is not None and record["outcome"] == Outcome.POSTED.value
+
+
+def needs_tenant(record: JournalRecord, asked: checks.Asked) -> bool:
+    """Whether the record says that the books did not know a tenant, which they can be asked."""
+    return record["reason"] == QuarantineReason.UNKNOWN_TENANT.value and not isinstance(asked, Unreadable)
+
+
+def look_up(pending: Sequence[tuple[JournalRecord, checks.Asked]], lookups: Lookups) -> list[Finding]:
+    """The findings that need the ledger: of repeats, of reversals, and of tenants that were unknown.
+
+    Those of repeats carry what was compared as evidence: a row that was missing may come back.
+    """
+    repeats = [record for record, _ in pending if record["outcome"] in _REPEATS]
+    settled = lookups.settled(_names(repeats, "intent_id")) if repeats else {}
+    reversals = [record for record, _ in pending if needs_original(record)]
+    moved = lookups.reversals(_names(reversals, "reverses")) if reversals else {}
+    tenants = [asked["tenant"] for record, asked in pending if needs_tenant(record, asked)]  # type: ignore[index]
+    times = lookups.tenant_times(sorted(set(tenants))) if tenants else {}
+    findings = []
+    for record, asked in pending:
+        wrong: list[str] = []
+        if record["outcome"] in _REPEATS:
+            wrong = checks.settlement(record, settled.get((record["tenant"] or "", record["intent_id"] or "")))
+        elif needs_original(record):
+            takes_all = not isinstance(asked, Unreadable) and not asked["legs"]
+            wrong = checks.reversal(record, takes_all, moved.get((record["tenant"] or "", record["reverses"] or "")))
+        elif not isinstance(asked, Unreadable):
+            wrong = checks.unknown_tenant(record, times.get(asked["tenant"]))
+        evidence = repeat_evidence(record) if record["outcome"] in _REPEATS else {}
+        findings += [found(record, detail)._replace(evidence=evidence) for detail in wrong]
+    return findings
+
+
+def repeat_evidence(record: JournalRecord) -> dict[str, str | int]:
+    """What `repeat_still_wrong` needs to judge the record again."""
+    return {
+        "outcome": record["outcome"],
+        "tenant": record["tenant"] or "",
+        "intent_id": record["intent_id"] or "",
+        "fingerprint": record["fingerprint"].hex(),
+    }
+
+
+def repeat_still_wrong(item: Break, lookups: Lookups) -> bool:
+    """Whether the row that a repeat must follow is still missing, or still another."""
+    evidence = item.evidence
+    name = (str(evidence["tenant"]), str(evidence["intent_id"]))
+    record = {
+        "lane": item.lane,
+        "seq": item.seq,
+        "outcome": evidence["outcome"],
+        "fingerprint": bytes.fromhex(str(evidence["fingerprint"])),
+    }
+    return bool(checks.settlement(cast("JournalRecord", record), lookups.settled([name]).get(name)))
+
+
+def _names(records: Iterable[JournalRecord], member: str) -> list[IntentName]:
+    return sorted({(record["tenant"] or "", str(cast("Mapping[str, object]", record)[member])) for record in records})
+
+
+def _end(part: Sequence[JournalRecord]) -> int:
+    return part[-1]["source_offset"] + 1
+
+
+def _runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
+    """The records by lane in order of source offset, cut at holes; the n-th runs of all lanes go together."""
+    lanes: dict[int, list[JournalRecord]] = {}
+    for record in records:
+        lanes.setdefault(record["lane"], []).append(record)
+    runs: list[dict[int, list[JournalRecord]]] = []
+    for lane, part in lanes.items():
+        part.sort(key=lambda record: record["source_offset"])
+        number = 0
+        start = 0
+        for index in range(1, len(part) + 1):
+            is_end = index == len(part)
+            if is_end or part[index]["source_offset"] - part[index - 1]["source_offset"] > RUN_HOLE_MAX:
+                if number == len(runs):
+                    runs.append({})
+                runs[number][lane] = part[start:index]
+                number, start = number + 1, index
+    return runs

@@ -1,0 +1,193 @@
+"""The books' frame: the facts of ledger.frame, chained, and the ledger's tables held against them.
+
+Reconciliation reads the topic between its batches, into its own tables. A difference between these and the ledger's
+tables is a break, unless the ledger has a fact about the row that the topic does not have yet: the relay is under way.
+"""
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from db import reconciled_frame as db
+from domain.breaks import Break, BreakKind, Finding
+from domain.facts import FrameKey, Part, difference, fact_hash
+from domain.journal import GENESIS_HASH
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from streams.proof.records.decoding import RecordReader, Unreadable
+from streams.proof.records.journal import reading_consumer
+
+FACTS_PER_READ: Final = 2000
+READ_SECONDS_MAX: Final = 0.4
+PAGE_ROWS: Final = 5000
+AWAITED_MAX: Final = 10_000
+"""While the topic owes more facts than this, rows are not compared: they would all have to be looked up."""
+
+Chains = dict[int, tuple[int, bytes]]
+"""Chain -> next seq and head."""
+
+
+@dataclass
+class TakenFacts:
+    """What a stretch of the topic brought."""
+
+    chains: Chains
+    facts: list[dict[str, Any]] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+
+    def take(self, fact: dict[str, Any]) -> None:
+        """The next fact of the topic: it follows in its chain, and has the hash that it must have."""
+        chain, seq = fact["chain"], fact["seq"]
+        next_seq, head = self.chains.get(chain, (0, GENESIS_HASH))
+        if seq < next_seq:
+            self._found(fact, "The topic has it a second time.")
+            return
+        if seq > next_seq:
+            self._found(fact, f"The topic has it where seq {next_seq} is next.")
+        elif fact["previous_hash"] != head:
+            self._found(fact, "It is not chained to the fact before it.")
+        if fact_hash(fact["previous_hash"], fact) != fact["hash"]:
+            self._found(fact, "Its hash is not that of what it says.")
+        self.chains[chain] = (seq + 1, fact["hash"])
+        self.facts.append(fact)
+
+    def take_unreadable(self, offset: int, why: str) -> None:
+        """A message that is no fact."""
+        self.findings.append(Finding(BreakKind.FRAME, f"ledger.frame offset {offset}", why))
+
+    def _found(self, fact: Mapping[str, Any], detail: str) -> None:
+        self.findings.append(Finding(BreakKind.FRAME, f"facts chain {fact['chain']} seq {fact['seq']}", detail))
+
+
+class FrameSource:
+    """Reads ledger.frame on from an offset. Not safe for threads."""
+
+    def __init__(self, kafka: Kafka, registry: SchemaRegistry, topic: str) -> None:
+        self._kafka = kafka
+        self._topic = topic
+        self._reader = RecordReader(registry, "ledger.frame-value")
+        self._consumer: Consumer | None = None
+        self._stands = -1
+        self.is_at_end = False
+        """Whether all that the topic has was read."""
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        if self._consumer is not None:
+            self._consumer.close()
+            self._consumer = None
+        self._stands = -1
+
+    def read(self, offset: int, seconds: float, taken: TakenFacts) -> int:
+        """Take what the topic has from this offset on, as far as it comes within so many seconds; the next offset."""
+        if self._consumer is None:
+            self._consumer = reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
+        if self._stands != offset:
+            self._consumer.assign([TopicPartition(self._topic, 0, offset)])
+            self.is_at_end = False
+        # Unknown until the read is done: after an error, the same offsets are read again.
+        self._stands = -1
+        deadline = time.monotonic() + seconds
+        read = 0
+        while read < FACTS_PER_READ and time.monotonic() < deadline:
+            # The end is told once. After it nothing comes until there is more.
+            messages = self._consumer.consume(FACTS_PER_READ - read, 0.01 if self.is_at_end else 0.05)
+            for message in messages:
+                error = message.error()
+                if error is None:
+                    self._take(message, taken)
+                    offset, read, self.is_at_end = message.offset() + 1, read + 1, False
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    offset, self.is_at_end = max(offset, message.offset()), True
+            if self.is_at_end and not any(message.error() is None for message in messages):
+                break
+        self._stands = offset
+        return offset
+
+    def _take(self, message: Any, taken: TakenFacts) -> None:
+        try:
+            taken.take(self._reader.read(message.value()))
+        except Unreadable as unreadable:
+            taken.take_unreadable(message.offset(), str(unreadable))
+
+
+def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECONDS_MAX) -> tuple[list[Finding], int]:
+    """Read the topic on into reconciliation's own tables, in the caller's transaction; findings, and how many facts.
+
+    One worker at a time: another one waits for the end of the transaction.
+    """
+    start = db.next_offset(connection, lock=True)
+    taken = TakenFacts(db.own_chains(connection))
+    end = source.read(start, seconds, taken)
+    if end != start:
+        db.apply_facts(connection, taken.facts)
+        db.move_chains(connection, taken.chains)
+        db.move_reader(connection, end)
+    return taken.findings, len(taken.facts)
+
+
+def chain_subject(chain: int) -> str:
+    """The subject of a break about a whole chain."""
+    return f"facts chain {chain}"
+
+
+def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
+    """Chains of which the ledger has fewer facts than the topic, or others."""
+    wrong = []
+    for chain, own_next_seq, own_head, held_next_seq, held_head in pairs:
+        if held_next_seq < own_next_seq:
+            wrong.append((chain, f"The ledger has {held_next_seq} facts, the topic {own_next_seq}."))
+        elif own_next_seq and held_head != own_head:
+            wrong.append((chain, f"The ledger's fact seq {own_next_seq - 1} is not the one that the topic has."))
+    return [
+        Finding(BreakKind.FRAME, chain_subject(chain), detail, evidence={"chain": chain}) for chain, detail in wrong
+    ]
+
+
+def row_subject(key: FrameKey) -> str:
+    """The subject of a break about a row of the frame."""
+    return " ".join(filter(None, key))
+
+
+def row_finding(pair: db.RowPair) -> Finding | None:
+    """The break of a row, if its sides differ."""
+    detail = difference(pair.told, pair.held)
+    if detail is None:
+        return None
+    return Finding(BreakKind.FRAME, row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))
+
+
+def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
+    """The findings about unequal rows, but for those that are about to be told."""
+    if not pairs:
+        return []
+    awaited = db.awaited(connection, [pair.key for pair in pairs])
+    found = [row_finding(pair) for pair in pairs if pair.key not in awaited]
+    return [finding for finding in found if finding is not None]
+
+
+def owed(pairs: Sequence[db.ChainPair]) -> int:
+    """How many facts of the ledger the topic has not brought."""
+    return sum(max(pair.held_next_seq - pair.own_next_seq, 0) for pair in pairs)
+
+
+def row_pages() -> Iterator[tuple[str, str]]:
+    """What a sweep compares: for each part a page of the ledger's rows after another, then of the facts'."""
+    for part in Part:
+        yield part.value, "unequal_held"
+        yield part.value, "untold_own"
+
+
+def is_gone(connection: Any, item: Break) -> bool:
+    """Whether a break of the frame holds no longer."""
+    evidence = item.evidence
+    if "chain" in evidence:
+        return not any(finding.subject == item.subject for finding in chain_findings(db.chain_pairs(connection)))
+    if "part" in evidence:
+        key = FrameKey(str(evidence["part"]), str(evidence["tenant"]), str(evidence["name"]))
+        pair = db.row_pair(connection, key)
+        return pair.told == pair.held
+    return False

@@ -1,0 +1,91 @@
+"""Metrics of the proving agents; docs/METRICS.md documents each. Labels are closed lists and lanes, never accounts."""
+
+from collections.abc import Mapping
+from typing import Final
+
+from prometheus_client import Counter, Gauge
+
+from db.breaks import OpenBreaks
+from domain.breaks import BreakKind, BreakState
+from domain.money import iso_exponent
+from runtime.metrics import LatencyHistogram, show_age
+
+BREAKS: Final = Gauge("ledgerline_breaks_open", "Breaks that are not resolved.", ["found_by", "kind", "state"])
+BREAKS_AGE: Final = Gauge(
+    "ledgerline_breaks_oldest_age_seconds", "How long the oldest open break has been open.", ["found_by", "kind"]
+)
+BREAKS_OVERDUE: Final = Gauge(
+    "ledgerline_breaks_overdue", "Breaks that have been open for longer than the term of their kind.",
+    ["found_by", "kind"],
+)  # fmt: skip
+LATENCY: Final = LatencyHistogram(
+    "ledgerline_reconciliation_latency_seconds", "Time from a message's timestamp until its fate was reconciled."
+)
+SYMMETRY_DIFFERENCE: Final = Gauge(
+    "ledgerline_symmetry_difference_minor", "Debits less credits of all that is reconciled.", ["currency"]
+)
+SYMMETRY_DEBITS: Final = Gauge("ledgerline_symmetry_debits_minor", "Debits of all that is reconciled.", ["currency"])
+SYMMETRY_CREDITS: Final = Gauge("ledgerline_symmetry_credits_minor", "Credits of all that is reconciled.", ["currency"])
+OTHER_UNITS: Final = "other"
+RECORDS: Final = Counter(
+    "ledgerline_reconciled_records", "Journal records that reconciliation has checked.", ["outcome"]
+)
+EXPIRED: Final = Counter(
+    "ledgerline_reconciled_expired_records", "Records whose intent retention had deleted before it was compared."
+)
+FATES: Final = Gauge("ledgerline_conservation_fates", "Intents of a lane by what became of them.", ["lane", "outcome"])
+RECEIVED: Final = Gauge(
+    "ledgerline_conservation_received", "Intents that a lane of payments.intents received.", ["lane"]
+)
+MISSING: Final = Gauge("ledgerline_conservation_missing", "Records that the topic skipped and still owes.", ["lane"])
+GAP: Final = Gauge("ledgerline_conservation_gap", "Received less fates less in flight.", ["lane"])
+IN_FLIGHT: Final = Gauge("ledgerline_conservation_in_flight", "Received, without a reconciled fate yet.", ["lane"])
+LAG_RECORDS: Final = Gauge(
+    "ledgerline_reconciliation_lag_records", "Journal rows of the ledger that reconciliation has not seen.", ["lane"]
+)
+LAG_SECONDS: Final = Gauge(
+    "ledgerline_reconciliation_lag_seconds",
+    "How long the lane's first journal row that is not reconciled has been there.",
+    ["lane"],
+)
+FACTS_OWED: Final = Gauge(
+    "ledgerline_reconciliation_lag_facts", "Facts of the books' frame that reconciliation has not seen."
+)
+SWEPT: Final = Counter("ledgerline_reconciliation_swept", "Stored shards and rows that sweeps have checked.", ["what"])
+SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Time that the last whole sweep took.")
+
+
+def show_breaks(found_by: str, counts: Mapping[tuple[str, str], int], open_breaks: Mapping[str, OpenBreaks]) -> None:
+    """Set the gauges of every kind and state, so that one that is gone reads 0.
+
+    `counts`: (kind, state) -> number. `open_breaks`: kind -> those that are open.
+    """
+    none = OpenBreaks(None, 0)
+    for kind in BreakKind:
+        for state in (BreakState.OPEN, BreakState.EXPLAINED):
+            BREAKS.labels(found_by, kind.value, state.value).set(counts.get((kind.value, state.value), 0))
+        found = open_breaks.get(kind.value, none)
+        since = None if found.oldest_time is None else found.oldest_time / 1_000_000
+        show_age(BREAKS_AGE.labels(found_by, kind.value), since)
+        BREAKS_OVERDUE.labels(found_by, kind.value).set(found.overdue)
+
+
+def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> None:
+    """Set the gauges of every currency. `totals`: (tenant, currency, class of account) -> debits, credits, minor units.
+
+    Subtracted in whole numbers, by tenant and unit: what one has too much must not hide what another lacks, so the
+    largest difference is told.
+    """
+    sums: dict[str, list[int]] = {}
+    differences: dict[str, dict[tuple[str, str], int]] = {}
+    for (tenant, unit, _), (debits, credits) in totals.items():
+        currency = unit if iso_exponent(unit) is not None else OTHER_UNITS
+        total = sums.setdefault(currency, [0, 0])
+        total[0] += debits
+        total[1] += credits
+        by_book = differences.setdefault(currency, {})
+        by_book[tenant, unit] = by_book.get((tenant, unit), 0) + debits - credits
+    for currency, (debits, credits) in sums.items():
+        SYMMETRY_DEBITS.labels(currency).set(debits)
+        SYMMETRY_CREDITS.labels(currency).set(credits)
+        SYMMETRY_DIFFERENCE.labels(currency).set(max(differences[currency].values(), key=abs))

@@ -1,0 +1,63 @@
+"""The reconciliation worker: the reconciler as a fenced agent on ledger.journal."""
+
+from dataclasses import dataclass
+from functools import partial
+
+from db.agent_connection import AgentConnection
+from db.reconciliation import ROLE
+from domain.topics import Topics
+from producers.events import BREAKS_SUBJECT, EventProducer
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from runtime.settings import Settings
+from streams.away import find_away
+from streams.fenced import AgentOptions, run_agent
+from streams.proof.reconciliation.agent import Reconciler
+from streams.proof.reconciliation.faithful import Comparison
+from streams.proof.reconciliation.frame import FrameSource
+from streams.proof.reconciliation.source import IntentSource
+from streams.proof.reconciliation.sweep import Chores
+from streams.proof.records.decoding import RecordReader
+
+
+@dataclass(frozen=True)
+class Reconciliation:
+    """The batch handler, its chores, and what they hold open."""
+
+    reconciler: Reconciler
+    chores: Chores
+    store: AgentConnection
+    source: IntentSource
+    frame_source: FrameSource
+
+    def close(self) -> None:
+        """Let go of Postgres and Kafka."""
+        self.store.close()
+        self.source.close()
+        self.frame_source.close()
+
+
+def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float) -> Reconciliation:
+    """All parts of a reconciling worker, wired together; `sweep_seconds` is the pause between sweeps."""
+    store = AgentConnection(dsn, ROLE)
+    source = IntentSource(kafka, topics.intents)
+    frame_source = FrameSource(kafka, registry, topics.frame)
+    chores = Chores(store, source, frame_source, sweep_seconds)
+    reconciler = Reconciler(
+        store,
+        RecordReader(registry, "ledger.journal-value"),
+        Comparison(RecordReader(registry, "payments.intents-value"), source),
+        EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
+        topics.intents,
+        chores=chores.run,
+    )
+    return Reconciliation(reconciler, chores, store, source, frame_source)
+
+
+def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
+    """Reconcile until told to stop; blocks. Outages are waited out."""
+    parts = wire(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
+    try:
+        run_agent(parts.reconciler, options, partial(find_away, options.kafka, dsn, ROLE, registry))
+    finally:
+        parts.close()

@@ -1,0 +1,194 @@
+"""Reading payments.intents in step with ledger.journal: exactly the offsets that the records name, as one stream."""
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+
+from domain.errors import Outage
+from runtime.kafka import Kafka
+
+MESSAGES_PER_CALL_MAX: Final = 5000
+QUIET_SECONDS: Final = 2.0
+WATERMARKS_SECONDS_MAX: Final = 10.0
+
+
+class SourceAway(Outage):
+    """The broker does not hand over what the journal says it has."""
+
+
+class Window(NamedTuple):
+    """What stands at the wanted offsets of one lane."""
+
+    low: int
+    """Lowest offset that the lane still has; those below it are deleted by retention."""
+    values: dict[int, bytes | None]
+    times_ms: dict[int, int]
+    """Timestamps by offset, in milliseconds since 1970; 0 or less where a message has none."""
+
+
+class IntentSource:
+    """An assigned consumer that stays where it is, so that lanes are read as streams. Not safe for threads."""
+
+    def __init__(self, kafka: Kafka, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0) -> None:
+        self._topic = topic
+        self._buffered_max = buffered_max
+        self._timeout_seconds = timeout_seconds
+        self._options: dict[str, Any] = {
+            **kafka.client_options(),
+            "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            # As the posting workers read: what a transaction aborted was never asked.
+            "isolation.level": "read_committed",
+            # Tells how far a lane was read if its last offsets have no record.
+            "enable.partition.eof": True,
+            "queued.max.messages.kbytes": 16_384,
+            # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
+            # adds up while Postgres is away and nobody polls.
+            "queued.min.messages": 1000,
+            # Few and large answers; the last intents of a topic that falls quiet come this much later.
+            "fetch.wait.max.ms": 50,
+            "fetch.min.bytes": 65_536,
+        }
+        self._consumer = Consumer(self._options)
+        self._buffers: dict[int, deque[tuple[int, bytes | None, int]]] = {}
+        self._positions: dict[int, int] = {}
+        self._lows: dict[int, int] = {}
+        self._paused: set[int] = set()
+
+    def close(self) -> None:
+        """Let go of the broker."""
+        self._consumer.close()
+
+    def _renew(self) -> None:
+        """Begin anew with another consumer and nothing read.
+
+        A consumer that had no answer may never have one again: after Kafka had stood still for 87 seconds, one failed
+        for three minutes while Kafka answered every other client.
+        """
+        self._consumer.close()
+        self._consumer = Consumer(self._options)
+        for kept in (self._buffers, self._positions, self._lows, self._paused):
+            kept.clear()
+
+    def bounds(self, lane: int) -> tuple[int, int]:
+        """The lowest offset that the lane has, and the one that it will give next."""
+        try:
+            try:
+                low, high = self._watermarks(lane)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise
+                # A lane that was added: librdkafka would look for it by itself after minutes.
+                self._consumer.list_topics(self._topic, WATERMARKS_SECONDS_MAX)
+                low, high = self._watermarks(lane)
+        except KafkaException as error:
+            self._renew()
+            raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
+        return low, high
+
+    def _watermarks(self, lane: int) -> tuple[int, int]:
+        at = TopicPartition(self._topic, lane)
+        low, high = self._consumer.get_watermark_offsets(at, timeout=WATERMARKS_SECONDS_MAX)
+        return int(low), int(high)
+
+    def read(self, wanted: Mapping[int, tuple[int, int]]) -> dict[int, Window]:
+        """The values of each lane's offsets from the first up to, and without, the next.
+
+        Offsets without a committed message are left out. Waits a bounded time, then raises SourceAway.
+        """
+        self._position(wanted)
+        deadline = time.monotonic() + self._timeout_seconds
+        quiet_since = time.monotonic()
+        ends = {lane: end for lane, (_, end) in wanted.items()}
+        while owing := sum(max(end - self._positions[lane], 0) for lane, end in ends.items()):
+            progressed = self._fetch(min(owing, MESSAGES_PER_CALL_MAX), ends)
+            now = time.monotonic()
+            if progressed:
+                quiet_since = now
+                deadline = now + self._timeout_seconds
+            elif now > deadline:
+                lanes = [lane for lane, end in ends.items() if self._positions[lane] < end]
+                self._renew()
+                raise SourceAway(f"Kafka does not hand over {owing} messages of {self._topic}, lanes {lanes}.")
+            elif now - quiet_since > QUIET_SECONDS:
+                quiet_since = now
+                self._skip_absent(ends)
+        return {lane: Window(self._lows[lane], *self._cut(lane, end)) for lane, (_, end) in wanted.items()}
+
+    def _position(self, wanted: Mapping[int, tuple[int, int]]) -> None:
+        """Drop what lies below the wanted offsets; seek the lanes whose stream stands elsewhere."""
+        moved = False
+        for lane, (first, _) in wanted.items():
+            buffer = self._buffers.setdefault(lane, deque())
+            while buffer and buffer[0][0] < first:
+                buffer.popleft()
+            start = buffer[0][0] if buffer else self._positions.get(lane)
+            if start is not None and start <= first and first - start <= self._buffered_max:
+                continue
+            if start is not None and self._lows[lane] >= start > first:
+                continue  # what is missing before it is deleted
+            low, _ = self.bounds(lane)
+            buffer.clear()
+            self._lows[lane] = low
+            self._positions[lane] = max(first, low)
+            moved = True
+        if moved:
+            self._assign()
+        resumed = [lane for lane in wanted if lane in self._paused]
+        if resumed:
+            self._consumer.resume([TopicPartition(self._topic, lane) for lane in resumed])
+            self._paused.difference_update(resumed)
+
+    def _assign(self) -> None:
+        self._paused.clear()
+        self._consumer.assign([TopicPartition(self._topic, lane, at) for lane, at in self._positions.items()])
+
+    def _fetch(self, count: int, ends: Mapping[int, int]) -> bool:
+        """Move up to `count` messages into the buffers; whether any came."""
+        progressed = False
+        for message in self._consumer.consume(count, 0.5):
+            error = message.error()
+            lane, offset = message.partition(), message.offset()
+            if error is not None:
+                if error.fatal():
+                    self._renew()
+                    raise SourceAway(f"Kafka does not hand over {self._topic}: {error}.")
+                if error.code() == KafkaError._PARTITION_EOF and offset > self._positions[lane]:
+                    self._positions[lane] = offset
+                    progressed = True
+                continue  # librdkafka goes on by itself, and the deadline bounds the wait
+            self._buffers[lane].append((offset, message.value(), message.timestamp()[1]))
+            self._positions[lane] = offset + 1
+            progressed = True
+        for lane, buffer in self._buffers.items():
+            is_full = len(buffer) > self._buffered_max and self._positions[lane] >= ends.get(lane, 0)
+            if is_full and lane not in self._paused:
+                self._consumer.pause([TopicPartition(self._topic, lane)])
+                self._paused.add(lane)
+        return progressed
+
+    def _skip_absent(self, ends: dict[int, int]) -> None:
+        """Do not wait for what retention has overtaken, nor for what lies past the end of the topic."""
+        for lane, end in ends.items():
+            if self._positions[lane] < end:
+                low, high = self.bounds(lane)
+                self._lows[lane] = low
+                ends[lane] = min(end, high)
+                if low > self._positions[lane]:
+                    self._positions[lane] = low
+                    self._assign()
+
+    def _cut(self, lane: int, end: int) -> tuple[dict[int, bytes | None], dict[int, int]]:
+        buffer = self._buffers[lane]
+        values: dict[int, bytes | None] = {}
+        times_ms: dict[int, int] = {}
+        while buffer and buffer[0][0] < end:
+            offset, value, time_ms = buffer.popleft()
+            values[offset] = value
+            times_ms[offset] = time_ms
+        return values, times_ms

@@ -1,0 +1,256 @@
+"""What reconciliation does between batches: rolling sweeps over what is stored, open breaks checked again, gauges.
+
+A sweep finds what no batch would touch: shards edited behind the ledger's back, rows and entries that exist in one
+place only. It goes page by page, each in a transaction of its own, and never longer than its budget at once.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+from db import reconciled_frame
+from db import reconciliation as db
+from db.agent_connection import AgentConnection
+from db.breaks import BreakStore
+from db.rejections import RecentBooks
+from domain.breaks import Break, BreakKind, Finding, record_subject
+from runtime.metrics import show_age
+from streams.proof.proving import PagedSweep
+from streams.proof.reconciliation import checks, frame, metrics, state
+from streams.proof.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
+from streams.proof.reconciliation.faithful import repeat_still_wrong
+from streams.proof.reconciliation.frame import FrameSource
+from streams.proof.reconciliation.source import IntentSource
+
+PAGE_SHARDS: Final = 2000
+PAGE_ROWS: Final = 5000
+STRAYS_MAX: Final = 100
+RECHECKED_MAX: Final = 100
+BUDGET_SECONDS: Final = 0.4
+GAUGE_SECONDS: Final = 2.0
+# For `sweep_all`: how long the topic may take to tell of its end.
+SETTLING_SECONDS_MAX: Final = 10.0
+RESOLVED_DETAIL: Final = "Checked again, and both sides agree."
+
+
+def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
+    """A journal row of the ledger that is missing, too much, or has other entries than its own."""
+    evidence: dict[str, str | int] = {"is_stray": int(is_stray)}
+    return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
+
+
+def stray_detail(has_row: bool) -> str:
+    """What is wrong with a row outside its lane."""
+    return ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
+
+
+def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> list[Finding]:
+    """Conservation of one lane: received = fates + owed by the topic + in flight, and none of them below 0.
+
+    `bounds`: lowest and next offset of the lane of payments.intents, read after `row`. `owed`: records in gaps.
+    """
+    wrong = []
+    fates = row.posted + row.duplicate + row.idempotency_conflict + row.rejected + row.quarantined
+    if fates + owed != row.next_seq:
+        wrong.append(f"{fates} fates and {owed} missing records are not the {row.next_seq} of the lane's sequence.")
+    if row.source_first_offset is not None:
+        if row.source_first_offset + row.next_seq > bounds[1]:
+            last = row.source_first_offset + row.next_seq - 1
+            wrong.append(f"Offset {last} has a fate, but the lane of payments.intents ends at {bounds[1]}.")
+        if ledger is not None and ledger.first_offset != row.source_first_offset:
+            wrong.append(f"The ledger began at offset {ledger.first_offset}, the journal at {row.source_first_offset}.")
+    if ledger is not None and ledger.next_seq < row.next_seq:
+        wrong.append(f"The ledger's lane stands at seq {ledger.next_seq}, the journal's topic at {row.next_seq}.")
+    if ledger is not None and ledger.booked_time != ledger.last_booked_time:
+        wrong.append(
+            f"The ledger's lane was booked at {ledger.booked_time}, its last row at {ledger.last_booked_time}."
+        )
+    return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
+
+
+def next_seq_of(lane: db.LedgerLane | None) -> int:
+    """How far the ledger's lane is posted; 0 where there is none."""
+    return 0 if lane is None else lane.next_seq
+
+
+class Chores:
+    """The chores of one reconciling worker; `run` returns within about a second."""
+
+    def __init__(
+        self,
+        store: AgentConnection,
+        source: IntentSource,
+        frame_source: FrameSource,
+        pause_seconds: float,
+        *,
+        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        self._store = store
+        self._source = source
+        self._frame_source = frame_source
+        self._now_microseconds = now_microseconds
+        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
+        self._gauges_due = 0.0
+        self._recheck_after: Break | None = None
+
+    def run(self, spare_share: float = 1.0) -> None:
+        """Gauges, open breaks, then as many pages of the sweep as the time that batches leave allows, or one."""
+        if time.monotonic() >= self._gauges_due:
+            self.gauges()
+            self.take_facts()
+            self._gauges_due = time.monotonic() + GAUGE_SECONDS
+        self.recheck()
+        self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
+
+    def sweep_all(self) -> None:
+        """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
+        self.gauges()
+        while self.take_facts(SETTLING_SECONDS_MAX):
+            pass
+        for _ in self._pages():
+            pass
+        self._recheck_after = None
+        while self.recheck():
+            pass
+
+    # ------------------------------------------------------------------------------------------ the sweep
+
+    def _pages(self) -> Iterator[None]:
+        ledger_end: tuple[int, str, int] | None = (-1, "", -1)
+        while ledger_end is not None:
+            with self._store.transaction() as connection:
+                pairs, ledger_end = db.sweep_ledger_shards(connection, ledger_end, PAGE_SHARDS)
+                self._found(connection, compare_shards(connection, pairs))
+            metrics.SWEPT.labels("shards").inc(len(pairs))
+            yield
+        own_end: db.ShardKey | None = ("", "", "", -1)
+        while own_end is not None:
+            with self._store.transaction() as connection:
+                pairs, own_end = db.sweep_own_shards(connection, own_end, PAGE_SHARDS)
+                self._found(connection, compare_shards(connection, [pair for pair in pairs if pair.held is None]))
+            yield
+        with self._store.transaction() as connection:
+            lanes = db.lane_rows(connection)
+        for lane, row in sorted(lanes.items()):
+            for first in range(0, row.next_seq, PAGE_ROWS):
+                end = min(first + PAGE_ROWS, row.next_seq)
+                with self._store.transaction() as connection:
+                    faulty = db.faulty_rows(connection, lane, first, end)
+                    self._found(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
+                metrics.SWEPT.labels("rows").inc(end - first)
+                yield
+        with self._store.transaction() as connection:
+            strays = db.stray_rows(connection, STRAYS_MAX)
+            self._found(
+                connection, [entries_finding(lane, seq, stray_detail(has), is_stray=True) for lane, seq, has in strays]
+            )
+        yield
+
+        yield from self._frame_pages()
+
+    def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
+        """Read what ledger.frame has brought, and hold its chains against the ledger's; how many facts came."""
+        with self._store.transaction() as connection:
+            findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
+            pairs = reconciled_frame.chain_pairs(connection)
+            self._found(connection, findings + frame.chain_findings(pairs))
+        metrics.FACTS_OWED.set(frame.owed(pairs))
+        return taken
+
+    def _frame_pages(self) -> Iterator[None]:
+        for part, query in frame.row_pages():
+            end: tuple[str, str] | None = ("", "")
+            while end is not None:
+                with self._store.transaction() as connection:
+                    if frame.owed(reconciled_frame.chain_pairs(connection)) > frame.AWAITED_MAX:
+                        return
+                    pairs, end = reconciled_frame.unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
+                    self._found(connection, frame.judged(connection, pairs))
+                yield
+
+    def _found(self, connection: Any, findings: list[Finding]) -> None:
+        if findings:
+            self._breaks.record(connection, findings, self._now_microseconds())
+
+    # ------------------------------------------------------------------------------------------ open breaks again
+
+    def recheck(self) -> bool:
+        """Check a page of unresolved breaks again, and resolve those that are gone; False after the last."""
+        with self._store.transaction() as connection:
+            after = None if self._recheck_after is None else self._recheck_after.break_id
+            page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
+            self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
+            now = self._now_microseconds()
+            gone = [item.break_id for item in page if self._is_gone(connection, item)]
+            self._breaks.resolve(connection, gone, RESOLVED_DETAIL, now)
+            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
+        return self._recheck_after is not None
+
+    def _is_gone(self, connection: Any, item: Break) -> bool:
+        evidence = item.evidence
+        if item.kind == BreakKind.BALANCE and evidence:
+            key = (str(evidence["tenant"]), str(evidence["address"]), str(evidence["currency"]), int(evidence["lane"]))
+            pairs = db.shard_pairs(connection, [key])
+            self._found(connection, compare_shards(connection, pairs))
+            return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
+        if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
+            if evidence.get("is_stray"):
+                places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
+                return (item.lane, item.seq) not in places
+            return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
+        if item.kind == BreakKind.FRAME:
+            return frame.is_gone(connection, item)
+        if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
+            return not repeat_still_wrong(item, LedgerLookups(connection, RecentBooks()))
+        return False
+
+    # ------------------------------------------------------------------------------------------ gauges
+
+    def gauges(self) -> None:
+        """Conservation and lag of every lane, and symmetry in total; breaks of them open here, and resolve here."""
+        with self._store.transaction() as connection:
+            rows = db.lane_rows(connection)
+            owed: dict[int, int] = {}
+            for lane, _ in db.gaps(connection, list(rows)):
+                owed[lane] = owed.get(lane, 0) + 1
+            ledger = db.ledger_lanes(connection)
+            behind = [
+                (lane, row.next_seq) for lane, row in rows.items() if row.next_seq < next_seq_of(ledger.get(lane))
+            ]
+            waiting = db.booked_times(connection, behind) if behind else {}
+            totals = db.totals(connection)
+        metrics.show_symmetry(totals)
+        findings = state.class_findings(totals)
+        subjects = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
+        for lane, row in rows.items():
+            bounds = self._source.bounds(lane)
+            findings += lane_findings(row, ledger.get(lane), bounds, owed.get(lane, 0))
+            self._show_lane(row, bounds, owed.get(lane, 0))
+            metrics.LAG_RECORDS.labels(str(lane)).set(max(next_seq_of(ledger.get(lane)) - row.next_seq, 0))
+            show_age(metrics.LAG_SECONDS.labels(str(lane)), waiting[lane] / 1_000_000 if lane in waiting else None)
+        with self._store.transaction() as connection:
+            self._found(connection, findings)
+            standing = {(finding.kind, finding.subject) for finding in findings}
+            whole = self._breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY.value])
+            subjects |= {(BreakKind.SYMMETRY, item.subject) for item in whole if item.lane is None}
+            for kind in (BreakKind.CONSERVATION, BreakKind.SYMMETRY):
+                right = [subject for found, subject in subjects - standing if found == kind]
+                gone = [item.break_id for item in self._breaks.unresolved_of(connection, kind.value, right)]
+                if gone:
+                    self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+
+    @staticmethod
+    def _show_lane(row: db.LaneRow, bounds: tuple[int, int], owed: int) -> None:
+        lane = str(row.lane)
+        fates = 0
+        for outcome in checks.OUTCOME_NAMES:
+            fates += getattr(row, outcome)
+            metrics.FATES.labels(lane, outcome).set(getattr(row, outcome))
+        metrics.MISSING.labels(lane).set(owed)
+        if row.source_first_offset is not None:
+            received = bounds[1] - row.source_first_offset
+            in_flight = max(received - row.next_seq, 0)
+            metrics.RECEIVED.labels(lane).set(received)
+            metrics.IN_FLIGHT.labels(lane).set(in_flight)
+            metrics.GAP.labels(lane).set(received - fates - in_flight)

@@ -1,0 +1,1 @@
+"""Journal records as the provers read them: decoding, canonical form, hashes."""

@@ -1,0 +1,134 @@
+"""Avro records from the registry's wire format, by the writer's schema, with no help from the poster's decoder."""
+
+import io
+import json
+from typing import Any, Final, TypedDict, cast
+
+import fastavro
+from confluent_kafka.schema_registry.error import SchemaRegistryError
+from httpx import HTTPError
+
+from domain.outcomes import QuarantineReason
+from producers.encoding import SchemaError, parsed_schema, registry_client, without_logical_types
+from runtime.schema_registry import SchemaRegistry
+from runtime.wire_format import FRAME, MAGIC
+from streams.proof.records.compiled import REFUSALS, compiled_reader
+
+
+class LegRecord(TypedDict):
+    """A leg as it stands on a topic; `direction` is debit, credit or unknown."""
+
+    account: str
+    direction: str
+    amount_minor: int
+    currency: str
+
+
+class IntentRecord(TypedDict):
+    """What a client asked, as it stands on payments.intents. Times are microseconds since 1970-01-01 UTC."""
+
+    intent_id: str
+    tenant: str
+    idempotency_key: str
+    type: str
+    legs: list[LegRecord]
+    reverses: str | None
+    value_time: int | None
+    reference: str | None
+    metadata: dict[str, str]
+    accepted_time: int
+
+
+class JournalRecord(TypedDict):
+    """The fate of one offset, as it stands on ledger.journal. Times are microseconds since 1970-01-01 UTC."""
+
+    lane: int
+    seq: int
+    previous_hash: bytes
+    hash: bytes
+    outcome: str
+    reason: str
+    detail: str
+    tenant: str | None
+    intent_id: str | None
+    idempotency_key: str | None
+    fingerprint: bytes
+    type: str | None
+    reverses: str | None
+    legs: list[LegRecord]
+    reference: str | None
+    metadata: dict[str, str]
+    source_topic: str
+    source_offset: int
+    value_time: int | None
+    booked_time: int
+    signed_from: int | None
+    signature: bytes | None
+
+
+class Unreadable(Exception):
+    """The bytes are no record of the wanted kind; `reason` is one of the closed list, the text a sentence."""
+
+    def __init__(self, reason: QuarantineReason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class RecordReader:
+    """Reads one kind of record; writers' schemas are asked of the registry once and kept by id."""
+
+    _SCHEMAS_MAX: Final = 1000
+
+    def __init__(self, registry: SchemaRegistry, subject: str) -> None:
+        self._registry = registry
+        self._reader_schema = parsed_schema(subject)
+        self._name = str(self._reader_schema["name"])
+        self._compiled = compiled_reader(self._reader_schema)
+        # By id: the writer's schema, and ours where the two differ, so that fields get their defaults.
+        self._schemas: dict[int, tuple[Any, Any]] = {}
+
+    def read(self, value: bytes | None) -> dict[str, Any]:
+        """The record; Unreadable where the bytes are none, SchemaError where the registry is away."""
+        if not value:
+            raise Unreadable(QuarantineReason.EMPTY, "There are no bytes.")
+        if value[0] != MAGIC or len(value) < FRAME.size:
+            raise Unreadable(QuarantineReason.BAD_MAGIC, "The bytes do not begin with zero and a schema id.")
+        schema_id = int.from_bytes(value[1:5], "big")
+        writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
+        if reader_schema is None:
+            try:
+                return self._compiled(value, FRAME.size)
+            except REFUSALS:
+                pass  # what that is, fastavro has to say
+        body = io.BytesIO(value[5:])
+        try:
+            record = fastavro.schemaless_reader(body, writer_schema, reader_schema)
+        except Exception as error:
+            detail = f"The bytes do not decode by schema {schema_id}: {type(error).__name__}."
+            raise Unreadable(QuarantineReason.UNDECODABLE, detail) from error
+        if body.tell() != len(value) - 5:
+            raise Unreadable(QuarantineReason.UNDECODABLE, "There are bytes past the end of the record.")
+        return cast("dict[str, Any]", record)
+
+    def _fetch(self, schema_id: int) -> tuple[Any, Any]:
+        try:
+            with registry_client(self._registry) as client:
+                found = client.get_schema(schema_id)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                raise Unreadable(
+                    QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
+                ) from error
+            raise SchemaError(f"The schema registry did not give schema {schema_id}: {error.error_message}.") from error
+        except (HTTPError, OSError) as error:
+            raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
+        try:
+            schema = fastavro.parse_schema(without_logical_types(json.loads(found.schema_str or "")))
+        except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
+            raise Unreadable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is no Avro schema.") from error
+        if not isinstance(schema, dict) or schema.get("name") != self._name:
+            raise Unreadable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is not that of {self._name}.")
+        if len(self._schemas) >= self._SCHEMAS_MAX:
+            self._schemas.clear()
+        self._schemas[schema_id] = (schema, None if schema == self._reader_schema else self._reader_schema)
+        return self._schemas[schema_id]

@@ -1,0 +1,157 @@
+"""The ordinary way into a ledger that holds something already, such as a backup: batches, with every rule in force."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from db import replay as db
+from db.posting import BatchRefused, Collision, Lane, PostingStore
+from domain.intents import DIRECTIONS, Leg
+from domain.journal import JournalRow
+from domain.outcomes import Outcome
+from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
+from streams.posting.published import Published
+from streams.posting.rows import balance_changes
+from streams.proof.records.decoding import JournalRecord, RecordReader
+from streams.proof.replay.accounts import AccountIds
+from streams.proof.replay.journal import (
+    LaneReplay,
+    ReplayRefused,
+    beginning,
+    offset_of,
+    read_record,
+    read_to_ends,
+)
+
+RECORDS_MAX: Final = 2000
+
+Progress = Callable[[str, int, int], None]
+"""Told the step, how much of it is done, and how much it is in all."""
+
+
+class CatchUp:
+    """Brings each lane from where the ledger has it to where ledger.journal ends."""
+
+    def __init__(
+        self, connection: Any, store: PostingStore, kafka: Kafka, registry: SchemaRegistry, journal: str, source: str
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._kafka = kafka
+        self._journal = journal
+        self._source = source
+        self._reader = RecordReader(registry, "ledger.journal-value")
+        self._accounts = AccountIds(store)
+
+    def run(
+        self, published: dict[int, Published], topic_id: str, progress: Progress, *, compare_heads: bool = True
+    ) -> int:
+        """Replay what the ledger lacks; returns how many records. ReplayRefused where it is not this ledger's.
+
+        `compare_heads`: also where it lacks nothing; not so where all is compared afterwards.
+        """
+        lanes = self._store.lanes(published)
+        missing = {
+            lane: end.next_seq - (lanes[lane].next_seq if lane in lanes else 0) for lane, end in published.items()
+        }
+        for lane, end in published.items():
+            if compare_heads and missing[lane] <= 0:
+                self._compare(lane, end)
+        behind = [lane for lane, records in missing.items() if records > 0]
+        total = sum(missing[lane] for lane in behind)
+        done = 0
+        for lane in behind:
+            for records in self._replay(lane, lanes.get(lane), topic_id):
+                done += records
+                progress("replay", done, max(total, done))
+        return done
+
+    def _compare(self, lane: int, end: Published) -> None:
+        """The ledger has all that was published: its row at the topic's end must be that record."""
+        if end.next_seq and db.hash_at(self._connection, lane, end.next_seq - 1) != end.head:
+            raise ReplayRefused(
+                f"This ledger has another record than {self._journal} at lane {lane} seq {end.next_seq - 1}:"
+                " replay into an empty database instead."
+            )
+
+    def _replay(self, number: int, lane: Lane | None, topic_id: str) -> Any:
+        """Replay one lane; yields how many records each batch had."""
+        place = self._place(number, lane)
+        taking = LaneReplay(place, self._source)
+        for messages in read_to_ends(self._kafka, self._journal, {number: place.journal_offset}):
+            for first in range(0, len(messages), RECORDS_MAX):
+                read = [(read_record(self._reader, m), m.offset()) for m in messages[first : first + RECORDS_MAX]]
+                before = taking.place()
+                records = [record for record, offset in read if taking.take(record, offset)]
+                if records:
+                    self._write(before, taking.place(), records, topic_id)
+                    yield len(records)
+
+    def _place(self, number: int, lane: Lane | None) -> db.LoadedLane:
+        if lane is None or lane.next_seq == 0:
+            return beginning(number)
+        offset = offset_of(self._kafka, self._journal, number, lane.next_seq)
+        first = lane.next_offset - lane.next_seq
+        return db.LoadedLane(number, offset, lane.topic, first, lane.next_seq, lane.head, lane.booked_time)
+
+    def _write(
+        self, before: db.LoadedLane, after: db.LoadedLane, records: Sequence[JournalRecord], topic_id: str
+    ) -> None:
+        """One batch, one transaction, through the statements and the triggers of posting."""
+        rows = [journal_row(record) for record in records]
+        ids = self._accounts.learn(records)
+        number = before.lane
+        if before.next_seq == 0:
+            self._store.make_lane(number, after.source_topic, topic_id, after.first_offset)
+        try:
+            with self._store.transaction() as connection:
+                lane = self._store.lanes([number], lock=True)[number]
+                if (lane.next_seq, lane.head) != (before.next_seq, before.head):
+                    raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
+                with self._store.writing(rows, ids):
+                    changes = balance_changes(rows, ids)
+                with self._store.adding_balances(changes):
+                    pass
+                moved = lane._replace(
+                    next_offset=rows[-1].source_offset + 1,
+                    next_seq=after.next_seq,
+                    head=after.head,
+                    booked_time=after.booked_time,
+                )
+                db.add_signed_heads(connection, filter(None, map(db.signed_head_of, records)))
+                self._store.advance([moved])
+        except (Collision, BatchRefused) as error:
+            cause = str(error).strip().splitlines()[0]
+            raise ReplayRefused(
+                f"The ledger refuses lane {number} from seq {before.next_seq} on ({cause}): replay into an empty one."
+            ) from error
+
+
+def journal_row(record: JournalRecord) -> JournalRow:
+    """The row of a record, as posting wrote it."""
+    return JournalRow(
+        record["lane"],
+        record["seq"],
+        record["source_topic"],
+        record["source_offset"],
+        Outcome(record["outcome"]),
+        record["reason"],
+        record["detail"],
+        record["tenant"],
+        None if record["intent_id"] is None else UUID(record["intent_id"]),
+        record["idempotency_key"],
+        record["fingerprint"],
+        record["type"],
+        None if record["reverses"] is None else UUID(record["reverses"]),
+        tuple(
+            Leg(leg["account"], DIRECTIONS[leg["direction"]], leg["amount_minor"], leg["currency"])
+            for leg in record["legs"]
+        ),
+        record["reference"],
+        record["metadata"],
+        record["value_time"],
+        record["booked_time"],
+        record["previous_hash"],
+        record["hash"],
+    )

@@ -1,0 +1,116 @@
+"""One ledger under test: a database and topics of its own on the shared parts, and how far everything is."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final, NamedTuple
+
+import psycopg
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient
+from psycopg.conninfo import make_conninfo
+
+from db.access import Scope, add_key
+from db.books import add_tenant
+from db.connections import connect
+from db.migrate import migrate
+from domain.errors import Outage
+from domain.topics import Topics
+from ops.embedded.stack import Endpoints
+from producers.deploy import Replication, make_topics, register_schemas
+from runtime.kafka_positions import admin_client, topic_state
+
+TENANT: Final = "default"
+LANES: Final = 4
+REQUESTS_PER_MINUTE: Final = 1_000_000
+
+
+Lanes = dict[int, int]
+"""Lane -> the next offset, or sequence number, which are the same here as each ledger's topics are new."""
+
+
+class Progress(NamedTuple):
+    """How far each step is in each lane."""
+
+    received: Lanes
+    posted: Lanes
+    reconciled: Lanes
+    audited: Lanes
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing is under way."""
+        return self.has_posted(self.received) and self.has_proved(self.received)
+
+    def has_posted(self, aim: Lanes) -> bool:
+        """Whether every lane is posted so far."""
+        return _reach(self.posted, aim)
+
+    def has_proved(self, aim: Lanes) -> bool:
+        """Whether every lane is reconciled and audited so far, and so relayed."""
+        return _reach(self.reconciled, aim) and _reach(self.audited, aim)
+
+
+def _reach(stands: Lanes, aim: Lanes) -> bool:
+    return all(stands.get(lane, 0) >= wanted for lane, wanted in aim.items())
+
+
+@dataclass(frozen=True)
+class ChaosLedger:
+    """Where it is; `open` makes it."""
+
+    endpoints: Endpoints
+    name: str
+    api_key: str
+
+    @classmethod
+    def open(cls, endpoints: Endpoints, name: str) -> "ChaosLedger":
+        """Make database, topics, tenant and an API key."""
+        with psycopg.connect(make_conninfo(endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
+            admin.execute(f'CREATE DATABASE "{name}"')
+        dsn = make_conninfo(endpoints.postgres_dsn, dbname=name)
+        migrate(dsn)
+        with connect(dsn, "ledgerline_operator") as connection:
+            add_tenant(connection, TENANT)
+            _, key = add_key(connection, TENANT, "chaos", list(Scope), REQUESTS_PER_MINUTE)
+        make_topics(endpoints.kafka, Topics(f"{name}."), LANES, Replication())
+        register_schemas(endpoints.registry)
+        return cls(endpoints, name, key)
+
+    @cached_property
+    def _admin(self) -> AdminClient:
+        return admin_client(self.endpoints.kafka)
+
+    @property
+    def dsn(self) -> str:
+        """As the owner, without a proxy between."""
+        return make_conninfo(self.endpoints.postgres_dsn, dbname=self.name)
+
+    @property
+    def topics(self) -> Topics:
+        """The topics of this ledger."""
+        return Topics(f"{self.name}.")
+
+    def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """What a query finds, as the owner of the database."""
+        with psycopg.connect(self.dsn, autocommit=True) as connection:
+            cursor = connection.execute(query, parameters)
+            return cursor.fetchall() if cursor.description is not None else []
+
+    def progress(self) -> Progress | None:
+        """How far everything is; None while Kafka or Postgres is away."""
+        try:
+            received = topic_state(self._admin, self.topics.intents)
+            stands: dict[str, Lanes] = {"posted": {}, "reconciled": {}, "audited": {}}
+            for step, lane, following in self.rows(
+                """SELECT 'posted', lane, next_offset FROM ledger.lane
+                UNION ALL SELECT 'reconciled', lane, next_seq FROM reconciliation.lane
+                UNION ALL SELECT 'audited', lane, next_seq FROM audit.lane"""
+            ):
+                stands[step][lane] = following
+        except (KafkaException, Outage, psycopg.OperationalError):
+            return None
+        return Progress(received.high, **stands)
+
+    def next_offsets(self) -> dict[int, int]:
+        """Where each lane stands."""
+        return dict(self.rows("SELECT lane, next_offset FROM ledger.lane"))

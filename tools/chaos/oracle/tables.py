@@ -1,0 +1,172 @@
+"""Reading the tables, in one snapshot, lane by lane."""
+
+from collections.abc import Iterator
+from typing import Any, Final, LiteralString, NamedTuple, Self
+
+import psycopg
+
+from tools.chaos.oracle.model import Account, Kept, Lane, Leg, OracleError, Record, Row
+
+ROWS_AT_ONCE: Final = 5000
+DIRECTIONS: Final = {1: "debit", -1: "credit"}
+
+_LANES: Final = "SELECT lane, topic, first_offset, next_offset, next_seq, head FROM ledger.lane"
+_LANE_NUMBERS: Final = """
+    SELECT lane FROM ledger.lane UNION SELECT lane FROM ledger.journal UNION SELECT lane FROM ledger.entry
+    UNION SELECT lane FROM ledger.balance UNION SELECT lane FROM ledger.quarantine
+"""
+_ACCOUNTS: Final = "SELECT tenant, address, normal_direction, floor_minor FROM ledger.account"
+_TENANTS: Final = "SELECT tenant, (extract(epoch FROM created_time) * 1000000)::bigint FROM ledger.tenant"
+_TRACKING: Final = "SELECT current_setting('track_commit_timestamp') = 'on'"
+# Topic, offset and previous hash are not in the row: they are its lane's, and the hash of the row before it.
+_ROWS: Final = """
+    SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
+           intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
+           j.booked_time,
+           coalesce(lag(hash) OVER (ORDER BY seq), decode(repeat('00', 32), 'hex')), hash,
+           leg_count, j.booked_time
+    FROM ledger.journal AS j LEFT JOIN ledger.lane AS l USING (lane) WHERE lane = %s ORDER BY seq
+"""
+# Older rows than the tracking have no time of commit: they were committed before all that have one.
+_ROWS_BY_COMMIT: Final = """
+    SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
+           intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
+           j.booked_time,
+           coalesce(lag(hash) OVER (ORDER BY seq), decode(repeat('00', 32), 'hex')), hash,
+           leg_count,
+           coalesce((extract(epoch FROM pg_xact_commit_timestamp(j.xmin)) * 1000000)::bigint, j.booked_time)
+    FROM ledger.journal AS j LEFT JOIN ledger.lane AS l USING (lane) WHERE lane = %s ORDER BY seq
+"""
+_ENTRIES: Final = """
+    SELECT e.seq, e.leg, e.direction, e.amount_minor, e.currency, coalesce(a.address, '#' || e.account_id), a.tenant
+    FROM ledger.entry AS e LEFT JOIN ledger.account AS a ON a.account_id = e.account_id
+    WHERE e.lane = %s ORDER BY ledger.leg_place(e.seq, e.leg)
+"""
+_SHARDS: Final = """
+    SELECT a.tenant, coalesce(a.address, '#' || b.account_id), b.currency, b.lane,
+           b.debits_minor, b.credits_minor, b.seq
+    FROM ledger.balance AS b LEFT JOIN ledger.account AS a ON a.account_id = b.account_id
+"""
+_KEPT: Final = "SELECT seq, key, value, headers FROM ledger.quarantine WHERE lane = %s ORDER BY seq"
+_ORIGINALS: Final = """
+    SELECT j.tenant, j.intent_id::text, j.type, a.address, e.direction, e.amount_minor, e.currency
+    FROM ledger.journal AS j
+    CROSS JOIN LATERAL (
+        SELECT account_id, direction, amount_minor, currency FROM ledger.entry
+        WHERE lane = j.lane AND seq = j.seq AND ledger.leg_place(seq, leg) >= ledger.leg_place(j.seq, 0)
+        AND ledger.leg_place(seq, leg) < ledger.leg_place(j.seq + 1, 0) OFFSET 0
+    ) AS e
+    JOIN ledger.account AS a ON a.account_id = e.account_id
+    WHERE j.intent_id = ANY(%s::uuid[]) AND j.outcome = 'posted'
+"""
+_BREAKS: Final = """
+    SELECT 'reconciliation', kind, subject, state, lane, seq, detail FROM reconciliation.break
+    UNION ALL SELECT 'audit', kind, subject, state, lane, seq, detail FROM audit.break
+"""
+
+
+class Break(NamedTuple):
+    """A row of reconciliation.break or audit.break."""
+
+    found_by: str
+    kind: str
+    subject: str
+    state: str
+    lane: int | None
+    seq: int | None
+    detail: str
+
+
+class Shard(NamedTuple):
+    """A row of ledger.balance."""
+
+    tenant: str | None
+    account: str
+    currency: str
+    lane: int
+    debits_minor: int
+    credits_minor: int
+    seq: int
+
+
+class Tables:
+    """A read-only snapshot of the database."""
+
+    def __init__(self, dsn: str) -> None:
+        try:
+            self._connection = psycopg.connect(dsn, connect_timeout=30)
+            self._connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+            self._connection.read_only = True
+            self.tracks_commits = bool(self._all(_TRACKING)[0][0])
+        except psycopg.Error as error:
+            raise OracleError(f"Postgres cannot be read: {error}.") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._connection.close()
+
+    def _all(self, query: LiteralString, *parameters: Any) -> list[tuple[Any, ...]]:
+        return self._connection.execute(query, parameters).fetchall()
+
+    def _stream(self, name: str, query: LiteralString, lane: int) -> Iterator[tuple[Any, ...]]:
+        with self._connection.cursor(name) as cursor:
+            cursor.itersize = ROWS_AT_ONCE
+            yield from cursor.execute(query, [lane])
+
+    def lanes(self) -> dict[int, Lane]:
+        """The lanes' rows."""
+        return {row[0]: Lane(*row) for row in self._all(_LANES)}
+
+    def lane_numbers(self) -> set[int]:
+        """Every lane that any table of the ledger names."""
+        return {row[0] for row in self._all(_LANE_NUMBERS)}
+
+    def accounts(self) -> dict[tuple[str, str], Account]:
+        """All accounts by tenant and address."""
+        return {(row[0], row[1]): Account(row[2], row[3]) for row in self._all(_ACCOUNTS)}
+
+    def tenants(self) -> dict[str, int]:
+        """When each tenant was made; microseconds since 1970."""
+        return {row[0]: row[1] for row in self._all(_TENANTS)}
+
+    def rows(self, lane: int) -> tuple[list[Row], set[int]]:
+        """The lane's rows in order with their entries as legs, and the sequence numbers of entries without a row."""
+        legs: dict[int, list[Leg]] = {}
+        numbers: dict[int, list[int]] = {}
+        tenants: dict[int, set[str | None]] = {}
+        for seq, number, direction, amount_minor, currency, address, tenant in self._stream("entries", _ENTRIES, lane):
+            legs.setdefault(seq, []).append(Leg(address, DIRECTIONS.get(direction, "unknown"), amount_minor, currency))
+            numbers.setdefault(seq, []).append(number)
+            tenants.setdefault(seq, set()).add(tenant)
+        found = []
+        for row in self._stream("rows", _ROWS_BY_COMMIT if self.tracks_commits else _ROWS, lane):
+            *members, reference, metadata, value_time, booked_time, previous_hash, row_hash, leg_count, moment = row
+            seq, tenant = row[1], row[7]
+            members += [tuple(legs.get(seq, ())), reference, metadata or {}, value_time, booked_time]
+            record = Record._make([*members, previous_hash, row_hash])
+            foreign = bool(tenants.get(seq, set()) - {tenant})
+            found.append(Row(record, leg_count, tuple(numbers.get(seq, ())), moment, foreign))
+        return found, legs.keys() - {row.record.seq for row in found}
+
+    def shards(self) -> Iterator[Shard]:
+        """All balances."""
+        for tenant, account, currency, lane, debits, credits, seq in self._all(_SHARDS):
+            yield Shard(tenant, account, currency, lane, int(debits), int(credits), seq)
+
+    def kept(self, lane: int) -> dict[int, Kept]:
+        """The quarantined bytes of a lane, by sequence number."""
+        return {row[0]: Kept(*row[1:]) for row in self._all(_KEPT, lane)}
+
+    def originals(self, intent_ids: list[str]) -> dict[tuple[str, str], tuple[str, list[Leg]]]:
+        """By tenant and id: the type and the legs of those of these intents that are posted."""
+        found: dict[tuple[str, str], tuple[str, list[Leg]]] = {}
+        for tenant, intent_id, kind, address, direction, amount_minor, currency in self._all(_ORIGINALS, intent_ids):
+            legs = found.setdefault((tenant, intent_id), (kind, []))[1]
+            legs.append(Leg(address, DIRECTIONS.get(direction, "unknown"), amount_minor, currency))
+        return found
+
+    def breaks(self) -> list[Break]:
+        """Every break that either agent ever found."""
+        return [Break(*row) for row in self._all(_BREAKS)]

@@ -1,0 +1,69 @@
+"""What Kafka believes of the workers' offsets is deleted, set to the beginning, set to the end."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from confluent_kafka import ConsumerGroupState, KafkaException
+from confluent_kafka.admin import AdminClient
+
+from runtime.kafka_positions import admin_client, tell_group, topic_state
+from tools.chaos.scenarios.scenario import Scenario
+from tools.chaos.trial import Trial
+
+REQUEST_SECONDS_MAX: Final = 30.0
+Lie = Callable[[Trial, AdminClient, str], None]
+
+
+def delete(_: Trial, admin: AdminClient, group: str) -> None:
+    """The group is gone, as after offsets.retention.minutes."""
+    admin.delete_consumer_groups([group])[group].result(REQUEST_SECONDS_MAX)
+
+
+def to_beginning(trial: Trial, admin: AdminClient, group: str) -> None:
+    """As `kafka-consumer-groups --reset-offsets --to-earliest`."""
+    topic = trial.ledger.topics.intents
+    tell_group(admin, group, topic, topic_state(admin, topic).low)
+
+
+def to_end(trial: Trial, admin: AdminClient, group: str) -> None:
+    """As `kafka-consumer-groups --reset-offsets --to-latest`, while intents wait that nobody has posted."""
+    topic = trial.ledger.topics.intents
+    tell_group(admin, group, topic, topic_state(admin, topic).high)
+
+
+def believe_kafka(lie: Lie, trial: Trial) -> None:
+    """All workers stop, intents pile up, Kafka's offsets are changed, the workers start again."""
+    trial.let_flow()
+    trial.fleet.stop_all(trial.workers())
+    aim = trial.load.counts["acknowledged"] + 200
+    trial.wait_until(lambda: trial.load.counts["acknowledged"] >= aim, "intents pile up")
+    admin = admin_client(trial.ledger.endpoints.kafka)
+    group = trial.ledger.topics.group("posting")
+
+    def is_empty() -> bool:
+        try:
+            described = admin.describe_consumer_groups([group])[group].result(REQUEST_SECONDS_MAX)
+        except KafkaException:
+            return False
+        return bool(described.state == ConsumerGroupState.EMPTY)
+
+    trial.wait_until(is_empty, f"the group {group} has no member")
+    lie(trial, admin, group)
+    trial.say(f"Kafka's offsets of {group}: {lie.__name__.replace('_', ' ')}")
+    for worker in trial.workers():
+        worker.start()
+
+
+SCENARIOS: Final = tuple(
+    Scenario(
+        f"offsets-{name}",
+        f"Kafka's offsets of the workers may be {what}: nothing is posted again, nothing is left out.",
+        partial(believe_kafka, lie),
+    )
+    for name, what, lie in (
+        ("deleted", "deleted", delete),
+        ("to-beginning", "reset to the beginning", to_beginning),
+        ("to-end", "reset to the end", to_end),
+    )
+)

@@ -1,0 +1,90 @@
+"""kill -9 of Kafka, Postgres and the registry, and COMMITs with an unknown outcome."""
+
+from functools import partial
+from typing import Final
+
+from ops.embedded.part import Part
+from tools.chaos.scenarios.scenario import Scenario
+from tools.chaos.trial import Trial
+
+FIRED_SECONDS_MAX: Final = 30.0
+AWAY: Final = "The schema registry cannot be reached"
+
+
+def _restart(part: Part, trial: Trial) -> None:
+    trial.say(f"kill -9 of {part.name}")
+    part.kill()
+    part.start()
+    trial.say(f"{part.name} is back")
+
+
+def kill_kafka(trial: Trial) -> None:
+    """The broker crashes and comes back."""
+    trial.let_flow()
+    _restart(trial.deployment.stack.kafka, trial)
+
+
+def kill_postgres(trial: Trial) -> None:
+    """The database server crashes, whatever is under way, and recovers from its log."""
+    trial.let_flow()
+    _restart(trial.deployment.stack.postgres, trial)
+
+
+def kill_registry(trial: Trial) -> None:
+    """The registry crashes; a worker and an API process start while it is away."""
+    registry = trial.deployment.stack.registry
+    trial.let_flow()
+    trial.say("kill -9 of the registry, then of a worker and of an API process, which need it at their start")
+    worker = trial.workers()[0]
+    registry.kill()
+    worker.kill()
+    trial.fleet["api"][0].kill()
+    # Not until more is posted: a message with an id that is not known yet keeps its lane waiting, whoever has it.
+    asked = worker.text_of_logs().count(AWAY)
+    trial.wait_until(lambda: worker.text_of_logs().count(AWAY) > asked + 2, "the new worker asks for schemas in vain")
+    registry.start()
+    trial.say("the registry is back")
+
+
+def kill_postgres_in_commit(trial: Trial) -> None:
+    """The database server dies in the instant in which a worker's COMMIT reaches it."""
+    postgres = trial.deployment.stack.postgres
+    trial.let_flow()
+    fired = trial.deployment.postgres["posting"].on_pattern(b"COMMIT", postgres.kill)
+    trial.wait_until(fired.is_set, "a worker commits", FIRED_SECONDS_MAX)
+    trial.wait_until(lambda: not postgres.is_running(), "Postgres is dead", FIRED_SECONDS_MAX)
+    trial.say("kill -9 of Postgres as a COMMIT arrived")
+    postgres.start()
+
+
+def lose_commit(before: bool, trial: Trial) -> None:
+    """The connection breaks on a COMMIT's way there, or on its answer's way back, three times."""
+    for _ in range(3):
+        trial.let_flow(100)
+        fired = trial.deployment.postgres["posting"].cut_at(b"COMMIT", before=before)
+        trial.wait_until(fired.is_set, "a worker commits", FIRED_SECONDS_MAX)
+        trial.say("a COMMIT was lost" if before else "a COMMIT's answer was lost")
+
+
+SCENARIOS: Final = (
+    Scenario("kafka-killed", "Kafka may crash: what it acknowledged is posted when it is back.", kill_kafka),
+    Scenario("postgres-killed", "Postgres may crash: the workers wait and go on from its offsets.", kill_postgres),
+    Scenario(
+        "postgres-killed-in-commit",
+        "Postgres may crash in the midst of a COMMIT: what is unknown is settled by reading where the lane stands.",
+        kill_postgres_in_commit,
+    ),
+    Scenario(
+        "commit-lost", "A COMMIT that never reached Postgres is posted by the next try.", partial(lose_commit, True)
+    ),
+    Scenario(
+        "commit-answer-lost",
+        "A COMMIT whose answer was lost is not posted a second time.",
+        partial(lose_commit, False),
+    ),
+    Scenario(
+        "registry-killed",
+        "The registry may be away: what is known is decoded, nothing is quarantined for want of it.",
+        kill_registry,
+    ),
+)

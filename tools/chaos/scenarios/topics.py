@@ -1,0 +1,57 @@
+"""The intents topic is deleted and made again under its name: the workers must refuse, not skip."""
+
+from typing import Final
+
+from confluent_kafka.admin import AdminClient
+
+from producers.deploy import Replication, make_topics
+from runtime.kafka_positions import admin_client, topic_state
+from tools.chaos.instance import ChaosError
+from tools.chaos.ledger import LANES
+from tools.chaos.scenarios.scenario import Scenario
+from tools.chaos.trial import Trial
+
+REQUEST_SECONDS_MAX: Final = 30.0
+SENTENCES: Final = ("restore the old topic", "restore the topic before posting goes on", "restore the old one")
+
+
+def make_anew(trial: Trial) -> None:
+    """Delete the topic, make it again, fill it beyond where lanes stand; each worker ends with a sentence, twice."""
+    trial.let_flow()
+    trial.load.pause()
+    trial.wait_quiet()  # so that whatever is posted from now on is of the new topic
+    admin: AdminClient = admin_client(trial.ledger.endpoints.kafka)
+    topic = trial.ledger.topics.intents
+    before = {worker.label: worker.restarts for worker in trial.workers()}
+    trial.say(f"{topic} is deleted and made again")
+    admin.delete_topics([topic])[topic].result(REQUEST_SECONDS_MAX)
+    trial.wait_until(lambda: topic not in admin.list_topics(timeout=REQUEST_SECONDS_MAX).topics, "it is gone")
+    posted = trial.ledger.next_offsets()
+    make_topics(trial.ledger.endpoints.kafka, trial.ledger.topics, LANES, Replication())
+    trial.load.resume()
+    trial.wait_until(
+        lambda: all(
+            any(sentence in worker.text_of_logs() for sentence in SENTENCES)
+            and worker.restarts > before[worker.label] + 1
+            for worker in trial.workers()
+        ),
+        "each worker refuses, and refuses again when it is started again",
+    )
+    trial.wait_until(
+        lambda: min(topic_state(admin, topic).high.values()) > max(posted.values()),
+        "the new topic has outgrown the lanes",
+    )
+    now = trial.ledger.next_offsets()
+    if now != posted:
+        raise ChaosError(f"The workers posted from a topic that is another one: lanes from {posted} to {now}.")
+
+
+SCENARIOS: Final = (
+    Scenario(
+        "topic-made-anew",
+        "Where payments.intents was deleted and made again, the workers refuse in one sentence and post nothing.",
+        make_anew,
+        own_ledger=True,
+        recovers=False,
+    ),
+)

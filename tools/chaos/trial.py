@@ -1,0 +1,113 @@
+"""One scenario's run: what it may hurt, what it says, and how long the ledger took to be well again."""
+
+import random
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+from ops.embedded.process import wait_until
+from tools.chaos.deployment import Deployment
+from tools.chaos.instance import ChaosError, Fleet, Instance
+from tools.chaos.ledger import ChaosLedger, Lanes
+from tools.chaos.load import Load
+from tools.chaos.oracle import Planted
+
+FLOW_SECONDS_MAX: Final = 90.0
+QUIET_SECONDS_MAX: Final = 180.0
+
+
+class Recovery(NamedTuple):
+    """Seconds from the moment that the fault was over until something new had come so far."""
+
+    acknowledged_seconds: float
+    """A client got a 202."""
+    posted_seconds: float
+    """What was taken by then is posted."""
+    proved_seconds: float
+    """It is relayed, reconciled and audited."""
+
+
+@dataclass
+class Trial:
+    """What a scenario is given. It returns when its fault is over; the runner measures and judges after that."""
+
+    deployment: Deployment
+    ledger: ChaosLedger
+    fleet: Fleet
+    load: Load
+    random: random.Random
+    report: Callable[[str], None]
+    planted: list[Planted] = field(default_factory=list)
+    """Breaks that the scenario made and the agents must find."""
+
+    def workers(self) -> list[Instance]:
+        """The posting workers."""
+        return self.fleet["posting"]
+
+    def pick(self, name: str) -> Instance:
+        """One of the service's instances, by the seed."""
+        return self.random.choice(self.fleet[name])
+
+    def say(self, step: str) -> None:
+        """Tell of a step, so that a run reads like a story."""
+        self.report(step)
+
+    def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = FLOW_SECONDS_MAX) -> None:
+        """Wait for a condition; ChaosError where it does not come."""
+        if not wait_until(lambda: bool(condition()), timeout_seconds=seconds):
+            raise ChaosError(f"Not within {seconds:.0f} s: {what}.")
+
+    def posted(self) -> int:
+        """How many offsets have their journal row; -1 while that cannot be told."""
+        progress = self.ledger.progress()
+        return -1 if progress is None else sum(progress.posted.values())
+
+    def let_flow(self, intents: int = 200) -> None:
+        """Wait until so many more are posted."""
+        aim = max(self.posted(), 0) + intents
+        self.wait_until(lambda: self.posted() >= aim, f"{intents} more intents are posted")
+
+    def strike(self, instances: Iterable[Instance], point: str, action: str = "kill") -> Instance:
+        """Order these instances to act at a fault point, and wait for the first that comes there."""
+        armed = list(instances)
+        for instance in armed:
+            instance.arm(point, action)
+        fired = self.fleet.wait_fired(armed, point)
+        self.say(f"{fired.label}: {action} at {point!r}")
+        return fired
+
+    def recovery(self) -> Recovery:
+        """Measure from now, when the fault is over, until a new intent has come all the way."""
+        began = time.monotonic()
+        before = self.load.counts["acknowledged"]
+        self.wait_until(lambda: self.load.counts["acknowledged"] > before, "a client gets a 202")
+        acknowledged = time.monotonic() - began
+        aim: Lanes = {}
+
+        def posted() -> bool:
+            progress = self.ledger.progress()
+            if progress is None:
+                return False
+            if not aim:
+                aim.update(progress.received)
+            return progress.has_posted(aim)
+
+        self.wait_until(posted, "what was taken is posted")
+        posted_seconds = time.monotonic() - began
+
+        def proved() -> bool:
+            progress = self.ledger.progress()
+            return progress is not None and progress.has_proved(aim)
+
+        self.wait_until(proved, "what was posted is proved")
+        return Recovery(acknowledged, posted_seconds, time.monotonic() - began)
+
+    def wait_quiet(self) -> None:
+        """Wait until nothing is under way."""
+
+        def quiet() -> bool:
+            progress = self.ledger.progress()
+            return progress is not None and progress.is_quiet
+
+        self.wait_until(quiet, "everything is posted, relayed, reconciled and audited", QUIET_SECONDS_MAX)

@@ -1,0 +1,252 @@
+"""What reconciliation has found of a run: the records of ledger.journal that it has checked since the run began.
+
+Reconciliation keeps its place on `ledger.journal` together with its counts. So the records between its place before the
+run and its place behind it are just those that it compared with what was asked, and they must add up to its counts.
+Nothing here looks at the ledger's own tables, and nothing asks the API.
+"""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+
+from cli.context import Ledger
+from db.operations import break_counts, glance, lane_progress
+from db.reconciled import ReconciledLane, ReconciledSum, reconciled_lanes, reconciled_sums
+from domain.errors import LedgerlineError
+from domain.topics import Topics
+from ops.embedded.process import wait_until
+from producers.encoding import parsed_schema, read_body
+from runtime.kafka import Kafka
+from runtime.kafka_positions import admin_client, topic_state
+
+MESSAGES_AT_ONCE: Final = 5000
+READ_SECONDS_MAX: Final = 60.0
+FATES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined")
+
+Progress = Callable[[int, int], None]
+"""Called with how many intents are reconciled and how many there are."""
+
+
+class NotReconciled(LedgerlineError):
+    """Reconciliation did not come to the end of what was sent, or does not agree with the topic."""
+
+
+class Stand(NamedTuple):
+    """Where reconciliation stands, and what it has found to be wrong so far."""
+
+    lanes: dict[int, ReconciledLane]
+    breaks: Counter[tuple[str, str]]
+    """(found by, kind) -> differences that are open, of reconciliation and of audit."""
+
+
+class Record(NamedTuple):
+    """One journal record that reconciliation has checked."""
+
+    key: str
+    tenant: str
+    intent_id: str
+    outcome: str
+    reason: str
+    lane: int
+    seq: int
+    legs: tuple[tuple[str, str, int], ...]
+    """(account, direction, amount in minor units), as posted; empty where nothing was."""
+    seconds: float
+    """From when the API handed the intent to Kafka to when the record was relayed, which is after its commit."""
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether this record says what became of its intent; a later delivery's record does not."""
+        return self.outcome in ("posted", "rejected")
+
+
+class Evidence(NamedTuple):
+    """All that is known of a run from reconciliation's side."""
+
+    records: list[Record]
+    """Of the intents whose key begins with the run's name, in the order of each lane."""
+    others: int
+    """Records that reconciliation has checked meanwhile of other intents."""
+    sums: list[ReconciledSum]
+    """Its own sums over the accounts of the run."""
+    breaks: dict[str, int]
+    """Differences that are open now and were not before, as `reconciliation balance`."""
+
+
+def stand_now(ledger: Ledger) -> Stand:
+    """Where reconciliation stands now."""
+    with glance(ledger.postgres_dsn) as connection:
+        return _stand(connection)
+
+
+def _stand(connection: Any) -> Stand:
+    breaks = Counter(
+        {(found.found_by, found.kind): found.breaks for found in break_counts(connection) if found.state == "open"}
+    )
+    return Stand(reconciled_lanes(connection), breaks)
+
+
+def wait_posted(ledger: Ledger, timeout_seconds: float) -> None:
+    """Wait until all that Kafka has now is posted; NotReconciled where that takes longer."""
+    received = _received(ledger)
+    if not wait_until(lambda: _short_of(ledger, received)[0] == 0, timeout_seconds=timeout_seconds):
+        raise NotReconciled(
+            f"{_short_of(ledger, received)[0]:,} intents were not posted within {timeout_seconds:.0f} seconds: read"
+            " the log of posting, and try again with a lower RATE."
+        )
+
+
+def wait_reconciled(ledger: Ledger, timeout_seconds: float, progress: Progress) -> Stand:
+    """Wait until reconciliation has followed all that Kafka has now; NotReconciled where that takes longer."""
+    received = _received(ledger)
+    total = _short_of(ledger, received)[1]
+
+    def is_there() -> bool:
+        missing = _short_of(ledger, received)[1]
+        progress(total - missing, total)
+        return missing == 0
+
+    if not wait_until(is_there, timeout_seconds=timeout_seconds):
+        raise NotReconciled(
+            f"{_short_of(ledger, received)[1]:,} intents were not reconciled within {timeout_seconds:.0f} seconds:"
+            " read the logs of posting, relay and reconciliation."
+        )
+    return stand_now(ledger)
+
+
+def _received(ledger: Ledger) -> dict[int, int]:
+    topics = Topics(ledger.settings.topic_prefix)
+    return topic_state(admin_client(ledger.kafka), topics.intents).high
+
+
+def _short_of(ledger: Ledger, received: Mapping[int, int]) -> tuple[int, int]:
+    """How many of the intents below these offsets are not posted, and how many are not reconciled."""
+    with glance(ledger.postgres_dsn) as connection:
+        lanes = {row.lane: row for row in lane_progress(connection)}
+    unposted = unreconciled = 0
+    for lane, end in received.items():
+        row = lanes.get(lane)
+        if row is None:
+            unposted, unreconciled = unposted + end, unreconciled + end
+            continue
+        # One journal row for each offset from the first: a gapless topic makes one number of the other.
+        unposted += max(end - row.next_offset, 0)
+        unreconciled += max(end - (row.first_offset + (row.reconciled_seq or 0)), 0)
+    return unposted, unreconciled
+
+
+def gather(ledger: Ledger, run: str, before: Stand, after: Stand, accounts: Iterable[str]) -> Evidence:
+    """Read what reconciliation checked between the two; `accounts` are beginnings of addresses, as `users:42:`.
+
+    NotReconciled where the topic's records are not what reconciliation has counted.
+    """
+    topics = Topics(ledger.settings.topic_prefix)
+    records: list[Record] = []
+    others = 0
+    for lane, end in sorted(after.lanes.items()):
+        begin = before.lanes.get(lane, ReconciledLane(lane, 0, 0, 0, 0, 0, 0, 0))
+        checked = _checked(ledger, topics.journal, begin, end)
+        require_agreement(begin, end, [record for _, record in checked])
+        if not checked:
+            continue
+        first, last = checked[0][1]["source_offset"], checked[-1][1]["source_offset"]
+        accepted_ms = {
+            message.offset(): message.timestamp()[1]
+            for message in _read(ledger.kafka, topics.intents, lane, first, last + 1)
+        }
+        ours = [
+            _record(record, published_ms - accepted_ms.get(record["source_offset"], published_ms))
+            for published_ms, record in checked
+            if (record["idempotency_key"] or "").startswith(f"{run}-")
+        ]
+        records += ours
+        others += len(checked) - len(ours)
+    tenants = {record.tenant for record in records}
+    with glance(ledger.postgres_dsn) as connection:
+        sums = [
+            found
+            for tenant in sorted(tenants)
+            for prefix in accounts
+            for found in reconciled_sums(connection, tenant, prefix)
+        ]
+    new = after.breaks - before.breaks
+    return Evidence(records, others, sums, {" ".join(what): count for what, count in sorted(new.items())})
+
+
+def _record(record: Mapping[str, Any], milliseconds: int) -> Record:
+    return Record(
+        record["idempotency_key"], record["tenant"], record["intent_id"], record["outcome"], record["reason"],
+        record["lane"], record["seq"],
+        tuple((leg["account"], leg["direction"], leg["amount_minor"]) for leg in record["legs"]),
+        max(milliseconds, 0) / 1000,
+    )  # fmt: skip
+
+
+def require_agreement(begin: ReconciledLane, end: ReconciledLane, records: list[dict[str, Any]]) -> None:
+    """NotReconciled unless these are all records of the lane between the two places, with the fates counted there."""
+    seqs = [record["seq"] for record in records]
+    if seqs != list(range(begin.next_seq, end.next_seq)):
+        raise NotReconciled(
+            f"Reconciliation has checked {end.next_seq - begin.next_seq:,} records of lane {end.lane}, but"
+            f" ledger.journal has {len(seqs):,} other ones there: run `ledgerline reconcile`."
+        )
+    found = Counter(record["outcome"] for record in records)
+    counted = {fate: getattr(end, fate) - getattr(begin, fate) for fate in FATES}
+    if {fate: found[fate] for fate in FATES} != counted:
+        raise NotReconciled(
+            f"Reconciliation counts {counted} in lane {end.lane}, but ledger.journal has {dict(found)} there: run"
+            " `ledgerline reconcile`."
+        )
+
+
+def _checked(
+    ledger: Ledger, topic: str, begin: ReconciledLane, end: ReconciledLane
+) -> list[tuple[int, dict[str, Any]]]:
+    """When each record was relayed (milliseconds since 1970), and the record; each once, in order."""
+    schema = parsed_schema("ledger.journal-value")
+    found: dict[int, tuple[int, dict[str, Any]]] = {}
+    for message in _read(ledger.kafka, topic, end.lane, begin.next_offset, end.next_offset):
+        record = read_body(message.value() or b"", schema)
+        found.setdefault(record["seq"], (message.timestamp()[1], record))
+    return [found[seq] for seq in sorted(found)]
+
+
+def _read(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Iterator[Message]:
+    """The committed messages of a partition from one offset to before another, which is not past the end."""
+    if begin >= end:
+        return
+    consumer = Consumer(
+        {
+            **kafka.client_options(),
+            "group.id": "ledgerline-load",
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "isolation.level": "read_committed",
+            "auto.offset.reset": "error",
+        }
+    )
+    try:
+        consumer.assign([TopicPartition(topic, partition, begin)])
+        deadline = time.monotonic() + READ_SECONDS_MAX
+        while time.monotonic() < deadline:
+            for message in consumer.consume(MESSAGES_AT_ONCE, 0.1):
+                error = message.error()
+                if error is None:
+                    deadline = time.monotonic() + READ_SECONDS_MAX
+                    if message.offset() < end:
+                        yield message
+                    if message.offset() >= end - 1:
+                        return
+                elif error.code() == KafkaError._PARTITION_EOF:
+                    if (message.offset() or 0) >= end:
+                        return
+                elif not error.retriable():
+                    raise NotReconciled(f"Kafka does not hand over {topic} [{partition}]: {error.str()}.")
+    except KafkaException as error:
+        raise NotReconciled(f"Kafka does not hand over {topic} [{partition}]: {error}.") from error
+    finally:
+        consumer.close()
+    raise NotReconciled(f"Kafka does not hand over {topic} [{partition}] to the end {end}: try again.")

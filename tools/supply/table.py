@@ -1,0 +1,125 @@
+"""docs/COMPONENTS.md: the table of what is carried, with the day of each release, and what was judged of it."""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from domain.errors import LedgerlineError
+from tools.supply.components import Component
+
+PAGE: Final = Path("docs") / "COMPONENTS.md"
+JUDGED: Final = Path(__file__).parent / "judged.json"
+_ROW: Final = re.compile(
+    r"^\| ([\w-]+) \| `([^`]+)` \| ([^|]+) \| (\d{4}-\d\d-\d\d|not told) \| [^|]* \|$", re.MULTILINE
+)
+_ASKED_WITH: Final = "uv==0.13.9"
+_ASK_SECONDS: Final = 300
+_DAYS_A_YEAR: Final = 365.25
+
+_HEAD: Final = """\
+# Components: what others wrote, and how old it is
+
+Written by `make components`, as of {day}; a test holds it against `constraints.txt`, the built jars and the files
+that name images. *part* says what needs a component: the services, the `embedded` and `import` extras, development and
+tests alone, a part that `make parts` builds, or an image of others. The day is that of a package's first file in the
+index, or of the newest file in a jar; where a builder hides it, it is not told. `make scan` looks for advisories,
+`make sbom` writes all of this as CycloneDX; [decision 24](decisions/0024-supply-chain.md) says why so.
+
+## Judged
+
+Advisories that are known of what is carried, and why each is carried all the same. `make scan` leaves these out.
+
+| component | version | advisory | judged |
+|---|---|---|---|
+"""
+_TABLE: Final = """
+## Carried
+
+| part | component | version | released | years |
+|---|---|---|---|---|
+"""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """An advisory of something that is carried all the same, and why."""
+
+    component: str
+    version: str
+    advisories: tuple[str, ...]
+    verdict: str
+
+
+def judgements(path: Path = JUDGED) -> list[Judgement]:
+    """Return what was judged, in the order of the file."""
+    rows = json.loads(path.read_text())
+    return [Judgement(row["component"], row["version"], tuple(row["advisories"]), row["verdict"]) for row in rows]
+
+
+def rows(page: str) -> dict[tuple[str, str, str], str | None]:
+    """Return the day of each (part, component, version) in a page; None where it is not told."""
+    table = page.partition("## Carried")[2]
+    return {
+        (part, name, version): None if day == "not told" else day for part, name, version, day in _ROW.findall(table)
+    }
+
+
+def render(found: Iterable[Component], judged: Sequence[Judgement], today: date) -> str:
+    """Write the whole page: the oldest first within a part, those of no day last."""
+    lines = [f"| `{row.component}` | {row.version} | {', '.join(row.advisories)} | {row.verdict} |" for row in judged]
+    page = _HEAD.format(day=today.isoformat()) + "".join(f"{line}\n" for line in lines) + _TABLE
+    for one in sorted(found, key=lambda one: (one.part, one.released or "9999", one.name, one.version)):
+        years = f"{(today - date.fromisoformat(one.released)).days / _DAYS_A_YEAR:.1f}" if one.released else ""
+        page += f"| {one.part} | `{one.name}` | {one.version} | {one.released or 'not told'} | {years} |\n"
+    return page
+
+
+def with_days(found: Sequence[Component], known: Mapping[tuple[str, str, str], str | None]) -> Iterator[Component]:
+    """Return the components with days: what a page knows already, and what the package index tells of the others."""
+    days = {(name, version): day for (_, name, version), day in known.items() if day is not None}
+    missing = [
+        one for one in found if one.ecosystem == "PyPI" and not one.released and (one.name, one.version) not in days
+    ]
+    days |= _ask_index(missing)
+    for one in found:
+        yield replace(one, released=one.released or days.get((one.name, one.version)))
+
+
+def _ask_index(packages: Sequence[Component]) -> dict[tuple[str, str], str]:
+    """Ask pip's index for the day of each package, by uv, which is installed for the moment."""
+    if not packages:
+        return {}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        wanted = folder / "wanted.txt"
+        wanted.write_text("".join(f"{one.name}=={one.version}\n" for one in packages))
+        python = folder / "environment" / "bin" / "python"
+        _run(sys.executable, "-m", "venv", str(folder / "environment"))
+        _run(str(python), "-m", "pip", "install", "--quiet", _ASKED_WITH)
+        locked = folder / "pylock.toml"
+        _run(str(python.parent / "uv"), "pip", "compile", "--quiet", "--no-deps", str(wanted), "-o", str(locked))
+        document = tomllib.loads(locked.read_text())
+    found = {}
+    for package in document["packages"]:
+        files = [*package.get("wheels", ()), *([package["sdist"]] if "sdist" in package else ())]
+        days = sorted(file["upload-time"].date().isoformat() for file in files if "upload-time" in file)
+        if days:
+            found[package["name"], package["version"]] = days[0]
+    return found
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=_ASK_SECONDS, check=False)
+    if done.returncode:
+        last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
+        raise LedgerlineError(
+            f"The package index did not tell the age of new packages ({last}): go where it is reached."
+        )
