@@ -1,1 +1,1 @@
-"""HTTP in: takes intents, answers from views; never writes the ledger."""
+"""The HTTP API: it takes intents and answers reads; it never writes the ledger."""

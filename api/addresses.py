@@ -1,4 +1,4 @@
-"""The address that a request came from, also if trusted proxies stand in between. Pure: no I/O."""
+"""The address that a request came from, also through trusted proxies. Pure: no I/O."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
@@ -9,7 +9,7 @@ UNKNOWN: Final = "unknown"
 
 
 class TrustedProxies(NamedTuple):
-    """Whose X-Forwarded-For is believed: the last `hops` proxies, or those in `networks`; by default nobody's."""
+    """The proxies whose X-Forwarded-For is trusted: the last `hops` ones, or those in `networks`; by default none."""
 
     hops: int = 0
     networks: tuple[IPv4Network | IPv6Network, ...] = ()
@@ -19,7 +19,10 @@ NO_PROXIES: Final = TrustedProxies()
 
 
 def trusted_proxies_of(text: str) -> TrustedProxies:
-    """From a setting: a number of proxies such as `1`, or networks such as `10.0.0.0/8, ::1`; ValueError otherwise."""
+    """Read a setting: a number of proxies such as `1`, or networks such as `10.0.0.0/8, ::1`; empty means none.
+
+    Raise ValueError for anything else.
+    """
     wanted = text.strip()
     if not wanted:
         return NO_PROXIES
@@ -37,10 +40,10 @@ def trusted_proxies_of(text: str) -> TrustedProxies:
 
 
 def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: TrustedProxies) -> str:
-    """The address nearest to us that no trusted proxy has: only what a trusted proxy added is believed.
+    """Return the address nearest to us that is not a trusted proxy's; only entries of trusted proxies are believed.
 
-    `peer` is the other end of the connection, `forwarded_for` the X-Forwarded-For headers in order. Each proxy adds the
-    address that it saw at the end, so the list is read from the end, and what a client wrote itself is never reached.
+    `peer` is the other end of the connection, `forwarded_for` the X-Forwarded-For headers in order. Each proxy appends
+    the address that it saw. So the list is read from its end, and entries that the client wrote are never reached.
     """
     address = peer or UNKNOWN
     if trusted == NO_PROXIES:
@@ -55,7 +58,7 @@ def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: Trus
 
 
 def is_proxy(peer: str, trusted: TrustedProxies) -> bool:
-    """Whether the other end of a connection is a trusted proxy, which speaks for many clients."""
+    """Return whether the other end of a connection is a trusted proxy, which serves many clients."""
     return bool(trusted.hops) or _is_in(peer, trusted.networks)
 
 

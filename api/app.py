@@ -1,4 +1,4 @@
-"""The application: routes, the layer around them, and what they answer when something is wrong."""
+"""The application: routes, the layer around them, and the handlers that turn errors into problems."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -31,7 +31,7 @@ amounts are whole numbers of minor units, times are RFC 3339, lists go on by the
 
 
 def create_app(configuration: Configuration) -> FastAPI:
-    """The API over the parts that `configuration` names. While they are away, requests are answered 503."""
+    """Return the API over the parts that `configuration` names. While a needed part is away, it answers 503."""
     metrics = Metrics()
 
     @asynccontextmanager
@@ -50,7 +50,7 @@ def create_app(configuration: Configuration) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         openapi_url="/openapi.json" if configuration.documents else None,
-        # Not FastAPI's own pages, whose scripts come from elsewhere.
+        # Without FastAPI's own pages, which load their scripts from another site.
         docs_url=None,
         redoc_url=None,
         exception_handlers={
@@ -81,7 +81,7 @@ def create_app(configuration: Configuration) -> FastAPI:
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
-    """FastAPI's document, with the bodies that are parsed by hand, and without its own error form."""
+    """Return FastAPI's OpenAPI document with the models of the bodies that we parse ourselves added."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
@@ -109,7 +109,7 @@ async def _answer_invalid(_request: Request, error: Exception) -> Response:
 
 
 async def _answer_failure(_request: Request, _error: Exception) -> Response:
-    """What went wrong outside the layer that answers all else, so that this answer too is a problem."""
+    """Answer an error that was raised outside RequestLayer, so that this answer is problem details too."""
     problem = Problem(Kind.INTERNAL, "The request failed for a reason of ours; the log has it.")
     problem.headers |= ANSWER_HEADERS
     return problem.response()

@@ -1,4 +1,4 @@
-"""Who asks, what the key allows, and how often: bearer API keys, scopes, rate limits."""
+"""Authentication of requests: bearer API keys, their scopes, and rate limits."""
 
 import hmac
 import math
@@ -27,7 +27,7 @@ from db.reads import Pool
 
 _CACHE_SECONDS: Final = 3.0
 TRUSTED_SECONDS_MAX: Final = 600.0
-"""How long a key that was good is taken while Postgres is away, and cannot be asked whether it was revoked."""
+"""How long after its last check a key is still accepted while Postgres cannot tell whether the key was revoked."""
 _CACHE_KEYS_MAX: Final = 10_000
 FAILURES_PER_MINUTE: Final = 60
 
@@ -40,9 +40,9 @@ _bearer = HTTPBearer(
 
 
 class Authentication:
-    """The keys that were seen lately, and the rate limits of one API process.
+    """The keys that were used lately, and the rate limits of one API process.
 
-    A key is looked at before any limit on wrong keys, so a good key is never refused for others' wrong ones.
+    A key is checked before any limit on wrong keys, so a good key is never refused because others sent wrong ones.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class Authentication:
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(requests_per_minute)
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
-        # One question at a time for all: whoever guesses keys keeps one connection busy at most.
+        # One look-up at a time for all requests, so an attacker who guesses keys keeps at most one connection busy.
         self._keys: Gathering[str, dict[str, ApiKey]] = Gathering(partial(find_keys, pool))
 
     async def key_of(self, credentials: str, request: Request) -> ApiKey:
-        """The key that these credentials are; Problem if they are none.
+        """Return the key of these credentials. Raise Problem if they are not a valid key.
 
-        A wrong key is answered 401, and 429 once its key id or its address has had too many wrong ones in a minute.
+        A wrong key is answered 401, or 429 once its key id or its address has sent too many wrong keys in a minute.
         """
         match = KEY_PATTERN.fullmatch(credentials)
         if match is not None:
@@ -72,7 +72,7 @@ class Authentication:
             if key is not None:
                 return key
         limited = [("failures of an address", self._address_group(request))]
-        if match is not None and match[1] in self._known:  # ids that no key has are without number
+        if match is not None and match[1] in self._known:  # invented ids are unlimited: a counter for each fills memory
             limited.append(("failures of a key", match[1]))
         refusals = [identifiers for identifiers in limited if not await self._limiter.hit(self._failures, *identifiers)]
         if refusals:
@@ -111,7 +111,7 @@ class Authentication:
         return found if hmac.compare_digest(found.secret_hash, given) else None
 
     async def count_request(self, key: ApiKey) -> None:
-        """Count one request against the key's limit; Problem where it is used up."""
+        """Count one request against the key's limit a minute. Raise Problem if the limit is used up."""
         item = self._requests if key.requests_per_minute is None else RateLimitItemPerMinute(key.requests_per_minute)
         if not await self._limiter.hit(item, "requests", key.key_id):
             raise await self._limited(item, "requests", key.key_id)
@@ -132,7 +132,10 @@ class Authentication:
 
 
 def address_group(address: str) -> str:
-    """What wrong keys are counted for: an IPv4 address, or the /64 of an IPv6 one, which is given out as a whole."""
+    """Return the group for which wrong keys are counted.
+
+    That is an IPv4 address, or the /64 network of an IPv6 address, as one client usually gets a whole /64.
+    """
     try:
         parsed = ip_address(address)
     except ValueError:
@@ -143,7 +146,11 @@ def address_group(address: str) -> str:
 
 
 def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency: the request's key, counted and found to have `scope`; the query has only names that are known."""
+    """Return a FastAPI dependency that authenticates a request and returns its key.
+
+    It counts the request against the rate limit and the shares. It raises Problem if the key lacks `scope`, or if the
+    query has a parameter that the route does not know.
+    """
 
     async def authenticated(
         request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
@@ -164,7 +171,7 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
 def direct(
     scope: Scope, endpoint: Callable[[Request, ApiKey], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint behind the same check as `needs` makes, for a request that FastAPI does not see."""
+    """Return the endpoint behind the same checks as `needs` makes, for requests that do not pass through FastAPI."""
     authenticated = needs(scope)
 
     async def answer(request: Request) -> Response:

@@ -1,7 +1,8 @@
-"""Bounds on request bodies, held before a body is parsed or a model is built.
+"""Bounds on request bodies, checked before a body is parsed or a model is built.
 
-A parser makes an object of each value, and a model makes a fault of each member that is wrong. Both cost a thousand
-times what the bytes cost their sender. So the parts are counted on the bytes, and the members on the parsed value.
+A parser makes an object for each value, and a model makes an error for each wrong member. Both cost a thousand times
+what the bytes cost their sender. So parts are counted in the raw bytes before parsing, and members in the parsed value
+before a model sees it.
 """
 
 from typing import Any, Final
@@ -11,26 +12,26 @@ from domain.intents import LEGS_MAX, METADATA_ENTRIES_MAX
 from domain.outcomes import Reason
 
 INTENT_PARTS_MAX: Final = 60_000
-"""More than any intent within the limits has: 1,000 legs of 5 parts, and 52,000 characters of text, all commas."""
+"""More than a valid intent can have: 1,000 legs of 5 parts, and 52,000 characters of text that are all commas."""
 BATCH_PARTS_MAX: Final = 300_000
-"""More than the legs that fit into a batch of 4,000,000 bytes have."""
+"""More parts than the legs have that fit into a batch of 4,000,000 bytes."""
 BATCH_LINES_MAX: Final = 10_000
-"""Of NDJSON, with the blank ones, which are no items."""
+"""Most lines of NDJSON. Blank lines count, though they are not items."""
 MEMBERS_MAX: Final = 16
-"""Of an object that has its names from us: an intent has 7 members, a leg has 4."""
+"""Most members of an object whose names we define: an intent has up to 7 members, a leg has 4."""
 ODD_LEGS_SHOWN_MAX: Final = 3
-"""The legs after this many that are not legs are not looked at: their faults would say the same again."""
+"""After this many legs that are not valid, the rest is not checked: their errors would repeat the first ones."""
 BATCH_FAULTS_SHOWN_MAX: Final = 200
-"""Once a batch has shown so many faults, each further item shows one."""
+"""Once a batch has listed this many errors, each further item lists only one."""
 
 _CHUNK_BYTES: Final = 65_536
 
 
 def has_more_parts_than(raw: bytes, parts_max: int) -> bool:
-    """Whether a JSON text has more than `parts_max` parts, which are commas and opening brackets.
+    """Return whether a JSON text has more than `parts_max` parts, which are commas and opening brackets.
 
-    A text has at most one value more than it has parts. Those inside strings count too: to tell them apart would cost
-    more than to parse. The count ends as soon as the answer is known, and a text with fewer bytes is not looked at.
+    A text has at most one value more than parts. Commas and brackets inside strings count too: to tell them apart would
+    cost more than to parse. The count stops once the answer is known. A text of at most `parts_max` bytes needs none.
     """
     if len(raw) <= parts_max:
         return False
@@ -44,7 +45,7 @@ def has_more_parts_than(raw: bytes, parts_max: int) -> bool:
 
 
 def require_few_parts(raw: bytes, parts_max: int) -> None:
-    """Problem if the text has more parts than that."""
+    """Raise Problem if the text has more than `parts_max` parts."""
     if has_more_parts_than(raw, parts_max):
         raise Problem(
             Kind.BODY_TOO_COMPLEX,
@@ -54,7 +55,7 @@ def require_few_parts(raw: bytes, parts_max: int) -> None:
 
 
 def require_few_lines(raw: bytes) -> None:
-    """Problem if NDJSON has more lines than are looked through for items."""
+    """Raise Problem if NDJSON has more than BATCH_LINES_MAX lines."""
     if raw.count(b"\n") > BATCH_LINES_MAX:
         raise Problem(
             Kind.BODY_TOO_COMPLEX,
@@ -73,9 +74,9 @@ def _require_few_members(value: dict[str, Any], what: str) -> None:
 
 
 def require_small(value: Any) -> None:
-    """Problem if a parsed intent has more members, legs or metadata than a model should look at.
+    """Raise Problem if a parsed intent has more members, legs or metadata entries than a model should check.
 
-    The answers to too many legs or metadata are those of domain.screening, which the posting worker gives as well.
+    Too many legs or metadata entries are answered as domain.screening does, so as the posting worker does.
     """
     if type(value) is not dict:
         return

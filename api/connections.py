@@ -1,7 +1,7 @@
-"""What a connection may cost: bounds on heads, pipelines, sockets, unread answers and time.
+"""Bounds on what one connection may cost: request heads, pipelined requests, sockets, unread answers and time.
 
-uvicorn's protocol has none of these bounds (docs/decisions/0018). This one adds the counting; the parser, the requests
-and the answers stay uvicorn's. One sweep a second looks at all deadlines, so that no request sets a timer.
+uvicorn's protocol has none of these bounds (docs/decisions/0018). The subclass here only counts. The parser, the
+requests and the answers stay uvicorn's. One sweep a second checks all deadlines, so no request sets a timer.
 """
 
 import asyncio
@@ -27,13 +27,13 @@ from api.sockets import keep_little_in_the_kernel
 
 SWEEP_SECONDS: Final = 1.0
 READ_BYTES_MIN: Final = 16_384
-"""A client that reads an answer takes so much of it within `unread_seconds_max`."""
+"""The least that a client must read of a waiting answer within `unread_seconds_max`; else the connection is ended."""
 _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
 
 
 class ConnectionBounds(NamedTuple):
-    """The settings; docs/SETTINGS.md says what each is for."""
+    """The bounds from the settings; docs/SETTINGS.md explains each."""
 
     head_bytes_max: int
     headers_max: int
@@ -62,7 +62,7 @@ class Cause(Enum):
 
 
 class _Part(Enum):
-    """What a client sends at present."""
+    """The part of a request that a client is sending."""
 
     NOTHING = 0
     HEAD = 1
@@ -70,11 +70,11 @@ class _Part(Enum):
 
 
 class _Stop(Exception):
-    """Ends the parser's work from inside one of its callbacks."""
+    """Raised inside a callback of the parser to stop the parser."""
 
 
 class Connections:
-    """All connections of one process, and the sweep over them. For one event loop."""
+    """All connections of one process, and the sweep over them. Use it in one event loop only."""
 
     def __init__(self, bounds: ConnectionBounds, trusted: TrustedProxies, metrics: Metrics) -> None:
         self.bounds = bounds
@@ -86,15 +86,18 @@ class Connections:
         self._sweep: asyncio.TimerHandle | None = None
 
     def protocol(self) -> type[asyncio.Protocol]:
-        """What uvicorn calls to make the protocol of each connection."""
+        """Return the factory that uvicorn calls to make the protocol of each connection."""
         return cast(type[asyncio.Protocol], partial(BoundedProtocol, self))
 
     def note(self, cause: Cause) -> None:
-        """Count a connection that was ended."""
+        """Count, under its cause, a connection that the API ends."""
         self._metrics.connections_ended.labels(cause.value).inc()
 
     def add(self, connection: "BoundedProtocol") -> Cause | None:
-        """Take one more connection; else why not. A trusted proxy may have as many as there are."""
+        """Add a connection; return None, or the cause if a bound refuses it.
+
+        The bound by address does not apply to a trusted proxy.
+        """
         bounds = self.bounds
         address = connection.address
         if self._by_address[address] >= bounds.address_connections_max and not is_proxy(address, self._trusted):
@@ -109,7 +112,7 @@ class Connections:
         return None
 
     def remove(self, connection: "BoundedProtocol") -> None:
-        """Forget a connection, once or again."""
+        """Forget a connection; a second call does nothing."""
         self._unread.discard(connection)
         if connection in self._open:
             self._open.remove(connection)
@@ -119,9 +122,9 @@ class Connections:
             self._metrics.connections.set(len(self._open))
 
     def add_unread(self, connection: "BoundedProtocol") -> None:
-        """Count an answer that waits for its client; if all of them are too large, end some.
+        """Add a connection whose answer waits for its client; end connections while the unread total is over the bound.
 
-        The address that leaves most unread loses the connection that has waited longest.
+        Each time, the address with the most unread bytes loses the connection that has waited longest.
         """
         self._unread.add(connection)
         sizes = {waiting: waiting.unread_bytes for waiting in self._unread}
@@ -136,11 +139,11 @@ class Connections:
             longest.abort(Cause.UNREAD)
 
     def remove_unread(self, connection: "BoundedProtocol") -> None:
-        """The client has read most of it."""
+        """Remove a connection whose client has read most of its answer."""
         self._unread.discard(connection)
 
     def _evict(self) -> bool:
-        """Whether room was made: those go that have been without a whole request for longest."""
+        """End the connections that have been without a whole request for longest; return whether there were any."""
         now = asyncio.get_running_loop().time()
         waiting = (connection for connection in self._open if connection.waits_for_head)
         longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.waits_since(now))
@@ -159,7 +162,7 @@ class Connections:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """uvicorn's protocol within the bounds."""
+    """One connection: uvicorn's protocol, with the bounds."""
 
     def __init__(
         self,
@@ -182,26 +185,29 @@ class BoundedProtocol(HttpToolsProtocol):
         self._answering: RequestResponseCycle | None = None
         self._part = _Part.NOTHING
         self._changes = 0
-        """How often anything began or ended. The sweep compares it with its last count: no request reads the clock."""
+        """How often a head, a request or an answer began or ended.
+
+        The sweep compares this count with the last one that it saw, so no request reads the clock.
+        """
         self._changes_seen = 0
         self._since = 0.0
         self._has_enough = False
         self._read_bytes = 0
         self._idle_bytes = 0
-        """Bytes since a head began or ended, or since the last content of a body. Only the parser holds them."""
+        """Bytes since a head began or ended, or since the last content of a body: only the parser keeps them."""
 
     @property
     def waits_for_head(self) -> bool:
-        """Whether the client owes a request, and no answer is owed to it."""
+        """Whether no whole head has come for the next request, and no request is being answered."""
         return self._part is not _Part.BODY and not self._is_answering()
 
     @property
     def unread_bytes(self) -> int:
-        """How much of our answers waits here for the client to read it."""
+        """Bytes of answers in this process that the client has not read yet."""
         return self.transport.get_write_buffer_size()
 
     def waits_since(self, now: float) -> float:
-        """Since when nothing began and nothing ended here, to the second."""
+        """Return the loop's time since which nothing has begun or ended here, exact to one sweep (a second)."""
         if self._changes != self._changes_seen:
             self._changes_seen = self._changes
             self._since = now
@@ -225,7 +231,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(cause, unavailable(Kind.OVERLOADED, f"All {most} connections of this process are in use."))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Make room."""
+        """Forget the connection, and tell the request that is being answered that its client has left."""
         self._all.remove(self)
         self._tell_answering()
         super().connection_lost(exc)
@@ -235,10 +241,10 @@ class BoundedProtocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def _tell_answering(self) -> None:
-        """Tell the request that is being answered that its client left.
+        """Tell the request that is being answered that its client has left.
 
-        uvicorn tells the request that came last. If requests are pipelined, that is another one, and the answer would
-        go on to a closed socket: an error in the log for each.
+        uvicorn tells only the newest request. With pipelined requests that is a later one, and the request under way
+        would go on writing to a closed socket: one error in the log for each.
         """
         answering = self._answering
         if answering is not None and not answering.response_complete:
@@ -246,7 +252,7 @@ class BoundedProtocol(HttpToolsProtocol):
             answering.message_event.set()
 
     def abort(self, cause: Cause) -> None:
-        """End the connection now, and drop what its client has not read."""
+        """End the connection now, and drop the bytes that its client has not read."""
         self._has_enough = True
         self._all.note(cause)
         self._all.remove(self)
@@ -254,7 +260,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def end_if_overdue(self, now: float) -> None:
-        """End the connection if its client let a deadline pass."""
+        """End the connection if its client has missed a deadline."""
         if self._leaves_unread(now):
             self.abort(Cause.UNREAD)
         elif now - self.waits_since(now) > self._seconds_max() and not self.transport.is_closing():
@@ -268,7 +274,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _seconds_max(self) -> float:
         if self._is_answering():
-            return _NEVER  # whoever makes the answer bounds the time of the body: api/middleware.py
+            return _NEVER  # while a request is being answered, api/middleware.py bounds the time of its body
         if self._part is _Part.BODY:
             return self._bounds.body_seconds_max
         if self._part is _Part.HEAD or not self._changes:
@@ -285,17 +291,17 @@ class BoundedProtocol(HttpToolsProtocol):
         return now - self.unread_since > self._bounds.unread_seconds_max
 
     def data_received(self, data: bytes) -> None:
-        """Feed the parser, and bound what it keeps to itself: a head, the framing of a body, trailers."""
+        """Feed the parser, and bound what the parser keeps in memory: a head, the framing of a body, trailers."""
         if self._has_enough:
             if not self.transport.is_closing():
-                self.flow.pause_reading()  # whoever waits for a body had it resumed
+                self.flow.pause_reading()  # a request that waits for its body has resumed reading
             return
         self._read_bytes = len(data)
         self._idle_bytes += self._read_bytes
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
-            pass  # no protocol is offered to change to: the request is answered like any other
+            pass  # we offer no other protocol, so the request is answered like any other
         except httptools.HttpParserError:
             if not self._has_enough:
                 self._refuse(Cause.NO_HTTP, Problem(Kind.BAD_REQUEST, "The bytes that came are no HTTP request."))
@@ -304,19 +310,19 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse_head()
 
     def on_message_begin(self) -> None:
-        """A head begins."""
+        """Note that a head begins."""
         self._part = _Part.HEAD
         self._changes += 1
         self._idle_bytes = 0
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
-        """A head is whole: judge it, then let uvicorn have the request answered."""
+        """Check a whole head against the bounds, then let uvicorn start the request."""
         if len(self.headers) > self._headers_max or self._is_head_too_large():
             self._refuse_head()
             raise _Stop
         if len(self.pipeline) >= self._pipelined_max and self._is_answering():
-            # What was asked before is answered; then the connection ends, and the client asks the rest again.
+            # Answer the requests taken so far, then end the connection: the client must send the rest again.
             self._all.note(Cause.PIPELINE)
             self._has_enough = True
             self.cycle.keep_alive = False
@@ -329,25 +335,25 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _is_head_too_large(self) -> bool:
         if not self._idle_bytes and self._read_bytes <= self._head_bytes_max:
-            return False  # it came whole with this read
+            return False  # the whole head came in this read, which is within the bound
         size = len(self.url) + sum([len(name) + len(value) for name, value in self.headers])
         return size > self._head_bytes_max
 
     def on_body(self, body: bytes) -> None:
-        """Content, and no framing."""
+        """Take content of a body: the parser hands it on, so it does not count as kept by the parser."""
         self._idle_bytes = 0
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """A request is whole: its client owes nothing until it has the answer."""
+        """Note that a request is whole: until its answer is written, its client has no deadline to send anything."""
         self._part = _Part.NOTHING
         self._changes += 1
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
-        """An answer is written: begin the next one, or read on.
+        """Start the next pipelined request once an answer is written, or read on if there is none.
 
-        This replaces uvicorn's, which sets a timer for each answer, and reads on although others wait for their turn.
+        This replaces uvicorn's method, which sets a timer for each answer, and reads on while pipelined requests wait.
         """
         self.server_state.total_requests += 1
         self._changes += 1
@@ -358,17 +364,17 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self.flow.resume_reading()
         if self.cycle.body:
-            self.cycle.body = bytearray()  # which nobody asked for, and which would be kept as long as the connection
+            self.cycle.body = bytearray()  # no one read this body; it would stay in memory as long as the connection
 
     def pause_writing(self) -> None:
-        """Our buffer is full of what the client does not read."""
+        """Note that our buffer is full, as the client does not read."""
         self.unread_since = self.loop.time()
         self._unread_bytes_then = self.unread_bytes
         super().pause_writing()
         self._all.add_unread(self)
 
     def resume_writing(self) -> None:
-        """The client has read most of it."""
+        """Note that the client has read most of the buffer."""
         self.unread_since = _NEVER
         self._all.remove_unread(self)
         super().resume_writing()
@@ -380,7 +386,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(Cause.HEAD_TOO_LARGE, problem)
 
     def _refuse(self, cause: Cause, problem: Problem) -> None:
-        """Answer and close; if an answer is under way, which a second one would spoil, only end the connection."""
+        """Answer with the problem and close. Only abort if an answer is under way: a second one would corrupt it."""
         if self._is_answering():
             self.abort(cause)
             return

@@ -1,4 +1,4 @@
-"""The page at /docs, with its scripts and styles from a package: nothing is loaded from elsewhere, no key is kept."""
+"""The page at /docs. Its scripts and styles come from a package: it loads nothing from elsewhere, and keeps no key."""
 
 import json
 from html import escape
@@ -13,11 +13,12 @@ from api.security_headers import PageAssets, page_headers
 PATH: Final = "/docs"
 ASSETS_PATH: Final = "/docs/assets"
 START_PATH: Final = "/docs/start.js"
-# Swagger UI writes styles and markup into its elements, and its pictures into its style sheet. What it shows is ours.
+# Swagger UI needs these exceptions: it writes styles and markup into its elements, and its style sheet holds images.
+# They are safe here, because the page shows only our own document.
 HEADERS: Final = page_headers(styles="'self' 'unsafe-inline'", images="'self' data:", trusted_types=False)
 PARAMETERS: Final[dict[str, Any]] = {
     "dom_id": "#swagger-ui",
-    # A key that is given to the page is gone with the page.
+    # A key that is entered on the page is lost when the page is closed.
     "persistAuthorization": False,
     "displayRequestDuration": True,
     "docExpansion": "list",
@@ -49,7 +50,7 @@ SwaggerUIBundle({{...{parameters}, presets: [SwaggerUIBundle.presets.apis]}});
 
 
 def add_documentation(app: FastAPI) -> None:
-    """Serve Swagger UI at /docs. Its own page has a script inside, which the page's policy refuses."""
+    """Serve Swagger UI at /docs, with a page of ours: the usual page has an inline script, which our policy forbids."""
     page = _PAGE.format(assets=ASSETS_PATH, start=START_PATH, title=escape(app.title))
     start = _START.format(parameters=json.dumps({"url": app.openapi_url} | PARAMETERS))
 

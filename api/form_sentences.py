@@ -1,6 +1,6 @@
 """One sentence about each part of a body that does not have the documented form.
 
-pydantic's own messages need knowledge of its types. The commonest mistakes of newcomers have better sentences here.
+A reader of pydantic's own messages must know its types. The commonest mistakes of newcomers get better sentences here.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ from api.nearest import find_nearest
 _NAME_CHARACTERS_MAX: Final = 40
 
 _MEANT: Final = {"amount": "amount_minor", "value": "amount_minor", "side": "direction", "address": "account"}
-"""Names that are often taken for a member of a leg, and are too unlike it to be found by their letters."""
+"""Wrong name -> the member of a leg that is usually meant, for names too different to be found by their letters."""
 
 _SENTENCES: Final = {
     ("amount_minor", "int_type"): ("It is a whole number of minor units without quotes, such as 1250 for 12.50 EUR."),
@@ -27,7 +27,7 @@ _SENTENCES: Final = {
 
 
 def form_sentence(fault: Mapping[str, Any], members: Collection[str]) -> str:
-    """What is amiss with one part, by pydantic's fault; `members`: those that the object around the part may have."""
+    """Return the sentence for one of pydantic's errors; `members` are those that the object around it may have."""
     kind, place = str(fault["type"]), fault["loc"]
     name = str(place[-1]) if place else ""
     if kind == "extra_forbidden":

@@ -1,18 +1,21 @@
-"""Questions of many requests, asked of Postgres as one: a round trip costs an API process more than its answer."""
+"""Questions of many requests in one query: for an API process, a round trip to Postgres costs more than the answer."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Generic, TypeVar
 
 PACE_SECONDS: Final = 0.008
-"""From the beginning of one look-up to that of the next. Who comes after a pause waits for nothing."""
+"""Least time between the beginnings of two look-ups. A question after a longer pause does not wait."""
 
 Question = TypeVar("Question")
 Answer = TypeVar("Answer")
 
 
 class Gathering(Generic[Question, Answer]):
-    """For the coroutines of one event loop. One look-up is under way at a time; what comes meanwhile goes together."""
+    """Collects questions while a look-up is under way, and asks them together in the next one.
+
+    Only one look-up is under way at a time. Use it in one event loop only.
+    """
 
     def __init__(self, look_up: Callable[[list[Question]], Awaitable[Answer]]) -> None:
         self._look_up = look_up
@@ -21,13 +24,16 @@ class Gathering(Generic[Question, Answer]):
         self._not_before = 0.0
 
     async def ask(self, questions: Iterable[Question]) -> Answer:
-        """The answer to these questions and to others'; whatever the look-up raises, each who asked is told."""
+        """Return the answer to these questions and to those of other callers in the same look-up.
+
+        An error of the look-up is raised in each of these callers.
+        """
         if self._gathered is None:
             empty: list[Question] = []
             self._gathered = (empty, asyncio.create_task(self._answer(empty), name="look-up"))
         gathered, answer = self._gathered
         gathered.extend(questions)
-        # Who leaves does not take the answer of the others along.
+        # A caller that is cancelled must not cancel the look-up of the others.
         return await asyncio.shield(answer)
 
     async def _answer(self, gathered: list[Question]) -> Answer:

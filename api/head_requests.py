@@ -1,4 +1,4 @@
-"""HEAD, which every address that has GET answers: the same headers, and no body (RFC 9110, 9.3.2)."""
+"""HEAD requests: every address with GET answers HEAD with the same headers and no body (RFC 9110, 9.3.2)."""
 
 import asyncio
 
@@ -6,9 +6,9 @@ from starlette.types import Message, Receive, Scope, Send
 
 
 def as_get(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
-    """The same request as a GET whose body goes nowhere.
+    """Turn a HEAD request into a GET whose answer's body is dropped.
 
-    Once the head is answered the route hears that the client has left, so that a stream without an end ends too.
+    Once the headers are sent, the route is told that the client has left, so an endless stream ends too.
     """
     answered = asyncio.Event()
     is_taken = False

@@ -1,4 +1,4 @@
-"""/livez, /readyz and /metrics: open to whoever reaches the port, and silent about users and accounts."""
+"""/livez, /readyz and /metrics: they need no key, and tell nothing about users and accounts."""
 
 from fastapi import APIRouter, Request, Response
 

@@ -1,4 +1,4 @@
-"""Whether new intents may be published, and whether the producer knows of every lane that they may go to."""
+"""The check before new intents are published: the intake is open, and the producer knows every lane."""
 
 import asyncio
 import time
@@ -9,14 +9,14 @@ from db.books import Books
 from producers.intents import DeliveryError, IntentProducer
 
 LOOK_SECONDS_MAX: Final = 15.0
-"""How old a look at the books may be when what it allowed is handed to Kafka. With the delivery timeout it bounds how
-long intents still come after the intake was closed."""
+"""How old a read of the books may be when the intents that it allowed are handed to Kafka. This bound and the delivery
+timeout together limit how long intents still reach the topic after the intake was closed."""
 RETRY_SECONDS: Final = 5
 _KAFKA_SECONDS_MAX: Final = 3.0
 
 
 class IntakeGate:
-    """For the coroutines of one event loop."""
+    """The check of the intake, for one producer. Use it in one event loop only."""
 
     def __init__(self, producer: IntentProducer) -> None:
         self._producer = producer
@@ -24,7 +24,7 @@ class IntakeGate:
         self._lock = asyncio.Lock()
 
     async def fault(self, books: Books) -> Problem | None:
-        """Why nothing new may be published by these books; None where it may."""
+        """Return why no new intent may be published under these books; None if it may."""
         if books.closed_because is not None:
             detail = f"{books.closed_because} Nothing was done: the same request may be sent again."
             return unavailable(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
@@ -33,7 +33,7 @@ class IntakeGate:
             return None
         async with self._lock:
             if self._lanes < wanted:
-                # The producer chooses among the partitions that it knows of, and would look again after minutes.
+                # The producer chooses only among the partitions that it knows, and refreshes its list after minutes.
                 try:
                     self._lanes = await asyncio.to_thread(self._producer.partition_count, _KAFKA_SECONDS_MAX)
                 except DeliveryError as error:
@@ -45,7 +45,7 @@ class IntakeGate:
 
 
 def outdated(looked_time: float) -> Problem | None:
-    """The answer where too much time has passed since a look at the books (by the monotonic clock)."""
+    """Return the problem if the read of the books at `looked_time` (monotonic clock) is too old; else None."""
     if time.monotonic() - looked_time <= LOOK_SECONDS_MAX:
         return None
     return unavailable(Kind.OVERLOADED, "Too much time passed before Kafka was asked: the same may be sent again.")

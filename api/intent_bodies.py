@@ -1,4 +1,4 @@
-"""The bodies that intents arrive in, and how they become domain intents."""
+"""Request bodies of intents, and their conversion into domain intents."""
 
 import time
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class LegBody(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
-    # The form is the ledger's own rule as well: an address that is none is answered as malformed.
+    # The schema only documents the pattern. The ledger's own rule checks it, and answers `malformed`.
     account: Annotated[
         str,
         Field(
@@ -71,7 +71,7 @@ class LegBody(BaseModel):
         ),
     ]
     direction: Literal["debit", "credit"]
-    # The range is the ledger's own rule: an amount outside it is answered with its reason, invalid-amount.
+    # The schema only documents the range. The ledger's own rule checks it, and answers `invalid-amount`.
     amount_minor: Annotated[
         int,
         Field(
@@ -141,16 +141,19 @@ _INTENT_MEMBERS: Final = frozenset(IntentBody.model_fields)
 _ITEM_MEMBERS: Final = frozenset(BatchItem.model_fields)
 _LEG_MEMBERS: Final = len(LegBody.model_fields)
 _Asked = tuple[str, tuple[Leg, ...], UUID | None, str | None, str | None, dict[str, str]]
-"""Type, legs, reverses, value time as text, reference, metadata."""
+"""What a body asks for: type, legs, reverses, value time as text, reference, metadata."""
 
 
 def now_microseconds() -> int:
-    """Now, in microseconds since 1970 UTC."""
+    """Return the time now, in microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
 
 def json_value(raw: bytes) -> Any:
-    """Strict JSON (RFC 8259) in UTF-8: no NaN, no lone surrogates, no member twice; integers of any size stay exact."""
+    """Parse strict JSON (RFC 8259) in UTF-8; integers of any size stay exact.
+
+    Raise Problem for anything else, for NaN, for a lone surrogate, and for a member that stands twice in an object.
+    """
     try:
         value = from_json(raw, allow_inf_nan=False)
     except ValueError as error:
@@ -160,13 +163,13 @@ def json_value(raw: bytes) -> Any:
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
-    # A member's name is the sender's: a long one is cut before it is written out.
+    # The sender chooses the names of members, so a long name is cut.
     parts = (str(part)[:_POINTER_CHARACTERS_MAX].replace("~", "~0").replace("/", "~1") for part in location)
     return "".join(f"/{part}" for part in parts)
 
 
 def form_problem(error: ValidationError, members: frozenset[str], faults_max: int = _FAULTS_SHOWN_MAX) -> Problem:
-    """What does not have the documented form, the first `faults_max` parts each with a JSON pointer (RFC 6901)."""
+    """Return the problem that lists pydantic's first `faults_max` errors, each with a JSON pointer (RFC 6901)."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     faults = [
         {"pointer": _pointer(fault["loc"]), "detail": form_sentence(fault, _members_around(fault["loc"], members))}
@@ -178,13 +181,13 @@ def form_problem(error: ValidationError, members: frozenset[str], faults_max: in
 
 
 def _members_around(location: tuple[int | str, ...], members: frozenset[str]) -> list[str]:
-    """The members that the object around a part of a body may have, in alphabetical order."""
+    """Return, in alphabetical order, the members that the object around the part at `location` may have."""
     is_of_leg = len(location) > 2 and location[0] == "legs"
     return sorted(LegBody.model_fields if is_of_leg else members)
 
 
 def _cut(value: Any) -> Any:
-    """The value without the legs behind the first few that are not legs, so that a model makes few faults of it."""
+    """Return the value with its legs cut after the first few that are not valid, so a model makes few errors of it."""
     if type(value) is not dict or type(value.get("legs")) is not list:
         return value
     legs = value["legs"]
@@ -200,7 +203,7 @@ def _cut(value: Any) -> Any:
 def _validated(
     validate: Callable[[Any], Any], value: Any, members: frozenset[str], faults_max: int = _FAULTS_SHOWN_MAX
 ) -> Any:
-    """What the model makes of the value; Problem if the value is too large for a model, or has not its form."""
+    """Return the value as the model reads it. Raise Problem if it is too large for a model, or has not its form."""
     require_small(value)
     cut = _cut(value)
     try:
@@ -229,9 +232,10 @@ def _plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
 
 
 def _plain(value: Any, members: frozenset[str]) -> _Asked | None:
-    """What a plain transfer asks, at a fifth of the models' cost; None leaves it to them, who can say what is amiss.
+    """Read a plain transfer without the pydantic models, at a fifth of their cost.
 
-    What is taken here the models take just so (a property test).
+    Return None for everything else: the models read it, and can say what is wrong. A property test holds that the
+    models read each value that is accepted here in the same way.
     """
     if type(value) is not dict or not value.keys() <= members:
         return None
@@ -296,7 +300,7 @@ def _judged(asked: _Asked, tenant: str, idempotency_key: str, accepted_time: int
 
 
 def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
-    """The intent in a body; Problem if the body is too large, or has not the form or the shape of an intent."""
+    """Return the intent in a body. Raise Problem if the body is too large, or is not an intent in form or shape."""
     require_few_parts(raw, INTENT_PARTS_MAX)
     value = json_value(raw)
     asked = _plain(value, _INTENT_MEMBERS)
@@ -319,10 +323,10 @@ def _line_item(line: bytes, tenant: str, accepted_time: int, faults_max: int) ->
 
 
 def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
-    """The items of a batch in order, each an intent or what is wrong with it.
+    """Return the items of a batch in order, each an intent or the problem with it.
 
-    Problem, for the batch as a whole, if it is no array, or has too many items or parts. Blank lines of NDJSON are no
-    items.
+    Raise Problem for the whole batch if it is not an array, or has too many items, lines or parts. Blank lines of
+    NDJSON are not items.
     """
     values: list[Any]
     read: Callable[[Any, str, int, int], Intent]
@@ -342,7 +346,7 @@ def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Probl
     items: list[Intent | Problem] = []
     faults_shown = 0
     for value in values:
-        # A fault that is not shown gets no sentence either: 20 for each item would hold up the event loop.
+        # Past the bound each item gets one sentence: to write 20 for each item would block the event loop.
         faults_max = _FAULTS_SHOWN_MAX if faults_shown < BATCH_FAULTS_SHOWN_MAX else 1
         try:
             items.append(read(value, tenant, accepted_time, faults_max))

@@ -91,14 +91,14 @@ def _idempotency_key(request: Request) -> str:
     if not raw.strip():
         raise Problem(Kind.IDEMPOTENCY_KEY_REQUIRED, "Send an Idempotency-Key header that names this intent for good.")
     try:
-        # Servers hand headers over as Latin-1; a key is the same text here and in a batch's JSON.
+        # ASGI servers decode headers as Latin-1. Decode as UTF-8, so a key is the same text here as in a batch's JSON.
         return raw.encode("latin-1").decode("utf-8")
     except UnicodeDecodeError as error:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
 
 
 def wait_seconds(prefer: list[str], seconds_max: float) -> float | None:
-    """The wait that Prefer headers ask for (RFC 7240, 4.3), at most `seconds_max`; None without one."""
+    """Return the wait that Prefer headers ask for (RFC 7240, 4.3), at most `seconds_max`; None if they ask for none."""
     for preference in ",".join(prefer).split(","):
         match = _WAIT.fullmatch(preference)
         if match is not None:
@@ -172,7 +172,7 @@ def _trace(request: Request) -> Trace:
 
 
 async def _passed(service: Service, offsets: dict[int, int], wait: float) -> bool:
-    """Whether every one of these lanes was posted past its offset within `wait` seconds, taken together."""
+    """Wait up to `wait` seconds for all lanes at once; return whether each was posted past its offset in that time."""
     if wait <= 0:
         return False
     with service.metrics.waiting.track_inprogress():
@@ -183,9 +183,10 @@ async def _passed(service: Service, offsets: dict[int, int], wait: float) -> boo
 async def _outcome(
     service: Service, tenant: str, intent_id: UUID, delivered: Delivered, applied: dict[str, str]
 ) -> Response | None:
-    """The answer for a delivery whose lane was posted past it.
+    """Return the answer for a delivery whose lane was posted past its offset. Raise Problem for a conflict of keys.
 
-    None, so that it is answered as pending, where it was quarantined or where Postgres is away: Kafka has the intent.
+    Return None if the delivery was quarantined, or if Postgres is away or busy. Then the caller answers "pending", as
+    Kafka has the intent.
     """
     try:
         question = IntentQuestion(intent_id, delivered.partition, delivered.offset)
@@ -235,7 +236,7 @@ async def post_batch(request: Request, key: IntentsWriter) -> Response:
 async def _batch_outcomes(
     service: Service, tenant: str, intents: list[Intent], results: list[Result], wait: float | None
 ) -> dict[UUID, Settled]:
-    """What settled the delivered intents of a batch within the wait; empty without one."""
+    """Return the outcomes of a batch's delivered intents that are settled within the wait; none without a wait."""
     delivered = [
         (intent.intent_id, result)
         for intent, result in zip(intents, results, strict=True)
@@ -249,7 +250,7 @@ async def _batch_outcomes(
     await _passed(service, last, wait)
     try:
         return await service.settled(tenant, [intent_id for intent_id, _ in delivered])
-    except DatabaseError as error:  # Kafka has them all the same: they are pending
+    except DatabaseError as error:  # Kafka has the intents, so they are answered as pending
         log.warning("outcome_not_read", error=str(error))
         return {}
 
@@ -272,7 +273,8 @@ DIRECT: Final = {
     ("POST", "/v1/intents"): direct(Scope.INTENTS_WRITE, post_intent),
     ("POST", "/v1/intents/batch"): direct(Scope.INTENTS_WRITE, post_batch),
 }
-"""What most requests ask for. The routes above document them, and answer where these are not installed."""
+"""The endpoints of most requests, called without FastAPI. The routes above document them, and answer in their place if
+an application is made without these."""
 
 
 @router.get("/v1/intents/{intent_id}", response_model=IntentView, responses=problem_responses(Kind.INTENT_NOT_FOUND))

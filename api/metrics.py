@@ -1,4 +1,4 @@
-"""What the API measures. No user, account or key stands in a label, so the number of series is bounded."""
+"""The API's metrics. No label holds a user, an account or a key, so the number of series is bounded."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
@@ -25,7 +25,7 @@ CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
 _SECONDS_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 
-# What tells of the process, whichever applications were made in it.
+# Collectors of the whole process: there is one of each, however many applications the process makes.
 _OF_THE_PROCESS: Final = (
     PROCESS_COLLECTOR,
     PLATFORM_COLLECTOR,
@@ -37,14 +37,14 @@ _OF_THE_PROCESS: Final = (
 
 
 class PoolCollector(Collector):
-    """Asks a pool of connections how it is, at each scrape."""
+    """Reads the statistics of a pool of connections at each scrape."""
 
     def __init__(self, statistics: Callable[[], Mapping[str, int]]) -> None:
-        """`statistics`: psycopg_pool's own."""
+        """Take `statistics`, psycopg_pool's own function."""
         self._statistics = statistics
 
     def collect(self) -> Iterable[Metric]:
-        """What the pool has, who waits for it, and for how long they waited so far."""
+        """Yield the pool's connections, the requests that wait for one, and the total time waited, in seconds."""
         now = self._statistics()
         connections = GaugeMetricFamily(
             "ledgerline_postgres_pool_connections", "Connections of the pool.", labels=["state"]
@@ -117,9 +117,9 @@ class Metrics:
         )
 
     def watch_pool(self, statistics: Callable[[], Mapping[str, int]]) -> None:
-        """Show how a pool of connections is."""
+        """Show the statistics of a pool of connections."""
         self.registry.register(PoolCollector(statistics))
 
     def exposition(self) -> bytes:
-        """All of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The outermost layer: trace, correlation id, limits on bodies and requests in flight, metrics, log, the last net."""
+"""The outermost layer: trace, correlation id, limits on bodies and requests in flight, metrics, log, last handler."""
 
 import asyncio
 import logging
@@ -26,13 +26,13 @@ from runtime.tracing import Span
 log = structlog.get_logger(__name__)
 _library_log = logging.getLogger(__name__)
 
-# A body that is too large is read on to this multiple of the limit, and dropped, as a client that is still sending
-# does not see the answer.
+# A body that is too large is read and dropped up to this multiple of the limit: a client does not see the answer while
+# it still sends.
 _DRAIN_FACTOR: Final = 4
 _UNMATCHED: Final = "(none)"
-# A process that is busy is alive: it must not be restarted for it.
+# No limit on requests in flight holds for these, as a busy process must not be restarted. They are never traced.
 _ALWAYS_ANSWERED: Final = frozenset({"/livez", "/readyz", "/metrics"})
-# Answers that go on for as long as somebody watches say nothing of how fast the API is.
+# Answers that last as long as a client watches; their time says nothing about the speed of the API.
 _ENDLESS: Final = frozenset({"/v1/console/events"})
 _BATCH_PATH: Final = "/v1/intents/batch"
 _NO_CODING: Final = frozenset({b"", b"identity"})
@@ -40,11 +40,11 @@ _CODING_CHARACTERS_SHOWN_MAX: Final = 40
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
-"""(method, path) -> what answers it, without FastAPI on the way: its layers cost a post more than the post itself."""
+"""(method, path) -> endpoint, called without FastAPI: for a post, its layers cost more than the work of the post."""
 
 
 class _BodyLimit:
-    """Receives the body of one request, and raises Problem as soon as it is known to be too large."""
+    """Receives the body of one request. Raises Problem as soon as the body is known to be too large or too slow."""
 
     def __init__(
         self, receive: Receive, headers: Headers, holder: Holder, bytes_max: int, ends_time: float, seconds_max: float
@@ -99,7 +99,7 @@ class _BodyLimit:
 
 
 def _content_coding(scope: Scope) -> bytes | None:
-    """How the body is packed; None where it is not."""
+    """Return the body's content coding, such as gzip; None if it has none."""
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in _NO_CODING:
             coding: bytes = value
@@ -117,7 +117,7 @@ def _unsupported_coding(coding: bytes) -> Problem:
 
 
 class RequestLayer:
-    """Pure ASGI, as it is on the path of every request."""
+    """The outermost ASGI layer. It uses no framework class, as it is on the path of every request."""
 
     def __init__(
         self,
@@ -139,7 +139,7 @@ class RequestLayer:
         self._in_flight = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; other scopes (lifespan) pass through."""
+        """Answer one request; pass other scopes (lifespan) through."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -184,7 +184,7 @@ class RequestLayer:
             log.debug("client_left")
         except Exception as error:
             log.exception("request_failed", method=method)
-            if status:  # the answer is under way: all that is left is to break the connection off
+            if status:  # the answer has begun, so the only way to tell the client is to end the connection
                 raise
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
             problem = Problem(Kind.INTERNAL, detail, correlation_id=trace.correlation_id)
@@ -228,5 +228,5 @@ class RequestLayer:
             self._metrics.request_seconds.labels(method, route).observe(seconds)
         if span is not None:
             end_span(span, method, route, status)
-        if _library_log.isEnabledFor(logging.DEBUG):  # the processors would run for a line that is dropped
+        if _library_log.isEnabledFor(logging.DEBUG):  # else structlog's processors run for a line that is dropped
             log.debug("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))

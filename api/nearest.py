@@ -1,4 +1,4 @@
-"""The name that somebody meant, where a query or a body has one that is not known."""
+"""The known name that a client probably meant, if a query or a body has an unknown one."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
@@ -8,7 +8,7 @@ _LIKENESS_MIN: Final = 0.6
 
 
 def find_nearest(name: str, known: Collection[str]) -> str | None:
-    """Return the known name that is most like this one, in any case of letters; None if none is like it.
+    """Return the known name that is most like `name` in lower case; None if none is like it.
 
     The caller bounds the length of `name`: the comparison takes longer for a long one.
     """

@@ -1,4 +1,4 @@
-"""Query parameters: the names that a route knows, and a sentence about each value that cannot be taken."""
+"""Query parameters: the names that a route knows, and a sentence for each value that is not valid."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ _FAULTS: Final = {
 
 
 def require_known(request: Request) -> None:
-    """Problem for a query with a name that the route does not know, or with one that is given twice.
+    """Raise Problem if a query has a name that the route does not know, or has a name twice.
 
-    A misspelt filter that is ignored would return rows that nobody asked for.
+    If a misspelt filter were ignored, the answer would hold rows that the caller did not ask for.
     """
     known = known_names(request.scope.get("route"))
     given = Counter(name for name, _ in request.query_params.multi_items())
@@ -58,7 +58,7 @@ def require_known(request: Request) -> None:
 
 
 def known_names(route: BaseRoute | None) -> tuple[str, ...]:
-    """The names that a route's query may have. What is answered without FastAPI takes none."""
+    """Return the names that a route's query may have. Endpoints that are called without FastAPI take none."""
     if not isinstance(route, APIRoute):
         return ()
     return tuple(_names_of(route.dependant))
@@ -70,7 +70,7 @@ def _names_of(dependant: Dependant) -> list[str]:
 
 
 def fault_of(error: Mapping[str, Any]) -> dict[str, str]:
-    """One of FastAPI's faults: where it is, and a sentence that says what is taken there."""
+    """Return one of FastAPI's errors as the parameter's name and a sentence that says which values are valid."""
     place = [str(part) for part in error["loc"]]
     name, kind = place[-1], str(error["type"])
     what = _PATTERNS.get(name) if kind == "string_pattern_mismatch" else None
@@ -85,14 +85,17 @@ def fault_of(error: Mapping[str, Any]) -> dict[str, str]:
 
 
 def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
-    """The problem that tells FastAPI's faults; its detail is the first one's sentence."""
+    """Return the problem that lists FastAPI's errors; its detail is the sentence of the first."""
     faults = [fault_of(error) for error in errors]
     more = f" {len(faults) - 1} more in `errors`." if len(faults) > 1 else ""
     return Problem(Kind.INVALID_REQUEST, faults[0]["detail"] + more, errors=faults)
 
 
 def moment(text: str | None, name: str) -> int | None:
-    """Microseconds since 1970 UTC of the parameter `name`, None where it is not given; Problem with an example."""
+    """Return the parameter `name` in microseconds since 1970 UTC; None if it is not given.
+
+    Raise Problem, with an example, if the text is not a date-time.
+    """
     if text is None:
         return None
     try:
@@ -104,7 +107,7 @@ def moment(text: str | None, name: str) -> int | None:
 
 
 def period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
-    """Both moments; Problem where the period ends before it begins, which would show nothing at all."""
+    """Return both moments. Raise Problem if the period ends before it begins, as that would always show no rows."""
     begin, end = moment(since, "since"), moment(until, "until")
     if begin is not None and end is not None and begin > end:
         raise Problem(

@@ -1,4 +1,4 @@
-"""Whether Postgres answers, as far as this process has seen: what can do without it does not wait for it each time."""
+"""Whether Postgres answers, as this process last saw it, so that no request waits again for a Postgres that is away."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ Answer = TypeVar("Answer")
 
 
 class PostgresWatch:
-    """For the coroutines of one event loop."""
+    """This process' view of whether Postgres answers. Use it in one event loop only."""
 
     def __init__(self, pool: Pool, dsn: str, role: str, noticed_busy: Callable[[str], None]) -> None:
-        """`noticed_busy` is told the cause each time Postgres is too busy for a question."""
+        """Take `noticed_busy`, which is called with the cause each time Postgres is too busy for a question."""
         self._pool = pool
         self._dsn = dsn
         self._role = role
@@ -36,13 +36,14 @@ class PostgresWatch:
 
     @property
     def away_seconds(self) -> float | None:
-        """For how long Postgres has not answered; None while it does."""
+        """The seconds since Postgres stopped answering; None while it answers."""
         return None if self._away_since is None else time.monotonic() - self._away_since
 
     async def ask(self, question: Callable[[], Awaitable[Answer]]) -> Answer:
-        """The answer to a question; DatabaseError, at once while Postgres is known to be away.
+        """Return the answer to a question. Raise DatabaseError, at once while Postgres is known to be away.
 
-        DatabaseBusy if Postgres is there and has too much to do: that is no outage, and the next question is asked.
+        Raise DatabaseBusy if Postgres is there and has too much to do. That is not an outage, so the next question is
+        still sent to Postgres.
         """
         if self._away_since is not None:
             raise DatabaseError("Postgres does not answer.")
@@ -59,7 +60,10 @@ class PostgresWatch:
             raise
 
     async def _is_there(self) -> bool:
-        """Whether Postgres takes a connection beside the pool's: a pool without a free one may just be busy."""
+        """Return whether Postgres accepts a connection outside the pool: a pool without a free one may just be busy.
+
+        All callers share one attempt, and its result is kept for _LOOK_KEPT_SECONDS.
+        """
         if self._look is None or (self._look.done() and time.monotonic() - self._looked_time > _LOOK_KEPT_SECONDS):
             self._look = asyncio.create_task(self._take_a_look(), name="postgres look")
         return await asyncio.shield(self._look)
@@ -95,14 +99,14 @@ class PostgresWatch:
             self._away_since = None
 
     async def _told_to_close(self) -> bool:
-        """Whether it is, asked for as long as the pause between two probes."""
+        """Wait for the pause between two probes; return whether `close` was called."""
         try:
             return await asyncio.wait_for(self._closing.wait(), _PROBE_SECONDS)
         except TimeoutError:
             return False
 
     def close(self) -> None:
-        """Look for it no longer."""
+        """Stop all probes for Postgres."""
         self._closing.set()
         for task in (self._probe, self._look):
             if task is not None:

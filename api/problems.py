@@ -1,6 +1,6 @@
 """Every error that the API answers with, as problem details (RFC 9457).
 
-The list of kinds is closed; docs/ERRORS.md documents each and a test notices when one is missing there. A problem's
+The list of kinds is closed. docs/ERRORS.md documents each kind, and a test fails if one is missing there. A problem's
 `type` is a stable URI: clients branch on it, never on the sentence in `detail`.
 """
 
@@ -56,7 +56,7 @@ class Kind(Enum):
     NOT_READY = ("not-ready", 503, "The service is not ready")
     OVERLOADED = ("overloaded", 503, "The service has too much to do")
 
-    # An intent that is refused at once, without a journal row: one kind for each reason that needs no books.
+    # The API refuses such an intent at once, without a journal row: one kind for each reason that needs no books.
     MALFORMED = ("malformed", 422, "The intent is malformed")
     UNSUPPORTED_TYPE = ("unsupported-type", 422, "The intent's type is not supported")
     NO_LEGS = ("no-legs", 422, "The intent has too few legs")
@@ -73,7 +73,7 @@ class Kind(Enum):
 
     @property
     def type(self) -> str:
-        """The stable URI."""
+        """The stable URI of the kind."""
         return TYPE_BASE + self.slug
 
 
@@ -81,12 +81,12 @@ _BY_SLUG: Final = {kind.slug: kind for kind in Kind}
 
 
 def kind_of(reason: Reason) -> Kind:
-    """The kind of problem for a reason that the shape of an intent can be refused for."""
+    """Return the kind of problem for a reason to refuse an intent for its shape."""
     return _BY_SLUG[reason.value.replace("_", "-")]
 
 
 class Problem(Exception):
-    """An answer other than success. `members` go beside the standard ones; `headers` into the response."""
+    """An answer other than success. `members` are added to the standard members, `headers` to the response."""
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Problem(Exception):
         self.members = members
 
     def document(self) -> dict[str, Any]:
-        """The JSON members of the problem."""
+        """Return the JSON members of the problem."""
         standard = {
             "type": self.kind.type,
             "title": self.kind.title,
@@ -113,12 +113,12 @@ class Problem(Exception):
         return standard | self.members
 
     def response(self) -> Response:
-        """The problem as an HTTP response."""
+        """Return the problem as an HTTP response."""
         return Response(
             orjson.dumps(self.document(), default=str), self.kind.status, headers=self.headers, media_type=MEDIA_TYPE
         )
 
 
 def unavailable(kind: Kind, detail: str, retry_after_seconds: int = 1) -> Problem:
-    """A 503 that says when to come again."""
+    """Return a 503 that says after how many seconds to try again."""
     return Problem(kind, detail, headers={"Retry-After": str(retry_after_seconds)})

@@ -1,4 +1,4 @@
-"""What reconciliation and audit found and signed: breaks, checkpoints, public keys, inclusion proofs."""
+"""What reconciliation, audit and posting report and sign: breaks, checkpoints, public keys, proofs, receipts."""
 
 import asyncio
 from collections.abc import Callable
@@ -238,7 +238,10 @@ async def get_receipt(
 
 
 async def _made(request: Request, key: ApiKey, make: Callable[..., dict[str, Any]], intent_id: UUID) -> dict[str, Any]:
-    """What `make` makes of an intent's row, over a connection of its own: it may read and hash many rows."""
+    """Return the document that `make` builds for an intent, and turn its errors into Problem.
+
+    `make` may read and hash many rows, so it runs in a thread with a connection of its own.
+    """
     service = _service(request)
 
     async def look_up(_pool: Pool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What accountants ask for: an account's statement with its running balance, and the trial balance."""
+"""Reports for accountants: an account's statement with its running balance, and the trial balance."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Literal
@@ -34,7 +34,7 @@ class Dates(StrEnum):
 By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
 Moment = Annotated[
     str | None,
-    # Looked at by api.parameters, which tells what is wrong in words.
+    # The schema only documents the pattern. api.parameters checks the text, and explains a fault in a sentence.
     Query(
         description="RFC 3339, with an offset.",
         examples=["2026-01-31T12:00:00Z"],

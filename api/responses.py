@@ -1,4 +1,4 @@
-"""JSON out, links between pages, and how routes document their problems."""
+"""JSON responses, links between pages, and the OpenAPI documentation of a route's problems."""
 
 import json
 from typing import Any, Final
@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from api.problems import MEDIA_TYPE, Kind, Problem
 
-# What every route behind a key can answer.
+# The problems that every route with authentication can answer.
 _COMMON: Final = (
     Kind.BAD_REQUEST,
     Kind.UNKNOWN_PARAMETER,
@@ -41,7 +41,7 @@ class ProblemDocument(BaseModel):
 
 
 def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
-    """The `responses` of a route behind a key: the common kinds and these, by status, each with an example."""
+    """Return `responses` for a route with authentication: the common kinds and these, by status, with examples."""
     by_status: dict[int | str, list[Kind]] = {}
     for kind in (*_COMMON, *kinds):
         by_status.setdefault(kind.status, []).append(kind)
@@ -61,7 +61,10 @@ def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
 
 
 def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
-    """The content as JSON. A sum of many lanes can pass 64 bits, which only the standard library's encoder writes."""
+    """Return the content as a JSON response.
+
+    A sum over many lanes can need more than 64 bits. orjson refuses it, so the standard library's encoder writes it.
+    """
     try:
         body = orjson.dumps(content)
     except TypeError:
@@ -70,7 +73,7 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
 
 
 def next_link(path: str, cursor: str | None, filters: dict[str, Any]) -> str | None:
-    """The relative URL of the next page, None at the end."""
+    """Return the relative URL of the next page; None at the end."""
     if cursor is None:
         return None
     given = {name: value for name, value in filters.items() if value not in (None, "")}

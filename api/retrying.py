@@ -1,4 +1,4 @@
-"""Back-off for the parts of the API that start or recover while it already answers."""
+"""Back-off for parts that start or recover while the API already answers requests."""
 
 import asyncio
 from typing import Final
@@ -8,14 +8,14 @@ _LONGEST_SECONDS: Final = 5.0
 
 
 class Backoff:
-    """Pauses that double up to a bound and end at once when the process stops."""
+    """Pauses between attempts: each is twice as long, up to a bound, and all end at once when the process stops."""
 
     def __init__(self, stopping: asyncio.Event) -> None:
         self._stopping = stopping
         self._seconds = _FIRST_SECONDS
 
     def reset(self) -> None:
-        """Begin with short pauses again."""
+        """Begin with the shortest pause again."""
         self._seconds = _FIRST_SECONDS
 
     async def pause(self) -> None:

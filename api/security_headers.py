@@ -1,4 +1,4 @@
-"""What every answer says about itself: who may keep it, how its type is taken, and what a page may load."""
+"""Security headers of every answer: caching, the content type, and what a page may load."""
 
 from typing import Final
 
@@ -8,7 +8,7 @@ from starlette.types import Message
 from starlette.types import Scope as ConnectionScope
 
 ANSWER_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
-"""What every answer carries unless its route says otherwise."""
+"""The headers of every answer, unless its route sets others."""
 _ANSWER_HEADERS: Final = [(name.lower().encode(), value.encode()) for name, value in ANSWER_HEADERS.items()]
 
 _POLICY: Final = (
@@ -18,9 +18,9 @@ _POLICY: Final = (
 
 
 def page_headers(*, styles: str = "'self'", images: str = "'self'", trusted_types: bool = True) -> dict[str, str]:
-    """The headers of a page and of its files.
+    """Return the headers of a page and of its files.
 
-    Nothing but this process' own files runs or is shown, nothing but itself is asked, and nobody frames it.
+    The page runs and shows only files of this process, sends requests to this process only, and cannot be framed.
     """
     policy = _POLICY.format(styles=styles, images=images)
     return {
@@ -35,21 +35,21 @@ def page_headers(*, styles: str = "'self'", images: str = "'self'", trusted_type
 
 
 class PageAssets(StaticFiles):
-    """A page's files, each with the page's headers."""
+    """The files of a page; each answer has the page's headers."""
 
     def __init__(self, directory: str, headers: dict[str, str]) -> None:
         super().__init__(directory=directory)
         self._headers = headers
 
     async def get_response(self, path: str, scope: ConnectionScope) -> Response:
-        """The file, or 404."""
+        """Return the file, or 404."""
         response = await super().get_response(path, scope)
         response.headers.update(self._headers)
         return response
 
 
 def complete(message: Message, correlation_id: str) -> None:
-    """Add the headers of every answer to the message that begins it. A route's own headers win."""
+    """Add the common headers and the correlation id to the message that begins an answer. A route's own headers win."""
     headers = list(message.get("headers", ()))
     names = [name for name, _ in headers]
     headers.append((b"x-correlation-id", correlation_id.encode("latin-1")))

@@ -1,4 +1,4 @@
-"""The API as a process: uvicorn, and a shutdown that loses nothing that was taken."""
+"""The API as a process: uvicorn, and a shutdown that loses no intent that was accepted."""
 
 import gc
 import signal
@@ -26,7 +26,8 @@ from runtime.settings import Settings
 from runtime.shares import ShareBounds
 from runtime.watchdog import Watchdog
 
-# For requests under way; more than DELIVERY_SECONDS_AT_STOP, less than the watchdog leaves the whole process.
+# Time for requests under way at a stop: more than DELIVERY_SECONDS_AT_STOP, and less than the watchdog's
+# STOP_SECONDS_MAX for the whole process.
 _SHUTDOWN_SECONDS: Final = 5
 _COLLECT_OBJECTS: Final = 100_000
 
@@ -34,7 +35,7 @@ log = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
-    """Lets requests that wait for an outcome answer 202 at once when the process is told to stop."""
+    """uvicorn's server. If the process is told to stop, requests that wait for an outcome are answered 202 at once."""
 
     def __init__(self, config: uvicorn.Config, app: FastAPI, watchdog: Watchdog) -> None:
         super().__init__(config)
@@ -43,14 +44,18 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Hear SIGTERM and SIGINT; uvicorn's own raises them again, and an ordered end would look like a kill."""
+        """Handle SIGTERM and SIGINT.
+
+        uvicorn's method raises the signal again after the shutdown, so an ordered stop would look like a kill.
+        """
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.handle_exit)
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        # What is there now stays; a batch makes ten thousand objects, and hardly ever a cycle.
+        # The objects that exist now live as long as the process, so the collector need not visit them. A batch makes
+        # ten thousand objects and hardly ever a cycle, so collect less often.
         gc.freeze()
         gc.set_threshold(_COLLECT_OBJECTS, 20, 100)
 
@@ -65,7 +70,10 @@ class _Server(uvicorn.Server):
 def configuration_of(
     settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> Configuration:
-    """The API's part of the settings, with the addresses as found."""
+    """Return the API's configuration from the settings and the addresses that were found.
+
+    Raise SettingsError if the setting of trusted proxies is not valid.
+    """
     return Configuration(
         kafka=kafka,
         postgres_dsn=dsn,
@@ -100,7 +108,7 @@ def _trusted_proxies(settings: Settings) -> TrustedProxies:
 
 
 def bounds_of(settings: Settings) -> ConnectionBounds:
-    """The bounds on connections that the settings name."""
+    """Return the bounds on connections from the settings."""
     return ConnectionBounds(
         head_bytes_max=settings.api_head_bytes_max,
         headers_max=settings.api_headers_max,
@@ -118,9 +126,9 @@ def bounds_of(settings: Settings) -> ConnectionBounds:
 def serve(
     settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> None:
-    """Run until SIGTERM or SIGINT; then finish the requests under way and hand the producer's rest to Kafka.
+    """Run until SIGTERM or SIGINT; then finish the requests under way, and send the producer's last intents to Kafka.
 
-    Logging is the caller's to set up; uvicorn's goes the same way, without access lines, which the metrics replace.
+    The caller sets up logging. uvicorn uses the same logging, without access lines: the metrics replace them.
     """
     configuration = configuration_of(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
     app = create_app(configuration)
@@ -137,13 +145,13 @@ def serve(
         log_config=None,
         access_log=False,
         server_header=False,
-        # Nobody's X-Forwarded-For is believed before it is looked at: api.addresses does that, by the setting.
+        # uvicorn must not use X-Forwarded-For: api.addresses decides by the setting which proxies to trust.
         proxy_headers=False,
         ssl_certfile=tls.certificate_file if tls is not None else None,
         ssl_keyfile=tls.key_file if tls is not None else None,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
     log.info("api_starting", host=settings.api_host, port=settings.api_port, tls=tls is not None)
-    watchdog = Watchdog("api", time.monotonic)  # a stall is for /livez to tell of
+    watchdog = Watchdog("api", time.monotonic)  # it watches only the stop; /livez shows a stall
     watchdog.start()
     _Server(config, app, watchdog).run()

@@ -1,4 +1,4 @@
-"""What one API process holds: pool, producer, books, waiters, keys; and what it still lacks to be ready."""
+"""The parts of one API process (pools, producer, books, waiter, keys), and what it still lacks to be ready."""
 
 import asyncio
 import time
@@ -51,7 +51,7 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Configuration:
-    """Where the API finds its parts, and its limits."""
+    """The addresses of the API's parts, and the API's limits."""
 
     kafka: Kafka
     postgres_dsn: str
@@ -74,7 +74,10 @@ class Configuration:
 
 
 class Service:
-    """Made inside the event loop that it serves. What is away at the start is waited for, and /readyz names it."""
+    """The parts of one API process; make it inside the event loop that it serves.
+
+    It starts while Kafka, Postgres or the registry is away, tries again until they answer, and names them at /readyz.
+    """
 
     def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
         self.configuration = configuration
@@ -121,7 +124,7 @@ class Service:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        """Begin to connect; returns at once."""
+        """Begin to connect, and return at once."""
         await self.pool.open(wait=False)
         await self._heavy_pool.open(wait=False)
         self._spawn("books", self._load_books_at_start())
@@ -132,16 +135,16 @@ class Service:
         self._tasks.append(asyncio.create_task(work, name=name))
 
     def release_waiting(self) -> None:
-        """Let requests that wait for an outcome answer now, as the process is about to end.
+        """Let requests that wait for an outcome answer now, because the process is about to end.
 
-        Those that wait for Kafka have DELIVERY_SECONDS_AT_STOP more to be confirmed, then they are answered 503.
+        Requests that wait for Kafka get DELIVERY_SECONDS_AT_STOP more for the confirmation; then they are answered 503.
         """
         self.waiter.release()
         self.feed.release()
         asyncio.get_running_loop().call_later(DELIVERY_SECONDS_AT_STOP, self.producer.give_up)
 
     async def close(self) -> None:
-        """Confirm what was taken, then let go of everything."""
+        """Stop the background work, wait for Kafka to confirm the intents taken, and close all connections."""
         self._stopping.set()
         self.waiter.release()
         await self.feed.close()
@@ -180,43 +183,45 @@ class Service:
 
     @property
     def books(self) -> Books:
-        """The books' frame as last seen; Problem before it was loaded."""
+        """The books' frame as last read. Raises Problem until it is loaded."""
         if self._books is None:
             raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
         return self._books
 
     @property
     def cursors(self) -> Cursors:
-        """What makes and reads the ledger's cursors; Problem before its secret was loaded."""
+        """The maker and reader of the ledger's cursors. Raises Problem until their secret is loaded."""
         if self._cursors is None:
             raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
         return self._cursors
 
     def chart(self, tenant: str) -> Chart:
-        """The tenant's chart as last seen; empty for a tenant without one."""
+        """Return the tenant's chart as last read; an empty one for a tenant without a chart."""
         return self.books.charts.get(tenant) or Chart(())
 
     def units(self, tenant: str) -> dict[str, int]:
-        """The tenant's registered units as last seen."""
+        """Return the tenant's registered units, with their exponents, as last read."""
         return self.books.units.get(tenant, {})
 
     async def read(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """The answer to a question of a key that reads a few rows.
+        """Return the answer to a question that reads a few rows for this key.
 
-        Problem if the connections of the key, the tenant or all are used up; DatabaseError as `postgres.ask` has it.
+        Raise Problem if no connection gets free in time for the key, its tenant or all. Raise DatabaseError as
+        `postgres.ask` does.
         """
         async with self.shares.reads.turn(key):
             return await self.postgres.ask(partial(question, self.pool))
 
     async def read_much(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """The same for a question that may keep Postgres busy for seconds, over connections of its own."""
+        """Do the same as `read` for a question that may take Postgres seconds, over a pool kept for such questions."""
         async with self.shares.heavy_reads.turn(key):
             return await self.postgres.ask(partial(question, self._heavy_pool))
 
     async def settled(self, tenant: str, intent_ids: Iterable[UUID]) -> dict[UUID, Settled]:
-        """What settled those of these intents that are settled, without legs; and of others, asked about with them.
+        """Return the outcomes, without legs, of those of these intents that are settled.
 
-        Notices new books on the way. DatabaseError, at once while Postgres is known to be away.
+        The result also holds intents that other requests asked about in the same query. The query also tells the
+        version of the books; a new version is loaded. Raise DatabaseError, at once while Postgres is known to be away.
         """
         if tenant not in self._settled:
             self._settled[tenant] = Gathering(partial(self._look_up_settled, tenant))
@@ -228,9 +233,9 @@ class Service:
         return known
 
     async def intent_state(self, tenant: str, question: IntentQuestion) -> IntentState:
-        """What is known of an intent, asked together with what other requests of the tenant ask.
+        """Return what is known of an intent; one query answers all requests of the tenant that ask at the same time.
 
-        DatabaseError, at once while Postgres is known to be away.
+        Raise DatabaseError, at once while Postgres is known to be away.
         """
         if tenant not in self._outcomes:
             self._outcomes[tenant] = Gathering(partial(self._look_up_intents, tenant))
@@ -240,21 +245,22 @@ class Service:
         return await self.postgres.ask(partial(intent_states, self.pool, tenant, questions))
 
     def require_schema(self) -> None:
-        """Problem until the schema of intents is known."""
+        """Raise Problem until the schema of intents is known."""
         if not self.producer.has_schema:
             raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
 
     async def notice_books_version(self, version: int) -> None:
-        """Load the books anew where their version has moved."""
+        """Load the books again if this version is newer than the loaded one."""
         if self.books.version != version:
             async with self._books_lock:
                 if self.books.version < version:
                     self._books = await read_books(self.pool)
 
     async def missing(self) -> dict[str, str]:
-        """What keeps the process from taking intents: part -> sentence. Asked at most once a second.
+        """Return what keeps the process from taking intents: part -> sentence. It checks at most once a second.
 
-        Postgres that is away does so only after TRUSTED_SECONDS_MAX; see `degraded`.
+        Postgres counts as missing only after TRUSTED_SECONDS_MAX without an answer, or if no books were loaded yet;
+        see `degraded`.
         """
         async with self._checks_lock:
             checked_at, found = self._checks
@@ -264,7 +270,7 @@ class Service:
             return found
 
     def degraded(self) -> dict[str, str]:
-        """What is away and not needed to take intents, for a while: part -> sentence."""
+        """Return what is away while intents are still taken, for a limited time: part -> sentence."""
         if self.postgres.away_seconds is None:
             return {}
         return {"postgres": "Postgres does not answer: intents of keys that were seen lately are taken, unseen before."}
@@ -303,6 +309,6 @@ class Service:
 
 
 def database_problem(error: LedgerlineError) -> Problem:
-    """The answer if Postgres is away, or has too much to do."""
+    """Return the 503 for Postgres that is away or has too much to do."""
     kind = Kind.DATABASE_BUSY if isinstance(error, DatabaseBusy) else Kind.DATABASE_UNAVAILABLE
     return unavailable(kind, f"{error} Nothing was done: the same request may be sent again.")

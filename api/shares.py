@@ -1,7 +1,7 @@
 """Shares: how much of one API process may be used at once in all, by one tenant and by one key.
 
-A request that finds its key's or its tenant's share used up is answered 429, and one that finds everyone's used up is
-answered 503. What a request holds is given back when the request ends, whatever its end is.
+A request is answered 429 if the share of its key or tenant is used up, and 503 if the whole process' share is used up.
+A request gives back what it holds when it ends, also if it fails.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ _OF_ALL: Final = "all"
 
 
 class _Bounded:
-    """A kind of thing that is bounded, and what is answered if there is no more of it."""
+    """A resource with bounds in all, by tenant and by key, and the answer if one of the bounds is reached."""
 
     def __init__(self, name: str, what: str, bounds: Bounds, metrics: Metrics) -> None:
         self.bounds = bounds
@@ -34,7 +34,7 @@ class _Bounded:
         self._metrics = metrics
 
     def refusal(self, of: str) -> Problem:
-        """The answer, counted."""
+        """Count a refusal and return its answer; `of` names the bound that was reached."""
         self._metrics.share_refusals.labels(self._name, of).inc()
         if of == _OF_ALL:
             detail = f"All {self.bounds.in_all} {self._what} of this process are in use: try again in a moment."
@@ -50,7 +50,7 @@ class _Bounded:
 
 
 class Share(_Bounded):
-    """Something that is taken at once or not at all. For the coroutines of one event loop."""
+    """A resource that is taken at once or refused, without waiting. Use it in one event loop only."""
 
     def __init__(self, name: str, what: str, bounds: Bounds, metrics: Metrics) -> None:
         super().__init__(name, what, bounds, metrics)
@@ -59,7 +59,7 @@ class Share(_Bounded):
         self._by_key: Counter[str] = Counter()
 
     def take(self, key: ApiKey, amount: int = 1) -> None:
-        """Take so much for a key; Problem if that is more than one of the bounds allows, and then nothing is taken."""
+        """Take `amount` for a key. Raise Problem, and take nothing, if that would pass one of the bounds."""
         if self._by_key[key.key_id] + amount > self.bounds.by_key:
             raise self.refusal(_OF_A_KEY)
         if self._by_tenant[key.tenant] + amount > self.bounds.by_tenant:
@@ -71,7 +71,7 @@ class Share(_Bounded):
         self._by_key[key.key_id] += amount
 
     def give_back(self, key: ApiKey, amount: int = 1) -> None:
-        """Give back what was taken."""
+        """Give back `amount` that was taken for a key."""
         self._in_all -= amount
         for counts, name in ((self._by_tenant, key.tenant), (self._by_key, key.key_id)):
             counts[name] -= amount
@@ -80,12 +80,12 @@ class Share(_Bounded):
 
     @property
     def held(self) -> tuple[int, int, int]:
-        """How much is held in all, and of how many tenants and keys."""
+        """The amount held in all, the number of tenants that hold some, and the number of keys that hold some."""
         return self._in_all, len(self._by_tenant), len(self._by_key)
 
 
 class _Places:
-    """Semaphores by name, each there only while somebody holds it or waits for it."""
+    """Semaphores by name; each exists only while a request holds it or waits for it."""
 
     def __init__(self, places: int) -> None:
         self._places = places
@@ -113,10 +113,10 @@ class _Places:
 
 
 class Turns(_Bounded):
-    """Something that is waited for, such as a connection, for a bounded time. For the coroutines of one event loop.
+    """A resource, such as a connection, for which a request waits a bounded time. Use it in one event loop only.
 
-    A request waits for its key's turn, then its tenant's, then everyone's. So no tenant has more requests before the
-    last gate than its share, and the tenants behind it do not wait for the rest of its queue.
+    A request waits at the gate of its key, then of its tenant, then of all. So at the last gate a tenant never has more
+    requests than its share, and other tenants do not wait behind the rest of its queue.
     """
 
     def __init__(self, name: str, what: str, bounds: Bounds, metrics: Metrics, wait_seconds: float) -> None:
@@ -130,7 +130,7 @@ class Turns(_Bounded):
 
     @asynccontextmanager
     async def turn(self, key: ApiKey) -> AsyncIterator[None]:
-        """Hold one place as long as the block lasts; Problem if none gets free in time."""
+        """Hold one place as long as the block lasts. Raise Problem if none gets free in time."""
         names = (key.key_id, key.tenant, "")
         passed: list[tuple[_Places, str]] = []
         try:
@@ -148,7 +148,7 @@ class Turns(_Bounded):
 
 
 class Holder:
-    """What one request holds; it lives as long as the request does."""
+    """The shares that one request holds; it lives as long as the request does."""
 
     __slots__ = ("_body_bytes", "_held", "_key")
 
@@ -158,19 +158,22 @@ class Holder:
         self._body_bytes: Share | None = None
 
     def begin(self, key: ApiKey, shares: "Shares") -> None:
-        """Hold a request for this key from now on, with the bytes of its body that come; Problem if it may not."""
+        """Hold one request of this key from now on, and count the bytes of its body from now on.
+
+        Raise Problem if a bound on requests is reached.
+        """
         self._key = key
         self.take(shares.requests)
         self._body_bytes = shares.body_bytes
 
     def take(self, share: Share, amount: int = 1) -> None:
-        """Hold so much more; Problem if that is more than a bound allows."""
+        """Hold `amount` more; raise Problem if that would pass a bound. Before `begin` this does nothing."""
         if self._key is not None:
             share.take(self._key, amount)
             self._held.append((share, amount))
 
     def take_body(self, count: int) -> None:
-        """Hold bytes of a body that have come."""
+        """Hold the bytes of the body that have just arrived. Before `begin` this does nothing."""
         if self._body_bytes is not None and count:
             self.take(self._body_bytes, count)
 
@@ -183,7 +186,7 @@ class Holder:
 
 
 def holder_of(request: Request) -> Holder:
-    """What a request holds, as the outermost layer has put it there."""
+    """Return the request's holder, which api/middleware.py has put into its scope."""
     holder: Holder = request.scope["state"]["holder"]
     return holder
 

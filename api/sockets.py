@@ -1,4 +1,4 @@
-"""What is asked of the operating system for the sockets of clients."""
+"""Options of the operating system for the sockets of clients."""
 
 import asyncio
 import resource
@@ -9,10 +9,10 @@ KERNEL_BYTES_MAX: Final = 131_072
 
 
 def keep_little_in_the_kernel(transport: asyncio.Transport) -> None:
-    """Let the kernel take no more of an answer than it can send soon.
+    """Limit how much of an answer the kernel buffers before it sends it (TCP_NOTSENT_LOWAT).
 
-    Else it takes megabytes, which no bound of ours counts, and we see for a long time no difference between a client
-    that reads slowly and one that does not read.
+    Without the limit the kernel buffers megabytes, which none of our bounds counts. Then a client that reads slowly
+    looks for a long time like a client that does not read.
     """
     connected = transport.get_extra_info("socket")
     if connected is not None and connected.family != socket.AF_UNIX and hasattr(socket, "TCP_NOTSENT_LOWAT"):
@@ -20,7 +20,7 @@ def keep_little_in_the_kernel(transport: asyncio.Transport) -> None:
 
 
 def allow_open_files(connections_max: int) -> None:
-    """Raise this process's soft limit of open files, so that the connections and as many others find room."""
+    """Raise this process' soft limit of open files to twice the connections and 512 more, or to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * connections_max + 512
     if soft != resource.RLIM_INFINITY and soft < wanted:

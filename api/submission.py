@@ -1,4 +1,4 @@
-"""From intents to Kafka: known keys are answered from the journal, the rest is published."""
+"""From intents to Kafka: settled idempotency keys are answered from the journal, the rest is published."""
 
 import time
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ Result = Settled | Delivered | Problem
 
 
 def conflict_problem(intent_id: UUID) -> Problem:
-    """The answer to a key that stands for another request."""
+    """Return the problem for an idempotency key that was used for another request."""
     return Problem(
         Kind.IDEMPOTENCY_CONFLICT,
         "This idempotency key was used for a request with another body: choose a new key.",
@@ -30,28 +30,31 @@ def conflict_problem(intent_id: UUID) -> Problem:
 
 
 def fingerprint(intent: Intent) -> bytes:
-    """Of what the intent asks: the same for the same request."""
+    """Return the fingerprint of what the intent asks; equal requests have equal fingerprints."""
     return fingerprint_of(
         intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
     )
 
 
 def replayed(intent: Intent, settled: Settled) -> Settled | Problem:
-    """The known outcome of the same request, or the conflict with another."""
+    """Return the known outcome if the request is the same, else the problem of an idempotency conflict."""
     return settled if fingerprint(intent) == settled.fingerprint else conflict_problem(intent.intent_id)
 
 
 def publish_problem(error: PublishError) -> Problem:
-    """The answer where Kafka did not take an intent, or may have."""
+    """Return the problem for an intent that Kafka did not confirm; the topic may or may not have it."""
     kind = Kind.OVERLOADED if isinstance(error, QueueFullError) else Kind.KAFKA_UNAVAILABLE
     return unavailable(kind, f"{error} The same request with the same key may be sent again safely.")
 
 
 def _currency_fault(intent: Intent, units: dict[str, int]) -> str | None:
-    """Why a currency of the intent is none whatever may be registered; None if the ledger must decide."""
+    """Return why a currency cannot be used, such as an ISO 4217 code without a minor unit (XAU).
+
+    Return None if only the ledger can decide: a unit may be registered that this process has not read yet.
+    """
     for leg in intent.legs:
         fault = minor_unit_fault(leg.currency)
-        if fault is not None and leg.currency not in units:  # an early release took XAU for a unit's code
+        if fault is not None and leg.currency not in units:  # an early release let tenants register such codes
             return f"{leg.currency} {fault}"
     return None
 
@@ -63,7 +66,7 @@ async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -
     if originals:
         try:
             settled = await service.postgres.ask(partial(settled_originals, service.pool, tenant, originals))
-        except DatabaseError as error:  # without the original the lane is not known
+        except DatabaseError as error:  # a reversal's lane follows from its original, which is not known now
             settled = error
     addressed: list[Addressed | Problem] = []
     for intent in intents:
@@ -74,7 +77,7 @@ async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -
             addressed.append(Addressed(intent, kafka_key(intent, drained_account(intent.legs, chart))))
         elif isinstance(settled, DatabaseError):
             addressed.append(database_problem(settled))
-        elif intent.reverses in settled:  # the ledger says what can be reversed: whatever it says is final
+        elif intent.reverses in settled:  # the original is settled, so posting's decision on the reversal is final
             addressed.append(Addressed(intent, kafka_key(intent, settled[intent.reverses])))
         else:
             addressed.append(
@@ -89,11 +92,11 @@ async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -
 
 
 async def _known(service: Service, tenant: str, intents: Sequence[Intent]) -> dict[UUID, Settled]:
-    """What settled those of the intents that are settled; empty while Postgres is away.
+    """Return the outcomes of those of the intents that are settled; none if Postgres is away or busy.
 
-    Whatever is published then is judged by the posting worker alone, which settles each key once all the same.
+    Intents that are published without this look-up are safe: the posting worker settles each key once in any case.
     """
-    service.books  # noqa: B018 - Problem before they were loaded
+    service.books  # noqa: B018 - raises Problem until the books are loaded
     try:
         return await service.settled(tenant, [intent.intent_id for intent in intents])
     except DatabaseError:
@@ -101,9 +104,10 @@ async def _known(service: Service, tenant: str, intents: Sequence[Intent]) -> di
 
 
 async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace: Trace) -> list[Result]:
-    """What became of each intent, in order: settled before, delivered to Kafka, or a problem of its own.
+    """Publish the intents that are not settled yet; return one result for each intent, in order.
 
-    Raises Problem where none could be looked at; then nothing was published.
+    A result is a known outcome, a delivery to Kafka, or a problem of that intent. Raise Problem, with nothing
+    published, if the schema or the books are not known yet.
     """
     service.require_schema()
     looked_time = time.monotonic()

@@ -16,9 +16,9 @@ _CHARACTERS_SHOWN_MAX: Final = 60
 
 
 def from_rfc3339(text: str) -> int:
-    """Microseconds since 1970 UTC of a date-time with an offset (RFC 3339, 5.6).
+    """Return the microseconds since 1970 UTC of a date-time with an offset (RFC 3339, 5.6).
 
-    ValueError for anything else, for a leap second, and for more than six decimals, which would be cut off silently.
+    Raise ValueError for anything else, for a leap second, and for more than six decimals, which fromisoformat drops.
     """
     if not _EXPRESSION.match(text):
         raise ValueError("not an RFC 3339 date-time with at most six decimals and an offset")
@@ -27,9 +27,9 @@ def from_rfc3339(text: str) -> int:
 
 
 def explain(text: str) -> str:
-    """What is wrong with a text that is no date-time, in people's words and with an example: it follows a name.
+    """Say in plain words, with an example, why a text is not a date-time; the result follows the parameter's name.
 
-    A date alone is not taken, as a day begins at another moment in each zone.
+    A date alone is refused, because a day begins at a different moment in each zone.
     """
     shown = repr(text[:_CHARACTERS_SHOWN_MAX])
     if _DATE.fullmatch(text):
@@ -44,5 +44,5 @@ def explain(text: str) -> str:
 
 
 def to_rfc3339(microseconds: int) -> str:
-    """Such as 2026-01-31T12:00:00.000000Z."""
+    """Return the time as RFC 3339 text in UTC, such as 2026-01-31T12:00:00.000000Z."""
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")[:-6] + "Z"

@@ -1,4 +1,4 @@
-"""What ties a request to all that follows from it: W3C trace context, our correlation id, and the request's span."""
+"""Trace context of a request: W3C traceparent, our correlation id, and the request's span."""
 
 import secrets
 from typing import Final
@@ -14,7 +14,10 @@ _ERROR_STATUS_MIN: Final = 500
 
 
 def trace_of(headers: Headers) -> Trace:
-    """The request's own trace and correlation id where they are valid, else new ones; a new trace is not sampled."""
+    """Return the request's trace and correlation id; make a new one for each that is missing or not valid.
+
+    A new trace is not sampled.
+    """
     traceparent = headers.get("traceparent", "")
     if not tracing.is_traceparent(traceparent):
         traceparent = f"00-{secrets.token_hex(16)}-{secrets.token_hex(8)}-00"
@@ -25,7 +28,10 @@ def trace_of(headers: Headers) -> Trace:
 
 
 def begin_span(tracer: Tracer, headers: Headers, scope: Scope) -> Span | None:
-    """The span of a request from now on; None where neither its caller nor chance samples it."""
+    """Begin the span of a request. Return None if the trace is not sampled.
+
+    The caller's traceparent decides; without a valid one the tracer decides at random.
+    """
     caller = headers.get("traceparent", "")
     parent = caller if tracing.is_traceparent(caller) else None
     if not (tracer.begins_sampled() if parent is None else tracing.is_sampled(parent)):
@@ -35,7 +41,7 @@ def begin_span(tracer: Tracer, headers: Headers, scope: Scope) -> Span | None:
 
 
 def end_span(span: Span, method: str, route: str, status: int) -> None:
-    """The answer is through, or broke off with the status that it had; 0 where there was none."""
+    """End the span once the answer is written or has broken off; `status` is 0 if no answer began."""
     span.rename(f"{method} {route}")
     span.put({Attribute.HTTP_METHOD: method, Attribute.HTTP_ROUTE: route})
     if status:

@@ -1,4 +1,4 @@
-"""Members that stand twice in one JSON object: parsers differ in which one they keep, so such a body is refused."""
+"""Refusal of a JSON object that has a member twice, because parsers differ in which of the two they keep."""
 
 import json
 from collections.abc import Sequence
@@ -16,13 +16,14 @@ class _Repeated(Exception):
 
 
 def require_unique_members(raw: bytes, value: Any) -> None:
-    """Problem if an object in a valid JSON text has a member twice, at any depth; `value` is what the text says.
+    """Raise Problem if an object in a valid JSON text has a member twice, at any depth; `value` is the parsed text.
 
-    The parser that made the value keeps the last of two members and does not tell. A text with more quotes than its
-    value has lost a member. Only such a text, or one with escapes, is read a second time, for 4 microseconds an intent.
+    The parser that made the value silently keeps the last of two members. If the text has more quotes than its value
+    written out, a member was lost. Only such a text, or one with escapes, is parsed again, which costs 4 microseconds
+    an intent.
     """
     if b"\\" not in raw:
-        with suppress(orjson.JSONEncodeError):  # a number of more than 64 bits, or too many levels
+        with suppress(orjson.JSONEncodeError):  # for a number of more than 64 bits, or too many levels: parse again
             if raw.count(b'"') == orjson.dumps(value).count(b'"'):
                 return
     try:
@@ -43,7 +44,7 @@ def _check_pairs(pairs: Sequence[tuple[str, Any]]) -> None:
 
 
 def _skip_number(_text: str) -> None:
-    """A number of any size, which is not looked at."""
+    """Ignore an integer of any size: its value does not matter here, and int() refuses a very long one."""
 
 
 _decode: Final = json.JSONDecoder(object_pairs_hook=_check_pairs, parse_int=_skip_number, strict=False).decode

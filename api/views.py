@@ -1,4 +1,4 @@
-"""What the API answers with: models for the documentation, and the functions that make the same as plain dicts."""
+"""The bodies of answers: models for the documentation, and functions that make the same bodies as plain dicts."""
 
 from typing import Any, Literal
 from uuid import UUID
@@ -184,7 +184,7 @@ def _time(microseconds: int | None) -> str | None:
 
 
 def decimal_text(amount_minor: int, currency: str, units: Units) -> str | None:
-    """The amount with its currency's decimals, such as 12.50; None where the currency is not known (any more)."""
+    """Return the amount with its currency's decimals, such as 12.50; None if the currency is not known (any more)."""
     exponent = exponent_of(currency, units)
     return None if exponent is None else format(to_decimal(amount_minor, exponent), "f")
 
@@ -200,18 +200,18 @@ def _leg(leg: Leg, units: Units) -> dict[str, Any]:
 
 
 def location_of(intent_id: UUID, delivered: Delivered) -> str:
-    """Where the intent can be looked up, told apart from one that was never sent."""
+    """Return the URL of the intent. Its partition and offset tell a pending intent from one that was never sent."""
     return f"/v1/intents/{intent_id}?partition={delivered.partition}&offset={delivered.offset}"
 
 
 def pending_view(intent_id: UUID, delivered: Delivered) -> dict[str, Any]:
-    """An intent that Kafka has and the ledger has not settled."""
+    """Return, as JSON, an intent that Kafka has and the ledger has not settled."""
     receipt = {"topic": delivered.topic, "partition": delivered.partition, "offset": delivered.offset}
     return {"intent_id": intent_id, "status": "pending", "receipt": receipt}
 
 
 def settled_view(settled: Settled, units: Units, delivery: Delivery | None = None) -> dict[str, Any]:
-    """A settled intent; with `delivery` where another one was asked about."""
+    """Return a settled intent as JSON; with `delivery` if that is not the delivery that settled the intent."""
     view: dict[str, Any] = {
         "intent_id": str(settled.intent_id),
         "status": settled.outcome.value,
@@ -247,12 +247,12 @@ def settled_view(settled: Settled, units: Units, delivery: Delivery | None = Non
 
 
 def problem_item(problem: Problem) -> dict[str, Any]:
-    """A batch item that has a problem."""
+    """Return a batch item with a problem as JSON."""
     return {"status": problem.kind.status, "problem": problem.document()}
 
 
 def account_view(row: AccountRow) -> dict[str, Any]:
-    """An account as JSON."""
+    """Return an account as JSON."""
     return {
         "address": row.address,
         "account_class": row.account_class,
@@ -263,7 +263,7 @@ def account_view(row: AccountRow) -> dict[str, Any]:
 
 
 def balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
-    """A balance as JSON."""
+    """Return a balance as JSON."""
     currency = row.currency or ""
     return {
         "address": row.address,
@@ -280,7 +280,7 @@ def balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
 
 
 def entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
-    """An entry as JSON."""
+    """Return an entry as JSON."""
     return row._asdict() | {
         "intent_id": str(row.intent_id),
         "direction": DIRECTION_NAMES[row.direction],
@@ -291,7 +291,7 @@ def entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
 
 
 def journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
-    """A journal row as JSON; bytes in hex."""
+    """Return a journal row as JSON, with bytes in hex and without the tenant."""
     view = row._asdict()
     del view["tenant"]
     return view | {

@@ -1,4 +1,4 @@
-"""Requests that wait until their lane is posted past their offset; woken by NOTIFY, not by asking again and again."""
+"""Requests that wait until their lane is posted past their offset. Postgres' NOTIFY wakes them; they do not poll."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -14,7 +14,7 @@ log = structlog.get_logger(__name__)
 
 
 class LaneWaiter:
-    """One listening connection for all waiting requests of a process."""
+    """The waiting requests of one process, and the one connection that listens for all of them."""
 
     def __init__(self, pool: Pool, dsn: str) -> None:
         self._pool = pool
@@ -23,10 +23,13 @@ class LaneWaiter:
         self._waiters: dict[int, dict[asyncio.Future[bool], int]] = {}
         self._released = False
         self.announced: Callable[[Mapping[int, int]], None] = lambda _: None
-        """Told of each posting, beside those who wait."""
+        """Called with each announcement, before the waiting requests are woken."""
 
     async def passed(self, lane: int, offset: int, timeout_seconds: float) -> bool:
-        """Whether the lane is posted past `offset` within the time; False too when the process is about to end."""
+        """Wait until the lane is posted past `offset`; return whether that happened within `timeout_seconds`.
+
+        Return False also if the process is about to end.
+        """
         if self._next_offsets.get(lane, 0) > offset:
             return True
         if self._released or timeout_seconds <= 0:
@@ -42,7 +45,7 @@ class LaneWaiter:
             waiters.pop(future, None)
 
     def announce(self, next_offsets: dict[int, int]) -> None:
-        """Wake those whose lane is now posted past their offset."""
+        """Wake the requests whose lane is now posted past their offset."""
         self.announced(next_offsets)
         for lane, next_offset in next_offsets.items():
             self._next_offsets[lane] = next_offset
@@ -51,7 +54,7 @@ class LaneWaiter:
                     future.set_result(True)
 
     def release(self) -> None:
-        """Let every waiting request go with what it has, for a shutdown."""
+        """Let every waiting and every later call of `passed` return at once, for a shutdown."""
         self._released = True
         for waiters in self._waiters.values():
             for future in waiters:
@@ -59,12 +62,12 @@ class LaneWaiter:
                     future.set_result(False)
 
     async def run(self, stopping: asyncio.Event) -> None:
-        """Listen until `stopping`; after each loss of the connection listen again, and look up what was missed."""
+        """Listen until `stopping`; after a lost connection listen again, and read the offsets announced meanwhile."""
         backoff = Backoff(stopping)
         while not stopping.is_set():
             try:
                 async for postings in posted_notifications(self._dsn):
-                    # Empty: listening has just begun, and earlier announcements may have been missed.
+                    # An empty item: listening has just begun, and earlier announcements may have been missed.
                     self.announce(postings or await lane_offsets(self._pool))
                     backoff.reset()
             except DatabaseError as error:

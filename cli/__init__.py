@@ -1,6 +1,6 @@
 """The command line `ledgerline`. Each group and command is listed once in COMMANDS and imported when it is used.
 
-So `ledgerline --help` draws its list from this table alone, and a command loads what it needs and no more.
+So `ledgerline --help` imports no command, and a command loads only what it needs.
 """
 
 import importlib
@@ -72,10 +72,10 @@ COMMANDS: Final = (
 
 
 def load(entry: Entry) -> Any:
-    """Import an entry's module and make the command that it stands for."""
+    """Import an entry's module and return its command."""
     found = getattr(importlib.import_module(f"cli.commands.{entry.module}"), entry.attribute)
     if isinstance(found, typer.Typer):
-        command: Any = typer.main.get_group(found)  # a group stays one, though it may have but one command
+        command: Any = typer.main.get_group(found)  # stays a group even with only one command
     else:
         single = typer.Typer(add_completion=False)
         single.command(entry.name)(found)
@@ -86,7 +86,7 @@ def load(entry: Entry) -> Any:
 
 
 class LazyGroup(TyperGroup):
-    """Knows the commands by COMMANDS, and loads the one that is asked for."""
+    """A group that lists the commands of COMMANDS, and imports only the command that is called."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
@@ -95,7 +95,7 @@ class LazyGroup(TyperGroup):
             self.add_command(listed, entry.name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """The command that the first argument names, imported now; UsageError for an unknown one."""
+        """Import and return the command that the first argument names; raise UsageError for an unknown one."""
         name, command, rest = super().resolve_command(ctx, args)
         for entry in COMMANDS:
             if entry.name == name:
@@ -128,13 +128,13 @@ def ledgerline(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit: 0 done, 1 it could not be done, 2 wrong use, 130 interrupted.
+    """Run the command line and exit with code 0 (done), 1 (could not be done), 2 (wrong use) or 130 (interrupted).
 
-    What went wrong is one sentence on standard error. Only a bug of ours is a traceback.
+    An error is one sentence on standard error. Only a bug in Ledgerline shows a traceback.
     """
     try:
         code = _code_of(arguments)
-    except OSError:  # standard error takes nothing either, so the exit code alone tells
+    except OSError:  # standard error cannot be written either, so only the exit code reports it
         code = 1
     drop_output()
     sys.exit(code)
@@ -148,15 +148,15 @@ def _code_of(arguments: Sequence[str] | None) -> int:
         code = app(arguments, prog_name="ledgerline", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:
-        return 1  # whoever read it has enough of it
+        return 1  # the reader has closed the pipe
     except typer.TyperException as error:
-        if error.format_message():  # else the help was shown instead
+        if error.format_message():  # it is empty if the help was shown
             show_error(usage_sentence_of(error))
         return int(error.exit_code)
     except typer.Abort:
         complain("Nothing was done.")
         return 1
-    except Exception as error:  # noqa: BLE001 - the last net: each becomes a sentence, or a traceback without controls
+    except Exception as error:  # noqa: BLE001 - last resort: show a sentence, or a traceback without control characters
         trouble = stream_trouble(error)
         sentence = sentence_of(error) if trouble is None else f"The output cannot be written: {trouble}."
         if sentence is None:

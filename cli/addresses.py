@@ -1,4 +1,4 @@
-"""Where the parts of one ledger are and how to get in: what the environment names first, else the running stack."""
+"""The addresses and credentials of the parts of one ledger: from the environment first, else from the running stack."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from runtime.settings import Settings
 
 @dataclass(frozen=True)
 class Addresses:
-    """Where the ledger is; None where nothing names it."""
+    """The addresses of one ledger's parts; an address that is not known is None."""
 
     kafka: Kafka | None
     postgres_dsn: str | None
@@ -19,7 +19,7 @@ class Addresses:
 
 
 def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
-    """The addresses that the environment names, else the running stack's; with the settings' credentials."""
+    """Return the addresses of the environment, else those of the running stack, with the settings' credentials."""
     endpoints = state.endpoints if state is not None else None
     kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
     named = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else None

@@ -1,4 +1,4 @@
-"""Amounts of money as people write them on a command line, and one sentence for each of their mistakes."""
+"""Amounts of money as people write them on a command line, and one sentence for each kind of mistake."""
 
 import re
 import unicodedata
@@ -14,7 +14,7 @@ _DECIMAL_COMMA: Final = re.compile(r"([0-9]+),([0-9]{1,2}|[0-9]{4,})", re.ASCII)
 _GROUPED: Final = re.compile(r"[0-9]{1,3}(?:([,.'’ \u00a0\u202f_])[0-9]{2,3})+(?:[.,][0-9]+)?", re.ASCII)
 _NO_NUMBERS: Final = frozenset({"nan", "inf", "infinity", "snan"})
 _SIGNS: Final = {"€": "EUR", "£": "GBP", "₹": "INR"}
-"""Those that are one currency's alone; there are many dollars, and two kinds of ¥."""
+"""Only signs of exactly one currency: there are many dollars, and two currencies use ¥."""
 _SHOWN_CHARACTERS_MAX: Final = 40
 
 
@@ -23,7 +23,7 @@ class WrittenAmountError(LedgerlineError):
 
 
 def minor_of(text: str, currency: str) -> int:
-    """The count of minor units of a decimal such as 12.50; WrittenAmountError says what is wrong with it."""
+    """Return the minor units of a decimal such as 12.50; raise WrittenAmountError that says what is wrong with it."""
     exponent = exponent_of_currency(currency)
     fault = amount_fault(text, currency, exponent)
     if fault is not None:
@@ -38,7 +38,7 @@ def minor_of(text: str, currency: str) -> int:
 
 
 def exponent_of_currency(currency: str) -> int:
-    """The decimals of an ISO 4217 currency; WrittenAmountError for another code."""
+    """Return the number of decimals of an ISO 4217 currency; raise WrittenAmountError for another code."""
     exponent = iso_exponent(currency)
     if exponent is not None:
         return exponent
@@ -52,9 +52,9 @@ def exponent_of_currency(currency: str) -> int:
 
 
 def amount_fault(text: str, currency: str, exponent: int) -> str | None:
-    """What is wrong with a written amount of a currency that has so many decimals, and how to write it; None: nothing.
+    """Return what is wrong with a written amount and how to write it, or None; `exponent` is the currency's decimals.
 
-    A number that could be meant in two ways is never guessed.
+    A number that could mean two amounts is never guessed.
     """
     written = _cut(text)
     if _PLAIN.fullmatch(text):
@@ -82,7 +82,7 @@ def _cut(text: str) -> str:
 
 
 def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
-    decimals = text.partition(".")[2]  # zeros count: 1.000 is a thousand for those who write a decimal comma
+    decimals = text.partition(".")[2]  # zeros count: people who write a decimal comma read 1.000 as a thousand
     if len(decimals) <= exponent:
         return None
     most = f"at most {exponent}" if exponent else "none"
@@ -90,7 +90,7 @@ def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
 
 
 def _grouping_fault(text: str) -> str:
-    """Explain separators of thousands. `1,000` can mean one or a thousand, so the sentence shows both."""
+    """Return a sentence about thousands separators; `1,000` can mean 1 or 1000, so the sentence shows both."""
     digits = re.sub(r"[^0-9]", "", text)
     if re.fullmatch(r"[0-9]{1,3},[0-9]{3}", text, re.ASCII):
         whole, _, rest = text.partition(",")
@@ -103,7 +103,7 @@ def _grouping_fault(text: str) -> str:
 
 
 def _sign_fault(text: str) -> str | None:
-    """Of a currency beside the number, or of digits of another script."""
+    """Return the fault of a currency sign or code beside the number, or of digits of another script; None if neither."""
     if any(sign.isdecimal() and not sign.isascii() for sign in text):
         plain = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
         return f"{_cut(text)} is not in the digits 0 to 9: write {_cut(plain)}."

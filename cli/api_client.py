@@ -1,4 +1,4 @@
-"""The command line's way to the HTTP API: the running stack's address and key, pages, problems as sentences."""
+"""The command line's client of the HTTP API: address and key, lists over several pages, problems as sentences."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,11 +16,11 @@ _HEADER_VALUE: Final = re.compile(r"[!-~]+")
 
 
 class ApiError(LedgerlineError):
-    """The API refused, or does not answer."""
+    """The API refused the request, or does not answer."""
 
 
 def api_address() -> tuple[str, str]:
-    """The URL of the running ledger's API and the command line's key; ApiError where either is missing."""
+    """Return the URL of the running ledger's API and the command line's key; raise ApiError if either is missing."""
     ledger = running_ledger()
     if ledger.api_url is None:
         raise ApiError("The address of the API is not known: set LEDGERLINE_API_URL.")
@@ -34,7 +34,7 @@ def api_address() -> tuple[str, str]:
 
 @contextmanager
 def api_client() -> Iterator[httpx.Client]:
-    """A client of the running ledger's API with the command line's key; ApiError where either is missing or away."""
+    """Yield a client of the running ledger's API; raise ApiError if address or key is missing or the API is down."""
     url, key = api_address()
     headers = {"Authorization": f"Bearer {key}"}
     with httpx.Client(base_url=url, headers=headers, timeout=TIMEOUT_SECONDS) as client:
@@ -56,7 +56,7 @@ def api_client() -> Iterator[httpx.Client]:
 
 
 def answered(response: httpx.Response) -> Any:
-    """The JSON of a success; ApiError with the problem's sentence otherwise."""
+    """Return the JSON of a successful response; raise ApiError with the problem's sentence otherwise."""
     if response.is_success:
         return response.json()
     try:
@@ -67,18 +67,18 @@ def answered(response: httpx.Response) -> Any:
 
 
 def problem_sentence(document: Mapping[str, Any]) -> str:
-    """A problem document (RFC 9457) in a sentence: its title, and each part that is amiss, or else its detail."""
+    """Return a problem document (RFC 9457) as a sentence: its title, and each faulty part, else its detail."""
     parts = [f"{part.get('pointer') or part.get('parameter')}: {part['detail']}" for part in document.get("errors", ())]
     told = " ".join(part if part.endswith((".", "?", "!")) else f"{part}." for part in parts)
     return f"{document['title']}: {told or document['detail']}"
 
 
 def listed(client: httpx.Client, path: str, filters: Mapping[str, Any], rows_max: int) -> list[dict[str, Any]]:
-    """Up to `rows_max` items of a list, over as many pages as that takes."""
+    """Return up to `rows_max` items of a list, over as many pages as needed."""
     given = {name: value for name, value in filters.items() if value is not None}
     url: str | None = str(httpx.URL(path, params={**given, "limit": min(rows_max, PAGE_ITEMS_MAX)}))
     rows: list[dict[str, Any]] = []
-    while url is not None and len(rows) < rows_max:  # ends, as each link goes on after the last
+    while url is not None and len(rows) < rows_max:  # ends, because each link continues after the last item
         page = answered(client.get(url))
         rows += page["items"]
         url = page["next"]

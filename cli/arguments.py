@@ -1,4 +1,4 @@
-"""What no argument may be, whichever command it is given to; and what two or more commands read from one."""
+"""Checks that hold for the arguments of every command, and readers of arguments that several commands share."""
 
 import getpass
 import math
@@ -19,7 +19,7 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 def guard_arguments(command: Any) -> None:
-    """Have each argument and option of a command, or of a group's commands, refuse what no command could use."""
+    """Make each argument and option of a command, or of a group's commands, refuse a value that no command can use."""
     for below in getattr(command, "commands", {}).values():
         guard_arguments(below)
     for parameter in command.params:
@@ -42,9 +42,9 @@ def _guarded(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[An
 
 
 def argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> str | None:
-    """Why a written argument cannot be used as `kind`, a type; None if it can, as far as its form tells."""
+    """Return why the text of an argument cannot be used as the type `kind`; None if its form is right."""
     if not text:
-        # A shell makes "$UNSET" empty: to take it for an option that was left out would pay twice.
+        # A shell makes "$UNSET" empty. Treating an empty --key as left out would make a new key, and so pay twice.
         return None if may_be_empty else "it is empty; give it a value, or leave it out."
     if "\x00" in text:
         return "it holds a NUL."
@@ -77,7 +77,7 @@ def _is_text(text: str) -> bool:
 
 
 def checked_key(key: str) -> str:
-    """An idempotency key as it can stand in an HTTP header; BadParameter says why it cannot."""
+    """Return an idempotency key that fits into an HTTP header; raise BadParameter if it does not fit."""
     fault = None
     if key != key.strip(" "):
         fault = f"{key!r} begins or ends with a space, which HTTP drops: take it away."
@@ -89,7 +89,7 @@ def checked_key(key: str) -> str:
 
 
 def checked_address(address: str, hint: str) -> str:
-    """An account's address; BadParameter, for the argument or option `hint`, if it is none."""
+    """Return an account's address; raise BadParameter, which names the argument or option `hint`, if it is none."""
     if not ADDRESS_PATTERN.fullmatch(address):
         raise typer.BadParameter(
             f"{address!r} is no address: join segments of letters A to Z, digits, - and _ by colons,"
@@ -100,7 +100,7 @@ def checked_address(address: str, hint: str) -> str:
 
 
 def who_does_it() -> str:
-    """The user of this machine, for the record; a number where the machine has no name for it, as in a container."""
+    """Return the name of this machine's user, for the record; its number if it has no name, as in a container."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):

@@ -1,4 +1,4 @@
-"""Where a command finds the ledger: the environment first, else the stack that `ledgerline up` started."""
+"""The ledger that a command uses: named by the environment, else the stack that `ledgerline up` started."""
 
 import os
 from dataclasses import dataclass
@@ -27,12 +27,12 @@ class Ledger:
 
     @property
     def addresses(self) -> Addresses:
-        """The same, as those have them who may know less."""
+        """The same addresses in the type whose addresses may be None."""
         return Addresses(self.kafka, self.postgres_dsn, self.registry, self.api_url)
 
 
 def read_settings() -> Settings:
-    """The settings of the environment; SettingsError names the variable that cannot be used."""
+    """Return the settings of the environment; raise SettingsError that names the variable that cannot be used."""
     try:
         return Settings.model_validate({})
     except ValidationError as error:
@@ -44,7 +44,7 @@ def read_settings() -> Settings:
 
 
 def running_ledger() -> Ledger:
-    """The ledger that commands speak to; LedgerlineError where none is named and none runs."""
+    """Return the ledger that commands use; raise LedgerlineError if none is named and none runs."""
     settings = read_settings()
     found = addresses_of(settings, read_state(settings.home))
     if found.kafka is None or found.postgres_dsn is None or found.registry is None:
@@ -55,7 +55,7 @@ def running_ledger() -> Ledger:
 
 
 def named_kafka() -> tuple[Settings, Kafka]:
-    """The settings and Kafka alone, for what needs no more; LedgerlineError where none is named and none runs."""
+    """Return the settings and Kafka, for commands that need no more; raise LedgerlineError if no Kafka is known."""
     settings = read_settings()
     kafka = addresses_of(settings, read_state(settings.home)).kafka
     if kafka is None:
@@ -64,12 +64,13 @@ def named_kafka() -> tuple[Settings, Kafka]:
 
 
 def key_file(home: Path) -> Path:
-    """Where `ledgerline up` keeps the command line's API key: beside the data, as it is of no use without them."""
+    """Return the file of the command line's API key, which `ledgerline up` stores: with the data, for which it is made.
+    """
     return home / "data" / "api-key"
 
 
 def api_key(settings: Settings) -> str | None:
-    """The key that commands post with: LEDGERLINE_API_KEY, else the one that `ledgerline up` stored, else None."""
+    """Return the API key of the commands: LEDGERLINE_API_KEY, else the one that `ledgerline up` stored, else None."""
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
     try:
@@ -79,12 +80,12 @@ def api_key(settings: Settings) -> str | None:
 
 
 def console_url(api_url: str, key: str | None = None) -> str:
-    """The console of an API; with a key behind the #, which browsers do not send, for a terminal's eyes only."""
+    """Return the URL of an API's console; a key goes behind the #, which browsers do not send: only for a terminal."""
     return f"{api_url}/console" + (f"#key={key}" if key else "")
 
 
 def store_api_key(home: Path, key: str) -> Path:
-    """Keep the command line's key where only this user may read it; returns the file."""
+    """Store the command line's key in a file that only this user may read, and return the file."""
     path = key_file(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")

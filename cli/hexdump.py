@@ -1,4 +1,4 @@
-"""Bytes for people: offset, hex, and what of it is ASCII."""
+"""Bytes for people: offset, hex digits, and printable ASCII."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -7,7 +7,7 @@ LINE_BYTES: Final = 16
 
 
 def hexdump(value: bytes) -> Iterator[str]:
-    """One line for each 16 bytes: offset in hex, the bytes in two groups of eight, printable ASCII or dots."""
+    """Yield one line for each 16 bytes: offset in hex, the bytes in two groups of eight, printable ASCII or dots."""
     for start in range(0, len(value), LINE_BYTES):
         line = value[start : start + LINE_BYTES]
         digits = f"{line[:8].hex(' '):<23}  {line[8:].hex(' '):<23}"
@@ -16,7 +16,7 @@ def hexdump(value: bytes) -> Iterator[str]:
 
 
 def readable(value: bytes) -> str:
-    """The bytes as UTF-8, with a full stop for each character that would not print; broken sequences are U+FFFD."""
+    """Return the bytes as UTF-8: a dot for each unprintable character, U+FFFD for each invalid sequence."""
     return "".join(
         character if character.isprintable() else "." for character in value.decode("utf-8", errors="replace")
     )

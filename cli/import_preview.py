@@ -1,4 +1,4 @@
-"""What `ledgerline import csv --preview` shows."""
+"""The output of `ledgerline import csv --preview`."""
 
 from typing import Any, Final
 
@@ -8,7 +8,7 @@ ROWS_SHOWN_MAX: Final = 20
 
 
 def show_preview(document: dict[str, Any], *, as_json: bool) -> None:
-    """How the file was read, the first rows as they would be posted, what is refused, and the totals."""
+    """Print how the file was read, the first rows as they would be posted, the refused lines, and the totals."""
     if as_json:
         show_json(document)
         return

@@ -1,12 +1,12 @@
-"""More lanes for a ledger that has money in it: drained first, so that each account's order is kept.
+"""Add lanes to a ledger that has money in it: drain the old lanes first, so that each account's order is kept.
 
-A lane is a partition, and an account's intents go to the lane that its key maps to. With more partitions it maps to
-another one. Nothing is lost or doubled by that, whenever it happens: balances count over all lanes, and an intent is
-settled once. But what a client sent first could be posted last, from the old lane. So nothing new is taken in while
-the old lanes are posted to their ends; then partitions are added, payments.intents last; then the intake opens, and
-every API process looks for the new partitions before it chooses one.
+A lane is a partition, and an account's intents go to the lane that its key maps to. With more partitions the key may
+map to another lane. At no time does this lose or double money: balances are sums over all lanes, and an intent is
+settled once. But an intent that a client sent first could be posted last, from the old lane. So the API accepts no new
+intents while the old lanes are posted to their ends. Then partitions are added, those of payments.intents last. Then
+the intake opens, and every API process looks for the new partitions before it chooses one.
 
-Whoever is killed in between leaves the intake closed; the same command goes on from there.
+If the process is killed in between, the intake stays closed; the same command, run again, finishes the work.
 """
 
 import time
@@ -37,20 +37,20 @@ from runtime.kafka import Kafka
 from runtime.positions import PositionReader
 
 LANES_REASON: Final = "Lanes are being added to the ledger, which takes about a minute."
-# Who looked at the intake just before it was closed may still publish, and for no longer than this.
+# A process that read the intake just before it was closed may still publish, for at most this many seconds.
 SETTLE_SECONDS: Final = LOOK_SECONDS_MAX + Configuration.delivery_timeout_seconds
 
 Progress = Callable[[str, float, float], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the step, the amount of it that is done, and its total amount."""
 
 
 class LanesError(LedgerlineError):
-    """Lanes cannot be added, or not now."""
+    """Lanes cannot be added, or cannot be added now."""
 
 
 @dataclass(frozen=True)
 class Added:
-    """What was done: lanes before and after, and whether the intake is open."""
+    """The result: the number of lanes before and after, and whether the intake is open."""
 
     before: int
     after: int
@@ -59,7 +59,7 @@ class Added:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """What the steps need of the ledger."""
+    """The clients and settings that the steps share."""
 
     kafka: Kafka
     topics: Topics
@@ -68,14 +68,14 @@ class _Ledger:
     progress: Progress
 
     def owed(self, reader: PositionReader) -> tuple[int, int]:
-        """(intents that are not posted, journal rows that are not relayed)."""
+        """Return (number of intents that are not posted, number of journal rows that are not relayed)."""
         lanes = {row.lane: row for row in lane_progress(self.connection)}
         ends = reader.read()
         unposted = sum(
             end - (lanes[lane].next_offset if lane in lanes else ends.first[lane])
             for lane, end in ends.received.items()
         )
-        # What is posted meanwhile is not relayed yet: that is asked once all is posted.
+        # Count unrelayed rows only once all intents are posted: posting adds rows that are not relayed yet.
         return unposted, 0 if unposted else sum(row.next_seq - ends.relayed.get(lane, 0) for lane, row in lanes.items())
 
 
@@ -90,10 +90,10 @@ def add_lanes(
     settle_seconds: float = SETTLE_SECONDS,
     progress: Progress = lambda *_: None,
 ) -> Added:
-    """Bring the ledger to `total` lanes; waits up to `wait_seconds` for posting and relay to come to the ends.
+    """Bring the ledger to `total` lanes; wait up to `wait_seconds` for posting and relay to reach the lanes' ends.
 
-    LanesError where that is too short, where there are more lanes already, or where another operator is at it. An
-    intake that was closed before stays so.
+    Raise LanesError if that time is too short, if there are more lanes already, or if another operator is adding lanes.
+    An intake that an operator had closed before stays closed.
     """
     with operator(dsn) as connection:
         if not try_lane_lock(connection):
@@ -129,7 +129,7 @@ def _add(ledger: _Ledger, was: Intake, total: int, before: int, wait_seconds: fl
         raise
     for topic in lane_topics(ledger.topics):
         add_partitions(ledger.kafka, topic, total)
-    # Whatever producers that look at no intake sent to the old lanes meanwhile is posted first all the same.
+    # Producers that do not check the intake may have sent intents to the old lanes meanwhile: drain these first, too.
     _drain(ledger, wait_seconds)
     with connection.transaction():
         change_intake(connection, None if is_ours else was.closed_because, ledger.done_by, lanes=total)
@@ -137,7 +137,7 @@ def _add(ledger: _Ledger, was: Intake, total: int, before: int, wait_seconds: fl
 
 
 def _settle(ledger: _Ledger, settle_seconds: float) -> None:
-    """Let those come through who looked before the intake was closed."""
+    """Wait until every process that read the intake before it was closed can no longer publish."""
     started = time.monotonic()
 
     def is_settled() -> bool:
@@ -149,7 +149,7 @@ def _settle(ledger: _Ledger, settle_seconds: float) -> None:
 
 
 def _drain(ledger: _Ledger, wait_seconds: float) -> None:
-    """Wait until all that came is posted and relayed."""
+    """Wait until all received intents are posted and relayed; raise LanesError after `wait_seconds`."""
     most = 0
     what = "nothing is known of them yet"
 
@@ -157,7 +157,7 @@ def _drain(ledger: _Ledger, wait_seconds: float) -> None:
         nonlocal most, what
         try:
             unposted, unrelayed = ledger.owed(reader)
-        except Outage as outage:  # such as a partition just made, whose leader is not chosen yet
+        except Outage as outage:  # such as a new partition that has no leader yet
             what = str(outage)
             return False
         most = max(most, unposted + unrelayed)

@@ -1,4 +1,4 @@
-"""What surrounds a service that runs: its logs, and its traces where they are asked for."""
+"""The set-up around a running service: its logs, and its traces if they are configured."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ logger: Final = structlog.get_logger(__name__)
 
 
 def secrets_of(ledger: Ledger) -> set[str]:
-    """The secrets that this process was given, so that its logs can keep them to themselves."""
+    """Return the secrets that this process was given, so that its logs can mask them."""
     settings = ledger.settings
     found = {value.get_secret_value() for _, value in settings if isinstance(value, SecretStr)}
     found.add(str(conninfo_to_dict(ledger.postgres_dsn).get("password") or ""))
@@ -28,10 +28,10 @@ def secrets_of(ledger: Ledger) -> set[str]:
 
 @contextmanager
 def observed(name: str, ledger: Ledger) -> Iterator[None]:
-    """Logs, and traces where they are asked for, of the service that runs inside.
+    """Set up the logs, and the traces if configured, of the service that runs inside.
 
-    What ends the service is told in its last line, in the form of all others: what people can mend in one sentence,
-    else with its traceback. The process ends with code 1 then.
+    If an error ends the service, the last log line reports it in the usual form: in one sentence if people can fix the
+    cause, else with a traceback. The process then exits with code 1.
     """
     settings = ledger.settings
     instance = instance_of(settings.api_port if name == "api" else settings.metrics_port)

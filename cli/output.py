@@ -1,7 +1,7 @@
-"""What every command shares: tables or JSON, sentences, progress bars.
+"""The output of all commands: tables or JSON, sentences, progress bars.
 
-All that a command shows goes through the two consoles of this module. They are the one place where text from outside
-is made fit for a terminal (runtime/outside_text.py), and where a width is chosen.
+All output of a command goes through the two consoles of this module. They are the only place that makes text from
+outside safe for a terminal (runtime/outside_text.py), and the only place that chooses a width.
 """
 
 import json
@@ -26,23 +26,23 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 _UNBOUNDED_COLUMNS: Final = 1_000_000
 _FRAME_COLUMNS: Final = 3
-"""What the lines and the space around a cell take."""
+"""The width of the frame and the padding of one cell."""
 
 
 class SafeConsole(Console):
-    """A console that shows no control character of what it is given, and folds nothing if no terminal is there."""
+    """A console that prints no control character of its input, and wraps no line if the output is not a terminal."""
 
     @property  # type: ignore[misc]  # nobody sets the size of these two consoles
     def size(self) -> ConsoleDimensions:
-        """The terminal's size. A file or a pipe has no width: whoever reads it wants each row on one line."""
+        """The terminal's size; for a file or a pipe a very large width, so that each row stays on one line."""
         return super().size if self.is_terminal else ConsoleDimensions(_UNBOUNDED_COLUMNS, 25)
 
     def on_broken_pipe(self) -> None:
-        """Nobody reads any more: rich would end the process here, and `main` does that for every way to write."""
+        """Raise BrokenPipeError instead of ending the process as rich does: `main` handles it for all kinds of output."""
         raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
-        """As rich does; its own control codes pass, those within a text do not."""
+        """Render as rich does: rich's own control codes pass, but control characters in a text are made visible."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment
@@ -50,51 +50,50 @@ class SafeConsole(Console):
                 yield Segment(printable(segment.text, kept="\n"), segment.style)
 
 
-# Without emoji codes: the address assets:bank:checking is no picture of a bank.
+# Emoji codes are off: rich would show the :bank: in the address assets:bank:checking as an emoji.
 console: Final = SafeConsole(emoji=False, highlight=False)
 errors: Final = SafeConsole(stderr=True, emoji=False, highlight=False)
 
 
 def shown(text: object) -> str:
-    """Text from outside within a sentence: on one line, no markup, no character that a terminal obeys."""
+    """Return text from outside for use in a sentence: on one line, no markup, no character that controls a terminal."""
     return escape(printable(str(text)))
 
 
 def say(sentence: object, lead: str = "") -> None:
-    """A line on standard output; a terminal breaks it, nobody else does. `lead` comes before it, in rich's markup."""
+    """Print a line on standard output; only the terminal itself wraps it. `lead` comes first, in rich's markup."""
     console.print(f"{lead}{shown(sentence)}", soft_wrap=True)
 
 
 def complain(sentence: object, lead: str = "") -> None:
-    """The same on standard error."""
+    """Print a line on standard error, as `say` does on standard output."""
     errors.print(f"{lead}{shown(sentence)}", soft_wrap=True)
 
 
 def show_error(sentence: str) -> None:
-    """The one sentence that a command which could not be done ends with."""
+    """Print the one error sentence of a command that failed."""
     complain(sentence, "[bold red]error:[/] ")
 
 
 def show_json(value: Any, *, indent: int | None = 2) -> None:
-    """One JSON document on standard output, nothing else."""
+    """Print one JSON document on standard output, and nothing else."""
     document = escape_in_json(json.dumps(value, default=str, ensure_ascii=False, indent=indent))
     sys.stdout.write(document + "\n")
     if indent is None:
-        sys.stdout.flush()  # one of many: whoever reads the stream waits for it
+        sys.stdout.flush()  # one document of a stream: its reader waits for it
 
 
 def show_text(text: str) -> None:
-    """Lines on standard output as they are, such as a file in PEM."""
+    """Print lines on standard output without wrapping or markup, such as a PEM file."""
     sys.stdout.write(printable(text, kept="\n"))
 
 
 def show_rows(
     title: str, rows: Sequence[Mapping[str, Any]], *, as_json: bool, columns: Iterable[str] | None = None
 ) -> None:
-    """The rows as a table, or as a JSON array of objects.
+    """Print the rows as a table, or as a JSON array of objects.
 
-    No word is ever folded or cut: on a terminal that is too narrow for a table, each row becomes lines of name and
-    value.
+    No word is ever broken or cut: if the terminal is too narrow for a table, each row becomes lines of name and value.
     """
     if as_json:
         show_json(list(rows))
@@ -126,9 +125,9 @@ def _cell(row: Mapping[str, Any], name: str) -> str:
 
 
 def _fitted_widths(rows: Sequence[Mapping[str, Any]], names: Sequence[str], width: int) -> list[int] | None:
-    """How wide each column is, so that all fit and no word is broken; None if that cannot be.
+    """Return the width of each column, so that all columns fit and no word is broken; None if that is impossible.
 
-    What is too wide is broken between words alone, the columns on the right first.
+    Text that is too wide wraps between words only, in the columns on the right first.
     """
     cells = [[printable(_heading(name)), *(printable(_cell(row, name)) for row in rows)] for name in names]
     longest = [max(map(cell_len, column)) for column in cells]
@@ -155,9 +154,9 @@ def _show_records(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence
 
 
 def wait_for_reader(seconds: float) -> bool:
-    """Wait that long; False as soon as nobody reads standard output any more, such as a `head` that has enough."""
+    """Wait so many seconds and return True; return False at once if the reader of the output ends, as `head` does."""
     poller = select.poll()
-    poller.register(sys.stdout.fileno(), 0)  # asks for nothing, so only an error or a hang-up is told
+    poller.register(sys.stdout.fileno(), 0)  # no event is requested, so poll reports only an error or a hang-up
     ends_time = time.monotonic() + seconds
     while (left := ends_time - time.monotonic()) > 0:
         if poller.poll(left * 1000):
@@ -167,7 +166,7 @@ def wait_for_reader(seconds: float) -> bool:
 
 @contextmanager
 def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
-    """A progress bar on standard error; nothing is drawn where `quiet` or where no one watches."""
+    """Yield a progress bar on standard error; it draws nothing if `quiet` or if standard error is no terminal."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

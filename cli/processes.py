@@ -1,6 +1,7 @@
-"""The services of Ledgerline, in the order of their start; they are stopped in the opposite one.
+"""The services of Ledgerline, in the order of their start; they stop in the opposite order.
 
-The API comes last: what it takes in is posted at once, and on the way down nothing new comes in first.
+The API starts last, so that an intent that it accepts is posted at once. The API stops first, so that no new intent
+arrives while the other services stop.
 """
 
 import sys
@@ -15,15 +16,15 @@ INSTANCES_MAX = 16
 
 @dataclass(frozen=True)
 class Service:
-    """One kind of process: how it is run, how many of it, and where it says that it is ready."""
+    """One kind of process: its command, the number of its instances, and the variable for the port of /readyz."""
 
     name: str
     argv: tuple[str, ...]
     port_variable: str
-    """The environment variable that tells it the port on which it serves /readyz and /metrics."""
+    """The environment variable with the port at which the process serves /readyz and /metrics."""
     instances: int = 1
     shard_variables: tuple[str, str] | None = None
-    """Where the instances share the work by number: the variables for an instance's number and for how many."""
+    """The variables for an instance's number and for the number of instances, if these share the work by number."""
 
     def port_name(self, instance: int) -> str:
         """Return the name under which an instance's port is remembered: api, posting_metrics, posting_metrics_1."""
@@ -31,7 +32,7 @@ class Service:
         return kind if instance == 0 else f"{kind}_{instance}"
 
     def environment(self, *, instance: int, instances: int, port: int) -> dict[str, str]:
-        """Return the variables that one instance needs beside those that all services share."""
+        """Return the variables that one instance needs in addition to those that all services share."""
         variables = {self.port_variable: str(port)}
         if self.shard_variables is not None:
             number, count = self.shard_variables
@@ -65,12 +66,12 @@ PREPARE: tuple[str, ...] = (sys.executable, "-m", "cli", "prepare")
 
 
 def base_url(port: int) -> str:
-    """Return where an instance serves /readyz and /metrics."""
+    """Return the URL at which an instance serves /readyz and /metrics."""
     return f"http://{LOOPBACK}:{port}"
 
 
 def endpoint_variables(endpoints: Endpoints) -> dict[str, str]:
-    """Return the variables that tell every service where the parts are."""
+    """Return the variables with the addresses of the parts, for every service."""
     return {
         "LEDGERLINE_KAFKA_BOOTSTRAP": endpoints.kafka_bootstrap,
         "LEDGERLINE_POSTGRES_DSN": endpoints.postgres_dsn,
@@ -79,7 +80,7 @@ def endpoint_variables(endpoints: Endpoints) -> dict[str, str]:
 
 
 def instances_by_service(wanted: Mapping[str, int]) -> dict[str, int]:
-    """Return how many of each service run; raises EmbeddedError for an unknown name or a silly number."""
+    """Return the number of instances by service; raise EmbeddedError for an unknown name or a number out of range."""
     counts = {service.name: service.instances for service in SERVICES}
     for name, count in wanted.items():
         if name not in counts:

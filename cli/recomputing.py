@@ -1,4 +1,5 @@
-"""What `reconcile` and `audit verify` share: progress, the list of breaks, and an exit code for what could not run."""
+"""Functions for `reconcile` and `audit verify`: progress, the list of breaks, the exit code of a check that cannot run.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ _SHOWN_MAX: Final = 100
 
 @contextmanager
 def exit_code_for_outages() -> Iterator[None]:
-    """What keeps a check from coming to a verdict is one sentence and exit code 2, not to be taken for a break."""
+    """Turn an error that prevents a verdict into one sentence and exit code 2, so that it is not taken for a break."""
     try:
         yield
     except Exception as error:
@@ -31,7 +32,7 @@ def exit_code_for_outages() -> Iterator[None]:
 
 @contextmanager
 def progress_of(names: dict[str, str], *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
-    """A function that is told step, done and total, and draws one bar for each step; `names` are the steps' titles."""
+    """Yield a function of step, done and total that draws one bar for each step; `names` are the steps' titles."""
     with progress_bar(quiet=quiet) as bar:
         tasks: dict[str, Any] = {}
 
@@ -44,14 +45,14 @@ def progress_of(names: dict[str, str], *, quiet: bool) -> Iterator[Callable[[str
 
 
 def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
-    """Breaks for machines: kind, subject, lane, seq, detail."""
+    """Return the breaks for machines: kind, subject, lane, seq, detail."""
     return [
         {"kind": f.kind.value, "subject": f.subject, "lane": f.lane, "seq": f.seq, "detail": f.detail} for f in findings
     ]
 
 
 def show_findings(findings: Sequence[Finding]) -> None:
-    """One line for each break; the first hundred."""
+    """Print one line for each of the first hundred breaks."""
     for found in findings[:_SHOWN_MAX]:
         say(f" {found.kind.value} {found.subject}: {found.detail}", "[bold red]BREAK[/]")
     if len(findings) > _SHOWN_MAX:

@@ -1,6 +1,6 @@
-"""The state of one ledger at a glance, from whatever of it can be reached: a part that is away is one sentence.
+"""The state of one ledger at a glance, from every part that can be reached; a part that is down becomes one sentence.
 
-What is asked: run.json of the supervisor, the lanes and totals in Postgres, the ends of the topics in Kafka.
+The sources are run.json of the supervisor, the lanes and totals in Postgres, and the ends of the topics in Kafka.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,7 @@ class ProcessStatus:
 
 @dataclass(frozen=True)
 class LaneStatus:
-    """How far one lane is; None is what could not be learned, and a lag that has such an end."""
+    """The progress of one lane; a value that could not be read is None, and so is a lag that depends on it."""
 
     lane: int
     received: int | None
@@ -69,12 +69,12 @@ class LaneStatus:
     audited: int | None
     audit_lag: int | None
     booked_time: int | None
-    """Of the last row, in microseconds since 1970; None before the first."""
+    """The time of the last row, in microseconds since 1970; None before the first row."""
 
 
 @dataclass
 class StatusReport:
-    """All that a glance shows. `attention` is empty where all is well."""
+    """All that `ledgerline status` shows; `attention` is empty if all is well."""
 
     phase: str
     started_time: str | None
@@ -86,13 +86,13 @@ class StatusReport:
     breaks: list[BreakCount] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
     open: str | None = None
-    """Which parts of this run take anybody on the machine, as a sentence; nothing that needs attention by itself."""
+    """A sentence that names the parts of this run that require no login; by itself this needs no attention."""
     attention: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class _Books:
-    """What Postgres tells."""
+    """The data from Postgres."""
 
     lanes: list[LaneProgress]
     totals: dict[str, int]
@@ -103,14 +103,14 @@ class _Books:
 
 @dataclass(frozen=True)
 class _Streams:
-    """What Kafka tells."""
+    """The data from Kafka."""
 
     intents_topic_id: str
     positions: Positions
 
 
 def look(settings: Settings, state: RunState | None) -> StatusReport:
-    """Look at everything once. Never raises for a part that is away: that is what `attention` tells."""
+    """Read every part once; a part that is down raises no error but becomes a sentence in `attention`."""
     addresses = addresses_of(settings, state)
     phase = state.phase if state is not None else "not run from here"
     report = StatusReport(phase, state.started_time if state else None, addresses.api_url)
@@ -139,7 +139,7 @@ def look(settings: Settings, state: RunState | None) -> StatusReport:
 
 @contextmanager
 def _noted(attention: list[str]) -> Iterator[None]:
-    """Note what is away as a sentence, and go on."""
+    """Turn an error of a part that is down into a sentence in `attention`, and go on."""
     try:
         yield
     except LedgerlineError as error:
@@ -198,7 +198,7 @@ def _process_troubles(processes: Sequence[ProcessStatus]) -> list[str]:
 
 
 def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
-    """Lanes that either side knows, in order; a lane that was never posted to stands at the topic's first offset."""
+    """Return the lanes of Postgres and Kafka, in order; a lane without rows stands at the topic's first offset."""
     posted = {row.lane: row for row in books.lanes} if books else {}
     low, high = (streams.positions.first, streams.positions.received) if streams else ({}, {})
     found = []
@@ -248,7 +248,7 @@ def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
 
 
 def age(microseconds: int, now: datetime | None = None) -> str:
-    """How long ago a time was, for people: `3 s ago`, `5 min ago`, else the date."""
+    """Return for people how long ago a time was: `3 s ago`, `5 min ago`, else the date."""
     moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 120:

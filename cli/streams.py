@@ -1,4 +1,4 @@
-"""Standard output and error of the command line, whatever they are: a pipe, a full disk, a Latin-1 terminal."""
+"""Standard output and error of the command line; each may be a pipe, a full disk or a Latin-1 terminal."""
 
 import codecs
 import errno
@@ -15,13 +15,14 @@ _PLAIN_FORMS: Final = {"●": "*", "✓": "+", "✗": "x", "·": "-", "…": "..
 
 
 class ClosedOutputError(LedgerlineError):
-    """The command was started without standard output, so that its answer would be lost."""
+    """The command was started without standard output, so its answer would be lost."""
 
 
 def prepare_streams() -> None:
-    """Let standard output and error take each character; ClosedOutputError before anything is done if output is closed.
+    """Make standard output and error accept every character; raise ClosedOutputError if standard output is closed.
 
-    A descriptor that is closed would be given to the next socket, which then got whatever is written there.
+    Closed descriptors are opened on /dev/null: otherwise the next socket would get such a number, and all that is
+    written to standard output or error would go to that socket.
     """
     for number in (0, 1, 2):
         if not _is_open(number):
@@ -36,9 +37,9 @@ def prepare_streams() -> None:
 
 
 def stream_trouble(error: Exception) -> str | None:
-    """Why a stream takes nothing more, such as a file on a full disk; None if the error is no such trouble.
+    """Return why standard output or error cannot be written, such as a full disk; None for any other error.
 
-    Errors of files that a command itself opens have a name, or are told by the command.
+    An error of a file that a command opens itself has a file name, or the command reports it.
     """
     if isinstance(error, OSError) and error.errno in _STREAM_ERRORS and error.filename is None:
         return os.strerror(error.errno)
@@ -46,7 +47,7 @@ def stream_trouble(error: Exception) -> str | None:
 
 
 def drop_output() -> None:
-    """Let what is left of the output go nowhere, so that the interpreter's last flush works."""
+    """Flush the output; if that fails, send the rest to /dev/null, so that the interpreter's last flush works."""
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, AttributeError, ValueError):  # a stream without a descriptor has no last flush either
             try:
@@ -64,7 +65,8 @@ def _is_open(number: int) -> bool:
 
 
 def _write_as_the_stream_can(error: UnicodeError) -> tuple[str, int]:
-    """Instead of what the stream's encoding lacks: a plain sign for one of ours, its number for any other character."""
+    """Replace characters that the stream's encoding lacks: a plain form for our own signs, else the character's number.
+    """
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

@@ -1,7 +1,7 @@
-"""Errors of the libraries underneath, as sentences for people.
+"""Errors of libraries, as sentences for people.
 
-A library is looked for among the loaded modules only: one that was never imported has not raised anything, and the
-command line stays quick to start.
+A library is looked up among the loaded modules only: a library that was never imported has raised no error, and the
+command line starts faster without the import.
 """
 
 import sys
@@ -52,7 +52,7 @@ _LIBRARIES: Final[dict[str, Callable[[Any, BaseException], str | None]]] = {
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """One sentence for an outage, a missing right or a file; None for what is not known, which is then a bug."""
+    """Return one sentence for an outage, a missing right or an unusable file; None for an unknown error: a bug."""
     if isinstance(error, LedgerlineError):
         return str(error)
     if isinstance(error, OSError) and error.filename is not None:
@@ -66,7 +66,7 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def usage_sentence_of(error: Any) -> str:
-    """What is wrong with an argument, and where help is; the error is one of typer's."""
+    """Return what is wrong with an argument, and where the help is; `error` is one of typer's errors."""
     told = " ".join(error.format_message().split())
     told = told if told.endswith((".", "?")) else f"{told}."
     path = error.ctx.command_path if getattr(error, "ctx", None) is not None else "ledgerline"

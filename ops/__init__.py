@@ -1,1 +1,1 @@
-"""What deploys Ledgerline and watches it: embedded parts, Prometheus, Grafana, Kubernetes, Terraform, runbooks."""
+"""All that deploys and monitors Ledgerline: embedded parts, Prometheus, Grafana, Kubernetes, Terraform, runbooks."""

@@ -1,4 +1,4 @@
-"""What each principal may do in Kafka, from ops/kafka_rights.json; granted by `ledgerline prepare --kafka-rights`."""
+"""The ACLs of each principal in Kafka, from ops/kafka_rights.json; `ledgerline prepare --kafka-rights` grants them."""
 
 import json
 import re
@@ -24,11 +24,11 @@ _ADVICE: Final = {
     KafkaError.CLUSTER_AUTHORIZATION_FAILED: "whoever runs this needs the right Alter of the cluster",
 }
 _ALSO: Final = {"operator": ("operator", "prepare")}
-"""Whoever runs `prepare` has the operator's rights: the Job of ops/kubernetes has a user of its own."""
+"""The user `prepare` has the operator's rights too: the Job of ops/kubernetes runs as that separate user."""
 
 
 def rights(topic_prefix: str, user_prefix: str = "") -> list[AclBinding]:
-    """Return the rights of a ledger whose topics have the one prefix, for users whose names have the other one."""
+    """Return the ACLs of a ledger whose topics have `topic_prefix`, for users whose names have `user_prefix`."""
     return [
         AclBinding(
             _RESOURCES[row["kind"]],
@@ -47,9 +47,9 @@ def rights(topic_prefix: str, user_prefix: str = "") -> list[AclBinding]:
 
 
 def grant(kafka: Kafka, topic_prefix: str, user_prefix: str) -> int:
-    """Create all rights, and return how many there are; harmless to repeat. LedgerlineError where Kafka refuses."""
+    """Create all ACLs and return their number; harmless to repeat. Raise LedgerlineError if Kafka refuses."""
     wanted = rights(topic_prefix, user_prefix)
-    client = admin_client(kafka)  # kept until all have answered: a client that nobody holds drops what was asked
+    client = admin_client(kafka)  # kept until all futures are done: a collected client drops its requests
     for future in client.create_acls(wanted, request_timeout=_ANSWER_SECONDS).values():
         try:
             future.result(_ANSWER_SECONDS)
@@ -61,5 +61,5 @@ def grant(kafka: Kafka, topic_prefix: str, user_prefix: str) -> int:
 
 
 def _is_prefix(name: str, topic_prefix: str) -> bool:
-    """A star at the end is a prefix, but for the one that has nothing before it: `*` is Kafka's own name for all."""
+    """Tell whether a name is a prefix: it ends with a star, but is not `*` alone, which is Kafka's name for all."""
     return name.endswith("*") and name.replace("$P", topic_prefix) != "*"

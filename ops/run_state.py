@@ -1,4 +1,4 @@
-"""What runs, as the supervisor writes it to HOME/data/run.json and everybody else reads it."""
+"""The state of a run: the supervisor writes it to HOME/data/run.json, and all other programs read it there."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ops.embedded.process import ProcessIdentity
 
 Phase = Literal["starting", "running", "stopping", "failed"]
 ProcessCondition = Literal["starting", "ready", "unready", "waiting", "stopped"]
-"""Of one process: `unready` answers no longer, `waiting` ended and is started again after its back-off."""
+"""The condition of one process: `unready` no longer answers; `waiting` has ended and restarts after its back-off."""
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,12 @@ class PartState:
     restarts: int
     log: str
     metrics_port: int | None = None
-    """Where it serves /metrics itself, as Kafka does."""
+    """The port at which the part itself serves /metrics, as Kafka does."""
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """One instance of a service; `url` is where it serves /readyz and /metrics."""
+    """One instance of a service; it serves /readyz and /metrics at `url`."""
 
     name: str
     instance: int
@@ -45,7 +45,7 @@ class ServiceState:
 
 @dataclass(frozen=True)
 class RunState:
-    """One run of the supervisor: `messages` is its progress so far, `error` why it failed, if it did."""
+    """One run of the supervisor: `messages` is its progress so far, `error` is the reason if it failed."""
 
     pid: int
     start_ticks: int
@@ -59,7 +59,7 @@ class RunState:
 
     @property
     def api_url(self) -> str | None:
-        """Where the API answers, None when none was started."""
+        """The URL of the API, None if no API was started."""
         return next((service.url for service in self.services if service.name == "api"), None)
 
     @property
@@ -73,7 +73,7 @@ class RunState:
 
 
 def state_file(home: Path) -> Path:
-    """Return where a home's run is described."""
+    """Return the path of a home's run.json."""
     return home / "data" / "run.json"
 
 
@@ -88,7 +88,10 @@ def write_state(home: Path, state: RunState) -> None:
 
 
 def load_state(home: Path) -> RunState | None:
-    """Return the last run that was written, whether or not it is over; None when there was none."""
+    """Return the last run that was written, running or ended; None if there was none.
+
+    Raise EmbeddedError if run.json is not in this version's form.
+    """
     path = state_file(home)
     try:
         text = path.read_text()
@@ -101,7 +104,7 @@ def load_state(home: Path) -> RunState | None:
 
 
 def read_state(home: Path) -> RunState | None:
-    """Return the run that is going on, None when its supervisor has ended."""
+    """Return the current run, or None if its supervisor has ended."""
     state = load_state(home)
     return state if state is not None and state.identity.is_running() else None
 

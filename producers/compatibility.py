@@ -1,4 +1,4 @@
-"""Whether the project's schemas may follow those that the registry holds: asked, never registered."""
+"""Check whether the project's schemas are compatible with those in the registry. Nothing is registered here."""
 
 import json
 from enum import StrEnum
@@ -26,7 +26,7 @@ class Verdict(StrEnum):
 
 
 class Judgement(NamedTuple):
-    """The word on one subject; `cause` says why it is refused, or whose versions were left out."""
+    """The verdict on one subject. `cause` says why it is refused, or which versions were left out."""
 
     subject: str
     file: str
@@ -36,7 +36,7 @@ class Judgement(NamedTuple):
 
 
 class RegisteredSubject(NamedTuple):
-    """What the registry holds of one of the project's subjects; None where it has nothing."""
+    """What the registry holds for one of the project's subjects. A field is None if the registry has no value."""
 
     subject: str
     file: str
@@ -45,11 +45,11 @@ class RegisteredSubject(NamedTuple):
     version: int | None
     schema_id: int | None
     is_current: bool
-    """Whether some version of it is the project's own schema, as it stands in avro/."""
+    """Whether one of the subject's versions is the project's own schema, as in avro/."""
 
 
 class Registry:
-    """The two questions that the deploy client does not ask well; use it in a `with`."""
+    """A client for the two requests that the deploy client does not make well. Use it in a `with` statement."""
 
     def __init__(self, registry: SchemaRegistry) -> None:
         self._client = httpx.Client(
@@ -67,7 +67,7 @@ class Registry:
         self._client.close()
 
     def _ask(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON answer, None for 404; SchemaError where the registry is away or answers otherwise."""
+        """Return the JSON answer, or None for 404. Raise SchemaError if the registry is away or answers otherwise."""
         try:
             answer = self._client.request(method, path, json=body, headers={"Content-Type": MEDIA_TYPE})
             if answer.status_code == httpx.codes.NOT_FOUND:
@@ -78,7 +78,7 @@ class Registry:
             raise SchemaError(f"The schema registry did not answer {method} {path} ({error}).") from error
 
     def judge(self, subject: str) -> Judgement:
-        """Ask whether the project's schema may be registered under the subject, against every version that counts."""
+        """Judge whether the project's schema may be registered. Versions that Ledgerline never had do not count."""
         file, level = SUBJECTS[subject]
         wrong = invalidity(schema_text(subject))
         if wrong is not None:
@@ -103,7 +103,7 @@ class Registry:
         return Judgement(subject, file, level, Verdict.REFUSED, cause)
 
     def _faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
-        """What our rules have against the schema after each version of ours, and the versions that are not ours."""
+        """Return our rules' faults of the schema against each version of ours, and the versions that are not ours."""
         own = json.loads(schema_text(subject))
         found: dict[str, None] = {}
         strangers: list[int] = []
@@ -116,7 +116,7 @@ class Registry:
         return list(found), strangers
 
     def registered(self, subject: str) -> RegisteredSubject:
-        """What the registry holds of the subject."""
+        """Return what the registry holds for the subject."""
         file, wanted_level = SUBJECTS[subject]
         latest = self._ask("GET", f"subjects/{subject}/versions/latest") or {}
         level = (self._ask("GET", f"config/{subject}") or {}).get("compatibilityLevel")
@@ -127,12 +127,12 @@ class Registry:
 
 
 def judge_all(registry: SchemaRegistry) -> list[Judgement]:
-    """The registry's word on every schema of the project."""
+    """Return the verdict on every schema of the project."""
     with Registry(registry) as asked:
         return [asked.judge(subject) for subject in SUBJECTS]
 
 
 def registered_all(registry: SchemaRegistry) -> list[RegisteredSubject]:
-    """What the registry holds of every subject of the project."""
+    """Return what the registry holds for every subject of the project."""
     with Registry(registry) as asked:
         return [asked.registered(subject) for subject in SUBJECTS]

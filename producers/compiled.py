@@ -1,8 +1,8 @@
-"""A schema compiled to a function that writes its records: a quarter of fastavro's time, for what is written all day.
+"""Compile a schema to a function that writes its records in a quarter of fastavro's time.
 
-The function is unrolled, as `collections.namedtuple` and `dataclasses` make theirs. It writes plain records only and
-refuses the rest, such as a field left to its default or a long list: fastavro judges those. What it writes is byte for
-byte what fastavro would write, which property tests hold it to.
+The function is generated source code, as in `collections.namedtuple` and `dataclasses`. It writes plain records only.
+It refuses others, such as a record without an optional field or with a long list, and fastavro handles those. Its
+bytes are exactly those that fastavro writes; property tests check this.
 """
 
 from collections.abc import Callable, Iterable
@@ -12,11 +12,11 @@ from typing import Any, Final
 Writer = Callable[[dict[str, Any]], bytes]
 
 REFUSALS: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, UnicodeError)
-"""What a compiled writer raises where fastavro has to write the record, or to say what is wrong with it."""
+"""The errors of a compiled writer for records that fastavro must write, or whose fault fastavro must name."""
 
 
 def _varint(number: int) -> bytes:
-    """Seven bits a byte, lowest first (Avro 1.11 specification, "Binary Encoding")."""
+    """Encode a number with seven bits in each byte, lowest first (Avro 1.11 specification, "Binary Encoding")."""
     out = bytearray()
     while number > 127:
         out.append(number & 127 | 128)
@@ -26,14 +26,14 @@ def _varint(number: int) -> bytes:
 
 
 _LENGTHS: Final = tuple(_varint(2 * length) for length in range(4096))
-"""By the length of a text or a list; whoever has a longer one has time for fastavro."""
+"""Encoded lengths of texts and lists, by length. fastavro writes longer ones, where its extra time matters little."""
 _PAIRS: Final = tuple(bytes((low | 128, high | 128)) for high in range(128) for low in range(128))
-"""By 14 bits of a number that goes on behind them."""
+"""Two encoded bytes, by 14 bits of a number that has more bits after them."""
 
 
 def _long(value: Any) -> bytes:
-    """An integer of 64 bits in zigzag; nothing that merely counts as one, such as True."""
-    if type(value) is not int:  # asked of Any: mypyc makes a 1 of the True that is given for an int
+    """Encode a 64-bit integer in zigzag. Raise TypeError for all other types, even for bool."""
+    if type(value) is not int:  # the parameter is Any: for int, mypyc would turn True into 1
         raise TypeError
     number: int = value
     if 0 <= number < 4096:
@@ -49,14 +49,14 @@ def _long(value: Any) -> bytes:
 
 
 def _int(value: Any) -> bytes:
-    """The same of 32 bits."""
+    """Encode a 32-bit integer like `_long`. Raise OverflowError if it is larger."""
     if not -(1 << 31) <= value < 1 << 31:
         raise OverflowError
     return _long(value)
 
 
 def _text(value: str) -> bytes:
-    """UTF-8 behind its length."""
+    """Encode a text as its length and its UTF-8 bytes."""
     data = value.encode()
     return _LENGTHS[len(data)] + data
 
@@ -71,9 +71,10 @@ _WRITERS: Final[dict[str, Callable[[Any], bytes]]] = {"string": _text, "bytes": 
 
 
 def compiled_writer(schema: Any, prefix: bytes = b"") -> Writer:
-    """A function from a record to `prefix` and its bytes.
+    """Return a function that encodes a record as `prefix` and its Avro bytes.
 
-    `schema`: a parsed record without logical types, of the types that the project's schemas have.
+    `schema`: a parsed record schema without logical types. Raise NotImplementedError if it has types that the project's
+    schemas do not use.
     """
     names: dict[str, Any] = {write.__name__: write for write in _WRITERS.values()}
     names |= {"_counts": _LENGTHS, "_prefix": prefix}
@@ -81,7 +82,7 @@ def compiled_writer(schema: Any, prefix: bytes = b"") -> Writer:
     source = "\n".join(
         ["def write(record):", *_indented(lines), f"    return b''.join((_prefix, {', '.join(parts)}))"],
     )
-    exec(source, names)  # noqa: S102 - made of nothing but the names in a schema of our own
+    exec(source, names)  # noqa: S102 - the source contains only names from our own schemas
     return names["write"]  # type: ignore[no-any-return]
 
 
@@ -90,14 +91,14 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 class _Unrolled:
-    """Expressions for the bytes of each type, and the lines that must come before them."""
+    """Makes the expressions for the bytes of each type, and the lines of code that must come before them."""
 
     def __init__(self, names: dict[str, Any]) -> None:
         self._names = names
         self._numbers = count()
 
     def record(self, schema: Any, value: str) -> tuple[list[str], list[str]]:
-        """The fields' bytes in order, of a dict; a field that is missing is a KeyError."""
+        """Return the code for the fields of a dict, in order. The code raises KeyError if a field is missing."""
         parts, lines = [], []
         for field in schema["fields"]:
             member, before = self.value(field["type"], f"{value}[{field['name']!r}]")
@@ -106,7 +107,7 @@ class _Unrolled:
         return parts, lines
 
     def value(self, schema: Any, value: str) -> tuple[list[str], list[str]]:
-        """What stands for one value of any type."""
+        """Return the code for one value of any type: the expressions, and the lines before them."""
         match schema:
             case "string" | "bytes" | "int" | "long":
                 return [f"{_WRITERS[schema].__name__}({value})"], []
@@ -135,7 +136,7 @@ class _Unrolled:
         raise NotImplementedError(f"{schema} cannot be compiled")
 
     def _block(self, value: str, each: str, parts: list[str], before: list[str]) -> tuple[list[str], list[str]]:
-        """All items in one block, and the empty one that ends them; nothing but the latter where there are none."""
+        """Return the code that writes all items as one block and the empty end block; without items, the end block only."""
         items, out = f"v{next(self._numbers)}", f"v{next(self._numbers)}"
         return [out], [
             f"{items} = {value}",

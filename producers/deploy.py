@@ -1,4 +1,4 @@
-"""The deploy step: topics made and schemas registered before anything runs; no service does either."""
+"""The deploy step: create topics and register schemas before any service runs. No service does either."""
 
 import json
 import time
@@ -22,19 +22,19 @@ from runtime.schema_registry import SchemaRegistry
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ADMIN_SECONDS_MAX: Final = 30.0
-# Kafka's default: a batch of 1 MiB and what its frame takes.
+# Kafka's default: a batch of 1 MiB and 12 bytes around it.
 MESSAGE_BYTES_MAX: Final = 1_048_588
-# A message of payments.intents is at most 1 MiB; in quarantine its key stands there twice.
+# A message of payments.intents is at most 1 MiB. The quarantined message holds its key twice: as key and in the value.
 QUARANTINED_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class TopicError(LedgerlineError):
-    """Topics could not be made, or stand otherwise than they must."""
+    """Topics could not be created, changed or read, or are not as they must be."""
 
 
 @dataclass(frozen=True)
 class Replication:
-    """How new topics are kept: copies, and how many of them must have a record before it counts."""
+    """The replication of new topics: the copies, and how many of them must hold a record before it is acknowledged."""
 
     factor: int = 1
     min_insync: int = 1
@@ -42,7 +42,7 @@ class Replication:
 
 @dataclass(frozen=True)
 class Retention:
-    """For how many days topics are kept; ledger.journal, ledger.frame and audit.checkpoints are kept for ever."""
+    """For how many days topics keep records. ledger.journal, ledger.frame and audit.checkpoints keep them for ever."""
 
     intents_days: int = 30
     quarantine_days: int = 90
@@ -52,9 +52,9 @@ class Retention:
 def topic_configs(
     topics: Topics, replication: Replication | None = None, retention: Retention | None = None
 ) -> dict[str, dict[str, str]]:
-    """The configuration of each topic, beside partitions and replication factor: the one description of them.
+    """Return the configuration of each topic, without partitions and replication factor. It is defined only here.
 
-    Each is said in full, so that a broker's own defaults, such as a retention by size, decide nothing.
+    Each configuration is complete, so that a broker's own defaults, such as a retention by size, have no effect.
     """
     replication, retention = replication or Replication(), retention or Retention()
     common = {
@@ -79,23 +79,26 @@ def topic_configs(
 
 
 def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
-    """Lanes have one partition each in the three topics that follow them; the others have one."""
+    """Return the partitions of each topic: one for each lane in the three lane topics, one in each other topic."""
     by_lane = {topics.intents, topics.journal, topics.quarantine}
     return {name: lanes if name in by_lane else 1 for name in topic_configs(topics)}
 
 
 def lane_topics(topics: Topics) -> tuple[str, str, str]:
-    """The topics with a partition for each lane, payments.intents last: while it lacks one, nothing comes by it."""
+    """Return the topics with a partition for each lane, payments.intents last.
+
+    No intent can enter a new lane before payments.intents has its partition, and by then the other topics have it.
+    """
     return topics.journal, topics.quarantine, topics.intents
 
 
 def make_topics(
     kafka: Kafka, topics: Topics, lanes: int, replication: Replication, retention: Retention | None = None
 ) -> list[str]:
-    """Make the topics that are missing, and wait until the broker tells of them; returns the names made.
+    """Create the missing topics and wait until the broker lists them. Return the names of the created topics.
 
-    TopicError where the broker is away, where there are fewer lanes than asked for, or where the topics that follow the
-    lanes have different numbers of partitions. Lanes that were added since the topics were made are as they should be.
+    Raise TopicError if the broker is away, if there are fewer lanes than asked for, if the lane topics have different
+    numbers of partitions, or if another topic has a wrong number. Lanes that were added later are accepted.
     """
     admin = AdminClient(kafka.client_options())
     counts = partition_counts(topics, lanes)
@@ -144,7 +147,7 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
 
 
 def lane_counts(kafka: Kafka, topics: Topics) -> dict[str, int]:
-    """How many partitions each topic has that follows the lanes; TopicError where that cannot be told."""
+    """Return the number of partitions of each lane topic. Raise TopicError if Kafka cannot tell."""
     try:
         return _partition_counts(AdminClient(kafka.client_options()), list(lane_topics(topics)))
     except KafkaException as error:
@@ -152,9 +155,9 @@ def lane_counts(kafka: Kafka, topics: Topics) -> dict[str, int]:
 
 
 def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
-    """Bring a topic to `total` partitions, and wait until the broker tells of them; harmless where it has them.
+    """Grow a topic to `total` partitions and wait until the broker lists them. Do nothing if it has that many.
 
-    What maps keys to partitions maps them otherwise from then on. TopicError where it is refused.
+    From then on, partitioners map keys to other partitions. Raise TopicError if Kafka refuses.
     """
     admin = AdminClient(kafka.client_options())
     try:
@@ -170,7 +173,7 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
 
 
 def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
-    """The partitions of each topic; brokers tell of a new topic a moment after they said that it is made."""
+    """Return the partitions of each topic. Retry unknown topics: brokers list a new topic a moment after its creation."""
     deadline = time.monotonic() + ADMIN_SECONDS_MAX
     while True:
         described = admin.describe_topics(TopicCollection(names), request_timeout=ADMIN_SECONDS_MAX)
@@ -182,16 +185,17 @@ def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
 
 
 def register_schemas(registry: SchemaRegistry) -> dict[str, int]:
-    """Register the project's schemas with their compatibility levels; returns the id of each subject.
+    """Register the project's schemas with their compatibility levels. Return the schema id of each subject.
 
-    The level is set first, as some registries begin with none. SchemaError where one is refused as incompatible.
+    Set the level first, because some registries begin without one. Raise SchemaError if a schema is incompatible or the
+    registry fails.
     """
     with registry_client(registry) as client:
         return {subject: _register(client, subject, level) for subject, (_, level) in SUBJECTS.items()}
 
 
 def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
-    """Register the schema under its text, which Python's serializer looks up, and under Java's, where that differs."""
+    """Register the schema as two texts: the one that Python's serializer looks up, and Java's if that differs."""
     refuse_invalid(subject)
     try:
         client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
@@ -209,9 +213,10 @@ def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
 
 
 def _register_text(client: SchemaRegistryClient, subject: str, level: str, text: str, strangers: list[int]) -> int:
-    """Register one text. Versions that somebody else registered do not stand in the way.
+    """Register one text, even if it is incompatible with versions that somebody else registered.
 
-    Ours were judged by our own rules, which ask for more than the registry does.
+    In that case set the level to NONE for this one registration. Our own versions have passed our rules, which are
+    stricter than the registry's.
     """
     try:
         return int(client.register_schema(subject, Schema(text, "AVRO")))
@@ -226,7 +231,7 @@ def _register_text(client: SchemaRegistryClient, subject: str, level: str, text:
 
 
 def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> list[int]:
-    """SchemaError where our rules speak against the schema after a version of ours; else the versions that are not."""
+    """Raise SchemaError if our rules refuse the schema after a version of ours. Else return the versions not ours."""
     own = json.loads(schema_text(subject))
     strangers: list[int] = []
     try:

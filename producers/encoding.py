@@ -25,19 +25,20 @@ Encoder = Callable[[dict[str, Any]], bytes]
 
 
 class SchemaError(Outage):
-    """The registry lacks a schema, refuses one, or is away."""
+    """The registry lacks a schema, refuses one, or cannot be reached."""
 
 
 def schema_text(subject: str) -> str:
-    """The project's own schema of a subject, as it stands in avro/ but for the white space around it.
+    """Return the project's own schema of a subject: its file in avro/ without the white space around it.
 
-    Registries that compare text find only what they were given, and confluent-kafka's AvroSerializer strips it.
+    Some registries find a schema only by the exact text that was registered, and confluent-kafka's AvroSerializer
+    strips the text before it looks it up.
     """
     return (AVRO_FOLDER / SUBJECTS[subject][0]).read_text().strip()
 
 
 def compact_text(subject: str) -> str:
-    """The same schema as Avro's library for Java writes it (`Schema.toString()`): what Java's serializer looks up."""
+    """Return the schema as Avro's Java library writes it (`Schema.toString()`): Java's serializer looks up this text."""
     return json.dumps(_in_javas_order(json.loads(schema_text(subject))), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -65,7 +66,7 @@ def _in_javas_order(schema: Any) -> Any:
 
 
 def without_logical_types(schema: Any) -> Any:
-    """The same schema with bare longs and strings, so that times stay integers of microseconds when decoded."""
+    """Return the schema with plain longs and strings, so that decoded times stay integers of microseconds."""
     if isinstance(schema, dict):
         return {name: without_logical_types(value) for name, value in schema.items() if name != "logicalType"}
     if isinstance(schema, list):
@@ -75,15 +76,15 @@ def without_logical_types(schema: Any) -> Any:
 
 @cache
 def parsed_schema(subject: str) -> Any:
-    """The parsed schema of a subject, without logical types.
+    """Return the parsed schema of a subject, without logical types.
 
-    With fastavro's mark that it is parsed: without it every record written or read parses the schema again.
+    The result has fastavro's mark of a parsed schema. Without the mark, fastavro parses the schema again for each record.
     """
     return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))))
 
 
 def registry_client(registry: SchemaRegistry) -> SchemaRegistryClient:
-    """A client with bounded patience; use it in a `with`, as it holds connections."""
+    """Return a client with bounded timeouts and retries. Use it in a `with` statement, because it holds connections."""
     options: dict[str, Any] = {"url": registry.url, "timeout": 10, "max.retries": 2}
     if registry.username is not None:
         options["basic.auth.user.info"] = f"{registry.username}:{registry.password or ''}"
@@ -93,7 +94,7 @@ def registry_client(registry: SchemaRegistry) -> SchemaRegistryClient:
 
 
 def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
-    """The id under which the registry holds the project's schema; SchemaError where it does not. Never registers."""
+    """Return the registry's id of the project's schema. Raise SchemaError if it has none. Never register a schema."""
     try:
         found = registry.lookup_schema(subject, Schema(schema_text(subject), "AVRO"))
     except SchemaRegistryError as error:
@@ -106,7 +107,7 @@ def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
 
 
 def encoder(subject: str, schema_id: int) -> Encoder:
-    """A function from a record, as a dict, to framed bytes; fastavro's errors where the schema does not take it."""
+    """Return a function that encodes a record (a dict) as framed bytes. It raises fastavro's errors for a bad record."""
     schema = parsed_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)
     write = compiled_writer(schema, frame)
@@ -124,5 +125,5 @@ def encoder(subject: str, schema_id: int) -> Encoder:
 
 
 def read_body(value: bytes, schema: Any) -> dict[str, Any]:
-    """The record of framed bytes that were written with just this parsed schema, such as our own checkpoints."""
+    """Return the record of framed bytes that were written with exactly this parsed schema, such as our checkpoints."""
     return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None))

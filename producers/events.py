@@ -1,4 +1,4 @@
-"""Breaks and checkpoints to Kafka, at least once: what is not acknowledged is sent again by who keeps the row."""
+"""Send breaks and checkpoints to Kafka at least once. The owner of a row sends it again if it is not acknowledged."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
@@ -20,7 +20,7 @@ class EventsNotSent(Outage):
 
 
 class EventProducer:
-    """Sends events of one kind to one topic. The schema is looked up when the first is sent. Not safe for threads."""
+    """Sends events of one kind to one topic. The first send looks up the schema. Not thread-safe."""
 
     def __init__(
         self, kafka: Kafka, registry: SchemaRegistry, topic: str, subject: str, timeout_seconds: float = 10.0
@@ -41,7 +41,7 @@ class EventProducer:
         )
 
     def send(self, events: Iterable[tuple[bytes | None, Mapping[str, Any]]]) -> None:
-        """Send (key, record) in order and wait until all are acknowledged; EventsNotSent where one is not."""
+        """Send (key, record) pairs in order and wait until all are acknowledged. Raise EventsNotSent if one is not."""
         encode = self._encoder()
         failures: list[KafkaError] = []
 
@@ -71,7 +71,7 @@ class EventProducer:
 
 
 def break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
-    """Key and Avro record of a break's present state."""
+    """Return the key and the Avro record of a break's present state."""
     record = {
         "break_id": str(item.break_id),
         "found_by": item.found_by,

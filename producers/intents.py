@@ -1,6 +1,6 @@
-"""Intents to Kafka: idempotent, never transactional, so that the offsets of payments.intents have no gaps.
+"""Publish intents to Kafka, idempotent but never transactional, so that the offsets of payments.intents have no gaps.
 
-An intent that is published twice, or whose publication timed out, does no harm: its id follows from tenant and
+An intent that is published twice, or whose publication timed out, does no harm: its id follows from its tenant and
 idempotency key, and the posting worker settles an id once.
 """
 
@@ -28,7 +28,7 @@ SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _POLL_SECONDS: Final = 0.002
-"""Between two looks for delivery reports while some are missing."""
+"""Between two polls while delivery reports are missing."""
 _IDLE_SECONDS: Final = 0.1
 _CLOSE_SECONDS_MAX: Final = 1.0
 
@@ -41,15 +41,15 @@ class PublishError(LedgerlineError):
 
 
 class QueueFullError(PublishError):
-    """More intents wait for Kafka than the producer holds; nothing was sent."""
+    """The producer's queue is full; the intent was not sent."""
 
 
 class DeliveryError(PublishError):
-    """Kafka is away, refused, or did not confirm in time; the intent may or may not be on the topic."""
+    """Kafka is unreachable, refused, or did not confirm in time. The intent may or may not be on the topic."""
 
 
 class Delivered(NamedTuple):
-    """Where an intent stands on the topic; acknowledged by all in-sync replicas."""
+    """The position of an intent on the topic. All in-sync replicas have acknowledged it."""
 
     topic: str
     partition: int
@@ -64,7 +64,7 @@ class Addressed(NamedTuple):
 
 
 class _Flight:
-    """Intents that were published together; touched by the event loop's thread only."""
+    """Intents that were published together. Only the event loop's thread may use it."""
 
     __slots__ = ("future", "remaining", "replace_producer", "results", "topic")
 
@@ -87,7 +87,7 @@ class _Flight:
                 self.replace_producer()
 
     def land(self, index: int, result: Delivered | PublishError) -> None:
-        """Note what became of one intent."""
+        """Store the result of one intent, and wake the waiting coroutine after the last one."""
         self.results[index] = result
         self.remaining -= 1
         if self.remaining == 0 and not self.future.done():
@@ -95,7 +95,7 @@ class _Flight:
 
 
 def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
-    """The first account with a floor that the legs draw down; None where none of them can run dry."""
+    """Return the first account with a floor whose balance the legs lower, or None if there is none."""
     for leg in legs:
         line = chart.match(leg.account)
         if line is not None and line.floor_minor is not None and leg.direction != line.normal_direction:
@@ -104,12 +104,12 @@ def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
 
 
 def kafka_key(intent: Intent, drained: str | None) -> bytes:
-    """The account that can run dry, so that its draw-downs meet in one lane; else the id, which spreads the rest."""
+    """Return the drained account as the key, so that its draw-downs share a lane; else the id, to spread the load."""
     return (str(intent.intent_id) if drained is None else f"{intent.tenant}/{drained}").encode()
 
 
 def record_of(intent: Intent) -> dict[str, Any]:
-    """The intent as the Avro record PaymentIntent."""
+    """Return the intent as the Avro record PaymentIntent."""
     intent_id, tenant, key, intent_type, legs, reverses, value_time, reference, metadata, accepted_time = intent
     return {
         "intent_id": str(intent_id),
@@ -140,9 +140,9 @@ def _as_rfc3339(microseconds: int) -> bytes:
 
 
 def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
-    """What all messages of one request have of W3C trace context, our correlation id, and CloudEvents 1.0."""
+    """Return the headers that all messages of a request share: W3C trace context, correlation id, CloudEvents 1.0."""
     return {
-        # First, as posting looks for it in each message where tracing is on.
+        # First, because posting looks for it in each message if tracing is on.
         tracing.TRACEPARENT: trace.traceparent.encode(),
         tracing.CORRELATION_ID: trace.correlation_id.encode(),
         "ce_specversion": b"1.0",
@@ -164,7 +164,10 @@ def _sending(topic: str, addressed: Sequence[Addressed]) -> dict[Attribute, trac
 
 
 def _tell(span: Span, results: Sequence[Delivered | PublishError]) -> None:
-    """Where the intents of a request stand; with one alone as the conventions say it."""
+    """Put the offsets and failures of a request's intents on its span.
+
+    For a single intent also put the partition and offset attributes of OpenTelemetry's semantic conventions.
+    """
     delivered = [result for result in results if isinstance(result, Delivered)]
     failed = [result for result in results if isinstance(result, PublishError)]
     span.put({Attribute.OFFSETS: tracing.ranges((result.partition, result.offset) for result in delivered)})
@@ -181,9 +184,10 @@ def _failure(error: KafkaError) -> DeliveryError:
 
 
 class IntentProducer:
-    """One Kafka producer for the coroutines of one event loop, whose thread polls it.
+    """One Kafka producer for the coroutines of one event loop. The event loop's thread polls it.
 
-    A report takes the interpreter's lock for itself; another thread would wait for it up to 5 ms, once for each report.
+    Each delivery report takes the interpreter's lock. A separate polling thread would wait for the lock, up to 5 ms for
+    each report.
     """
 
     def __init__(
@@ -206,12 +210,12 @@ class IntentProducer:
             "acks": "all",
             "linger.ms": 5,
             "compression.type": "lz4",
-            # What Java's default does, so that clients in any language choose the same lane for an account.
+            # The same as Java's default, so that clients in any language choose the same lane for an account.
             "partitioner": "murmur2_random",
             "delivery.timeout.ms": int(delivery_timeout_seconds * 1000),
             "queue.buffering.max.messages": queue_intents_max,
             "queue.buffering.max.kbytes": 256 * 1024,
-            # A broker that takes a request and never answers holds its connection for so long, and no longer.
+            # The longest time that a request without an answer holds its connection to a broker.
             "socket.timeout.ms": max(1000, int(delivery_timeout_seconds * 1000)),
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
@@ -228,7 +232,7 @@ class IntentProducer:
 
     @property
     def has_schema(self) -> bool:
-        """Whether `use_schema` was called; nothing can be published before."""
+        """Whether `use_schema` was called. Publishing fails before that."""
         return self._encode is not None
 
     def use_schema(self, schema_id: int) -> None:
@@ -236,7 +240,7 @@ class IntentProducer:
         self._encode = encoder(SUBJECT, schema_id)
 
     def partition_count(self, timeout_seconds: float) -> int:
-        """How many partitions the topic has, asked of Kafka; blocks. DeliveryError where it cannot be told."""
+        """Ask Kafka for the topic's number of partitions. The call blocks. Raise DeliveryError if Kafka cannot tell."""
         producer = self._producer
         try:
             found = producer.list_topics(self.topic, timeout_seconds).topics.get(self.topic)
@@ -248,9 +252,9 @@ class IntentProducer:
         return len(found.partitions)
 
     async def publish_many(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
-        """Publish intents and wait for all; one result for each, in order. What fails does not keep the others back.
+        """Publish intents and wait for all. Return one result for each, in order. A failure does not stop the others.
 
-        One span tells of all of them, where the request that they came with is traced.
+        If their request is traced, one span covers all of them.
         """
         if not addressed:
             return []
@@ -267,7 +271,7 @@ class IntentProducer:
     async def _publish(self, addressed: Sequence[Addressed], trace: Trace) -> list[Delivered | PublishError]:
         if self._encode is None:
             raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
-        # All are encoded first: the closer messages come together, the fewer requests the brokers get for them.
+        # Encode all records first: messages that are produced close together need fewer requests to the brokers.
         records = [record_of(intent) for intent, _ in addressed]
         values = [self._encode(record) for record in records]
         replace_producer = partial(self._replace_if_present, self._producer)
@@ -298,12 +302,12 @@ class IntentProducer:
                 flight.replace_producer()
 
     def _replace_if_present(self, producer: Producer) -> None:
-        """Replace a producer that is of no more use, unless another intent of it has led to that before.
+        """Replace a producer that no longer works, unless another of its intents has already replaced it.
 
         After a fatal error (a lost sequence, a fenced id) librdkafka's idempotent producer refuses all work for good.
-        After a standstill of Kafka a client of librdkafka may stay deaf while Kafka answers everyone else (decision
-        26); nothing tells that from an outage, and in an outage a new client is as good as the old one. What the old
-        one still holds is reported as failed while it is polled as well.
+        After a standstill of Kafka, a librdkafka client may stay unresponsive while Kafka answers everyone else
+        (decision 26). The client cannot distinguish that state from an outage, and in an outage a new client is as good
+        as the old one. The old producer is still polled, so that its remaining intents are reported as failed.
         """
         if producer is not self._producer:
             return
@@ -312,7 +316,7 @@ class IntentProducer:
         self._producer = Producer(self._configuration)
 
     def _on_error(self, error: KafkaError) -> None:
-        # As a library's line, of which the same is not written again and again.
+        # Use the library's logger: it suppresses repeated lines.
         _library_log.warning(f"{error.name()}: %s", error.str())
 
     def _take_reports(self) -> None:
@@ -323,7 +327,7 @@ class IntentProducer:
                 self._replaced.remove(old)
 
     def _poll(self) -> None:
-        """Take what reports are there, and come again."""
+        """Take the reports that have arrived, and schedule the next poll."""
         try:
             self._take_reports()
         finally:
@@ -333,17 +337,17 @@ class IntentProducer:
         self._next_poll = self._loop.call_later(seconds, self._poll)
 
     def give_up(self) -> None:
-        """Report what Kafka has not confirmed by now as failed, so that those who wait for it are answered."""
+        """Report all unconfirmed intents as failed, so that the requests that wait for them get an answer."""
         for producer in (self._producer, *self._replaced):
             producer.purge(in_queue=True, in_flight=True, blocking=False)
 
     async def close(self) -> None:
-        """End; whoever still waits for Kafka should have been served before, or told by `give_up`."""
+        """Stop, and wait at most _CLOSE_SECONDS_MAX for open reports. Call `give_up` first if requests still wait."""
         self._next_poll.cancel()
         deadline = self._loop.time() + _CLOSE_SECONDS_MAX
         while left := sum(len(producer) for producer in (self._producer, *self._replaced)):
             if self._loop.time() > deadline:
                 log.error("intents_unconfirmed_at_close", count=left)
                 return
-            await asyncio.sleep(_POLL_SECONDS)  # between two looks
+            await asyncio.sleep(_POLL_SECONDS)  # between two polls
             self._take_reports()

@@ -1,4 +1,4 @@
-"""What librdkafka tells of a producer every few seconds, as metrics; docs/METRICS.md documents each."""
+"""Metrics from the statistics that librdkafka reports on a producer every few seconds; see docs/METRICS.md."""
 
 from collections.abc import Callable
 from typing import Any, Final
@@ -22,9 +22,9 @@ RTT: Final = Gauge(
 
 
 def statistics_options(client: str) -> dict[str, Any]:
-    """librdkafka's options for a producer that tells of itself, under this name, each time it is polled.
+    """Return librdkafka's options for a producer that reports statistics under this name when it is polled.
 
-    Who sets them must poll for as long as the producer lives: what is not fetched is kept.
+    The owner must poll the producer for as long as it lives, because librdkafka keeps all reports that are not fetched.
     """
     return {"statistics.interval.ms": STATISTICS_SECONDS * 1000, "stats_cb": _shows(client)}
 

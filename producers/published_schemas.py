@@ -1,6 +1,6 @@
-"""Which schemas Ledgerline itself ever had, by fingerprint, so that what a stranger registers blocks no deploy of ours.
+"""Fingerprints of all schemas that Ledgerline ever had, so that a stranger's schema in the registry blocks no deploy.
 
-A new form of a schema is added to the list in the commit that makes it; nothing is ever taken out of it.
+The commit that changes a schema adds the new fingerprint to the list. No fingerprint is ever removed.
 """
 
 import json
@@ -35,17 +35,17 @@ PUBLISHED: Final = frozenset(
 
 
 def fingerprint(text: str) -> str:
-    """SHA-256 of a schema in hex, whatever the white space and the order of members in its text."""
+    """Return the SHA-256 of a schema in hex. White space and the order of members in its text do not matter."""
     return sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 
 def is_published(text: str) -> bool:
-    """Whether a schema is, or once was, Ledgerline's own."""
+    """Return whether a schema is, or once was, Ledgerline's own."""
     return fingerprint(text) in PUBLISHED
 
 
 def refuse_invalid(subject: str) -> None:
-    """SchemaError where the file of a subject is no valid schema."""
+    """Raise SchemaError if the file of a subject is no valid schema."""
     wrong = invalidity(schema_text(subject))
     if wrong is not None:
         raise SchemaError(f"avro/{SUBJECTS[subject][0]} cannot be registered: {wrong}.")

@@ -1,9 +1,10 @@
-"""The relay: the journal in Postgres becomes ledger.journal, each record exactly once for read_committed readers.
+"""The relay copies the journal from Postgres to ledger.journal, each record exactly once for read_committed readers.
 
-A Kafka transaction holds the records of a round and the checkpoint of each lane. The facts of the books' frame go the
-same way to ledger.frame, each before the records that name its account. A relay that starts first calls
-init_transactions(), which ends what an earlier one with the same id left open and locks it out, and only then reads
-the checkpoint: the other way round a zombie could commit in between. The same way leads out of any trouble with Kafka.
+One Kafka transaction holds the records of a round and the checkpoint of each lane. The facts of the books' frame go to
+ledger.frame in the same way, each before the records that name its account. At its start the relay first calls
+init_transactions(), which ends the open transaction of an earlier relay with the same transactional id and fences that
+relay. Only then does it read the checkpoint: in the other order the earlier relay could commit between the two steps.
+The relay recovers from a Kafka error by the same start.
 """
 
 import threading
@@ -45,7 +46,8 @@ logger: Final = structlog.get_logger(__name__)
 WAIT_SECONDS_MAX: Final = 5.0
 STOP_SECONDS_MAX: Final = 0.5
 BACKOFF_SECONDS_MAX: Final = 5.0
-# What Kafka adds to a record and a batch, generously; and what of a quarantined record is neither key nor value.
+# A generous bound on the bytes that Kafka adds to a record and a batch, and on those of a quarantined record that are
+# neither key nor value.
 BATCH_BYTES_SPARE: Final = 4096
 
 RELAYED: Final = Counter("ledgerline_relay_records", "Journal records handed to Kafka.", ["outcome"])
@@ -62,7 +64,7 @@ class RelayFenced(LedgerlineError):
 
 @dataclass(frozen=True)
 class RelayOptions:
-    """Which lanes a relay has, and how much goes into one Kafka transaction."""
+    """The shard of lanes that a relay serves, and the most records in one Kafka transaction."""
 
     kafka: Kafka
     topics: Topics
@@ -72,13 +74,13 @@ class RelayOptions:
 
     @property
     def transactional_id(self) -> str:
-        """Stable over restarts, so that a new relay of the shard fences the old."""
+        """The same after a restart, so that a new relay of the shard fences the old one."""
         return f"{self.topics.prefix}ledgerline-relay-{self.shard}-of-{self.shards}"
 
 
 @dataclass(frozen=True)
 class RelayEncoders:
-    """From records to framed Avro."""
+    """The encoders from records to framed Avro, one for each kind of record."""
 
     journal: Encoder
     quarantined: Encoder
@@ -87,14 +89,14 @@ class RelayEncoders:
 
     @classmethod
     def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
-        """With the ids that the registry holds; SchemaError where one is missing."""
+        """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
         with registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
             return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
 
 
 class Relay:
-    """Relays one shard's lanes; call `start`, then `round` again and again, or `run` for both with recovery."""
+    """Relays one shard's lanes. Call `start` and then `round` repeatedly, or `run` for both with recovery."""
 
     def __init__(
         self,
@@ -118,13 +120,13 @@ class Relay:
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
         self.progressed_at = time.monotonic()
-        """For a watchdog: lies ahead by what the call under way is bounded by."""
+        """Monotonic time of the last progress, for a watchdog. A blocking call sets it ahead by its time limit."""
 
     def _progressed(self, bound_seconds: float = 0.0) -> None:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
-        """Lock out earlier relays of the shard, then read how far they came."""
+        """Fence earlier relays of the shard, then read the checkpoints that they left."""
         producer = self._make_producer(
             {
                 **self._options.kafka.client_options(),
@@ -147,12 +149,12 @@ class Relay:
         self._progressed()
 
     def close(self) -> None:
-        """Drop the producer; a transaction that is open is aborted by whoever comes next."""
+        """Drop the producer and close the store. The next relay aborts a transaction that is still open."""
         self._producer = None
         self._store.close()
 
     def missing(self) -> str | None:
-        """None where the relay is at work, else what it waits for, in a sentence."""
+        """Return None if the relay has started, else a sentence that says what it waits for."""
         return None if self._producer is not None else "The relay has not yet read its checkpoint."
 
     def _started(self) -> Producer:
@@ -161,8 +163,8 @@ class Relay:
         return self._producer
 
     def round(self) -> int:
-        """Relay what is posted, at most one transaction of it, and all facts; returns how many records."""
-        self._started().poll(0)  # for its statistics
+        """Relay all facts, and at most one transaction of posted records. Return the number of records."""
+        self._started().poll(0)  # calls the statistics callback
         standing = self._store.lanes(self._options.shard, self._options.shards)
         pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
@@ -178,7 +180,7 @@ class Relay:
         return sum(map(len, pending.values()))
 
     def _transact(self, facts: Facts, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
-        """Relay these in one transaction. Of a lane the first record tells of the span, if there is one."""
+        """Relay facts and records in one transaction. The first record of each lane carries the span's traceparent."""
         producer = self._started()
         producer.begin_transaction()
         for told in facts.values():
@@ -204,7 +206,10 @@ class Relay:
                 RELAYED.labels(outcome).inc(number)
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until told to stop. After any trouble the relay begins anew; RelayFenced where it must not."""
+        """Relay until `stop` is set. After a Kafka error or an outage, start again from the checkpoints.
+
+        Raise RelayFenced if another relay took over, and RelayAhead if the ledger is behind what was relayed.
+        """
         pause_seconds = 0.1
         while not stop.is_set():
             try:
@@ -233,7 +238,10 @@ class Relay:
         self.close()
 
     def _is_locked_out(self, code: int) -> bool:
-        """Whether this is a fence. One that produce() met is a bare fatal error there, which the next call names."""
+        """Return whether the error code means that the relay is fenced.
+
+        A fence in produce() is reported as _FATAL alone. The next call of the producer reports the real code.
+        """
         if code == KafkaError._FATAL and self._producer is not None:
             self._progressed(TRANSACTION_SECONDS_MAX)
             try:
@@ -243,7 +251,7 @@ class Relay:
         return code in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
 
     def _wait(self, stop: threading.Event) -> None:
-        """Wait for the next posting transaction, and no longer than a stop can wait."""
+        """Wait for the next posting transaction, at most WAIT_SECONDS_MAX. See a stop within STOP_SECONDS_MAX."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
             self._progressed()
@@ -251,9 +259,10 @@ class Relay:
                 return
 
     def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
-        """The records of each lane that are to go next; together at most records_max.
+        """Return the next records of each lane, together at most records_max.
 
-        Another lane comes first each time, so that one with a long backlog does not keep the others waiting.
+        Each round begins with another lane, so that a lane with a long backlog does not starve the others. Raise RelayAhead
+        if a lane has fewer records than were relayed of it, or another hash.
         """
         room = self._options.records_max
         pending: dict[int, list[dict[str, Any]]] = {}
@@ -280,7 +289,10 @@ class Relay:
         return pending
 
     def _show_age(self, lane: PostedLane, records: Sequence[dict[str, Any]] | None, behind: int) -> None:
-        """Tell since when the lane's first record waits; of a lane that had no turn, that is as it was told before."""
+        """Show the age of the lane's first record that is not yet relayed.
+
+        A lane whose records were not read keeps its last known time, or else takes the time of its last row.
+        """
         if not behind:
             self._waiting_since.pop(lane.lane, None)
         elif records:
@@ -302,7 +314,7 @@ class Relay:
             value = self._encoders.quarantined(quarantined)
             key = record["raw_key"]
             if len(value) + len(key or b"") > QUARANTINED_BYTES_MAX - 2 * BATCH_BYTES_SPARE:
-                # Compressed it came through the broker; as it is it would not, and the relay must go on.
+                # The message passed the broker compressed. Uncompressed it would not pass, and the relay must go on.
                 detail = f"{record['detail']} Its {len(value)} bytes are too many for this topic: Postgres has them."
                 key = None
                 value = self._encoders.quarantined(

@@ -1,4 +1,4 @@
-"""How far the relay came, as the topic ledger.relay remembers it."""
+"""The relay's checkpoints, as the topic ledger.relay holds them."""
 
 import time
 from typing import Final, NamedTuple
@@ -11,27 +11,28 @@ from producers.encoding import parsed_schema, read_body
 from runtime.kafka import Kafka
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
-# Long enough for the broker to abort what another relay left open.
+# Long enough for the broker to abort a transaction that another relay left open.
 CHECKPOINTS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
 
 
 class RelayAhead(LedgerlineError):
-    """What was relayed is not what the ledger holds, such as after the ledger was restored from a backup."""
+    """The relayed records are not those of the ledger, for example after the ledger was restored from a backup."""
 
 
 class Checkpoint(NamedTuple):
-    """How far a lane, or a chain of facts, was relayed."""
+    """The position up to which a lane, or a chain of facts, was relayed."""
 
     next_seq: int = 0
     head: bytes = GENESIS_HASH
-    """Hash of the record before."""
+    """Hash of the record before `next_seq`."""
 
 
 def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
-    """How far each lane was relayed, from the committed records of the checkpoints' topic, up to its very end.
+    """Return each lane's checkpoint from the committed records of the checkpoint topic, up to its very end.
 
-    Where another shard has a transaction open there, a read_committed reader first sees nothing behind it: this one
-    waits until that is through, as our own last checkpoint may stand there.
+    An open transaction of another shard hides the records behind it from a read_committed reader. Our own last
+    checkpoint may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
+    in CHECKPOINTS_SECONDS_MAX.
     """
     schema = parsed_schema("ledger.relay-value")
     checkpoints: dict[int, Checkpoint] = {}
@@ -59,7 +60,7 @@ def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
 
 
 def _end_of(kafka: Kafka, topic: str) -> int:
-    """The offset after the last record of the topic's one partition, committed or not."""
+    """Return the offset after the last record of the topic's only partition, whether committed or not."""
     consumer = _consumer(kafka, "read_uncommitted")
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
@@ -76,7 +77,7 @@ def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
             "enable.partition.eof": True,
-            # The broker holds the answer that says "nothing more" for so long, and each start waits for it.
+            # At the end of the topic the broker holds its empty answer for this long, and each start waits for it.
             "fetch.wait.max.ms": 10,
         }
     )

@@ -1,4 +1,4 @@
-"""The facts of the books' frame on their way to ledger.frame: what of each chain is to go next."""
+"""Choose the facts of the books' frame that the relay sends to ledger.frame next, chain by chain."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -10,7 +10,7 @@ from db.relay import PostedLane, RelayStore
 from producers.relay_checkpoints import Checkpoint, RelayAhead
 
 FACTS_MAX: Final = 5000
-"""Of one chain, in one transaction."""
+"""The most facts of one chain in one transaction."""
 
 FACTS_RELAYED: Final = Counter("ledgerline_relay_facts", "Facts of the books' frame handed to Kafka.")
 LAG_FACTS: Final = Gauge("ledgerline_relay_lag_facts", "Facts of the books' frame not yet relayed.")
@@ -22,9 +22,10 @@ Facts = dict[int, list[dict[str, Any]]]
 def pages_of_facts(
     store: RelayStore, chains: Sequence[PostedLane], relayed: Mapping[int, Checkpoint]
 ) -> list[Callable[[], Facts]]:
-    """What is to be relayed of the chains, in pages that are read when they are called; none if nothing is.
+    """Return the chains' facts that are not yet relayed, as pages. A page reads its facts when it is called.
 
-    RelayAhead if a chain has fewer facts than were relayed of it, or others: then when the page is read.
+    Raise RelayAhead if a chain has fewer facts than were relayed. The first page raises RelayAhead if the hash at a
+    chain's checkpoint is not the relayed one.
     """
     behind: dict[int, tuple[Checkpoint, int]] = {}
     for chain in chains:
@@ -58,7 +59,7 @@ def _read_page(store: RelayStore, behind: Mapping[int, tuple[Checkpoint, int]], 
 
 
 def show_facts_relayed(facts: Facts) -> None:
-    """Count what a transaction has relayed."""
+    """Count the facts that a transaction has relayed."""
     number = sum(map(len, facts.values()))
     FACTS_RELAYED.inc(number)
     LAG_FACTS.dec(number)

@@ -1,7 +1,7 @@
-"""The spans of the relay's transactions: linked to the batches of posting whose records they hold.
+"""Spans of the relay's transactions. Each span links to the posting batches whose records the transaction holds.
 
-The journal knows nothing of traces, as its records are hashed and kept for ever. A posting worker that traces a batch
-tells of it by NOTIFY, in the batch's own transaction, and the relay listens (docs/decisions/0014-traces.md).
+The journal holds no trace ids, because its records are hashed and kept for ever. A posting worker that traces a batch
+announces it by NOTIFY in the batch's own transaction, and the relay listens (docs/decisions/0014-traces.md).
 """
 
 from collections import deque
@@ -14,14 +14,14 @@ from runtime import tracing
 from runtime.tracing import Attribute, Kind, Span, SpanName
 
 _KEPT_MAX: Final = 1000
-"""Batches that are told of and not relayed; a relay that is further behind forgets the oldest."""
+"""The most batches that are announced and not yet relayed. A relay that is further behind forgets the oldest."""
 
 Relayed = Mapping[int, tuple[int, int]]
-"""What a transaction has of each lane: the first seq, and the next after the last."""
+"""The range of a transaction in each lane: the first seq, and the seq after the last."""
 
 
 class TracedBatches:
-    """Batches that posting told of, until they are relayed."""
+    """Keeps the batches that posting announced until they are relayed."""
 
     def __init__(self, shard: int, shards: int) -> None:
         self._shard = shard
@@ -29,14 +29,14 @@ class TracedBatches:
         self._waiting: deque[TracedBatch] = deque(maxlen=_KEPT_MAX)
 
     def add(self, batches: Iterable[TracedBatch]) -> None:
-        """Take in what was told, as far as it is of this shard's lanes."""
+        """Keep the announced batches, with only those of their lanes that this shard has."""
         for batch in batches:
             ours = {lane: seq for lane, seq in batch.next_seqs.items() if lane % self._shards == self._shard}
             if ours:
                 self._waiting.append(TracedBatch(batch.traceparent, ours))
 
     def take(self, relayed: Relayed) -> list[str]:
-        """The traceparents of the batches that end in this transaction, in a lane at least; LINKS_MAX of them."""
+        """Return the traceparents of at most LINKS_MAX batches that end in this transaction in at least one lane."""
         found = []
         for batch in list(self._waiting):
             passed = {lane for lane, seq in batch.next_seqs.items() if lane in relayed and seq <= relayed[lane][1]}
@@ -59,7 +59,7 @@ class RelayTraces:
 
     @contextmanager
     def following(self, relayed: Relayed) -> Iterator[Span | None]:
-        """While a transaction is under way: its span, where tracing is on and a batch of it was traced."""
+        """Yield the span of a transaction, or None if tracing is off or none of its batches was traced."""
         tracer = tracing.tracer()
         if tracer is None:
             yield None

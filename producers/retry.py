@@ -1,7 +1,7 @@
-"""Quarantined bytes back onto payments.intents, as they were: the same value, key and partition, two headers more.
+"""Send quarantined bytes to payments.intents again, unchanged: the same value, key and partition, with two more headers.
 
-Nothing is doubled by it: an intent that can be decoded by now has the id that its tenant and idempotency key give it,
-and an id is settled once. What still cannot be decoded is quarantined again, under a new (lane, seq).
+A retry posts nothing twice: if an intent can now be decoded, its id follows from its tenant and idempotency key, and an
+id is settled once. Bytes that still cannot be decoded are quarantined again, under a new (lane, seq).
 """
 
 import time
@@ -16,9 +16,9 @@ from domain.errors import LedgerlineError
 from runtime.kafka import Kafka
 
 RETRY_OF_HEADER: Final = "ledgerline_retry_of"
-"""Names the quarantined row, as `lane/seq`; bytes that went round several times have several, the first one first."""
+"""Names the quarantined row as `lane/seq`. Bytes that were retried several times have several, oldest first."""
 RETRY_HEADER: Final = "ledgerline_retry"
-"""The number of the retry, whose record says who did it and when."""
+"""The number of the retry. The retry's record says who did it and when."""
 
 ANSWER_SECONDS_MAX: Final = 5.0
 DELIVERY_SECONDS_MAX: Final = 30.0
@@ -33,14 +33,14 @@ class RetryError(LedgerlineError):
 
 
 class Begun(NamedTuple):
-    """A quarantined row whose retry is on record, and not yet sent."""
+    """A quarantined row whose retry is on record but not yet sent."""
 
     retry_id: int
     row: QuarantinedBytes
 
 
 class Sent(NamedTuple):
-    """Where a quarantined row's bytes stand now, confirmed by all in-sync replicas."""
+    """The new position of a quarantined row's bytes. All in-sync replicas have confirmed it."""
 
     retry_id: int
     lane: int
@@ -51,7 +51,7 @@ class Sent(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """What of some rows was sent; `failure` says in a sentence why the rest was not."""
+    """The rows that were sent. `failure` says why the others were not, and is None if all were sent."""
 
     sent: list[Sent]
     failure: str | None
@@ -61,10 +61,10 @@ class Trail(Protocol):
     """The record of retries."""
 
     def begin(self, row: QuarantinedBytes, from_offset: int) -> int:
-        """Put on record that a row is about to be sent, at this offset or behind; returns the retry's number."""
+        """Record that a row is about to be sent, to this offset or a later one. Return the retry's number."""
 
     def confirm(self, retry_id: int, offset: int) -> None:
-        """Put on record where it stands."""
+        """Record the offset that the retry has on its topic."""
 
 
 class Retrier:
@@ -80,14 +80,15 @@ class Retrier:
                 "acks": "all",
                 "linger.ms": 5,
                 "delivery.timeout.ms": int(DELIVERY_SECONDS_MAX * 1000),
-                # What the broker once took comes back a header longer; the broker's own limit is what decides.
+                # A retried message is longer by its two headers than the message that the broker once accepted. Let the
+                # broker's own limit decide.
                 "message.max.bytes": 20_000_000,
                 "log_level": 2,
             }
         )
 
     def end_offsets(self, places: set[Place]) -> dict[Place, int]:
-        """Where these partitions end now; KafkaException where the broker is away."""
+        """Return the present end offsets of these partitions. Raise KafkaException if the broker is away."""
         consumer = _consumer(self._kafka)
         try:
             ends = {
@@ -99,7 +100,7 @@ class Retrier:
         return ends
 
     def send(self, begun: Sequence[Begun]) -> Attempt:
-        """Send rows to the partition of their topic that has their lane's number, and wait for Kafka to confirm."""
+        """Send each row to the partition that has its lane's number, and wait until Kafka confirms."""
         sent: list[Sent] = []
         failures: list[str] = []
         for item in begun:
@@ -124,7 +125,7 @@ class Retrier:
         return Attempt(sent, failures[0] if failures else None)
 
     def find(self, unconfirmed: Sequence[Unconfirmed]) -> dict[int, int]:
-        """The offsets of those retries that stand on their topics after all; RetryError where these cannot be read."""
+        """Return the offsets of those retries that did reach their topics. Raise RetryError if a topic cannot be read."""
         starts: dict[Place, int] = {}
         for item in unconfirmed:
             place = (item.topic, item.partition)
@@ -143,7 +144,7 @@ def _consumer(kafka: Kafka) -> Consumer:
     return Consumer(
         {
             **kafka.client_options(),
-            "group.id": "ledgerline-retry",  # asked for, though nothing is ever committed
+            "group.id": "ledgerline-retry",  # the client requires it, although nothing is ever committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
             "enable.partition.eof": True,
@@ -154,7 +155,7 @@ def _consumer(kafka: Kafka) -> Consumer:
 
 
 def _read(kafka: Kafka, place: Place, start: int) -> list[Message]:
-    """The messages of a partition from an offset up to its present end that have headers of a retry."""
+    """Return the messages with a retry header in a partition, from an offset up to the partition's present end."""
     consumer = _consumer(kafka)
     found: list[Message] = []
     deadline = time.monotonic() + SILENCE_SECONDS_MAX
@@ -186,14 +187,14 @@ def _delivered(item: Begun, sent: list[Sent], failures: list[str], error: KafkaE
 
 
 def retry(retrier: Retrier, rows: Sequence[QuarantinedBytes], trail: Trail) -> list[Sent]:
-    """Send the rows again and have each put on record, before it is sent and when Kafka confirmed it.
+    """Send the rows again. Record each retry before it is sent, and again when Kafka has confirmed it.
 
-    Whoever is killed in between leaves a retry that is on record as begun; `find` tells whether it went out. RetryError
-    where Kafka did not take all.
+    A process that is killed in between leaves a retry that is recorded as begun only; `find` tells whether it was sent.
+    Raise RetryError if Kafka did not take all rows.
     """
     try:
         ends = retrier.end_offsets({(row.source_topic, row.lane) for row in rows})
-    except KafkaException as error:  # rather than to put on record what could not begin
+    except KafkaException as error:  # raised before anything is recorded: nothing was sent
         raise _refused(0, len(rows), error.args[0].str()) from error
     begun = [Begun(trail.begin(row, ends[row.source_topic, row.lane]), row) for row in rows]
     sent, failure = retrier.send(begun)

@@ -1,8 +1,8 @@
-"""What a schema may change, beyond what a registry asks: docs/decisions/0023-schema-rules.md has the reasons.
+"""Rules for schema changes, stricter than a registry's; docs/decisions/0023-schema-rules.md has the reasons.
 
 Every field and every enum here has a default, so a reader can do without any of them, and registries call almost every
 change compatible. But a renamed amount would read as zero, and milliseconds would read as microseconds. These rules
-compare meaning: each fault is one clause for people.
+compare meaning. Each fault is one clause for people.
 """
 
 import json
@@ -15,12 +15,12 @@ from fastavro.schema import SchemaParseException, UnknownType
 
 _PRIMITIVES: Final = frozenset({"null", "boolean", "int", "long", "float", "double", "bytes", "string"})
 _EXACT_PROMOTIONS: Final = frozenset({("int", "long")})
-"""Of all promotions that Avro knows, the one that changes no value: a double cannot hold each long."""
+"""The only promotion of Avro that is allowed: it changes no value. A double, for example, cannot hold every long."""
 _RANGES: Final = {"int": 2**31, "long": 2**63}
 
 
 class Rule(StrEnum):
-    """Which rule a change breaks."""
+    """The rule that a change breaks."""
 
     NAME = "name"
     ORDER = "order"
@@ -34,7 +34,7 @@ class Rule(StrEnum):
 
 
 MEANING: Final = frozenset({Rule.TYPE, Rule.UNIT})
-"""What makes bytes that were written with one schema read as other values with the other, or not at all."""
+"""The rules against changes that make bytes of one schema unreadable, or other values, with the other schema."""
 
 
 class Fault(NamedTuple):
@@ -45,21 +45,21 @@ class Fault(NamedTuple):
 
 
 def faults_of_change(old: Any, new: Any, level: str) -> list[Fault]:
-    """What speaks against a schema (parsed JSON) after another, at a compatibility level of the registry.
+    """Return the faults of a change from one schema to another (parsed JSON), at a registry's compatibility level.
 
-    At FULL_TRANSITIVE readers of the old schema read what is written with the new one too, so that they must find
-    every field under its name and in its type. At BACKWARD_TRANSITIVE only the new schema reads what is old.
+    At FULL_TRANSITIVE, readers with the old schema also read data of the new one, so they must find every field with
+    its name and type. At BACKWARD_TRANSITIVE, only the new schema reads data of the old one.
     """
     return list(_Comparison(old, new, both_ways=level.startswith("FULL")).faults(old, new, "", ("", "")))
 
 
 def losses(old: Any, new: Any, level: str = "FULL_TRANSITIVE") -> list[str]:
-    """The clauses of `faults_of_change` alone."""
+    """Return only the clauses of `faults_of_change`."""
     return [fault.clause for fault in faults_of_change(old, new, level)]
 
 
 def invalidity(text: str) -> str | None:
-    """Why a text is no schema that may be registered, as a clause; None where it is one."""
+    """Return a clause that says why a text is no valid schema, or None if it is valid."""
     try:
         schema = json.loads(text, object_pairs_hook=_without_duplicates)
     except ValueError as error:
@@ -98,7 +98,7 @@ def _invalid_defaults(schema: Any, path: str, names: Mapping[str, Any]) -> Itera
 
 
 def _takes(schema: Any, value: Any, names: Mapping[str, Any]) -> bool:
-    """Whether a schema takes a value as a default, which Avro writes as JSON."""
+    """Return whether a value, as parsed JSON, is a valid default for a schema."""
     schema = names.get(schema, schema) if isinstance(schema, str) else schema
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, (dict, list)):
@@ -123,7 +123,7 @@ def _takes(schema: Any, value: Any, names: Mapping[str, Any]) -> bool:
 
 
 class _Comparison:
-    """Two schemas side by side; named types that are referred to by name are looked up."""
+    """Compares two schemas. References to named types are resolved."""
 
     def __init__(self, old: Any, new: Any, *, both_ways: bool) -> None:
         self._old_names, self._new_names = _named_types(old), _named_types(new)
@@ -131,7 +131,7 @@ class _Comparison:
         self._compared: set[tuple[str, str]] = set()
 
     def faults(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
-        """What speaks against `new` after `old`; `spaces` are the namespaces that hold there."""
+        """Yield the faults of the change from `old` to `new`. `spaces` are the namespaces around the two."""
         old, new = self._resolved(old, self._old_names, spaces[0]), self._resolved(new, self._new_names, spaces[1])
         if isinstance(old, list) or isinstance(new, list):
             yield from self._union(_branches(old), _branches(new), path, spaces)
@@ -254,7 +254,7 @@ def _default_faults(old: Any, new: Any, where: str) -> Iterator[Fault]:
 
 
 def _named_types(schema: Any, space: str = "") -> dict[str, Any]:
-    """Every named type in a schema, by its full name and by its name alone."""
+    """Return every named type in a schema, by its full name and by its short name."""
     found: dict[str, Any] = {}
     for branch in _branches(schema):
         if not isinstance(branch, dict):
@@ -289,7 +289,7 @@ def _last(schema: Any) -> str:
 
 
 def _unit(schema: Any) -> str:
-    """The logical type and its parameters, such as timestamp-micros or decimal(18, 2)."""
+    """Return the logical type and its parameters, such as timestamp-micros or decimal(18, 2); empty if there is none."""
     if not isinstance(schema, dict) or "logicalType" not in schema:
         return ""
     if schema["logicalType"] == "decimal":

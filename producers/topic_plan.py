@@ -1,7 +1,7 @@
-"""Topics as code: where the topics of a cluster differ from the one description of them, and what of it is changed.
+"""Topics as code: compare the topics of a cluster with their description, and make the safe changes.
 
-The description is producers.deploy's. Nothing deletes a topic here. What lets records go, or has them count with fewer
-copies, is changed only where that is asked for by name; partitions and replicas are not changed at all.
+producers.deploy has the description. Nothing here deletes a topic. A change that can lose records, or that lets fewer
+copies acknowledge them, is made only on explicit request. Partitions and replicas of a topic are never changed.
 """
 
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class Remedy(StrEnum):
 
 @dataclass(frozen=True)
 class Difference:
-    """One property of a topic that is not as described; `found` is None where there is no such topic."""
+    """One property of a topic that is not as described; `found` is None if the topic does not exist."""
 
     topic: str
     property: str
@@ -52,7 +52,7 @@ class Difference:
     found: str | None
     remedy: Remedy
     meaning: str
-    """What it means to change it, or how it is done, in a sentence."""
+    """A sentence that says what the change means, or how to make it."""
 
 
 @dataclass(frozen=True)
@@ -65,12 +65,12 @@ class Described:
     retention: Retention
 
     def configs(self) -> dict[str, dict[str, str]]:
-        """The configuration of each topic."""
+        """Return the configuration of each topic."""
         return topic_configs(self.topics, self.replication, self.retention)
 
 
 def differences(kafka: Kafka, described: Described) -> list[Difference]:
-    """Where the cluster differs, by topic; TopicError where it cannot be looked at."""
+    """Return the cluster's differences from the description, by topic. Raise TopicError if they cannot be read."""
     admin = AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
     try:
         there = _there(admin, described)
@@ -94,9 +94,9 @@ def differences(kafka: Kafka, described: Described) -> list[Difference]:
 
 
 def apply(kafka: Kafka, described: Described, *, with_loss: bool = False) -> tuple[list[Difference], list[Difference]]:
-    """Make the topics as described, as far as that is safe; returns what was changed and what was left.
+    """Make the topics as described, as far as that is safe. Return the changed and the remaining differences.
 
-    `with_loss` changes what lets records go as well. TopicError where the cluster refuses.
+    `with_loss` also allows changes that can lose records. Raise TopicError if the cluster refuses.
     """
     differing = differences(kafka, described)
     doable = {Remedy.MAKE, Remedy.CHANGE} | ({Remedy.CHANGE_WITH_LOSS} if with_loss else set())
@@ -127,7 +127,7 @@ def _alter(kafka: Kafka, resources: dict[str, list[ConfigEntry]]) -> None:
 
 
 def _there(admin: AdminClient, described: Described) -> dict[str, tuple[int, int]]:
-    """Partitions and copies of each topic that is there."""
+    """Return the partitions and the fewest copies of each topic that exists."""
     names = list(described.configs())
     there = {}
     asked = admin.describe_topics(TopicCollection(names), request_timeout=ADMIN_SECONDS_MAX)
@@ -143,7 +143,7 @@ def _there(admin: AdminClient, described: Described) -> dict[str, tuple[int, int
 
 
 def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
-    """All properties of each topic as they are in force, by whatever default."""
+    """Return all effective properties of each topic, including defaults."""
     if not names:
         return {}
     asked: dict[Any, Any] = admin.describe_configs(
@@ -157,7 +157,7 @@ def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
 
 def _counts(described: Described, name: str, found: tuple[int, int], lanes: int) -> list[Difference]:
     partitions, copies = found
-    # Lanes that were added since are as they should be.
+    # Lanes that were added later are no difference.
     follows_lanes = name in lane_topics(described.topics)
     wanted = max(described.lanes, lanes) if follows_lanes else partition_counts(described.topics, lanes)[name]
     differing = []
@@ -182,7 +182,7 @@ def _config_difference(topic: str, name: str, wanted: str, found: str) -> Differ
 
 
 def _loss(name: str, wanted: str, found: str) -> tuple[Remedy, str] | None:
-    """Whether changing a property lets anything go, and what; None where it does not."""
+    """Return the remedy and its meaning if the change of a property can lose records, else None."""
     shorter = name in ("retention.ms", "retention.bytes") and wanted != str(FOR_EVER)
     if shorter and (found == str(FOR_EVER) or int(found) > int(wanted)):
         return Remedy.CHANGE_WITH_LOSS, "Kafka then deletes the records that are older, for good."

@@ -1,6 +1,6 @@
-"""Whether the compiled modules are those of the sources beside them: who edits one must not run what it was before.
+"""Checks that the compiled modules match the sources beside them: an edited source must not run in its old form.
 
-Imports no module that may be compiled, so that it can speak before one of them fails.
+This module imports no module that may be compiled, so it can report the mismatch before such a module fails.
 """
 
 from hashlib import sha256
@@ -12,17 +12,17 @@ from domain.errors import LedgerlineError
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 LIBRARY: Final = f"domain/ledgerline__mypyc{EXTENSION_SUFFIXES[0]}"
-"""What all compiled modules of this Python share; where it is missing all runs interpreted."""
+"""The library that all compiled modules of this Python share. If it is missing, all modules run interpreted."""
 RECORD: Final = "domain/ledgerline__mypyc.sha256"
-"""What setup.py compiled: digest and path of each source, and of those that constants and types came from."""
+"""What setup.py compiled: digest and path of each source, and of each file that its constants and types came from."""
 
 
 class StaleModules(LedgerlineError):
-    """A source is not the one that was compiled."""
+    """A source has changed since it was compiled."""
 
 
 def changed_sources(root: Path = ROOT) -> list[str]:
-    """The sources that were others when they were compiled; none where nothing is compiled."""
+    """Return the sources that changed since they were compiled, or RECORD if it is missing; none if none is compiled."""
     if not (root / LIBRARY).exists():
         return []
     record = root / RECORD
@@ -33,7 +33,7 @@ def changed_sources(root: Path = ROOT) -> list[str]:
 
 
 def refuse_stale(root: Path = ROOT) -> None:
-    """Raise StaleModules where compiled modules are not those of their sources."""
+    """Raise StaleModules if a source has changed since it was compiled."""
     changed = changed_sources(root)
     if changed:
         raise StaleModules(

@@ -1,13 +1,13 @@
-"""Fault points: places with a name, where chaos and simulation make a process die, stop or lose the thread.
+"""Fault points: named places where chaos runs and tests make a process die, stop or fail.
 
-Each is one call of `no_fault` in production, once a batch or a round, which is too little to measure.
+In production each point is one call of `no_fault` per batch or per round, which costs too little to measure.
 """
 
 from collections.abc import Callable
 from typing import Final
 
 Fault = Callable[[str], None]
-"""Called with the point's name; what it raises, or never returns from, is the fault."""
+"""Called with the point's name. It makes the fault: it raises an error, stops or kills the process, or waits."""
 
 FAULT_POINTS: Final = {
     "posting": {
@@ -26,8 +26,8 @@ FAULT_POINTS: Final = {
         "acknowledged": "all replicas have the intents, the client has no answer yet",
     },
 }
-"""Service -> point -> what is true there."""
+"""Service -> point -> what is true at that point."""
 
 
 def no_fault(point: str) -> None:
-    """Nothing happens."""
+    """Do nothing."""

@@ -1,6 +1,7 @@
-"""The ends of ledger.journal's partitions: the last record of each lane, without asking for its schema.
+"""The ends of ledger.journal's partitions: the last record of each lane, read without the Schema Registry.
 
-All functions block, for so many seconds at most, and raise KafkaException where Kafka is away or silent.
+The functions with `seconds_max` block and raise KafkaException if Kafka is away or silent. The limit holds for each
+partition in `bounds_of`, and for each pass over the tails in `last_records`.
 """
 
 import io
@@ -17,7 +18,7 @@ from runtime.wire_format import FRAME
 TAIL_OFFSETS: Final = 8
 TAIL_FACTOR: Final = 16
 
-# Every version of JournalRecord begins with these fields, which a contract test keeps; no more of it is read here.
+# Every version of JournalRecord begins with these fields; a contract test checks that. This module reads no others.
 RECORD_START: Final = fastavro.parse_schema(
     {
         "type": "record",
@@ -33,7 +34,7 @@ RECORD_START: Final = fastavro.parse_schema(
 
 
 class RecordStart(NamedTuple):
-    """What every journal record begins with; each hash has 32 bytes."""
+    """The first fields of every journal record; each hash has 32 bytes."""
 
     lane: int
     seq: int
@@ -42,14 +43,14 @@ class RecordStart(NamedTuple):
 
 
 class Bounds(NamedTuple):
-    """The first and the next offset of a partition, as far as the consumer's isolation sees."""
+    """The first and the next offset of a partition, as the consumer's isolation level shows them."""
 
     low: int
     high: int
 
 
 def record_start(value: bytes) -> RecordStart:
-    """The start of a record in its frame."""
+    """Decode the first fields of a record; `value` includes the frame."""
     record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), RECORD_START, None)
     return RecordStart(**record)
 
@@ -57,7 +58,7 @@ def record_start(value: bytes) -> RecordStart:
 def end_consumer(
     kafka: Kafka, group: str, isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
 ) -> Consumer:
-    """A consumer for what follows. Its group must be named, though nothing is ever committed and nobody joins."""
+    """Make a consumer for the functions below. It needs a group name, but never joins the group or commits."""
     return Consumer(
         {
             **kafka.client_options(),
@@ -66,15 +67,15 @@ def end_consumer(
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
             "enable.partition.eof": True,
-            # The broker holds the answer that says "nothing more" for so long, and whoever asks waits for it.
+            # At the end of a partition the broker holds back its empty answer for this time, and the reader waits for it.
             "fetch.wait.max.ms": 10,
-            "log_level": 0,  # what goes wrong is raised
+            "log_level": 0,  # failures are raised
         }
     )
 
 
 def bounds_of(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max: float) -> dict[int, Bounds]:
-    """Where these partitions begin and end."""
+    """Return the first and the next offset of each of these partitions."""
     return {
         lane: Bounds(*consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=seconds_max))
         for lane in lanes
@@ -84,9 +85,9 @@ def bounds_of(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max:
 def last_records(
     consumer: Consumer, topic: str, bounds: Mapping[int, Bounds], seconds_max: float
 ) -> dict[int, RecordStart]:
-    """The last record within the bounds of each lane; lanes without one are left out.
+    """Return the last record within the bounds of each lane; lanes without one are left out.
 
-    Only the tail is read: a few offsets, and further back where those are markers or aborted records.
+    Only the tail is read: first a few offsets, then more if those are transaction markers or aborted records.
     """
     found: dict[int, RecordStart] = {}
     missing = {lane for lane, (low, high) in bounds.items() if low < high}
@@ -102,7 +103,7 @@ def last_records(
 def read_to_end(
     consumer: Consumer, topic: str, starts: Mapping[int, int], seconds_max: float
 ) -> dict[int, RecordStart]:
-    """The last record of each partition from an offset on; partitions without one are left out."""
+    """Return the last record of each partition from an offset on; partitions without one are left out."""
     consumer.assign([TopicPartition(topic, lane, start) for lane, start in starts.items()])
     last: dict[int, bytes] = {}
     waiting = set(starts)

@@ -1,4 +1,4 @@
-"""Where Kafka is and how to get in: made once, from the settings, and handed to whatever speaks to a broker."""
+"""The address and the credentials of Kafka. The settings make one object, and every client takes it."""
 
 import ssl
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ SaslMechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]
 
 @dataclass(frozen=True)
 class Kafka:
-    """The brokers and the credentials for them; as text it is the brokers alone."""
+    """The brokers and the credentials for them. Its text is the brokers only."""
 
     bootstrap: str
     """Comma-separated host:port."""
@@ -20,9 +20,9 @@ class Kafka:
     sasl_username: str | None = None
     sasl_password: str | None = field(default=None, repr=False)
     ssl_ca_file: Path | None = None
-    """PEM file of the authorities that may vouch for a broker; None: those of the system."""
+    """PEM file of the certificate authorities that are trusted for brokers; None: those of the system."""
     ssl_certificate_file: Path | None = None
-    """PEM file of the client's own certificate and what leads up to it, with the next one: mutual TLS."""
+    """PEM file of the client's certificate and its intermediate certificates; with ssl_key_file, for mutual TLS."""
     ssl_key_file: Path | None = None
 
     def __str__(self) -> str:
@@ -35,15 +35,15 @@ class Kafka:
 
     @property
     def has_sasl(self) -> bool:
-        """Whether the client says who it is by name and password."""
+        """Whether the client authenticates with name and password."""
         return self.security_protocol.startswith("SASL")
 
     def client_options(self) -> dict[str, Any]:
-        """What every client of librdkafka is made with, by librdkafka's names."""
+        """Return the options that every librdkafka client gets, by librdkafka's names."""
         options: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
-            # Its own lines go past our logs, twenty a second for each broker that is away; what fails is told to who
-            # asked. As our log lines they would be kept for whoever polls last, without bound.
+            # librdkafka's own log lines bypass our logs, 20 a second for each broker that is away; the caller gets each
+            # failure as an error anyway. If we took the lines as ours, they would queue without bound until a poll.
             "log_level": 2,
         }
         if self.security_protocol != "PLAINTEXT":
@@ -62,14 +62,14 @@ class Kafka:
         return options
 
     def ssl_context(self) -> ssl.SSLContext | None:
-        """The same for clients that speak TLS through Python; None where the connection is not encrypted.
+        """Return the TLS context for clients that use Python's ssl; None if the connection is not encrypted.
 
-        OSError where a file cannot be read or holds no certificate or key (ssl.SSLError is one).
+        Raise OSError if a file cannot be read or holds no certificate or key (ssl.SSLError is an OSError).
         """
         if not self.has_tls:
             return None
         context = ssl.create_default_context(cafile=self.ssl_ca_file)
         if self.ssl_certificate_file is not None:
-            # Without a password OpenSSL would ask for that of an encrypted key on the terminal, and wait.
+            # Without `password`, OpenSSL would ask on the terminal for the password of an encrypted key, and wait.
             context.load_cert_chain(self.ssl_certificate_file, self.ssl_key_file, password="")
         return context

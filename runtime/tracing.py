@@ -1,8 +1,8 @@
-"""Traces: which spans there are and what they tell; off, unless `start` is given an endpoint.
+"""Traces: the spans and their attributes. Tracing is off unless `start` gets an endpoint.
 
-Nothing of OpenTelemetry is imported here: runtime/otlp.py does that, and is imported where tracing is on. A trace is
-sampled where it begins, by the caller or by the API; who comes later follows the flag in the traceparent that the
-message has, so an intent is followed the whole way or not at all. docs/LOGS_AND_TRACES.md documents what is here.
+This module imports nothing of OpenTelemetry: runtime/otlp.py does, and is imported only if tracing is on. The caller
+or the API, whichever begins a trace, decides whether it is sampled. Later services follow the flag in the message's
+traceparent, so an intent is traced the whole way or not at all. docs/LOGS_AND_TRACES.md documents spans and attributes.
 """
 
 import re
@@ -13,12 +13,12 @@ from enum import StrEnum
 from typing import Final, NamedTuple, Protocol
 
 LINKS_MAX: Final = 32
-"""Most links of a batch's span; a batch has thousands of intents."""
+"""Most links of a batch's span; a batch may have thousands of intents."""
 RANGES_MAX: Final = 32
 """Most partitions or lanes that an attribute lists."""
 TRACEPARENT: Final = "traceparent"
 CORRELATION_ID: Final = "correlation_id"
-"""Names of headers of Kafka's messages."""
+"""TRACEPARENT and CORRELATION_ID are names of Kafka message headers."""
 
 # https://www.w3.org/TR/trace-context/#traceparent-header; later versions may append fields, ff is never valid.
 _TRACEPARENT: Final = re.compile(
@@ -30,7 +30,7 @@ _SPAN_ID: Final = slice(36, 52)
 
 
 class SpanName(StrEnum):
-    """Every span; the server's is completed by method and route, the others' by their topic."""
+    """The names of all spans. Method and route complete the name of REQUEST; the topic completes SEND and PROCESS."""
 
     REQUEST = "HTTP"
     SEND = "send"
@@ -39,9 +39,10 @@ class SpanName(StrEnum):
 
 
 class Attribute(StrEnum):
-    """Every attribute. Those without `ledgerline.` are of OpenTelemetry's semantic conventions.
+    """The names of all attributes. Those without `ledgerline.` come from OpenTelemetry's semantic conventions.
 
-    None ever holds a secret, an idempotency key, an account, an amount, or a path or query, in which those may stand.
+    No attribute holds a secret, an idempotency key, an account or an amount. None holds a path or a query either, as
+    these may contain them.
     """
 
     BATCH_MESSAGES = "messaging.batch.message_count"
@@ -72,7 +73,7 @@ class Attribute(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a span is to the others, by OpenTelemetry's names."""
+    """The role of a span, by OpenTelemetry's names."""
 
     SERVER = "SERVER"
     PRODUCER = "PRODUCER"
@@ -84,17 +85,17 @@ Value = str | int | list[str]
 
 
 class Trace(NamedTuple):
-    """What goes with an intent so that it can be followed: our correlation id and a W3C traceparent."""
+    """What an intent carries so that it can be traced: our correlation id and a W3C traceparent."""
 
     correlation_id: str
-    """Empty where there is none, as of a batch."""
+    """Empty if there is none, as for a batch."""
     traceparent: str
     has_span: bool = False
-    """Whether the traceparent names a span of this process, rather than one of who called it."""
+    """Whether the traceparent names a span of this process rather than a span of its caller."""
 
 
 def ranges(numbers: Iterable[tuple[int, int]]) -> list[str]:
-    """Each partition or lane with its first and last number among these, as `3:100-250`; at most RANGES_MAX."""
+    """Return the first and the last number of each partition or lane, as `3:100-250`; at most RANGES_MAX of them."""
     bounds: dict[int, tuple[int, int]] = {}
     for partition, number in numbers:
         low, high = bounds.get(partition, (number, number))
@@ -103,36 +104,36 @@ def ranges(numbers: Iterable[tuple[int, int]]) -> list[str]:
 
 
 class Span(Protocol):
-    """Something that takes time, on its way to the collector."""
+    """A timed operation that is reported to the collector."""
 
     @property
     def traceparent(self) -> str:
-        """What those that come of it are told."""
+        """The traceparent that its child spans and its messages get."""
 
     def rename(self, name: str) -> None:
-        """Complete the name by what is known only later."""
+        """Set the complete name, parts of which are known only after the start."""
 
     def put(self, attributes: Mapping[Attribute, Value]) -> None:
-        """Tell more of it."""
+        """Set attributes."""
 
     def mark(self, event: str) -> None:
-        """Note that a step is through, now."""
+        """Record that a step is complete at this moment."""
 
     def link(self, traceparents: Iterable[str]) -> None:
-        """Tell what else led to it."""
+        """Link the span to other spans that led to it."""
 
     def fail(self, error_type: str) -> None:
-        """It did not come to its end; `error_type` is the name of a class or a status code."""
+        """Mark the span as failed; `error_type` is the name of a class or a status code."""
 
     def end(self) -> None:
-        """It is over, now."""
+        """End the span at this moment."""
 
 
 class Tracer(Protocol):
-    """Makes spans. Each one that it is asked for is recorded: who asks has looked at the flag before."""
+    """Makes spans. It records every span that it makes: the caller must check the sampled flag first."""
 
     def begins_sampled(self) -> bool:
-        """Whether a trace that begins here is to be recorded."""
+        """Return whether to record a trace that begins here."""
 
     def span(
         self,
@@ -143,20 +144,20 @@ class Tracer(Protocol):
         parent: str | None = None,
         links: Iterable[str] = (),
     ) -> Span:
-        """A span from now on; `parent` and `links` are traceparents that are valid."""
+        """Start a span; `parent` and `links` must be valid traceparents."""
 
     def stop(self, seconds_max: float) -> None:
-        """Send what there is, within so many seconds."""
+        """Send the remaining spans; return after at most `seconds_max` seconds."""
 
 
 current: Final[ContextVar[Trace | None]] = ContextVar("ledgerline_trace", default=None)
-"""What is being worked on, for log lines."""
+"""The trace of the work in progress, for log lines."""
 _current_span: Final[ContextVar[Span | None]] = ContextVar("ledgerline_span", default=None)
 _tracer: Tracer | None = None
 
 
 def start(endpoint: str | None, *, sample_ratio: float, service: str, instance: str) -> None:
-    """Trace from now on, to the OTLP collector at this base URL; None leaves all as it is, and imports nothing."""
+    """Start tracing to the OTLP collector at this base URL. None changes nothing and imports nothing."""
     global _tracer  # noqa: PLW0603 - like logs and metrics, there is one for a process
     if endpoint is None:
         return
@@ -166,7 +167,7 @@ def start(endpoint: str | None, *, sample_ratio: float, service: str, instance: 
 
 
 def stop(seconds_max: float = 1.0) -> None:
-    """Send what there is, within so many seconds, and trace no more."""
+    """Stop tracing; spend at most `seconds_max` seconds on sending the remaining spans."""
     global _tracer  # noqa: PLW0603
     if _tracer is not None:
         _tracer.stop(seconds_max)
@@ -174,33 +175,33 @@ def stop(seconds_max: float = 1.0) -> None:
 
 
 def tracer() -> Tracer | None:
-    """Where spans are to be made; None where tracing is off."""
+    """Return the tracer; None if tracing is off."""
     return _tracer
 
 
 def current_span() -> Span | None:
-    """The span around what runs now; None where there is none."""
+    """Return the span around the running code; None if there is none."""
     return _current_span.get()
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Whether this is a traceparent of something that is recorded."""
+    """Return whether the text is a valid traceparent whose sampled flag is set."""
     match = _TRACEPARENT.fullmatch(traceparent)
     return match is not None and bool(int(match[1], 16) & 1)
 
 
 def is_traceparent(text: str) -> bool:
-    """Whether the text is a valid traceparent (W3C trace context)."""
+    """Return whether the text is a valid traceparent (W3C trace context)."""
     return _TRACEPARENT.fullmatch(text) is not None
 
 
 def is_correlation_id(text: str) -> bool:
-    """Whether the text may be taken over as a correlation id."""
+    """Return whether the text is acceptable as a correlation id."""
     return _CORRELATION_ID.fullmatch(text) is not None
 
 
 def correlation_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
-    """The correlation id that a message's headers have; None where none is usable."""
+    """Return the correlation id in a message's headers; None if it is absent or not acceptable."""
     for name, value in headers:
         if name == CORRELATION_ID and value is not None:
             text = value.decode("ascii", errors="replace")
@@ -209,7 +210,7 @@ def correlation_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None
 
 
 def log_fields() -> dict[str, str]:
-    """What a log line is given of what is being worked on."""
+    """Return the ids that a log line gets from the current trace; empty if there is none."""
     trace = current.get()
     if trace is None:
         return {}
@@ -223,7 +224,7 @@ def log_fields() -> dict[str, str]:
 
 @contextmanager
 def inside(span: Span) -> Iterator[Span]:
-    """While it lasts the span is the current one, and log lines have its ids; at the end it is over, failed or not."""
+    """Make the span the current one, so that log lines have its ids; at the end, end it. An exception marks it failed."""
     around = current.get()
     correlation_id = "" if around is None else around.correlation_id
     tokens = current.set(Trace(correlation_id, span.traceparent, has_span=True)), _current_span.set(span)

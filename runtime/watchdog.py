@@ -1,8 +1,8 @@
-"""A thread that ends its process where the work stands still, and where it does not end when it was told to.
+"""A thread that ends its process if the work stalls, or if an ordered stop takes too long.
 
-What it watches cannot watch itself: a timer in an event loop stops with the loop, and a signal's handler in Python
-waits for the main thread to come back from a call. To be ended is the cure for both: whatever was under way is either
-whole or not there, and the next process goes on from what Postgres and Kafka hold.
+The work cannot watch itself: a timer in an event loop stops with the loop, and a signal handler in Python waits until
+the main thread returns from its call. It is safe to end the process in both cases: each transaction under way is
+complete or absent, and the next process goes on from what Postgres and Kafka hold.
 """
 
 import faulthandler
@@ -20,14 +20,14 @@ import structlog
 logger: Final = structlog.get_logger(__name__)
 
 STOP_SECONDS_MAX: Final = 7.0
-"""From the order to stop to the end; whoever gave it waits for 10 seconds before he kills."""
+"""Seconds from the order to stop to the end of the process; less than 10, after which Docker kills by default."""
 _LOOK_SECONDS: Final = 0.5
 
 
 class Watchdog:
     """Ends the process by SIGKILL after a stall, and with exit code 0 after STOP_SECONDS_MAX of an ordered stop.
 
-    It watches to the very end, as Python waits there for threads that may wait for something that is away.
+    It also watches the interpreter's exit: there Python waits for threads, which may wait for a part that is away.
     """
 
     def __init__(
@@ -38,9 +38,12 @@ class Watchdog:
         stall_seconds_max: float = float("inf"),
         explain: Callable[[], dict[str, Any]] = dict,
     ) -> None:
-        """`progressed_at`: when, by time.monotonic(), the work last moved, or had nothing to do, or waited for
-        something that is away. It may lie in the future, for a call with a bound of its own. `explain`: what the log
-        tells of a stall, beside the stacks of all threads."""
+        """Set what the thread watches; `start` starts the thread.
+
+        `progressed_at` returns when, by time.monotonic(), the work last progressed, was idle, or waited for a part
+        that is away. This time may lie in the future during a call that has its own time limit. `explain` returns
+        the fields that the log line about a stall has besides the stacks of all threads.
+        """
         self._name = name
         self._progressed_at = progressed_at
         self._stall_seconds_max = stall_seconds_max
@@ -50,16 +53,16 @@ class Watchdog:
         self._never = threading.Event()
 
     def start(self) -> None:
-        """Watch from now on for an ordered stop that takes too long; for stalls once `watch_for_stalls` is called."""
+        """Start to watch for an ordered stop that takes too long. `watch_for_stalls` starts the watch for stalls."""
         threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
 
     def watch_for_stalls(self) -> None:
-        """There is work from now on."""
+        """Watch for stalls too, because work begins now."""
         self._watches_for_stalls = True
-        self._arm(self._stall_seconds_max)  # now, as the very first call may hold the interpreter's lock
+        self._arm(self._stall_seconds_max)  # at once: the first call may hold the interpreter's lock
 
     def told_to_stop(self) -> None:
-        """The process is to end: from now on only the time for that is watched."""
+        """Note the order to stop: from now on only the duration of the stop is watched."""
         if self._told_at is None:
             self._told_at = time.monotonic()
 
@@ -83,12 +86,12 @@ class Watchdog:
 
     @staticmethod
     def _arm(seconds: float) -> None:
-        """Have C's own watchdog end the process where a call holds the interpreter's lock, which stops this thread."""
+        """Let faulthandler's C thread end the process if a call holds the interpreter's lock and so blocks this thread."""
         faulthandler.dump_traceback_later(seconds + 2 * _LOOK_SECONDS, exit=True)
 
 
 def _stacks() -> dict[str, list[str]]:
-    """Where each thread is, innermost call last."""
+    """Return the last 12 calls on the stack of each thread, innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {
         names.get(ident, str(ident)): [f"{call.filename}:{call.lineno} {call.name}" for call in calls[-12:]]

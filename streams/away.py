@@ -1,4 +1,4 @@
-"""Which part is away, asked over connections made for the question alone.
+"""Find the part that is away, over connections made for this check only.
 
 An agent waits while a part is away. Its own connections cannot tell an outage from a client that is stuck, so new
 connections ask.

@@ -1,4 +1,4 @@
-"""What the fenced consumer and an agent say to each other: messages, batches, and how to read."""
+"""The types that the fenced consumer and an agent share: messages, batches, the handler, and the reading options."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from runtime.server_tls import ServerTls
 
 
 class Message(NamedTuple):
-    """One record of a topic, as it came."""
+    """One record of a topic, unchanged."""
 
     topic: str
     partition: int
@@ -21,36 +21,40 @@ class Message(NamedTuple):
 
 
 class PartitionBatch(NamedTuple):
-    """What was fetched of one partition: offsets ascending, none below `expected_offset`."""
+    """The messages fetched from one partition: offsets ascend, and none is below `expected_offset`."""
 
     topic: str
     partition: int
     expected_offset: int
-    """Where the agent believes its store to stand."""
+    """The next offset that the agent expects in its store."""
     messages: list[Any]
-    """Message, or what was made of it ahead (streams.engine.ReadAhead)."""
+    """Each is a Message, or what streams.engine.ReadAhead made of it."""
     end_offset: int
-    """The next offset to fetch; past the last message's, as transaction markers occupy offsets too."""
+    """The next offset to fetch: past the last message, and past transaction markers, which have offsets too."""
 
 
 class FenceLost(Exception):
-    """The store stands elsewhere than the batch expects: another worker has the partition, or had it meanwhile."""
+    """The store is not at the offset that the batch expects: another worker has the partition, or had it meanwhile."""
 
 
 class BatchHandler(Protocol):
-    """What an agent is; its methods are called from one thread, one at a time."""
+    """The interface of an agent. Its methods are called from one thread, one at a time."""
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """The next offset to read of each partition, from the agent's own store."""
+        """Return the next offset to read of each partition, from the agent's own store."""
 
     def handle(self, batch: list[PartitionBatch]) -> None:
-        """Process and commit in one transaction that also moves the positions; FenceLost where they moved meanwhile.
+        """Process the batch and commit it in one transaction that also moves the positions.
 
-        Raises one of `TRANSIENT` or an Outage where something is away: the batch is then tried again.
+        Raise FenceLost if the positions moved meanwhile. Raise one of `TRANSIENT` or an Outage if a part is away: the
+        batch is then retried.
         """
 
     def idle(self) -> None:
-        """Called about once a second between batches; returns within a second. FenceLost where the positions moved."""
+        """Do chores between batches, about once a second, and return within a second.
+
+        Raise FenceLost if the positions moved.
+        """
 
 
 @dataclass(frozen=True)
@@ -63,10 +67,10 @@ class AgentOptions:
     group: str
     records_max: int = 2000
     fetch_wait_ms: int = 50
-    """How long the broker may gather what it answers. aiokafka has one request to it at a time: while that waits for
-    partitions that have nothing, those that have something wait too. Faust lets it wait for 1.5 seconds."""
+    """How long the broker may wait to fill its answer to a fetch. aiokafka sends a broker one fetch at a time: while
+    that fetch waits for empty partitions, partitions with records wait too. Faust's own value is 1.5 seconds."""
     fetch_bytes_min: int = 1
-    """As many bytes, as they are compressed, end the wait. More of them make batches larger and later."""
+    """This many bytes, compressed, end the wait. A higher number makes batches larger and later."""
     read_committed: bool = False
     stall_seconds_max: float = 60.0
     metrics_host: str = "127.0.0.1"
@@ -74,4 +78,4 @@ class AgentOptions:
     metrics_tls: ServerTls | None = None
     log_level: str = "INFO"
     instance_id: str | None = None
-    """A member of the group that comes back under this name has its partitions again, without a rebalance."""
+    """A member of the group that comes back under this name gets its partitions again, without a rebalance."""

@@ -1,4 +1,4 @@
-"""From the bytes of payments.intents to a domain.Intent, or to the reason why not."""
+"""Decode the bytes of payments.intents to a domain.Intent, or to the reason why they are not an intent."""
 
 import io
 import json
@@ -33,13 +33,13 @@ logger: Final = structlog.get_logger(__name__)
 
 RECORD_NAME: Final = "ledgerline.payments.PaymentIntent"
 DETAIL_CHARACTERS_MAX: Final = 300
-# Short, as the next schema that someone registers gets an id that is unknown until then.
+# Short, because the next schema that someone registers may get an id that was just refused as unknown.
 REFUSED_SECONDS: Final = 1.0
 REFUSED_IDS_MAX: Final = 10_000
 
 
 class Undecodable(Exception):
-    """The bytes are no intent; `reason` is one of the closed list, the text a sentence."""
+    """The bytes are not an intent. `reason` is from the closed list, and the text is a sentence."""
 
     def __init__(self, reason: QuarantineReason, detail: str) -> None:
         super().__init__(detail)
@@ -47,23 +47,23 @@ class Undecodable(Exception):
 
 
 class IntentDecoder:
-    """Decodes with the writer's schema of each message, resolved into the project's own; schemas are kept by id.
+    """Decodes each message by its writer's schema, resolved into the project's own schema, and caches schemas by id.
 
-    An id that the registry does not know makes a message undecodable; a registry that is away is an outage.
+    A message is undecodable if the registry does not know its schema id. A registry that is away is an outage.
     """
 
     def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
         self._own_schema = parsed_schema("payments.intents-value")
-        # schema id -> parsed writer's schema, and the schema to resolve into: None where both are the same, as
-        # resolution costs as much again as reading.
+        # schema id -> parsed writer's schema, and the schema to resolve into. The latter is None if both are the same,
+        # because resolution costs as much time again as reading.
         self._schemas: dict[int, tuple[Any, Any]] = {}
-        # schema id -> until when it is not asked about again, and why no intent can have it.
+        # schema id -> until when (time.monotonic()) the registry is not asked about it, and why no intent can have it.
         self._refused: dict[int, tuple[float, QuarantineReason, str]] = {}
         self._client: SchemaRegistryClient | None = None
 
     def decode(self, value: bytes | None) -> Intent:
-        """The intent in these bytes; Undecodable where there is none, SchemaError where the registry is away."""
+        """Return the intent in these bytes; raise Undecodable if there is none, SchemaError if the registry is away."""
         if not value:
             raise Undecodable(QuarantineReason.EMPTY, "The message has no value.")
         if len(value) < FRAME.size or value[0] != MAGIC:
@@ -74,7 +74,7 @@ class IntentDecoder:
             try:
                 return plain_intent(value, FRAME.size)
             except (Unusual, IndexError, KeyError, ValueError):
-                pass  # fastavro judges it
+                pass  # fastavro decides what it is
         body = io.BytesIO(value)
         body.seek(FRAME.size)
         try:
@@ -82,23 +82,26 @@ class IntentDecoder:
             if body.tell() != len(value):
                 raise ValueError(f"{len(value) - body.tell()} bytes are left over")
             return intent_of(record)
-        except Exception as error:  # whatever hostile bytes make a decoder raise, the lane must go on
+        except Exception as error:  # the lane must go on, whatever a decoder raises for hostile bytes
             detail = f"The value is no {RECORD_NAME}: {type(error).__name__}: {str(error)!a}"
             raise Undecodable(QuarantineReason.UNDECODABLE, detail[:DETAIL_CHARACTERS_MAX]) from error
 
     def is_ready_for(self, value: bytes | None) -> bool:
-        """Whether `decode` can tell what these bytes are without asking the registry."""
+        """Return whether `decode` can judge these bytes without asking the registry."""
         framed = value is not None and len(value) >= FRAME.size and value[0] == MAGIC
         return not framed or FRAME.unpack_from(value)[1] in self._schemas  # type: ignore[arg-type]
 
     def close(self) -> None:
-        """Let go of the connection to the registry; the next look-up makes a new one."""
+        """Close the connection to the registry; the next look-up makes a new one."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def _look_up(self, schema_id: int) -> tuple[Any, Any]:
-        """Ask the registry, over one connection and not again and again, so that rubbish cannot slow a lane down."""
+        """Ask the registry for a schema over one connection that is kept.
+
+        An id that was refused is not asked about for REFUSED_SECONDS, so that hostile messages cannot slow a lane down.
+        """
         refused = self._refused.get(schema_id)
         if refused is not None and time.monotonic() < refused[0]:
             raise Undecodable(refused[1], refused[2])
@@ -121,7 +124,7 @@ class IntentDecoder:
             found = client.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
-                # One that lacks even our own schema was emptied, or is another's: it says nothing about the message.
+                # Raise SchemaError if the registry lacks even our own schema: it was emptied, or is the wrong registry.
                 registered_id(client, "payments.intents-value")
                 raise Undecodable(
                     QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
@@ -135,7 +138,7 @@ class IntentDecoder:
             schema = without_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
             writer_schema = fastavro.parse_schema(schema) if _full_name(schema) == RECORD_NAME else None
             other = _other_meanings(found.schema_str) if writer_schema is not None else []
-        except Exception:  # whatever anyone registered, the lane must go on
+        except Exception:  # the lane must go on, whatever someone registered
             logger.exception("unusable schema", schema_id=schema_id)
             writer_schema = None
         if writer_schema is None:
@@ -149,7 +152,7 @@ class IntentDecoder:
 
 
 def _other_meanings(writer_text: str) -> list[str]:
-    """Where a field of the writer's schema has another type or unit than the ledger's, such as milliseconds."""
+    """Return how fields of the writer's schema differ from the ledger's in type or unit, such as milliseconds."""
     subject = "payments.intents-value"
     own = json.loads(schema_text(subject))
     found = faults_of_change(json.loads(writer_text), own, SUBJECTS[subject][1])
@@ -164,7 +167,7 @@ def _full_name(schema: Any) -> str | None:
 
 
 def intent_of(record: Mapping[str, Any]) -> Intent:
-    """The domain's intent from the Avro record; ValueError where an id is no UUID."""
+    """Return the domain's intent from the Avro record; raise ValueError if an id is not a UUID."""
     reverses = record["reverses"]
     direction: Callable[[str, int], int] = DIRECTIONS.get
     return Intent(

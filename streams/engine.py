@@ -1,6 +1,6 @@
-"""Faust, bent to what streams/fenced.py needs: whole fetches as events, seeks to the agent's store, no own commits.
+"""Faust, changed for streams/fenced.py: events are whole fetches, seeks go to the store's offsets, Faust never commits.
 
-Written against faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0, whose insides it overrides.
+This module overrides internals of faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0.
 """
 
 import tempfile
@@ -25,67 +25,67 @@ from streams.batches import AgentOptions, Message
 logger: Final = structlog.get_logger(__name__)
 
 METADATA_AGE_MS_MAX: Final = 10_000
-# A worker that is gone gives its lanes up after this; one that is slow keeps them, as Faust's consumer thread goes on
-# beating while the handler works.
+# The group takes the lanes of a dead worker away after this time. A slow worker keeps its lanes, because Faust's
+# consumer thread sends heartbeats while the handler works.
 SESSION_SECONDS: Final = 10.0
-# One with a name is waited for, as long as a container takes to come back.
+# The group waits longer for a worker with an instance id: as long as its container needs to come back.
 NAMED_SESSION_SECONDS: Final = 30.0
 
 
 class TopicBegunAnew(LedgerlineError):
-    """A partition goes back behind what was read of it: its offsets no longer mean what the store means by them."""
+    """A partition gave an offset below those already read: its offsets no longer mean what the store means by them."""
 
 
 class Fetch(NamedTuple):
-    """What one look at the broker brought, of several partitions."""
+    """The result of one fetch from Kafka, with the messages of several partitions."""
 
     partitions: dict[TP, tuple[int, int, list[Any]]]
     """(start, end, messages) of each partition."""
 
 
 class ReadAhead:
-    """Reads what is fetched and waits, when the handler has nothing to do but to wait for its store.
+    """Reads waiting fetches ahead while the handler only waits for its store.
 
-    In the handler's own thread: two threads that want the interpreter hand it over some hundred times a batch, and each
-    time nobody has it for a moment.
+    It reads in the handler's own thread. Two threads would hand over the interpreter lock some hundred times a batch,
+    and at each hand-over no thread has the lock for a moment.
     """
 
     def __init__(self, prepare: Callable[[Message], Any]) -> None:
-        """`prepare` is pure work that cannot fail; what it makes of a message has the message's `offset` and
-        `timestamp_ms`."""
+        """`prepare` is a function that cannot fail and that needs no outside part. Its result has the `offset` and
+        `timestamp_ms` of the message."""
         self._prepare = prepare
         self._waiting: deque[Fetch] = deque()
 
     def add(self, fetch: Fetch) -> None:
-        """A fetch that will come to the handler; called in the consumer's thread."""
+        """Add a fetch that will come to the handler; called in the consumer's thread."""
         self._waiting.append(fetch)
 
     def take(self, fetch: Fetch) -> None:
-        """This fetch has come to the handler, which reads itself what of it is not read; so it is no longer ahead."""
-        # The consumer's thread may add meanwhile: a copy is taken at once. Those before it were dropped at a seek.
+        """Stop reading this fetch ahead: the handler has it now, and reads the rest of it itself."""
+        # tuple() copies in one step: the consumer's thread may add a fetch. A seek dropped the fetches before this one.
         if any(waiting is fetch for waiting in tuple(self._waiting)):
             while self._waiting.popleft() is not fetch:
                 pass
 
     def read(self) -> None:
-        """Read all that waits, in place; called in the handler's thread."""
+        """Read all waiting fetches, in place; called in the handler's thread."""
         while self._waiting:
             for _, _, messages in self._waiting.popleft().partitions.values():
                 messages[:] = map(self._prepare, messages)
 
 
 class Positions(Protocol):
-    """What the consumer asks the agent's runner."""
+    """The part of the agent's runner that the consumer uses."""
 
     ahead: ReadAhead | None
-    """Who is told of each fetch, where the handler reads ahead."""
+    """Gets each fetch; None if the handler does not read ahead."""
 
     async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
-        """Take the assigned partitions over; the offsets at which the agent's store stands."""
+        """Take the assigned partitions over, and return their next offsets in the agent's store."""
 
 
 class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Knows where each fetch began, so that what was fetched before a seek can be told from what came after."""
+    """A consumer thread that knows where each fetch began, to tell fetches before a seek from those after it."""
 
     app: "FencedApp"
 
@@ -95,7 +95,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._next: dict[TP, int] = {}
 
     def _next_of(self, consumer: Any) -> dict[TP, int]:
-        """Where the next fetch of each partition begins; an earlier assignment says nothing about this one."""
+        """Return where the next fetch of each partition begins; a new assignment clears the earlier offsets."""
         subscription = consumer._subscription.subscription
         assignment = subscription and subscription.assignment
         if assignment is not self._assignment:
@@ -103,7 +103,10 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return self._next
 
     def highwater(self, tp: TP) -> int:
-        """Where the partition ends for this agent, which may read nothing of a transaction that is open."""
+        """Return the partition's end for this agent; 0 if it is not known.
+
+        An agent that reads committed records cannot read past the start of an open transaction.
+        """
         consumer = self._ensure_consumer()
         end = consumer.last_stable_offset(tp) if self.app.options.read_committed else consumer.highwater(tp)
         return end or 0
@@ -113,15 +116,15 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         consumer._fetch_max_wait_ms = self.app.options.fetch_wait_ms
         consumer._fetch_min_bytes = self.app.options.fetch_bytes_min
         if self.app.options.read_committed:
-            # Faust gives it only to its own exactly-once mode, which loses and doubles (faust#323, #517).
+            # Faust sets it only in its own exactly-once mode, which loses and duplicates records (faust#323, #517).
             consumer._isolation_level = "read_committed"
         return consumer
 
     async def _commit(self, offsets: dict[TP, int]) -> bool:
-        """Tell Kafka where the store stands; whether that worked.
+        """Commit the store's offsets to Kafka, and return whether that worked.
 
-        It is for lag tools only, so no failure may end the worker, as it does in Faust: neither a broker that is away
-        nor a rebalance that has just taken everything.
+        The offsets are for lag tools only. So no failure may end the worker, as a failure does in Faust: neither a
+        broker that is away nor a rebalance that has just taken all partitions.
         """
         assigned = self.assignment()
         theirs = {
@@ -131,8 +134,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         }
         consumer = self._ensure_consumer()
         if not theirs or consumer._subscription.reassignment_in_progress:
-            # The broker would answer behind our request to join, which waits for the other members, and refuse the old
-            # generation; aiokafka would then leave the group and join anew, and all members with it, again and again.
+            # The broker would answer this commit after our request to join, which waits for the other members, and
+            # would refuse the old generation. aiokafka would then leave the group and join again, and so would all
+            # members, again and again.
             return False
         try:
             await consumer.commit(theirs)
@@ -142,11 +146,11 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         return True
 
     async def _seek_wait(self, consumer: Any, partitions: dict[TP, int]) -> None:
-        # A rebalance may have taken a partition while the store was asked; aiokafka raises if it is sought.
+        # A rebalance may have taken a partition while the store was read; a seek to that partition raises in aiokafka.
         assigned = consumer.assignment()
         partitions = {tp: offset for tp, offset in partitions.items() if tp in assigned}
-        # Before the seeks, which begin without letting go of the loop: a fetch that came between a seek and what is
-        # known of it would seem to leave records out.
+        # Note the offsets before the seeks, which begin without yielding to the event loop. If a fetch came between a
+        # seek and this note, the fetch would seem to leave records out.
         self._next_of(consumer).update({TP(*tp): offset for tp, offset in partitions.items()})
         try:
             await super()._seek_wait(consumer, partitions)
@@ -176,8 +180,8 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             ]
             partitions[TP(*tp)] = (start, state.position, messages)
         for tp in assignment.tps if assignment else ():
-            # A fetch of nothing but transaction markers brings no records, and moves the position all the same: an
-            # agent that was not told would seem to lag by them for ever, and its watchdog would end it.
+            # A fetch with only transaction markers brings no records, but it moves the position. If the agent did not
+            # get the new position, it would seem to lag by the markers for ever, and its watchdog would end it.
             state, start = assignment.state_value(tp), next_of.get(TP(*tp))
             if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
                 next_of[TP(*tp)] = state.position
@@ -192,7 +196,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 class _Consumer(driver.Consumer):  # type: ignore[misc]
-    """Seeks to what the agent's store says, and never to what Kafka says."""
+    """A consumer that seeks to the offsets of the agent's store, never to the offsets committed in Kafka."""
 
     app: "FencedApp"
 
@@ -200,20 +204,20 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         return _ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     async def perform_seek(self) -> None:
-        # Not Faust's own, which first seeks to what Kafka has as committed. That trails: where nothing was reassigned,
-        # what is fetched from there in between would look like a topic that was made anew.
+        # Faust's own method first seeks to the offsets committed in Kafka, which trail the store. Without a
+        # reassignment, a fetch from there would look like a topic that was deleted and made again.
         positions = await self.app.runner.positions(self.assignment())
         if positions:
             await self.seek_wait(positions)
             self._committed_offset.update(positions)
-            # Records are one event a fetch here, so Faust must not judge by offsets what was seen.
+            # One event is a whole fetch here, so Faust must not use offsets to tell which events it has seen.
             self._read_offset.update(dict.fromkeys(positions))
 
     def on_buffer_full(self, tp: TP) -> None:
-        """A full queue is back-pressure enough: Faust would also stop the one partition that a fetch goes under."""
+        """Do nothing: a full queue is back-pressure enough. Faust would pause the partition that carries the fetch."""
 
     def on_buffer_drop(self, tp: TP) -> None:
-        """As nothing was stopped, nothing is resumed."""
+        """Do nothing: `on_buffer_full` paused no partition."""
 
     def _to_message(self, tp: TP, fetch: Fetch) -> ConsumerMessage:
         start = next(iter(fetch.partitions.values()))[0]
@@ -228,7 +232,7 @@ class _Transport(driver.Transport):  # type: ignore[misc]
 
 
 def _credentials(kafka: Kafka) -> Any:
-    """How aiokafka logs in; OSError where a file of TLS cannot be used."""
+    """Return the credentials for aiokafka, None if there are none; raise OSError if a TLS file cannot be used."""
     context = kafka.ssl_context()
     if kafka.has_sasl:
         return faust.SASLCredentials(
@@ -262,11 +266,11 @@ class FencedApp(faust.App):  # type: ignore[misc]
             topic_allow_declare=False,
             topic_disable_leader=True,
             web_enabled=False,
-            # Faust makes a folder for tables, which are not in use here, wherever it is started.
+            # Faust makes a folder for tables in its working directory. We use no tables, so the folder goes elsewhere.
             datadir=str(Path(tempfile.gettempdir()) / f"{options.group}-faust"),
             broker_session_timeout=NAMED_SESSION_SECONDS if options.instance_id else SESSION_SECONDS,
             consumer_group_instance_id=options.instance_id,
-            # A topic that was away for a moment is found again after this, not after 5 minutes.
+            # aiokafka finds a topic that was briefly away after this time, not after 5 minutes.
             consumer_metadata_max_age_ms=METADATA_AGE_MS_MAX,
             broker_heartbeat_interval=2.0,
         )
@@ -280,10 +284,10 @@ class FencedApp(faust.App):  # type: ignore[misc]
         return getattr(coordinator, "member_id", None) or None
 
     def end_of(self, tp: TP) -> int:
-        """The partition's next offset, as far as is known; 0 where a rebalance has just taken it away."""
+        """Return the partition's next offset, as far as it is known; 0 if a rebalance has just taken the partition."""
         try:
             return self.consumer.highwater(tp) or 0
-        except (AssertionError, AttributeError):  # so aiokafka says that it is not assigned
+        except (AssertionError, AttributeError):  # aiokafka raises them for a partition that is not assigned
             return 0
 
     def _new_transport(self) -> _Transport:

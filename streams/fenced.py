@@ -1,10 +1,10 @@
 """The fenced consumer: a Faust agent whose offsets live in its own store, and move in its own transactions.
 
-Faust brings partitions, hands over what was fetched, and follows rebalances. What it thinks is committed never
-counts: on each assignment the consumer seeks to what the agent's store says, and each batch carries the offset at
-which the agent believes the store to stand, for a compare-and-set (docs/decisions/0001-whole-fetches-through-faust.md).
+Faust assigns partitions, delivers fetches and follows rebalances. The offsets that Faust holds as committed are never
+used. On each assignment the consumer seeks to the offsets of the agent's store. Each batch carries the offset that the
+agent expects in the store, for a compare-and-set (docs/decisions/0001-whole-fetches-through-faust.md).
 
-A whole fetch travels through Faust as one event, since Faust's cost is by the event: 20 to 50 microseconds each.
+A whole fetch goes through Faust as one event, because each event costs Faust 20 to 50 microseconds.
 """
 
 import asyncio
@@ -35,11 +35,11 @@ logger: Final = structlog.get_logger(__name__)
 OUTAGES: Final = (*TRANSIENT, Outage)
 BACKOFF_SECONDS_MAX: Final = 5.0
 COMMIT_SECONDS: Final = 1.0
-# While an outage lasts, the parts are asked over new connections this many times within the watchdog's term.
+# During an outage, the agent asks the parts over new connections this many times within the watchdog's term.
 ASK_SHARE: Final = 4
-# The handler's thread waits for the store some forty times a batch. By Python's default each time up to 5 ms more,
-# until the consumer's thread, which unpacks the next fetch, hands over the interpreter's lock. Below a millisecond they
-# hand it over more often than is good for either.
+# The handler's thread waits for the store about forty times a batch. After each wait it needs the interpreter lock. The
+# consumer's thread, which unpacks the next fetch, may hold the lock for 5 ms more by Python's default. With less than
+# 1 ms the two threads hand the lock over too often.
 SWITCH_SECONDS: Final = 0.001
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ __all__ = [
 
 
 class _Runner:
-    """Calls the handler from one thread, keeps what it expects of the store, and waits outages out."""
+    """Calls the handler from one thread, keeps the offsets expected in the store, and waits until outages end."""
 
     def __init__(
         self,
@@ -80,10 +80,10 @@ class _Runner:
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
         self.work: tuple[float, str | None] = (time.monotonic(), None)
-        """When it was last looked whether there is work, and what work there was."""
+        """The time (time.monotonic()) of the last look for work, and the work that it found."""
 
     def explain(self) -> dict[str, Any]:
-        """What a log should tell of an agent that does nothing."""
+        """Return what the log should say about an agent that does nothing."""
         looked_at, work = self.work
         return {"work": work, "looked_seconds_ago": round(time.monotonic() - looked_at, 1), "stands": self.stands()}
 
@@ -93,34 +93,34 @@ class _Runner:
         return dict(self._expected)
 
     def stands(self) -> dict[int, int]:
-        """The next offset to process of each partition that this worker has, by the partition's number."""
+        """Return the next offset to process of each partition that this worker has, by the partition's number."""
         return {tp.partition: offset for tp, offset in self.expected.items()}
 
     def in_hand(self) -> dict[int, tuple[int, int]]:
-        """Offset, and timestamp in milliseconds, of the first record of each partition in the batch under way."""
+        """Return offset and timestamp in milliseconds of the first record of each partition in the batch under way."""
         return self._in_hand
 
     @property
     def busy(self) -> bool:
-        """Whether the handler has something in hand; asked in the event loop."""
+        """Whether a call in the handler's thread is under way or waits; read in the event loop."""
         return self._calls > 0
 
     async def positions(self, assigned: Iterable[TP]) -> dict[TP, int]:
-        """Take over the assigned partitions at the offsets of the store, once a batch under way is through.
+        """Take over the assigned partitions at the offsets of the store, after the batch under way has ended.
 
-        None of them where the worker was told to stop while it waited for the store.
+        Return no partitions if the worker was told to stop while it waited for the store.
         """
         return await self._call({}, self._take_over, [TP(*tp) for tp in assigned])
 
     async def process(self, fetch: Fetch) -> bool:
-        """Process a fetch; False where the fence was lost and the consumer must seek again.
+        """Process a fetch; return False if the fence was lost or records are missing, and the consumer must seek again.
 
-        True too where the worker was told to stop while it waited: the next one finds the fetch unprocessed.
+        Return True too if the worker was told to stop while it waited: the next worker finds the fetch unprocessed.
         """
         return await self._call(True, self._process, fetch)
 
     async def idle(self) -> bool:
-        """Let the handler do its chores; False where the fence was lost and the consumer must seek again."""
+        """Let the handler do its chores; return False if the fence was lost and the consumer must seek again."""
         return await self._call(True, self._keeps_fence, self._handler.idle)
 
     async def close(self) -> None:
@@ -129,7 +129,7 @@ class _Runner:
         await asyncio.to_thread(self._thread.shutdown, wait=True)
 
     async def _call(self, at_stop: Result, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call in the handler's thread; `at_stop` where the worker was told to stop while it waited for something."""
+        """Call in the handler's thread; return `at_stop` if the worker was told to stop during an outage."""
         self._calls += 1
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
@@ -142,9 +142,9 @@ class _Runner:
             self._calls -= 1
 
     def _patiently(self, function: Any, *arguments: Any) -> Any:
-        """Call, and call again with growing pauses while what it needs is away; a stop ends the waiting."""
+        """Call, and retry with growing back-off while a part is away; raise the outage after an order to stop."""
         pause_seconds = 0.05
-        # From the last progress, not from this call: a call that was silent for 30 seconds has used up half a term.
+        # Count from the last progress, not from this call: a call that is silent for 30 seconds uses up half a term.
         ask_from = self.progressed_at + self._options.stall_seconds_max / ASK_SHARE
         while True:
             try:
@@ -156,14 +156,14 @@ class _Runner:
                 logger.warning("waiting", agent=self._options.name, cause=str(error).strip(), seconds=pause_seconds)
                 is_told = isinstance(error, Unready) or is_told_by_server(error)
                 if is_told or (time.monotonic() >= ask_from and self._is_something_away()):
-                    # The watchdog is for a process that is stuck: a restart brings back nothing that is away.
+                    # This counts as progress: the watchdog is for a stuck process, and a restart ends no outage.
                     self.progressed_at = time.monotonic()
                     ask_from = self.progressed_at + self._options.stall_seconds_max / ASK_SHARE
                 self.stopping.wait(pause_seconds)
                 pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
 
     def _is_something_away(self) -> bool:
-        """Whether a part does not answer a new connection either. If all answer, the fault is in this process."""
+        """Return whether a part does not answer a new connection either; if all do, the fault is in this process."""
         away = self._find_away()
         logger.warning("asked the parts", agent=self._options.name, away=away)
         return away is not None
@@ -178,8 +178,8 @@ class _Runner:
     def _process(self, fetch: Fetch) -> bool:
         if self.ahead is not None:
             self.ahead.take(fetch)
-        # Faust drops a fetch of the generation before, and a seek may overtake one: what lies between is never fetched
-        # again by itself, and what comes after it must not be posted.
+        # Faust drops a fetch of an earlier generation, and a seek may overtake a fetch. The consumer does not fetch the
+        # missing records again without a new seek, and the records after them must not be posted.
         leaves_out = any(start > self._expected.get(tp, start) for tp, (start, _, _) in fetch.partitions.items())
         return self._keeps_fence(self._try_once, fetch) and not leaves_out
 
@@ -202,7 +202,7 @@ class _Runner:
             with self._metrics.batch_seconds.time(), following(self._options, batch):
                 self._handler.handle(batch)
         except TRANSIENT:
-            # Whether the commit came through is unknown: the store says.
+            # It is unknown whether the commit succeeded, so read the offsets from the store again.
             self._take_over(list(self._expected))
             raise
         for part in batch:
@@ -210,12 +210,16 @@ class _Runner:
         records = sum(len(part.messages) for part in batch)
         self._metrics.records.inc(records)
         self._metrics.batch_records.observe(records)
-        # Let go of it here: Faust's loop would do it beside the next batch, and want the interpreter for it.
+        # Free the messages here: Faust's loop would do it during the next batch, and need the interpreter lock for it.
         fetch.partitions.clear()
         self.progressed_at = time.monotonic()
 
     def _batch(self, fetch: Fetch) -> list[PartitionBatch]:
-        """What of a fetch is still to be processed; what was fetched before a seek and lies past it is dropped."""
+        """Return the part of a fetch that is still to be processed.
+
+        Drop a partition that this worker lacks, that was processed already, or that starts past the expected offset, as
+        a fetch from before a seek may.
+        """
         batch = []
         for tp, (start, end, messages) in sorted(fetch.partitions.items()):
             expected = self._expected.get(tp)
@@ -227,7 +231,7 @@ class _Runner:
 
 
 def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, looks: LagWatch) -> FencedApp:
-    """The Faust app with its one agent and its chores."""
+    """Make the Faust app with its one agent and its timers."""
     app = FencedApp(options, runner)
     last_commit = 0.0
 
@@ -248,7 +252,7 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def watch() -> None:
-        """Tell the watchdog that there is nothing to do.
+        """Tell the watchdog if there is nothing to do.
 
         Stuck consumers are a known fault of the engine (faust#523, #532, #629). This function waits for nothing. If the
         loop itself is stuck, nobody calls it, and the watchdog's time runs out as well.
@@ -273,11 +277,11 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
 
 
 class _Worker(faust.Worker):  # type: ignore[misc]
-    """Says at once that a signal came: Faust's own on_before_shutdown waits for the consumer, for seconds."""
+    """A Faust worker that reports a signal at once: Faust's on_before_shutdown waits seconds for the consumer."""
 
     def __init__(self, app: FencedApp, told_to_stop: Callable[[], None], **options: Any) -> None:
         super().__init__(app, **options)
-        self.spinner = None  # what it draws would stand in the logs, before the first line
+        self.spinner = None  # its drawing would be in the logs, before the first line
         self._told_to_stop = told_to_stop
 
     def _schedule_shutdown(self, signal: Any) -> None:
@@ -294,10 +298,10 @@ def run_agent(
     """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
 
     Blocks; call it from the main thread. `find_away` names a part that does not answer a new connection (streams.away).
-    `ahead` is for a handler that has time to read what comes next.
+    `ahead` is for a handler that can read the next fetches while it waits for its store.
     """
     # A batch makes hundreds of thousands of objects and no cycles: with the default thresholds the collector takes a
-    # fifth of a worker's time. What is there now lives as long as the process.
+    # fifth of a worker's time. The objects that exist now live as long as the process.
     gc.freeze()
     gc.set_threshold(1_000_000, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -340,7 +344,7 @@ def run_agent(
     try:
         worker.execute_from_commandline()
     except SystemExit:
-        # Faust ends with a code alone; what people can mend is told in its sentence.
+        # Faust ends with an exit code only. Raise a LedgerlineError itself: its sentence tells people what to repair.
         if isinstance(worker.crash_reason, LedgerlineError):
             raise worker.crash_reason from None
         raise

@@ -1,8 +1,8 @@
-"""Whether an agent that does nothing has nothing to do: the rule by which its watchdog lives.
+"""Decide whether an agent that does nothing really has nothing to do: its watchdog follows this rule.
 
 A consumer can go deaf in many ways: its fetches stop, it falls out of its group, it never seeks after a rebalance. Each
 way looks like an idle agent from inside. So an agent counts as idle only if Kafka itself says so, asked by a client
-apart from the engine's. What is not known does not count as idle, and the watchdog's term runs.
+apart from the engine's. If that is not known, the agent does not count as idle, and the watchdog's term runs.
 """
 
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Look(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """Where the agent stands, as its engine and its store say."""
+    """The partitions and offsets of the agent, as its engine and its store say."""
 
     assigned: frozenset[int]
     """The partitions that the engine says it has."""

@@ -1,10 +1,11 @@
 """How far behind an agent is, lane by lane: in records, and in seconds that the oldest of them has waited.
 
-Seconds are known by looking at where each partition ends, once a second, with a client apart from the engine's, which
-may be what is stuck: a record came between two looks of which the later one found it. So they are exact to a second, or
-to a thousandth of themselves where nothing was processed for hours.
-Where no looks were taken (before a start, or while the process or the broker was away), the record's own timestamp
-decides as soon as it is fetched, and until then it counts from the first look.
+The seconds come from a look at the end of each partition, once a second. A client apart from the engine's takes the
+looks, because the engine's client may be what is stuck. A record came after the last look that did not find it, and
+before the first look that found it. So the seconds are exact to a second, or to a thousandth of their value if nothing
+was processed for hours.
+There are no looks before a start, or while the process or the broker is away. A record from such a time counts from its
+own timestamp as soon as the record is fetched, and from the first look until then.
 """
 
 import threading
@@ -29,36 +30,36 @@ STEPS_MAX: Final = 4000
 
 
 class Lag(NamedTuple):
-    """What of a partition is not processed."""
+    """The records of a partition that are not processed."""
 
     records: int
     since_seconds: float | None
-    """When the oldest of them came, in seconds since 1970; None where there is none."""
+    """When the oldest of them came, in seconds since 1970; None if there are none."""
 
 
 class _Step(NamedTuple):
-    """A look that found the partition longer than the one before did. Times are seconds since 1970."""
+    """A look that found a higher end of the partition than the look before. Times are seconds since 1970."""
 
     end: int
     looked_before: float
-    """When the look before was taken, at which these records were not there; 0 where there was none."""
+    """When the look before was taken, which did not find these records; 0 if there was none."""
     looked: float
 
 
 class PartitionEnd:
-    """Where one partition ended at each look, as far as that is not processed yet."""
+    """The ends that the looks found of one partition, as far as the records below them are not processed yet."""
 
     def __init__(self) -> None:
         self._steps: deque[_Step] = deque()
         self._looked = 0.0
         self._known_from = 0
-        """Of what lies below, it is not known when it came."""
+        """It is not known when records below this offset came."""
         self._pace_seconds = 0.0
-        """Looks that are closer to the last step than this make it longer, so that steps stay few."""
+        """A look closer to the last step than this extends that step, so that steps stay few."""
 
     def look(self, end: int, now: float) -> None:
-        """The partition ends here now."""
-        if self._steps and end < self._steps[-1].end:  # another topic under the name, or a broker that trails
+        """Record that the partition ends at `end` at the time `now`."""
+        if self._steps and end < self._steps[-1].end:  # the topic was made again, or this broker lags
             self._steps.clear()
             self._looked = 0.0
         if not self._steps or end > self._steps[-1].end:
@@ -73,7 +74,7 @@ class PartitionEnd:
         self._looked = now
 
     def lag(self, offset: int, came_seconds: float | None) -> Lag:
-        """What waits from `offset` on. `came_seconds`: the timestamp of the record there, where it is known."""
+        """Return the lag from `offset` on. `came_seconds` is the timestamp of the record there, if it is known."""
         while len(self._steps) > 1 and self._steps[0].end <= offset:
             self._known_from = max(self._known_from, self._steps.popleft().end)
         if len(self._steps) <= 1:
@@ -86,7 +87,7 @@ class PartitionEnd:
         return Lag(self._steps[-1].end - offset, min(max(came, looked_before), step.looked))
 
     def _thin_out(self) -> None:
-        """Make one of each two steps, now and from now on, which is half as exact; the newest stays as it is."""
+        """Merge each two steps into one, now and from now on, which is half as exact; keep the newest step as it is."""
         steps = list(self._steps)
         newest = steps.pop()
         self._pace_seconds = 2 * max(self._pace_seconds, LOOK_SECONDS)
@@ -107,14 +108,14 @@ class LagWatch:
         in_hand: Callable[[], Mapping[int, tuple[int, int]]],
         show: Callable[[Mapping[int, Lag]], None],
     ) -> None:
-        """`expected`: the next offset to process of each partition that the agent has. `in_hand`: offset and timestamp
-        in milliseconds of the first record of each that is being processed."""
+        """`expected` returns the next offset to process of each partition that the agent has. `in_hand` returns offset
+        and timestamp in milliseconds of the first record of each partition in the batch under way."""
         self._options = options
         self._expected = expected
         self._in_hand = in_hand
         self._show = show
         self.member_id: str | None = None
-        """The group's id of an agent that has no partitions, empty if it has none; None if the agent has partitions."""
+        """The member id of an agent without partitions, empty if it has no id yet; None if the agent has partitions."""
         self._client: AdminClient | None = None
         self._isolation = IsolationLevel.READ_COMMITTED if options.read_committed else IsolationLevel.READ_UNCOMMITTED
         self._ends: dict[int, PartitionEnd] = {}
@@ -123,7 +124,7 @@ class LagWatch:
         self._never = threading.Event()
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread, which takes a look every LOOK_SECONDS."""
         threading.Thread(target=self._run, name="lag", daemon=True).start()
 
     def _run(self) -> None:
@@ -131,7 +132,7 @@ class LagWatch:
             self.look()
 
     def look(self) -> None:
-        """Ask Kafka where the partitions end, and show what is behind; what it does not tell stays as it was."""
+        """Ask Kafka where the partitions end, and show the lags; an end that Kafka does not tell stays as it was."""
         expected = self._expected()
         self._ends = {partition: self._ends.get(partition) or PartitionEnd() for partition in expected}
         is_new_client = self._client is None
@@ -149,10 +150,10 @@ class LagWatch:
         self._show(lags)
 
     def _ask(self, partitions: list[int], member_id: str | None) -> tuple[dict[int, int], Membership | None, bool]:
-        """The ends, the standing in the group, and whether all was answered.
+        """Return the ends, the membership in the group, and whether Kafka answered everything.
 
-        A client that had no answer is dropped, and the next look makes a new one: a client that is stuck must not pass
-        for a broker that is away.
+        A client without an answer is dropped, and the next look makes a new one: a stuck client must not count as a
+        broker that is away.
         """
         ends: dict[int, int] = {}
         membership = None
@@ -170,7 +171,7 @@ class LagWatch:
         return ends, membership, True
 
     def _ask_ends(self, client: AdminClient, partitions: list[int], ends: dict[int, int]) -> None:
-        """Put the end of each partition into `ends`, as far as they are told."""
+        """Put the end of each partition into `ends`, as far as Kafka tells it; raise NoAnswer if it does not."""
         answers = client.list_offsets(
             {TopicPartition(self._options.topic, partition): OffsetSpec.latest() for partition in partitions},
             isolation_level=self._isolation,
@@ -179,7 +180,7 @@ class LagWatch:
         for asked, answer in answers.items():
             end = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
             if end < 0:
-                # librdkafka's OFFSET_INVALID, without an error: seen while the broker stood still.
+                # librdkafka gave OFFSET_INVALID without an error while the broker was frozen.
                 raise NoAnswer(f"Kafka told no end of partition {asked.partition}")
             ends[asked.partition] = end
 

@@ -49,7 +49,7 @@ class AgentMetrics:
         self.partitions = _PARTITIONS.labels(agent)
 
     def show_lags(self, lags: Mapping[int, Lag]) -> None:
-        """Show the lag of each partition that the agent has, and no more that of others: another worker tells it."""
+        """Show the lag of each partition that the agent has, and remove other partitions: another worker shows them."""
         for partition in self._shown - lags.keys():
             for gauge in (_LAG_RECORDS, _LAG_SECONDS):
                 gauge.remove(self._agent, str(partition))
@@ -60,9 +60,9 @@ class AgentMetrics:
 
 
 def serve_metrics(host: str, port: int, ready: Callable[[], str | None], tls: ServerTls | None = None) -> int:
-    """Serve /metrics, /livez and /readyz from a daemon thread; returns the port, a free one where `port` is 0.
+    """Serve /metrics, /livez and /readyz from a daemon thread; return the port, a free one if `port` is 0.
 
-    `ready` answers None when ready, else what is missing, in a sentence. With `tls` by HTTPS alone.
+    `ready` returns None if the agent is ready, else a sentence that says what is missing. With `tls`, serve HTTPS only.
     """
 
     class Handler(BaseHTTPRequestHandler):
@@ -85,13 +85,13 @@ def serve_metrics(host: str, port: int, ready: Callable[[], str | None], tls: Se
             self.wfile.write(body)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Scrapes are not worth a line each."""
+            """Log nothing: a scrape is not worth a line."""
 
     server = ThreadingHTTPServer((host, port), Handler)
     if tls is not None:
         context = SSLContext(PROTOCOL_TLS_SERVER)
         context.load_cert_chain(tls.certificate_file, tls.key_file)
-        # Each connection's own thread shakes hands, so that a silent one keeps nobody else waiting.
+        # Each connection does its TLS handshake in its own thread, so that a silent client does not block the others.
         server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return int(server.server_address[1])

@@ -1,7 +1,8 @@
-"""The project's own intents read from Avro's binary form at twice fastavro's speed, as this is done for every message.
+"""Read intents of the project's own schema from Avro at twice fastavro's speed, as every message is read here.
 
-Only what every encoder writes is read here (Avro 1.11 specification, "Binary Encoding"): anything else is Unusual, and
-fastavro, by the schema, judges it. So what is read here must be just what fastavro would read, or be refused.
+This module reads only what every encoder writes (Avro 1.11 specification, "Binary Encoding"). It refuses other bytes,
+mostly as Unusual, and fastavro then judges them by the schema. So this module must return exactly what fastavro would
+return, or refuse.
 """
 
 from typing import Final
@@ -16,11 +17,11 @@ _LONG_BITS: Final = 64
 
 
 class Unusual(Exception):
-    """Not what an encoder writes, though it may be an intent all the same."""
+    """The bytes are not what an encoder writes, but they may still be an intent."""
 
 
 def _long(value: bytes, at: int) -> tuple[int, int]:
-    """A long in zigzag, seven bits a byte, and where it ends."""
+    """Return a zigzag long, seven bits a byte, and the offset after it."""
     byte = value[at]
     at += 1
     number, shift = byte & 127, 7
@@ -35,7 +36,7 @@ def _long(value: bytes, at: int) -> tuple[int, int]:
 
 
 def _text(value: bytes, at: int) -> tuple[str, int]:
-    """A string behind its length, and where it ends: past the end of all where it is cut off."""
+    """Return a string, which follows its length, and the offset after it: past the end of `value` if it is cut off."""
     length = value[at]
     at += 1
     if length & 129:  # more than one byte, or negative
@@ -58,17 +59,17 @@ def _text_or_none(value: bytes, at: int) -> tuple[str | None, int]:
 
 
 def _block(value: bytes, at: int) -> tuple[int, int]:
-    """How many items follow, and where they begin; 0 behind the last."""
+    """Return how many items follow, and where they begin; the count is 0 after the last block."""
     count, at = _long(value, at)
-    if count < 0:  # a size in bytes follows it
+    if count < 0:  # the block's size in bytes follows the count
         raise Unusual
     return count, at
 
 
 def plain_intent(value: bytes, at: int) -> Intent:
-    """The intent whose Avro bytes begin at `at` and end with `value`.
+    """Return the intent whose Avro bytes begin at `at` and end with `value`.
 
-    Unusual, IndexError, KeyError or ValueError where fastavro has to say what it is.
+    Raise Unusual, IndexError, KeyError or ValueError if fastavro has to decide what the bytes are.
     """
     intent_id, at = _text(value, at)
     tenant, at = _text(value, at)

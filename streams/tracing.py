@@ -1,4 +1,4 @@
-"""The span of an agent's batch: linked to what was sampled of it, and absent where nothing was."""
+"""The span of an agent's batch: it links to the sampled messages of the batch, and exists only if there are any."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -15,7 +15,7 @@ _ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 
 @contextmanager
 def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
-    """While an agent works on a batch: the batch's span, where tracing is on and its messages come of sampled ones."""
+    """Keep a span open while an agent works on a batch, if tracing is on and messages of the batch are sampled."""
     tracer = tracing.tracer()
     links = [] if tracer is None else sampled_of(batch)
     if tracer is None or not links:
@@ -39,7 +39,7 @@ def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[No
 
 @contextmanager
 def transaction_span(intents: int) -> Iterator[None]:
-    """While a transaction of posting is under way: a span of its own, where the batch has one."""
+    """Keep a span open during a posting transaction, if the batch has a span."""
     tracer, around = tracing.tracer(), tracing.current_span()
     if tracer is None or around is None:
         yield
@@ -54,23 +54,24 @@ def transaction_span(intents: int) -> Iterator[None]:
 
 
 def outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.Value]:
-    """How many intents had each outcome, of those that there were."""
+    """Return how many intents had each outcome; an outcome without intents is left out."""
     return {Attribute(f"ledgerline.outcomes.{outcome.value}"): count for outcome, count in Counter(outcomes).items()}
 
 
 def sampled_of(batch: Iterable[PartitionBatch]) -> list[str]:
-    """The traceparents of sampled messages, each once, at most LINKS_MAX.
+    """Return the traceparents of sampled messages, each once, at most LINKS_MAX.
 
-    This looks at every message where tracing is on, and most are not sampled: so it looks at the flag's digit first.
+    If tracing is on, this function sees every message, and most are not sampled: so it tests the digit of the sampled
+    flag first.
     """
     found: dict[str, None] = {}
     for part in batch:
         for item in part.messages:
-            # A message as it came, or what an agent made of it ahead, which keeps it.
+            # The item is a Message, or what ReadAhead made of it, which keeps the Message.
             headers = item.headers if type(item) is Message else item.message.headers
             if not headers:
                 continue
-            name, value = headers[0]  # where our own producers put it
+            name, value = headers[0]  # our own producers put the traceparent first
             if name != tracing.TRACEPARENT:
                 value = next((other for given, other in headers if given == tracing.TRACEPARENT), None)
             if value is None or value[-1:] not in _ODD_DIGITS:

@@ -1,1 +1,1 @@
-"""The operators' console: one live page, and the feed of events behind it. docs/CONSOLE.md is its page."""
+"""The operators' console: one live page, and the feed of events behind it. docs/CONSOLE.md documents it."""

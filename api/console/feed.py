@@ -1,4 +1,4 @@
-"""What the console shows, looked up once a second however many watch it, and not at all while nobody does."""
+"""The data of the console: looked up once a second for all viewers together, and not at all without a viewer."""
 
 import asyncio
 import time
@@ -21,24 +21,24 @@ from runtime.positions import Positions, PositionsUnknown, lag
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
 PULSES_WAITING_MAX: Final = 4
-"""Of a viewer that reads too slowly; the oldest make room, as each pulse says everything."""
+"""Most pulses that wait for a slow viewer. The oldest is dropped then, as each pulse holds the whole state."""
 LAGS: Final = ("unposted", "unrelayed", "unreconciled", "unaudited")
 
 log = structlog.get_logger(__name__)
 
 
 class Reader(Protocol):
-    """What tells how far the topics go (runtime.positions.PositionReader)."""
+    """Reads the end positions of the topics (runtime.positions.PositionReader)."""
 
     def read(self) -> Positions:
-        """How far they go now; blocks. PositionsUnknown where Kafka is away."""
+        """Return the positions now; block meanwhile. Raise PositionsUnknown if Kafka is away."""
 
     def close(self) -> None:
-        """Let go of everything; blocks."""
+        """Close the connections; block meanwhile."""
 
 
 class Pulse:
-    """One look at everything: what all may see, and sums of money by tenant."""
+    """The state at one moment: the part that every viewer may see, and the sums of money by tenant."""
 
     def __init__(self, shared: dict[str, Any], symmetry: list[CurrencySums]) -> None:
         self.shared = shared
@@ -46,21 +46,21 @@ class Pulse:
 
 
 class Viewer:
-    """Who watches: a bounded queue of pulses, and None at the end."""
+    """One client that watches. Its bounded queue holds pulses, and None as the last item."""
 
     def __init__(self, tenant: str) -> None:
         self.tenant = tenant
         self.pulses: asyncio.Queue[Pulse | None] = asyncio.Queue(PULSES_WAITING_MAX)
 
     def hand(self, pulse: Pulse | None) -> None:
-        """Never waits."""
+        """Put a pulse into the queue without waiting; drop the oldest one if the queue is full."""
         if self.pulses.full():
             self.pulses.get_nowait()
         self.pulses.put_nowait(pulse)
 
 
 class Feed:
-    """For the coroutines of one event loop."""
+    """The viewers, and the task that looks up a pulse for them each second. Use it in one event loop only."""
 
     def __init__(
         self, pool: Pool, postgres: PostgresWatch, accept_times: AcceptTimes, make_reader: Callable[[], Reader]
@@ -74,25 +74,25 @@ class Feed:
         self._task: asyncio.Task[None] | None = None
         self._closed = asyncio.Event()
         self.looks = 0
-        """How often everything was looked up."""
+        """The number of look-ups so far."""
 
     @property
     def viewers(self) -> int:
-        """How many watch now."""
+        """The number of viewers now."""
         return len(self._viewers)
 
     @property
     def is_closed(self) -> bool:
-        """Whether nobody more can watch, as the process is about to end."""
+        """Whether new viewers are refused, as the process is about to end."""
         return self._closed.is_set()
 
     @property
     def history(self) -> list[list[Any]]:
-        """Points of the last minutes, as far as somebody watched: see `_point`."""
+        """Points (see `_point`) of the last HISTORY_SECONDS; times without a viewer have none."""
         return list(self._history)
 
     def join(self, tenant: str) -> Viewer:
-        """Watch from now on; whoever joins must leave."""
+        """Add a viewer, and return it. The caller must hand it to `leave` in the end."""
         viewer = Viewer(tenant)
         self._viewers.add(viewer)
         if self._closed.is_set():
@@ -103,17 +103,17 @@ class Feed:
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
-        """Watch no longer."""
+        """Remove a viewer."""
         self._viewers.discard(viewer)
 
     def release(self) -> None:
-        """End every stream, as the process is about to end."""
+        """End every viewer's stream, as the process is about to end."""
         self._closed.set()
         for viewer in self._viewers:
             viewer.hand(None)
 
     async def close(self) -> None:
-        """End, and wait until nothing is asked any more."""
+        """End every stream, and wait until the last look-up has ended."""
         self.release()
         if self._task is not None:
             await asyncio.wait([self._task])
@@ -135,7 +135,7 @@ class Feed:
                     pulse, reader_answers = await self._look(reader)
                     self._publish(pulse)
                     await self._pause(PERIOD_SECONDS - (time.monotonic() - started))
-                    if not reader_answers:  # a kept client can stay deaf after an outage: decision 26
+                    if not reader_answers:  # after an outage an old client may never recover: make a new one (0026)
                         break
             finally:
                 self._accept_times.watch(is_watched=False)
@@ -156,7 +156,7 @@ class Feed:
             viewer.hand(pulse)
 
     async def _look(self, reader: Reader) -> tuple[Pulse, bool]:
-        """Look once; the pulse, and whether the reader had an answer from Kafka."""
+        """Look up once; return the pulse, and whether the reader had an answer from Kafka."""
         self.looks += 1
         tenants = sorted({viewer.tenant for viewer in self._viewers})
         asked = self._postgres.ask(partial(read_overview, self._pool, tenants))
@@ -176,7 +176,10 @@ class Feed:
 def described(
     overview: Overview | None, ends: Positions | None, latency: Latency | None, faults: list[str]
 ) -> dict[str, Any]:
-    """All that is shown but sums of money; None stands for what could not be learned. Times are milliseconds."""
+    """Return all that the console shows except sums of money; None stands for a value that could not be read.
+
+    Points in time are milliseconds since 1970 UTC; latencies are seconds.
+    """
     lanes = _lanes(overview, ends)
     document: dict[str, Any] = {
         "time": time.time_ns() // 1_000_000,
@@ -197,8 +200,8 @@ def described(
     reconciled = sum(row.reconciled_seq or 0 for row in overview.lanes)
     return document | {
         "fates": fates,
-        # What the topic brought, less what became of it and what it still owes; each lane by itself, so that one cannot
-        # make up for another.
+        # The records that reconciliation read, less their fates and the records still missing. Absolute values by lane,
+        # so that the gap of one lane cannot cancel that of another.
         "conservation_gap": sum(abs(_gap(row)) for row in overview.lanes),
         "reconciled": reconciled,
         "breaks": [
@@ -225,7 +228,7 @@ def _sum(lanes: list[dict[str, Any]], name: str) -> int | None:
 
 
 def _lanes(overview: Overview | None, ends: Positions | None) -> list[dict[str, Any]]:
-    """Lanes that either side knows; one that was never posted to stands at the topic's first offset."""
+    """Return each lane that Postgres or Kafka knows; a lane without postings begins at the topic's first offset."""
     rows = {row.lane: row for row in overview.lanes} if overview else {}
     received, relayed, first = (ends.received, ends.relayed, ends.first) if ends else ({}, {}, {})
     return [
@@ -246,7 +249,7 @@ def _lane(
     journalled = row.next_seq if row else (0 if is_known else None)
     reconciled = (row.reconciled_seq or 0) if row else journalled
     audited = (row.audited_seq or 0) if row else journalled
-    # Counted from where the ledger begins, as seq is.
+    # Count from the ledger's first offset, as seq does.
     received = None if end is None else end - start
     return {
         "lane": lane,
@@ -264,7 +267,10 @@ def _lane(
 
 
 def _point(shared: dict[str, Any]) -> list[Any]:
-    """A pulse in the history: time, received, journalled, the four lags, and the median and 99th of the latency."""
+    """Return a pulse's point in the history.
+
+    It holds the time, received, journalled, the four lags, and the median and 99th percentile of the latency.
+    """
     totals, latency = shared["totals"], shared["latency"]
     return [
         shared["time"],

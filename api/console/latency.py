@@ -1,4 +1,4 @@
-"""From accepted to posted, as this process sees it: its own intents, until the commit of their lane is announced."""
+"""Time from accepted to posted, for this process' own intents: it ends when the commit of their lane is announced."""
 
 import time
 from collections import deque
@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 PENDING_MAX: Final = 10_000
-"""Of a lane; beyond it the oldest are no longer measured."""
+"""Most intents of a lane that wait to be measured; beyond it the oldest are dropped."""
 
 
 class Latency(NamedTuple):
-    """Percentiles of the intents that were posted since the last look, in seconds."""
+    """The number of intents posted since the last `take`, and percentiles of their times in seconds."""
 
     intents: int
     p50: float
@@ -19,7 +19,7 @@ class Latency(NamedTuple):
 
 
 class AcceptTimes:
-    """Notes nothing, and costs nothing, until somebody watches."""
+    """The times at which this process accepted intents. It notes none while nobody watches the console."""
 
     def __init__(self, now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000) -> None:
         self._now_microseconds = now_microseconds
@@ -29,20 +29,20 @@ class AcceptTimes:
         self.is_watched = False
 
     def watch(self, *, is_watched: bool) -> None:
-        """Begin or end to measure; what was noted before is forgotten."""
+        """Begin or end measuring, and forget all times noted before."""
         self.is_watched = is_watched
         self._pending.clear()
         self._seconds.clear()
 
     def note(self, lane: int, offset: int, accepted_time: int) -> None:
-        """An intent is on Kafka; `accepted_time` is microseconds since 1970. It may be posted already."""
+        """Note an intent that Kafka has, and that may be posted already; `accepted_time` is microseconds since 1970."""
         if offset < self._next_offsets.get(lane, 0):
             self._seconds.append((self._now_microseconds() - accepted_time) / 1e6)
         else:
             self._pending.setdefault(lane, deque(maxlen=PENDING_MAX)).append((offset, accepted_time))
 
     def announce(self, next_offsets: Mapping[int, int]) -> None:
-        """Lanes are posted up to these offsets."""
+        """Note that these lanes are posted up to these next offsets, and measure the intents before them."""
         self._next_offsets.update(next_offsets)
         if not self.is_watched:
             return
@@ -53,7 +53,7 @@ class AcceptTimes:
                 self._seconds.append((now - pending.popleft()[1]) / 1e6)
 
     def take(self) -> Latency | None:
-        """The figures since the last look; None where none of this process' intents was posted."""
+        """Return the figures since the last call; None if none of this process' intents was posted since."""
         found, self._seconds = sorted(self._seconds), []
         if not found:
             return None
@@ -61,5 +61,5 @@ class AcceptTimes:
 
 
 def _percentile(ordered: Sequence[float], part: float) -> float:
-    """By the nearest rank."""
+    """Return the value at index `part` * count, rounded down, of the ordered values; exact to 0.1 milliseconds."""
     return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 4)

@@ -1,4 +1,4 @@
-"""GET /console and what it loads: open, as it holds no data; and the feed of events, which asks for a key."""
+"""GET /console and its files, which need no key, as they hold no data; and the feed of events, which needs one."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -85,19 +85,22 @@ async def _stream(request: Request, service: Service, key: ApiKey) -> AsyncItera
 
 
 async def _refusal(request: Request, service: Service) -> Problem | None:
-    """Why the key is taken no longer, as when it was revoked; looked up as for any other request."""
+    """Return the problem if the key is not valid any more, such as a revoked one; None if it is.
+
+    The key is looked up as for any other request.
+    """
     _, _, credentials = request.headers.get("authorization", "").partition(" ")
     try:
         await service.authentication.key_of(credentials, request)
     except Problem as problem:
         return problem
-    except DatabaseError:  # it was good when Postgres was last asked
+    except DatabaseError:  # the key was valid when Postgres last answered
         return None
     return None
 
 
 def is_operator(key: ApiKey) -> bool:
-    """Whether the key sees all tenants' money and breaks, and not its own tenant's alone."""
+    """Return whether the key may see the money and breaks of all tenants, rather than of its own tenant only."""
     return Scope.OPERATIONS_READ in key.scopes
 
 
@@ -112,7 +115,10 @@ def _hello(service: Service, key: ApiKey) -> dict[str, Any]:
 
 
 def _symmetry(service: Service, key: ApiKey, pulse: Pulse) -> list[dict[str, Any]]:
-    """Debits and credits by currency, of all tenants for an operator, else of the key's own. Minor units as text."""
+    """Return debits and credits by currency, with minor units as text.
+
+    They are of all tenants for an operator, else of the key's own tenant.
+    """
     tenant = None if is_operator(key) else key.tenant
     units = service.units(key.tenant)
     return [

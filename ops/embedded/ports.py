@@ -21,7 +21,7 @@ _EPHEMERAL_LOW_DEFAULT = 32_768
 def is_free(port: int) -> bool:
     """Tell whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        # As servers do: the remains of closed connections (TIME_WAIT) do not count as taken.
+        # Servers set this option too: a port counts as free if only closed connections (TIME_WAIT) are left on it.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOOPBACK, port))
@@ -42,9 +42,9 @@ def answers(host: str, port: int, *, timeout_seconds: float = 1.0) -> bool:
 def pick_free(avoid: frozenset[int] = frozenset()) -> int:
     """Return a free loopback port below the kernel's ephemeral range.
 
-    A port inside that range may be lent to any outgoing connection while its server is down; a client that
-    keeps reconnecting can even be connected to itself there (TCP simultaneous open), and the server never
-    gets its port back.
+    The kernel may give a port inside that range to any outgoing connection while the server is down. A client that
+    keeps reconnecting can even connect to itself there (TCP simultaneous open); then the server never gets its port
+    back.
     """
     for _ in range(_ATTEMPTS_MAX):
         port = _PORT_MIN + secrets.randbelow(_ephemeral_low() - _PORT_MIN)

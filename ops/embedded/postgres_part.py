@@ -55,8 +55,9 @@ host    replication   {owner}   {host}/32   scram-sha-256
 class PostgresPart(Part):
     """Postgres 18 with a database and a superuser called `ledgerline`.
 
-    `settings` go into postgresql.conf besides, and `files` into its folder, by name, where only the server reads them:
-    keys and certificates, or another pg_hba.conf. `programs` is the folder of another `postgres` and its `initdb`.
+    `settings` are added to postgresql.conf. `files` (text by name) are written to the data folder, where only the
+    server can read them: keys and certificates, or another pg_hba.conf. `programs` is the folder of another
+    `postgres` and its `initdb`.
     """
 
     name = "Postgres"
@@ -105,7 +106,7 @@ class PostgresPart(Part):
             self._write(name, text)
 
     def command(self) -> Command:
-        """Return the server's command line; a lost owner means a fast shutdown rather than a crash."""
+        """Return the server's command line; if the owner dies, the server makes a fast shutdown and does not crash."""
         return Command(
             argv=(str(self._programs() / "postgres"), "-D", str(self.folder)),
             log=self.log,
@@ -115,7 +116,7 @@ class PostgresPart(Part):
         )
 
     def is_ready(self) -> bool:
-        """Tell whether the owner can log in and is answered; makes its database the first time."""
+        """Tell whether the owner can log in and query; the first time, create the ledger's database."""
         if not answers(LOOPBACK, self.port):
             return False
         import psycopg  # noqa: PLC0415 - loaded when it is needed
@@ -125,20 +126,20 @@ class PostgresPart(Part):
                 known = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).rowcount
                 if not known:
                     connection.execute(f"CREATE DATABASE {DATABASE}")
-                # A login of a service has nothing to look for in the server's own databases. Written where it is not so
-                # yet, as a server may be read only at a later start.
+                # A service's login needs no access to the server's own databases. Revoke only if not revoked yet: at a
+                # later start the server may be read-only.
                 asked = connection.execute("SELECT has_database_privilege('public', 'postgres', 'CONNECT')")
                 if asked.fetchone() == (True,):
                     connection.execute("REVOKE ALL ON DATABASE postgres, template1 FROM PUBLIC")
         except psycopg.OperationalError:
-            return False  # it is still starting up, or recovering from a crash: asked again until the deadline
+            return False  # it is still starting up, or recovering from a crash: `start` asks again
         return True
 
     def _programs(self) -> Path:
         return self._other_programs or server_programs()
 
     def _make_cluster(self) -> None:
-        """Run initdb with a fresh password for the owner, which stays in a file that only this user can read."""
+        """Run initdb with a new password for the owner; the password stays in a file that only this user can read."""
         self.report("postgres: making its cluster")
         if any(self.folder.iterdir()):
             raise EmbeddedError(
@@ -165,7 +166,7 @@ class PostgresPart(Part):
             f"--pwfile={password_file}",
             "--auth=scram-sha-256",
             "--encoding=UTF8",
-            # Sorts by code point, the same on every machine whatever its libraries.
+            # Sort by code point: the order is the same on every machine and does not depend on its libraries.
             "--locale-provider=builtin",
             "--builtin-locale=C.UTF-8",
             "--locale=C",
@@ -182,10 +183,10 @@ class PostgresPart(Part):
     def _let_through(self, path: Path) -> None:
         """Let Postgres' user pass through (not list) the folders above a path.
 
-        In the home its group may, and nobody else. Further up, where a folder's group is not ours to change, everybody
-        may, and it is told.
+        Inside a private home, only the user's group gets this right. Above the home a folder's group is not ours to
+        change, so everybody gets the right (o+x), and the change is reported.
         """
-        assert self._user is not None  # noqa: S101 - nobody else has to be let through
+        assert self._user is not None  # noqa: S101 - only a separate system user needs this right
         home = self.folder.resolve().parent.parent
         for folder in path.resolve().parents:
             mode = folder.stat().st_mode
@@ -212,7 +213,7 @@ def server_programs() -> Path:
 
 
 def _ensure_system_user(name: str) -> SystemUser:
-    """Return the system user of this name, made when missing: Postgres refuses to run as root."""
+    """Return the system user of this name and make it if missing: Postgres refuses to run as root."""
     try:
         entry = pwd.getpwnam(name)
     except KeyError:
@@ -231,7 +232,7 @@ def _make_system_user(name: str) -> pwd.struct_passwd:
         check=False,
     )
     try:
-        return pwd.getpwnam(name)  # there as well when another process made it at the same time
+        return pwd.getpwnam(name)  # also found if another process made it at the same time
     except KeyError as error:
         raise EmbeddedError(
             f"The system user {name} for Postgres cannot be made ({made.stderr.strip()}): make it, or run as "

@@ -36,7 +36,7 @@ _STACK_FRAME_MARKERS = ("at ", "... ", "File ")
 
 @dataclass(frozen=True)
 class SystemUser:
-    """The system user that a child runs as, where the owner is root and the child refuses to be."""
+    """The system user that a child runs as, if the owner is root and the child refuses to run as root."""
 
     name: str
     user_id: int
@@ -45,11 +45,11 @@ class SystemUser:
 
 @dataclass(frozen=True)
 class Command:
-    """What to run, and how it learns of its owner's death (`death_signal`; None means that it outlives its owner)."""
+    """A program to run. At its owner's death it gets `death_signal`; None means that it outlives its owner."""
 
     argv: Sequence[str]
     log: Path
-    """Takes both outputs, appended."""
+    """The program's stdout and stderr are appended to this file."""
     environment: Mapping[str, str] | None = None
     directory: Path | None = None
     death_signal: signal.Signals | None = signal.SIGKILL
@@ -59,8 +59,8 @@ class Command:
 class _Spawner:
     """The one thread that forks every child; it lives as long as the process.
 
-    PR_SET_PDEATHSIG fires when the *thread* that forked the child ends, not when the process does. Were a
-    child forked by a pool's worker, it would be killed as soon as the pool is done with that worker.
+    PR_SET_PDEATHSIG fires when the *thread* that forked the child ends, not when the process does. A child that
+    a pool's worker forked would be killed as soon as the pool ends that worker.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def _current_spawner() -> _Spawner:
 
 
 def _death_signal_setter(death_signal: signal.Signals | None) -> Callable[[], None] | None:
-    """Return what a child runs between fork and exec to be told of its owner's death."""
+    """Return the function that a child runs between fork and exec to ask for a signal at its owner's death."""
     if death_signal is None:
         return None
     if sys.platform != "linux":
@@ -127,7 +127,7 @@ def _fork(command: Command) -> subprocess.Popen[bytes]:
             group=None if user is None else user.group_id,
             extra_groups=None if user is None else [],
             # Python runs this after it has changed the user, which would have cleared the death signal.
-            # It calls one function of libc that was looked up before the fork, so no lock can be in its way.
+            # It calls one function of libc that was looked up before the fork, so it cannot block on a lock.
             preexec_fn=_death_signal_setter(command.death_signal),  # noqa: PLW1509
         )
 
@@ -175,7 +175,7 @@ class Child:
         self.process.send_signal(number)
 
     def stop(self, steps: Sequence[tuple[signal.Signals, float]]) -> None:
-        """Send each signal in turn, waiting its seconds for the end, and SIGKILL when none of them helped."""
+        """Send each signal in turn and wait its seconds for the end; send SIGKILL if the child still runs."""
         for number, seconds in steps:
             self.send(number)
             if self._ended_within(seconds):
@@ -210,7 +210,7 @@ def run_to_end(
 ) -> None:
     """Run a command that ends by itself; raises EmbeddedError, quoting its log, when it fails or takes too long.
 
-    `keep_going` is called now and then with the seconds gone by; what it raises ends the command.
+    `keep_going` is called about every 0.5 s with the elapsed seconds; an exception from it ends the command.
     """
     started = time.monotonic()
     child = Child.spawn(name, command)
@@ -235,7 +235,7 @@ def describe_exit(code: int) -> str:
 
 
 def quote_cause(log: Path) -> str:
-    """Return the line of the log's end that most likely says why a process ended."""
+    """Return the line near the end of the log that most likely says why the process ended."""
     if not log.exists():
         return "it wrote no log"
     with log.open("rb") as stream:
@@ -254,7 +254,7 @@ def quote_cause(log: Path) -> str:
 
 
 def _words_of(line: str) -> str:
-    """What a line of our own logs tells, which are JSON; any other line as it is."""
+    """Return the message of a line of Ledgerline's JSON logs; return any other line unchanged."""
     try:
         told = json.loads(line)
     except ValueError:
@@ -271,10 +271,10 @@ def rotate_log(log: Path) -> None:
 
 
 def bound_log(log: Path, *, bytes_max: int = LOG_BYTES_MAX) -> None:
-    """Move what a log holds to NAME.log.1 when it has grown too large, while its process goes on writing.
+    """Move the content of a log to NAME.log.1 if it is larger than `bytes_max`, while its process goes on writing.
 
-    The process appends (O_APPEND), so after the cut it goes on at the new end. What it writes between copy and
-    cut is lost, which is the price of needing no help from it.
+    The process appends (O_APPEND), so after the cut it goes on at the new end. What it writes between the copy and
+    the cut is lost; in return, the process needs no support for log rotation.
     """
     if log.exists() and log.stat().st_size > bytes_max:
         shutil.copyfile(log, log.with_name(log.name + ".1"))
@@ -295,15 +295,15 @@ class ProcessIdentity:
             stat = Path(f"/proc/{pid}/stat").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return None
-        fields = stat.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+        fields = stat.rpartition(")")[2].split()  # the program's name before it may hold spaces and brackets
         state, threads, start_ticks = fields[0], int(fields[17]), int(fields[19])
-        # A zombie that is killed with many threads, as a JVM is, still has its ports until the last of them is gone.
+        # A killed process with many threads, such as a JVM, is a zombie with open ports until its last thread ends.
         is_over = state == "X" or (state == "Z" and threads <= 1)
         return None if is_over else cls(pid, start_ticks)
 
     @classmethod
     def of_this_process(cls) -> "ProcessIdentity":
-        """Return the identity of the process that asks."""
+        """Return the identity of the calling process."""
         identity = cls.of(os.getpid())
         if identity is None:
             raise EmbeddedError("/proc does not show this process: mount it, as every Linux system does.")

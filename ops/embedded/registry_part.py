@@ -61,6 +61,6 @@ class RegistryPart(Part):
             connection.request("GET", _READY_PATH)
             return connection.getresponse().status == http.client.OK
         except (OSError, http.client.HTTPException):
-            return False  # it does not listen yet: asked again until the deadline
+            return False  # it does not listen yet: `start` asks again
         finally:
             connection.close()

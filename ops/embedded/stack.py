@@ -30,7 +30,7 @@ _PORT_NAMES = ("kafka", "kafka_controller", "kafka_metrics", "postgres", "regist
 
 @dataclass(frozen=True)
 class Endpoints:
-    """Where the three parts answer."""
+    """The addresses of the three parts."""
 
     kafka_bootstrap: str
     """Comma-separated host:port, as `bootstrap.servers` takes it."""
@@ -41,7 +41,7 @@ class Endpoints:
 
     @property
     def kafka(self) -> Kafka:
-        """The broker, without credentials, as the embedded one is."""
+        """The broker, without credentials: the embedded broker requires no login."""
         return Kafka(self.kafka_bootstrap)
 
     @property
@@ -61,11 +61,11 @@ class EmbeddedStack:
     """Kafka, Postgres and a Schema Registry as child processes of this one.
 
     `home` holds `data/` (what the servers store, their logs, the ports) and, unless `cache` names another
-    folder, `cache/` (the jars). An address given for a part means that this one is used and none is started.
-    `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry).
-    `kafka_listeners` are further doors of the broker, name -> (port, advertised port); with `kafka_metrics` it tells
-    Prometheus of itself. `kafka_settings` and `postgres_settings` go into the servers' own files as they are;
-    `kafka_users`, `postgres_files` and `postgres_programs`: see KafkaPart and PostgresPart.
+    folder, `cache/` (the jars). If a part's address is given, the stack uses the server at that address and starts
+    none. `ports` asks for fixed ports by name (kafka, kafka_controller, kafka_metrics, postgres, registry).
+    `kafka_listeners` are additional listeners of the broker, name -> (port, advertised port). If `kafka_metrics` is
+    true, the broker serves metrics to Prometheus. `kafka_settings` and `postgres_settings` are added to the servers'
+    own files unchanged. For `kafka_users`, `postgres_files` and `postgres_programs` see KafkaPart and PostgresPart.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class EmbeddedStack:
 
         LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name parts that run
         already; LEDGERLINE_KAFKA_PORT, LEDGERLINE_KAFKA_CONTROLLER_PORT, LEDGERLINE_KAFKA_METRICS_PORT,
-        LEDGERLINE_POSTGRES_PORT and LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. Unset and empty
-        mean embedded, on a free port; so does port 0.
+        LEDGERLINE_POSTGRES_PORT and LEDGERLINE_REGISTRY_PORT fix the ports of the embedded ones. If an address is
+        unset or empty, the part is embedded; if a port is unset, empty or 0, a free port is picked.
         """
         return cls(
             home,
@@ -159,7 +159,7 @@ class EmbeddedStack:
         return dict(self._parts)
 
     def cancel(self) -> None:
-        """Make a `start` that runs in another thread, or below a signal handler, give up soon with CancelledError."""
+        """Make a running `start` raise CancelledError soon; call it from another thread or from a signal handler."""
         self._cancelled.set()
 
     def own(self) -> None:
@@ -265,20 +265,20 @@ class EmbeddedStack:
         self._at_once({name: starter(name, part) for name, part in self._parts.items()})
 
     def _at_once(self, actions: Mapping[str, Callable[[], None]]) -> None:
-        """Run the actions side by side; when all have ended, raise the first one's error if there is one."""
+        """Run the actions in parallel; after all have ended, raise one of their errors if there is any."""
         if not actions:
             return
         with ThreadPoolExecutor(max_workers=len(actions), thread_name_prefix="embedded-part") as pool:
             futures = [pool.submit(action) for action in actions.values()]
             try:
                 ended, _ = wait(futures, return_when=FIRST_EXCEPTION)
-            except BaseException:  # Ctrl-C: the pool would wait for a build of minutes before it let go
+            except BaseException:  # Ctrl-C: without the cancel, the pool waits minutes for a build to end
                 self._cancelled.set()
                 raise
             if any(future.exception() for future in ended):
                 self._cancelled.set()
         errors = [error for error in (future.exception() for future in futures) if error is not None]
-        # The first to fail is the reason; those cancelled because of it are not.
+        # The part that failed is the reason; the parts that were cancelled because of it are not.
         for error in sorted(errors, key=lambda error: isinstance(error, CancelledError)):
             raise error
 
@@ -311,7 +311,7 @@ class EmbeddedStack:
 
 
 def ports_from_environment(names: tuple[str, ...], environment: Mapping[str, str]) -> dict[str, int]:
-    """Return the ports that LEDGERLINE_<NAME>_PORT asks for; raises EmbeddedError for one that is no port."""
+    """Return the ports that LEDGERLINE_<NAME>_PORT asks for; raises EmbeddedError if a value is no port."""
     ports: dict[str, int] = {}
     for name in names:
         text = environment.get(variable(name), "").strip()

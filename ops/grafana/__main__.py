@@ -14,17 +14,17 @@ FOLDER: Final = REPOSITORY_ROOT / "ops" / "grafana" / "dashboards"
 
 
 def pages() -> list[Page]:
-    """Every dashboard, in the order in which one looks at them."""
+    """Return every dashboard, in the order in which an operator reads them."""
     return [module.page() for module in (pipeline, symmetry, proving, api, kafka, postgres)]
 
 
 def document(page: Page) -> str:
-    """The dashboard's JSON as its file has it; the same page always gives the same text."""
+    """Return the dashboard's JSON as its file has it; the same page always gives the same text."""
     return json.dumps(built(page), cls=JSONEncoder, indent=2, sort_keys=True) + "\n"
 
 
 def write(folder: Path = FOLDER) -> None:
-    """Write a file for each dashboard, and remove those of dashboards that are gone."""
+    """Write a file for each dashboard, and remove the files of dashboards that no longer exist."""
     folder.mkdir(exist_ok=True)
     documents = {f"{page.name}.json": document(page) for page in pages()}
     for file in folder.glob("*.json"):

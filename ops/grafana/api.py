@@ -1,4 +1,4 @@
-"""The API: what is asked, how it is answered, and what it waits for."""
+"""The API: its requests, its answers, and what requests wait for."""
 
 from ops.grafana.frame import Page
 from ops.grafana.money import TITLE, money
@@ -22,12 +22,12 @@ _REQUESTS = "ledgerline_api_requests_total"
 _SECONDS = "ledgerline_api_request_seconds"
 _WRITES = f'{OURS}, method="POST", route=~"/v1/intents.*"'
 _READS = f'{OURS}, method="GET", route=~"/v1/.*"'
-# Platforms and Prometheus ask as well, and a 503 of /readyz is what they want to know.
+# Leave out the requests of orchestrators and of Prometheus: for them a 503 of /readyz is an answer, not an error.
 _ASKED = f'{OURS}, route!~"/(readyz|livez|metrics)"'
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="api",
         title="Ledgerline: API",

@@ -1,4 +1,4 @@
-"""What all dashboards have in common: variables, links to one another, alerts as annotations, rows of panels."""
+"""The parts that all dashboards share: variables, links to one another, alerts as annotations, rows of panels."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -33,14 +33,14 @@ PROMETHEUS_FOLDER: Final = REPOSITORY_ROOT / "ops" / "prometheus"
 
 @dataclass(frozen=True)
 class Variable:
-    """A choice at the head of a dashboard: the values of one label of one metric, all of them at first."""
+    """A selector at the top of a dashboard: the values of one label of one metric, with all of them selected first."""
 
     name: str
     label: str
     metric: str
-    """Whose label is listed."""
+    """The metric with the label."""
     of: str
-    """The label."""
+    """The label whose values are listed."""
 
 
 LANE: Final = Variable("lane", "Lane", 'ledgerline_relay_lag_records{job="ledgerline"}', "lane")
@@ -49,7 +49,7 @@ SERVICE: Final = Variable("service", "Service", 'up{job="ledgerline"}', "service
 
 @dataclass(frozen=True)
 class Page:
-    """One dashboard before it is built; `name` is its file's, and with a prefix its uid, and neither ever changes."""
+    """One dashboard before it is built; `name` is its file name and, with a prefix, its uid: it must never change."""
 
     name: str
     title: str
@@ -64,7 +64,7 @@ class Page:
 
 
 def built(page: Page) -> Any:
-    """The dashboard as the SDK's model; raises KeyError where a panel names an alert that does not exist."""
+    """Return the dashboard as the SDK's model; raise KeyError if a panel names an alert that does not exist."""
     dashboard = (
         Dashboard(page.title)
         .uid(page.uid)
@@ -78,7 +78,7 @@ def built(page: Page) -> Any:
         .link(_links())
         .annotation(_alerts())
         .with_variable(DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
-        # What every description links to, in one place: ops/prometheus/prometheus.yml.
+        # Every description links to this base URL, which is set only in ops/prometheus/prometheus.yml.
         .with_variable(ConstantVariable("runbooks").value(runbooks_base()))
     )
     for variable in page.variables:
@@ -94,19 +94,19 @@ def built(page: Page) -> Any:
             dashboard.with_panel(panel.datasource(DATASOURCE).span(placed.width).height(placed.height))
     model = dashboard.build()
     for shown in (*(model.links or ()), *((model.annotations and model.annotations.list_val) or ())):
-        # The SDK puts both into a menu; in sight is what Grafana does where nothing is said.
+        # The SDK puts links and annotations into a menu; without a placement Grafana shows them on the page.
         shown.placement = None
     return model
 
 
 def description(says: Says, runbooks: Mapping[str, str]) -> str:
-    """The Markdown behind a panel's (i). `runbooks`: alert -> its page's name."""
+    """Return the Markdown of a panel's (i) icon; `runbooks` is the name of the runbook page by alert."""
     links = [f"Alert {alert}: [{runbooks[alert]}](${{runbooks}}/{runbooks[alert]})" for alert in says.alerts]
     return "\n\n".join([says.text, *links])
 
 
 def runbooks_of_alerts() -> dict[str, str]:
-    """The page of ops/runbooks that each alert of ops/prometheus/rules names."""
+    """Return the page of ops/runbooks by alert, as the alerts of ops/prometheus/rules name it."""
     pages = {}
     for file in sorted((PROMETHEUS_FOLDER / "rules").glob("*.yml")):
         for group in yaml.safe_load(file.read_text())["groups"]:
@@ -117,14 +117,14 @@ def runbooks_of_alerts() -> dict[str, str]:
 
 
 def runbooks_base() -> str:
-    """Where runbooks are read, as Prometheus is told it."""
+    """Return the base URL of the runbooks, from the configuration of Prometheus."""
     configuration = yaml.safe_load((PROMETHEUS_FOLDER / "prometheus.yml").read_text())
     base: str = configuration["global"]["external_labels"]["runbooks"]
     return base
 
 
 def _links() -> DashboardLink:
-    """A link to each other dashboard of ours, which keeps the time and the choices."""
+    """Return links to the other Ledgerline dashboards; they keep the time range and the selected values."""
     return (
         DashboardLink("Ledgerline")
         .type(DashboardLinkType.DASHBOARDS)
@@ -136,7 +136,7 @@ def _links() -> DashboardLink:
 
 
 def _alerts() -> AnnotationQuery:
-    """Where an alert fires, every graph has a red band."""
+    """Return the annotation that draws a red band into every graph while an alert fires."""
     return (
         AnnotationQuery()
         .name("Alerts")

@@ -1,4 +1,4 @@
-"""Kafka: is every partition there, how much goes through, and how long do requests take?"""
+"""Kafka: is every partition available, what is the throughput, and how long do requests take?"""
 
 from typing import Final
 
@@ -15,7 +15,7 @@ TOPIC: Final = Variable("topic", "Topic", f"{_TOPIC_METRICS}_messagesin_total{{{
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="kafka",
         title="Ledgerline: Kafka",

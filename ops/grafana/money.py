@@ -24,9 +24,9 @@ _TO_SIGN = (
     '(sum(max by (lane) (ledgerline_audit_lag_records{job="ledgerline"}))'
     ' + sum(max by (lane) (ledgerline_audit_unsigned_records{job="ledgerline"})))'
 )
-# A checkpoint is signed only where something is new. After an idle night the last one is old, and nothing is wrong: its
-# age counts once something has waited for a minute. Where audit is gone, or has never signed what it should, there is
-# no answer.
+# Audit signs a checkpoint only if there are new records. After an idle night the last checkpoint is old and nothing is
+# wrong: so its age counts only after a record has waited for a minute. If audit is down, or has never signed although
+# records wait, the query has no result.
 _WAITED = f"min_over_time({_TO_SIGN}[1m:10s]) > 0"
 CHECKPOINT_AGE: Final = (
     '(time() - max(ledgerline_audit_checkpoint_timestamp_seconds{job="ledgerline"} > 0))'
@@ -35,7 +35,7 @@ CHECKPOINT_AGE: Final = (
 
 
 def money() -> list[Placed]:
-    """Six tiles; all of them green is the only good answer, and grey is none."""
+    """Return six tiles: the money is safe only if all of them are green; grey means no answer."""
     return [*_books(), *_proof()]
 
 

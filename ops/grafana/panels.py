@@ -1,4 +1,4 @@
-"""Panels in one style: what they ask, how they look, and which alert watches the same thing."""
+"""Panels in one style: their queries, their looks, and the alerts that watch the same thing."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ RED: Final = "red"
 BLUE: Final = "blue"
 PURPLE: Final = "purple"
 YELLOW: Final = "yellow"
-# What is not known is neither good nor bad, and must not look good.
+# The colour of an unknown value: it is neither good nor bad, and must not look good.
 GREY: Final = "#8e8e8e"
 
 COLUMNS: Final = 24
@@ -57,19 +57,19 @@ NO_ANSWER: Final = "no answer"
 
 Step = tuple[float | None, str]
 Steps = tuple[Step, ...]
-"""Colours from a value on, rising; the first has None and is for what is below the second, or not known at all."""
+"""(value, colour) in rising order, each from its value on; None comes first: values below the next, or unknown."""
 
 ZERO_IS_SAFE: Final[Steps] = ((None, GREY), (0, GREEN), (1e-9, RED))
 PLAIN: Final[Steps] = ((None, BLUE),)
 
 
 def rising(warning: float, alarm: float) -> Steps:
-    """Green, orange from `warning` on, red from `alarm` on; grey where nothing answers."""
+    """Return the steps: green, orange from `warning` on, red from `alarm` on; grey if there is no value."""
     return ((None, GREY), (0, GREEN), (warning, ORANGE), (alarm, RED))
 
 
 def falling(alarm: float, warning: float | None = None) -> Steps:
-    """Red below `alarm`, orange below `warning`, green from there on; grey where nothing answers."""
+    """Return the steps: red below `alarm`, orange below `warning`, green above; grey if there is no value."""
     middle: Steps = () if warning is None else ((alarm, ORANGE),)
     return ((None, GREY), (0, RED), *middle, (alarm if warning is None else warning, GREEN))
 
@@ -84,7 +84,7 @@ class Query:
 
 @dataclass(frozen=True)
 class Says:
-    """What stands behind a panel's (i): what it shows, what is good, and which alerts watch the same thing."""
+    """The text of a panel's (i) icon: what the panel shows, what is good, and which alerts watch the same thing."""
 
     text: str
     alerts: tuple[str, ...] = ()
@@ -95,20 +95,20 @@ Overrides = Mapping[str, Sequence[DynamicConfigValue]]
 
 
 def fixed_colours(colours: Mapping[str, str]) -> Overrides:
-    """Overrides that give each named series its colour, the same in every panel."""
+    """Return overrides that give each named series its colour, the same in every panel."""
     return {
         name: [DynamicConfigValue("color", {"mode": "fixed", "fixedColor": colour})] for name, colour in colours.items()
     }
 
 
 def thresholds_of(name: str, steps: Steps) -> Overrides:
-    """An override that gives one series other thresholds than its panel has."""
+    """Return an override that gives one series other thresholds than its panel's."""
     listed = [{"color": colour, "value": value} for value, colour in steps]
     return {name: [DynamicConfigValue("thresholds", {"mode": "absolute", "steps": listed})]}
 
 
 def coloured_cells(name: str, steps: Steps) -> Overrides:
-    """An override that fills the cells of one column of a table with the colours of their steps."""
+    """Return an override that fills the cells of one column of a table with the colours of their steps."""
     colours = [
         DynamicConfigValue("color", {"mode": "thresholds"}),
         DynamicConfigValue("custom.cellOptions", {"type": "color-background", "mode": "basic"}),
@@ -118,7 +118,7 @@ def coloured_cells(name: str, steps: Steps) -> Overrides:
 
 @dataclass(frozen=True)
 class Placed:
-    """A panel with what the frame needs to place and explain it: columns of 24, rows of 30 pixels."""
+    """A panel with its title, text and size; `width` is in columns of 24, `height` in rows of 30 pixels."""
 
     panel: Panel
     title: str
@@ -133,7 +133,7 @@ def _thresholds(steps: Steps) -> ThresholdsConfig:
 
 
 def _letters(queries: Sequence[Query], *, instant: bool, form: PromQueryFormat) -> list[Dataquery]:
-    """The queries as A, B, C, ..."""
+    """Return the queries with the letters A, B, C, ... as their ids."""
     made = []
     for number, query in enumerate(queries):
         built = Dataquery().datasource(DATASOURCE).ref_id(chr(ord("A") + number)).expr(query.expression).format(form)
@@ -159,9 +159,9 @@ def stat(
     decimals: int | None = None,
     overrides: Overrides | None = None,
 ) -> Placed:
-    """One or a few large numbers as of now, each in the colour of its step.
+    """Return a panel of one or a few large current numbers, each in the colour of its step.
 
-    Asked for this moment alone: over a range, the last good value of a process that is gone would still look good.
+    The queries are instant: over a range, the last good value of a process that is gone would still look good.
     """
     asked = [queries] if isinstance(queries, Query) else list(queries)
     panel = (
@@ -197,9 +197,9 @@ def graph(
     flat_at_zero: bool = False,
     overrides: Overrides | None = None,
 ) -> Placed:
-    """Series over time; `steps` are drawn as lines where they mean something.
+    """Return a graph of series over time; `steps`, if given, are drawn as lines.
 
-    `flat_at_zero`: 0 is what it should be, so the axis reaches to 1 where nothing is, rather than to 100.
+    `flat_at_zero` means that 0 is the good value: the axis then ends at 1, not at 100, if all values are 0.
     """
     asked = [queries] if isinstance(queries, Query) else list(queries)
     panel = (
@@ -242,9 +242,12 @@ def table(
     height: int = 8,
     overrides: Overrides | None = None,
 ) -> Placed:
-    """A row for each value of the labels `keys`, as of now; `columns`: heading -> expression summed by those labels."""
+    """Return a table of current values: a row for each value of the labels `keys`, a column for each expression.
+
+    `columns` gives the expression, summed by `keys`, by the heading.
+    """
     asked = [Query(expression, heading) for heading, expression in columns.items()]
-    # Grafana names a query's value column after its letter where there are several, and plainly where there is one.
+    # Grafana names the value column of a single query "Value", and those of several queries after their letters.
     names = [f"Value #{chr(ord('A') + number)}" for number in range(len(asked))] if len(asked) > 1 else ["Value"]
     organise = {
         "excludeByName": {"Time": True},
@@ -264,7 +267,7 @@ def table(
 
 
 def heatmap(title: str, query: Query, says: Says, *, unit: str, width: int = 12, height: int = 8) -> Placed:
-    """How many fell into which bucket of a histogram over time; the query sums increases by `le`."""
+    """Return a heatmap of the counts in each bucket of a histogram over time; the query sums increases by `le`."""
     panel = (
         HeatmapPanel()
         .targets(list(_letters([Query(query.expression, "{{le}}")], instant=False, form=PromQueryFormat.HEATMAP)))

@@ -30,13 +30,13 @@ OUTCOME_COLOURS: Final = fixed_colours(
 )
 OBJECTIVE_SECONDS: Final = 5
 BUDGET: Final = 0.001
-"""The part of the intents that may be late: ops/prometheus/rules/recording.yml counts them."""
+"""The share of the intents that may be late; ops/prometheus/rules/recording.yml counts the late ones."""
 
 _LATENCY: Final = "ledgerline_posting_latency_seconds"
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="pipeline",
         title="Ledgerline: pipeline",

@@ -29,7 +29,7 @@ DATABASE = Variable(
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="postgres",
         title="Ledgerline: Postgres",

@@ -1,4 +1,4 @@
-"""Expressions that several dashboards ask in the same way."""
+"""PromQL expressions that several dashboards share."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,11 +7,11 @@ from ops.grafana.panels import Query
 
 OURS: Final = 'job="ledgerline"'
 PACE: Final = "$__rate_interval"
-"""Grafana's window for rates: four scrapes at least, more where a point of the graph stands for more."""
+"""Grafana's window for rates: at least four scrapes, and more if the interval between two points is longer."""
 
 
 def rate(series: str, *, by: str = "") -> str:
-    """The rate of counters a second, added up, over all or by labels."""
+    """Return the sum of the counters' rates per second, in total or by labels."""
     return f"sum{f' by ({by})' if by else ''} (rate({series}[{PACE}]))"
 
 
@@ -24,14 +24,14 @@ def quantiles(
     selector: str = OURS,
     named: bool = True,
 ) -> list[Query]:
-    """The quantiles of a classic histogram, 0 where nothing was measured; `named`: the level stands in the legend."""
+    """Return queries for a classic histogram's quantiles, 0 if it is empty; `named` puts the level in the legend."""
     labels = f"{by}, le" if by else "le"
     grouping = f" by ({by})" if by else ""
     counted = f"sum{grouping} (rate({histogram}_count{{{selector}}}[{PACE}]))"
     made = []
     for level in levels:
         buckets = f"sum by ({labels}) (rate({histogram}_bucket{{{selector}}}[{PACE}]))"
-        # Without anything in it a histogram's quantile is no number; what did not happen took no time.
+        # The quantile of an empty histogram is NaN; show 0 instead.
         expression = f"(histogram_quantile({level:g}, {buckets}) and {counted} > 0) or {counted} * 0"
         made.append(Query(expression, f"{name} {level:.0%}" if named else name))
     return made

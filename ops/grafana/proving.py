@@ -10,7 +10,7 @@ _OF_LANE = f'{OURS}, lane=~"$lane"'
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="proving",
         title="Ledgerline: reconciliation and audit",

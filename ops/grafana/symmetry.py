@@ -1,4 +1,4 @@
-"""Symmetry of the ledger: do debits equal credits, and has every intent one fate?"""
+"""Symmetry of the ledger: do debits equal credits, and does every intent have exactly one outcome?"""
 
 from ops.grafana.frame import LANE, Page
 from ops.grafana.money import TITLE, money
@@ -11,7 +11,7 @@ _NOT_ZERO = ((None, RED), (0, GREEN), (1, RED))
 
 
 def page() -> Page:
-    """The dashboard."""
+    """Return the dashboard."""
     return Page(
         name="symmetry",
         title="Ledgerline: symmetry of the ledger",

@@ -1,1 +1,1 @@
-"""Kubernetes' manifests (kustomize), and what makes the one of them that is made: the Prometheus rules."""
+"""The Kubernetes manifests (kustomize), and the program that generates one of them: the Prometheus rules."""

@@ -1,7 +1,7 @@
-"""Writes components/monitoring/prometheus-rules.yaml: `python -m ops.kubernetes`, after ops/prometheus/rules changed.
+"""Write components/monitoring/prometheus-rules.yaml: `python -m ops.kubernetes`, after ops/prometheus/rules changed.
 
-Kustomize reads no file outside the folder that it builds, so the rules are there a second time, as the Prometheus
-operator wants them. A test notices when they are not the same.
+Kustomize reads no file outside the folder that it builds. So the rules are there a second time, in the form that the
+Prometheus operator reads. A test fails if the two copies differ.
 """
 
 import sys
@@ -18,7 +18,7 @@ _HEAD: Final = "# Made of ops/prometheus/rules by `python -m ops.kubernetes`: ch
 
 
 def manifest() -> str:
-    """The rules as PrometheusRule resources, one for each file."""
+    """Return the rules as PrometheusRule resources, one for each file."""
     documents = [
         {
             "apiVersion": "monitoring.coreos.com/v1",

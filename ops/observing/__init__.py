@@ -3,9 +3,9 @@
 | module | what it does |
 |---|---|
 | `programs` | Prometheus and the exporters: those of the machine, else Debian's packages unpacked into the cache |
-| `configuration` | what Prometheus reads: ops/prometheus with the targets of one ledger, in a test hastened |
+| `configuration` | Prometheus' files: ops/prometheus with the targets of one ledger, with shorter times in a test |
 | `prometheus_part` | the server: start, stop, query, alerts, targets |
-| `exporters` | what speaks for Postgres and for the machine |
-| `ledger_targets` | who is scraped of a ledger that `ledgerline up` started |
-| `observatory` | all of it together |
+| `exporters` | the exporters of metrics for Postgres and for the machine |
+| `ledger_targets` | the scrape targets of a ledger that `ledgerline up` started |
+| `observatory` | Prometheus and the exporters together |
 """

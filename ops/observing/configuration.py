@@ -1,7 +1,7 @@
-"""What a Prometheus beside a ledger reads: ops/prometheus as it is, with files that name the targets.
+"""The files that a Prometheus beside a ledger reads: ops/prometheus unchanged, with files that name the targets.
 
-In a test the same rules are hastened: every wait and every window is divided by a factor, so that what takes an hour
-is seen in seconds. What an expression compares with (5 s, 0.01, 80 percent) stays what it is.
+A test shortens the times of the same rules: every wait and every window is divided by a factor, so that a test sees in
+seconds what takes an hour. The thresholds in the expressions (5 s, 0.01, 80 percent) stay the same.
 """
 
 import json
@@ -27,7 +27,7 @@ _PACE: Final = re.compile(rf"^(\s+(?:(?:scrape|evaluation)_)?(?:interval|timeout
 
 @dataclass(frozen=True)
 class Target:
-    """One address to scrape, host:port, and labels that its series get beside `job` and `instance`."""
+    """One address to scrape, host:port, and the labels that its series get in addition to `job` and `instance`."""
 
     address: str
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -39,9 +39,9 @@ Targets = Mapping[str, Sequence[Target]]
 
 @dataclass(frozen=True)
 class Haste:
-    """How a test hastens the rules: waits and windows by `factor`, within these bounds; scrapes every second.
+    """The shorter times of a test: waits and windows are divided by `factor`, within bounds; scrapes are every second.
 
-    A window needs two scrapes for a rate, hence its floor.
+    A window has a minimum because a rate needs two scrapes.
     """
 
     factor: float
@@ -67,7 +67,7 @@ def write_targets(folder: Path, targets: Targets) -> None:
     for job in JOBS:
         groups = [{"targets": [target.address], "labels": dict(target.labels)} for target in targets.get(job, ())]
         draft = folder / "targets" / f"{job}.draft"
-        # A file without any group would leave a Prometheus that reloads with the targets that it had.
+        # If the file had no group, a Prometheus that reloads it would keep its old targets.
         draft.write_text(json.dumps(groups or [{"targets": []}], indent=2) + "\n")
         draft.replace(folder / "targets" / f"{job}.json")
 

@@ -1,4 +1,4 @@
-"""What speaks to Prometheus for Postgres and for the machine, on loopback."""
+"""The exporters of metrics for Postgres and for the machine, on loopback."""
 
 import os
 from typing import Final
@@ -14,7 +14,7 @@ from ops.observing.programs import NODE_EXPORTER, POSTGRES_EXPORTER, Program, Pr
 
 _REQUEST_SECONDS: Final = 10.0
 
-# What the rules and dashboards ask for, and what one looks at first on a machine in trouble.
+# The collectors that the rules and dashboards query, and those that help first if the machine has a problem.
 _NODE_COLLECTORS: Final = (
     "cpu", "diskstats", "filefd", "filesystem", "loadavg", "meminfo", "netdev", "pressure", "stat", "time", "uname",
     "vmstat",
@@ -32,18 +32,18 @@ class Exporter(Part):
 
     @property
     def target(self) -> Target:
-        """What Prometheus is to scrape."""
+        """The address that Prometheus scrapes."""
         return Target(f"{LOOPBACK}:{self.port}")
 
     def prepare(self) -> None:
-        """Do nothing: an exporter keeps nothing."""
+        """Do nothing: an exporter stores nothing."""
 
     def is_ready(self) -> bool:
-        """Tell whether it serves its own page; whether what it speaks for is well is what it is there to tell."""
+        """Tell whether the exporter serves its own page; the health of Postgres or the machine is in its metrics."""
         try:
             return httpx.get(f"http://{LOOPBACK}:{self.port}/", timeout=_REQUEST_SECONDS).status_code == httpx.codes.OK
         except httpx.TransportError:
-            return False  # it does not listen yet: asked again until the deadline
+            return False  # it does not listen yet: `start` asks again
 
 
 class NodeExporter(Exporter):
@@ -83,7 +83,7 @@ class PostgresExporter(Exporter):
             argv=(
                 str(self._programs.find(self.program)),
                 f"--web.listen-address={LOOPBACK}:{self.port}",
-                # Debian's release of it asks for columns that Postgres 17 moved elsewhere.
+                # Debian's release of this exporter queries columns that Postgres 17 moved to another view.
                 "--no-collector.bgwriter",
                 "--log.level=warn",
             ),
@@ -94,9 +94,9 @@ class PostgresExporter(Exporter):
 
 
 def with_stated_encryption(dsn: str) -> str:
-    """Return the DSN with an sslmode: the exporter's driver insists on TLS where libpq would do without.
+    """Return the DSN with sslmode=disable: without any, the exporter's driver requires TLS, but libpq does not.
 
-    What states one is left alone, and so is a DSN that is no URI.
+    A DSN that has an sslmode, or that is no URI, is returned unchanged.
     """
     url = urlsplit(dsn)
     options = dict(parse_qsl(url.query))

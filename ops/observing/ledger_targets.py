@@ -1,4 +1,4 @@
-"""Who is scraped of a ledger that `ledgerline up` started: its services, and Kafka where it tells of itself."""
+"""The scrape targets of a ledger that `ledgerline up` started: its services, and Kafka if it serves metrics."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -12,7 +12,7 @@ KAFKA: Final = "kafka"
 
 
 def targets_of(state: RunState) -> Targets:
-    """The targets of the jobs `ledgerline` and `kafka`; a service that runs thrice is three targets."""
+    """Return the targets of the jobs `ledgerline` and `kafka`; three instances of a service are three targets."""
     services = [Target(urlsplit(service.url).netloc, {"service": service.name}) for service in state.services]
     brokers: Sequence[Target] = [
         Target(f"{LOOPBACK}:{part.metrics_port}")

@@ -26,7 +26,7 @@ _SETTLED_SECONDS_MAX: Final = 35.0
 
 
 class Observatory:
-    """The parts that watch a ledger, as children of this process; below the home's data/observing.
+    """The parts that watch a ledger, as children of this process; their data are in the home's data/observing.
 
     `cache` keeps programs that the machine lacks; `haste` is for tests.
     """
@@ -68,7 +68,7 @@ class Observatory:
         )
 
     def start(self) -> None:
-        """Start the exporters, then Prometheus; raises EmbeddedError, and then leaves nothing running."""
+        """Start the exporters, then Prometheus; if one fails, stop all of them and raise EmbeddedError."""
         parts: list[Part] = [*self.exporters.values(), self.prometheus]
         try:
             for part in parts:
@@ -79,7 +79,7 @@ class Observatory:
             raise
 
     def stop(self) -> None:
-        """Stop all of it; harmless where nothing runs."""
+        """Stop Prometheus and the exporters; harmless if nothing runs."""
         for part in (self.prometheus, *self.exporters.values()):
             part.stop()
         self._ownership.give_back()
@@ -94,17 +94,20 @@ class Observatory:
         self.stop()
 
     def follow(self, state: RunState) -> None:
-        """Scrape the services as this run has them, where they are not those of before."""
+        """Scrape the services of this run from now on, and no longer the earlier ones."""
         self.prometheus.scrape(self._all_targets(state))
 
     def wait_until_watching(self) -> None:
-        """Return when every target is up and every rule has been evaluated; EmbeddedError names what is not."""
+        """Return when every target is up and every rule is evaluated; raise EmbeddedError that names the others."""
         self.prometheus.wait_for_targets()
         if not wait_until(lambda: not self._unwell_rules(), timeout_seconds=_RULES_SECONDS_MAX):
             raise EmbeddedError(f"Rules cannot be evaluated: {'; '.join(self._unwell_rules())}.")
 
     def becomes_green(self) -> bool:
-        """Tell whether no alert fires or is about to, within two evaluations: the first may come before a scrape."""
+        """Tell whether, within 35 s, no alert is firing or pending.
+
+        35 s are two evaluations: the first one may come before a scrape.
+        """
         return wait_until(
             lambda: not self.prometheus.alerts() and not self.prometheus.alerts(state="pending"),
             timeout_seconds=_SETTLED_SECONDS_MAX,

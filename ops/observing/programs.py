@@ -1,4 +1,4 @@
-"""Prometheus and its exporters: what is on the PATH, else Debian's packages, unpacked into the cache without root."""
+"""Prometheus and its exporters: those on the PATH, else Debian's packages, unpacked into the cache without root."""
 
 import fcntl
 import os
@@ -20,7 +20,7 @@ _DPKG_STATUS: Final = "/var/lib/dpkg/status"
 
 @dataclass(frozen=True)
 class Program:
-    """One program: its names on a PATH, the first being Debian's, and the Debian package that has it."""
+    """One program: its names on a PATH (Debian's name first), and the Debian package that contains it."""
 
     names: tuple[str, ...]
     package: str
@@ -36,7 +36,7 @@ PROGRAMS: Final = (PROMETHEUS, PROMTOOL, NODE_EXPORTER, POSTGRES_EXPORTER)
 
 
 class Programs:
-    """The programs of this machine; what it lacks is kept below `folder`, each package fetched once."""
+    """The programs of this machine; a missing program's package is fetched once and kept below `folder`."""
 
     def __init__(
         self,
@@ -54,8 +54,8 @@ class Programs:
     def find(self, program: Program) -> Path:
         """Return the program's file, fetching its package first when needed.
 
-        Raises EmbeddedError where it is nowhere and apt cannot fetch it. `search_path` of the constructor stands in
-        for PATH.
+        Raises EmbeddedError if the program is not found and apt cannot fetch it. The constructor's `search_path`
+        replaces PATH.
         """
         for name in program.names:
             found = shutil.which(name, path=self._search_path)
@@ -69,7 +69,7 @@ class Programs:
             return place
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / f"debian-{package}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # given back when the file is closed
+            fcntl.flock(lock, fcntl.LOCK_EX)  # released when the file is closed
             if not place.exists():  # another process may have fetched it while this one waited
                 self._fetch(package, place)
         return place
@@ -88,12 +88,12 @@ class Programs:
         log = self._folder / f"debian-{package}.log"
         log.unlink(missing_ok=True)
         self._report(f"{package}: fetching Debian's package, the first time only")
-        # Lists and cache of its own: those of the machine may be empty or old, and only root may write them.
+        # Use separate package lists and a separate cache: the machine's may be empty or old, and only root writes them.
         own = (f"Dir::State={scratch}/state", f"Dir::Cache={scratch}/cache", f"Dir::State::status={_DPKG_STATUS}")
         options = ("-q", *(word for option in own for word in ("-o", option)))
         download = scratch / "download"
         self._run(package, (apt, *options, "update"), download, log)
-        # apt hands the download to a user without rights, who may not reach this folder; root needs none here.
+        # If root runs apt, apt downloads as a user without rights, who may have no access to this folder: stay root.
         self._run(package, (apt, *options, "-o", "APT::Sandbox::User=root", "download", package), download, log)
         for archive in download.glob("*.deb"):
             self._run(package, (dpkg, "--extract", str(archive), str(scratch / "unpacked")), download, log)

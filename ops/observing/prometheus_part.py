@@ -1,4 +1,4 @@
-"""A Prometheus of one's own, on loopback: started, asked, stopped like the embedded parts.
+"""A private Prometheus on loopback: started, queried and stopped like the embedded parts.
 
 ::
 
@@ -30,7 +30,7 @@ _RETENTION: Final = "15d"
 
 @dataclass(frozen=True)
 class Sample:
-    """One series at one moment, as an instant query answers it; `value` may be NaN."""
+    """One series at one moment, as an instant query returns it; `value` may be NaN."""
 
     labels: dict[str, str]
     value: float
@@ -60,7 +60,7 @@ class ScrapedTarget:
 class PrometheusPart(Part):
     """Prometheus with ops/prometheus' rules and the targets that it is given; its data stay in its folder.
 
-    `haste` shortens the rules for a test. Targets may be changed while it runs by `scrape`.
+    `haste` shortens the times of the rules for a test. `scrape` changes the targets while Prometheus runs.
     """
 
     name = "Prometheus"
@@ -84,7 +84,7 @@ class PrometheusPart(Part):
         port: int | None = None,
         report: Report = lambda _message: None,
     ) -> "PrometheusPart":
-        """Make one that lives in `folder`, on `port` or a free one; not started. `cache`: where programs are kept."""
+        """Return a Prometheus in `folder`, on `port` or a free one, not started; `cache` keeps fetched programs."""
         wanted = {} if port is None else {"prometheus": port}
         claimed = PortMemory(folder / "ports.json").claim(("prometheus",), wanted)["prometheus"]
         cancelled = threading.Event()
@@ -102,18 +102,18 @@ class PrometheusPart(Part):
 
     @property
     def url(self) -> str:
-        """Where its pages and its API are."""
+        """The URL of its pages and its API."""
         return f"http://{LOOPBACK}:{self.port}"
 
     @property
     def alerts_page(self) -> str:
-        """Where people read its alerts; Debian's has its pages below /classic, to which its root leads."""
+        """The URL of the alerts page; Debian's Prometheus redirects / to /classic, where its pages are."""
         root = httpx.get(self.url, timeout=_REQUEST_SECONDS).headers.get("Location", "")
         return f"{self.url}/classic/alerts" if root.startswith("/classic/") else f"{self.url}/alerts"
 
     @property
     def configuration_folder(self) -> Path:
-        """Where prometheus.yml, rules/ and targets/ are, as this server reads them."""
+        """The folder from which this server reads prometheus.yml, rules/ and targets/."""
         return self.folder / "configuration"
 
     def prepare(self) -> None:
@@ -137,27 +137,27 @@ class PrometheusPart(Part):
         )
 
     def is_ready(self) -> bool:
-        """Tell whether it serves queries."""
+        """Tell whether Prometheus serves queries."""
         try:
             return httpx.get(f"{self.url}/-/ready", timeout=_REQUEST_SECONDS).status_code == httpx.codes.OK
         except httpx.TransportError:
-            return False  # it does not listen yet: asked again until the deadline
+            return False  # it does not listen yet: `start` asks again
 
     def scrape(self, targets: Targets) -> None:
-        """Scrape these from now on; it takes Prometheus a moment to see it, so `wait_for_targets` after it."""
+        """Scrape these targets from now on; Prometheus needs a moment, so call `wait_for_targets` afterwards."""
         self._targets = self._and_itself(targets)
         write_targets(self.configuration_folder, self._targets)
 
     def reload(self) -> None:
-        """Read the configuration and the rules in its folder again; raises EmbeddedError when they are no good."""
+        """Read the configuration and the rules again; raises EmbeddedError if Prometheus refuses them."""
         answer = httpx.post(f"{self.url}/-/reload", timeout=_REQUEST_SECONDS)
         if answer.status_code != httpx.codes.OK:
             raise EmbeddedError(f"Prometheus cannot read its configuration ({answer.text.strip()}): read {self.log}.")
 
     def query(self, promql: str, *, time_seconds: float | None = None) -> list[Sample]:
-        """Answer an instant query, now or at `time_seconds` since 1970; a scalar is one sample without labels.
+        """Return the result of an instant query, now or at `time_seconds` since 1970; a scalar has no labels.
 
-        Raises EmbeddedError for a query that Prometheus refuses.
+        Raises EmbeddedError if Prometheus refuses the query.
         """
         data = self._ask("query", {"query": promql} | ({} if time_seconds is None else {"time": str(time_seconds)}))
         if data["resultType"] in ("scalar", "string"):
@@ -165,14 +165,14 @@ class PrometheusPart(Part):
         return [Sample(dict(series["metric"]), float(series["value"][1])) for series in data["result"]]
 
     def value(self, promql: str) -> float:
-        """The value of a query that answers with one sample; NaN where it answers with none."""
+        """Return the value of a query's one sample, NaN if it has none; raises EmbeddedError if it has several."""
         samples = self.query(promql)
         if len(samples) > 1:
             raise EmbeddedError(f"{promql} has {len(samples)} values: aggregate it to one.")
         return samples[0].value if samples else math.nan
 
     def alerts(self, *, state: str = "firing") -> list[Alert]:
-        """The alerts in this state (firing or pending), in order of name."""
+        """Return the alerts in this state (firing or pending), sorted by name."""
         found = [
             Alert(alert["labels"]["alertname"], alert["state"], alert["labels"], alert["annotations"])
             for alert in self._ask("alerts")["alerts"]
@@ -180,11 +180,11 @@ class PrometheusPart(Part):
         return sorted((alert for alert in found if alert.state == state), key=lambda alert: alert.name)
 
     def rules(self) -> list[dict[str, Any]]:
-        """Every rule as Prometheus evaluates it, with `name`, `type`, `query`, `health` and `lastError`."""
+        """Return every rule of Prometheus, with `name`, `type`, `query`, `health` and `lastError`."""
         return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
 
     def targets(self) -> list[ScrapedTarget]:
-        """Every target that is scraped, Prometheus itself too."""
+        """Return every target that is scraped, including Prometheus itself."""
         return [
             ScrapedTarget(
                 job=target["labels"]["job"],
@@ -197,7 +197,7 @@ class PrometheusPart(Part):
         ]
 
     def targets_not_up(self) -> list[str]:
-        """A sentence for each target that was given and is not up, or not seen yet."""
+        """Return a sentence for each target that is not up, or that Prometheus does not scrape yet."""
         seen = {(target.job, target.address): target for target in self.targets()}
         wanted = [(job, target.address) for job, targets in self._targets.items() for target in targets]
         missing = [f"{job} at {address} is not scraped yet" for job, address in wanted if (job, address) not in seen]

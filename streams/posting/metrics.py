@@ -27,33 +27,36 @@ _BY_STAGE: Final = {stage: _STAGE.labels(stage) for stage in STAGES}
 
 
 def observe_read(seconds: float) -> None:
-    """What the reading of a batch took, before its transactions."""
+    """Observe how long it took to read a batch, before its transactions."""
     _BY_STAGE["read"].observe(seconds)
     _mark("read")
 
 
 def _mark(stage: str) -> None:
-    """Note in the span, where there is one, that a stage is through."""
+    """Mark the end of a stage in the current span, if there is one."""
     span = tracing.current_span()
     if span is not None:
         span.mark(stage)
 
 
 class Stopwatch:
-    """Measures the stages of one transaction, which may come in turns; nothing is told of one that failed."""
+    """A stopwatch for the stages of one transaction.
+
+    A stage may run several times. The times of a failed transaction are not observed.
+    """
 
     def __init__(self) -> None:
         self._since = time.perf_counter()
         self._seconds: dict[str, float] = {}
 
     def done(self, stage: str) -> None:
-        """All since the last call was this stage."""
+        """Add the time since the last call to this stage."""
         now = time.perf_counter()
         self._seconds[stage] = self._seconds.get(stage, 0.0) + now - self._since
         self._since = now
         _mark(stage)
 
     def tell(self) -> None:
-        """Observe each stage that there was."""
+        """Observe the seconds of each stage that ran."""
         for stage, seconds in self._seconds.items():
             _BY_STAGE[stage].observe(seconds)

@@ -2,14 +2,15 @@
 
 One batch, one Postgres transaction:
 
-1. lock the lanes in order, and compare where they stand with where this worker believes them to stand (the fence);
+1. lock the lanes in order, and compare their next offsets with those that this worker expects (the fence);
 2. look up which intents are settled already, and the originals of reversals;
 3. open missing accounts, lock the constrained ones that are drawn down, in order of id, and read their balances;
-4. decide, purely (domain.decision);
+4. decide, with a pure function (domain.decision);
 5. write rows, entries and balance changes, and advance the lanes;
 6. commit. Kafka is told afterwards.
 
-Decoding and screening come before, as they need no lock.
+Decoding comes before the transaction, as it needs no lock. Screening by the books runs in step 2, while Postgres looks
+up the intents.
 """
 
 import time
@@ -49,9 +50,11 @@ from streams.tracing import outcome_attributes, transaction_span
 logger: Final = structlog.get_logger(__name__)
 
 COLLISIONS_MAX: Final = 20
-# Of a lane in which offsets have no record: one aborted transaction can have a million of them.
+# Most offsets in one transaction for a lane that was fetched with holes: one aborted Kafka transaction can leave a
+# million offsets without a record.
 PIECE_OFFSETS: Final = 10_000
-# What an event of its own can raise: refused data, or a bug that it alone brings out. Outages and lost fences are not.
+# Errors that one event can cause: refused data, or a bug that only this event triggers. Outages and lost fences are
+# not among them.
 ISOLATING: Final = (
     BatchRefused,
     ArithmeticError,
@@ -73,7 +76,7 @@ def _not_asked() -> str:
 
 
 class Poster:
-    """Posts batches of one topic's lanes; a BatchHandler."""
+    """A BatchHandler that posts batches of one topic's lanes."""
 
     def __init__(
         self,
@@ -107,20 +110,20 @@ class Poster:
     # ------------------------------------------------------------------------------------------ BatchHandler
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Where the lanes stand.
+        """Return the next offset of each lane.
 
-        TopicMismatch where the topic is not the one that they were posted from, JournalAhead where the ledger lacks
-        what was published of them.
+        Raise TopicMismatch if the lanes were posted from another topic, and JournalAhead if the ledger lacks published
+        rows of a lane.
         """
         wanted = list(partitions)
-        # What was published is asked of before the lanes are, and where the topic ends after: so that a lane which
-        # another worker moves meanwhile is seen neither behind the one nor beyond the other.
+        # Read the published ends before the lanes, and the ends of the topic after the lanes. If another worker moves a
+        # lane meanwhile, the lane then seems neither behind its published rows nor beyond the end of the topic.
         published = self._published(wanted)
         lanes = self._store.lanes(wanted)
         source = self._describe()
         unknown = [partition for partition in wanted if partition not in source.end_offsets]
         if unknown:
-            # One broker assigned a partition that was just added, and another one has not heard of it.
+            # One broker assigned a partition that was just added, and another broker does not know it yet.
             raise KafkaAway(f"Kafka does not tell of the partitions {unknown} of {topic} yet.")
         missing = [partition for partition in wanted if partition not in lanes]
         if missing:
@@ -135,8 +138,8 @@ class Poster:
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Post a batch; every offset in it has its row when this returns."""
-        # Asked behind the fetch, and answered before the commit: so the fetch was from the topic that has this id. A
-        # topic made anew is told by its offsets too, but not where it has outgrown a lane before anyone looked.
+        # Request the topic id after the fetch and check it before COMMIT: offsets alone miss a recreated topic that has
+        # outgrown the lane.
         self._topic_id = self._ask_topic_id()
         started = time.perf_counter()
         work: list[Work] = []
@@ -156,15 +159,18 @@ class Poster:
                 self._post(piece)
 
     def idle(self) -> None:
-        """Nothing to do between batches."""
+        """Do nothing: posting has no chores between batches."""
 
     def _read(self, part: PartitionBatch) -> list[Work]:
-        """What was fetched of a lane, read."""
+        """Return the work of a lane's messages; decode those that were not read ahead."""
         read = self._reader.read
         return [item if isinstance(item, Work) else read(item) for item in part.messages]
 
     def _pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
-        """One for each offset of a lane that was fetched with holes, piece by piece."""
+        """Yield pieces of work, with one item for each offset of a lane that was fetched with holes.
+
+        Raise FenceLost if the lane moved or the fetch left out records, and TopicMismatch if the broker lost records.
+        """
         absent = part.end_offset - part.expected_offset - len(work)
         (lane,) = self._store.lanes([part.partition]).values()
         if lane.next_offset != part.expected_offset:
@@ -183,7 +189,7 @@ class Poster:
     # ------------------------------------------------------------------------------------------ post
 
     def _post(self, work: Sequence[Work], *, is_poison: bool = False) -> None:
-        """Post all of it; an event that cannot be posted with the others is found by halving and quarantined."""
+        """Post all of the work. If an event makes it fail, find the event by halving the work and quarantine it."""
         try:
             self._post_despite_collisions(work, is_poison=is_poison)
         except ISOLATING:
@@ -205,7 +211,10 @@ class Poster:
             self._post(work, is_poison=True)
 
     def _post_despite_collisions(self, work: Sequence[Work], *, is_poison: bool) -> None:
-        """Where another lane settled one of our intents first, the next look-up sees its commit and finds it."""
+        """Post the work, and retry after a Collision, COLLISIONS_MAX tries in all.
+
+        A Collision means that another lane settled one of our intents first. The next look-up sees that commit.
+        """
         for tries_left in reversed(range(COLLISIONS_MAX)):
             try:
                 self._post_once(work, is_poison=is_poison)
@@ -262,7 +271,7 @@ class Poster:
             OUTCOMES.labels(outcome.value, reason).inc(count)
 
     def _remember(self, accounts: dict[Name, Account]) -> None:
-        """Keep accounts for the batches to come: only now, as what a transaction that failed opened is not there."""
+        """Cache the accounts after the commit: accounts that a failed transaction opened do not exist."""
         if len(self._accounts) > ACCOUNTS_CACHED_MAX:
             self._accounts.clear()
         self._accounts.update(accounts)
@@ -279,7 +288,7 @@ class Poster:
     def _view(
         self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books, watch: Stopwatch, chain: int
     ) -> tuple[LedgerView, dict[Name, Account]]:
-        """Look up, open and lock what the decision needs; returns it, and every account that the batch may touch."""
+        """Look up, open and lock what the decision needs; return it, and every account that the batch may touch."""
         live = [event.intent for event in events if event.intent is not None and event.refusal is None]
         if settled:
             live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
@@ -301,7 +310,7 @@ class Poster:
         constraints: dict[Name, Constraint],
         accounts: dict[Name, Account],
     ) -> dict[Holding, int]:
-        """Lock the constrained accounts that may be drawn down, and read what they hold."""
+        """Lock the constrained accounts that may be drawn down, and return their balances."""
         names = {
             accounts[tenant, account].account_id: (tenant, account)
             for tenant, legs in touched
@@ -315,10 +324,10 @@ class Poster:
     def _touched(
         self, live: Sequence[Intent], originals: dict[IntentName, Original]
     ) -> list[tuple[str, Sequence[Leg]]]:
-        """The legs that each intent may post; of a reversal also those of its original, mirrored."""
+        """Return the legs that each intent may post; for a reversal also the mirrored legs of its original."""
         if all(intent.reverses is None for intent in live):
             return [(intent.tenant, intent.legs) for intent in live]
-        # Of several bodies under one key it is the first that may be posted.
+        # If a batch has several bodies under one key, only the first may be posted: `reversed` makes the first one win.
         in_batch = {(intent.tenant, intent.intent_id): intent for intent in reversed(live) if intent.reverses is None}
         touched: list[tuple[str, Sequence[Leg]]] = []
         for intent in live:
@@ -334,7 +343,10 @@ class Poster:
         return touched
 
     def _find_accounts(self, names: set[Name], books: Books, chain: int) -> dict[Name, Account]:
-        """All of these accounts; those that are missing are opened as the chart says, and told of in this chain."""
+        """Return the accounts; open missing ones as the chart says, and record the openings in this chain of facts.
+
+        The result lacks an account that is not open and that no line of the chart matches.
+        """
         known = self._accounts
         accounts = {name: known[name] for name in names if name in known}
         missing = sorted(names - accounts.keys())

@@ -1,7 +1,8 @@
-"""How far ledger.journal goes: what a lane's ledger must have before anything is posted to it.
+"""The end of each lane on ledger.journal: the ledger must have all rows up to it before posting goes on.
 
-A ledger that was restored from an old backup, or a standby that was promoted before it had everything, lacks rows
-that the topic has. Posted again they would have other times of booking, and so other hashes than those published.
+The ledger lacks published rows if it was restored from an old backup, or if it is a standby that was promoted before it
+had all rows. If their intents were posted again, the rows would get other booked times, and so other hashes than the
+published ones.
 """
 
 from collections.abc import Callable, Iterable
@@ -18,28 +19,29 @@ from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 
 
 class JournalAhead(LedgerlineError):
-    """The topic has records of a lane that the ledger lacks, or has others in their place."""
+    """The topic has records of a lane that the ledger lacks, or that differ from the rows of the ledger."""
 
 
 class JournalUnsettled(Unready):
-    """Records that the ledger lacks stand in a Kafka transaction that may still be committed."""
+    """An open Kafka transaction, which may still be committed, has records that the ledger lacks."""
 
 
 class Published(NamedTuple):
-    """How far a lane goes on ledger.journal."""
+    """The end of a lane on ledger.journal."""
 
     next_seq: int = 0
     """One past the last committed record."""
     head: bytes = GENESIS_HASH
-    """Hash of that record."""
+    """Hash of the last committed record."""
     open_next_seq: int = 0
-    """One past the last record in a transaction that is neither committed nor aborted; 0 where there is none."""
+    """One past the last record in a transaction that is neither committed nor aborted; 0 if there is none."""
 
 
 def check_published(lane: Lane, published: Published, row_hash: Callable[[int, int], bytes | None]) -> None:
-    """Refuse to post to a lane that is not all that was published of it: JournalAhead says what to do.
+    """Raise JournalAhead if the ledger lacks published records of the lane or has others; its message says what to do.
 
-    `row_hash` gives the hash of the ledger's row at a lane and seq; it is asked where the relay lags.
+    Raise JournalUnsettled if the ledger lacks only records of an open transaction. `row_hash` returns the hash of the
+    ledger's row at a lane and seq. It is called if the relay lags behind the ledger.
     """
     if published.next_seq > lane.next_seq:
         raise JournalAhead(
@@ -63,13 +65,13 @@ def check_published(lane: Lane, published: Published, row_hash: Callable[[int, i
 
 
 def last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
-    """How far each of these lanes goes, read off the ends of its partition; KafkaAway where that is not told."""
+    """Return the end of each of these lanes on the topic; raise KafkaAway if Kafka does not tell it."""
     wanted = list(lanes)
     every = end_consumer(kafka, "ledgerline-published", "read_uncommitted")
     committed = end_consumer(kafka, "ledgerline-published")
     try:
         ends = bounds_of(every, topic, wanted, KAFKA_SECONDS_MAX)
-        # Of what is committed, a partition ends where the first open transaction begins.
+        # For a read_committed consumer, a partition ends where its first open transaction begins.
         settled = bounds_of(committed, topic, wanted, KAFKA_SECONDS_MAX)
         last = last_records(committed, topic, settled, KAFKA_SECONDS_MAX)
         open_from = {lane: bounds.high for lane, bounds in settled.items() if bounds.high < ends[lane].high}

@@ -1,4 +1,4 @@
-"""From messages to events: decoding, which needs no books, and screening, which does."""
+"""Turn messages into events: decoding needs no books, and screening needs them."""
 
 from hashlib import sha256
 from typing import Final, NamedTuple
@@ -23,19 +23,19 @@ NO_RECORD_DETAIL: Final = (
 
 
 class Work(NamedTuple):
-    """One message with what decoding found in it."""
+    """One message, and the event that was decoded from it."""
 
     message: Message
     event: Event
 
     @property
     def offset(self) -> int:
-        """The message's."""
+        """The offset of the message."""
         return self.message.offset
 
     @property
     def timestamp_ms(self) -> int:
-        """The message's."""
+        """The timestamp of the message, in milliseconds since 1970."""
         return self.message.timestamp_ms
 
 
@@ -46,18 +46,18 @@ class IntentReader:
         self._decoder = decoder
 
     def prepare(self, message: Message) -> Work | Message:
-        """Read ahead; what the registry must be asked for is left as it is."""
+        """Read a message ahead; return it unchanged if `read` would have to ask the registry."""
         return self.read(message) if self._decoder.is_ready_for(message.value) else message
 
     def read(self, message: Message) -> Work:
-        """Decode a message, tell who asks, and judge what can be judged without the books."""
+        """Decode a message, check its tenant and key, and judge what needs no books."""
         try:
             intent = self._decoder.decode(message.value)
         except Undecodable as undecodable:
             return Work(message, quarantined(message, undecodable.reason, str(undecodable)))
         try:
             return self._judged(message, intent)
-        except Exception as error:  # a bug that this intent alone brings out; here it must not end the consumer
+        except Exception as error:  # a bug that only this intent triggers must not end the consumer
             logger.exception(
                 "unreadable",
                 lane=message.partition,
@@ -78,13 +78,16 @@ class IntentReader:
 
 
 def without_record(topic: str, lane: int, offset: int) -> Work:
-    """An offset that holds no committed record. It has its fate like every other, so that offsets can be counted."""
+    """Return the work for an offset without a committed record: each offset gets a fate, so that all can be counted."""
     message = Message(topic, lane, offset, 0, None, None, ())
     return Work(message, quarantined(message, QuarantineReason.NO_RECORD, NO_RECORD_DETAIL))
 
 
 def screen(work: Work, books: Books) -> Work:
-    """Judge the event by the books; what was refused before stays so, and what no tenant sent is quarantined."""
+    """Judge the event by the books.
+
+    An intent of an unknown tenant is quarantined. Any other event that was refused before stays refused.
+    """
     intent = work.event.intent
     if intent is None:
         return work
@@ -99,12 +102,12 @@ def screen(work: Work, books: Books) -> Work:
 
 
 def quarantined(message: Message, reason: QuarantineReason, detail: str) -> Event:
-    """The event of bytes that are no intent; their own hash stands for the fingerprint."""
+    """Return the event of bytes that are not an intent; the hash of the bytes is its fingerprint."""
     fingerprint = sha256(message.value or b"").digest()
     return Event(message.partition, message.offset, fingerprint, None, quarantine=(reason, detail))
 
 
 def poisoned(work: Work) -> Work:
-    """The event in quarantine, as it cannot be posted even alone."""
+    """Quarantine the event, because it cannot be posted even alone."""
     detail = "The event breaks every batch that holds it."
     return work._replace(event=quarantined(work.message, QuarantineReason.POISON, detail))

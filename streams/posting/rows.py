@@ -1,4 +1,4 @@
-"""From fates to what is written: journal rows chained to their lanes, balance changes, raw bytes."""
+"""Turn fates into what is written: journal rows chained to their lanes, balance changes, raw bytes."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -14,15 +14,15 @@ from streams.posting.reading import Work
 
 _NO_METADATA: Final[dict[str, str]] = {}
 LANE_BITS: Final = 15
-"""As the schema has them (ledger.row_place)."""
+"""As many as ledger.row_place in the schema has."""
 LANE_MAX: Final = (1 << LANE_BITS) - 1
 _UNFIT: Final = (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
 
 
 def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int) -> Iterator[JournalRow]:
-    """The fates chained, lane after lane, to where the lanes stand.
+    """Yield the journal rows of the fates, lane after lane, chained to the head of each lane.
 
-    `now` is in microseconds since 1970; a row is never booked before the row that precedes it in its lane.
+    `now` is in microseconds since 1970. The booked time of a row is never before that of the previous row of its lane.
     """
     decided = zip(work, fates, strict=True)
     for number, group in groupby(decided, key=lambda pair: pair[0].event.lane):
@@ -35,7 +35,7 @@ def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane]
 
 
 def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
-    """The lanes as they stand behind these rows."""
+    """Return the lanes with the next offset, next seq, head and booked time that they have after these rows."""
     last = {row.lane: row for row in rows}
     return [
         lanes[number]._replace(
@@ -46,7 +46,10 @@ def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
 
 
 def journal_fields(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> tuple[Any, ...]:
-    """The fields of one event's row up to booked_time. What is malformed keeps no text, as it may be unfit to store."""
+    """Return the fields of one event's row up to booked_time.
+
+    A malformed intent keeps no reference and no metadata: Postgres may be unable to store their text.
+    """
     outcome, reason, detail, legs = fate
     intent = event.intent
     if intent is None or outcome is Outcome.QUARANTINED:
@@ -66,14 +69,14 @@ def journal_fields(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: 
 
 
 def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
-    """The messages behind the rows in quarantine, byte for byte."""
+    """Return the messages of the quarantined rows, byte for byte."""
     return [
         QuarantinedBytes(
             row.lane,
             row.seq,
             item.message.key,
             item.message.value,
-            # Postgres' JSON has no NUL, which a header's name may hold.
+            # A header's name may have a NUL, which JSON in Postgres cannot store.
             [
                 (name.replace("\x00", "\N{SYMBOL FOR NULL}"), None if value is None else value.hex())
                 for name, value in item.message.headers
@@ -85,8 +88,11 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
 
 
 def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
-    """One change for each shard that the rows touch; of each currency in order of the key, as the index has them."""
-    # Account and lane in one number, which is hashed and sorted faster than a tuple.
+    """Return one change for each shard that the rows touch.
+
+    The changes of each currency are in order of account and lane, as the index has them.
+    """
+    # Account and lane share one number: Python hashes and sorts it faster than a tuple.
     by_currency: dict[str, dict[int, list[int]]] = {}
     for row in rows:
         lane, seq, tenant = row.lane, row.seq, row.tenant or ""

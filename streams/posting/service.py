@@ -24,9 +24,9 @@ def serve(
     sign: Sign = sign_nothing,
     fault: Fault = no_fault,
 ) -> None:
-    """Post the lanes of `options.topic` until told to stop; blocks. Outages are waited out.
+    """Post the lanes of `options.topic` until told to stop; block, and wait until outages end.
 
-    `journal_topic` is only looked at, when lanes are taken over.
+    `journal_topic` is only read, and only when the worker takes lanes over.
     """
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry)

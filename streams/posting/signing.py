@@ -1,4 +1,4 @@
-"""Posting signs the head of each batch of a lane with a key of its own: docs/decisions/0020-signed-heads.md."""
+"""Sign the head of each batch of a lane with posting's own key: docs/decisions/0020-signed-heads.md."""
 
 from collections.abc import Callable, Sequence
 from itertools import groupby
@@ -11,12 +11,12 @@ Sign = Callable[[Sequence[JournalRow]], dict[int, SignedHead]]
 
 
 def sign_nothing(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:  # noqa: ARG001 - another Sign needs them
-    """What a worker without a key signs."""
+    """Return no signatures: the worker has no key."""
     return {}
 
 
 def signing_with(key: SigningKey) -> Sign:
-    """A function from a batch's rows, in order of lane and seq, to a signature for each of its lanes."""
+    """Return a function from a batch's rows, in order of lane and seq, to a signature for each of its lanes."""
 
     def sign(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:
         signed = {}

@@ -1,4 +1,4 @@
-"""The topic that lanes are made of: what the broker says of it, and whether posting may go on from it."""
+"""The topic that lanes are posted from: what the broker says about it, and whether posting may go on."""
 
 import time
 from collections.abc import Callable
@@ -19,11 +19,11 @@ LOOK_SECONDS_MAX: Final = 5.0
 
 
 class TopicMismatch(LedgerlineError):
-    """The lanes were posted from another topic than is there now, or the topic lost what was not posted."""
+    """The lanes were posted from another topic than the present one, or the topic lost records."""
 
 
 class Source(NamedTuple):
-    """The topic that the lanes are made of, as the broker describes it."""
+    """The topic that the lanes are posted from, as the broker describes it."""
 
     topic: str
     topic_id: str
@@ -38,7 +38,7 @@ class KafkaAway(Outage):
 
 
 def describe_source(kafka: Kafka, topic: str) -> Source:
-    """The topic's id, and the offsets that each partition has; KafkaAway where the broker is silent."""
+    """Return the topic's id and the offsets of each partition; raise KafkaAway if the broker does not answer."""
     try:
         admin = AdminClient({**kafka.client_options(), "log_level": 0})
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
@@ -47,7 +47,7 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
                 **kafka.client_options(),
                 "group.id": "ledgerline-describe",
                 "enable.auto.commit": False,
-                "log_level": 0,  # what goes wrong is raised
+                "log_level": 0,  # errors are raised instead
             }
         )
         try:
@@ -66,7 +66,7 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
 
 
 class TopicLook:
-    """Asks for a topic's id, again and again, with one client that is kept as long as it has answers."""
+    """A repeated request for a topic's id. It keeps one client for as long as Kafka answers that client."""
 
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self._kafka = kafka
@@ -77,7 +77,10 @@ class TopicLook:
         return AdminClient({**self._kafka.client_options(), "log_level": 0})
 
     def __call__(self) -> Callable[[], str]:
-        """Ask; what is returned waits for the answer. KafkaAway where the broker is silent, or has no such topic."""
+        """Request the id, and return a function that waits for the answer.
+
+        Either raises KafkaAway if the broker does not answer or has no such topic.
+        """
         try:
             asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
         except KafkaException as error:
@@ -97,7 +100,7 @@ class TopicLook:
 
 
 def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
-    """The offsets from `start` up to, and without, `end` that have a committed record; KafkaAway if it is not told."""
+    """Return the offsets in [start, end) that have a committed record; raise KafkaAway if Kafka does not tell them."""
     consumer = Consumer(
         {
             **kafka.client_options(),
@@ -125,7 +128,7 @@ def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: in
 
 
 def check_topic(lane: Lane, topic: str, topic_id: str) -> None:
-    """Refuse another topic under the name: TopicMismatch."""
+    """Raise TopicMismatch if the topic does not have the name and the id of the lane's topic."""
     if lane.topic != topic or lane.topic_id != topic_id:
         raise TopicMismatch(
             f"Lane {lane.lane} was posted from {lane.topic} ({lane.topic_id}), but the topic there now is {topic}"
@@ -134,7 +137,7 @@ def check_topic(lane: Lane, topic: str, topic_id: str) -> None:
 
 
 def check_source(lane: Lane, source: Source) -> None:
-    """Refuse to post where skipping or repeating would follow: TopicMismatch says which and what to do."""
+    """Raise TopicMismatch if posting would skip or repeat records; its message says what is wrong and what to do."""
     check_topic(lane, source.topic, source.topic_id)
     what = f"Lane {lane.lane} was posted from {lane.topic} ({lane.topic_id})"
     if lane.next_offset > source.end_offsets[lane.lane]:
@@ -150,9 +153,9 @@ def check_source(lane: Lane, source: Source) -> None:
 
 
 def check_absent(lane: Lane, source: Source, end_offset: int, absent: int) -> None:
-    """Whether offsets below `end_offset` may count as offsets without a record, as those of an aborted transaction.
+    """Raise TopicMismatch if the broker lost the `absent` records below `end_offset`.
 
-    TopicMismatch if the broker lost records rather than never had them.
+    Otherwise these offsets never had a committed record, as those of an aborted transaction.
     """
     check_source(lane, source)
     if end_offset > source.end_offsets[lane.lane]:

@@ -1,1 +1,1 @@
-"""What proves the books from outside: records as they are read, reconciliation, audit, replay."""
+"""The proof of the books, apart from the code that posts: records, reconciliation, audit and replay."""

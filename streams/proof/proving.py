@@ -1,4 +1,4 @@
-"""What the two proving agents share: a sweep done page by page in spare time, and the events of their breaks."""
+"""The code that the two proving agents share: page by page sweeps in spare time, and the events of their breaks."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +19,7 @@ EVENTS_PER_CALL_MAX: Final = 500
 
 
 class SpareTime:
-    """How much of an agent's time its batches leave; for sweeps, which are to give way to them."""
+    """The share of an agent's time that its batches leave free. Sweeps use it, because batches come first."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -28,7 +28,7 @@ class SpareTime:
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Around the handling of a batch."""
+        """Count the time inside this context as time of a batch."""
         started = self._clock()
         try:
             yield
@@ -36,7 +36,7 @@ class SpareTime:
             self._busy_seconds += self._clock() - started
 
     def share(self) -> float:
-        """The share, 0 to 1, of the time since the last call that no batch took."""
+        """Return the share, 0 to 1, of the time since the last call that no batch took."""
         now = self._clock()
         elapsed_seconds = now - self._since
         share = 1.0 - self._busy_seconds / elapsed_seconds if elapsed_seconds > self._busy_seconds else 0.0
@@ -45,7 +45,7 @@ class SpareTime:
 
 
 class PagedSweep:
-    """Walks over all that is stored, a page at each call, and begins anew after a pause."""
+    """A sweep over everything stored, one page at each call, that starts again after a pause."""
 
     def __init__(self, pages: Callable[[], Iterator[None]], pause_seconds: float, duration: Gauge) -> None:
         self._pages = pages
@@ -56,13 +56,13 @@ class PagedSweep:
         self._due = 0.0
 
     def turn_page(self) -> bool:
-        """Do one page; False where the next sweep is not due yet."""
+        """Process one page; return False if the next sweep is not due yet."""
         now = time.monotonic()
         if self._under_way is None:
             if now < self._due:
                 return False
             self._under_way, self._started = self._pages(), now
-        pages, self._under_way = self._under_way, None  # one that raises is not gone on with
+        pages, self._under_way = self._under_way, None  # a sweep that raises does not go on
         try:
             next(pages)
         except StopIteration:
@@ -73,14 +73,14 @@ class PagedSweep:
         return True
 
     def turn_pages(self, budget_seconds: float) -> None:
-        """Do pages for about so long, and at least one where the sweep is due: it comes round under any load."""
+        """Process pages for about `budget_seconds`, and at least one if a sweep is due: so it ends under any load."""
         deadline = time.monotonic() + budget_seconds
         while self.turn_page() and time.monotonic() < deadline:
             pass
 
 
 def publish_breaks(store: AgentConnection, breaks: BreakStore, events: EventProducer) -> None:
-    """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+    """Publish breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
     with store.transaction() as connection:
         waiting = breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
         if not waiting:

@@ -27,7 +27,7 @@ console: Final = Console(emoji=False, highlight=False)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run; returns the exit code."""
+    """Run the scenarios and return the exit code."""
     options = _parse(arguments)
     if options.list:
         for scenario in SCENARIOS:
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     again = f"make chaos SEED={options.seed}{' KINDS=1' if options.kinds else ''}"
     console.print(f"seed {options.seed}: repeat this run with `{again}`")
     folder = Path(tempfile.mkdtemp(prefix="ledgerline-chaos-"))
-    folder.chmod(0o755)  # Postgres, as a user of its own, passes through
+    folder.chmod(0o755)  # Postgres runs as its own user and must enter
     results: list[Result] = []
     with Deployment(folder, Settings().home / "cache", report) as deployment:
         for result in run_all(deployment, schedule(wanted, options.seed, options.minutes), report):
@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.json.write_text(json.dumps(document, indent=2) + "\n")
     for result in failed:
         seed = result.seed.rpartition("/")[0]
-        # Once more: whoever is shown the end of a long log sees what went wrong.
+        # Print the fault again: the end of a long log must show it.
         console.print(f"[bold red]FAILED[/] {result.scenario}: {result.faults[0]}", soft_wrap=True)
         console.print(f"repeat: make chaos SEED={seed} ONLY={result.scenario}; logs: {folder}")
     if failed:

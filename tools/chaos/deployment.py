@@ -1,8 +1,8 @@
-"""What a chaos run stands on: the embedded parts, proxies before them, and the processes of one ledger after another.
+"""The base of a chaos run: the embedded parts, proxies before them, and the processes of one ledger after another.
 
     posting, api, provers --> a Kafka proxy and a Postgres proxy for each of these groups --> Kafka, Postgres
 
-The load and the oracle go to the parts directly, so that they see what is, whatever is cut.
+The load and the oracle connect to the parts directly, so that they see the true state when a proxy cuts connections.
 """
 
 import itertools
@@ -22,11 +22,11 @@ from tools.chaos.ledger import LANES, ChaosLedger
 from tools.chaos.proxy import Proxy
 
 GROUPS: Final = ("posting", "api", "proving")
-"""Which processes share a way to Kafka and to Postgres; relay, reconciliation and audit are `proving`."""
+"""The services of one group share a Kafka proxy and a Postgres proxy; relay, reconciliation and audit are `proving`."""
 
 COUNTS: Final = {"posting": 2, "relay": 1, "reconciliation": 1, "audit": 1, "api": 2}
 _POSTGRES_SETTINGS: Final = {
-    # The oracle orders the lanes' transactions by it.
+    # The oracle orders the lanes' transactions by the commit timestamp.
     "track_commit_timestamp": "on",
     "max_connections": "80",
     "deadlock_timeout": "'200ms'",
@@ -44,12 +44,12 @@ _VARIABLES: Final = {
 
 
 def group_of(service: str) -> str:
-    """The group whose proxies a service goes through."""
+    """Return the group whose proxies a service uses."""
     return service if service in GROUPS else "proving"
 
 
 class Deployment:
-    """The parts and their proxies, for a whole run; use it as a context."""
+    """The parts and their proxies, for a whole run; a context manager."""
 
     def __init__(self, folder: Path, cache: Path, report: Callable[[str], None]) -> None:
         self.folder = folder
@@ -89,20 +89,20 @@ class Deployment:
 
     @property
     def proxies(self) -> list[Proxy]:
-        """All of them."""
+        """All proxies."""
         return [*self.kafka.values(), *self.postgres.values()]
 
     def open_ledger(self) -> ChaosLedger:
-        """A ledger of its own, empty."""
+        """Create an empty ledger with its own database and topics."""
         return ChaosLedger.open(self.endpoints, f"chaos{next(self._numbers)}")
 
     def fleet(self, ledger: ChaosLedger) -> Fleet:
-        """The ledger's processes, not started yet."""
+        """Return the ledger's processes, not started yet."""
         instances = [self.instance(ledger, name, number) for name, count in COUNTS.items() for number in range(count)]
         return Fleet(instances, self.report)
 
     def instance(self, ledger: ChaosLedger, name: str, number: int) -> Instance:
-        """One process of the ledger, not started yet."""
+        """Return one process of the ledger, not started yet."""
         folder = self.folder / ledger.name
         folder.mkdir(parents=True, exist_ok=True)
         return Instance(name, number, folder, self._environment(ledger, name))

@@ -1,4 +1,4 @@
-"""The processes of one ledger under test, kept alive as a supervisor would, and hurt on purpose."""
+"""The processes of one ledger under test, restarted as a supervisor would, and killed or frozen on purpose."""
 
 import os
 import re
@@ -21,7 +21,7 @@ READY_SECONDS_MAX: Final = 90.0
 END_SECONDS_MAX: Final = 20.0
 FIRED_SECONDS_MAX: Final = 60.0
 _TICK_SECONDS: Final = 0.1
-# Who was killed did not write why; the last line of its log says nothing.
+# A killed process did not write why it ended, so the last line of its log is dropped from the news.
 _CAUSE_OF_KILL: Final = re.compile(r"(SIGKILL) \(.*\)", re.DOTALL)
 
 
@@ -32,7 +32,7 @@ class ChaosError(Exception):
 class Instance:
     """One process of a service: posting, relay, reconciliation, audit or api. It is restarted when it dies.
 
-    Safe for the keeper's thread and the scenario's.
+    The keeper's thread and the scenario's thread may use it at the same time.
     """
 
     def __init__(
@@ -44,9 +44,10 @@ class Instance:
         sources: Path = REPOSITORY_ROOT,
         module: str = "tools.chaos.service",
     ) -> None:
-        """`folder` is for its log and orders.
+        """Create the instance without starting it.
 
-        `sources` has the code that it runs, such as that of another release; `module` is its module of services there.
+        `folder` is for the log and the orders. `sources` has the code that the process runs, for example the code of
+        another release; `module` is the module in that code that runs the service.
         """
         self.name = name
         self.number = number
@@ -63,33 +64,33 @@ class Instance:
 
     @property
     def label(self) -> str:
-        """How reports call it: posting 0, posting 1."""
+        """The name in reports: posting 0, posting 1."""
         return f"{self.name} {self.number}"
 
     @property
     def url(self) -> str:
-        """Where it serves /readyz and /metrics, and the API its API."""
+        """The address of /readyz and /metrics, and for an API process also of the API."""
         return base_url(self.port)
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs now, if one does."""
+        """The pid of the process that runs now; None if none runs."""
         with self._lock:
             return self._process.state().pid
 
     @property
     def restarts(self) -> int:
-        """How often it was started again by itself."""
+        """How often the instance was restarted after its process died."""
         return self._process.restarts
 
     @property
     def log(self) -> Path:
-        """What its processes wrote."""
+        """The log file of its processes."""
         return self._process.log
 
     @property
     def is_ready(self) -> bool:
-        """Whether it said so when it was asked last."""
+        """Whether the last probe found it ready."""
         return self._process.condition == "ready"
 
     def _new_process(self, variables: Mapping[str, str]) -> ServiceProcess:
@@ -107,19 +108,19 @@ class Instance:
         )
 
     def start(self, **variables: str) -> None:
-        """Start it, with these variables beside its own."""
+        """Start the process, with these environment variables added to its own."""
         with self._lock:
             self._process = self._new_process(variables)
             self._process.start()
             self._held = False
 
     def tick(self) -> str | None:
-        """What a supervisor does now and then: probe, and start again what died."""
+        """Probe the process and restart it if it died, as a supervisor does; return news, if any."""
         with self._lock:
             return None if self._held else self._process.tick()
 
     def send(self, number: signal.Signals) -> ProcessIdentity | None:
-        """Send a signal to the process that runs now; returns which that was, None where none runs."""
+        """Send a signal to the process that runs now. Return its identity; None if no process runs."""
         with self._lock:
             pid = self.pid
             identity = None if pid is None else ProcessIdentity.of(pid)
@@ -128,26 +129,26 @@ class Instance:
             return identity
 
     def kill(self) -> None:
-        """SIGKILL, as a crash would; the keeper starts it again."""
+        """Kill the process (SIGKILL), like a crash; the keeper restarts it. Raise ChaosError if it does not end."""
         identity = self.send(signal.SIGKILL)
         if identity is not None and not wait_until(lambda: not identity.is_running(), timeout_seconds=END_SECONDS_MAX):
             raise ChaosError(f"{self.label} does not end by SIGKILL.")
 
     def stop(self) -> None:
-        """SIGTERM, and wait; it stays down until `start`."""
+        """Send SIGTERM and wait for the end. The instance stays down until `start`."""
         self.ask_to_stop()
         with self._lock:
             self._process.finish(END_SECONDS_MAX)
 
     def ask_to_stop(self) -> None:
-        """SIGTERM without waiting; `stop` must follow."""
+        """Send SIGTERM without waiting; `stop` must follow."""
         with self._lock:
             self._held = True
             self.send(signal.SIGCONT)
             self._process.ask_to_stop(0.0)
 
     def arm(self, point: str, action: str = "kill") -> None:
-        """Order its process to do this when it next comes to that fault point."""
+        """Order the process to do `action` when it next comes to the fault point."""
         draft = self.orders / f".{point}"
         draft.write_text(action)
         draft.replace(self.orders / point)
@@ -158,11 +159,11 @@ class Instance:
             order.unlink(missing_ok=True)
 
     def is_armed(self, point: str) -> bool:
-        """Whether the order still waits."""
+        """Return whether the order has not been carried out yet."""
         return (self.orders / point).exists()
 
     def text_of_logs(self) -> str:
-        """All that its processes wrote, where it was not cut."""
+        """Return the log of its processes; a truncated part is missing."""
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 
 
@@ -176,7 +177,7 @@ class Fleet:
         self._keeper = threading.Thread(target=self._keep, name="chaos-keeper", daemon=True)
 
     def __getitem__(self, name: str) -> list[Instance]:
-        """The instances of a service."""
+        """Return the instances of a service."""
         return [instance for instance in self.instances if instance.name == name]
 
     def start(self) -> None:
@@ -202,13 +203,16 @@ class Fleet:
             instance.stop()
 
     def wait_ready(self, seconds: float = READY_SECONDS_MAX) -> None:
-        """Until every instance says that it is ready; ChaosError names those that do not."""
+        """Wait until every instance is ready. Raise ChaosError with the names of those that are not ready in time."""
         if not wait_until(lambda: all(each.is_ready for each in self.instances), timeout_seconds=seconds):
             late = ", ".join(f"{each.label} ({each.log})" for each in self.instances if not each.is_ready)
             raise ChaosError(f"Not ready within {seconds:.0f} s: {late}.")
 
     def wait_fired(self, armed: Iterable[Instance], point: str) -> Instance:
-        """The instance that carried out its order; the others' orders are taken back."""
+        """Wait for the first instance that carries out its order, take back the other orders, and return it.
+
+        Raise ChaosError if no instance does within FIRED_SECONDS_MAX.
+        """
         waiting = list(armed)
         fired: list[Instance] = []
 
@@ -224,7 +228,7 @@ class Fleet:
 
     @contextmanager
     def frozen(self, instance: Instance) -> Iterator[ProcessIdentity]:
-        """The instance's process stands still (SIGSTOP) within, and goes on behind."""
+        """Freeze the instance's process (SIGSTOP) within the block, and let it continue (SIGCONT) after the block."""
         identity = instance.send(signal.SIGSTOP)
         if identity is None:
             raise ChaosError(f"{instance.label} does not run.")

@@ -1,4 +1,4 @@
-"""One ledger under test: a database and topics of its own on the shared parts, and how far everything is."""
+"""One ledger under test: its own database and topics on the shared parts, and the progress of every step."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,11 +25,11 @@ REQUESTS_PER_MINUTE: Final = 1_000_000
 
 
 Lanes = dict[int, int]
-"""Lane -> the next offset, or sequence number, which are the same here as each ledger's topics are new."""
+"""Lane -> the next offset or sequence number. The two are equal here, as each ledger's topics are new."""
 
 
 class Progress(NamedTuple):
-    """How far each step is in each lane."""
+    """The progress of each step in each lane."""
 
     received: Lanes
     posted: Lanes
@@ -38,15 +38,15 @@ class Progress(NamedTuple):
 
     @property
     def is_quiet(self) -> bool:
-        """Whether nothing is under way."""
+        """Whether every step has reached the end of the intents."""
         return self.has_posted(self.received) and self.has_proved(self.received)
 
     def has_posted(self, aim: Lanes) -> bool:
-        """Whether every lane is posted so far."""
+        """Return whether every lane is posted up to `aim`."""
         return _reach(self.posted, aim)
 
     def has_proved(self, aim: Lanes) -> bool:
-        """Whether every lane is reconciled and audited so far, and so relayed."""
+        """Return whether every lane is reconciled and audited up to `aim`, and therefore relayed."""
         return _reach(self.reconciled, aim) and _reach(self.audited, aim)
 
 
@@ -56,7 +56,7 @@ def _reach(stands: Lanes, aim: Lanes) -> bool:
 
 @dataclass(frozen=True)
 class ChaosLedger:
-    """Where it is; `open` makes it."""
+    """The address and the API key of a ledger; `open` creates one."""
 
     endpoints: Endpoints
     name: str
@@ -64,7 +64,7 @@ class ChaosLedger:
 
     @classmethod
     def open(cls, endpoints: Endpoints, name: str) -> "ChaosLedger":
-        """Make database, topics, tenant and an API key."""
+        """Create the database, the topics, the tenant and an API key."""
         with psycopg.connect(make_conninfo(endpoints.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
             admin.execute(f'CREATE DATABASE "{name}"')
         dsn = make_conninfo(endpoints.postgres_dsn, dbname=name)
@@ -82,7 +82,7 @@ class ChaosLedger:
 
     @property
     def dsn(self) -> str:
-        """As the owner, without a proxy between."""
+        """The DSN of the database owner, without a proxy in between."""
         return make_conninfo(self.endpoints.postgres_dsn, dbname=self.name)
 
     @property
@@ -91,13 +91,13 @@ class ChaosLedger:
         return Topics(f"{self.name}.")
 
     def rows(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """What a query finds, as the owner of the database."""
+        """Run a query as the owner of the database and return its rows."""
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             cursor = connection.execute(query, parameters)
             return cursor.fetchall() if cursor.description is not None else []
 
     def progress(self) -> Progress | None:
-        """How far everything is; None while Kafka or Postgres is away."""
+        """Return the progress of every step; None while Kafka or Postgres cannot be reached."""
         try:
             received = topic_state(self._admin, self.topics.intents)
             stands: dict[str, Lanes] = {"posted": {}, "reconciled": {}, "audited": {}}
@@ -112,5 +112,5 @@ class ChaosLedger:
         return Progress(received.high, **stands)
 
     def next_offsets(self) -> dict[int, int]:
-        """Where each lane stands."""
+        """Return the next offset of each lane."""
         return dict(self.rows("SELECT lane, next_offset FROM ledger.lane"))

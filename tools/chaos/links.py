@@ -1,4 +1,4 @@
-"""What a proxy passes between a client and its target: the two sides of a connection, and traps at patterns."""
+"""The connections that a proxy forwards between a client and its target: links of two sides, and traps at patterns."""
 
 import asyncio
 import socket
@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _ANSWER_SECONDS_MAX: Final = 1.0
-# On, and no seconds to linger: closing sends RST and throws away what was not sent yet.
+# SO_LINGER on, with 0 seconds: closing sends RST and discards unsent bytes.
 LINGER_ZERO: Final = struct.pack("ii", 1, 0)
 
 
 @dataclass
 class Trap:
-    """What to do with a chunk that completes a pattern, and how many times more."""
+    """The action for a chunk that completes a pattern, and how many more times to do it."""
 
     pattern: bytes
     spring: "Callable[[Link, bytes, Trap], None]"
@@ -26,7 +26,7 @@ class Trap:
 
 @dataclass(eq=False)
 class Traffic:
-    """What all links of a proxy share; used in the proxy's thread only, but for the counts."""
+    """The state that all links of a proxy share. Only the proxy's thread may use it, except for the counts."""
 
     links: "set[Link]" = field(default_factory=set)
     traps: list[Trap] = field(default_factory=list)
@@ -36,7 +36,7 @@ class Traffic:
 
 
 class Link:
-    """A client's connection and ours to the target."""
+    """A client's connection and the proxy's connection to the target."""
 
     def __init__(self, traffic: Traffic) -> None:
         self.traffic = traffic
@@ -48,25 +48,25 @@ class Link:
         self._tail = b""
 
     def peer(self, side: "Side") -> "Side":
-        """The other side."""
+        """Return the other side."""
         return self.server if side is self.client else self.client
 
     def freeze(self) -> None:
-        """Read no more from either side, and forget what is on its way."""
+        """Stop reading from both sides, and discard the chunks that are not delivered yet."""
         self.is_frozen = True
         for side in (self.client, self.server):
             side.waiting.clear()
             side.hold_reading()
 
     def reset(self) -> None:
-        """RST to both sides."""
+        """Send RST to both sides."""
         self.traffic.links.discard(self)
         self.is_frozen = self.is_reset = True
         self.client.reset()
         self.server.reset()
 
     def deliver(self, source: "Side", chunk: bytes) -> None:
-        """Hand a chunk on whose time has come, unless something is to happen at it."""
+        """Forward a chunk that is due, unless the link is frozen, the answer is doomed or the chunk springs a trap."""
         if self.is_frozen:
             return
         if source is self.server:
@@ -85,7 +85,7 @@ class Link:
         trap.spring(self, chunk, trap)
 
     def send(self, side: "Side", chunk: bytes) -> None:
-        """Hand a chunk to one side, and count it."""
+        """Write a chunk to one side, and count its bytes."""
         if side is self.server:
             self.traffic.bytes_up += len(chunk)
         else:
@@ -93,14 +93,14 @@ class Link:
         side.write(chunk)
 
     def spring_answer(self) -> None:
-        """Reset instead of handing on the answer, or because there is none."""
+        """Reset the link instead of forwarding the answer, or because no answer came in time."""
         trap, self.answer_doomed = self.answer_doomed, None
         if trap is not None:
             self.reset()
             _finish(trap)
 
     def _trap_in(self, chunk: bytes) -> Trap | None:
-        """The first trap whose pattern ends in this chunk, wherever it began."""
+        """Return the first trap whose pattern ends in this chunk, even if the pattern began in an earlier chunk."""
         traps = self.traffic.traps
         if not traps:
             self._tail = b""
@@ -114,12 +114,12 @@ class Link:
 
 
 class Side(asyncio.Protocol):
-    """One of the two connections of a link: what it reads goes to its peer."""
+    """One of the two connections of a link. It passes the bytes that it reads to its peer."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
         self.waiting: deque[tuple[float, bytes | None]] = deque()
-        """What it read and when that is due at the peer, in seconds of the loop's clock; None is the end."""
+        """Pairs of due time at the peer (seconds of the loop's clock) and chunk read; the chunk None is the end."""
         self._transport: asyncio.Transport | None = None
         self._unsent: list[bytes | None] = []
         self._drained: list[Callable[[], None]] = []
@@ -129,7 +129,7 @@ class Side(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send what came before it could be, and report every byte that the kernel does not take at once."""
+        """Send the chunks that came before the connection, and be told of every byte that the kernel does not take."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the protocol is only given to TCP
         self._transport = transport
         transport.set_write_buffer_limits(high=0)
@@ -142,27 +142,27 @@ class Side(asyncio.Protocol):
         self._unsent.clear()
 
     def data_received(self, data: bytes) -> None:
-        """Hand it on when it is due."""
+        """Pass the bytes on when they are due."""
         self._pass_on(data)
 
     def eof_received(self) -> bool:
-        """Hand the end on when it is due; the other direction stays open."""
+        """Pass the end on when it is due; the other direction stays open."""
         self._pass_on(None)
         return True
 
     def connection_lost(self, _error: Exception | None) -> None:
-        """Reset the peer, unless both directions came to their end before."""
+        """Reset the peer, unless both directions ended before."""
         if not (self._has_ended and self.link.peer(self)._has_ended):
             self.link.reset()
         self.link.traffic.links.discard(self.link)
 
     def pause_writing(self) -> None:
-        """The kernel takes no more: read no more from the peer meanwhile."""
+        """Stop reading from the peer while the kernel takes no more bytes."""
         self._is_full = True
         self.link.peer(self).hold_reading()
 
     def resume_writing(self) -> None:
-        """The kernel has taken all."""
+        """Read from the peer again, and run the waiting actions, as the kernel has taken all bytes."""
         self._is_full = False
         if not self.link.is_frozen:
             self.link.peer(self)._go_on_reading()
@@ -173,7 +173,7 @@ class Side(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ called by the link
 
     def write(self, chunk: bytes | None) -> None:
-        """Hand bytes, or their end, to the kernel; before there is a connection they wait for it."""
+        """Hand bytes, or their end (None), to the kernel; keep them until there is a connection."""
         if self._transport is None:
             self._unsent.append(chunk)
         elif chunk is not None:
@@ -181,23 +181,23 @@ class Side(asyncio.Protocol):
         elif not self._transport.is_closing():
             try:
                 self._transport.write_eof()
-            except OSError:  # it was reset, which asyncio has yet to notice
+            except OSError:  # the connection was reset, and asyncio has not noticed yet
                 self.link.reset()
 
     def when_drained(self, action: Callable[[], None]) -> None:
-        """Call it when the kernel has all that was written; now, if it has."""
+        """Call `action` when the kernel has all written bytes; at once if it has them already."""
         if self._is_full:
             self._drained.append(action)
         else:
             action()
 
     def hold_reading(self) -> None:
-        """Read no more until told to."""
+        """Stop reading until `_go_on_reading`."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.pause_reading()
 
     def reset(self) -> None:
-        """RST."""
+        """Send RST."""
         self.waiting.clear()
         self._drained.clear()
         if self._transport is not None and not self._transport.is_closing():
@@ -217,7 +217,7 @@ class Side(asyncio.Protocol):
             return
         loop = asyncio.get_running_loop()
         self.waiting.append((loop.time() + delay_seconds, chunk))
-        if len(self.waiting) == 1:  # others have a call to come, and nothing overtakes what came before
+        if len(self.waiting) == 1:  # earlier chunks have scheduled the call already, which keeps the order
             loop.call_at(self.waiting[0][0], self._deliver_due)
 
     def _deliver_due(self) -> None:
@@ -247,7 +247,7 @@ def cut_before(link: Link, _chunk: bytes, trap: Trap) -> None:
 
 
 def cut_after(link: Link, chunk: bytes, trap: Trap) -> None:
-    """Hand the chunk on, and reset both sides instead of handing back the answer."""
+    """Forward the chunk, and reset both sides instead of returning the answer."""
     link.answer_doomed = trap
     link.send(link.server, chunk)
     asyncio.get_running_loop().call_later(_ANSWER_SECONDS_MAX, link.spring_answer)
@@ -255,5 +255,5 @@ def cut_after(link: Link, chunk: bytes, trap: Trap) -> None:
 
 def _finish(trap: Trap) -> None:
     if trap.times == 0:
-        # Once the loop has closed what was reset, so that who waits for the event finds it closed.
+        # Set the event after the loop has closed the reset connections, so that a waiter finds them closed.
         asyncio.get_running_loop().call_soon(trap.fired.set)

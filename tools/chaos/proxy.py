@@ -1,4 +1,4 @@
-"""A TCP proxy on loopback that cuts, delays and withholds what passes through it, when told to or at a pattern."""
+"""A TCP proxy on loopback that cuts, delays and withholds traffic, on order or when a pattern passes."""
 
 import asyncio
 import socket
@@ -24,8 +24,8 @@ class _Mode(Enum):
 class Proxy:
     """Forwards connections to `target`, (host, port), until told otherwise; a context manager.
 
-    One thread forwards for all connections. Every method may be called from any thread and returns when what it
-    orders has been done. `target` may be changed: it is looked at for each new connection.
+    One thread forwards for all connections. Every method may be called from any thread, and returns after its order
+    was carried out. `target` may be changed: each new connection reads it.
     """
 
     def __init__(self, target: tuple[str, int], *, port: int | None = None) -> None:
@@ -42,21 +42,21 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many clients hold a connection now, those in a black hole among them."""
+        """How many clients hold a connection now, including those in a black hole."""
         return len(self._traffic.links) + len(self._held)
 
     @property
     def bytes_up(self) -> int:
-        """What was handed on to the target so far, over all connections."""
+        """Bytes forwarded to the target so far, over all connections."""
         return self._traffic.bytes_up
 
     @property
     def bytes_down(self) -> int:
-        """What was handed on to clients so far, over all connections."""
+        """Bytes forwarded to clients so far, over all connections."""
         return self._traffic.bytes_down
 
     def start(self) -> None:
-        """Listen and forward; OSError where the port is taken."""
+        """Listen and forward. Raise OSError if the port is taken."""
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setblocking(False)
@@ -74,7 +74,7 @@ class Proxy:
         self._thread.start()
 
     def close(self) -> None:
-        """Reset all connections and stop; raises the first error of an action that a pattern called."""
+        """Reset all connections and stop. Raise the first error that an action of `on_pattern` or the loop raised."""
         if self._loop is None or self._thread is None or self._listener is None:
             return
         loop, self._loop = self._loop, None
@@ -87,7 +87,7 @@ class Proxy:
             raise self._errors[0]
 
     async def _shut_down(self, loop: asyncio.AbstractEventLoop) -> None:
-        assert self._listener is not None  # noqa: S101 - close() has looked
+        assert self._listener is not None  # noqa: S101 - close() has checked
         loop.remove_reader(self._listener)
         for task in self._opening:
             task.cancel()
@@ -111,7 +111,7 @@ class Proxy:
     def pass_through(self) -> None:
         """Heal: forward everything at once and disarm all patterns.
 
-        What was in a black hole is reset, so that clients connect anew; other connections live on.
+        Connections in a black hole are reset, so that clients connect again; other connections stay open.
         """
 
         def heal() -> None:
@@ -126,7 +126,7 @@ class Proxy:
         self._order(heal)
 
     def cut(self) -> None:
-        """Reset all connections now; new ones fare as before."""
+        """Reset all connections now; new ones are treated as before."""
         self._order(self._reset_all)
 
     def refuse(self) -> None:
@@ -141,7 +141,7 @@ class Proxy:
         self._order(refuse)
 
     def delay(self, seconds: float) -> None:
-        """Let each chunk arrive so many seconds later, in order, both ways; 0 ends it for what comes from now on."""
+        """Delay each chunk by so many seconds, in order, in both directions; 0 ends the delay for later chunks."""
 
         def set_delay() -> None:
             self._traffic.delay_seconds = seconds
@@ -161,17 +161,17 @@ class Proxy:
         self._order(swallow)
 
     def cut_at(self, pattern: bytes, *, before: bool, times: int = 1) -> threading.Event:
-        """Reset the connection on which a client next sends a pattern; the event is set when it was done `times` times.
+        """Reset the connection on which a client next sends a pattern. The event is set after `times` resets.
 
-        `before`: the target never sees the chunk that completes the pattern. Else it is handed on, and the reset comes
-        when the target has answered something, which the client does not get, or after a second without an answer.
+        `before`: the target never gets the chunk that completes the pattern. Otherwise the chunk is forwarded. The
+        reset comes when the target answers, and the client does not get the answer; or after a second without one.
         """
         return self._arm(Trap(pattern, cut_before if before else cut_after, times))
 
     def on_pattern(self, pattern: bytes, action: Callable[[], None]) -> threading.Event:
-        """Call `action` as soon as the next chunk that completes a pattern was handed to the target.
+        """Call `action` as soon as the target has the next chunk that completes a pattern.
 
-        It runs in the proxy's thread: nothing is forwarded before it returns. The event is set afterwards.
+        `action` runs in the proxy's thread: nothing is forwarded before it returns. The event is set afterwards.
         """
 
         def spring(link: Link, chunk: bytes, trap: Trap) -> None:
@@ -194,7 +194,7 @@ class Proxy:
         return trap.fired
 
     def _order(self, action: Callable[[], None]) -> None:
-        """Do something in the proxy's thread and return when it is done, connections that it resets closed."""
+        """Run `action` in the proxy's thread. Return when it is done and the connections that it resets are closed."""
         loop = self._loop
         if loop is None or threading.current_thread() is self._thread:
             action()
@@ -229,7 +229,7 @@ class Proxy:
             self._listener.shutdown(socket.SHUT_RD)
 
     def _accept(self) -> None:
-        assert self._listener is not None  # noqa: S101 - it is what became readable
+        assert self._listener is not None  # noqa: S101 - the listener became readable
         assert self._loop is not None  # noqa: S101
         while self._mode is not _Mode.REFUSE:
             try:
@@ -237,14 +237,14 @@ class Proxy:
             except BlockingIOError:
                 return
             client.setblocking(False)
-            self._held.append(client)  # where orders find it
+            self._held.append(client)  # orders reset the clients in this list
             if self._mode is _Mode.OPEN:
                 task = self._loop.create_task(self._open(client))
                 self._opening.add(task)
                 task.add_done_callback(self._opening.discard)
 
     async def _open(self, client: socket.socket) -> None:
-        """Connect a client with the target; reset it where nothing listens there."""
+        """Connect a client with the target; reset the client if nothing listens at the target."""
         loop = asyncio.get_running_loop()
         link = Link(self._traffic)
         try:

@@ -1,4 +1,4 @@
-"""A run: scenarios in the order that the seed gives, each under load, measured, and judged by the oracle."""
+"""A run: scenarios in the order that the seed gives, each under load, measured and judged by the oracle."""
 
 import random
 import time
@@ -18,23 +18,23 @@ from tools.chaos.trial import Recovery, Trial
 
 INTENTS_PER_SECOND: Final = 250.0
 ANSWERED_SECONDS_MAX: Final = 60.0
-# A ledger is judged from its first offset each time: a fresh one is cheaper than to read ever more.
+# The oracle reads a ledger from its first offset each time: beyond this size a fresh ledger is cheaper.
 LEDGER_OFFSETS_MAX: Final = 25_000
 
 
 @dataclass
 class Result:
-    """What became of one scenario."""
+    """The result of one scenario."""
 
     scenario: str
     seed: str
-    """With the scenario's name all that is needed to repeat it."""
+    """The seed and the scenario's name are enough to repeat the scenario."""
     seconds: float = 0.0
     recovery: Recovery | None = None
     counts: dict[str, int] = field(default_factory=dict)
-    """What the load did and what the oracle counted."""
+    """The counts of the load and of the oracle."""
     faults: list[str] = field(default_factory=list)
-    """What does not hold; empty where the scenario passed."""
+    """The faults found; empty if the scenario passed."""
     steps: list[str] = field(default_factory=list)
 
     @property
@@ -43,15 +43,15 @@ class Result:
         return not self.faults
 
     def document(self) -> dict[str, Any]:
-        """For --json."""
+        """Return the result for --json."""
         recovery = None if self.recovery is None else self.recovery._asdict()
         return asdict(self) | {"recovery": recovery, "passed": self.passed}
 
 
 def schedule(scenarios: Sequence[Scenario], seed: str, minutes: float | None) -> Iterator[tuple[Scenario, str]]:
-    """Scenarios with a seed for each: one pass over all of them, or passes until the time is up.
+    """Yield scenarios, each with a seed: one pass over all of them, or passes until the time is up.
 
-    What once found a bug comes first, with the seed that found it.
+    Scenarios that once found a bug come first, with the seed that found it.
     """
     deadline = None if minutes is None else time.monotonic() + minutes * 60
     known = {scenario.name: scenario for scenario in scenarios}
@@ -68,20 +68,20 @@ def schedule(scenarios: Sequence[Scenario], seed: str, minutes: float | None) ->
 
 
 def choose_one_of_each_kind(seed: str) -> list[Scenario]:
-    """Choose a scenario of each kind by the seed: each kind of fault is tried, in a third of the time."""
+    """Choose one scenario of each kind by the seed, to try each kind of fault in a third of the time."""
     draw = random.Random(f"{seed}/kinds")  # noqa: S311 - a schedule, no secret
     return [draw.choice(kind) for kind in KINDS.values()]
 
 
 def in_order(scenarios: Sequence[Scenario], seed: str) -> list[Scenario]:
-    """The scenarios shuffled by the seed; those that need a ledger of their own come last."""
+    """Return the scenarios shuffled by the seed; those that need their own ledger come last."""
     shuffled = list(scenarios)
     random.Random(seed).shuffle(shuffled)  # noqa: S311 - a schedule, no secret
     return sorted(shuffled, key=lambda scenario: scenario.own_ledger)
 
 
 class Runner:
-    """Runs scenarios one after the other, on one ledger as long as that is fit for it."""
+    """A runner of scenarios, one after the other. It keeps one ledger as long as that ledger is usable."""
 
     def __init__(self, deployment: Deployment, report: Callable[[str], None]) -> None:
         self._deployment = deployment
@@ -91,13 +91,13 @@ class Runner:
         self._acknowledged: list[Acknowledged] = []
 
     def close(self) -> None:
-        """Stop the processes of the present ledger, and forget it."""
+        """Stop the processes of the current ledger, and forget the ledger."""
         if self._fleet is not None:
             self._fleet.stop()
         self._ledger, self._fleet, self._acknowledged = None, None, []
 
     def run(self, scenario: Scenario, seed: str) -> Result:
-        """Run one scenario; what goes wrong is in the result."""
+        """Run one scenario. Errors of the harness, the load and the parts go into the result."""
         result = Result(scenario.name, seed)
         began = time.monotonic()
 
@@ -169,7 +169,7 @@ class Runner:
         )
 
     def _heal(self) -> None:
-        """What a scenario that broke off left hurt."""
+        """Repair everything that an aborted scenario left broken."""
         for proxy in self._deployment.proxies:
             proxy.pass_through()
         for part in self._deployment.stack.parts.values():
@@ -181,7 +181,7 @@ class Runner:
 def run_all(
     deployment: Deployment, scenarios: Iterable[tuple[Scenario, str]], report: Callable[[str], None]
 ) -> Iterator[Result]:
-    """Run what is scheduled, one after the other."""
+    """Run the scheduled scenarios, one after the other."""
     runner = Runner(deployment, report)
     try:
         for scenario, seed in scenarios:

@@ -1,8 +1,9 @@
 """One service of Ledgerline that can be told, while it runs, to die at its next fault point.
 
-`python -m tools.chaos.service NAME --orders FOLDER`: it is `ledgerline service NAME` with a function behind its fault
-points (runtime.faults) that looks for an order: a file of the point's name, which says what to do. The file `clock` in
-that folder, where it is at the start, says by how many seconds the process's clock is wrong; it may change.
+`python -m tools.chaos.service NAME --orders FOLDER` is `ledgerline service NAME` with a function at its fault points
+(runtime.faults). The function looks in the folder for an order: a file with the name of the fault point, whose content
+is the action. If the folder has a file `clock` at the start, the file says by how many seconds the process's clock is
+wrong; the number may change later.
 """
 
 import argparse
@@ -33,7 +34,7 @@ ACTIONS: Final[dict[str, Callable[[], None]]] = {
 
 
 def obeying(orders: Path) -> Fault:
-    """The fault that carries out what stands in the folder, each order once."""
+    """Return a fault that carries out the orders in the folder, each order once."""
 
     def fault(point: str) -> None:
         order = orders / point
@@ -48,7 +49,7 @@ def obeying(orders: Path) -> Fault:
 
 
 def follow_clock(file: Path) -> None:
-    """Let Python's clock be wrong by as much as the file says, from now on; what measures durations stays true."""
+    """Shift Python's wall clock from now on by the seconds in the file; clocks that measure durations stay right."""
     shown = file.read_text()
     traveller = time_machine.travel(datetime.now(UTC) + timedelta(seconds=float(shown)), tick=True).start()
 

@@ -1,4 +1,4 @@
-"""One scenario's run: what it may hurt, what it says, and how long the ledger took to be well again."""
+"""One run of a scenario: the parts that it may break, its report, and the time that the ledger took to recover."""
 
 import random
 import time
@@ -18,19 +18,19 @@ QUIET_SECONDS_MAX: Final = 180.0
 
 
 class Recovery(NamedTuple):
-    """Seconds from the moment that the fault was over until something new had come so far."""
+    """Seconds from the end of the fault until new intents reached each step."""
 
     acknowledged_seconds: float
-    """A client got a 202."""
+    """Until a client got a 202."""
     posted_seconds: float
-    """What was taken by then is posted."""
+    """Until the intents received by then were posted."""
     proved_seconds: float
-    """It is relayed, reconciled and audited."""
+    """Until the same intents were relayed, reconciled and audited."""
 
 
 @dataclass
 class Trial:
-    """What a scenario is given. It returns when its fault is over; the runner measures and judges after that."""
+    """The argument of a scenario. The scenario returns when its fault is over; then the runner measures and judges."""
 
     deployment: Deployment
     ledger: ChaosLedger
@@ -39,32 +39,32 @@ class Trial:
     random: random.Random
     report: Callable[[str], None]
     planted: list[Planted] = field(default_factory=list)
-    """Breaks that the scenario made and the agents must find."""
+    """Breaks that the scenario planted and that the agents must find."""
 
     def workers(self) -> list[Instance]:
-        """The posting workers."""
+        """Return the posting workers."""
         return self.fleet["posting"]
 
     def pick(self, name: str) -> Instance:
-        """One of the service's instances, by the seed."""
+        """Choose one of the service's instances by the seed."""
         return self.random.choice(self.fleet[name])
 
     def say(self, step: str) -> None:
-        """Tell of a step, so that a run reads like a story."""
+        """Report a step of the scenario."""
         self.report(step)
 
     def wait_until(self, condition: Callable[[], Any], what: str, seconds: float = FLOW_SECONDS_MAX) -> None:
-        """Wait for a condition; ChaosError where it does not come."""
+        """Wait for a condition. Raise ChaosError if it does not hold in time."""
         if not wait_until(lambda: bool(condition()), timeout_seconds=seconds):
             raise ChaosError(f"Not within {seconds:.0f} s: {what}.")
 
     def posted(self) -> int:
-        """How many offsets have their journal row; -1 while that cannot be told."""
+        """Return how many offsets have a journal row; -1 while Kafka or Postgres cannot be reached."""
         progress = self.ledger.progress()
         return -1 if progress is None else sum(progress.posted.values())
 
     def let_flow(self, intents: int = 200) -> None:
-        """Wait until so many more are posted."""
+        """Wait until so many more intents are posted."""
         aim = max(self.posted(), 0) + intents
         self.wait_until(lambda: self.posted() >= aim, f"{intents} more intents are posted")
 
@@ -78,7 +78,7 @@ class Trial:
         return fired
 
     def recovery(self) -> Recovery:
-        """Measure from now, when the fault is over, until a new intent has come all the way."""
+        """Measure the time from now, the end of the fault, until new intents have passed every step."""
         began = time.monotonic()
         before = self.load.counts["acknowledged"]
         self.wait_until(lambda: self.load.counts["acknowledged"] > before, "a client gets a 202")
@@ -104,7 +104,7 @@ class Trial:
         return Recovery(acknowledged, posted_seconds, time.monotonic() - began)
 
     def wait_quiet(self) -> None:
-        """Wait until nothing is under way."""
+        """Wait until every step has reached the end of the intents."""
 
         def quiet() -> bool:
             progress = self.ledger.progress()

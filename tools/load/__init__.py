@@ -1,4 +1,4 @@
-"""Load tests: k6 asks the API in seven ways, and what it was promised is held against what reconciliation has found.
+"""Load tests: k6 loads the API in seven suites, and the API's answers are compared with reconciliation's records.
 
-docs/LOAD.md says what each suite does and what it must hold.
+docs/LOAD.md says what each suite does and what must hold.
 """

@@ -30,9 +30,9 @@ HOSTILE: Final = "hostile"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run suites on a ledger of their own, or on the one that LEDGERLINE_* names; returns the exit code."""
+    """Run suites on their own ledger, or on the one that LEDGERLINE_* names, and return the exit code."""
     options = _parse(arguments)
-    # Ended from outside, it takes what it started with it.
+    # On SIGTERM, exit as an exception does, so that everything that was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     started = time.monotonic()
 
@@ -96,7 +96,7 @@ def _positive(text: str) -> float:
 
 @contextmanager
 def _target(settings: Settings, report: Report) -> Iterator[LoadLedger]:
-    """The named ledger, or one that is started for this."""
+    """Yield the ledger that the settings name, or one that is started for this run."""
     if settings.api_url is not None:
         with nullcontext(named_ledger()) as target:
             report(f"the ledger at {target.url}")
@@ -133,7 +133,7 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
                 f" {result.posted:,} posted, all of them found by reconciliation"
             ]:
                 report(line)
-            if options.json and str(options.json) != "-":  # suite by suite: a later one's failure takes nothing with it
+            if options.json and str(options.json) != "-":  # after each suite: a later failure loses nothing
                 options.json.write_text(json.dumps(run_document(plan, results), indent=2) + "\n")
             options.report.write_text(markdown(plan, results))
     report(f"the report is {options.report}")

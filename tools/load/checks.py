@@ -1,4 +1,4 @@
-"""What must hold of a run: what k6 was told, held against what reconciliation has found. Pure: no clock, no I/O."""
+"""The checks of a run: the API's answers to k6, compared with reconciliation's records. Pure: no clock, no I/O."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,43 +14,43 @@ REFUSALS: Final = (429, 503)
 
 
 class Check(NamedTuple):
-    """Something that must hold."""
+    """One condition that must hold."""
 
     name: str
     limit: str
-    """What it must be, as people say it."""
+    """The required value, as text for people."""
     found: str
     held: bool
 
 
 class Promised(NamedTuple):
-    """What k6 was told of each intent, by its key."""
+    """The API's answers to k6 for each intent, by idempotency key."""
 
     acknowledged: set[str]
     refused: dict[str, dict[str, Any]]
-    """Not acknowledged -> the line that k6 wrote: nothing is promised, and it may be posted all the same."""
+    """Key of an intent that was not acknowledged -> the line that k6 wrote. The intent may still be posted."""
     answers: list[dict[str, Any]]
-    """The answers that k6 wrote down whole."""
+    """The answers that k6 logged in full."""
     numbered: int
-    """How many of those acknowledged have a recomputed key: k6 must have counted as many."""
+    """How many acknowledged intents have a recomputed key. k6 must have counted the same number."""
 
 
 def count_check(name: str, limit: int, found: int) -> Check:
-    """A number that must be just this."""
+    """Return a check that `found` equals `limit`."""
     return Check(name, f"{limit:,}", f"{found:,}", limit == found)
 
 
 def none_check(name: str, found: Iterable[str]) -> Check:
-    """Things that there must be none of; the first few are named."""
+    """Return a check that `found` is empty; it names the first NAMED_MAX."""
     named = list(found)
     more = f" and {len(named) - NAMED_MAX:,} more" if len(named) > NAMED_MAX else ""
     return Check(name, "none", f"{', '.join(named[:NAMED_MAX])}{more}" if named else "none", not named)
 
 
 def promises(run: K6Run, name: str, scenarios: Mapping[str, int]) -> Promised:
-    """Recompute the key of every intent that k6 sent; `scenarios` says how many an iteration of each sends.
+    """Recompute the key of every intent that k6 sent. `scenarios` has the number of intents of one iteration.
 
-    The keys of a scenario are numbered from 0 without gaps, and those not acknowledged are written down.
+    The keys of a scenario are numbered from 0 without gaps, and k6 logs the keys that were not acknowledged.
     """
     refused = {line["key"]: line for line in run.lines if line["kind"] == "refused"}
     answers = [line for line in run.lines if line["kind"] == "answer"]
@@ -65,7 +65,7 @@ def promises(run: K6Run, name: str, scenarios: Mapping[str, int]) -> Promised:
 
 
 def proof_checks(name: str, run: K6Run, promised: Promised, evidence: Evidence, *, may_reject: bool) -> list[Check]:
-    """That every acknowledged intent was settled once, as reconciliation found, and that nothing else was."""
+    """Check with reconciliation's records that every acknowledged intent was settled once, and no unknown one."""
     settled: dict[str, list[Record]] = defaultdict(list)
     for record in evidence.records:
         if record.is_settled:
@@ -86,7 +86,7 @@ def proof_checks(name: str, run: K6Run, promised: Promised, evidence: Evidence, 
 
 
 def _sum_check(name: str, evidence: Evidence) -> Check:
-    """Reconciliation's own sums over each of the run's accounts are those of the records that it checked."""
+    """Check that reconciliation's sums of each of the run's accounts equal the sums of the records that it checked."""
     moved: Counter[tuple[str, str]] = Counter()
     for record in evidence.records:
         for account, direction, amount_minor in record.legs:
@@ -101,7 +101,7 @@ def _sum_check(name: str, evidence: Evidence) -> Check:
 
 
 def refusal_checks(promised: Promised) -> list[Check]:
-    """That whoever is refused is told when to come again."""
+    """Check that every refusal is 429 or 503 and has Retry-After."""
     rude = [
         f"{key}: {line['status']}"
         for key, line in sorted(promised.refused.items())
@@ -111,26 +111,26 @@ def refusal_checks(promised: Promised) -> list[Check]:
 
 
 def threshold_checks(run: K6Run) -> list[Check]:
-    """k6's own thresholds, and whether it came to send what it should."""
+    """Check that no threshold of k6 is broken."""
     limited = [name for name, found in run.metrics.items() if found.get("thresholds")]
     count = sum(len(run.metrics[name]["thresholds"]) for name in limited)
     return [Check(f"{count} thresholds of k6", "none broken", "; ".join(run.broken) or "none broken", not run.broken)]
 
 
 def posted_check(records: Sequence[Record], promised: Promised, within_seconds: float, ratio_min: float) -> Check:
-    """The share of acknowledged intents that were settled within so many seconds of their acceptance."""
+    """Check the share of acknowledged intents that were settled within so many seconds of their acceptance."""
     ratio = posted_ratio(records, promised.acknowledged, within_seconds)
     return Check(f"settled within {within_seconds:.1f} s", f">= {ratio_min:.2%}", f"{ratio:.2%}", ratio >= ratio_min)
 
 
 def posted_ratio(records: Iterable[Record], acknowledged: set[str], within_seconds: float) -> float:
-    """The share itself; 1 where nothing was acknowledged."""
+    """Return the share of acknowledged intents that were settled in time; 1 if none was acknowledged."""
     soon = {r.key for r in records if r.is_settled and r.seconds <= within_seconds and r.key in acknowledged}
     return len(soon) / len(acknowledged) if acknowledged else 1.0
 
 
 def storm_checks(promised: Promised, evidence: Evidence) -> list[Check]:
-    """Of each key: one posting; one id; the body that was posted is answered 200, every other one 422."""
+    """Check that each key has one posting and one id, that the posted body gets 200, and every other body 422."""
     storm = [line for line in promised.answers if line["asked"] != "setup"]
     by_key: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for line in storm:
@@ -173,7 +173,7 @@ def _is_due(line: Mapping[str, Any]) -> bool:
 
 
 def hot_checks(name: str, run: K6Run, promised: Promised, evidence: Evidence) -> list[Check]:
-    """Nothing of the hot account is lost, and the one with a floor gave what it had, never more."""
+    """Check that no credit of the hot account is lost, and that the account with a floor gave all it had, never more."""
     hot, floored = f"liabilities:{name}:hot", f"users:{name}:wallet"
     sums = {found.address: found for found in evidence.sums}
     credits = [key for key in promised.acknowledged if key.startswith(f"{name}-credits-")]
@@ -200,7 +200,7 @@ def hot_checks(name: str, run: K6Run, promised: Promised, evidence: Evidence) ->
 
 
 def _walk(records: Sequence[Record], account: str) -> tuple[int, int, int]:
-    """The account's last and lowest balance on its credit side, and what was put in; funds come before all draws."""
+    """Return the account's last balance, its lowest balance and its funds, on the credit side. Funds precede draws."""
     moves = [
         (direction == "debit", record.lane, record.seq, amount_minor)
         for record in records

@@ -1,4 +1,4 @@
-"""What a posting costs: processor time as measured, by the prices of tools/bench/cluster.py. Pure."""
+"""The cost of a posting: measured processor time at the prices of tools/bench/cluster.py. Pure: no clock, no I/O."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -15,21 +15,21 @@ from tools.bench.cluster import (
 from tools.bench.processor_time import BENCH
 
 GENERATOR: Final = "k6"
-# Of fewer postings the figure would be that of everything else that the processes do.
+# With fewer postings, the cost of everything else that the processes do would dominate the figure.
 POSTED_MIN: Final = 300
-# What works for the test, not for the ledger.
+# Names of processes that work for the test, not for the ledger.
 _OF_THE_TEST: Final = (BENCH, "postgres operator", "postgres others")
 
 
 class Cost(NamedTuple):
-    """Of a thousand postings."""
+    """The cost of a thousand postings."""
 
     processor_seconds: float
     usd: float
 
 
 def vcpu_usd_per_hour(process: str) -> float:
-    """The price of a core of the kind of machine that such a process runs on; Kafka's three copies are in it."""
+    """Return the price of one vCPU of the machine type for a process, in USD an hour; for Kafka, of all three copies."""
     if process.startswith("postgres"):
         return POSTGRES_VCPU_USD
     if process == "kafka":
@@ -38,7 +38,7 @@ def vcpu_usd_per_hour(process: str) -> float:
 
 
 def of_the_ledger(processor_seconds: Mapping[str, float]) -> dict[str, float]:
-    """Without the generator of the load and whoever watches it."""
+    """Return the processor seconds without the load generator and the processes that watch it."""
     return {
         name: seconds
         for name, seconds in processor_seconds.items()
@@ -47,9 +47,9 @@ def of_the_ledger(processor_seconds: Mapping[str, float]) -> dict[str, float]:
 
 
 def cost_per_thousand(processor_seconds: Mapping[str, float], posted: int) -> Cost | None:
-    """What a thousand postings took and would cost on machines that are planned to be PLANNED_SHARE busy.
+    """Return the processor time of a thousand postings and their cost on machines that are PLANNED_SHARE busy.
 
-    None where fewer than POSTED_MIN were posted, or nothing of the ledger runs on this machine.
+    Return None if fewer than POSTED_MIN were posted, or if no process of the ledger runs on this machine.
     """
     used = of_the_ledger(processor_seconds)
     if posted < POSTED_MIN or not used:

@@ -1,8 +1,8 @@
-"""What reconciliation has found of a run: the records of ledger.journal that it has checked since the run began.
+"""Reconciliation's evidence of a run: the records of ledger.journal that it has checked since the run began.
 
-Reconciliation keeps its place on `ledger.journal` together with its counts. So the records between its place before the
-run and its place behind it are just those that it compared with what was asked, and they must add up to its counts.
-Nothing here looks at the ledger's own tables, and nothing asks the API.
+Reconciliation stores its position on `ledger.journal` together with its counts. So the records between its position
+before the run and its position after the run are exactly those that it compared with the intents, and they must add up
+to its counts. The evidence uses neither the ledger's own tables nor the API; only the waiting reads ledger.lane.
 """
 
 import time
@@ -27,19 +27,19 @@ READ_SECONDS_MAX: Final = 60.0
 FATES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "quarantined")
 
 Progress = Callable[[int, int], None]
-"""Called with how many intents are reconciled and how many there are."""
+"""Called with the number of reconciled intents and the number of all intents."""
 
 
 class NotReconciled(LedgerlineError):
-    """Reconciliation did not come to the end of what was sent, or does not agree with the topic."""
+    """Reconciliation did not reach the end of the sent intents, or does not agree with the topic."""
 
 
 class Stand(NamedTuple):
-    """Where reconciliation stands, and what it has found to be wrong so far."""
+    """The position of reconciliation in each lane, and the open differences so far."""
 
     lanes: dict[int, ReconciledLane]
     breaks: Counter[tuple[str, str]]
-    """(found by, kind) -> differences that are open, of reconciliation and of audit."""
+    """(found by, kind) -> number of open differences, of reconciliation and of audit."""
 
 
 class Record(NamedTuple):
@@ -53,31 +53,31 @@ class Record(NamedTuple):
     lane: int
     seq: int
     legs: tuple[tuple[str, str, int], ...]
-    """(account, direction, amount in minor units), as posted; empty where nothing was."""
+    """(account, direction, amount in minor units), as posted; empty if nothing was posted."""
     seconds: float
-    """From when the API handed the intent to Kafka to when the record was relayed, which is after its commit."""
+    """Seconds from the API's handing the intent to Kafka until the record was relayed, which is after its commit."""
 
     @property
     def is_settled(self) -> bool:
-        """Whether this record says what became of its intent; a later delivery's record does not."""
+        """Whether this record settles its intent; the record of a later delivery does not."""
         return self.outcome in ("posted", "rejected")
 
 
 class Evidence(NamedTuple):
-    """All that is known of a run from reconciliation's side."""
+    """All that reconciliation knows of a run."""
 
     records: list[Record]
-    """Of the intents whose key begins with the run's name, in the order of each lane."""
+    """The records of intents whose key begins with the run's name, in the order of each lane."""
     others: int
-    """Records that reconciliation has checked meanwhile of other intents."""
+    """How many records of other intents reconciliation has checked meanwhile."""
     sums: list[ReconciledSum]
-    """Its own sums over the accounts of the run."""
+    """Reconciliation's own sums of the accounts of the run."""
     breaks: dict[str, int]
-    """Differences that are open now and were not before, as `reconciliation balance`."""
+    """Name, such as `reconciliation balance` -> how many more differences are open now than before the run."""
 
 
 def stand_now(ledger: Ledger) -> Stand:
-    """Where reconciliation stands now."""
+    """Return the current position of reconciliation."""
     with glance(ledger.postgres_dsn) as connection:
         return _stand(connection)
 
@@ -90,7 +90,7 @@ def _stand(connection: Any) -> Stand:
 
 
 def wait_posted(ledger: Ledger, timeout_seconds: float) -> None:
-    """Wait until all that Kafka has now is posted; NotReconciled where that takes longer."""
+    """Wait until all intents that Kafka has now are posted. Raise NotReconciled if that takes longer."""
     received = _received(ledger)
     if not wait_until(lambda: _short_of(ledger, received)[0] == 0, timeout_seconds=timeout_seconds):
         raise NotReconciled(
@@ -100,7 +100,7 @@ def wait_posted(ledger: Ledger, timeout_seconds: float) -> None:
 
 
 def wait_reconciled(ledger: Ledger, timeout_seconds: float, progress: Progress) -> Stand:
-    """Wait until reconciliation has followed all that Kafka has now; NotReconciled where that takes longer."""
+    """Wait until all intents that Kafka has now are reconciled. Raise NotReconciled if that takes longer."""
     received = _received(ledger)
     total = _short_of(ledger, received)[1]
 
@@ -123,7 +123,7 @@ def _received(ledger: Ledger) -> dict[int, int]:
 
 
 def _short_of(ledger: Ledger, received: Mapping[int, int]) -> tuple[int, int]:
-    """How many of the intents below these offsets are not posted, and how many are not reconciled."""
+    """Return how many of the intents below these offsets are not posted, and how many are not reconciled."""
     with glance(ledger.postgres_dsn) as connection:
         lanes = {row.lane: row for row in lane_progress(connection)}
     unposted = unreconciled = 0
@@ -132,16 +132,17 @@ def _short_of(ledger: Ledger, received: Mapping[int, int]) -> tuple[int, int]:
         if row is None:
             unposted, unreconciled = unposted + end, unreconciled + end
             continue
-        # One journal row for each offset from the first: a gapless topic makes one number of the other.
+        # The journal has one row for each offset from the first, so an offset and a sequence number convert directly.
         unposted += max(end - row.next_offset, 0)
         unreconciled += max(end - (row.first_offset + (row.reconciled_seq or 0)), 0)
     return unposted, unreconciled
 
 
 def gather(ledger: Ledger, run: str, before: Stand, after: Stand, accounts: Iterable[str]) -> Evidence:
-    """Read what reconciliation checked between the two; `accounts` are beginnings of addresses, as `users:42:`.
+    """Read the records that reconciliation checked between `before` and `after`.
 
-    NotReconciled where the topic's records are not what reconciliation has counted.
+    `accounts` are prefixes of addresses, such as `users:42:`. Raise NotReconciled if the topic's records differ from
+    reconciliation's counts.
     """
     topics = Topics(ledger.settings.topic_prefix)
     records: list[Record] = []
@@ -186,7 +187,7 @@ def _record(record: Mapping[str, Any], milliseconds: int) -> Record:
 
 
 def require_agreement(begin: ReconciledLane, end: ReconciledLane, records: list[dict[str, Any]]) -> None:
-    """NotReconciled unless these are all records of the lane between the two places, with the fates counted there."""
+    """Raise NotReconciled unless `records` are all records of the lane from `begin` to `end`, with the same counts."""
     seqs = [record["seq"] for record in records]
     if seqs != list(range(begin.next_seq, end.next_seq)):
         raise NotReconciled(
@@ -205,7 +206,7 @@ def require_agreement(begin: ReconciledLane, end: ReconciledLane, records: list[
 def _checked(
     ledger: Ledger, topic: str, begin: ReconciledLane, end: ReconciledLane
 ) -> list[tuple[int, dict[str, Any]]]:
-    """When each record was relayed (milliseconds since 1970), and the record; each once, in order."""
+    """Return the relay time (milliseconds since 1970) and the content of each record, each once, in order."""
     schema = parsed_schema("ledger.journal-value")
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for message in _read(ledger.kafka, topic, end.lane, begin.next_offset, end.next_offset):
@@ -215,7 +216,7 @@ def _checked(
 
 
 def _read(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Iterator[Message]:
-    """The committed messages of a partition from one offset to before another, which is not past the end."""
+    """Yield the committed messages of a partition from `begin` to before `end`, which must not be past the last one."""
     if begin >= end:
         return
     consumer = Consumer(

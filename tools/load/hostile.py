@@ -1,10 +1,11 @@
-"""One hostile tenant does each attack that a client can do, while another tenant posts 200 intents a second.
+"""One hostile tenant tries each attack that a client can make, while another tenant posts 200 intents a second.
 
-`make load SUITE=hostile` starts a ledger of its own. It holds if the other's p95 and error rate stay within twice their
-quiet values of the same run, the API's memory stays below 512 MB, and nothing is lost. k6 cannot send what these send.
+`make load SUITE=hostile` starts its own ledger. The suite holds if the other tenant's p95 and error rate stay within
+twice their quiet values of the same run, the API's memory stays below 512 MB, and no acknowledged intent is lost. k6
+cannot send these requests.
 
-Each attack has a process of its own at the lowest priority. An attacker has machines of his own, so the cost of making
-an attack must not be taken for what the API does with it.
+Each attack runs in its own process at the lowest priority. A real attacker has other machines, so the cost of producing
+an attack must not count as load of the API.
 """
 
 import asyncio
@@ -35,7 +36,7 @@ from tools.load.ledger import REQUESTS_PER_MINUTE, LoadLedger, Report, own_ledge
 POSTS_PER_SECOND: Final = 200
 QUIET_SECONDS: Final = 15.0
 ATTACK_SECONDS: Final = 20.0
-"""An attack that begins is a burst, and a tenth of this time is not what goes on."""
+"""Long enough that the burst at the start of an attack, up to a tenth of this time, is not taken for the whole."""
 FACTOR_MAX: Final = 2.0
 MEMORY_BYTES_MAX: Final = 512_000_000
 ENTRIES: Final = 97_500
@@ -45,12 +46,12 @@ POST_SECONDS_MAX: Final = 20.0
 OPEN_FILES: Final = 8_192
 NICE: Final = 19
 HOSTILE_ADDRESS: Final = ("127.0.0.2", 0)
-"""The bounds by address are for one address, and a hostile client has another one than its victims."""
+"""The API's limits by client address count each address alone, and an attacker has another address than its victims."""
 GET: Final = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Phase(NamedTuple):
-    """What the other tenant saw while something went on."""
+    """The other tenant's measurements during one attack or quiet time."""
 
     name: str
     posts: int
@@ -69,12 +70,12 @@ class Hostile:
         self._bearer = f"Authorization: Bearer {key}\r\n".encode()
 
     def client(self) -> httpx.AsyncClient:
-        """A client of the hostile tenant, from its own address."""
+        """Return a client of the hostile tenant that connects from HOSTILE_ADDRESS."""
         transport = httpx.AsyncHTTPTransport(local_address=HOSTILE_ADDRESS[0], limits=httpx.Limits(max_connections=200))
         return httpx.AsyncClient(base_url=self._url, headers=self._headers, transport=transport, timeout=60)
 
     async def _send(self, begin: bytes, more: bytes) -> None:
-        """Send without reading, again as often as the API ends the connection."""
+        """Send without reading the answers, and connect again whenever the API ends the connection."""
         while True:
             with suppress(OSError):
                 _, writer = await asyncio.open_connection("127.0.0.1", self._port, local_addr=HOSTILE_ADDRESS)
@@ -150,7 +151,7 @@ class Hostile:
         await self._ask(4, lambda client: client.get("/v1/accounts?cursor=bm9ib2R5"))
 
     async def fill(self) -> None:
-        """Post the entries that the statements put in order."""
+        """Post the entries that the attack `statements` makes the API sort."""
         async with self.client() as client:
             for first in range(0, ENTRIES, BATCH_ITEMS):
                 items = [_intent(1) | {"idempotency_key": f"e{at}"} for at in range(first, first + BATCH_ITEMS)]
@@ -169,7 +170,7 @@ BODY: Final = orjson.dumps(_intent(2))
 
 
 class Victim:
-    """Posts at a fixed rate, whatever becomes of the posts before."""
+    """A client that posts at a fixed rate, even if earlier posts have no answer yet."""
 
     def __init__(self, url: str, key: str, api: psutil.Process) -> None:
         self._url = url
@@ -180,7 +181,7 @@ class Victim:
         self._sent = 0
 
     async def watch(self, name: str, seconds: float) -> Phase:
-        """Post for so long, and say what became of it."""
+        """Post for so many seconds, and return the measurements."""
         times: list[float] = []
         errors = 0
         memory = 0
@@ -200,7 +201,7 @@ class Victim:
                     errors += 1
             times.append(time.monotonic() - began)
 
-        # httpx goes through all its connections and waiting requests for each request: it would be the brake.
+        # aiohttp, as httpx walks through all connections and waiting requests for each request, and would limit the rate.
         connections = aiohttp.TCPConnector(limit=200, keepalive_timeout=2)
         timeout = aiohttp.ClientTimeout(total=POST_SECONDS_MAX)
         async with aiohttp.ClientSession(
@@ -225,7 +226,7 @@ ATTACKS: Final = (
 
 
 def _attack_for_ever(number: int, url: str, key: str) -> None:
-    """What the process of one attack does until it is killed."""
+    """Run one attack until the process is killed."""
     os.nice(NICE)
     asyncio.run(ATTACKS[number](Hostile(url, key)))
 
@@ -272,7 +273,7 @@ def _key(target: LoadLedger, tenant: str, requests_per_minute: int | None) -> st
 
 
 def judge_phases(phases: list[Phase], lost: int) -> tuple[str, bool]:
-    """A table in Markdown, and whether all of it held. The quiet values are the worse ones of before and after."""
+    """Return a Markdown table, and whether everything held. A quiet value is the worse of those before and after."""
     quiet = [phase for phase in phases if phase.name.startswith("quiet")]
     p95_ms_max = FACTOR_MAX * max(phase.p95_ms for phase in quiet)
     errors_max = FACTOR_MAX * max(phase.errors / phase.posts for phase in quiet)
@@ -293,7 +294,7 @@ def judge_phases(phases: list[Phase], lost: int) -> tuple[str, bool]:
 
 
 def run_hostile(home: Path, report: Report) -> tuple[str, bool]:
-    """The table, and whether all of it held, of a ledger of its own."""
+    """Run all attacks on a ledger started for them. Return the table, and whether everything held."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

@@ -1,6 +1,6 @@
-"""Runs a script of ops/k6 with the real k6, and reads what it says at the end.
+"""Run a script of ops/k6 with the real k6, and read its summary at the end.
 
-k6 is told to keep to itself: no usage report, no look-up of extensions, its own API on a port of the loopback.
+k6 must not use the network for itself: no usage report, no look-up of extensions, its own API on a loopback port.
 """
 
 import json
@@ -21,13 +21,13 @@ from runtime.settings import REPOSITORY_ROOT
 SCRIPTS: Final = REPOSITORY_ROOT / "ops" / "k6"
 LOOK_SECONDS: Final = 0.5
 _SECRETIVE: Final = {"K6_NO_USAGE_REPORT": "true", "K6_AUTO_EXTENSION_RESOLUTION": "false"}
-# All that k6 is told of this environment. What else is there could be an option of k6's or a variable of a script's.
+# The only variables that k6 inherits. Any other could be an option of k6 or a variable of a script.
 _INHERITED: Final = ("PATH", "HOME", "TMPDIR", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
 _HELD: Final = 0
 _THRESHOLD_BROKEN: Final = 99
 
 Watch = Callable[[float], None]
-"""Called with the seconds since the beginning, again and again while k6 runs."""
+"""Called every LOOK_SECONDS while k6 runs, with the seconds since its start."""
 
 
 class MissingK6(LedgerlineError):
@@ -35,29 +35,29 @@ class MissingK6(LedgerlineError):
 
 
 class K6Error(LedgerlineError):
-    """k6 could not do what the script says."""
+    """k6 could not run the script."""
 
 
 class K6Run(NamedTuple):
-    """What one run came to."""
+    """The results of one run."""
 
     metrics: Mapping[str, Mapping[str, Any]]
-    """By name, as `http_req_duration` or `http_req_duration{scenario:posts}`; durations in milliseconds."""
+    """Metrics by name, such as `http_req_duration` or `http_req_duration{scenario:posts}`; durations in milliseconds."""
     lines: list[dict[str, Any]]
-    """What the script wrote down, in order."""
+    """The lines that the script logged, in order."""
     broken: list[str]
     """The thresholds that did not hold, such as `http_req_duration{scenario:posts}: p(95)<=500`."""
     seconds: float
     processor_seconds: float
-    """Of k6 itself."""
+    """Processor seconds of k6 itself."""
 
     def count(self, name: str) -> int:
-        """The sum of a counter; 0 where nothing was added to it."""
+        """Return the sum of a counter; 0 if nothing was added to it."""
         return int(self.metrics.get(name, {}).get("count", 0))
 
 
 def k6_binary() -> str:
-    """Where k6 is: beside this Python, else on the PATH; MissingK6 where it is nowhere."""
+    """Return the path of k6, beside this Python or on the PATH. Raise MissingK6 if there is none."""
     found = shutil.which("k6", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if found is None:
         raise MissingK6("k6 is not installed: run `make install`, which brings it.")
@@ -67,7 +67,7 @@ def k6_binary() -> str:
 def run_k6(
     script: str, *, url: str, key: str, variables: Mapping[str, str], watch: Watch = lambda _seconds: None
 ) -> K6Run:
-    """Run ops/k6/SCRIPT to its end; K6Error where it did not come there. The key goes by the environment."""
+    """Run ops/k6/SCRIPT to its end. Raise K6Error if it fails. k6 gets the key in its environment."""
     with tempfile.TemporaryDirectory(prefix="ledgerline-k6-") as name:
         folder = Path(name)
         summary, lines, log = folder / "summary.json", folder / "lines", folder / "log"
@@ -95,7 +95,7 @@ def run_k6(
 
 
 def broken_thresholds(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Each threshold that did not hold; k6 exports for each whether it was broken."""
+    """Return each threshold that did not hold. k6 exports true for a broken threshold."""
     return [
         f"{name}: {threshold}"
         for name, found in sorted(metrics.items())
@@ -105,7 +105,7 @@ def broken_thresholds(metrics: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def seconds_of_children() -> float:
-    """Processor seconds of all children that have ended."""
+    """Return the processor seconds of all child processes that have ended."""
     used = getrusage(RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -126,7 +126,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _cause(log: Path) -> str:
-    """The last line of what k6 wrote that is no line of a traceback: it tells what went wrong."""
+    """Return the last line of k6's log that is no line of a stack trace: it says what went wrong."""
     lines = (line.strip() for line in log.read_text().splitlines())
     said = [line for line in lines if line and not line.startswith("at ")]
     return said[-1][:300] if said else "it said nothing"

@@ -1,4 +1,4 @@
-"""The ledger that is put under load: one of its own that is removed afterwards, or one that runs and is named."""
+"""The ledger under load: one that is started for the run and removed afterwards, or a running one that is named."""
 
 import os
 import shutil
@@ -22,29 +22,29 @@ from tools.bench.processor_time import ProcessorTime
 
 Report = Callable[[str], None]
 
-# No rate limit may answer in the ledger's place, but for the key that is there to be refused.
+# High enough that no rate limit refuses a request. Only the throttled key must be refused.
 REQUESTS_PER_MINUTE: Final = 10_000_000
 THROTTLED_REQUESTS_PER_MINUTE: Final = 60
 
 
 class LoadTarget(LedgerlineError):
-    """The ledger that is to be put under load is not named whole."""
+    """The settings do not name the ledger completely, or its API did not start."""
 
 
 @dataclass(frozen=True)
 class LoadLedger:
-    """Where it is, and what may be done to it."""
+    """The addresses and keys of the ledger under load."""
 
     ledger: Ledger
     url: str
     key: str = field(repr=False)
     throttled_key: str | None = field(default=None, repr=False)
-    """One that may ask only a little; None where keys could not be made."""
+    """A key with a low rate limit; None for a named ledger, whose keys the run does not make."""
     state: RunState | None = None
-    """Its processes, where they run on this machine."""
+    """The state of its processes; None if they do not run on this machine."""
 
     def services(self) -> Mapping[str, psutil.Process]:
-        """The processes of the services that run on this machine, by name."""
+        """Return the processes of the services that run on this machine, by name."""
         if self.state is None:
             return {}
         return {
@@ -54,7 +54,7 @@ class LoadLedger:
         }
 
     def processor_time(self) -> ProcessorTime:
-        """What counts processor seconds of everything that works for it and runs here."""
+        """Return a counter of processor seconds of all processes on this machine that work for the ledger."""
         endpoints = Endpoints(self.ledger.kafka.bootstrap, self.ledger.postgres_dsn, self.ledger.registry.url)
         found = ProcessorTime(endpoints, self.ledger.postgres_dsn)
         for name, process in self.services().items():
@@ -63,7 +63,7 @@ class LoadLedger:
 
 
 def named_ledger() -> LoadLedger:
-    """The ledger that LEDGERLINE_* names; LoadTarget where a part of it is not."""
+    """Return the ledger that LEDGERLINE_* names. Raise LoadTarget if a part or the API key is not named."""
     try:
         ledger = running_ledger()
     except LedgerlineError as error:
@@ -81,8 +81,8 @@ def named_ledger() -> LoadLedger:
 
 @contextmanager
 def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
-    """A whole ledger with the settings that `ledgerline up` has, removed at the end whatever happens."""
-    if read_state(home) is not None:  # a run that was killed left it
+    """Start a whole ledger with the default settings of `ledgerline up`, and always remove it at the end."""
+    if read_state(home) is not None:  # left by a run that was killed
         supervisor.down(home, report)
     shutil.rmtree(home, ignore_errors=True)
     environment = dict(os.environ)

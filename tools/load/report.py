@@ -1,4 +1,4 @@
-"""What a run of the suites came to: on a terminal, as JSON, and as a page of Markdown."""
+"""The results of a run of suites: for a terminal, as JSON, and as a page of Markdown."""
 
 import os
 import platform
@@ -19,7 +19,7 @@ _LEFT: Final = ("suite", "")
 
 
 def cells(result: Result) -> tuple[str, ...]:
-    """A result as the table shows it, one text for each of HEADINGS."""
+    """Return a result as a row of the table, one text for each of HEADINGS."""
     slowest = max((found["p95"] for found in result.http_ms.values()), default=0.0)
     cost = result.cost
     return (
@@ -39,7 +39,7 @@ def cells(result: Result) -> tuple[str, ...]:
 
 
 def text_table(plan: Plan, results: Sequence[Result]) -> str:
-    """Plain columns, for a terminal and a log alike, and below them what did not hold."""
+    """Return plain columns for a terminal or a log, followed by the checks that did not hold."""
     rows = [HEADINGS, *(cells(result) for result in results)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
     lines = [_machine(plan)]
@@ -58,7 +58,7 @@ def _machine(plan: Plan) -> str:
 
 
 def broken(result: Result) -> list[str]:
-    """What did not hold, in a line each."""
+    """Return a line for each check that did not hold."""
     return [
         f"{result.suite}: {check.name}: {check.found}, but must be {check.limit}"
         for check in result.checks
@@ -67,7 +67,7 @@ def broken(result: Result) -> list[str]:
 
 
 def run_document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
-    """A run for machines."""
+    """Return a run as a document for JSON."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
@@ -79,7 +79,7 @@ def run_document(plan: Plan, results: Sequence[Result]) -> dict[str, Any]:
 
 
 def markdown(plan: Plan, results: Sequence[Result]) -> str:
-    """A page for people: the table, then each suite with its latencies, its checks and what its time went to."""
+    """Return a page for people: the table, then each suite with its latencies, checks and processor time."""
     held = sum(result.held for result in results)
     aligned = "|".join("---" if heading in _LEFT else "--:" for heading in HEADINGS)
     lines = [

@@ -1,4 +1,4 @@
-"""Runs a suite: the load, the wait for reconciliation, the judgement, and what it all cost."""
+"""Run a suite: the load, the wait for reconciliation, the judgement and the cost."""
 
 import secrets
 import time
@@ -22,34 +22,34 @@ RECONCILED_SECONDS_MAX: Final = 300.0
 CALIBRATION_CLIENTS: Final = 40
 CALIBRATION_SECONDS: Final = 5
 LONE_SECONDS: Final = 3
-# Fewer samples than this say nothing of growth; the first tenth is left out, in which caches fill.
+# Fewer samples than this say nothing about growth. The first tenth is left out, because caches fill then.
 MEMORY_SAMPLES_MIN: Final = 40
 
 Progress = Callable[[str, float, float], None]
-"""Called with what goes on, how much of it is done, and of how much."""
+"""Called with the name of the current step, how much of it is done, and its total."""
 
 
 class Result(NamedTuple):
-    """What a suite came to."""
+    """The result of a suite."""
 
     suite: str
     checks: list[Check]
     seconds: float
-    """Of the load alone."""
+    """Duration of the load alone."""
     requests: int
     acknowledged: int
     refused: int
     posted: int
     rejected: int
     http_ms: dict[str, dict[str, float]]
-    """Scenario -> `p50`, `p95`, `p99` and `max` of its requests, with its `iterations`
-    and those `dropped`, which k6 had no client free for."""
+    """Scenario -> `p50`, `p95`, `p99` and `max` of its requests, its `iterations`, and the iterations `dropped`
+    because k6 had no free client."""
     posted_seconds: dict[str, float]
-    """`p50`, `p95`, `p99` and `max` of the time from Kafka's taking an intent to its relayed record."""
+    """`p50`, `p95`, `p99` and `max` of the time from Kafka's acceptance of an intent to its relayed record."""
     posted_ratio: float
-    """The share of the acknowledged that was settled in time."""
+    """The share of acknowledged intents that were settled in time."""
     reconciled_seconds: float
-    """How long reconciliation took after the load had ended."""
+    """Seconds that reconciliation took after the load had ended."""
     processor_seconds: dict[str, float]
     cost: Cost | None
     disk_bytes_each: float | None
@@ -57,15 +57,15 @@ class Result(NamedTuple):
 
     @property
     def held(self) -> bool:
-        """Whether everything did."""
+        """Whether every check held."""
         return all(check.held for check in self.checks)
 
 
 def calibrate(target: LoadLedger, minutes: float | None, progress: Progress) -> Plan:
-    """How fast the machine is now: posts a second that are sent without rest, until the last one is posted.
+    """Measure the machine's speed now: the rate of posts sent without pause, up to the posting of the last one.
 
-    And how slow it is with nothing to do but one post at a time, which is how long everybody else keeps it. A first
-    time does not count: what was started just now still fills its caches.
+    Measure also how slow a lone post is, which shows how busy other programs keep the machine. The measurement runs
+    twice and the first result is dropped, because processes that have just started still fill their caches.
     """
     _calibrate(target, minutes, progress, lone_seconds=1, posts_seconds=3)
     return _calibrate(target, minutes, progress, lone_seconds=LONE_SECONDS, posts_seconds=CALIBRATION_SECONDS)
@@ -96,12 +96,12 @@ def _calibrate(
 
 
 def run_name(suite: str) -> str:
-    """A name that nothing posted has had before: all keys and accounts of the run have it."""
+    """Return a new unique name for a run. All keys and accounts of the run contain it."""
     return f"{suite.replace('_', '-')}-{secrets.token_hex(4)}"
 
 
 def run_suite(suite: Suite, plan: Plan, target: LoadLedger, progress: Progress) -> Result:
-    """Run one suite against a ledger, and judge it. LedgerlineError where it could not be run or judged."""
+    """Run one suite against a ledger, and judge it. Raise LedgerlineError if it could not be run or judged."""
     name = run_name(suite.name)
     ledger = target.ledger
     before = stand_now(ledger)
@@ -154,7 +154,7 @@ def run_suite(suite: Suite, plan: Plan, target: LoadLedger, progress: Progress) 
 
 
 def _disk(target: LoadLedger) -> dict[str, int] | None:
-    """Bytes of the ledger's tables and indexes; None where the ledger is not ours to look into so deeply."""
+    """Return the bytes of the ledger's tables and indexes; None if the ledger does not run on this machine."""
     return None if target.state is None else disk_bytes(target.ledger.postgres_dsn, "ledger")
 
 
@@ -173,7 +173,7 @@ def _http(run: K6Run) -> dict[str, dict[str, float]]:
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
-    """`p50`, `p95`, `p99` and `max` by nearest rank; empty for no values."""
+    """Return `p50`, `p95`, `p99` and `max` by nearest rank; empty for no values."""
     ordered = sorted(values)
     if not ordered:
         return {}
@@ -182,22 +182,22 @@ def percentiles(values: list[float]) -> dict[str, float]:
 
 
 class _Memory:
-    """Resident bytes of processes, sampled while a load runs."""
+    """Samples of the resident memory of processes while a load runs, in bytes."""
 
     def __init__(self, processes: Mapping[str, psutil.Process]) -> None:
         self._processes = processes
         self._samples: dict[str, list[float]] = {name: [] for name in processes}
 
     def look(self) -> None:
-        """Take a sample of each that is still there."""
+        """Take a sample of each process that still runs."""
         for name, process in self._processes.items():
             try:
                 self._samples[name].append(float(process.memory_info().rss))
             except psutil.NoSuchProcess:
-                continue  # restarted or gone: its samples end here, and the checks of what was posted go on
+                continue  # restarted or gone: its samples end here, and the run goes on
 
     def growth(self) -> dict[str, float]:
-        """By what share each grew from its second tenth to its last one; none where too little was seen."""
+        """Return the share by which each process grew from its second tenth to its last; none if samples are too few."""
         return {
             name: growth(found[len(found) // 10 :])
             for name, found in self._samples.items()
@@ -206,7 +206,7 @@ class _Memory:
 
 
 def document(result: Result) -> dict[str, Any]:
-    """The result for JSON."""
+    """Return the result as a document for JSON."""
     plain = result._asdict()
     plain["checks"] = [check._asdict() for check in result.checks]
     plain["cost"] = None if result.cost is None else result.cost._asdict()

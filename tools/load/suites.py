@@ -1,4 +1,4 @@
-"""The suites: what each asks of the ledger at which rates, and what must hold of it afterwards."""
+"""The suites: the requests of each, their rates, and the checks that must hold afterwards."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ THRESHOLDS_FILE: Final = SCRIPTS / "thresholds.json"
 ITEMS: Final = 100
 STEP_SECONDS: Final = 8
 STEP_REST_SECONDS: Final = 3
-# The knee is sought at these shares of what the machine was found to be good for.
+# The steps of the search for the knee, as shares of the machine's calibrated rate.
 STEP_SHARES: Final = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 SPIKE_FACTOR: Final = 10
 FLOOD_POSTS: Final = 50
@@ -32,31 +32,31 @@ FLOOD_CLIENTS: Final = 60
 
 
 class Plan(NamedTuple):
-    """How hard and for how long."""
+    """The rate and the duration of the load."""
 
     posts_per_second: float
-    """What the machine is good for: as many single posts a second as it comes to posting, without rest."""
+    """The calibrated rate: single posts a second that the machine can post when they are sent without pause."""
     slowness: float = 1.0
-    """How many times longer a lone post takes than on a machine that has nothing else to do; limits of time with it."""
+    """How many times longer a lone post takes than on an idle machine. Time limits are multiplied by it."""
     minutes: float | None = None
-    """Of `load` and `soak`; None: as each has it."""
+    """Minutes of `load` and `soak`; None for their defaults."""
 
     def rate(self, share: float) -> int:
-        """So much of what the machine is good for, at least one a second."""
+        """Return this share of `posts_per_second`, at least one a second."""
         return max(1, round(share * self.posts_per_second))
 
 
 class Seen(NamedTuple):
-    """All that one run left to be judged."""
+    """All data of one run that the checks need."""
 
     name: str
-    """Of the run: its keys begin with it."""
+    """The name of the run: its keys begin with it."""
     plan: Plan
     run: K6Run
     promised: Promised
     evidence: Evidence
     memory_growth: Mapping[str, float]
-    """By what share each process grew in the run; empty where that was not looked at."""
+    """The share by which each process grew in the run; empty if memory was not sampled."""
 
 
 @dataclass(frozen=True)
@@ -66,28 +66,28 @@ class Suite:
     name: str
     about: str
     scenarios: Callable[[Plan], Mapping[str, int]]
-    """Scenario -> intents that an iteration of it sends under keys that can be recomputed."""
+    """Scenario -> number of intents that one iteration sends under keys that can be recomputed."""
     variables: Callable[[Plan], Mapping[str, Any]]
     seconds: Callable[[Plan], float]
-    """About how long it takes: for who watches."""
+    """Approximate duration in seconds, for the progress bar."""
     more: Callable[[Seen], list[Check]] = lambda _seen: []
-    """What must hold beside that which must hold of all."""
+    """The checks of this suite beyond those of all suites."""
     may_reject: bool = False
     is_default: bool = True
 
     @property
     def script(self) -> str:
-        """Its file in ops/k6."""
+        """The suite's file in ops/k6."""
         return f"{self.name}.js"
 
     @property
     def limits(self) -> dict[str, float]:
-        """What ops/k6/thresholds.json has of it."""
+        """The suite's limits in ops/k6/thresholds.json."""
         found: dict[str, float] = thresholds()["suites"][self.name]
         return found
 
     def judge(self, seen: Seen) -> list[Check]:
-        """Everything that must hold."""
+        """Return all checks of the run."""
         checks = threshold_checks(seen.run) if self.limits.get("p95_ms_max") else []
         if "posted_ratio_min" in self.limits:
             within = posted_within_seconds() * seen.plan.slowness
@@ -98,25 +98,25 @@ class Suite:
 
 @cache
 def thresholds() -> dict[str, Any]:
-    """What ops/k6/thresholds.json says, which k6 reads as well."""
+    """Return the content of ops/k6/thresholds.json, which k6 reads as well."""
     found: dict[str, Any] = json.loads(THRESHOLDS_FILE.read_text())
     return found
 
 
 def posted_within_seconds() -> float:
-    """How soon an acknowledged intent must be posted, for the share that counts."""
+    """Return the seconds within which the required share of acknowledged intents must be posted."""
     return float(thresholds()["posted_within_seconds"])
 
 
 def quiet_post_ms() -> float:
-    """The median of a lone post on a machine that has nothing else to do."""
+    """Return the median duration of a lone post on an idle machine, in milliseconds."""
     return float(thresholds()["quiet_post_ms"])
 
 
 def knee(run: K6Run, rates: list[int], p95_ms: float, error_ratio: float) -> int | None:
-    """The highest rate of posts a second that was neither too slow, nor refused, nor out of k6's own reach.
+    """Return the highest rate of posts a second that was fast enough, was not refused, and that k6 could send.
 
-    None where no step held. A lower step that did not is the machine's noise, and does not count.
+    Return None if no step held. A lower step that did not hold is noise of the machine, and does not count.
     """
     held = None
     for at, rate in enumerate(rates):

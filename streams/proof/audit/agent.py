@@ -1,8 +1,9 @@
-"""The auditing agent: the chain of each lane is recomputed as its records arrive, in one transaction for each batch.
+"""The auditing agent: it recomputes the chain of each lane as records arrive, in one transaction for each batch.
 
-1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
-2. decode the records and check each against the hash before it; compare repeats with audit's own copy;
-3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Events and metrics follow.
+1. lock the lanes in order and compare their stored offsets with those that the batch expects (the fence);
+2. decode the records and check each against the hash before it; check posting's signatures; compare repeats with
+   audit's own copy;
+3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Then set metrics and send events.
 """
 
 import time
@@ -29,7 +30,7 @@ FOUND_BY: Final = "audit"
 
 
 class Auditor:
-    """Audits batches of ledger.journal; a BatchHandler. Its `chores` are told the share of time that batches leave."""
+    """A BatchHandler that audits batches of ledger.journal. It gives `chores` the share of time that batches leave."""
 
     def __init__(
         self,
@@ -51,13 +52,13 @@ class Auditor:
         self._breaks = BreakStore(FOUND_BY, db.SQL)
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
-        """Where audit stands in each partition; 0 where it has not been."""
+        """Return the next offset of each partition; 0 if audit has not read the partition."""
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
-        """Audit a batch; FenceLost where the lanes stand elsewhere."""
+        """Audit a batch; raise FenceLost if a lane's stored offset is not the one that the batch expects."""
         findings: list[Finding] = []
         chains: list[tuple[PartitionBatch, LaneChain]] = []
         with self._spare_time.batch(), self._store.transaction() as connection:
@@ -92,7 +93,7 @@ class Auditor:
             self._breaks.record(connection, findings, self._now_microseconds())
         metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
         if findings:
-            # Neither subject nor detail, in which accounts and amounts stand: the break's id leads to them.
+            # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
             first = findings[0]
             break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
             logger.error(
@@ -101,16 +102,16 @@ class Auditor:
             self.publish()
 
     def idle(self) -> None:
-        """Do the chores (checkpoints, sweeps, open breaks, gauges), and tell the topic what they found."""
+        """Do the chores (checkpoints, sweeps, rechecks of open breaks, gauges), and publish what they found."""
         self._chores(self._spare_time.share())
         self.publish()
 
     def publish(self) -> None:
-        """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+        """Send the breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
         publish_breaks(self._store, self._breaks, self._events)
 
     def _take(self, part: PartitionBatch, chain: LaneChain) -> list[Finding]:
-        """Take the records of a partition; the findings are about messages that are no records of the lane."""
+        """Take the records of a partition; return a finding for each message that is no record of the lane."""
         lane = part.partition
         findings = []
         for message in part.messages:
@@ -127,17 +128,17 @@ class Auditor:
         return findings
 
     def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain, segment: db.Segment | None) -> Judged:
-        """Hold what posting signed against what arrived."""
+        """Check posting's signatures against the records that arrived."""
         covered = (row.signatures_first_seq, row.signatures_next_seq)
         if not self._keys:
-            # Without a key nothing is asked for: workers that sign nothing may come back (docs/UPGRADING.md).
+            # Without a key, signatures are not required: workers that do not sign may come back (docs/UPGRADING.md).
             return Judged([], None, None)
         if row.next_seq == 0 and covered == (None, None):
-            covered = (0, 0)  # audit knows this lane from its first record on
+            covered = (0, 0)  # audit reads this lane from its first record, so all must be signed
         arrived = b"" if segment is None else segment.hashes
 
         def hashes_of(first_seq: int, next_seq: int) -> bytes:
-            """Of what arrived; what lies before it is audit's own copy."""
+            """Return the hashes of a range: from audit's own copy, then from the records that arrived."""
             kept = db.hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
             start = max(first_seq - row.next_seq, 0) * db.HASH_BYTES
             return kept + arrived[start : (next_seq - row.next_seq) * db.HASH_BYTES]

@@ -1,4 +1,4 @@
-"""Taking a lane's records as they arrive: the chain recomputed, the hashes kept; pure."""
+"""Recomputes the chain of a lane as its records arrive, and collects their hashes. It does no I/O."""
 
 from typing import Final
 
@@ -9,19 +9,19 @@ from domain.signed_heads import SignedHead
 from streams.proof.records.canonical import record_hash
 from streams.proof.records.decoding import JournalRecord
 
-# A topic that skips more than this at once is not a topic with a hole, but another one.
+# A topic that skips more records than this at once is another topic, not this topic with a gap.
 GAP_RECORDS_MAX: Final = 10_000
 ABSENT: Final = bytes(HASH_BYTES)
-"""Stands in audit's copy for the hash of a record that the topic did not bring."""
+"""The value in audit's copy in place of the hash of a record that the topic did not bring."""
 
 
 def chain_finding(lane: int, seq: int, detail: str, state: BreakState = BreakState.OPEN) -> Finding:
-    """A record that does not fit its chain."""
+    """Return the finding for a record that does not fit its chain."""
     return Finding(BreakKind.CHAIN, record_subject(lane, seq), detail, lane, seq, state)
 
 
 def link_faults(record: JournalRecord, head: bytes) -> list[str]:
-    """What is wrong with a record that follows the hash `head`: it names another, or hashes to another than it says."""
+    """Return what is wrong with the record after the hash `head`: its previous hash or its own hash differs."""
     wrong = []
     if record["previous_hash"] != head:
         wrong.append("It does not follow from the record before it.")
@@ -31,7 +31,7 @@ def link_faults(record: JournalRecord, head: bytes) -> list[str]:
 
 
 class LaneChain:
-    """One lane as its records arrive, in order of offset."""
+    """One lane, which takes its records in order of offset."""
 
     def __init__(self, row: LaneRow) -> None:
         self._row = row
@@ -40,9 +40,9 @@ class LaneChain:
         self._hashes: list[bytes] = []
         self.findings: list[Finding] = []
         self.repeated: list[JournalRecord] = []
-        """Records below the next seq, to be compared with the copy."""
+        """Records below the next seq; to be compared with audit's copy."""
         self.signed: list[SignedHead] = []
-        """What posting signed, as the records that were taken say."""
+        """The signatures of posting that the taken records carry."""
 
     def take(self, record: JournalRecord) -> None:
         """Check a record against the chain and keep its hash."""
@@ -56,7 +56,7 @@ class LaneChain:
         if seq > self._next_seq:
             self._skip_to(record)
         self.findings += [chain_finding(lane, seq, detail) for detail in link_faults(record, self._head)]
-        # What arrived is kept, right or wrong: the copy says what was published, and the break what is wrong with it.
+        # Keep the hash that arrived, even a wrong one: the copy records what was published, and the break what is wrong.
         is_hash = len(record["hash"]) == HASH_BYTES
         self._append(record["hash"] if is_hash else ABSENT)
         signature = record["signature"]
@@ -65,13 +65,13 @@ class LaneChain:
             self.signed.append(SignedHead(lane, -1 if signed_from is None else signed_from, seq + 1, signature))
 
     def segment(self) -> Segment | None:
-        """The hashes that were taken; None where there were none."""
+        """Return the hashes of the taken records; None if there are none."""
         if not self._hashes:
             return None
         return Segment(self._row.lane, self._row.next_seq, self._next_seq, self._head, b"".join(self._hashes))
 
     def row(self, next_offset: int) -> LaneRow:
-        """The lane as it stands after what was taken, at `next_offset` of the journal's partition."""
+        """Return the lane's row after the records taken; `next_offset` is that of the journal's partition."""
         tree = MerkleRange(self._row.next_seq - self._row.first_seq, self._row.peaks)
         tree.extend(self._hashes)
         return self._row._replace(next_offset=next_offset, next_seq=self._next_seq, head=self._head, peaks=tree.peaks)
@@ -79,7 +79,7 @@ class LaneChain:
     def _skip_to(self, record: JournalRecord) -> None:
         for missing in range(self._next_seq, record["seq"]):
             self._find(missing, f"The topic has no such record: it goes on with seq {record['seq']}.")
-            # The record behind the hole says what the last one in it hashed to.
+            # The record after the gap names the hash of the last missing record.
             is_last = missing == record["seq"] - 1 and len(record["previous_hash"]) == HASH_BYTES
             self._append(record["previous_hash"] if is_last else ABSENT)
 
@@ -93,9 +93,10 @@ class LaneChain:
 
 
 def repeat_finding(record: JournalRecord, kept: bytes, is_missing: bool) -> Finding | None:
-    """A record that comes below its lane's end: None where it is what came before, in place of a missing one explained.
+    """Return the finding for a record below its lane's end, or None if it equals the record that came before.
 
-    `kept`: audit's copy of the hash there. `is_missing`: a break says that the topic skipped it.
+    A late record that was missing gives an explained finding. `kept`: audit's copy of the hash at its seq.
+    `is_missing`: a break says that the topic skipped the record.
     """
     lane, seq = record["lane"], record["seq"]
     is_sound = record["hash"] == record_hash(record["previous_hash"], record)

@@ -1,6 +1,6 @@
-"""`ledgerline audit verify`: every chain recomputed from the topic and from the tables, every checkpoint checked anew.
+"""`ledgerline audit verify`: recomputes every chain from the topic and from the tables, and checks every checkpoint.
 
-One snapshot of the database fixes where each lane ends; the topic is read up to there, so that posting may go on.
+One snapshot of the database fixes the end of each lane. The topic is read up to that end, so posting may go on.
 """
 
 import time
@@ -33,34 +33,34 @@ LOST_MAX: Final = 1000
 WITNESS_LATE_SECONDS: Final = 60.0
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 
 @dataclass
 class Report:
-    """What a full verification found."""
+    """The result of a full verification."""
 
     lanes: list[dict[str, int | str]] = field(default_factory=list)
-    """By lane: records, and the head as recomputed, in hex."""
+    """By lane: the number of records, and the recomputed head in hex."""
     findings: list[Finding] = field(default_factory=list)
     records: int = 0
     checkpoints: int = 0
     kept: int = 0
-    """Checkpoints from outside that were held against the ledger."""
+    """The number of checkpoints from outside that were compared with the ledger."""
     seconds: float = 0.0
 
     @property
     def records_per_second(self) -> int:
-        """How fast the records were checked, each on the topic and in the tables."""
+        """Return how many records were checked per second, each on the topic and in the tables."""
         return int(self.records / self.seconds) if self.seconds else 0
 
 
 class PublishedCheckpoints:
-    """What the topic had before the snapshot. The table must have all of it: audit stores before it sends."""
+    """The checkpoints that the topic had before the snapshot. Audit stores before it sends: the table must have all."""
 
     def __init__(self, next_checkpoint: int, messages: Iterable[tuple[int, dict[str, Any] | str]]) -> None:
         self._next_checkpoint = next_checkpoint
-        """All before it were published when reading began."""
+        """All checkpoints before this one were published when reading began."""
         self._on_topic: set[int] = set()
         self.records: dict[int, list[dict[str, Any]]] = {}
         self.unreadable: list[Finding] = []
@@ -72,12 +72,12 @@ class PublishedCheckpoints:
                 self._on_topic.add(message["checkpoint"])
 
     def find_lost(self, total: int) -> list[int]:
-        """Published checkpoints from number `total` on that the topic does not have either; no more than LOST_MAX."""
+        """Return the published checkpoints from number `total` on that the topic lacks too; at most LOST_MAX."""
         lost = (number for number in range(total, self._next_checkpoint) if number not in self._on_topic)
         return list(islice(lost, LOST_MAX))
 
     def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
-        """What the topic says against a stored checkpoint. One that it has twice, just the same, is no fault."""
+        """Return how the topic contradicts a stored checkpoint. The same checkpoint twice on the topic is no fault."""
         told = self.records.pop(number, [])
         faults = []
         if any(record != stored for record in told):
@@ -95,13 +95,13 @@ class _Verification:
         self._ledger = db.ledger_lanes(connection)
         self._own = db.lane_rows(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
-        # What the hashes must be, joined, by lane: audit's own copy, and what the topic has beyond it.
+        # Lane -> the hashes that its records must have, joined: audit's own copy, then the topic's hashes after it.
         self._trusted: dict[int, bytes] = {}
         self._stored: dict[int, tuple[CheckpointRow, list[LaneHead]]] = {}
         self.report = Report(records=sum(self.bounds.values()))
 
     def read_topic(self, kafka: Kafka, topic: str, reader: RecordReader, grace_seconds: float) -> None:
-        """Recompute each chain from the topic, and hold it against audit's own copy."""
+        """Recompute each chain from the topic, and compare it with audit's own copy."""
         chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
         done = 0
         for page in read_up_to(kafka, topic, reader, self.bounds, grace_seconds):
@@ -140,7 +140,11 @@ class _Verification:
         self.report.findings += findings
 
     def _judge_signatures(self, lane: int, chain: LaneChain, published: bytes) -> None:
-        """Posting's signatures must cover the lane from where audit first asked for them, or met one, to its end."""
+        """Check that posting's signatures cover the lane to its end.
+
+        They must begin at the first range that is signed on the topic, or where audit first asked for signatures,
+        whichever is earlier.
+        """
         own = self._own.get(lane)
         starts = [head.first_seq for head in chain.signed[:1]]
         if own is not None and own.signatures_first_seq is not None:
@@ -158,7 +162,7 @@ class _Verification:
             self.report.findings.append(unsigned_finding(lane, found.next_seq, self.bounds[lane]))
 
     def read_tables(self) -> None:
-        """Hash every stored row anew; each that is not what was published is named, and none behind it."""
+        """Hash every stored row again; report each row that is not what was published, but not those that follow it."""
         done = 0
         for lane, bound in self.bounds.items():
             kept = self._trusted[lane]
@@ -186,7 +190,7 @@ class _Verification:
         self.report.findings += [stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
-        """Signatures, roots and links of all checkpoints, and that table and topic have the same ones."""
+        """Check the signature, roots and link of each checkpoint, and that table and topic have the same ones."""
         keys = db.signing_keys(self._connection)
         previous: tuple[CheckpointRow, list[LaneHead]] | None = None
         total = 0
@@ -200,7 +204,7 @@ class _Verification:
                 self._checkpoint_findings(row.checkpoint, faults)
                 previous, total = (row, heads), row.checkpoint + 1
             self._progress("checkpoints", total, total)
-        for number in sorted(published.records):  # those of the table are gone by now
+        for number in sorted(published.records):  # faults_of has removed those that the table has
             self._checkpoint_findings(number, ["The topic has it, the database has not."])
         for number in published.find_lost(total):
             self._checkpoint_findings(number, ["It was published; neither the topic nor the database has it."])
@@ -219,7 +223,7 @@ class _Verification:
                 self.report.findings.append(Finding(BreakKind.CHECKPOINT, "newest checkpoint", detail, lane))
 
     def check_kept(self, kept: Sequence[Kept], public_key: bytes | None) -> None:
-        """Hold what was kept outside against the ledger of today."""
+        """Compare the checkpoints that were kept outside with today's ledger."""
         keys = db.signing_keys(self._connection)
         for item in kept:
             faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
@@ -227,10 +231,10 @@ class _Verification:
         self.report.kept += len(kept)
 
     def _kept_faults(self, kept: Kept) -> list[str]:
-        """Where today's ledger is none that the kept checkpoint was a part of (RFC 6962, 2.1.2: consistency).
+        """Return why today's ledger does not continue the kept checkpoint (RFC 6962, 2.1.2: consistency).
 
-        Each lane of the kept one must be the beginning of today's lane. All records are here, so their roots are made
-        anew, and no proof of consistency is needed.
+        Each lane of the kept checkpoint must be the beginning of today's lane. All records are here, so the roots are
+        computed again, and no consistency proof is needed.
         """
         number = kept.row.checkpoint
         today = self._stored_checkpoint(number)
@@ -239,7 +243,7 @@ class _Verification:
             wrong.append(f"The ledger has no checkpoint {number}.")
         elif today != (kept.row, kept.heads):
             wrong.append(f"The ledger has another checkpoint {number}.")
-        if wrong:  # one that is stored just so was judged with the others
+        if wrong:  # a checkpoint that is stored just so was checked with the stored ones
             short = [head for head in kept.heads if head.next_seq > self.bounds.get(head.lane, 0)]
             wrong += [
                 f"It covers {head.next_seq} records of lane {head.lane}; there are not so many." for head in short
@@ -252,14 +256,14 @@ class _Verification:
         return wrong
 
     def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
-        """A checkpoint as it is stored now; those that follow it are read with it, as they are asked for next."""
+        """Return a checkpoint as it is stored now; read those after it too, as they are asked for next."""
         if number not in self._stored:
             page = db.checkpoints(self._connection, number, PAGE_CHECKPOINTS)
             self._stored = {row.checkpoint: (row, sorted(heads)) for row, heads in page}
         return self._stored.get(number)
 
     def check_witness(self, witness: Witness, public_key: bytes | None) -> None:
-        """Hold a witness against the ledger, and the ledger against the witness."""
+        """Compare a witness with the ledger, and the ledger with the witness."""
         kept, strange = read_witness(witness)
         self.check_kept(kept, public_key)
         faults = list(strange)
@@ -301,17 +305,18 @@ def verify(
     progress: Progress = lambda *_: None,
     grace_seconds: float = 5.0,
 ) -> Report:
-    """Verify everything; `public_key` (32 raw bytes) must have signed all checkpoints, else the keys audit remembers.
-    Without `posting_keys` the signatures of posting are not judged.
+    """Verify everything and return the report.
 
-    `kept` and `witnesses` are held against the ledger as well. Raises DatabaseError, SourceAway, SchemaError or
-    WitnessAway if a part is away, so that nothing could be said.
+    `public_key` (32 raw bytes) must have signed all checkpoints; without it, the keys that audit remembers must.
+    Without `posting_keys` the signatures of posting are not judged. `kept` and `witnesses` are compared with the
+    ledger as well. Raise DatabaseError, SourceAway, SchemaError or WitnessAway if a part is away, so that no result is
+    possible.
     """
     started = time.monotonic()
     with snapshot(dsn, db.ROLE) as connection:
         next_checkpoint = db.next_unpublished_checkpoint(connection)
-    # Read in this order: first what was published, then the topic, then the tables. Checkpoints that are signed and
-    # published meanwhile cannot look as if they were missing.
+    # The order matters: first the number of published checkpoints, then the topic, then the tables. So a checkpoint
+    # that is signed and published meanwhile cannot look as if it were missing.
     checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
     published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
     with snapshot(dsn, db.ROLE) as connection:

@@ -1,4 +1,4 @@
-"""Checkpoints and proofs that somebody kept outside the ledger, as files have them."""
+"""Reads and checks the checkpoints and proofs that somebody kept outside the ledger, in files."""
 
 import json
 from collections.abc import Mapping
@@ -26,18 +26,21 @@ class KeptError(LedgerlineError):
 
 
 class Kept(NamedTuple):
-    """A checkpoint that was kept, and where."""
+    """A checkpoint that was kept outside the ledger, and its place."""
 
     place: str
     """Such as `checkpoint.json` or `witness.jsonl line 3`."""
     row: CheckpointRow
     heads: list[LaneHead]
     proof: dict[str, Any] | None = None
-    """The proof that the checkpoint is a part of, if it was one."""
+    """The proof that contains the checkpoint; None if it was kept alone."""
 
 
 def read_kept(path: Path) -> Kept:
-    """The checkpoint in a file: as GET /v1/checkpoints shows one, as a witness has it in a line, or in a proof."""
+    """Return the checkpoint in a file; raise KeptError if there is none.
+
+    The file has it as GET /v1/checkpoints shows it, as a line of a witness, or as a part of a proof.
+    """
     try:
         document = verifier.read_proof(path)
     except verifier.Refused as refused:
@@ -46,7 +49,7 @@ def read_kept(path: Path) -> Kept:
 
 
 def kept_of(place: str, document: Any) -> Kept:
-    """The checkpoint in a JSON document; KeptError if there is none."""
+    """Return the checkpoint in a JSON document; raise KeptError if there is none."""
     is_proof = isinstance(document, dict) and "checkpoint" in document and isinstance(document["checkpoint"], dict)
     checkpoint = document["checkpoint"] if is_proof else document
     try:
@@ -57,7 +60,7 @@ def kept_of(place: str, document: Any) -> Kept:
 
 
 def read_line(place: str, line: str) -> Kept:
-    """The checkpoint in a line of a witness; KeptError if there is none."""
+    """Return the checkpoint in a line of a witness; raise KeptError if there is none."""
     try:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
@@ -98,7 +101,10 @@ def _hash(text: Any) -> bytes:
 
 
 def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, bytes]) -> list[str]:
-    """Why a kept checkpoint is none that the key signed; `keys` are those that audit remembers, raw, by id."""
+    """Return why a kept checkpoint is not genuine: the key did not sign it, or its proof does not hold.
+
+    `public_key`: the raw key that must have signed; None for one of `keys`, the raw keys that audit remembers, by id.
+    """
     key = public_key or keys.get(kept.row.key_id)
     if key is None:
         return [f"It was signed by the key {kept.row.key_id}, which audit does not remember: name it by --public-key."]
@@ -117,7 +123,7 @@ def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, 
 
 
 def record_place(proof: Mapping[str, Any]) -> tuple[int, int, bytes]:
-    """Lane, seq and hash of the record that a verified proof proves."""
+    """Return lane, seq and hash of the record that a verified proof proves."""
     record = proof["record"]
     previous_hash = bytes.fromhex(proof["previous_hash"])
     return record["lane"], record["seq"], sha256(previous_hash + rfc8785.dumps(record)).digest()

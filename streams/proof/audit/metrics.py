@@ -21,5 +21,5 @@ CHECKPOINT_TIME: Final = Gauge(
 WITNESS_FAILURES: Final = Counter(
     "ledgerline_audit_witness_failures", "Times that a witness could not be told of checkpoints; it is told later."
 )
-# Not 1970, which it would say before the first.
+# Without this, the gauge would read 1970 before the first checkpoint.
 CHECKPOINT_TIME.set(float("nan"))

@@ -1,4 +1,4 @@
-"""Receipts: posting's signature over a record, checked with its public key alone, and against the ledger of today."""
+"""Receipts: checks posting's signature over a record with the public key alone, and against today's ledger."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -19,21 +19,21 @@ _SIGNED_MEMBERS: Final = frozenset(("format", "lane", "first_seq", "next_seq", "
 
 
 class LedgerToday(NamedTuple):
-    """What the ledger says of a receipt today."""
+    """The result of comparing a receipt with today's ledger."""
 
     faults: list[str]
-    """One sentence for each thing that differs; none where the receipt holds."""
+    """One sentence for each difference; none if the receipt holds."""
     is_published: bool
     """Whether audit has its copy of the whole signed range."""
 
 
 def check_receipt(receipt: Any, keys: Sequence[Ed25519PublicKey]) -> dict[str, Any]:
-    """Check every part of a receipt and return its record; Refused where one does not hold.
+    """Check every part of a receipt and return its record; raise Refused if a part does not hold.
 
     1. the record and the hash before it give the record's hash;
     2. the hash stands in its page, at the record's place in the signed range;
-    3. page and path give the root that is signed; the last record's hash is the head that is signed;
-    4. one of the keys signed that.
+    3. page and path give the signed root; the last record's hash is the signed head;
+    4. one of the keys signed the range, head and root.
     """
     check_members(receipt, "receipt", _MEMBERS)
     record, signed, page = receipt["record"], receipt["signed"], receipt["page"]
@@ -76,7 +76,7 @@ def _check_place(receipt: dict[str, Any], record_hash: bytes) -> None:
 
 
 def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
-    """Hold a receipt that `check_receipt` passed against audit's copy of the topic, and against the tables."""
+    """Compare a receipt that `check_receipt` passed with audit's copy of the topic, and with the tables."""
     record, signed = receipt["record"], receipt["signed"]
     lane, seq = record["lane"], record["seq"]
     with snapshot(dsn, db.ROLE) as connection:

@@ -29,7 +29,7 @@ logger: Final = structlog.get_logger(__name__)
 
 @dataclass(frozen=True)
 class Audit:
-    """The batch handler, its chores, and what they hold open."""
+    """The batch handler, its chores, and the connection that they hold open."""
 
     auditor: Auditor
     signer: Signer
@@ -37,17 +37,17 @@ class Audit:
     store: AgentConnection
 
     def close(self) -> None:
-        """Let go of Postgres."""
+        """Close the connection to Postgres."""
         self.store.close()
 
 
 def key_file_of(settings: Settings) -> Path:
-    """Where the private key lies."""
+    """Return the path of the private key."""
     return settings.audit_key_file or settings.home / AUDIT_KEY_FILE
 
 
 def ensure_key(settings: Settings) -> SigningKey:
-    """The signing key; made where there is none yet and the file is the default one, as a named file must exist."""
+    """Return the signing key. Make it if the default file does not exist; a file that the settings name must exist."""
     key_file = key_file_of(settings)
     if settings.audit_key_file is None and not key_file.exists():
         key = make_key(key_file)
@@ -59,7 +59,7 @@ def ensure_key(settings: Settings) -> SigningKey:
 def wire(
     kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, key: SigningKey, settings: Settings
 ) -> Audit:
-    """All parts of an auditing worker, wired together."""
+    """Make and connect all parts of an auditing worker."""
     store = AgentConnection(dsn, ROLE)
     checkpoints = EventProducer(kafka, registry, topics.checkpoints, CHECKPOINTS_SUBJECT)
     signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds, witnesses=witnesses_of(settings))
@@ -75,7 +75,7 @@ def wire(
 
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
-    """Audit until told to stop; blocks. Outages are waited out."""
+    """Audit until the worker is told to stop. The call blocks, and waits until an outage is over."""
     parts = wire(options.kafka, dsn, registry, topics, ensure_key(settings), settings)
     try:
         run_agent(parts.auditor, options, partial(find_away, options.kafka, dsn, ROLE, registry))

@@ -1,7 +1,7 @@
-"""Posting's signatures, held against the hashes as they were published: docs/decisions/0020-signed-heads.md.
+"""Checks posting's signatures against the published hashes (docs/decisions/0020-signed-heads.md).
 
-Each range that posting signed must begin where the one before it ended, and be signed as it was published. So a row
-that was changed between its commit and its relay is found, even by hands that computed all hashes anew.
+Each range that posting signed must begin where the range before it ended, and its signature must fit the published
+hashes. So a row that was changed between its commit and its relay is found, even if all hashes were recomputed.
 """
 
 import time
@@ -19,27 +19,27 @@ from runtime.key_names import POSTING_KEY_FILE, public_file
 from runtime.settings import Settings
 
 RANGE_RECORDS_MAX: Final = 1_000_000
-"""The longest range that audit reads for one signature. No batch is as long; a forged range could name a whole lane."""
+"""The longest range that audit reads for one signature. Every batch is shorter; a forged range could be a whole lane."""
 
 PATIENCE_SECONDS: Final = 10.0
 
 HashesOf = Callable[[int, int], bytes]
-"""From first_seq and next_seq to the hashes between, joined, as they were published."""
+"""(first_seq, next_seq) -> the published hashes from first_seq to next_seq - 1, joined."""
 
 
 class PostingKeys:
-    """The public keys whose signatures count, from a file that audit's own side keeps, never from the database."""
+    """The public keys whose signatures are valid. They come from a file on audit's side, never from the database."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._keys: list[Ed25519PublicKey] = [] if path is None else read_public_keys(path)
 
     def __bool__(self) -> bool:
-        """Whether signatures are judged at all."""
+        """Return whether signatures are judged at all."""
         return bool(self._keys)
 
     def have_signed(self, message: bytes, signature: bytes) -> bool:
-        """Whether one of the keys has; the file is read again before the answer is no, as a key may be new there."""
+        """Return whether one of the keys signed. Before a no, read the file again, as it may have a new key."""
         if is_signed(message, signature, self._keys):
             return True
         if self._path is None:
@@ -49,7 +49,10 @@ class PostingKeys:
 
 
 def posting_keys(settings: Settings) -> PostingKeys:
-    """The keys of the file that the settings name, which must be there; else of the one in the home, where there is."""
+    """Return the keys in the file that the settings name, which must exist.
+
+    If they name none, return those in the file of the home directory, or no keys if that does not exist.
+    """
     if settings.posting_public_keys_file is not None:
         return PostingKeys(settings.posting_public_keys_file)
     path = public_file(settings.home / POSTING_KEY_FILE)
@@ -57,12 +60,12 @@ def posting_keys(settings: Settings) -> PostingKeys:
 
 
 class Judged(NamedTuple):
-    """What the signatures of a lane say."""
+    """The result of judging the signatures of a lane."""
 
     findings: list[Finding]
     first_seq: int | None
     next_seq: int | None
-    """The signatures cover the records from first_seq to next_seq - 1; None where none was asked for yet."""
+    """The signatures are judged for the records from first_seq to next_seq - 1; None if none were required yet."""
 
 
 def judge(
@@ -72,9 +75,9 @@ def judge(
     hashes_of: HashesOf,
     keys: PostingKeys,
 ) -> Judged:
-    """Hold the signatures of a lane, in order, against its hashes and against each other.
+    """Check the signatures of a lane, in order, against its hashes and against each other.
 
-    `covered`: the first and the next seq of what was judged before; signatures are asked for from the first one on.
+    `covered`: the first and the next seq of what was judged before; signatures are required from the first seq on.
     """
     first, expected = covered
     findings = []
@@ -99,22 +102,23 @@ def judge(
 
 
 def unsigned_finding(lane: int, first_seq: int, next_seq: int) -> Finding:
-    """Records that no signature of posting covers, where each must be covered."""
+    """Return the finding for records that posting's signatures must cover and do not cover."""
     detail = "No signature of posting covers this: it was altered between its commit and its relay, or not posted by a"
     return signature_finding(lane, first_seq, next_seq, f"{detail} worker that has the key.")
 
 
 def signature_finding(lane: int, first_seq: int, next_seq: int, detail: str) -> Finding:
-    """A break about a signed range; which record of it was altered, a signature over all of them cannot say."""
+    """Return the finding for a signed range. A signature over a range cannot tell which of its records was altered."""
     last = next_seq - 1
     subject = record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
     return Finding(BreakKind.CHAIN, subject, detail, lane, first_seq)
 
 
 class UncoveredEnds:
-    """Watches the ends of lanes: their last records must not stay without the signature that covers them.
+    """A watch over the ends of lanes: the last records must not stay without a signature.
 
-    The relay publishes a signed range whole, but one of very large messages may come in parts.
+    The relay publishes a signed range in one transaction, but a range of very large messages may come in parts. So a
+    lane's end may have no signature for a short time.
     """
 
     def __init__(self) -> None:
@@ -122,7 +126,7 @@ class UncoveredEnds:
         self._since: dict[int, tuple[int, float]] = {}
 
     def findings(self, lanes: Iterable[LaneRow]) -> list[Finding]:
-        """A finding for each lane whose end has been uncovered for longer than the patience."""
+        """Return a finding for each lane whose end has had no signature for `patience_seconds` or longer."""
         now = time.monotonic()
         found = []
         for row in lanes:
@@ -141,5 +145,5 @@ class UncoveredEnds:
 
 
 def uncovered_subject(lane: int) -> str:
-    """The subject of the break that a lane's end has no signature."""
+    """Return the subject of the break about a lane's end without a signature."""
     return f"lane {lane} signatures"

@@ -1,4 +1,4 @@
-"""Checkpoints: what audit signs, and what may be wrong with it. Ed25519 is RFC 8032."""
+"""Signs checkpoints and checks them. Signatures are Ed25519 (RFC 8032)."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -16,14 +16,14 @@ GENESIS: Final = bytes(32)
 
 
 def signed_bytes(row: CheckpointRow, lanes: Sequence[LaneHead]) -> bytes:
-    """What is signed: the canonical JSON (RFC 8785) of all members but the signature."""
+    """Return the bytes that are signed: the canonical JSON (RFC 8785) of all members except the signature."""
     return rfc8785.dumps(checkpoint_members(row, lanes))
 
 
 def sign(
     number: int, previous_hash: bytes, lanes: Sequence[LaneHead], signed_time: int, key: SigningKey
 ) -> CheckpointRow:
-    """The signed checkpoint over these heads; `signed_time` in microseconds since 1970."""
+    """Return the signed checkpoint over these heads; `signed_time` is in microseconds since 1970."""
     unsigned = CheckpointRow(number, previous_hash, root_of(lane_leaves(lanes)), signed_time, key.key_id, b"")
     return unsigned._replace(signature=key.private.sign(signed_bytes(unsigned, lanes)))
 
@@ -31,7 +31,7 @@ def sign(
 def checkpoint_faults(
     row: CheckpointRow, lanes: Sequence[LaneHead], previous: tuple[CheckpointRow, Sequence[LaneHead]] | None, key: bytes
 ) -> list[str]:
-    """What is wrong with a checkpoint in itself and behind the previous one; `key` is the raw public key."""
+    """Return what is wrong with a checkpoint, alone and as successor of `previous`; `key` is the raw public key."""
     wrong = []
     if row.root != root_of(lane_leaves(lanes)):
         wrong.append("Its root is not that of its lanes.")
@@ -50,5 +50,5 @@ def checkpoint_faults(
 
 
 def checkpoint_event(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
-    """The Avro record of a checkpoint."""
+    """Return the Avro record of a checkpoint."""
     return {**row._asdict(), "lanes": [head._asdict() for head in sorted(lanes)]}

@@ -1,7 +1,7 @@
-"""Recomputing the hashes of rows as the ledger's tables have them, and holding them against a copy; pure.
+"""Recomputes the hashes of rows in the ledger's tables and compares them with audit's copy. It does no I/O.
 
-Each row is judged by the copy of its own hash and of the one before it, so that just the altered row is named and
-none behind it.
+Each row is judged by the copies of its own hash and of the hash before it. So only the altered row is reported, and not
+the rows after it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,20 +15,20 @@ from streams.proof.records.canonical import canonical_json
 
 
 def previous_hash(row: StoredRow, before: bytes | None) -> bytes:
-    """What the row follows from: the copy of the hash before it, and only where that is unknown the ledger's own."""
+    """Return the copy of the hash before the row; if the copy lacks it, return the one that the row itself has."""
     return row.previous_hash if before is None or before == ABSENT else before
 
 
 def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None) -> bytes:
-    """The hash that a stored row's content has behind the copy of the hash before it."""
+    """Return the hash of a stored row's content, chained to the copy of the hash before it."""
     members = canonical_json(stored_members(lane, row, legs), row.metadata)
     return sha256(previous_hash(row, before) + members).digest()
 
 
 def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
-    """What is wrong with a stored row, by the copy of its hash."""
+    """Return what is wrong with a stored row, compared with the copy of its hash; None if nothing is."""
     if kept == ABSENT:
-        return None  # what the topic did not bring cannot be held against it; that is a break of its own
+        return None  # the topic did not bring this record, so there is nothing to compare; the gap is a break of its own
     if content_hash != kept:
         return "The stored row is not what was published: its content or its entries were altered."
     if row.hash != kept:
@@ -46,9 +46,10 @@ def window_faults(
     kept: bytes,
     before: bytes | None,
 ) -> Iterator[tuple[int, str]]:
-    """(seq, what is wrong) for a window of a lane, in order.
+    """Yield (seq, what is wrong) for a window of a lane, in order.
 
-    `kept`: copies of the hashes from first_seq on, joined; the window ends with them. `before`: that of first_seq - 1.
+    `kept`: copies of the hashes from first_seq on, joined; the window ends with the last one. `before`: the copy of the
+    hash of first_seq - 1.
     """
     expected = first_seq
     for row, row_legs in with_legs(rows, legs):
@@ -66,12 +67,12 @@ def window_faults(
 
 
 def stored_finding(lane: int, seq: int, detail: str) -> Finding:
-    """A row of the ledger's tables that is not what was published."""
+    """Return the finding for a row of the ledger's tables that is not what was published."""
     return Finding(BreakKind.STORED, record_subject(lane, seq), detail, lane, seq)
 
 
 def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
-    """A row or entries outside every lane, which nobody published."""
+    """Return the finding for a row or entries outside every lane, which were never published."""
     what = "A journal row" if has_row else "Entries without a journal row"
     detail = f"{what} nobody published; inserted past the end of the lane."
     return stored_finding(lane, seq, detail)._replace(evidence={"is_stray": 1})

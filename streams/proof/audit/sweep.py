@@ -1,4 +1,4 @@
-"""What audit does between batches: signed checkpoints, rolling sweeps over stored rows, open breaks checked again."""
+"""What audit does between batches: it signs checkpoints, sweeps over stored rows, and rechecks open breaks."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -38,7 +38,7 @@ RESOLVED_DETAIL: Final = "Checked again: it is what was published."
 
 
 class Signer:
-    """Signs checkpoints when one is due and something has changed, and publishes them in order, at least once."""
+    """A signer of checkpoints: it signs when one is due and lanes have grown, and publishes in order, at least once."""
 
     def __init__(
         self,
@@ -58,9 +58,9 @@ class Signer:
         self._now_microseconds = now_microseconds
 
     def sign_if_due(self) -> CheckpointRow | None:
-        """Sign a checkpoint over all lanes, and begin their trees anew; None where none is due or another worker signs.
+        """Sign a checkpoint over all lanes and start new trees; return None if none is due or another worker signs.
 
-        One transaction holds the lanes still, so that the heads are of one moment.
+        Return None too if no lane has new records. One transaction locks all lanes, so all heads are of one moment.
         """
         with self._store.transaction() as connection:
             if db.lock_signer(connection) is None:
@@ -87,7 +87,7 @@ class Signer:
         return checkpoint
 
     def publish(self) -> int:
-        """Send the checkpoints that the topic lacks, in order; returns how many. Where Kafka is away they wait."""
+        """Send the checkpoints that the topic lacks, in order; return how many. If Kafka is away, they wait."""
         with self._store.transaction() as connection:
             first = db.lock_signer(connection)
             waiting = [] if first is None else db.checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
@@ -102,7 +102,7 @@ class Signer:
         return len(waiting)
 
     def tell_witnesses(self) -> None:
-        """Give each witness the checkpoints that it lacks, in order. One that is away is told later."""
+        """Give each witness the checkpoints that it lacks, in order. A witness that is away gets them later."""
         if not self._witnesses:
             return
         with self._store.transaction() as connection:
@@ -124,7 +124,7 @@ def _head(lane: db.LaneRow) -> LaneHead:
 
 
 def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> list[Finding]:
-    """Hash the stored rows of a window anew and hold them against audit's own copy."""
+    """Hash the stored rows of a window again and compare the hashes with audit's own copy."""
     start = max(first_seq - 1, 0)
     kept = db.hashes(connection, lane, start, next_seq)
     before = None
@@ -138,7 +138,7 @@ def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> l
 
 
 def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
-    """The ledger's lanes against audit's own heads: none behind, and none elsewhere at the same place."""
+    """Check that no lane of the ledger is behind audit, or has another head than audit at the same seq."""
     findings = []
     for lane, row in own.items():
         next_seq, head = ledger.get(lane, (0, GENESIS))
@@ -173,9 +173,9 @@ class Chores:
         self._recheck_after: Break | None = None
 
     def run(self, spare_share: float = 1.0) -> None:
-        """Gauges, a checkpoint where one is due, open breaks, then the sweep as far as the time that batches leave.
+        """Set gauges, sign a due checkpoint, recheck open breaks, then sweep for the time that batches leave.
 
-        The gauges come first: where signing fails again and again, they are what tells of records that wait for it.
+        The gauges come first: if signing fails again and again, only they show the records that wait for a checkpoint.
         """
         if time.monotonic() >= self._gauges_due:
             self.heads()
@@ -187,7 +187,7 @@ class Chores:
         self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 
     def sweep_all(self) -> None:
-        """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
+        """Do one whole sweep and all rechecks without a time limit; for tests and for a last check before a stop."""
         self.heads()
         for _ in self._pages():
             pass
@@ -196,7 +196,7 @@ class Chores:
             pass
 
     def _pages(self) -> Iterator[None]:
-        """Strays first, as they are few; then each lane window by window."""
+        """Check rows outside the lanes first, as they are few; then check each lane window by window."""
         with self._store.transaction() as connection:
             lanes = db.lane_rows(connection)
             self._found(connection, [stray_finding(*stray) for stray in db.stray_rows(connection, STRAYS_MAX)])
@@ -214,7 +214,7 @@ class Chores:
             self._breaks.record(connection, findings, self._now_microseconds())
 
     def recheck(self) -> bool:
-        """Check a page of unresolved breaks again, and resolve those that were restored; False after the last."""
+        """Check a page of unresolved breaks again and resolve restored ones; return False after the last page."""
         with self._store.transaction() as connection:
             after = None if self._recheck_after is None else self._recheck_after.break_id
             page = self._breaks.unresolved(connection, RECHECKED_MAX, after, [BreakKind.STORED.value])
@@ -228,14 +228,14 @@ class Chores:
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
         if item.lane is None or item.seq is None:
-            return False  # a lane's head: checked, and resolved, by heads()
+            return False  # the break of a lane's head: heads() checks and resolves it
         if item.evidence.get("is_stray"):
             places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
             return (item.lane, item.seq) not in places
         return not check_window(connection, item.lane, item.seq, item.seq + 1)
 
     def _signatures(self, connection: Any, lanes: Iterable[db.LaneRow]) -> None:
-        """Find lanes whose ends posting has not signed, and resolve the breaks of those that it has by now."""
+        """Find lanes whose ends posting has not signed; resolve the breaks of lanes whose ends are signed by now."""
         findings = self.uncovered.findings(lanes)
         self._found(connection, findings)
         wrong = {finding.subject for finding in findings}
@@ -245,11 +245,11 @@ class Chores:
             self._breaks.resolve(connection, gone, SIGNED_DETAIL, self._now_microseconds())
 
     def heads(self) -> None:
-        """Compare the ledger's heads with audit's own, and show how far audit is."""
+        """Compare the ledger's heads with audit's own, check the ends' signatures, and set the gauges of progress."""
         with self._store.transaction() as connection:
             own = db.lane_rows(connection)
             last = db.last_checkpoint(connection)
-            ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of us, never behind
+            ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of audit, never behind
             findings = head_findings(own, ledger)
             self._found(connection, findings)
             wrong = {finding.subject for finding in findings}
@@ -258,7 +258,7 @@ class Chores:
             if gone:
                 self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
             self._signatures(connection, own.values())
-        if last is not None:  # whichever worker signed it
+        if last is not None:  # any worker may have signed it
             metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
         for lane, row in own.items():
             metrics.VERIFIED.labels(str(lane)).set(row.next_seq)

@@ -1,7 +1,7 @@
 """Checks an inclusion proof with nothing but the proof and a public key.
 
-Stands alone: it imports the standard library, `cryptography` and `rfc8785`, and no module of Ledgerline's, so that it
-can be copied to where it is needed. docs/PROOF.md has the format, for a verifier in another language.
+The file stands alone: it imports the standard library, `cryptography` and `rfc8785`, and no module of Ledgerline, so it
+can be copied to other machines. docs/PROOF.md has the format, for a verifier in another language.
 
     python -m streams.proof.audit.verifier PROOF.json --public-key audit-key.pub.pem
 """
@@ -43,11 +43,11 @@ CHECKPOINT_MEMBERS = frozenset(("checkpoint", "previous_hash", "lanes", "root", 
 
 
 class Refused(Exception):
-    """The proof does not prove; the text is one sentence that says which part."""
+    """The proof or receipt does not hold; the text is one sentence that names the faulty part."""
 
 
 def verify(proof: Any, public_key: Ed25519PublicKey) -> dict[str, Any]:
-    """Check every part of a proof and return the record that it proves; Refused where one does not hold.
+    """Check every part of a proof and return the record that it proves; raise Refused if a part does not hold.
 
     1. the record and the hash before it give the record's hash;
     2. the hash and its path give the Merkle root over the lane's records, which the lane's head names;
@@ -73,7 +73,7 @@ def verify(proof: Any, public_key: Ed25519PublicKey) -> dict[str, Any]:
         raise Refused("The lane's head is not its last record.")
     if climb(canonical(lane), proof["lanes"]) != hash_of_hex(checkpoint["root"], "root"):
         raise Refused("The path from the lane does not lead to the checkpoint's root.")
-    # The size is bound by nothing else: trees of different sizes can have the same path to one of their leaves.
+    # Nothing else fixes the size of the tree: trees of different sizes can have the same path to one of their leaves.
     place, heads = proof["lanes"], checkpoint["lanes"]
     if not isinstance(heads, list) or place["size"] != len(heads) or heads[place["index"]] != lane:
         raise Refused("The checkpoint does not name the lane's head in its place.")
@@ -108,12 +108,12 @@ def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey
 
 
 def raw_bytes(public_key: Ed25519PublicKey) -> bytes:
-    """The key as 32 bytes (RFC 8032)."""
+    """Return the key as 32 bytes (RFC 8032)."""
     return public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def climb(data: bytes, place: Mapping[str, Any]) -> bytes:
-    """The root that a leaf and its path give (RFC 9162, 2.1.3.2)."""
+    """Return the root that a leaf and its path give (RFC 9162, 2.1.3.2)."""
     index, size, path = place["index"], place["size"], place["path"]
     if type(index) is not int or type(size) is not int or not 0 <= index < size or not isinstance(path, list):
         raise Refused("The leaf lies outside its tree.")
@@ -136,7 +136,7 @@ def climb(data: bytes, place: Mapping[str, Any]) -> bytes:
 
 
 def hash_of_hex(text: Any, name: str) -> bytes:
-    """32 bytes from lower-case hex; no other spelling, so that no part of a proof can be changed unseen."""
+    """Return 32 bytes from lower-case hex; refuse any other spelling, so that every change to a proof is noticed."""
     try:
         value = bytes.fromhex(text)
     except (TypeError, ValueError) as error:
@@ -147,7 +147,7 @@ def hash_of_hex(text: Any, name: str) -> bytes:
 
 
 def canonical(value: Any) -> bytes:
-    """The canonical JSON (RFC 8785) of a part; Refused where it has none."""
+    """Return the canonical JSON (RFC 8785) of a part; raise Refused if it has none."""
     try:
         return rfc8785.dumps(value)
     except (rfc8785.CanonicalizationError, RecursionError) as error:
@@ -155,13 +155,13 @@ def canonical(value: Any) -> bytes:
 
 
 def check_members(value: Any, name: str, wanted: set[str] | frozenset[str]) -> None:
-    """Refuse what has not just these members."""
+    """Raise Refused if the value does not have exactly these members."""
     if not isinstance(value, dict) or set(value) != wanted:
         raise Refused(f"The {name} does not have just the members that the format gives it.")
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:
-    """The Ed25519 public key in a PEM file; Refused where there is none."""
+    """Return the Ed25519 public key in a PEM file; raise Refused if there is none."""
     try:
         key = load_pem_public_key(path.read_bytes())
     except (OSError, ValueError) as error:
@@ -172,7 +172,7 @@ def read_public_key(path: Path) -> Ed25519PublicKey:
 
 
 def read_proof(path: Path) -> Any:
-    """The JSON in a file; Refused where there is none, or where a member stands twice."""
+    """Return the JSON in a file; raise Refused if there is none, or if a member occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         members = dict(pairs)
@@ -187,7 +187,7 @@ def read_proof(path: Path) -> Any:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Exit code 0 where the proof holds, 1 where it does not."""
+    """Check a proof and return the exit code: 0 if the proof holds, 1 if it does not."""
     parser = argparse.ArgumentParser(description="Check a Ledgerline inclusion proof.")
     parser.add_argument("proof", type=Path)
     parser.add_argument("--public-key", type=Path, required=True, help="PEM file of the Ed25519 public key.")

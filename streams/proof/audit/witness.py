@@ -1,6 +1,6 @@
-"""Witnesses outside of Postgres and Kafka: each is told every checkpoint; `audit verify` holds it against the ledger.
+"""Witnesses outside Postgres and Kafka: each gets every checkpoint, and `audit verify` compares it with the ledger.
 
-What a witness has is read from the witness itself, so no table can say that it has what it has not.
+The witness itself is read to learn what it has, so no table can claim a checkpoint that the witness lacks.
 """
 
 import json
@@ -21,7 +21,7 @@ TAIL_BYTES: Final = 1 << 20
 
 
 class WitnessError(LedgerlineError):
-    """The settings name a witness that cannot be one."""
+    """The settings name a witness that cannot work as one."""
 
 
 class WitnessAway(Outage):
@@ -29,37 +29,37 @@ class WitnessAway(Outage):
 
 
 class Witness(Protocol):
-    """Keeps checkpoints, one JSON object a line, in order."""
+    """A store of checkpoints in order, one JSON object per line."""
 
     name: str
 
     def next_checkpoint(self) -> int:
-        """The first checkpoint that it does not have."""
+        """Return the number of the first checkpoint that the witness lacks."""
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
-        """Keep these, in order."""
+        """Store these checkpoints, in order."""
 
     def lines(self) -> list[str]:
-        """All that it has, without the ends of the lines."""
+        """Return all lines, without line ends."""
 
     def history_faults(self) -> list[str]:
-        """Where its own history shows that something was taken away from it."""
+        """Return the faults in the witness's own history: the places where lines were removed."""
 
 
 def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
-    """A checkpoint as a line."""
+    """Return a checkpoint as a line."""
     return json.dumps(signed_members(row, heads), separators=(",", ":"), sort_keys=True)
 
 
 class FileWitness:
-    """A file that is only appended to. It is a witness if nobody who can change the ledger can change the file."""
+    """A file that is only appended to. It proves something if nobody who can change the ledger can change the file."""
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
         self._path = path
 
     def next_checkpoint(self) -> int:
-        """The one behind the last line that is whole."""
+        """Return the number after the checkpoint in the last whole line."""
         try:
             with self._path.open("rb") as file:
                 size = file.seek(0, os.SEEK_END)
@@ -73,11 +73,11 @@ class FileWitness:
             try:
                 return read_line(self.name, line.decode()).row.checkpoint + 1
             except (KeptError, UnicodeDecodeError):
-                continue  # cut off by a crash, or foreign; `audit verify` names it
+                continue  # a crash cut the line off, or it is no checkpoint; `audit verify` reports it
         return 0
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
-        """Append, and wait until the disk has it."""
+        """Append the checkpoints and wait until they are on disk (fsync)."""
         text = "".join(f"{line_of(row, heads)}\n" for row, heads in checkpoints).encode()
         try:
             with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0) as file:
@@ -92,7 +92,7 @@ class FileWitness:
             raise WitnessAway(f"The witness {self.name} cannot be written: {error.strerror}.") from error
 
     def lines(self) -> list[str]:
-        """All lines; none if the file is gone."""
+        """Return all lines; none if the file is gone."""
         try:
             return self._path.read_text(errors="replace").splitlines()
         except FileNotFoundError:
@@ -101,12 +101,12 @@ class FileWitness:
             raise WitnessAway(f"The witness {self.name} cannot be read: {error.strerror}.") from error
 
     def history_faults(self) -> list[str]:
-        """A file has no history."""
+        """Return no faults, as a file has no history."""
         return []
 
 
 class GitWitness:
-    """A file in a Git repository, one commit for each time that checkpoints come; its clones are out of reach."""
+    """A file in a Git repository, with a commit for each call of `add`. An attacker here cannot change its clones."""
 
     def __init__(self, repository: Path) -> None:
         self.name = f"{repository} (Git)"
@@ -118,7 +118,7 @@ class GitWitness:
             raise WitnessError(f"{repository} is no Git repository that can be read: {error}") from error
 
     def next_checkpoint(self) -> int:
-        """The one behind the last that is committed; what a crash left uncommitted is written once more."""
+        """Return the number after the last committed checkpoint; what a crash left uncommitted is written again."""
         committed = self.lines()
         if not committed:
             return 0
@@ -128,7 +128,7 @@ class GitWitness:
             return self._file.next_checkpoint()
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
-        """Append and commit."""
+        """Append the checkpoints to the file and commit it."""
         self._file.add(checkpoints)
         self._git("add", "--", GIT_FILE)
         last = self._file.next_checkpoint() - 1
@@ -136,13 +136,13 @@ class GitWitness:
         self._git(*identity, "commit", "-q", "--no-gpg-sign", "-m", f"Checkpoints up to {last}", "--", GIT_FILE)
 
     def lines(self) -> list[str]:
-        """All lines as they are committed."""
+        """Return all committed lines."""
         if not self._git("ls-tree", "HEAD", "--", GIT_FILE, may_fail=True).strip():
             return []
         return self._git("show", f"HEAD:{GIT_FILE}").splitlines()
 
     def history_faults(self) -> list[str]:
-        """Commits that took lines away; a history that was written anew shows in the clones alone."""
+        """Return the commits that removed lines. A rewritten history can be noticed only with the help of a clone."""
         if not self.lines():
             return []
         faults = []
@@ -170,7 +170,7 @@ class GitWitness:
 
 
 def witnesses_of(settings: Settings) -> list[Witness]:
-    """The witnesses that the settings name."""
+    """Return the witnesses that the settings name."""
     made: list[Witness] = []
     if settings.audit_witness_file is not None:
         made.append(FileWitness(settings.audit_witness_file))
@@ -180,7 +180,7 @@ def witnesses_of(settings: Settings) -> list[Witness]:
 
 
 def read_witness(witness: Witness) -> tuple[list[Kept], list[tuple[str, str]]]:
-    """What a witness has, and what of it is no checkpoint, as places with sentences."""
+    """Return the checkpoints of a witness, and a (place, sentence) for each line that is no checkpoint."""
     kept: list[Kept] = []
     strange: list[tuple[str, str]] = []
     for number, line in enumerate(witness.lines(), 1):
@@ -193,6 +193,6 @@ def read_witness(witness: Witness) -> tuple[list[Kept], list[tuple[str, str]]]:
 
 
 def gaps_of(kept: Sequence[Kept]) -> list[Any]:
-    """The numbers of checkpoints that are missing between those that a witness has."""
+    """Return the numbers of checkpoints that are missing below the highest one of a witness; at most 100."""
     numbers = {item.row.checkpoint for item in kept}
     return [number for number in range(max(numbers, default=-1)) if number not in numbers][:100]

@@ -1,11 +1,11 @@
-"""The reconciling agent: a batch of journal records is checked, counted and committed in one transaction.
+"""The reconciling agent: it checks, counts and commits a batch of journal records in one transaction.
 
-1. lock the lanes in order and compare where they stand with what the batch expects (the fence);
-2. decode the records; take them in their order, note gaps and repeats, add up what they moved;
-3. read the intents at their offsets and compare; look up what repeats and reversals refer to;
+1. lock the lanes in order and compare their stored offsets with those that the batch expects (the fence);
+2. decode the records; take them in order, note gaps and repeats, add up what they moved;
+3. read the intents at their offsets and compare; look up the rows that duplicates, conflicts and reversals refer to;
 4. add the movements to reconciliation's own balances and sums (books.py);
-5. compare the touched shards with the ledger's, which committed before the topic was written;
-6. store breaks, counts and positions; commit. Events and metrics follow.
+5. compare the touched shards with the ledger's; the ledger commits before the topic is written;
+6. store breaks, counts and positions; commit. Then set metrics and send events.
 """
 
 import time
@@ -35,7 +35,7 @@ FOUND_BY: Final = "reconciliation"
 
 
 def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
-    """A break of one shard; explained where records that the topic owes make up just the difference."""
+    """Return the finding for one shard. It is explained if records that the topic owes make up just the difference."""
     tenant, address, currency, lane = pair.key
     own, held = pair.own or db.Sums(0, 0, -1), pair.held or db.Sums(0, 0, -1)
     difference = (held.debits_minor - own.debits_minor, held.credits_minor - own.credits_minor)
@@ -51,39 +51,39 @@ def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKe
 
 
 class LedgerLookups:
-    """The rules' questions to the ledger, within the transaction of the batch."""
+    """The queries of the rules to the ledger, within the transaction of the batch."""
 
     def __init__(self, connection: Any, recent_books: ledger.RecentBooks) -> None:
         self._connection = connection
         self._recent_books = recent_books
 
     def books(self) -> tuple[Books, int]:
-        """The books' frame of today, and when it changed last, in microseconds since 1970."""
+        """Return today's frame of the books and the time of its last change, in microseconds since 1970."""
         return self._recent_books.load(self._connection)
 
     def originals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, ledger.OriginalRow]:
-        """The rows that settled these intents."""
+        """Return the rows that settled these intents."""
         return ledger.originals(self._connection, names)
 
     def holdings(self, asked: Sequence[ledger.HoldingAsked]) -> list[ledger.Holding | None]:
-        """What each of these accounts holds."""
+        """Return what each of these accounts holds; None for an account that is not open."""
         return ledger.holdings(self._connection, asked)
 
     def settled(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Settled]:
-        """The rows that settled these intents."""
+        """Return the rows that settled these intents."""
         return db.settled(self._connection, names)
 
     def reversals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Reversed]:
-        """What these originals moved and how much of it was taken back."""
+        """Return what these originals moved and how much of it reversals took back."""
         return db.reversals(self._connection, names)
 
     def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
-        """When these tenants were made."""
+        """Return when these tenants were made, in microseconds since 1970."""
         return db.tenant_times(self._connection, tenants)
 
 
 class Reconciler:
-    """Checks batches of ledger.journal; a BatchHandler. Its `chores` are told the share of time that batches leave."""
+    """A BatchHandler that checks batches of ledger.journal. It gives `chores` the share of time that batches leave."""
 
     def __init__(
         self,
@@ -110,7 +110,7 @@ class Reconciler:
         self._stands: dict[int, int] = {}
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
-        """Where reconciliation stands in each partition; 0 where it has not been."""
+        """Return the next offset of each partition; 0 if reconciliation has not read the partition."""
         self._books.forget()
         self._stands = self._stored(partitions)
         return dict(self._stands)
@@ -121,7 +121,7 @@ class Reconciler:
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
-        """Check a batch; FenceLost where the lanes stand elsewhere."""
+        """Check a batch; raise FenceLost if a lane's stored offset is not the one that the batch expects."""
         taken = state.Taken()
         try:
             with self._spare_time.batch():
@@ -135,7 +135,7 @@ class Reconciler:
         metrics.EXPIRED.inc(sum(compared.expired.values()))
         metrics.LATENCY.observe_since(compared.times_ms)
         if findings:
-            # Neither subject nor detail, in which accounts and amounts stand: the break's id leads to them.
+            # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
             first = findings[0]
             break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
             logger.error(
@@ -144,7 +144,7 @@ class Reconciler:
             self.publish()
 
     def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], Compared]:
-        """The batch's one transaction: all that was found, and what comparing it with the intents told."""
+        """Run the batch's one transaction; return all findings, and the result of the comparison with the intents."""
         with self._store.transaction() as connection:
             lanes = sorted(part.partition for part in batch)
             rows = db.lock_lanes(connection, lanes)
@@ -169,9 +169,9 @@ class Reconciler:
         return findings, compared
 
     def idle(self) -> None:
-        """Do the chores (sweeps, open breaks, gauges), and tell the topic what they found.
+        """Do the chores (sweeps, rechecks of open breaks, gauges), and publish what they found.
 
-        FenceLost where an operator has rewound a lane: one that brings no records would else not be read again.
+        Raise FenceLost if an operator has rewound a lane: a lane without new records would otherwise not be read again.
         """
         for lane, offset in self._stored(self._stands).items():
             if offset != self._stands[lane]:
@@ -180,7 +180,7 @@ class Reconciler:
         self.publish()
 
     def publish(self) -> None:
-        """Send breaks whose state the topic was not told. Where Kafka is away they wait for the next call."""
+        """Send the breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
         publish_breaks(self._store, self._breaks, self._events)
 
     # ------------------------------------------------------------------------------------------ steps of a batch
@@ -211,7 +211,7 @@ class Reconciler:
         return counters
 
     def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
-        """A record that came again is dropped where it is the same, else it is a break."""
+        """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""
         if not repeated:
             return []
         held = db.row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
@@ -221,19 +221,19 @@ class Reconciler:
 
 
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
-    """The findings about shards, with those explained that records owed by the topic explain."""
+    """Return the findings about shards; those that records owed by the topic account for are explained."""
     wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
     explained_by = db.gap_sums(connection) if wrong else {}
     return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
 
 
 def misplaced(lane: int, offset: int, detail: str) -> Finding:
-    """A message of the journal's topic that is no record of its lane."""
+    """Return the finding for a message of the journal's topic that is no record of its lane."""
     return Finding(BreakKind.CONSERVATION, f"lane {lane} journal offset {offset}", detail, lane)
 
 
 def repeat_finding(record: JournalRecord) -> Finding:
-    """A record that stands on the topic twice, and not the same."""
+    """Return the finding for a repeated record whose hash differs from that of the ledger's row."""
     lane, seq = record["lane"], record["seq"]
     detail = "The topic has it a second time, with another hash than the ledger's row."
     return Finding(BreakKind.CONSERVATION, record_subject(lane, seq), detail, lane, seq)

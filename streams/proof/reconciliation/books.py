@@ -1,4 +1,4 @@
-"""Reconciliation's own books: what each shard must hold, in its tables, and in memory for those that moved of late."""
+"""Reconciliation's own books: what each shard must hold. They are in its tables, with a cache of recent shards."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ class _Shard:
     total: list[int]
     """What the batch moved on all shards of the same lane, tenant, currency and class of account: debits, credits."""
     moved: Sequence[int]
-    """What the batch moved on it: debits, credits, last seq."""
+    """What the batch moved on this shard: debits, credits, last seq."""
 
 
 def _address_of(shard: _Shard) -> str:
@@ -33,10 +33,10 @@ def _address_of(shard: _Shard) -> str:
 
 
 class OwnBooks:
-    """Adds batches up and holds the touched shards against the ledger's.
+    """The sums of all batches by shard; `add` compares the touched shards with the ledger's.
 
-    The tables are the truth, and only the worker that holds a lane writes its shards: so what is written need not be
-    read back, as long as `forget` is called wherever a batch did not come through or a lane was taken over.
+    The tables are the truth, and only the worker that holds a lane writes the lane's shards. So the cache need not be
+    read again, as long as `forget` is called when a batch fails or a lane is taken over.
     """
 
     def __init__(self) -> None:
@@ -44,17 +44,17 @@ class OwnBooks:
         self._totals: dict[db.TotalKey, list[int]] = {}
 
     def forget(self) -> None:
-        """Ask the tables again from here on."""
+        """Empty the cache, so that the tables are read again."""
         self._shards.clear()
         self._totals.clear()
 
     def add(
         self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]], next_seqs: Mapping[int, int]
     ) -> list[db.ShardPair]:
-        """Add what a batch moved; returns both sides, from the tables, of the shards that look wrong.
+        """Add what a batch moved; return the shards that look wrong, with both sides as the tables have them.
 
-        `moved`: debits, credits (minor units) and the last seq of each shard. `next_seqs`: where the lanes stand after
-        the batch, which the transaction has stored.
+        `moved`: debits, credits (minor units) and the last seq of each shard. `next_seqs`: lane -> next seq after the
+        batch, as the transaction has stored it.
         """
         if not moved:
             return []
@@ -78,7 +78,7 @@ class OwnBooks:
         return db.shard_pairs(connection, looks_wrong) if looks_wrong else []
 
     def _met(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
-        """The shards in order of address, as Postgres has them; those that are new to us from the tables."""
+        """Return the moved shards in order of address, as in the index of Postgres; read those that are not cached."""
         known = self._shards
         if len(known) + len(moved) > SHARDS_CACHED_MAX:
             self.forget()
@@ -92,29 +92,29 @@ class OwnBooks:
                 shards.append(shard)
         if new:
             shards += self._read(connection, new, moved)
-        shards.sort(key=_address_of)  # neighbours in the index: a quarter of Postgres' time
+        shards.sort(key=_address_of)  # neighbours in the index: this saves Postgres time
         return shards
 
     def _read(
         self, connection: Any, keys: Sequence[db.ShardKey], moved: Mapping[db.ShardKey, Sequence[int]]
     ) -> Iterator[_Shard]:
-        """Shards from the tables, kept from here on."""
+        """Yield shards from the tables, and cache those whose account is open."""
         sums = db.own_sums(connection, keys)
         accounts = db.accounts(connection, sorted({key[:2] for key in keys}))
         for key in keys:
             account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
             total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
-            # One copy of what thousands of shards have in common, as they are kept for long.
+            # Shards stay cached for long, and thousands share a tenant and a currency: keep one copy of each text.
             kept = (intern(key[0]), key[1], intern(key[2]), key[3])
             fields = db.shard_fields(key)
             shard = _Shard(kept, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
-            if account_id is not None:  # else the account may be opened by the next time
+            if account_id is not None:  # else the ledger may open the account before the next batch
                 self._shards[kept] = shard
             yield shard
 
     @staticmethod
     def _unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
-        """The shards that the ledger should hold as we do, and does not."""
+        """Return the shards of which the ledger should have the same sums as these books, and has not."""
         looks_wrong: list[db.ShardKey] = []
         plain, account_ids, own = [], [], []
         for shard in shards:

@@ -1,4 +1,4 @@
-"""The rules of reconciliation, pure: each takes what was found and returns the sentences that say what is wrong."""
+"""The rules of reconciliation, as pure functions: each returns sentences that say what is wrong."""
 
 from hashlib import sha256
 from typing import Final
@@ -10,9 +10,9 @@ from streams.proof.records.canonical import intent_fingerprint, plain_uuid, uuid
 from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
 
 Asked = IntentRecord | Unreadable
-"""What stands at a record's source offset."""
+"""The intent at a record's source offset, or why no intent can be read there."""
 
-# A tenant's row has the time at which its transaction began, which may be a while before others see it.
+# A tenant's row holds the time at which its transaction began. Other transactions see the row only after COMMIT.
 TENANT_GRACE_MICROSECONDS: Final = 60_000_000
 
 _WITHOUT_MESSAGE: Final = (QuarantineReason.NO_RECORD.value, QuarantineReason.EMPTY.value)
@@ -23,7 +23,7 @@ _REJECTED: Final = Outcome.REJECTED.value
 
 
 def symmetry(record: JournalRecord) -> list[str]:
-    """Debits equal credits in each currency; what is not posted moves nothing."""
+    """Check that a posted record's debits equal its credits in each currency, and that any other record has no legs."""
     legs = record["legs"]
     if record["outcome"] != _POSTED:
         return [f"It is {record['outcome']} and yet has {len(legs)} legs."] if legs else []
@@ -45,7 +45,7 @@ def symmetry(record: JournalRecord) -> list[str]:
 
 
 def identity_fault(intent: IntentRecord) -> str | None:
-    """Why an intent cannot be told by its tenant and key; None where it can."""
+    """Return why tenant, key and id do not identify the intent; None if they do."""
     tenant, key = intent["tenant"], intent["idempotency_key"]
     if len(tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(tenant):
         return "its tenant is no tenant's name"
@@ -57,7 +57,7 @@ def identity_fault(intent: IntentRecord) -> str | None:
 
 
 def readable(intent: IntentRecord) -> Asked:
-    """The intent, or why it counts as undecodable although Avro decoded it: an id in it is no UUID."""
+    """Return the intent, or Unreadable (undecodable) if Avro decoded it but one of its ids is no UUID."""
     try:
         if intent["reverses"] is not None:
             plain_uuid(intent["reverses"])
@@ -68,7 +68,7 @@ def readable(intent: IntentRecord) -> Asked:
 
 
 def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list[str]:
-    """A quarantined offset really holds what cannot be decoded or decided; the record keeps the hash of its bytes."""
+    """Check that the bytes at a quarantined offset cannot be decoded or decided, and that the record has their hash."""
     wrong = []
     if record["fingerprint"] != sha256(value or b"").digest():
         wrong.append("Its fingerprint is not that of the bytes at its offset.")
@@ -76,7 +76,7 @@ def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list
         wrong.append("It is quarantined and yet names an intent.")
     reason = record["reason"]
     if isinstance(asked, Unreadable):
-        # A schema that was unknown then may be known by now; the bytes are no intent all the same.
+        # The schema may have been unknown to posting and be known now. The bytes hold no intent in either case.
         if reason not in (asked.reason.value, QuarantineReason.UNKNOWN_SCHEMA.value, QuarantineReason.POISON.value):
             wrong.append(f"It is quarantined as {reason}, but its bytes are {asked.reason.value}.")
     elif reason == QuarantineReason.IDENTITY_MISMATCH.value:
@@ -88,7 +88,7 @@ def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list
 
 
 def absence(record: JournalRecord) -> list[str]:
-    """An offset without a committed message has a row that says just that; 0.1.0 called such an offset empty."""
+    """Check that the record of an offset without a committed message says so; release 0.1.0 gave the reason `empty`."""
     offset = record["source_offset"]
     if record["outcome"] != Outcome.QUARANTINED.value or record["reason"] not in _WITHOUT_MESSAGE:
         return [f"payments.intents has no message at offset {offset}."]
@@ -98,7 +98,7 @@ def absence(record: JournalRecord) -> list[str]:
 
 
 def faithfulness(record: JournalRecord, asked: Asked) -> list[str]:
-    """What was journalled is what the intent asked; for every outcome but quarantined."""
+    """Check that the record holds what the intent asked. This applies to every outcome except quarantined."""
     if isinstance(asked, Unreadable):
         return [f"It is {record['outcome']}, but no intent can be read at its offset: {asked.reason.value}."]
     fault = identity_fault(asked)
@@ -120,7 +120,11 @@ def faithfulness(record: JournalRecord, asked: Asked) -> list[str]:
 
 
 def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
-    """What is settled keeps what the client wrote, but for what was malformed; all else keeps none of it."""
+    """Check the reference, metadata, original and value time that the record keeps from the intent.
+
+    A posted or rejected record keeps them, unless it was rejected as malformed or as an unsupported type. Every other
+    record keeps none of them. Only a posted record has a value time.
+    """
     wrong = []
     is_posted = record["outcome"] == _POSTED
     is_kept = is_posted or (record["outcome"] == _REJECTED and record["reason"] not in _WITHOUT_TEXT)
@@ -137,16 +141,19 @@ def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
 
 
 def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
-    """What a posted record may have as its value time: as asked, else the time of acceptance, else that of booking."""
+    """Return the value times that a posted record may have: the one asked, else that of acceptance, else of booking."""
     if asked["value_time"] is not None:
         return (asked["value_time"],)
     if asked["accepted_time"]:
         return (asked["accepted_time"],)
-    return (record["booked_time"], 0)  # 0 is what 0.1.0 wrote, and what its workers write while they are replaced
+    return (record["booked_time"], 0)  # release 0.1.0 writes 0, also while its workers are being replaced
 
 
 def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
-    """A duplicate follows a settled intent with the same fingerprint, a conflict one with another."""
+    """Check that an earlier row settled the intent.
+
+    The row must have the same fingerprint as a duplicate, and another fingerprint than a conflict.
+    """
     outcome = record["outcome"]
     if settled is None or (settled.lane == record["lane"] and settled.seq >= record["seq"]):
         return [f"It is a {outcome}, but no earlier row settles its intent."]
@@ -158,9 +165,9 @@ def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
 
 
 def reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> list[str]:
-    """A posted reversal mirrors its original, and all reversals together take back no more than it moved.
+    """Check that a posted reversal mirrors its original, and that all reversals take back no more than it moved.
 
-    `takes_all`: the intent named no legs, so that nothing is left to reverse after it.
+    `takes_all`: the intent named no legs, so nothing may be left to reverse after it.
     """
     if moved is None:
         return ["It reverses what is no posted transfer."]
@@ -181,17 +188,17 @@ def reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> 
 
 
 def unknown_tenant(record: JournalRecord, made_time: int | None) -> list[str]:
-    """A tenant that was unknown is not in the books, or came into them later. Times in microseconds since 1970."""
+    """Check that the books did not have the tenant, or got it later. Times are in microseconds since 1970."""
     if made_time is not None and made_time < record["booked_time"] - TENANT_GRACE_MICROSECONDS:
         return ["It is quarantined as its tenant was unknown, but the books had it."]
     return []
 
 
 def shard(pair: ShardPair) -> str | None:
-    """What is wrong with a shard of the ledger; None where it is equal, or newer than what reconciliation has seen.
+    """Return what is wrong with a ledger shard; None if both sides are equal, or if the ledger has a newer record.
 
-    Both sides carry the last record that touched the shard. The ledger commits before the topic is written, so it may
-    be ahead, never behind; and where it names a record that reconciliation has passed, it must name the same one.
+    Each side has the seq of the last record that touched the shard. The ledger commits before the topic is written, so
+    the ledger may be ahead, but never behind. If reconciliation has passed the ledger's seq, both seqs must be equal.
     """
     own, held = pair.own, pair.held
     if held is not None and (own is None or held.seq > own.seq):
@@ -214,12 +221,12 @@ def shard(pair: ShardPair) -> str | None:
 
 
 def shard_is_proved(pair: ShardPair) -> bool:
-    """Whether both sides agree at the same record, which resolves a break; one that is newer proves nothing yet."""
+    """Return whether both sides are equal at the same record. Only that resolves a break: a newer shard is no proof."""
     return pair.own == pair.held
 
 
 def stored_row(row: FaultyRow) -> str:
-    """What is wrong with a journal row of the ledger and its entries."""
+    """Return what is wrong with a journal row of the ledger and its entries."""
     if not row.has_row:
         return "The ledger has no journal row here" + (f", but {row.entry_count} entries." if row.entry_count else ".")
     if row.leg_count != row.entry_count:
@@ -228,7 +235,7 @@ def stored_row(row: FaultyRow) -> str:
 
 
 def outcome_is_known(record: JournalRecord) -> bool:
-    """Whether the outcome is one of the closed list."""
+    """Return whether the outcome is in the closed list."""
     return record["outcome"] in OUTCOME_NAMES
 
 

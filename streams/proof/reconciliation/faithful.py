@@ -1,4 +1,4 @@
-"""Holding a batch of journal records against the intents at their offsets, and against what the ledger settled."""
+"""Compares a batch of journal records with the intents at their offsets, and with the rows that settled intents."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, cast
@@ -10,7 +10,7 @@ from streams.proof.reconciliation import checks, rejections
 from streams.proof.reconciliation.source import IntentSource, Window
 from streams.proof.records.decoding import IntentRecord, JournalRecord, RecordReader, Unreadable
 
-# Records that came late are far from the others; a run is read as one window while it has no larger hole than this.
+# Late records lie far from the others. Records are read as one window while no gap between them is larger than this.
 RUN_HOLE_MAX: Final = 1000
 
 _REJECTED: Final = Outcome.REJECTED.value
@@ -19,34 +19,34 @@ _REPEATS: Final = (Outcome.DUPLICATE.value, Outcome.IDEMPOTENCY_CONFLICT.value)
 
 
 class Lookups(rejections.Lookups, Protocol):
-    """What the rules ask of the ledger, in one go for a batch."""
+    """The queries to the ledger that the rules need. Each query serves a whole batch."""
 
     def settled(self, names: Sequence[IntentName]) -> dict[IntentName, Settled]:
-        """The rows that settled these intents."""
+        """Return the rows that settled these intents."""
 
     def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
-        """When these tenants were made."""
+        """Return when these tenants were made, in microseconds since 1970."""
 
 
 class Compared(NamedTuple):
-    """What a comparison found."""
+    """The result of a comparison."""
 
     findings: list[Finding]
     expired: dict[int, int]
-    """How many records of each lane had an intent that retention had deleted."""
+    """Lane -> the number of records whose intent retention had deleted."""
     times_ms: list[int]
-    """Timestamps of the messages that were compared, in milliseconds since 1970; 0 or less where one has none."""
+    """Timestamps of the compared messages, in milliseconds since 1970; 0 or less if a message has none."""
 
 
 class Comparison:
-    """Compares batches."""
+    """A comparison of record batches with their intents."""
 
     def __init__(self, reader: RecordReader, source: IntentSource) -> None:
         self._reader = reader
         self._source = source
 
     def compare(self, records: Sequence[JournalRecord], lookups: Lookups) -> Compared:
-        """Hold records against what was asked. Those of a lane stand in any order."""
+        """Compare records with their intents. The records of a lane may be in any order."""
         compared = Compared([], {}, [])
         pending: list[tuple[JournalRecord, checks.Asked]] = []
         rejected: list[rejections.Rejection] = []
@@ -90,7 +90,7 @@ class Comparison:
             rejected.append(rejections.Rejection(record, asked, window.times_ms[offset] * 1000))
 
     def read(self, value: bytes | None) -> checks.Asked:
-        """The intent in these bytes, or why there is none."""
+        """Return the intent in these bytes, or why there is none."""
         try:
             return checks.readable(cast("IntentRecord", self._reader.read(value)))
         except Unreadable as unreadable:
@@ -98,25 +98,25 @@ class Comparison:
 
 
 def found(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
-    """A finding about a record."""
+    """Return a finding about a record."""
     lane, seq = record["lane"], record["seq"]
     return Finding(kind, record_subject(lane, seq), detail, lane, seq)
 
 
 def needs_original(record: JournalRecord) -> bool:
-    """Whether the record is a posted reversal."""
+    """Return whether the record is a posted reversal."""
     return record["reverses"] is not None and record["outcome"] == Outcome.POSTED.value
 
 
 def needs_tenant(record: JournalRecord, asked: checks.Asked) -> bool:
-    """Whether the record says that the books did not know a tenant, which they can be asked."""
+    """Return whether the record says that the tenant was unknown, and the intent is readable and names the tenant."""
     return record["reason"] == QuarantineReason.UNKNOWN_TENANT.value and not isinstance(asked, Unreadable)
 
 
 def look_up(pending: Sequence[tuple[JournalRecord, checks.Asked]], lookups: Lookups) -> list[Finding]:
-    """The findings that need the ledger: of repeats, of reversals, and of tenants that were unknown.
+    """Return the findings that need the ledger: about repeated intents, reversals, and unknown tenants.
 
-    Those of repeats carry what was compared as evidence: a row that was missing may come back.
+    A finding about a repeated intent has the compared values as evidence, because a missing row may come back.
     """
     repeats = [record for record, _ in pending if record["outcome"] in _REPEATS]
     settled = lookups.settled(_names(repeats, "intent_id")) if repeats else {}
@@ -140,7 +140,7 @@ def look_up(pending: Sequence[tuple[JournalRecord, checks.Asked]], lookups: Look
 
 
 def repeat_evidence(record: JournalRecord) -> dict[str, str | int]:
-    """What `repeat_still_wrong` needs to judge the record again."""
+    """Return the values that `repeat_still_wrong` needs to judge the record again."""
     return {
         "outcome": record["outcome"],
         "tenant": record["tenant"] or "",
@@ -150,7 +150,7 @@ def repeat_evidence(record: JournalRecord) -> dict[str, str | int]:
 
 
 def repeat_still_wrong(item: Break, lookups: Lookups) -> bool:
-    """Whether the row that a repeat must follow is still missing, or still another."""
+    """Return whether the row that a repeated intent must follow is still missing, or still has the wrong content."""
     evidence = item.evidence
     name = (str(evidence["tenant"]), str(evidence["intent_id"]))
     record = {
@@ -171,7 +171,7 @@ def _end(part: Sequence[JournalRecord]) -> int:
 
 
 def _runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
-    """The records by lane in order of source offset, cut at holes; the n-th runs of all lanes go together."""
+    """Split each lane's records, in order of source offset, at large gaps; group the n-th runs of all lanes."""
     lanes: dict[int, list[JournalRecord]] = {}
     for record in records:
         lanes.setdefault(record["lane"], []).append(record)

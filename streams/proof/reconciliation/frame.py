@@ -1,7 +1,7 @@
-"""The books' frame: the facts of ledger.frame, chained, and the ledger's tables held against them.
+"""The books' frame: the chained facts of ledger.frame, compared with the ledger's tables.
 
-Reconciliation reads the topic between its batches, into its own tables. A difference between these and the ledger's
-tables is a break, unless the ledger has a fact about the row that the topic does not have yet: the relay is under way.
+Between its batches, reconciliation copies the topic into its own tables. A difference between them and the ledger's
+tables is a break, unless the ledger has a fact about the row that the relay has not sent to the topic yet.
 """
 
 import time
@@ -24,7 +24,7 @@ FACTS_PER_READ: Final = 2000
 READ_SECONDS_MAX: Final = 0.4
 PAGE_ROWS: Final = 5000
 AWAITED_MAX: Final = 10_000
-"""While the topic owes more facts than this, rows are not compared: they would all have to be looked up."""
+"""Rows are not compared while the topic owes more facts than this: each unequal row would need a lookup."""
 
 Chains = dict[int, tuple[int, bytes]]
 """Chain -> next seq and head."""
@@ -32,14 +32,14 @@ Chains = dict[int, tuple[int, bytes]]
 
 @dataclass
 class TakenFacts:
-    """What a stretch of the topic brought."""
+    """The facts and the findings of one read of the topic."""
 
     chains: Chains
     facts: list[dict[str, Any]] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def take(self, fact: dict[str, Any]) -> None:
-        """The next fact of the topic: it follows in its chain, and has the hash that it must have."""
+        """Take the topic's next fact; check that it follows in its chain and that its hash is that of its content."""
         chain, seq = fact["chain"], fact["seq"]
         next_seq, head = self.chains.get(chain, (0, GENESIS_HASH))
         if seq < next_seq:
@@ -55,7 +55,7 @@ class TakenFacts:
         self.facts.append(fact)
 
     def take_unreadable(self, offset: int, why: str) -> None:
-        """A message that is no fact."""
+        """Record the finding for a message that is no fact."""
         self.findings.append(Finding(BreakKind.FRAME, f"ledger.frame offset {offset}", why))
 
     def _found(self, fact: Mapping[str, Any], detail: str) -> None:
@@ -63,7 +63,7 @@ class TakenFacts:
 
 
 class FrameSource:
-    """Reads ledger.frame on from an offset. Not safe for threads."""
+    """A reader of ledger.frame that continues from an offset. Not thread-safe."""
 
     def __init__(self, kafka: Kafka, registry: SchemaRegistry, topic: str) -> None:
         self._kafka = kafka
@@ -72,28 +72,28 @@ class FrameSource:
         self._consumer: Consumer | None = None
         self._stands = -1
         self.is_at_end = False
-        """Whether all that the topic has was read."""
+        """Whether the reader has reached the end of the topic."""
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to Kafka."""
         if self._consumer is not None:
             self._consumer.close()
             self._consumer = None
         self._stands = -1
 
     def read(self, offset: int, seconds: float, taken: TakenFacts) -> int:
-        """Take what the topic has from this offset on, as far as it comes within so many seconds; the next offset."""
+        """Take the messages from this offset on that arrive within `seconds`; return the next offset to read."""
         if self._consumer is None:
             self._consumer = reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
         if self._stands != offset:
             self._consumer.assign([TopicPartition(self._topic, 0, offset)])
             self.is_at_end = False
-        # Unknown until the read is done: after an error, the same offsets are read again.
+        # The position is unknown until the read is done: after an error, the next call reads the same offsets again.
         self._stands = -1
         deadline = time.monotonic() + seconds
         read = 0
         while read < FACTS_PER_READ and time.monotonic() < deadline:
-            # The end is told once. After it nothing comes until there is more.
+            # librdkafka reports the end once. Nothing arrives after it until the topic grows: a short wait is enough.
             messages = self._consumer.consume(FACTS_PER_READ - read, 0.01 if self.is_at_end else 0.05)
             for message in messages:
                 error = message.error()
@@ -115,9 +115,9 @@ class FrameSource:
 
 
 def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECONDS_MAX) -> tuple[list[Finding], int]:
-    """Read the topic on into reconciliation's own tables, in the caller's transaction; findings, and how many facts.
+    """Copy new facts into reconciliation's own tables, in the caller's transaction; return findings and fact count.
 
-    One worker at a time: another one waits for the end of the transaction.
+    A lock lets in one worker at a time: another one waits for the end of the transaction.
     """
     start = db.next_offset(connection, lock=True)
     taken = TakenFacts(db.own_chains(connection))
@@ -130,12 +130,12 @@ def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECON
 
 
 def chain_subject(chain: int) -> str:
-    """The subject of a break about a whole chain."""
+    """Return the subject of a break about a whole chain."""
     return f"facts chain {chain}"
 
 
 def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
-    """Chains of which the ledger has fewer facts than the topic, or others."""
+    """Return the findings for chains of which the ledger has fewer facts than the topic, or other facts."""
     wrong = []
     for chain, own_next_seq, own_head, held_next_seq, held_head in pairs:
         if held_next_seq < own_next_seq:
@@ -148,12 +148,12 @@ def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
 
 
 def row_subject(key: FrameKey) -> str:
-    """The subject of a break about a row of the frame."""
+    """Return the subject of a break about a row of the frame."""
     return " ".join(filter(None, key))
 
 
 def row_finding(pair: db.RowPair) -> Finding | None:
-    """The break of a row, if its sides differ."""
+    """Return the finding for a row if its two sides differ, else None."""
     detail = difference(pair.told, pair.held)
     if detail is None:
         return None
@@ -161,7 +161,7 @@ def row_finding(pair: db.RowPair) -> Finding | None:
 
 
 def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
-    """The findings about unequal rows, but for those that are about to be told."""
+    """Return the findings about unequal rows, except rows with a fact that the topic does not have yet."""
     if not pairs:
         return []
     awaited = db.awaited(connection, [pair.key for pair in pairs])
@@ -170,19 +170,19 @@ def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
 
 
 def owed(pairs: Sequence[db.ChainPair]) -> int:
-    """How many facts of the ledger the topic has not brought."""
+    """Return how many facts of the ledger the topic has not brought."""
     return sum(max(pair.held_next_seq - pair.own_next_seq, 0) for pair in pairs)
 
 
 def row_pages() -> Iterator[tuple[str, str]]:
-    """What a sweep compares: for each part a page of the ledger's rows after another, then of the facts'."""
+    """Yield (part, query) in the order of a sweep: for each part first the ledger's rows, then those of the facts."""
     for part in Part:
         yield part.value, "unequal_held"
         yield part.value, "untold_own"
 
 
 def is_gone(connection: Any, item: Break) -> bool:
-    """Whether a break of the frame holds no longer."""
+    """Return whether a break of the frame no longer holds."""
     evidence = item.evidence
     if "chain" in evidence:
         return not any(finding.subject == item.subject for finding in chain_findings(db.chain_pairs(connection)))

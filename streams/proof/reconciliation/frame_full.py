@@ -1,4 +1,4 @@
-"""The books' frame in a full recomputation: every fact of the topic, and every row of the tables in one snapshot."""
+"""The full check of the books' frame: every fact of the topic against every row of the tables, in one snapshot."""
 
 import time
 from typing import Any, Final
@@ -16,10 +16,10 @@ FACTS_PER_QUERY: Final = 20_000
 
 
 def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) -> list[Finding]:
-    """What differs between the facts of the topic, the ledger's facts and its tables.
+    """Return the differences between the topic's facts, the ledger's facts and the ledger's tables.
 
-    `grace_seconds`: how long facts of the snapshot are waited for, as a relay may be under way. SourceAway if the
-    broker falls silent.
+    `grace_seconds`: how long to wait for facts of the snapshot that the relay has not sent yet. Raise SourceAway if
+    the broker falls silent.
     """
     pairs = db.chain_pairs(connection)
     bounds = {pair.chain: pair.held_next_seq for pair in pairs}
@@ -41,7 +41,7 @@ def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) ->
 def _read(
     source: FrameSource, bounds: dict[int, int], hashes: dict[int, list[bytes]], taken: TakenFacts, grace_seconds: float
 ) -> dict[FrameKey, FrameValues]:
-    """The rows as the facts of the snapshot tell them, from the beginning of the topic; the hashes by chain and seq."""
+    """Read the topic from its beginning; return the rows by the snapshot's facts, and append the facts' hashes."""
     told: dict[FrameKey, FrameValues] = {}
     offset, grace_ends = 0, time.monotonic() + grace_seconds
     heard_at = time.monotonic()
@@ -68,7 +68,7 @@ def _read(
 
 
 def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], chains: Any) -> list[Finding]:
-    """A chain of the topic against what reconciliation remembers of it, and against the ledger's own facts."""
+    """Compare a chain of the topic with the chain that reconciliation has stored, and with the ledger's own facts."""
     chain, wrong = pair.chain, []
     next_seq = chains.get(chain, (0, GENESIS_HASH))[0]
     if next_seq < pair.held_next_seq:
@@ -86,7 +86,7 @@ def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], ch
 
 
 def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
-    """The seq of the first fact of the ledger's that is missing, or says something else than the topic's."""
+    """Return the seq of the first fact that the ledger lacks or has otherwise than the topic; None if there is none."""
     head = GENESIS_HASH
     for first in range(0, len(hashes), FACTS_PER_QUERY):
         last = min(first + FACTS_PER_QUERY, len(hashes))

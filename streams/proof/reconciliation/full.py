@@ -1,6 +1,6 @@
-"""`ledgerline reconcile`: checks 1 to 4 over everything, from the topics and tables, with nothing remembered.
+"""`ledgerline reconcile`: checks 1 to 4 over all topics and tables, without reconciliation's stored sums.
 
-One snapshot of the ledger fixes where each lane ends; the topics are read up to there, so that posting may go on.
+One snapshot of the ledger fixes the end of each lane. The topics are read up to that end, so posting may go on.
 """
 
 import time
@@ -29,15 +29,15 @@ ROWS_PER_QUERY: Final = 50_000
 STRAYS_MAX: Final = 1000
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 
 @dataclass
 class Report:
-    """What a full recomputation found."""
+    """The result of a full recomputation."""
 
     lanes: list[dict[str, int]] = field(default_factory=list)
-    """Conservation by lane: received, each outcome, missing, in_flight, expired, next_seq."""
+    """Conservation by lane: lane, received, each outcome, missing, in_flight, expired."""
     totals: list[dict[str, str | int]] = field(default_factory=list)
     """Symmetry by tenant, currency and class of account."""
     findings: list[Finding] = field(default_factory=list)
@@ -47,7 +47,7 @@ class Report:
 
     @property
     def records_per_second(self) -> int:
-        """How fast the records were checked."""
+        """Return how many records were checked per second."""
         return int(self.records / self.seconds) if self.seconds else 0
 
 
@@ -68,7 +68,7 @@ class _Recomputation:
         self.report = Report()
 
     def read_topics(self, kafka: Kafka, reader: RecordReader, progress: Progress, grace_seconds: float) -> None:
-        """Conservation, symmetry and faithfulness, record by record."""
+        """Check conservation, symmetry and faithfulness, record by record."""
         total = sum(self.bounds.values())
         taken, report = self._taken, self.report
         for page in read_up_to(kafka, self._topics.journal, reader, self.bounds, grace_seconds):
@@ -94,7 +94,7 @@ class _Recomputation:
         ]
 
     def count_lanes(self) -> None:
-        """Conservation in total, by lane; what the topic has not brought up to the snapshot is a break."""
+        """Check conservation in total, by lane. A record that the snapshot has and the topic lacks is a break."""
         for lane, ledger in self._ledger.items():
             row = self._counters[lane].row(0)
             fates = {name: getattr(row, name) for name in checks.OUTCOME_NAMES}
@@ -118,7 +118,7 @@ class _Recomputation:
             )
 
     def sum_up(self) -> None:
-        """Symmetry in total, by class of account."""
+        """Check symmetry in total, by class of account."""
         classes = db.all_account_classes(self._connection)
         sums = state.class_sums(self._taken.moved, classes)
         totals: dict[tuple[str, str, str], tuple[int, int]] = {}
@@ -130,7 +130,7 @@ class _Recomputation:
         self.report.totals = [dict(zip(names, (*key, *totals[key]), strict=True)) for key in sorted(totals)]
 
     def compare_shards(self, progress: Progress) -> None:
-        """The own balances against the ledger's shards, and against what its entries add up to."""
+        """Compare the recomputed balances with the ledger's shards, and with the sums of the ledger's entries."""
         own = self._taken.sums()
         self.report.shards = len(own)
         held = db.all_sums(self._connection, "all_ledger_shards")
@@ -163,7 +163,7 @@ class _Recomputation:
         ]
 
     def check_rows(self, progress: Progress) -> None:
-        """Journal rows and entries that are missing, too many, or not each other's."""
+        """Find journal rows and entries that are missing, are surplus, or do not belong together."""
         total, done = sum(self.bounds.values()), 0
         for lane, bound in self.bounds.items():
             for first in range(0, bound, ROWS_PER_QUERY):
@@ -185,9 +185,9 @@ def recompute(
     progress: Progress = lambda *_: None,
     grace_seconds: float = 5.0,
 ) -> Report:
-    """Recompute everything and compare; `grace_seconds` is how long a relay under way is waited for.
+    """Recompute everything and compare; `grace_seconds` is how long to wait for records that the relay has yet to send.
 
-    Raises DatabaseError, SourceAway or SchemaError where a part is away, so that nothing could be said.
+    Raise DatabaseError, SourceAway or SchemaError if a part is away, so that no result is possible.
     """
     started = time.monotonic()
     source = IntentSource(kafka, topics.intents)

@@ -56,9 +56,9 @@ SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Time th
 
 
 def show_breaks(found_by: str, counts: Mapping[tuple[str, str], int], open_breaks: Mapping[str, OpenBreaks]) -> None:
-    """Set the gauges of every kind and state, so that one that is gone reads 0.
+    """Set the gauges of every kind and state, so that a kind without breaks reads 0.
 
-    `counts`: (kind, state) -> number. `open_breaks`: kind -> those that are open.
+    `counts`: (kind, state) -> number. `open_breaks`: kind -> its open breaks.
     """
     none = OpenBreaks(None, 0)
     for kind in BreakKind:
@@ -73,8 +73,8 @@ def show_breaks(found_by: str, counts: Mapping[tuple[str, str], int], open_break
 def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> None:
     """Set the gauges of every currency. `totals`: (tenant, currency, class of account) -> debits, credits, minor units.
 
-    Subtracted in whole numbers, by tenant and unit: what one has too much must not hide what another lacks, so the
-    largest difference is told.
+    The difference is taken in integers for each tenant and unit, as a surplus in one must not hide a shortage in
+    another. The gauge shows the largest difference.
     """
     sums: dict[str, list[int]] = {}
     differences: dict[str, dict[tuple[str, str], int]] = {}

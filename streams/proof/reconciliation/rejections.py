@@ -1,7 +1,7 @@
-"""Whether a rejection was right: would the intent be refused for that reason again, on the books as they stood?
+"""Checks whether a rejection was right: would the books of that time refuse the intent for the same reason?
 
-The rules are written anew from docs/OUTCOMES.md. If the order in which lanes met decides, a rule is one-sided: it
-speaks only if the rejection is wrong in every order that the evidence allows. docs/PROOF.md says what is left unjudged.
+This is an independent implementation of docs/OUTCOMES.md. If the order of commits between lanes decides, a rule reports
+a rejection only if it is wrong in every order that the evidence allows. docs/PROOF.md says what is not judged.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ from domain.money import exponent_of, iso_exponent
 from domain.outcomes import Outcome, Reason
 from streams.proof.records.decoding import IntentRecord, JournalRecord, LegRecord
 
-# By so much the clocks of two workers may differ, with the time from a row's booking to its commit, which Postgres
-# bounds at 60 seconds for a worker that stands still.
+# The largest clock difference between two workers, plus the time from a row's booking to its COMMIT. Postgres limits
+# that time to 60 seconds if a worker stalls.
 MARGIN_MICROSECONDS: Final = 120_000_000
 
 _BY_SHAPE: Final = (
@@ -41,7 +41,8 @@ _BY_SHAPE: Final = (
     Reason.UNBALANCED,
     Reason.VALUE_TIME_OUT_OF_RANGE,
 )
-# Release 0.1.0 looked at addresses after all that the intent alone says, and after currencies.
+# Release 0.1.0 checked addresses only after all rules on the intent alone and after currencies. So an intent with an
+# invalid address may have been rejected for any of these reasons.
 _FOR_AN_ODD_ADDRESS: Final = (*_BY_SHAPE, Reason.UNKNOWN_CURRENCY, Reason.UNKNOWN_ACCOUNT)
 _BY_BOOKS: Final = (Reason.UNKNOWN_CURRENCY, Reason.UNKNOWN_ACCOUNT, Reason.CURRENCY_NOT_ALLOWED)
 _BY_ORIGINAL: Final = (
@@ -61,41 +62,44 @@ class Rejection(NamedTuple):
     record: JournalRecord
     asked: IntentRecord
     asked_time: int
-    """When the message was written, microseconds since 1970; 0 or less if it does not say."""
+    """When the message was written, in microseconds since 1970; 0 or less if the message has no timestamp."""
 
     @property
     def name(self) -> IntentName:
-        """Of the intent that it reverses."""
+        """Return the name of the intent that this intent reverses."""
         return self.asked["tenant"], self.record["reverses"] or ""
 
     @property
     def before_time(self) -> int:
-        """What another lane booked before this time was surely committed when this was decided."""
+        """Return the time limit for rows of other lanes, in microseconds since 1970.
+
+        A row that another lane booked before this time was surely committed when this rejection was decided.
+        """
         times = [self.record["booked_time"], self.asked_time] if self.asked_time > 0 else [self.record["booked_time"]]
         return min(times) - MARGIN_MICROSECONDS
 
 
 class Lookups(Protocol):
-    """What the rules ask of the ledger, in one go for a batch."""
+    """The queries to the ledger that the rules need. Each query serves a whole batch."""
 
     def books(self) -> tuple[Books, int]:
-        """The books' frame of today, and when it changed last, in microseconds since 1970."""
+        """Return today's frame of the books and the time of its last change, in microseconds since 1970."""
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, OriginalRow]:
-        """The rows that settled these intents."""
+        """Return the rows that settled these intents."""
 
     def reversals(self, names: Sequence[IntentName]) -> dict[IntentName, Reversed]:
-        """What these originals moved and how much of it was taken back."""
+        """Return what these originals moved and how much of it reversals took back."""
 
     def holdings(self, asked: Sequence[HoldingAsked]) -> list[Holding | None]:
-        """What each of these accounts holds."""
+        """Return what each of these accounts holds; None for an account that is not open."""
 
 
 # ------------------------------------------------------------------------------------------------ from the intent alone
 
 
 def shape_reason(intent: IntentRecord) -> Reason | None:
-    """The first reason for which an intent is refused whatever the books hold; None if there is none."""
+    """Return the first reason to refuse the intent that does not depend on the books; None if there is none."""
     legs, kind = intent["legs"], intent["type"]
     if _is_malformed(intent):
         return Reason.MALFORMED
@@ -109,7 +113,7 @@ def shape_reason(intent: IntentRecord) -> Reason | None:
         return Reason.INVALID_AMOUNT
     if any(debits != credits for debits, credits in _sides(legs).values()):
         return Reason.UNBALANCED
-    # A time of acceptance of 0 is none: the intent then takes effect when it is booked, and 0 lies within the range.
+    # An acceptance time of 0 means none: the value time is then the time of booking. 0 lies within the range.
     value_time = intent["accepted_time"] if intent["value_time"] is None else intent["value_time"]
     if not VALUE_TIME_MIN <= value_time < VALUE_TIME_MAX:
         return Reason.VALUE_TIME_OUT_OF_RANGE
@@ -131,12 +135,12 @@ def _is_malformed(intent: IntentRecord) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether an account can have this address in any chart."""
+    """Return whether an account of any chart can have this address."""
     return len(text) <= ADDRESS_CHARACTERS_MAX and ADDRESS_PATTERN.fullmatch(text) is not None
 
 
 def _sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
-    """Currency -> debits and credits."""
+    """Return currency -> (debits, credits)."""
     sums: dict[str, tuple[int, int]] = {}
     for leg in legs:
         debits, credits = sums.get(leg["currency"], (0, 0))
@@ -152,7 +156,7 @@ def _sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
 
 
 def books_reason(legs: Sequence[LegRecord], chart: Chart, units: Mapping[str, int]) -> Reason | None:
-    """The first reason for which the books refuse these legs; None if they take them."""
+    """Return the first reason for which the books refuse these legs; None if the books accept them."""
     if any(exponent_of(leg["currency"], dict(units)) is None for leg in legs):
         return Reason.UNKNOWN_CURRENCY
     lines = [(chart.match(leg["account"]), leg["currency"]) for leg in legs]
@@ -164,7 +168,7 @@ def books_reason(legs: Sequence[LegRecord], chart: Chart, units: Mapping[str, in
 
 
 def judge_by_books(rejection: Rejection, books: Books, changed_time: int) -> list[str]:
-    """Rejections for an account or a currency. The frame of today speaks only if it is older than the rejection."""
+    """Judge a rejection for an account or a currency. Today's frame counts only if it is older than the rejection."""
     record, legs = rejection.record, rejection.asked["legs"]
     if record["reason"] == Reason.UNKNOWN_CURRENCY.value and all(
         iso_exponent(leg["currency"]) is not None for leg in legs
@@ -180,7 +184,7 @@ def judge_by_books(rejection: Rejection, books: Books, changed_time: int) -> lis
 
 
 def judge_by_original(rejection: Rejection, original: OriginalRow | None, moved: Reversed | None) -> list[str]:
-    """Rejections of a reversal. What reversals took of an original only grows, so what fits today has always fitted."""
+    """Judge a rejected reversal. What reversals took of an original only grows, so what fits today always fitted."""
     reason = rejection.record["reason"]
     if rejection.asked["type"] != "reversal":
         return [f"It is rejected as {reason}, but it is no reversal."]
@@ -201,7 +205,7 @@ def judge_by_original(rejection: Rejection, original: OriginalRow | None, moved:
 
 
 def _is_before(original: OriginalRow, rejection: Rejection) -> bool:
-    """Whether the original was surely committed when the rejection was decided."""
+    """Return whether the original was surely committed when the rejection was decided."""
     record = rejection.record
     if original.lane == record["lane"]:
         return original.seq < record["seq"]
@@ -222,7 +226,10 @@ def _fits(legs: Sequence[LegRecord], moved: Reversed) -> bool:
 
 
 def moved_at_most(rejection: Rejection, moved: Reversed | None) -> dict[Place, tuple[int, int]]:
-    """Account and currency -> debits and credits that the intent may move; of a reversal without legs all there was."""
+    """Return (account, currency) -> the most debits and credits that the intent can move.
+
+    A reversal without legs can move all that its original moved.
+    """
     sums: dict[Place, tuple[int, int]] = {}
     sides = [
         ((leg["account"], leg["currency"]), DIRECTIONS[leg["direction"]], leg["amount_minor"])
@@ -239,11 +246,11 @@ def moved_at_most(rejection: Rejection, moved: Reversed | None) -> dict[Place, t
 def judge_by_holdings(
     rejection: Rejection, moves: Mapping[Place, tuple[int, int]], holdings: Mapping[Place, Holding | None]
 ) -> list[str]:
-    """Rejections for lack of funds, and for legs that add up to more than 64 bits.
+    """Judge a rejection for lack of funds, or for legs that add up to more than 64 bits.
 
-    An account held at least what it holds today, less what may have come in since: each draw that came since is counted
-    as if it had been there. If even that covers the intent, the intent had to be posted. What the intent gives an
-    account does not cover what it takes from the account (docs/decisions/0016-an-account-on-both-sides.md).
+    When the rejection was decided, an account held at least today's balance less what may have come in since. Later
+    draws only make this bound lower. If even the bound covers the intent, the intent should have been posted. What the
+    intent pays into an account does not cover what it draws (docs/decisions/0016-an-account-on-both-sides.md).
     """
     reason = rejection.record["reason"]
     is_too_much = any(total > AMOUNT_MINOR_MAX for pair in _totals(moves).values() for total in pair)
@@ -269,7 +276,7 @@ def _totals(moves: Mapping[Place, tuple[int, int]]) -> dict[str, tuple[int, int]
 
 
 def _covers(holding: Holding, debits_minor: int, credits_minor: int) -> bool:
-    """Whether the account surely held what these debits or credits take from it."""
+    """Return whether the account surely held what these debits or credits draw from it."""
     direction, floor_minor = holding.normal_direction, holding.floor_minor
     drawn_minor = credits_minor if direction > 0 else debits_minor
     if floor_minor is None or drawn_minor == 0:
@@ -284,7 +291,7 @@ def _covers(holding: Holding, debits_minor: int, credits_minor: int) -> bool:
 
 
 def judge(rejections: Sequence[Rejection], lookups: Lookups) -> list[tuple[JournalRecord, str]]:
-    """The records whose rejection was wrong, each with a sentence that says why."""
+    """Return the records whose rejection was wrong, each with a sentence that says why."""
     wrong: list[tuple[JournalRecord, str]] = []
     waiting: dict[tuple[Reason, ...], list[Rejection]] = {}
     for rejection in rejections:

@@ -22,7 +22,7 @@ from streams.proof.records.decoding import RecordReader
 
 @dataclass(frozen=True)
 class Reconciliation:
-    """The batch handler, its chores, and what they hold open."""
+    """The batch handler, its chores, and the connections that they hold open."""
 
     reconciler: Reconciler
     chores: Chores
@@ -31,14 +31,14 @@ class Reconciliation:
     frame_source: FrameSource
 
     def close(self) -> None:
-        """Let go of Postgres and Kafka."""
+        """Close the connections to Postgres and Kafka."""
         self.store.close()
         self.source.close()
         self.frame_source.close()
 
 
 def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float) -> Reconciliation:
-    """All parts of a reconciling worker, wired together; `sweep_seconds` is the pause between sweeps."""
+    """Make and connect all parts of a reconciling worker; `sweep_seconds` is the pause between sweeps."""
     store = AgentConnection(dsn, ROLE)
     source = IntentSource(kafka, topics.intents)
     frame_source = FrameSource(kafka, registry, topics.frame)
@@ -55,7 +55,7 @@ def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep
 
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
-    """Reconcile until told to stop; blocks. Outages are waited out."""
+    """Reconcile until the worker is told to stop. The call blocks, and waits until an outage is over."""
     parts = wire(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
     try:
         run_agent(parts.reconciler, options, partial(find_away, options.kafka, dsn, ROLE, registry))

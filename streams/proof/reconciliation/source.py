@@ -16,21 +16,21 @@ WATERMARKS_SECONDS_MAX: Final = 10.0
 
 
 class SourceAway(Outage):
-    """The broker does not hand over what the journal says it has."""
+    """The broker does not deliver messages that the journal refers to."""
 
 
 class Window(NamedTuple):
-    """What stands at the wanted offsets of one lane."""
+    """The messages at the wanted offsets of one lane."""
 
     low: int
-    """Lowest offset that the lane still has; those below it are deleted by retention."""
+    """The lowest offset that the lane still has. Retention has deleted the offsets below it."""
     values: dict[int, bytes | None]
     times_ms: dict[int, int]
-    """Timestamps by offset, in milliseconds since 1970; 0 or less where a message has none."""
+    """Timestamps by offset, in milliseconds since 1970; 0 or less if a message has none."""
 
 
 class IntentSource:
-    """An assigned consumer that stays where it is, so that lanes are read as streams. Not safe for threads."""
+    """A consumer that keeps its position in each assigned lane, so lanes are read as streams. Not thread-safe."""
 
     def __init__(self, kafka: Kafka, topic: str, *, buffered_max: int = 20_000, timeout_seconds: float = 30.0) -> None:
         self._topic = topic
@@ -38,19 +38,19 @@ class IntentSource:
         self._timeout_seconds = timeout_seconds
         self._options: dict[str, Any] = {
             **kafka.client_options(),
-            "group.id": "ledgerline-reconciliation-source",  # asked for, though nothing is ever committed
+            "group.id": "ledgerline-reconciliation-source",  # librdkafka requires it; no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
-            # As the posting workers read: what a transaction aborted was never asked.
+            # The posting workers read the same way: a message of an aborted transaction is no intent.
             "isolation.level": "read_committed",
-            # Tells how far a lane was read if its last offsets have no record.
+            # The end-of-partition event tells how far a lane was read if its last offsets hold no message.
             "enable.partition.eof": True,
             "queued.max.messages.kbytes": 16_384,
-            # Of each partition. The kilobytes leave out what holds a message: 7 kB where each came alone, which
-            # adds up while Postgres is away and nobody polls.
+            # For each partition. The limit in kilobytes does not count the memory around a message, which is 7 kB
+            # if each message came alone. That adds up while Postgres is away and the consumer is not polled.
             "queued.min.messages": 1000,
-            # Few and large answers; the last intents of a topic that falls quiet come this much later.
+            # Few and large fetch responses. When a topic goes quiet, its last intents come up to this much later.
             "fetch.wait.max.ms": 50,
             "fetch.min.bytes": 65_536,
         }
@@ -61,14 +61,14 @@ class IntentSource:
         self._paused: set[int] = set()
 
     def close(self) -> None:
-        """Let go of the broker."""
+        """Close the connection to Kafka."""
         self._consumer.close()
 
     def _renew(self) -> None:
-        """Begin anew with another consumer and nothing read.
+        """Replace the consumer and drop everything that was read.
 
-        A consumer that had no answer may never have one again: after Kafka had stood still for 87 seconds, one failed
-        for three minutes while Kafka answered every other client.
+        A consumer that got no answer may not recover: after Kafka had stalled for 87 seconds, one consumer failed for
+        three more minutes while Kafka answered every other client.
         """
         self._consumer.close()
         self._consumer = Consumer(self._options)
@@ -76,14 +76,14 @@ class IntentSource:
             kept.clear()
 
     def bounds(self, lane: int) -> tuple[int, int]:
-        """The lowest offset that the lane has, and the one that it will give next."""
+        """Return the lowest and the next offset of the lane; raise SourceAway if Kafka does not tell them."""
         try:
             try:
                 low, high = self._watermarks(lane)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
                     raise
-                # A lane that was added: librdkafka would look for it by itself after minutes.
+                # The lane is new: librdkafka would ask for the topic's metadata by itself only after minutes.
                 self._consumer.list_topics(self._topic, WATERMARKS_SECONDS_MAX)
                 low, high = self._watermarks(lane)
         except KafkaException as error:
@@ -97,9 +97,9 @@ class IntentSource:
         return int(low), int(high)
 
     def read(self, wanted: Mapping[int, tuple[int, int]]) -> dict[int, Window]:
-        """The values of each lane's offsets from the first up to, and without, the next.
+        """Return the messages of each lane from the first wanted offset up to, and without, the end offset.
 
-        Offsets without a committed message are left out. Waits a bounded time, then raises SourceAway.
+        Offsets without a committed message are left out. Raise SourceAway after `timeout_seconds` without progress.
         """
         self._position(wanted)
         deadline = time.monotonic() + self._timeout_seconds
@@ -121,7 +121,7 @@ class IntentSource:
         return {lane: Window(self._lows[lane], *self._cut(lane, end)) for lane, (_, end) in wanted.items()}
 
     def _position(self, wanted: Mapping[int, tuple[int, int]]) -> None:
-        """Drop what lies below the wanted offsets; seek the lanes whose stream stands elsewhere."""
+        """Drop buffered messages below the wanted offsets, and seek the lanes whose stream is at another offset."""
         moved = False
         for lane, (first, _) in wanted.items():
             buffer = self._buffers.setdefault(lane, deque())
@@ -131,7 +131,7 @@ class IntentSource:
             if start is not None and start <= first and first - start <= self._buffered_max:
                 continue
             if start is not None and self._lows[lane] >= start > first:
-                continue  # what is missing before it is deleted
+                continue  # retention has deleted the offsets before `start`
             low, _ = self.bounds(lane)
             buffer.clear()
             self._lows[lane] = low
@@ -149,7 +149,7 @@ class IntentSource:
         self._consumer.assign([TopicPartition(self._topic, lane, at) for lane, at in self._positions.items()])
 
     def _fetch(self, count: int, ends: Mapping[int, int]) -> bool:
-        """Move up to `count` messages into the buffers; whether any came."""
+        """Move up to `count` messages into the buffers; return whether any lane advanced."""
         progressed = False
         for message in self._consumer.consume(count, 0.5):
             error = message.error()
@@ -161,7 +161,7 @@ class IntentSource:
                 if error.code() == KafkaError._PARTITION_EOF and offset > self._positions[lane]:
                     self._positions[lane] = offset
                     progressed = True
-                continue  # librdkafka goes on by itself, and the deadline bounds the wait
+                continue  # librdkafka retries by itself, and the deadline limits the wait
             self._buffers[lane].append((offset, message.value(), message.timestamp()[1]))
             self._positions[lane] = offset + 1
             progressed = True
@@ -173,7 +173,7 @@ class IntentSource:
         return progressed
 
     def _skip_absent(self, ends: dict[int, int]) -> None:
-        """Do not wait for what retention has overtaken, nor for what lies past the end of the topic."""
+        """Skip the offsets that retention has deleted or that lie past the end of the topic, instead of waiting."""
         for lane, end in ends.items():
             if self._positions[lane] < end:
                 low, high = self.bounds(lane)

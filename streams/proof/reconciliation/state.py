@@ -1,4 +1,4 @@
-"""Adding records up: order, counts, balances and sums of one batch or of a whole topic, without I/O."""
+"""Adds up the records of a batch or of a whole topic: order, counts, balances and sums. It does no I/O."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,17 +10,17 @@ from domain.intents import DIRECTIONS
 from streams.proof.reconciliation import checks
 from streams.proof.records.decoding import JournalRecord
 
-# A topic that skips more than this at once is not a topic with a hole, but another one.
+# A topic that skips more records than this at once is another topic, not this topic with a gap.
 GAP_RECORDS_MAX: Final = 10_000
 
 
 @dataclass
 class Taken:
-    """What a batch brought: records in order of arrival, and what they add."""
+    """The records of a batch in order of arrival, their sums, and the findings about them."""
 
     records: list[JournalRecord] = field(default_factory=list)
     repeated: list[JournalRecord] = field(default_factory=list)
-    """Records that came before; to be compared by their hash."""
+    """Records that the topic had brought before. Their hashes are to be compared with the ledger's."""
     moved: dict[ShardKey, list[int]] = field(default_factory=dict)
     """Shard -> debits, credits (minor units), the last seq that touched it."""
     findings: list[Finding] = field(default_factory=list)
@@ -28,12 +28,12 @@ class Taken:
     gaps_closed: list[tuple[int, int]] = field(default_factory=list)
 
     def sums(self) -> dict[ShardKey, Sums]:
-        """What was moved, frozen."""
+        """Return `moved` as immutable sums."""
         return {key: Sums(*sums) for key, sums in self.moved.items()}
 
 
 class LaneCounter:
-    """Takes the records of one lane in order of arrival, and counts."""
+    """A counter that takes the records of one lane in order of arrival."""
 
     def __init__(self, row: LaneRow, gaps: Iterable[tuple[int, int]], source_topic: str, taken: Taken) -> None:
         self.lane = row.lane
@@ -48,16 +48,16 @@ class LaneCounter:
 
     @property
     def next_seq(self) -> int:
-        """One past the last record taken."""
+        """Return the seq after the highest one taken."""
         return self._next_seq
 
     @property
     def first_offset(self) -> int | None:
-        """The source offset of seq 0; None before the first record."""
+        """Return the source offset of seq 0; None before the first record."""
         return self._first_offset
 
     def row(self, next_offset: int) -> LaneRow:
-        """The lane as it stands after what was taken, at `next_offset` of the journal's partition."""
+        """Return the lane's row after the records taken; `next_offset` is that of the journal's partition."""
         return self._row._replace(
             next_offset=next_offset,
             next_seq=self._next_seq,
@@ -67,7 +67,7 @@ class LaneCounter:
         )
 
     def take(self, record: JournalRecord) -> None:
-        """Check a record's place, count it and add its legs up; what is wrong goes to the findings."""
+        """Check a record's place, count it and add up its legs. Faults become findings."""
         seq = record["seq"]
         if seq != self._next_seq and not self._place_out_of_order(record):
             return
@@ -93,7 +93,7 @@ class LaneCounter:
         self._move(record)
 
     def _place_out_of_order(self, record: JournalRecord) -> bool:
-        """Whether a record that is not the next one is taken all the same; gaps and repeats are noted."""
+        """Return whether to take a record that is not the next one; note gaps and repeats."""
         seq, lane, taken = record["seq"], self.lane, self._taken
         if seq < self._next_seq:
             if seq not in self._gaps:
@@ -130,7 +130,7 @@ class LaneCounter:
 def class_sums(
     moved: Mapping[ShardKey, Sequence[int]], classes: Mapping[tuple[str, str], str]
 ) -> dict[tuple[int, str, str, str], tuple[int, int]]:
-    """(lane, tenant, currency, class) -> debits and credits; accounts of no known class count as `unknown`."""
+    """Return (lane, tenant, currency, class) -> (debits, credits). An account without a class counts as `unknown`."""
     sums: dict[tuple[int, str, str, str], tuple[int, int]] = {}
     for (tenant, address, currency, lane), (debits, credits, _) in moved.items():
         key = (lane, tenant, currency, classes.get((tenant, address), "unknown"))
@@ -140,9 +140,10 @@ def class_sums(
 
 
 def class_findings(totals: dict[tuple[str, str, str], tuple[int, int]]) -> list[Finding]:
-    """Assets and expenses equal liabilities, equity and income, by tenant and currency; and every account has a class.
+    """Check that each tenant's books balance in each currency, and that every account has a class.
 
-    `totals`: (tenant, currency, class) -> debits and credits. With debits less credits the sum over all classes is 0.
+    Assets and expenses must equal liabilities, equity and income: debits less credits are 0 over all classes.
+    `totals`: (tenant, currency, class) -> debits and credits.
     """
     nets: dict[tuple[str, str], int] = {}
     findings = []

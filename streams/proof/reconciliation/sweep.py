@@ -1,7 +1,7 @@
-"""What reconciliation does between batches: rolling sweeps over what is stored, open breaks checked again, gauges.
+"""What reconciliation does between batches: sweeps over all stored rows, rechecks of open breaks, and gauges.
 
-A sweep finds what no batch would touch: shards edited behind the ledger's back, rows and entries that exist in one
-place only. It goes page by page, each in a transaction of its own, and never longer than its budget at once.
+A sweep finds faults that no batch would touch: shards that were edited without posting, and journal rows or entries
+without their counterpart. It works page by page, each page in its own transaction, within a time budget for each call.
 """
 
 import time
@@ -28,26 +28,27 @@ STRAYS_MAX: Final = 100
 RECHECKED_MAX: Final = 100
 BUDGET_SECONDS: Final = 0.4
 GAUGE_SECONDS: Final = 2.0
-# For `sweep_all`: how long the topic may take to tell of its end.
+# For `sweep_all`: how long one read may wait for the end of ledger.frame.
 SETTLING_SECONDS_MAX: Final = 10.0
 RESOLVED_DETAIL: Final = "Checked again, and both sides agree."
 
 
 def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
-    """A journal row of the ledger that is missing, too much, or has other entries than its own."""
+    """Return the finding for a journal row of the ledger that is missing, is surplus, or has wrong entries."""
     evidence: dict[str, str | int] = {"is_stray": int(is_stray)}
     return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
 
 
 def stray_detail(has_row: bool) -> str:
-    """What is wrong with a row outside its lane."""
+    """Return the sentence for a row or entries outside the lane."""
     return ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
 
 
 def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> list[Finding]:
-    """Conservation of one lane: received = fates + owed by the topic + in flight, and none of them below 0.
+    """Check conservation of one lane: received = fates + owed by the topic + in flight, and no term is below 0.
 
-    `bounds`: lowest and next offset of the lane of payments.intents, read after `row`. `owed`: records in gaps.
+    `bounds`: the lowest and the next offset of the lane of payments.intents, read after `row`. `owed`: the number of
+    records in gaps.
     """
     wrong = []
     fates = row.posted + row.duplicate + row.idempotency_conflict + row.rejected + row.quarantined
@@ -69,7 +70,7 @@ def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[i
 
 
 def next_seq_of(lane: db.LedgerLane | None) -> int:
-    """How far the ledger's lane is posted; 0 where there is none."""
+    """Return the next seq of the ledger's lane; 0 if the ledger has no such lane."""
     return 0 if lane is None else lane.next_seq
 
 
@@ -95,7 +96,7 @@ class Chores:
         self._recheck_after: Break | None = None
 
     def run(self, spare_share: float = 1.0) -> None:
-        """Gauges, open breaks, then as many pages of the sweep as the time that batches leave allows, or one."""
+        """Set gauges, recheck open breaks, then sweep pages for the time that batches leave, but at least one page."""
         if time.monotonic() >= self._gauges_due:
             self.gauges()
             self.take_facts()
@@ -104,7 +105,7 @@ class Chores:
         self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
 
     def sweep_all(self) -> None:
-        """One whole sweep and all rechecks, however long it takes; for tests and for a last look before a stop."""
+        """Do one whole sweep and all rechecks without a time limit; for tests and for a last check before a stop."""
         self.gauges()
         while self.take_facts(SETTLING_SECONDS_MAX):
             pass
@@ -150,7 +151,7 @@ class Chores:
         yield from self._frame_pages()
 
     def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
-        """Read what ledger.frame has brought, and hold its chains against the ledger's; how many facts came."""
+        """Read new facts from ledger.frame, compare its chains with the ledger's, and return the number of facts."""
         with self._store.transaction() as connection:
             findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
             pairs = reconciled_frame.chain_pairs(connection)
@@ -173,10 +174,10 @@ class Chores:
         if findings:
             self._breaks.record(connection, findings, self._now_microseconds())
 
-    # ------------------------------------------------------------------------------------------ open breaks again
+    # ------------------------------------------------------------------------------------------ rechecks of open breaks
 
     def recheck(self) -> bool:
-        """Check a page of unresolved breaks again, and resolve those that are gone; False after the last."""
+        """Check a page of unresolved breaks again and resolve those that are gone; return False after the last page."""
         with self._store.transaction() as connection:
             after = None if self._recheck_after is None else self._recheck_after.break_id
             page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
@@ -208,7 +209,7 @@ class Chores:
     # ------------------------------------------------------------------------------------------ gauges
 
     def gauges(self) -> None:
-        """Conservation and lag of every lane, and symmetry in total; breaks of them open here, and resolve here."""
+        """Set the gauges of conservation, lag and symmetry, and open or resolve the breaks about lanes and totals."""
         with self._store.transaction() as connection:
             rows = db.lane_rows(connection)
             owed: dict[int, int] = {}

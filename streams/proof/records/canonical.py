@@ -1,4 +1,4 @@
-"""Canonical JSON, hashes and fingerprints, written anew from docs/PROOF.md so that they can catch the poster's."""
+"""Canonical JSON, hashes and fingerprints, written from docs/PROOF.md alone, so as to find faults of the poster's."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,11 +14,11 @@ _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", 
 
 
 def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
-    """RFC 8785 canonical JSON of a value without floats.
+    """Return the RFC 8785 canonical JSON of a value without floats.
 
-    orjson sorts keys by their UTF-8 bytes and RFC 8785 by UTF-16 units: the same while keys are ASCII, as all of ours
-    are but those of metadata. `keys` is the metadata. The package rfc8785 is not used: it refuses integers beyond 2^53,
-    which an intent that is to be rejected may have. Tests hold the output against it.
+    `keys` is the metadata. orjson sorts keys by their UTF-8 bytes, and RFC 8785 sorts them by UTF-16 code units. Both
+    orders are the same for ASCII keys, and only metadata can have other keys. The package rfc8785 is not used: it
+    refuses integers beyond 2^53, which an intent to be rejected may have. Tests compare the output with the package's.
     """
     if keys and not "".join(keys).isascii():
         return orjson.dumps(_in_order(value))
@@ -26,7 +26,7 @@ def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
 
 
 def _in_order(value: Any) -> Any:
-    """The value with the keys of each object in order of their UTF-16 code units (RFC 8785, 3.2.3)."""
+    """Return the value with the keys of each object in order of their UTF-16 code units (RFC 8785, 3.2.3)."""
     if isinstance(value, dict):
         return {key: _in_order(value[key]) for key in sorted(value, key=_utf_16_of)}
     if isinstance(value, list):
@@ -39,7 +39,7 @@ def _utf_16_of(key: str) -> bytes:
 
 
 def legs_members(legs: Sequence[LegRecord]) -> list[dict[str, str]]:
-    """Legs with their amounts as decimal strings, as a JSON number is exact to 2^53 only."""
+    """Return legs with their amounts as decimal strings, because a JSON number is exact to 2^53 only."""
     return [
         {
             "account": leg["account"],
@@ -52,7 +52,7 @@ def legs_members(legs: Sequence[LegRecord]) -> list[dict[str, str]]:
 
 
 def record_members(record: JournalRecord) -> dict[str, Any]:
-    """The members of a journal record that its hash covers: all but the two hashes."""
+    """Return the members of a journal record that its hash covers: all but both hashes and the signature's fields."""
     return {
         "booked_time": record["booked_time"],
         "detail": record["detail"],
@@ -76,27 +76,27 @@ def record_members(record: JournalRecord) -> dict[str, Any]:
 
 
 def record_json(record: JournalRecord) -> bytes:
-    """The canonical JSON of a record's members."""
+    """Return the canonical JSON of a record's members."""
     return canonical_json(record_members(record), record["metadata"])
 
 
 def record_hash(previous_hash: bytes, record: JournalRecord) -> bytes:
-    """SHA-256 (32 bytes) over the previous record's hash and the record's canonical JSON."""
+    """Return SHA-256 (32 bytes) over the previous record's hash and the record's canonical JSON."""
     return sha256(previous_hash + record_json(record)).digest()
 
 
 def plain_uuid(text: str) -> str:
-    """The canonical form of a UUID (RFC 9562); ValueError where the text is none."""
+    """Return the canonical form of a UUID (RFC 9562); raise ValueError if the text is not a UUID."""
     return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
 
 
 def uuid_number(text: str) -> int:
-    """The 128 bits of a UUID; ValueError where the text is none."""
+    """Return the 128 bits of a UUID as a number; raise ValueError if the text is not a UUID."""
     return int(text.replace("-", ""), 16) if _PLAIN_UUID.fullmatch(text) else UUID(text).int
 
 
 def intent_fingerprint(intent: IntentRecord) -> bytes:
-    """SHA-256 (32 bytes) over the canonical JSON of what an intent asks; ValueError where `reverses` is no UUID."""
+    """Return SHA-256 over the canonical JSON of what an intent asks; raise ValueError if `reverses` is not a UUID."""
     reverses = intent["reverses"]
     asked = {
         "legs": legs_members(intent["legs"]),

@@ -1,8 +1,8 @@
-"""A schema compiled to a function that reads its records: half of fastavro's time, as this is done for every record.
+"""Compile a schema to a function that reads its records in half of fastavro's time, as every record is read so.
 
-The function is unrolled, as `collections.namedtuple` and `dataclasses` make theirs. It takes only what encoders mostly
-write (Avro 1.11 specification, "Binary Encoding") and refuses the rest, whatever that is: fastavro judges it then. So
-what it reads must be just what fastavro would read, which property tests hold it to, with hostile bytes too.
+The function is unrolled source code, like the code that `collections.namedtuple` and `dataclasses` make. It reads only
+what encoders mostly write (Avro 1.11 specification, "Binary Encoding"). It refuses all other bytes, and fastavro then
+judges them. So it must return exactly what fastavro would return. Property tests check that, with hostile bytes too.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -12,7 +12,7 @@ from typing import Any, Final
 Reader = Callable[[bytes, int], dict[str, Any]]
 
 REFUSALS: Final = (IndexError, KeyError, ValueError)
-"""What a compiled reader raises where fastavro has to say what the bytes are."""
+"""The errors that a compiled reader raises if fastavro has to decide what the bytes are."""
 
 _SYMBOLS_MAX: Final = 64
 _SHIFT_MAX: Final = 56
@@ -21,25 +21,26 @@ _LONG: Final = ("n = b[p]; p += 1", "if n > 127: n, p = _more(b, n, p)")
 
 
 def compiled_reader(schema: Any) -> Reader:
-    """A function from bytes, and where the record begins in them, to the record that ends where they end.
+    """Return a function from bytes and the offset at which a record begins to that record; it ends where the bytes end.
 
-    `schema`: a parsed record without logical types, of the types that the project's schemas have.
+    `schema` is a parsed record without logical types, of the types that the project's schemas have. Raise
+    NotImplementedError if it has another type.
     """
     symbols: dict[str, dict[int, str]] = {}
     body = [*_Unrolled(symbols).record(schema, "record"), "if p != len(b): raise ValueError", "return record"]
     source = "\n".join(["def read(b, p):", *_indented(body)])
     names: dict[str, Any] = {"_length": _length, "_more": _more, **symbols}
-    exec(source, names)  # noqa: S102 - made of nothing but the names in a schema of our own
+    exec(source, names)  # noqa: S102 - the source has only names from a schema of our own
     return names["read"]  # type: ignore[no-any-return]
 
 
 _LONG_NUMBERS_MAX: Final = 10_000
 _long_numbers: Final[dict[bytes, int]] = {}
-"""By their eight bytes: a time in microseconds has so many, and stands in the records of a whole batch."""
+"""By their eight bytes: a time in microseconds has so many, and all records of a batch may have the same time."""
 
 
 def _more(value: bytes, low: int, at: int) -> tuple[int, int]:
-    """The rest of a varint that begins with the byte `low`, still in zigzag, and where it ends; 63 bits at most."""
+    """Return a varint whose first byte is `low`, still in zigzag and of 63 bits at most, and the offset after it."""
     byte = value[at]
     if byte < 128:
         return low & 127 | byte << 7, at + 1
@@ -65,7 +66,7 @@ def _more(value: bytes, low: int, at: int) -> tuple[int, int]:
 
 
 def _length(value: bytes, low: int, at: int) -> tuple[int, int]:
-    """The same of a length, which is not negative."""
+    """Return the same for a length; raise ValueError if it is negative."""
     number, at = _more(value, low, at) if low > 127 else (low, at)
     if number & 1:
         raise ValueError
@@ -77,14 +78,14 @@ def _indented(lines: Iterable[str]) -> list[str]:
 
 
 class _Unrolled:
-    """The lines that read each type from `b` at `p` into a variable, and leave `p` behind it."""
+    """Yields the lines that read each type from `b` at `p` into a variable, and that move `p` past it."""
 
     def __init__(self, symbols: dict[str, dict[int, str]]) -> None:
         self._symbols = symbols
         self._numbers = count()
 
     def record(self, schema: Any, into: str) -> Iterator[str]:
-        """Each field into a variable of its own, and all of them into a dict."""
+        """Yield lines that read each field into its own variable, and put all fields into a dict."""
         members = []
         for field in schema["fields"]:
             variable = f"v{next(self._numbers)}"
@@ -93,7 +94,7 @@ class _Unrolled:
         yield f"{into} = {{{', '.join(members)}}}"
 
     def value(self, schema: Any, into: str) -> Iterator[str]:
-        """What stands for one value of any type."""
+        """Yield the lines that read one value of any type."""
         match schema:
             case "string" | "bytes":
                 decoded = ".decode()" if schema == "string" else ""
@@ -122,7 +123,7 @@ class _Unrolled:
 
     @staticmethod
     def _block(into: str, empty: str, lines: list[str]) -> Iterator[str]:
-        """One block of up to 63 items without its size in bytes, and no other behind it."""
+        """Yield lines that read one block of up to 63 items, without a size in bytes or another block after it."""
         yield from (f"{into} = {empty}", "n = b[p]; p += 1", "if n:", "    if n & 129: raise ValueError")
         yield from ("    for _ in range(n >> 1):", *_indented(_indented(lines)))
         yield from ("    if b[p]: raise ValueError", "    p += 1")

@@ -1,4 +1,4 @@
-"""Avro records from the registry's wire format, by the writer's schema, with no help from the poster's decoder."""
+"""Decode Avro records in the registry's wire format by the writer's schema, without the poster's decoder."""
 
 import io
 import json
@@ -67,7 +67,7 @@ class JournalRecord(TypedDict):
 
 
 class Unreadable(Exception):
-    """The bytes are no record of the wanted kind; `reason` is one of the closed list, the text a sentence."""
+    """The bytes are not a record of the wanted kind. `reason` is from the closed list, and the text is a sentence."""
 
     def __init__(self, reason: QuarantineReason, detail: str) -> None:
         super().__init__(detail)
@@ -75,7 +75,7 @@ class Unreadable(Exception):
 
 
 class RecordReader:
-    """Reads one kind of record; writers' schemas are asked of the registry once and kept by id."""
+    """Reads one kind of record. It asks the registry for each writer's schema once, and caches the schema by id."""
 
     _SCHEMAS_MAX: Final = 1000
 
@@ -84,11 +84,11 @@ class RecordReader:
         self._reader_schema = parsed_schema(subject)
         self._name = str(self._reader_schema["name"])
         self._compiled = compiled_reader(self._reader_schema)
-        # By id: the writer's schema, and ours where the two differ, so that fields get their defaults.
+        # schema id -> the writer's schema, and ours if the two differ, so that missing fields get their defaults.
         self._schemas: dict[int, tuple[Any, Any]] = {}
 
     def read(self, value: bytes | None) -> dict[str, Any]:
-        """The record; Unreadable where the bytes are none, SchemaError where the registry is away."""
+        """Return the record; raise Unreadable if the bytes are not one, SchemaError if the registry is away."""
         if not value:
             raise Unreadable(QuarantineReason.EMPTY, "There are no bytes.")
         if value[0] != MAGIC or len(value) < FRAME.size:
@@ -99,7 +99,7 @@ class RecordReader:
             try:
                 return self._compiled(value, FRAME.size)
             except REFUSALS:
-                pass  # what that is, fastavro has to say
+                pass  # fastavro decides what it is
         body = io.BytesIO(value[5:])
         try:
             record = fastavro.schemaless_reader(body, writer_schema, reader_schema)

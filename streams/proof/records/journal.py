@@ -1,4 +1,4 @@
-"""Reading ledger.journal from its beginning up to a fixed place in each lane, for a full recomputation."""
+"""Read ledger.journal from its beginning up to a fixed seq in each lane, for a full recomputation."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -15,19 +15,19 @@ SILENCE_SECONDS_MAX: Final = 30.0
 
 
 class Page(NamedTuple):
-    """What one read brought, in order of offset within each lane."""
+    """The result of one read, in order of offset within each lane."""
 
     records: list[JournalRecord]
     unreadable: list[tuple[int, int, str]]
-    """(lane, offset, why) of messages that are no records of their lane."""
+    """(lane, offset, reason) of messages that are not records of their lane."""
 
 
 def reading_consumer(kafka: Kafka, group: str) -> Consumer:
-    """A consumer that is only ever assigned, sees what is committed, and tells of ends."""
+    """Return a consumer for `assign` that reads committed records only and reports the ends of partitions."""
     return Consumer(
         {
             **kafka.client_options(),
-            "group.id": group,  # asked for, though nothing is ever committed
+            "group.id": group,  # required, although no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
             "auto.offset.reset": "earliest",
@@ -42,10 +42,10 @@ def reading_consumer(kafka: Kafka, group: str) -> Consumer:
 def read_up_to(
     kafka: Kafka, topic: str, reader: RecordReader, bounds: Mapping[int, int], grace_seconds: float
 ) -> Iterator[Page]:
-    """All records below the bound (a seq) of each lane, page by page.
+    """Yield all records below the bound (a seq) of each lane, page by page.
 
-    A lane ends where its bound is reached. One that the topic does not bring so far is given `grace_seconds` at its
-    end, as the relay may be under way, and is then left. SourceAway where the broker falls silent.
+    A lane is done at its bound. If its partition ends before that, wait `grace_seconds` for more records, as the relay
+    may be at work, and then leave the lane. Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
     """
     consumer = reading_consumer(kafka, "ledgerline-recompute")
     try:
@@ -122,7 +122,10 @@ class _Reading:
 
 
 def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[tuple[int, dict[str, Any] | str]]:
-    """Every message of a small topic's partition 0 up to its present end: (offset, its record or why it is none)."""
+    """Yield every message of a small topic's partition 0 up to its present end: (offset, its record or why it is none).
+
+    Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
+    """
     consumer = reading_consumer(kafka, "ledgerline-recompute")
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])

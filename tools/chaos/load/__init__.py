@@ -1,4 +1,4 @@
-"""The seeded load of a chaos run: clients of the API that give up on no intent, and poison straight to Kafka."""
+"""The seeded load of a chaos run: API clients that retry every intent, and poison messages sent directly to Kafka."""
 
 from tools.chaos.load.load import Load, LoadError
 

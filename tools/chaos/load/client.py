@@ -1,4 +1,4 @@
-"""One client of the API: sends what its content says at its pace, and repeats what has no answer under the same key."""
+"""One client of the API. It sends its content at a fixed rate, and retries unanswered intents under the same key."""
 
 import threading
 import time
@@ -15,9 +15,9 @@ from tools.chaos.load.content import Content, Item, Request
 from tools.chaos.load.record import Record
 
 SENDERS: Final = 4
-"""Requests of one client that are under way at once."""
+"""Concurrent requests of one client."""
 
-# The API itself gives up on Kafka after 10 s, and then says so.
+# Longer than the API's own timeout for Kafka, 10 s, after which it answers with an error.
 _TIMEOUT: Final = httpx.Timeout(15.0, connect=3.0)
 _PAUSE_SECONDS: Final = 0.05
 _PAUSE_SECONDS_MAX: Final = 1.0
@@ -26,20 +26,20 @@ _BEHIND_SECONDS_MAX: Final = 0.5
 _TRIES_UNPOSTED_MAX: Final = 5
 _UNPOSTED_SECONDS: Final = 1.0
 _REFUSED_KINDS: Final = {"unbalanced", "malformed"}
-# What may be refused without being wrong itself: because of what became of another intent.
+# A correct intent may get these refusals, because of the outcome of another intent.
 _REFUSALS: Final = {"idempotency-conflict", "original-not-posted"}
 
 
 @dataclass(frozen=True)
 class Control:
-    """How far the load is to go on."""
+    """The events that pause and end the load."""
 
     running: threading.Event = field(default_factory=threading.Event)
-    """Cleared: nothing new for the moment."""
+    """While cleared, clients send no new intents."""
     stopping: threading.Event = field(default_factory=threading.Event)
-    """Nothing new any more; what has no answer is still repeated."""
+    """Once set, clients send no new intents, but still retry unanswered ones."""
     abandoned: threading.Event = field(default_factory=threading.Event)
-    """Not even that."""
+    """Once set, clients stop retrying as well."""
 
 
 class _Deferred(NamedTuple):
@@ -51,7 +51,7 @@ class _Deferred(NamedTuple):
 
 
 class Client:
-    """Its threads run from `start` on until `Control` ends them and are joined by `join`."""
+    """A client whose threads run from `start` until `Control` ends them; `join` waits for them."""
 
     def __init__(
         self,
@@ -85,19 +85,19 @@ class Client:
         ]
 
     def start(self) -> None:
-        """Begin."""
+        """Start the threads."""
         for thread in self._threads:
             thread.start()
 
     def join(self, deadline: float) -> bool:
-        """Wait for the threads until a moment of time.monotonic(); whether they have ended."""
+        """Wait for the threads until `deadline` (time.monotonic()). Return whether they have ended."""
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in self._threads)
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._http.close()
 
     # ------------------------------------------------------------------------------------------ in the threads
@@ -108,13 +108,13 @@ class Client:
                 request, tries = work
                 self._record.count("retried" if tries else "sent", len(request.items))
                 self._settle(request, tries)
-        except Exception as error:  # noqa: BLE001 - told by Load.finish, in the owner's thread
+        except Exception as error:  # noqa: BLE001 - Load.finish raises it in the owner's thread
             self._record.note_wrong(f"A sender of the load failed: {error!r}.")
 
     def _next_work(self) -> tuple[Request, int] | None:
-        """The next request when its time has come, and how often it was refused for now; None at the end.
+        """Wait until the next request is due. Return it and how often it was refused for now; None at the end.
 
-        What an outage kept back is not made up for.
+        Requests that an outage delayed are not made up for: the rate stays the same.
         """
         self._control.running.wait()
         with self._lock:
@@ -131,11 +131,11 @@ class Client:
             at = max(self._next_at, time.monotonic() - _BEHIND_SECONDS_MAX)
             self._next_at = at + len(request.items) * self._seconds_for_each
         if self._control.stopping.wait(max(0.0, at - time.monotonic())):
-            return self._next_work()  # what was deferred, before the end
+            return self._next_work()  # deferred intents come before the end
         return request, 0
 
     def _settle(self, request: Request, tries: int) -> None:
-        """Send a request, and what remains of it, until every intent has an answer that stands or all is abandoned."""
+        """Send a request, then its unanswered intents, until each has a final answer or the load is abandoned."""
         attempt = 0
         while True:
             open_items, retry_after_seconds = self._attempt(request, attempt, tries)
@@ -151,7 +151,7 @@ class Client:
             request = request._replace(items=tuple(open_items))
 
     def _attempt(self, request: Request, attempt: int, tries: int) -> tuple[list[Item], float | None]:
-        """Send once; returns the intents that must be sent again, and after how long, where the API says so."""
+        """Send once. Return the intents to send again, and the seconds to wait if the API gave Retry-After."""
         urls = self._api_urls()
         if not urls:
             return list(request.items), None
@@ -185,8 +185,8 @@ class Client:
         return self._http.post(f"{url}/v1/intents/batch", content=content, headers={"Content-Type": kind})
 
     def _answers(self, request: Request, response: httpx.Response) -> list[tuple[int, dict[str, Any]]]:
-        """Status and document of each intent; a batch that is answered as a whole stands for each of its items."""
-        if response.status_code >= 500:  # not always the API's own words: its server may have had none ready
+        """Return status and document of each intent. One answer for a whole batch counts for each of its items."""
+        if response.status_code >= 500:  # the body may be the HTTP server's own, and no JSON
             return [(response.status_code, {})] * len(request.items)
         document = orjson.loads(response.content)
         if request.is_batch and response.status_code == 200:
@@ -194,7 +194,7 @@ class Client:
         return [(response.status_code, document)] * len(request.items)
 
     def _take(self, item: Item, status: int, document: dict[str, Any]) -> None:
-        """Keep an answer that stands."""
+        """Record a final answer."""
         place = f"{item.kind} {item.idempotency_key}: {status}"
         if status in (200, 202):
             if item.kind in _REFUSED_KINDS:

@@ -1,4 +1,4 @@
-"""What the clients of a chaos run ask for: the same for the same seed, whatever happens meanwhile."""
+"""The requests of the clients of a chaos run. The same seed gives the same requests, whatever the answers are."""
 
 import random
 from collections import deque
@@ -12,14 +12,14 @@ import orjson
 from domain.intents import intent_id_of
 
 WALLETS: Final = 40
-"""Constrained accounts that all clients draw from; few, so that they run dry and several lanes want their locks."""
+"""Accounts with a floor that all clients draw from. They are few, so that they run dry and lanes contend for locks."""
 
 FUNDING_MINOR: Final = 2_000
 AMOUNT_MINOR_MAX: Final = 500
 BATCH_ITEMS_MAX: Final = 40
 HOT_ACCOUNT: Final = "merchants:hot"
 _RECENT: Final = 600
-# A reversal of an intent that is not posted yet is refused: most are by the time that so many more were asked for.
+# A reversal of an intent that is not posted yet is refused. After so many more transfers, most intents are posted.
 _REVERSED_AFTER: Final = 150
 _BATCH_SHARE: Final = 0.3
 _CURRENCIES: Final = ("EUR", "EUR", "EUR", "USD")
@@ -34,39 +34,39 @@ class Item(NamedTuple):
     body: bytes
     """JSON without the key, as POST /v1/intents takes it."""
     turn: int
-    """Number of the request that the intent is in; a repetition has the next one's."""
+    """Number of the intent's request. A duplicate or conflict has the next number, so another API process gets it."""
 
     @property
     def line(self) -> bytes:
-        """The same as an item of a batch."""
+        """The body as an item of a batch."""
         return b'{"idempotency_key":' + orjson.dumps(self.idempotency_key) + b"," + self.body[1:]
 
     @property
     def digest(self) -> bytes:
-        """SHA-256 of the body, however it is sent."""
+        """SHA-256 of the body, the same for a single post and a batch."""
         return sha256(self.body).digest()
 
 
 class Request(NamedTuple):
-    """One POST: of a single intent, or of a batch as JSON or as NDJSON."""
+    """One POST of a single intent, or of a batch as JSON or NDJSON."""
 
     items: tuple[Item, ...]
     turn: int
-    """The API process that is asked first is number `turn` modulo how many there are."""
+    """The first API process to get the request is number `turn` modulo the number of processes."""
     is_batch: bool = False
     is_ndjson: bool = False
 
 
 @dataclass(frozen=True)
 class _Transfer:
-    """An earlier transfer, and what a reversal must know of it."""
+    """An earlier transfer with its legs, which a reversal needs."""
 
     item: Item
     legs: list[dict[str, Any]]
 
 
 class Content:
-    """The endless requests of one client of a tenant; not for several threads at once."""
+    """The endless requests of one client of a tenant. Not thread-safe."""
 
     def __init__(self, seed: int, client: int, clients: int, tenant: str) -> None:
         self._random = random.Random(f"{seed}/{client}")  # noqa: S311 - a repeatable load, no secret
@@ -94,7 +94,7 @@ class Content:
         self._makers = [make for _, make in makers]
 
     def next_request(self) -> Request:
-        """The next request; the first one funds this client's share of the wallets."""
+        """Return the next request. The first one funds this client's share of the wallets."""
         self._turn += 1
         if self._funding:
             items = tuple(self._fund(account) for account in self._funding)
@@ -130,15 +130,15 @@ class Content:
         return self._moves("transfer", _pair(payer, payee, self._amount(), self._currency()))
 
     def _purchase(self) -> Item:
-        """Into one account, from everyone."""
+        """Make a transfer from a wallet into the hot account, into which all clients pay."""
         return self._moves("purchase", _pair(self._wallet(), HOT_ACCOUNT, self._amount(), self._currency()))
 
     def _payout(self) -> Item:
-        """Out of the account that everyone pays into."""
+        """Make a transfer out of the hot account."""
         return self._moves("payout", _pair(HOT_ACCOUNT, "external:bank", 3 * self._amount(), self._currency()))
 
     def _split(self) -> Item:
-        """Two payers, so that one lane draws down what belongs to another."""
+        """Make a transfer with two payers, so that one lane draws down an account that other lanes use."""
         first, second = self._two_wallets()
         amounts, currency = (self._amount(), self._amount()), self._currency()
         legs = [
@@ -149,7 +149,7 @@ class Content:
         return self._moves("split", legs)
 
     def _reversal(self) -> Item:
-        """Of an earlier transfer, whole or in part; now and then of one that was reversed before."""
+        """Make a reversal of an earlier transfer, whole or in part; sometimes of one that was reversed before."""
         if self._reversed and self._random.random() < 0.25:
             original = self._random.choice(self._reversed)
         elif len(self._transfers) > _REVERSED_AFTER:
@@ -167,14 +167,14 @@ class Content:
         return self._new("reversal", body)
 
     def _duplicate(self) -> Item:
-        """The same key and body again, at another process."""
+        """Repeat an earlier key and body at another API process."""
         if not self._recent:
             return self._deposit()
         first = self._random.choice(self._recent)
         return first._replace(kind="duplicate", turn=first.turn + 1)
 
     def _conflict(self) -> Item:
-        """The key of another intent, another body."""
+        """Use the key of an earlier intent with another body."""
         if not self._recent:
             return self._deposit()
         first = self._random.choice(self._recent)
@@ -188,7 +188,7 @@ class Content:
         return self._new("unbalanced", {"type": "transfer", "legs": legs})
 
     def _malformed(self) -> Item:
-        """What the API turns away: none of these reaches Kafka."""
+        """Make an intent that the API refuses, so that it never reaches Kafka."""
         legs = _pair(self._wallet(), HOT_ACCOUNT, self._amount(), self._currency())
         bodies: tuple[dict[str, Any], ...] = (
             {"type": "transfer"},
@@ -204,7 +204,7 @@ class Content:
     # ------------------------------------------------------------------------------------------ parts of them
 
     def _moves(self, kind: str, legs: list[dict[str, Any]]) -> Item:
-        """A transfer that may be repeated, contradicted or, if it is of two legs, reversed later on."""
+        """Make a transfer that later intents may repeat, conflict with or, if it has two legs, reverse."""
         item = self._new(kind, {"type": "transfer", "legs": legs, "reference": f"{kind} {self._number}"})
         self._recent.append(item)
         if len(legs) == 2:

@@ -1,4 +1,4 @@
-"""The load of a chaos run as a whole: several clients over HTTP, and poison straight to Kafka."""
+"""The whole load of a chaos run: several clients over HTTP, and poison messages sent directly to Kafka."""
 
 import threading
 import time
@@ -17,7 +17,7 @@ from tools.chaos.load.record import Record
 from tools.chaos.oracle import Acknowledged
 
 _INTENTS_FOR_EACH_POISON: Final = 100
-# A request that was begun ends by its own timeouts, after which nothing is sent again.
+# A started request ends within its own timeouts, and is not retried then.
 _ABANDONED_SECONDS_MAX: Final = 30.0
 _SHOWN_MAX: Final = 3
 
@@ -27,10 +27,10 @@ class LoadError(LedgerlineError):
 
 
 class Load:
-    """Sends intents until `finish`; what is sent follows from the seed, when it is sent does not.
+    """A load that sends intents until `finish`. The seed decides the content of the intents, but not their timing.
 
-    `api_urls` is asked before each request, as processes come and go. `intents_per_second` is what all clients ask for
-    together, and a limit: in an outage they wait, and do not make up for it afterwards.
+    `api_urls` is called before each request, as processes come and go. `intents_per_second` is the rate of all clients
+    together. It is a limit: clients wait in an outage, and do not make up for the wait afterwards.
     """
 
     def __init__(
@@ -67,27 +67,27 @@ class Load:
         self._poisoner = threading.Thread(target=self._send_poison, name="load-poison", daemon=True)
 
     def start(self) -> None:
-        """Begin; once."""
+        """Start the load. Call it once only."""
         self.resume()
         self._poisoner.start()
         for client in self._clients:
             client.start()
 
     def pause(self) -> None:
-        """Send nothing new until `resume`; what has no answer yet is still repeated."""
+        """Send no new intents until `resume`; unanswered intents are still retried."""
         self._control.running.clear()
         self._record.measure_gaps(False)
 
     def resume(self) -> None:
-        """Go on."""
+        """Send new intents again."""
         self._record.measure_gaps(True)
         self._control.running.set()
 
     def finish(self, deadline_seconds: float) -> None:
-        """Send nothing new for good, and return when every intent is acknowledged or refused for good.
+        """Stop sending new intents, and return when every intent is acknowledged or finally refused.
 
-        LoadError where some are not in time, or where an answer was one that no fault explains. With a deadline of 0
-        nobody expects answers: what has none is counted as `unanswered`, and only wrong answers are errors.
+        Raise LoadError if an intent has no such answer in time, or if no fault explains an answer. With a deadline of 0
+        no answers are expected: unanswered intents are counted as `unanswered`, and only wrong answers are errors.
         """
         self._control.stopping.set()
         self._control.running.set()
@@ -119,24 +119,25 @@ class Load:
 
     @property
     def acknowledged(self) -> list[Acknowledged]:
-        """Every acknowledgement so far, repeated ones as well; a new list each time."""
+        """Every acknowledgement so far, including repeated ones; a new list each time."""
         return self._record.acknowledged()
 
     @property
     def counts(self) -> Counter[str]:
-        """In intents: sent, acknowledged, retried, unanswered, "answered pending" and so on, "refused 422" and so on;
-        poison in messages; "trouble ..." are the answers, and failures to get one, that led to a repetition.
+        """Counts of intents: sent, acknowledged, retried, unanswered, "answered pending", "refused 422" and so on.
+
+        `poison` counts messages. "trouble ..." counts the answers and connection errors that led to a retry.
         """
         return self._record.counts
 
     @property
     def max_gap_seconds(self) -> float:
-        """The longest time without an acknowledgement while there was load, the present one included."""
+        """The longest time without an acknowledgement while there was load, including the current gap; in seconds."""
         return self._record.max_gap_seconds
 
     @property
     def last_acknowledged_at(self) -> float | None:
-        """When the last acknowledgement came, by time.monotonic(); None before the first."""
+        """The time.monotonic() of the last acknowledgement; None before the first."""
         return self._record.last_acknowledged_at
 
     def _send_poison(self) -> None:
@@ -144,5 +145,5 @@ class Load:
             while not self._control.stopping.wait(self._poison_seconds):
                 if self._control.running.is_set():
                     self._poison.send()
-        except Exception as error:  # noqa: BLE001 - told by finish, in the owner's thread
+        except Exception as error:  # noqa: BLE001 - finish raises it in the owner's thread
             self._record.note_wrong(f"The sender of poison failed: {error!r}.")

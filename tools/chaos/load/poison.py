@@ -1,4 +1,4 @@
-"""What no client of the API can send, straight to Kafka: bytes that are no intents, and intents that no API takes."""
+"""Messages to Kafka that no API client can send: bytes that are no intents, and intents that the API refuses."""
 
 import random
 import threading
@@ -14,19 +14,19 @@ from runtime.schema_registry import SchemaRegistry
 
 _FLUSH_SECONDS: Final = 0.5
 _REJECTED: Final = 4
-"""Of the unbalanced intents: with few keys most of them are duplicates."""
+"""How many of the intents that will be rejected are used. With few keys, most deliveries are duplicates."""
 _RANDOM_BYTES_MAX: Final = 200
 
 
 class Poison:
-    """A producer of such messages, idempotent and without transactions, as every writer of intents."""
+    """A producer of poison messages. It is idempotent and has no transactions, as every writer of intents."""
 
     def __init__(self, kafka: Kafka, topics: Topics, registry: SchemaRegistry, tenant: str, seed: int) -> None:
         self._settings: dict[str, Any] = {
             **kafka.client_options(),
             "acks": "all",
             "enable.idempotence": True,
-            "log_level": 0,  # an outage is what is wanted
+            "log_level": 0,  # outages are expected here
         }
         self._topic = topics.intents
         self._random = random.Random(f"{seed}/poison")  # noqa: S311 - a repeatable load, no secret
@@ -39,7 +39,7 @@ class Poison:
         self.on_confirmed: Callable[[], None] = lambda: None
 
     def send(self) -> None:
-        """Hand the next message to the producer, which goes on trying to deliver it."""
+        """Hand the next message to the producer, which retries the delivery."""
         value = self._random.choice([*self._values, self._random.randbytes(self._random.randint(1, _RANDOM_BYTES_MAX))])
         key = self._random.randbytes(8)
         with self._lock:
@@ -48,7 +48,7 @@ class Poison:
             except KafkaException as error:
                 if not error.args[0].fatal():
                     raise
-                # Its sequence was broken by a crash of the broker; what it had is poison, nobody misses it.
+                # A crash of the broker broke the producer's sequence. Its queued messages are poison: drop them.
                 self._producer = Producer(self._settings)
                 self._produce(key, value)
 
@@ -61,7 +61,7 @@ class Poison:
             self.on_confirmed()
 
     def flush(self, give_up: Callable[[], bool]) -> int:
-        """Wait until all is delivered or the time to give up has come; returns how many messages are left."""
+        """Wait until all messages are delivered or `give_up` returns true. Return how many are left."""
         with self._lock:
             left = len(self._producer)
             while left and not give_up():

@@ -1,4 +1,4 @@
-"""What the clients of a run were told, kept small; safe for many threads."""
+"""A compact record of the answers that the clients of a run got; thread-safe."""
 
 import threading
 import time
@@ -20,12 +20,12 @@ class _Answered(NamedTuple):
 
 
 class Record:
-    """Answers, counts, and the longest time without an acknowledgement."""
+    """The answers, the counts, and the longest time without an acknowledgement."""
 
     def __init__(self, tenant: str) -> None:
         self.counts: Counter[str] = Counter()
         self.wrong: list[str] = []
-        """Answers and failures that no fault explains, in sentences; the first of them."""
+        """The first _WRONG_KEPT_MAX answers and failures that no fault explains, as sentences."""
         self._tenant = tenant
         self._answered: list[_Answered] = []
         self._lock = threading.Lock()
@@ -39,7 +39,7 @@ class Record:
             self.counts[name] += number
 
     def acknowledge(self, item: Item, partition: int, offset: int, status: str) -> None:
-        """A client got a 202, or the outcome of an earlier delivery."""
+        """Record that a client got a 202, or the outcome of an earlier delivery."""
         answered = _Answered(item.idempotency_key, partition, offset, item.digest)
         with self._lock:
             now = time.monotonic()
@@ -52,14 +52,14 @@ class Record:
             self._last_at = now
 
     def note_wrong(self, sentence: str) -> None:
-        """Keep what must not have happened."""
+        """Record something that must not happen."""
         with self._lock:
             self.counts["wrong"] += 1
             if len(self.wrong) < _WRONG_KEPT_MAX:
                 self.wrong.append(sentence)
 
     def measure_gaps(self, is_on: bool) -> None:
-        """Begin or end to take the time without an acknowledgement for an outage."""
+        """Start or stop counting the time without an acknowledgement."""
         with self._lock:
             if is_on:
                 self._since = time.monotonic()
@@ -69,17 +69,17 @@ class Record:
 
     @property
     def max_gap_seconds(self) -> float:
-        """The longest time without an acknowledgement while there was load, the present one included."""
+        """The longest time without an acknowledgement while there was load, including the current gap; in seconds."""
         with self._lock:
             return self._gap()
 
     @property
     def last_acknowledged_at(self) -> float | None:
-        """When the last one came, by time.monotonic()."""
+        """The time.monotonic() of the last acknowledgement; None before the first."""
         return self._last_at
 
     def acknowledged(self) -> list[Acknowledged]:
-        """All acknowledgements as the oracle takes them, in the order in which they came."""
+        """Return all acknowledgements in the oracle's form, in order of arrival."""
         with self._lock:
             answered = list(self._answered)
         return [

@@ -1,7 +1,7 @@
-"""The oracle: judges a ledger at rest from raw reads alone, and shares no code with the pipeline that it judges.
+"""The oracle judges a ledger at rest from raw reads alone. It shares no code with the pipeline that it judges.
 
-It imports the standard library, confluent_kafka, fastavro, httpx, psycopg and rfc8785, and nothing of ours, as
-import-linter and a test see to. Schemas come from the registry, by the id in each record's frame.
+It imports the standard library, confluent_kafka, fastavro, httpx, psycopg and rfc8785, and no module of Ledgerline:
+import-linter and a test enforce this. Schemas come from the registry, by the id in each record's frame.
 """
 
 from tools.chaos.oracle.judge import judge

@@ -1,4 +1,7 @@
-"""Judge a running ledger from the command line: exit code 0 where all holds, 1 where not, 2 where it cannot be read."""
+"""Judge a running ledger from the command line.
+
+Exit code 0: all checks hold; 1: a check does not hold; 2: the ledger cannot be read.
+"""
 
 import argparse
 import json
@@ -18,7 +21,7 @@ ADDRESSES = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Judge, and say what does not hold."""
+    """Judge the ledger, print the faults and return the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.chaos.oracle",
         description="Judge a ledger at rest from raw reads. Exit code 0: all holds; 1: not; 2: it cannot be read.",

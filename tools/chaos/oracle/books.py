@@ -1,21 +1,26 @@
-"""The books balance: in each row, in each shard, in total, against every floor at every moment, and in every reversal.
+"""Check that the books balance: each row, each shard, the totals, every floor at every moment, and every reversal.
 
-Floors. Who draws an account down holds its lock from before it reads the balance until it has committed; who raises
-it takes no lock. Rows are ordered by the moment at which their transaction committed, as Postgres tracks it. That
-moment is taken before the commit becomes visible and before its locks are let go. So of two transactions that draw one
-account down, the second read its balance after the first's moment, and its own is later still: their order here is the
-order in which they were decided. And whatever raise a transaction saw has an earlier moment than its own. At each
-draw-down this order has therefore at least the raises that were seen, and just the draw-downs that were: the balance
-computed is never below the one that the decision saw, and a decision that was right is never called wrong. It needs one
-clock that does not go back: the database server's. Where commits are not tracked, booked_time takes its place: it is
-taken after the locks and before the commit, so the same holds as long as the workers' clocks agree; a chaos run that
-moves their clocks must track commits.
+How floors are checked. A transaction that draws an account down locks the account before it reads the balance, and
+holds the lock until it has committed. A transaction that only raises an account takes no lock. The check orders rows by
+the commit timestamp of their transaction, which Postgres tracks. Postgres takes this timestamp before the commit
+becomes visible and before the locks are released. Two facts follow:
 
-Rows of one moment are of one transaction. Within it a lane's rows follow one another, but which lane was decided first
-is not recorded: the order is taken that is kindest to the floor, and only what no order allows is a fault.
+- If two transactions draw down one account, the second reads the balance after the first one's timestamp, and its own
+  timestamp is later. So the timestamp order of draw-downs is the order of the decisions.
+- A raise that a transaction saw has an earlier timestamp than that transaction.
 
-A balance below its floor may rise, and must not fall. All that a row takes from an account must have been there before
-the row: what the same row gives the account does not count.
+So at each draw-down, this order contains exactly the draw-downs that the decision saw, and at least the raises that it
+saw. The computed balance is never below the balance that the decision saw, and a correct decision is never reported as
+a fault. This needs one clock that does not go back: the clock of the database server. If Postgres does not track commit
+timestamps, booked_time replaces them. A worker takes booked_time after the locks and before the commit, so the order is
+right as long as the workers' clocks agree. A chaos run that shifts the workers' clocks must track commit timestamps.
+
+Rows with one timestamp belong to one transaction. Within the transaction, the rows of one lane are in order, but the
+order of the lanes is not recorded. The check takes the order that is kindest to the floor: only what no order allows is
+a fault.
+
+A balance below its floor may rise, but must not fall. The account must have the whole amount that a row takes before
+that row: what the same row gives to the account does not count.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,18 +39,18 @@ Side = tuple[str, str, str]
 
 
 class Change(NamedTuple):
-    """What a row does to a holding, on the normal side of its account."""
+    """The change that a row makes to a holding. Amounts count on the normal side of the account."""
 
     moment: int
     lane: int
     seq: int
     amount_minor: int
     drawn_minor: int
-    """What it takes, without what it gives."""
+    """The amount that the row takes, without the amount that it gives."""
 
 
 class Reversals:
-    """What the posted reversals of one original took back."""
+    """The amounts that the posted reversals of one original took back."""
 
     def __init__(self, where: str) -> None:
         self.where = where
@@ -54,7 +59,7 @@ class Reversals:
 
 
 class Books:
-    """Adds up all rows, lane by lane."""
+    """The sums of all rows, built lane by lane."""
 
     def __init__(self, accounts: Mapping[tuple[str, str], Account], findings: Findings) -> None:
         self._accounts = accounts
@@ -64,11 +69,15 @@ class Books:
         self._changes: dict[Holding, list[Change]] = {}
         self._totals: dict[tuple[str, str], int] = {}
         self._reversals: dict[tuple[str, str], Reversals] = {}
-        # Rows that a published record stands in for: the tables cannot be asked for their legs.
+        # Legs of rows that were altered on purpose, from the published record: the tables no longer have them.
         self._stood_in: dict[tuple[str, str], tuple[str, list[Leg]]] = {}
 
     def take(self, row: Row, *, stands_in: bool, takes_all: bool) -> None:
-        """A row; `takes_all`: it reverses all that was left of its original."""
+        """Add a row.
+
+        `stands_in`: the row is built from the published record. `takes_all`: it reverses all that is left of its
+        original.
+        """
         record = row.record
         tenant = record.tenant or ""
         for detail in _row_faults(row):
@@ -104,7 +113,7 @@ class Books:
             reversals.taken[side] = reversals.taken.get(side, 0) + amount_minor
 
     def finish(self, tables: Tables, plants: Plants, found_shards: set[str]) -> None:
-        """What can be said once every row was taken; `found_shards` are those that reconciliation has a break of."""
+        """Run the checks that need all rows. `found_shards` are the shards for which reconciliation has a break."""
         self._check_shards(tables.shards(), plants, found_shards)
         for (tenant, currency), difference in sorted(self._totals.items()):
             if difference:
@@ -185,10 +194,11 @@ def _row_faults(row: Row) -> Iterator[str]:
 
 
 def _kindest(changes: list[Change], floor: int) -> Iterator[Change]:
-    """The changes by moment; lanes of one moment in the order that keeps the balance above the floor if any does.
+    """Yield the changes by moment. Order the lanes of one moment to keep the balance above the floor, if possible.
 
-    First the lanes that raise in all, those first that need least before; then the others, those first that leave most
-    room for what their own draw-downs need. No other order needs less before it.
+    Lanes with a net raise come first, by the starting balance that they need, lowest first. Then the lanes with a net
+    draw, by that starting balance plus their (negative) total, highest first. No other order needs a lower starting
+    balance.
     """
     for _, together in groupby(changes, key=lambda change: change.moment):
         lanes = [list(part) for _, part in groupby(together, key=lambda change: change.lane)]

@@ -1,4 +1,4 @@
-"""The agents found what was planted, and cried wolf at nothing else."""
+"""Check that the agents found every planted break, and reported no other break."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,10 @@ from tools.chaos.oracle.tables import Break
 
 
 def check_breaks(breaks: Iterable[Break], plants: Plants, findings: Findings) -> None:
-    """Each planted break was found; every other is a fault, whether it is resolved by now or not."""
+    """Add a fault for each planted break that was not found, and for each break that nobody planted.
+
+    A break that nobody planted is a fault even if it is resolved by now.
+    """
     missed = set(plants.all)
     for found in breaks:
         findings.counts["breaks"] += 1
@@ -15,7 +18,7 @@ def check_breaks(breaks: Iterable[Break], plants: Plants, findings: Findings) ->
         missed.difference_update(meant)
         if meant:
             continue
-        # One that resolved itself was never true either.
+        # A break that resolved itself was a false alarm.
         check = "false_break" if found.state == "resolved" else "breaks"
         where = f"{found.found_by} {found.kind} {found.subject}"
         findings.add(check, where, f"The break is {found.state}, and nobody planted it: {found.detail}")

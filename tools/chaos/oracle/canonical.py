@@ -1,4 +1,4 @@
-"""Canonical JSON, hashes, fingerprints and ids, written from docs/ARCHITECTURE.md and docs/PROOF.md alone."""
+"""Canonical JSON, hashes, fingerprints and ids, implemented from docs/ARCHITECTURE.md and docs/PROOF.md alone."""
 
 import json
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ _write: Final = json.JSONEncoder(**_options).encode
 
 
 def canonical_json(value: dict[str, Any], metadata: dict[str, str]) -> bytes:
-    """RFC 8785 canonical JSON of a value without floats.
+    """Return the RFC 8785 canonical JSON of a value without floats.
 
-    The standard library writes just that, six times as fast as the rfc8785 package, if all keys are ASCII; a test
-    holds it to the package. Only metadata may have other keys: they go by their UTF-16 code units. The package itself
-    refuses integers beyond 2^53, which an intent that is to be rejected may have.
+    If all keys are ASCII, the standard library writes the same bytes as the rfc8785 package, six times as fast; a test
+    compares the two. Only metadata may have other keys: they are sorted by their UTF-16 code units. The package cannot
+    be used: it refuses integers beyond 2^53, which an intent that must be rejected may have.
     """
     if all(map(str.isascii, metadata)):
         return _encode(value).encode()
@@ -38,7 +38,7 @@ def _legs(legs: Iterable[Leg]) -> list[dict[str, str]]:
 
 
 def record_hash(record: Record) -> bytes:
-    """SHA-256 over the stated previous hash and the record's 18 members."""
+    """Return the SHA-256 of the record's stated previous hash and its 18 members."""
     members = record._asdict()
     previous_hash = members.pop("previous_hash")
     del members["hash"]
@@ -48,7 +48,7 @@ def record_hash(record: Record) -> bytes:
 
 
 def fingerprint_of(asked: Asked) -> bytes:
-    """SHA-256 over what is asked, without the key and the time of acceptance."""
+    """Return the SHA-256 of the content of an intent, without the idempotency key and the time of acceptance."""
     members = {
         "legs": _legs(asked.legs),
         "metadata": asked.metadata,
@@ -61,5 +61,5 @@ def fingerprint_of(asked: Asked) -> bytes:
 
 
 def intent_id_of(tenant: str, idempotency_key: str) -> str:
-    """The UUID version 5 of tenant, NUL and key."""
+    """Return the UUID version 5 of tenant, NUL and key."""
     return str(uuid5(INTENT_NAMESPACE, f"{tenant}\x00{idempotency_key}"))

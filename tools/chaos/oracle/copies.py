@@ -1,4 +1,4 @@
-"""The journal stands twice, in the tables and on the topic: both are whole, chained, and say the same."""
+"""Check the two copies of the journal, in the tables and on the topic: both are complete, chained and equal."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from tools.chaos.oracle.model import NO_HASH, Findings, Kept, Plants, Raw, Recor
 
 JOURNAL_NAME: Final = "ledgerline.ledger.JournalRecord"
 QUARANTINED_NAME: Final = "ledgerline.payments.Quarantined"
-# docs/OUTCOMES.md: what is as large as that stays in Postgres, and the record says so.
+# docs/OUTCOMES.md: the bytes of a larger message stay in Postgres, and the record says so.
 QUARANTINED_BYTES_MAX: Final = 4 * 1024 * 1024 - 64 * 1024
 NUL_SHOWN: Final = "\N{SYMBOL FOR NULL}"
 _SHARED: Final = ("seq", "source_topic", "source_offset", "reason", "booked_time")
@@ -22,9 +22,9 @@ def published_records(
     plants: Plants,
     findings: Findings,
 ) -> dict[int, Record]:
-    """The records of a lane by sequence number, each of which must stand on the topic once and in order.
+    """Return the records of a lane by sequence number. Each must be on the topic once and in order.
 
-    One that equals its row is not kept beside it: they are the same object then.
+    To save memory, a record that equals its row is the row's own object.
     """
     in_table = {row.record.seq: row.record for row in rows}
     found: dict[int, Record] = {}
@@ -57,7 +57,7 @@ def published_records(
 
 
 def compare_copies(rows: Sequence[Row], published: Mapping[int, Record], plants: Plants, findings: Findings) -> None:
-    """Each row is on the topic just as it is, and nothing else is there."""
+    """Add a fault for each row that is not on the topic unchanged, and for each record without a row."""
     seen = set()
     for row in rows:
         lane, seq = row.record.lane, row.record.seq
@@ -78,10 +78,10 @@ def compare_copies(rows: Sequence[Row], published: Mapping[int, Record], plants:
 
 
 def linked(rows: Iterable[Row], published: Mapping[int, Record]) -> list[Row]:
-    """The rows, each behind the previous hash that its own hash was made with.
+    """Return the rows, each with the previous hash from which its own hash was made.
 
-    The tables do not keep it: it is the hash of the row before. Where that was altered or is gone, it is what the topic
-    has, if the row hashes to what it says behind that.
+    The tables do not keep the previous hash: it is the hash of the row before. If that row was altered or is missing,
+    take the previous hash that the topic has, provided that the row's stated hash follows from it.
     """
     return [row._replace(record=_linked(row.record, published.get(row.record.seq))) for row in rows]
 
@@ -100,11 +100,11 @@ def check_chain(
     plants: Plants,
     findings: Findings,
 ) -> None:
-    """Each record hashes to what it says, and follows from the one before.
+    """Check that each record hashes to its stated hash, and follows from the record before it.
 
-    Where a record does not hash to what it says, the next may follow from either hash: it is one fault, not two.
-    What comes behind a hole cannot be told; the hole itself is another check's. `hashes` keeps what was computed, as
-    the same record of the other source has the same hash.
+    If the computed hash of a record differs from its stated hash, the next record may follow from either: this is one
+    fault, not two. The link across a gap cannot be checked; another check reports the gap. `hashes` caches the computed
+    hashes, as the same record of the other source has the same hash.
     """
     before: tuple[int, tuple[bytes, ...]] = (-1, (NO_HASH,))
     for record in records:
@@ -128,7 +128,7 @@ def check_quarantine_topic(
     plants: Plants,
     findings: Findings,
 ) -> None:
-    """payments.quarantine has each quarantined row of the lane once, in order, with the bytes that the table keeps."""
+    """Check that payments.quarantine has each quarantined row of the lane once, in order, with the table's bytes."""
     expected = {row.record.seq: row.record for row in rows if row.record.outcome == "quarantined"}
     found: list[int] = []
     for record in records:
@@ -162,8 +162,8 @@ def _differing_bytes(record: Mapping[str, Any], row: Record, kept: Kept) -> list
 
 
 def check_bytes(raw: Raw, row: Record, kept: Kept | None, findings: Findings) -> None:
-    """What the table keeps of a quarantined message is the message, byte for byte."""
-    # Postgres' JSON has no NUL, which a header's name may hold.
+    """Check that the table keeps a quarantined message byte for byte."""
+    # A header's name may contain NUL, which JSON in Postgres cannot hold.
     headers = [[name.replace("\x00", NUL_SHOWN), None if value is None else value.hex()] for name, value in raw.headers]
     if kept is None or (kept.key, kept.value, kept.headers) != (raw.key, raw.value, headers):
         what = "has nothing" if kept is None else "has other bytes"

@@ -1,4 +1,4 @@
-"""Every offset has one fate, every intent is settled once, and what was journalled is what was asked."""
+"""Check that every offset has one fate, every intent is settled once, and the journal has what the intents asked."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,23 +26,23 @@ OUTCOMES: Final = ("posted", "duplicate", "idempotency_conflict", "rejected", "q
 _WITHOUT_TEXT: Final = ("malformed", "unsupported_type")
 _TENANT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}", re.ASCII)
 _KEY_CHARACTERS_MAX: Final = 255
-# A tenant's row has the time at which its transaction began, which may be a while before a worker sees it.
+# A tenant's created_time is the start of its transaction, which may be a while before a worker can see the tenant.
 _TENANT_GRACE_MICROSECONDS: Final = 60_000_000
 
 
 class Settled(NamedTuple):
-    """The row that settled an intent; `asked` is the fingerprint of what the topic has at its offset."""
+    """A row about an intent. `asked` is the fingerprint of the intent that the topic has at the row's offset."""
 
     lane: int
     seq: int
     moment: int
     asked: bytes
     idempotency_key: str
-    """The one that the intent's id follows from."""
+    """The key from which the intent's id follows."""
 
 
 class Repeat(NamedTuple):
-    """A row that settled nothing, as another did."""
+    """A row that settled nothing, because another row settled the intent."""
 
     name: Name
     outcome: str
@@ -58,7 +58,7 @@ def check_lane(
     plants: Plants,
     findings: Findings,
 ) -> None:
-    """The lane's rows are one for each offset, in order and without a gap, up to the end of the topic."""
+    """Check that the lane has one row for each offset, in order and without a gap, up to the end of the topic."""
     if lane is None:
         lane = Lane(number, "", 0, 0, 0, bytes(32))
     if lane.next_offset < end_offset:
@@ -107,14 +107,14 @@ def _check_sequence(lane: Lane, rows: Sequence[Row], plants: Plants, findings: F
 
 
 def _check_whole(lane: Lane, seen: set[int], end_offset: int, plants: Plants, findings: Findings) -> None:
-    # A lane that says it goes beyond the topic is a fault already, and may say any number.
+    # Stop at the end of the topic: a lane beyond it is a fault already, and its next_seq may be any number.
     for seq in range(min(lane.next_seq, end_offset - lane.first_offset)):
         if seq not in seen and not plants.at(lane.lane, seq):
             findings.add("one_fate", place_of(lane.lane, seq), f"Offset {lane.first_offset + seq} has no row.")
 
 
 class Fates:
-    """Holds rows against what was asked at their offsets, and gathers who settled what."""
+    """The comparison of rows with the intents at their offsets, and the row that settled each intent."""
 
     def __init__(
         self,
@@ -130,7 +130,7 @@ class Fates:
         self._settled: dict[Name, Settled] = {}
         self._repeats: list[Repeat] = []
         self._acknowledged = list(acknowledged)
-        # (partition, offset) told to a client -> fingerprint of what is there; None until it is seen.
+        # (partition, offset) told to a client -> intent id and fingerprint of the intent there; None until it is read.
         self._told: dict[tuple[int, int], tuple[str, bytes] | None] = {
             (answer.partition, answer.offset): None
             for answer in self._acknowledged
@@ -138,7 +138,7 @@ class Fates:
         }
 
     def take(self, lane: int, offset: int, row: Row | None, asked: Asked | Unreadable, value: bytes | None) -> None:
-        """One offset of the topic and its row."""
+        """Compare one offset of the topic with its row."""
         fingerprint = sha256(value or b"").digest() if isinstance(asked, Unreadable) else fingerprint_of(asked)
         if (lane, offset) in self._told and isinstance(asked, Asked):
             self._told[lane, offset] = (asked.intent_id, fingerprint)
@@ -168,10 +168,10 @@ class Fates:
             self._settled[name] = place
 
     def _quarantine_faults(self, row: Row, asked: Asked | Unreadable, value: bytes | None) -> list[str]:
-        """What cannot be read as an intent, and only that, is in quarantine.
+        """Return the faults of a row if the row is quarantined or its message is no intent.
 
-        `poison` is no excuse for an intent that can be read: an outage that was taken for a fault of the intent would
-        look just like that.
+        A message that cannot be read as an intent must be in quarantine, and no other. The reason `poison` does not
+        excuse an intent that can be read: an outage that was mistaken for a fault of the intent would look the same.
         """
         record = row.record
         fault = None if isinstance(asked, Unreadable) else identity_fault(asked)
@@ -184,7 +184,7 @@ class Fates:
         if any((record.tenant, record.intent_id, record.idempotency_key, record.type, record.legs)):
             wrong.append("It is quarantined and yet names an intent.")
         if isinstance(asked, Unreadable):
-            # A schema that was unknown then may be known by now.
+            # The registry may have got the schema since the message was quarantined.
             if record.reason not in (asked.reason, "unknown_schema"):
                 wrong.append(f"It is quarantined as {record.reason}, but its bytes are {asked.reason}.")
         elif record.reason == "unknown_tenant":
@@ -196,7 +196,7 @@ class Fates:
         return wrong
 
     def without_record(self, row: Row, low: int) -> None:
-        """A row at whose offset the topic has nothing."""
+        """Judge a row if the topic has no message at its offset. `low` is the lowest offset that the topic keeps."""
         record = row.record
         where = place_of(record.lane, record.seq)
         if record.source_offset < low:
@@ -207,7 +207,7 @@ class Fates:
             self._findings.counts["without_record"] += 1
 
     def finish(self) -> None:
-        """What can be said once every lane was taken."""
+        """Run the checks that need all lanes."""
         for name, outcome, place in self._repeats:
             detail = _repeat_fault(outcome, place, self._settled.get(name), self._by_commit)
             if detail is not None:
@@ -241,7 +241,7 @@ class Fates:
 
 
 def identity_fault(asked: Asked) -> str | None:
-    """Why an intent cannot be told by its tenant and key; None where it can."""
+    """Return why tenant, key and id do not identify an intent; None if they do."""
     if not _TENANT.fullmatch(asked.tenant):
         return "its tenant is no tenant's name"
     if not 0 < len(asked.idempotency_key) <= _KEY_CHARACTERS_MAX or "\x00" in asked.idempotency_key:
@@ -252,15 +252,15 @@ def identity_fault(asked: Asked) -> str | None:
 
 
 def _row_faults(record: Record, asked: Asked, fingerprint: bytes) -> list[str]:
-    """Where a row that names an intent is not what the intent asks."""
+    """Return how a row that names an intent differs from what the intent asks."""
     posted = record.outcome == "posted"
     kept = posted or (record.outcome == "rejected" and record.reason not in _WITHOUT_TEXT)
     value_time = asked.value_time
     if value_time is None:
-        value_time = asked.accepted_time or record.booked_time  # 0: the producer said nothing
+        value_time = asked.accepted_time or record.booked_time  # 0: the producer gave no time
     legs: tuple[Leg, ...] = asked.legs if posted else ()
     if posted and asked.type == "reversal" and not asked.legs:
-        legs = record.legs  # all that was left: another check adds them up
+        legs = record.legs  # the reversal takes all that is left: Books checks the sums
     wanted = {
         "tenant": asked.tenant,
         "intent_id": asked.intent_id,

@@ -1,4 +1,4 @@
-"""The judgement: everything is read, lane by lane, and held against everything else."""
+"""The judgement: read everything, lane by lane, and compare all parts with each other."""
 
 import time
 from collections.abc import Iterable
@@ -38,17 +38,17 @@ INTENT_NAME = "ledgerline.payments.PaymentIntent"
 
 
 def judge(place: Place, acknowledged: Iterable[Acknowledged], planted: Iterable[Planted] = ()) -> Verdict:
-    """Judge a ledger at rest: everything that was taken must be posted, relayed, and proved by now.
+    """Judge a ledger at rest: every accepted intent must be posted, relayed and proved by now.
 
-    `planted` names the breaks that were made on purpose. Each must have been found, and excuses the faults at its own
-    lane and seq: where the tables were altered (kinds stored, entries), the rest is judged as if the row stood there
-    as it was published; a `balance` break excuses the shard that reconciliation named. Raises OracleError where
-    something cannot be read.
+    `planted` names the breaks that were made on purpose. The agents must have found each of them, and each excuses the
+    faults at its own lane and seq. If the tables were altered (kinds stored and entries), the published record replaces
+    the altered row for all other checks. A `balance` break excuses the shard that reconciliation named. Raise
+    OracleError if something cannot be read.
     """
     began = time.monotonic()
     plants = Plants(planted)
     with TopicReader(place.kafka_bootstrap) as topics, Registry(place.registry_url) as registry:
-        # Before the tables: what comes to the topic after this is not judged, and what is in the tables by then is.
+        # Read the ends before the tables: an intent that comes later is not judged, and earlier ones are in the tables.
         ends = {
             lane: topics.bounds(f"{place.topic_prefix}payments.intents", lane)
             for lane in topics.partitions(f"{place.topic_prefix}payments.intents")
@@ -64,7 +64,7 @@ def judge(place: Place, acknowledged: Iterable[Acknowledged], planted: Iterable[
 
 
 class _Judgement:
-    """One judgement under way; a lane's rows are in memory together, of the others only what is added up."""
+    """One judgement under way. It holds the rows of one lane in memory, and only sums of the other lanes."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class _Judgement:
 
     def _judge_head(self, lane: Lane, judged: list[Row]) -> None:
         hashes = {row.record.seq: row.record.hash for row in judged}
-        # Where the last row is missing, that is another fault.
+        # If the last row is missing, another check reports it.
         last = hashes.get(lane.next_seq - 1, lane.head) if lane.next_seq else NO_HASH
         if lane.head != last:
             self.findings.add("chains", f"lane {lane.lane}", "The lane's head is not the hash of its last row.")
@@ -144,7 +144,7 @@ class _Judgement:
         return published
 
     def _judged(self, rows: list[Row], published: dict[int, Record]) -> list[Row]:
-        """The rows to be judged further: in place of those altered on purpose, what was published."""
+        """Return the rows for the further checks: the published record replaces each row altered on purpose."""
         judged = [row for row in rows if not self._plants.in_table(row.record.lane, row.record.seq)]
         moments = {row.record.seq: row.moment for row in rows}
         for seq, record in published.items():

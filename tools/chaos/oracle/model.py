@@ -1,4 +1,4 @@
-"""What the oracle is told, what it reads, and what it answers."""
+"""The oracle's inputs, the records that it reads, and its verdict."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -8,19 +8,19 @@ from typing import Any, Final, NamedTuple
 FAULTS_SHOWN_MAX: Final = 50
 NO_HASH: Final = bytes(32)
 
-# Breaks of these kinds say that the tables were altered: what was published stands in for such a row. Breaks of the
-# other kinds about a record say that the topic was.
+# A break of TABLE_KINDS says that the tables were altered: the published record then replaces the row. A break of
+# RECORD_KINDS says that the topic was altered.
 TABLE_KINDS: Final = frozenset({"stored", "entries"})
 RECORD_KINDS: Final = frozenset({"chain", "conservation", "faithfulness", "symmetry"})
 
 
 class OracleError(Exception):
-    """The oracle could not read what it must judge: no verdict, neither good nor bad."""
+    """The oracle could not read what it must judge, so it gives no verdict."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the ledger is; the role of `postgres_dsn` must be able to read every schema."""
+    """The addresses of a ledger. The role of `postgres_dsn` must be able to read every schema."""
 
     kafka_bootstrap: str
     postgres_dsn: str
@@ -35,17 +35,17 @@ class Acknowledged(NamedTuple):
     idempotency_key: str
     intent_id: str
     partition: int | None
-    """As the answer told; None where it did not, such as a replayed outcome."""
+    """The partition in the answer; None if the answer has none, as with a replayed outcome."""
     offset: int | None
     body_sha256: str
-    """Of what the client sent: equal bodies under one key must ask the same on the topic. "" where unknown."""
+    """Digest of the client's request: equal bodies under one key must give equal intents. "" if unknown."""
 
 
 class Planted(NamedTuple):
-    """A break that a scenario planted on purpose; it must be found, and what it altered is no fault.
+    """A break that a scenario planted on purpose. It must be found, and the altered row or record is no fault.
 
-    `lane` and `seq` are those that the break has; None stands for any. An alteration that leads to several breaks is
-    planted once for each.
+    `lane` and `seq` are those of the break; None matches any. If one alteration leads to several breaks, there is one
+    Planted for each.
     """
 
     found_by: str
@@ -55,12 +55,12 @@ class Planted(NamedTuple):
     lane: int | None
     seq: int | None
     moment: int | None = None
-    """When the row that was altered or deleted had been committed, microseconds since 1970: the tables say it no more,
-    as an update gives a row the moment of its own."""
+    """Commit time of the altered or deleted row before the change, microseconds since 1970. The tables no longer have
+    it: an update gives a row the commit time of the update."""
 
 
 class Fault(NamedTuple):
-    """One thing that does not hold."""
+    """One failure of a check."""
 
     check: str
     where: str
@@ -71,36 +71,36 @@ class Fault(NamedTuple):
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the oracle found."""
+    """The oracle's result."""
 
     faults: tuple[Fault, ...]
-    """At most FAULTS_SHOWN_MAX of each check; `counts` has how many there are."""
+    """At most FAULTS_SHOWN_MAX of each check; `counts` has the full number."""
     counts: Mapping[str, int]
-    """Of what was judged: offsets, rows, posted, ..., records, acknowledged; as `faults <check>`, of what is wrong."""
+    """Counts of what was judged (offsets, rows, posted, ..., records, acknowledged), and `faults <check>` by check."""
     seconds: float
 
     @property
     def holds(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there is no fault."""
         return not self.faults
 
 
 class Findings:
-    """Gathers faults and counts; keeps no more of one check than people can read."""
+    """The faults and counts found so far. It keeps at most FAULTS_SHOWN_MAX faults of one check."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
         self.faults: list[Fault] = []
 
     def add(self, check: str, where: str, detail: str) -> None:
-        """One more fault."""
+        """Add a fault."""
         self.counts[f"faults {check}"] += 1
         if self.counts[f"faults {check}"] <= FAULTS_SHOWN_MAX:
             self.faults.append(Fault(check, where, detail))
 
 
 class Plants:
-    """What was planted, by where it excuses faults."""
+    """The planted breaks, looked up by the place at which they excuse faults."""
 
     def __init__(self, planted: Iterable[Planted]) -> None:
         self.all = tuple(planted)
@@ -110,23 +110,23 @@ class Plants:
         self._moments = {(item.lane, item.seq): item.moment for item in self.all if item.moment is not None}
 
     def at(self, lane: int, seq: int) -> bool:
-        """Whether this row or record was altered on purpose."""
+        """Return whether this row or record was altered on purpose."""
         return (lane, seq) in self._records
 
     def in_table(self, lane: int, seq: int) -> bool:
-        """Whether it is the row, not the record, that was altered: the record then stands in for it."""
+        """Return whether the row was altered, not the record: the record then replaces the row."""
         return (lane, seq) in self._rows
 
     def moment(self, lane: int, seq: int) -> int | None:
-        """When the row was committed, before it was altered; None where nobody noted it."""
+        """Return the commit time of the row before it was altered; None if the scenario did not note it."""
         return self._moments.get((lane, seq))
 
     def lane_row(self, lane: int) -> bool:
-        """Whether the lane's own row was altered on purpose."""
+        """Return whether the lane's own row in ledger.lane was altered on purpose."""
         return (lane, None) in self._records
 
     def shards(self, lane: int) -> bool:
-        """Whether a shard of the lane was altered on purpose."""
+        """Return whether a shard of the lane was altered on purpose."""
         return lane in self._shards or None in self._shards
 
 
@@ -169,13 +169,13 @@ class Row(NamedTuple):
 
     record: Record
     leg_count: int
-    """As the row says."""
+    """The number of legs that the row states."""
     leg_numbers: tuple[int, ...]
-    """Of its entries, in order."""
+    """The leg numbers of the row's entries, in order."""
     moment: int
-    """When its transaction committed where Postgres tracks that, else booked_time; microseconds since 1970."""
+    """Commit time of the row's transaction if Postgres tracks it, else booked_time; microseconds since 1970."""
     foreign: bool
-    """Whether an entry is of an account of another tenant, or of none."""
+    """Whether an entry's account belongs to another tenant, or does not exist."""
 
 
 class Lane(NamedTuple):
@@ -190,14 +190,14 @@ class Lane(NamedTuple):
 
 
 class Account(NamedTuple):
-    """What the ledger keeps with an account; normal_direction is 1 for debit, -1 for credit."""
+    """The normal direction and the floor of an account; normal_direction is 1 for debit, -1 for credit."""
 
     normal_direction: int
     floor_minor: int | None
 
 
 class Asked(NamedTuple):
-    """What an intent on the topic asks. Times are microseconds since 1970-01-01 UTC."""
+    """The content of an intent on the topic. Times are microseconds since 1970-01-01 UTC."""
 
     intent_id: str
     tenant: str
@@ -212,7 +212,7 @@ class Asked(NamedTuple):
 
 
 class Unreadable(NamedTuple):
-    """Why the bytes at an offset are no intent: a reason of the documented list."""
+    """The reason why the bytes at an offset are no intent, from the documented list."""
 
     reason: str
 
@@ -235,5 +235,5 @@ class Kept(NamedTuple):
 
 
 def place_of(lane: int, seq: int) -> str:
-    """How a row or record is named in a fault."""
+    """Return the name of a row or record for a fault."""
     return f"lane {lane} seq {seq}"

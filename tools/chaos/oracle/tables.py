@@ -1,4 +1,4 @@
-"""Reading the tables, in one snapshot, lane by lane."""
+"""Read the tables in one snapshot, lane by lane."""
 
 from collections.abc import Iterator
 from typing import Any, Final, LiteralString, NamedTuple, Self
@@ -18,7 +18,7 @@ _LANE_NUMBERS: Final = """
 _ACCOUNTS: Final = "SELECT tenant, address, normal_direction, floor_minor FROM ledger.account"
 _TENANTS: Final = "SELECT tenant, (extract(epoch FROM created_time) * 1000000)::bigint FROM ledger.tenant"
 _TRACKING: Final = "SELECT current_setting('track_commit_timestamp') = 'on'"
-# Topic, offset and previous hash are not in the row: they are its lane's, and the hash of the row before it.
+# The row has no topic, offset or previous hash: topic and offset follow from its lane, the hash is the row before's.
 _ROWS: Final = """
     SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
            intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
@@ -27,7 +27,7 @@ _ROWS: Final = """
            leg_count, j.booked_time
     FROM ledger.journal AS j LEFT JOIN ledger.lane AS l USING (lane) WHERE lane = %s ORDER BY seq
 """
-# Older rows than the tracking have no time of commit: they were committed before all that have one.
+# A row from before commit tracking began has no commit time, so it takes booked_time: it committed before all others.
 _ROWS_BY_COMMIT: Final = """
     SELECT lane, seq, coalesce(l.topic, ''), coalesce(l.first_offset, 0) + seq, outcome, reason, detail, tenant,
            intent_id::text, idempotency_key, fingerprint, type, reverses::text, reference, metadata, value_time,
@@ -116,23 +116,23 @@ class Tables:
             yield from cursor.execute(query, [lane])
 
     def lanes(self) -> dict[int, Lane]:
-        """The lanes' rows."""
+        """Return the rows of ledger.lane by lane."""
         return {row[0]: Lane(*row) for row in self._all(_LANES)}
 
     def lane_numbers(self) -> set[int]:
-        """Every lane that any table of the ledger names."""
+        """Return every lane that any table of the ledger names."""
         return {row[0] for row in self._all(_LANE_NUMBERS)}
 
     def accounts(self) -> dict[tuple[str, str], Account]:
-        """All accounts by tenant and address."""
+        """Return all accounts by tenant and address."""
         return {(row[0], row[1]): Account(row[2], row[3]) for row in self._all(_ACCOUNTS)}
 
     def tenants(self) -> dict[str, int]:
-        """When each tenant was made; microseconds since 1970."""
+        """Return the creation time of each tenant, in microseconds since 1970."""
         return {row[0]: row[1] for row in self._all(_TENANTS)}
 
     def rows(self, lane: int) -> tuple[list[Row], set[int]]:
-        """The lane's rows in order with their entries as legs, and the sequence numbers of entries without a row."""
+        """Return the lane's rows in order with their legs, and the sequence numbers of entries without a row."""
         legs: dict[int, list[Leg]] = {}
         numbers: dict[int, list[int]] = {}
         tenants: dict[int, set[str | None]] = {}
@@ -151,16 +151,16 @@ class Tables:
         return found, legs.keys() - {row.record.seq for row in found}
 
     def shards(self) -> Iterator[Shard]:
-        """All balances."""
+        """Yield all balances."""
         for tenant, account, currency, lane, debits, credits, seq in self._all(_SHARDS):
             yield Shard(tenant, account, currency, lane, int(debits), int(credits), seq)
 
     def kept(self, lane: int) -> dict[int, Kept]:
-        """The quarantined bytes of a lane, by sequence number."""
+        """Return the quarantined messages of a lane by sequence number."""
         return {row[0]: Kept(*row[1:]) for row in self._all(_KEPT, lane)}
 
     def originals(self, intent_ids: list[str]) -> dict[tuple[str, str], tuple[str, list[Leg]]]:
-        """By tenant and id: the type and the legs of those of these intents that are posted."""
+        """Return type and legs, by tenant and id, of those of these intents that are posted."""
         found: dict[tuple[str, str], tuple[str, list[Leg]]] = {}
         for tenant, intent_id, kind, address, direction, amount_minor, currency in self._all(_ORIGINALS, intent_ids):
             legs = found.setdefault((tenant, intent_id), (kind, []))[1]
@@ -168,5 +168,5 @@ class Tables:
         return found
 
     def breaks(self) -> list[Break]:
-        """Every break that either agent ever found."""
+        """Return every break that reconciliation or audit ever found."""
         return [Break(*row) for row in self._all(_BREAKS)]

@@ -1,4 +1,4 @@
-"""Reading topics: raw messages, and records by the writer's schema that the registry has under the frame's id."""
+"""Read topics: raw messages, and records decoded with the writer's schema, by the schema id in the frame."""
 
 import io
 import json
@@ -21,7 +21,7 @@ _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", 
 
 
 class TopicReader:
-    """Reads whole partitions; one consumer for what is committed and one for all that is there."""
+    """A reader of whole partitions, with one read_committed and one read_uncommitted consumer."""
 
     def __init__(self, bootstrap: str) -> None:
         options = {
@@ -42,7 +42,7 @@ class TopicReader:
         self._committed.close()
 
     def partitions(self, topic: str) -> list[int]:
-        """The partitions of a topic; OracleError where there is no such topic."""
+        """Return the partitions of a topic. Raise OracleError if there is no such topic."""
         try:
             found = self._raw.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
         except KafkaException as error:
@@ -52,7 +52,7 @@ class TopicReader:
         return sorted(found.partitions)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
-        """The lowest offset that is kept, and the next that will be given, committed or not."""
+        """Return the lowest offset that is kept and the next offset to be written, committed or not."""
         try:
             low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=KAFKA_SECONDS_MAX)
         except KafkaException as error:
@@ -60,10 +60,10 @@ class TopicReader:
         return int(low), int(high)
 
     def read(self, topic: str, partition: int, *, committed: bool) -> Iterator[Raw]:
-        """All messages from the first that is kept to the present end; OracleError where the end is not reached.
+        """Yield all messages from the lowest kept offset to the present end.
 
-        A read_committed reader stops before a transaction that is still open: it is waited for, as what an agent that
-        was killed left open is aborted by its successor or by the broker.
+        Raise OracleError if the end is not reached in time. A read_committed consumer stops before an open transaction.
+        Wait for the transaction to end: if a killed agent left it open, the agent's successor or the broker aborts it.
         """
         consumer = self._committed if committed else self._raw
         low, end = self.bounds(topic, partition)
@@ -76,7 +76,7 @@ class TopicReader:
                 for message in consumer.consume(MESSAGES_AT_ONCE, 0.02):
                     error = message.error()
                     if error is None:
-                        # As long as messages come, there is time for the next.
+                        # Each message extends the deadline.
                         deadline = time.monotonic() + KAFKA_SECONDS_MAX
                         if message.offset() < end:
                             yield Raw(message.offset(), message.key(), message.value(), message.headers() or [])
@@ -93,7 +93,7 @@ class TopicReader:
 
 
 class Registry:
-    """Schemas by id, as the registry has them; each is asked for once."""
+    """The registry's schemas by id. Each is requested once."""
 
     def __init__(self, registry_url: str) -> None:
         self._client = httpx.Client(base_url=registry_url, timeout=30.0)
@@ -106,7 +106,7 @@ class Registry:
         self._client.close()
 
     def decode(self, value: bytes | None, name: str) -> dict[str, Any] | Unreadable:
-        """The record of this full name in framed bytes, or why there is none; times stay integers."""
+        """Decode framed bytes into a record of the schema `name`, or return why they are none; times stay integers."""
         if not value:
             return Unreadable("empty")
         if len(value) < FRAME_BYTES or value[0] != 0:
@@ -123,14 +123,14 @@ class Registry:
         body.seek(FRAME_BYTES)
         try:
             record = fastavro.schemaless_reader(body, schema, None)
-        except Exception:  # noqa: BLE001 - whatever bytes make a decoder raise, they are no record
+        except Exception:  # noqa: BLE001 - any error of the decoder means that the bytes are no record
             return Unreadable("undecodable")
         if body.tell() != len(value) or not isinstance(record, dict):
             return Unreadable("undecodable")
         return record
 
     def _fetch(self, schema_id: int) -> Any:
-        """The parsed schema; None where the registry has no such id, {} where it is no Avro schema."""
+        """Return the parsed schema; None if the registry has no such id, {} if it is no Avro schema."""
         try:
             answer = self._client.get(f"/schemas/ids/{schema_id}")
             if answer.status_code == 404:
@@ -162,12 +162,12 @@ def _legs(record: dict[str, Any]) -> tuple[Leg, ...]:
 
 
 def _plain_uuid(text: str) -> str:
-    """The canonical form of a UUID; ValueError where the text is none."""
+    """Return the canonical form of a UUID. Raise ValueError if the text is no UUID."""
     return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
 
 
 def asked_of(record: dict[str, Any] | Unreadable) -> Asked | Unreadable:
-    """The intent in a decoded PaymentIntent; what lacks a field or has an id that is no UUID is none."""
+    """Return the intent in a decoded PaymentIntent; Unreadable if a field is missing or an id is no UUID."""
     if isinstance(record, Unreadable):
         return record
     try:
@@ -189,7 +189,7 @@ def asked_of(record: dict[str, Any] | Unreadable) -> Asked | Unreadable:
 
 
 def record_of(record: dict[str, Any] | Unreadable) -> Record | Unreadable:
-    """The journal record in a decoded JournalRecord."""
+    """Return the journal record in a decoded JournalRecord; Unreadable if a field is missing."""
     if isinstance(record, Unreadable):
         return record
     try:

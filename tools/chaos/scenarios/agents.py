@@ -1,4 +1,4 @@
-"""kill -9 of the proving agents, which must forget nothing, see nothing twice and raise no false alarm."""
+"""kill -9 of the proving agents. They must skip no record, count none twice and raise no false break."""
 
 from functools import partial
 from typing import Final
@@ -8,7 +8,7 @@ from tools.chaos.trial import Trial
 
 
 def kill_agent(name: str, trial: Trial) -> None:
-    """The agent dies under load, whatever it is at, and once more while it comes up."""
+    """Kill the agent under load, at any point of its work, and once more while it starts."""
     for _ in range(2):
         trial.let_flow(100)
         trial.say(f"kill -9 of {name}")

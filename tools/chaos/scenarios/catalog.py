@@ -1,4 +1,4 @@
-"""The scenarios of chaos, each a promise and the fault that puts it to the test."""
+"""The chaos scenarios. Each has a promise and the fault that tests it."""
 
 from typing import Final, NamedTuple
 

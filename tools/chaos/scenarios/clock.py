@@ -1,7 +1,7 @@
-"""The clock of the services jumps, forwards and back; Kafka's, Postgres' and the kernel's do not.
+"""The clock of the services jumps forwards and back. The clocks of Kafka, Postgres and the kernel do not.
 
-It is the clock that Python reads. libfaketime, which shows all of a process another clock, was tried: under it
-librdkafka's consumers never wake up, with the right time too.
+Only the clock that Python reads jumps. libfaketime, which changes the clock of a whole process, was tried: with it
+librdkafka's consumers never wake up, even if its time is right.
 """
 
 from typing import Final
@@ -22,7 +22,7 @@ def _set(trial: Trial, seconds: int) -> None:
 
 
 def jump(trial: Trial) -> None:
-    """Everything is started again under a clock that jumps together, and then under the right one."""
+    """Restart all processes with one common clock that jumps, then restart them with the right clock."""
     _set(trial, 0)
     trial.fleet.stop_all(trial.fleet.instances)
     for instance in trial.fleet.instances:

@@ -14,21 +14,21 @@ TAKEN_OVER_SECONDS_MAX: Final = 60.0
 
 
 def kill_worker(point: str, trial: Trial) -> None:
-    """The first worker that comes to the point dies there."""
+    """Kill the first worker that comes to the fault point."""
     trial.let_flow()
     trial.strike(trial.workers(), point)
 
 
 def freeze_worker(point: str, trial: Trial) -> None:
-    """A worker stops at the point for longer than its session; its lanes go to the other; then it wakes up."""
+    """Freeze a worker at the fault point until its session expires and the other worker has its lanes; then wake it."""
     trial.let_flow()
-    frozen = trial.strike([trial.pick("posting")], point, "stop")  # one alone: the other is to take over
+    frozen = trial.strike([trial.pick("posting")], point, "stop")  # only one: the other must take over
     pid = frozen.pid
     if pid is None:
         raise ChaosError(f"{frozen.label} is gone in place of frozen.")
     before = trial.ledger.next_offsets()
     try:
-        # It had at least one lane, so all lanes move again only when another worker has taken that over.
+        # The frozen worker had at least one lane, so all lanes move only after another worker has taken it over.
         trial.wait_until(
             lambda: all(offset > before[lane] for lane, offset in trial.ledger.next_offsets().items()),
             "another worker posts the frozen one's lanes",
@@ -40,7 +40,7 @@ def freeze_worker(point: str, trial: Trial) -> None:
 
 
 def kill_api(trial: Trial) -> None:
-    """An API process dies when Kafka has the intents and the client has no answer."""
+    """Kill an API process after Kafka has the intents and before the client has an answer, twice."""
     for _ in range(2):
         trial.let_flow()
         trial.strike(trial.fleet["api"], "acknowledged")

@@ -1,4 +1,4 @@
-"""Trouble within Postgres: a full disk, read only, locks held by others, deadlocks, no connection left."""
+"""Faults within Postgres: a full disk, read-only mode, locks held by others, deadlocks, no free connection."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def _connection(trial: Trial) -> "psycopg.Connection[Any]":
 
 @contextlib.contextmanager
 def _small_disk(trial: Trial) -> Iterator[Path]:
-    """A file system of a few megabytes, which Postgres' user owns."""
+    """Mount a file system of DISK_MEGABYTES that Postgres' user owns. Raise ChaosError if it cannot be mounted."""
     folder = trial.deployment.folder / "small-disk"
     folder.mkdir()
     mounted = subprocess.run(
@@ -46,7 +46,7 @@ def _small_disk(trial: Trial) -> Iterator[Path]:
 
 
 def fill_disk(trial: Trial) -> None:
-    """The disk of the journal runs full under load, stays so, and gets room again."""
+    """Fill the disk of the journal under load, keep it full for a while, and free space again."""
     trial.let_flow()
     with _small_disk(trial) as folder:
         space = f"{trial.ledger.name}_small"
@@ -73,7 +73,7 @@ def fill_disk(trial: Trial) -> None:
 
 
 def read_only(trial: Trial) -> None:
-    """Every transaction is read only for a while, as on a standby that a name was pointed at by mistake."""
+    """Make every transaction read-only for a while, as if a DNS name pointed to a standby by mistake."""
     trial.let_flow()
     database = trial.ledger.name
     with _connection(trial) as admin:
@@ -88,7 +88,7 @@ def read_only(trial: Trial) -> None:
 
 
 def hold_lanes(trial: Trial) -> None:
-    """Someone's session holds the lanes' rows for longer than a worker waits for a lock."""
+    """Lock the lanes' rows in another session for longer than a worker waits for a lock."""
     trial.let_flow()
     with _connection(trial) as other, other.transaction():
         other.execute("SELECT * FROM ledger.lane ORDER BY lane FOR UPDATE")
@@ -97,7 +97,7 @@ def hold_lanes(trial: Trial) -> None:
 
 
 def provoke_deadlocks(trial: Trial) -> None:
-    """Hand-written SQL locks accounts against the order that workers lock them in, until Postgres ends somebody."""
+    """Lock accounts by hand-written SQL in the reverse of the workers' order, until Postgres has ended 3 deadlocks."""
     trial.let_flow()
     log = trial.deployment.stack.postgres.log
     before = log.read_text(errors="replace").count("deadlock detected")
@@ -126,7 +126,7 @@ def provoke_deadlocks(trial: Trial) -> None:
 
 
 def run_dry(trial: Trial) -> None:
-    """Every connection that Postgres gives is taken, and those of the services are ended."""
+    """Take every free connection of Postgres, and terminate those of the services."""
     trial.let_flow()
     taken: list[psycopg.Connection[Any]] = []
     try:

@@ -1,4 +1,4 @@
-"""Connections cut, refused, delayed and black-holed, between any two that speak to each other."""
+"""Connections between any two processes are cut, refused, delayed and black-holed."""
 
 import threading
 from collections.abc import Callable, Sequence
@@ -13,16 +13,16 @@ DELAY_SECONDS: Final = 0.2
 DELAYED_SECONDS: Final = 2.0
 REFUSED_SECONDS: Final = 2.0
 BLACK_HOLE_SECONDS: Final = (5.0, 15.0)
-"""Shorter and longer than a consumer's session (10 s) and a delivery's time (10 s)."""
+"""The range includes times shorter and longer than a consumer's session (10 s) and a delivery's timeout (10 s)."""
 
 
 def _hold(seconds: float) -> None:
-    """Let the fault last so long, under load: its length is what makes it this fault."""
+    """Let the fault last so long under load. A fixed time is right here: the fault is defined by its length."""
     threading.Event().wait(seconds)
 
 
 def trouble(ways: Sequence[tuple[str, str]], trial: Trial) -> None:
-    """Connections are cut twice, delayed for a while, refused for a while, and then black-holed."""
+    """Cut connections twice, delay them for a while, refuse them for a while, and then black-hole them."""
     proxies = {"kafka": trial.deployment.kafka, "postgres": trial.deployment.postgres}
     hurt = [proxies[part][group] for group, part in ways]
 

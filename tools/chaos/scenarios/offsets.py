@@ -1,4 +1,4 @@
-"""What Kafka believes of the workers' offsets is deleted, set to the beginning, set to the end."""
+"""The workers' committed offsets in Kafka are deleted, set to the beginning, or set to the end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,24 +16,24 @@ Lie = Callable[[Trial, AdminClient, str], None]
 
 
 def delete(_: Trial, admin: AdminClient, group: str) -> None:
-    """The group is gone, as after offsets.retention.minutes."""
+    """Delete the consumer group, as Kafka does after offsets.retention.minutes."""
     admin.delete_consumer_groups([group])[group].result(REQUEST_SECONDS_MAX)
 
 
 def to_beginning(trial: Trial, admin: AdminClient, group: str) -> None:
-    """As `kafka-consumer-groups --reset-offsets --to-earliest`."""
+    """Reset the offsets as `kafka-consumer-groups --reset-offsets --to-earliest` does."""
     topic = trial.ledger.topics.intents
     tell_group(admin, group, topic, topic_state(admin, topic).low)
 
 
 def to_end(trial: Trial, admin: AdminClient, group: str) -> None:
-    """As `kafka-consumer-groups --reset-offsets --to-latest`, while intents wait that nobody has posted."""
+    """Reset the offsets as `kafka-consumer-groups --reset-offsets --to-latest` does, while unposted intents wait."""
     topic = trial.ledger.topics.intents
     tell_group(admin, group, topic, topic_state(admin, topic).high)
 
 
 def believe_kafka(lie: Lie, trial: Trial) -> None:
-    """All workers stop, intents pile up, Kafka's offsets are changed, the workers start again."""
+    """Stop all workers, let intents pile up, change Kafka's offsets, and start the workers again."""
     trial.let_flow()
     trial.fleet.stop_all(trial.workers())
     aim = trial.load.counts["acknowledged"] + 200

@@ -19,19 +19,19 @@ def _restart(part: Part, trial: Trial) -> None:
 
 
 def kill_kafka(trial: Trial) -> None:
-    """The broker crashes and comes back."""
+    """Kill the broker and start it again."""
     trial.let_flow()
     _restart(trial.deployment.stack.kafka, trial)
 
 
 def kill_postgres(trial: Trial) -> None:
-    """The database server crashes, whatever is under way, and recovers from its log."""
+    """Kill the database server in the middle of its work; it recovers from its log."""
     trial.let_flow()
     _restart(trial.deployment.stack.postgres, trial)
 
 
 def kill_registry(trial: Trial) -> None:
-    """The registry crashes; a worker and an API process start while it is away."""
+    """Kill the registry, and restart a worker and an API process while it is down."""
     registry = trial.deployment.stack.registry
     trial.let_flow()
     trial.say("kill -9 of the registry, then of a worker and of an API process, which need it at their start")
@@ -39,7 +39,7 @@ def kill_registry(trial: Trial) -> None:
     registry.kill()
     worker.kill()
     trial.fleet["api"][0].kill()
-    # Not until more is posted: a message with an id that is not known yet keeps its lane waiting, whoever has it.
+    # Do not wait for more postings: a message with an unknown schema id blocks its lane at every worker.
     asked = worker.text_of_logs().count(AWAY)
     trial.wait_until(lambda: worker.text_of_logs().count(AWAY) > asked + 2, "the new worker asks for schemas in vain")
     registry.start()
@@ -47,7 +47,7 @@ def kill_registry(trial: Trial) -> None:
 
 
 def kill_postgres_in_commit(trial: Trial) -> None:
-    """The database server dies in the instant in which a worker's COMMIT reaches it."""
+    """Kill the database server in the instant in which a worker's COMMIT reaches it."""
     postgres = trial.deployment.stack.postgres
     trial.let_flow()
     fired = trial.deployment.postgres["posting"].on_pattern(b"COMMIT", postgres.kill)
@@ -58,7 +58,7 @@ def kill_postgres_in_commit(trial: Trial) -> None:
 
 
 def lose_commit(before: bool, trial: Trial) -> None:
-    """The connection breaks on a COMMIT's way there, or on its answer's way back, three times."""
+    """Cut the connection before Postgres gets a COMMIT, or before the worker gets its answer; three times."""
     for _ in range(3):
         trial.let_flow(100)
         fired = trial.deployment.postgres["posting"].cut_at(b"COMMIT", before=before)

@@ -10,7 +10,7 @@ POSTED_BETWEEN: Final = 300
 
 
 def come_and_go(trial: Trial) -> None:
-    """Workers join; one of all leaves, in order or by a crash, before the last rebalance has cooled down."""
+    """Let workers join, stop and crash, each time soon after the last rebalance."""
     guests = [trial.deployment.instance(trial.ledger, "posting", number) for number in (2, 3)]
     running: list[int] = []
     try:

@@ -1,4 +1,4 @@
-"""kill -9 of the relay around its Kafka transaction, and two relays with one id."""
+"""kill -9 of the relay around its Kafka transaction, and two relays with one transactional id."""
 
 from functools import partial
 from typing import Final
@@ -11,14 +11,14 @@ FENCED: Final = "Another relay took over"
 
 
 def kill_relay(point: str, trial: Trial) -> None:
-    """The relay dies at the point, twice."""
+    """Kill the relay at the fault point, twice."""
     for _ in range(2):
         trial.let_flow(100)
         trial.strike(trial.fleet["relay"], point)
 
 
 def two_relays(trial: Trial) -> None:
-    """A second relay with the same id starts beside the first."""
+    """Start a second relay with the same transactional id beside the first."""
     second = trial.deployment.instance(trial.ledger, "relay", 1)
     trial.let_flow()
     second.start()

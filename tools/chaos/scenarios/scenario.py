@@ -1,4 +1,4 @@
-"""What a scenario is."""
+"""The type of a scenario."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -7,20 +7,20 @@ from tools.chaos.trial import Trial
 
 
 def _nothing(trial: Trial) -> None:
-    """Nothing is done."""
+    """Do nothing."""
 
 
 class Scenario(NamedTuple):
-    """One fault, and the promise that must hold in spite of it."""
+    """One fault, and the promise that must hold despite it."""
 
     name: str
     promise: str
     """One sentence; docs/guarantees.md repeats it."""
     fault: Callable[[Trial], None]
-    """Under load. It returns when the fault is over, so that recovery is measured from there."""
+    """Called under load. It returns when the fault is over: recovery is measured from then."""
     afterwards: Callable[[Trial], None] = _nothing
-    """When the load is done and all is quiet, before the oracle judges."""
+    """Called when the load has ended and every step has caught up, before the oracle judges."""
     own_ledger: bool = False
-    """It needs a ledger of its own, as it leaves it unfit for the next, or changes what that would count on."""
+    """True if the scenario needs its own ledger, because the next scenario could not use the ledger afterwards."""
     recovers: bool = True
-    """False where the ledger is meant to stand still afterwards; then the scenario itself says what holds."""
+    """False if the ledger must stand still afterwards. Then the scenario itself checks what must hold."""

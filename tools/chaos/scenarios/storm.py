@@ -1,4 +1,4 @@
-"""Faults at random, several at a time, from the seed: what no one thought of."""
+"""Random faults from the seed, several at a time, to find combinations that no other scenario tests."""
 
 import threading
 from collections.abc import Callable
@@ -64,13 +64,13 @@ _CHOICES: Final[tuple[tuple[int, Callable[[Trial], None]], ...]] = (
 
 
 def rage(trial: Trial) -> None:
-    """One fault after the other, with pauses that are too short to recover in."""
+    """Cause one fault after the other, with pauses too short for recovery."""
     trial.let_flow()
     weights = [weight for weight, _ in _CHOICES]
     for _ in range(FAULTS):
         (_, fault) = trial.random.choices(_CHOICES, weights)[0]
         fault(trial)
-        # A random length of time is what is wanted here, not some state.
+        # Wait for a random time, not for a state.
         threading.Event().wait(trial.random.uniform(0, PAUSE_SECONDS_MAX))
     for instance in trial.fleet.instances:
         instance.disarm()

@@ -1,4 +1,4 @@
-"""Breaks that are planted behind the ledger's back: the agents must find each, and nothing else."""
+"""Breaks that are planted without the ledger's knowledge. The agents must find each of them, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -15,7 +15,7 @@ FOUND_SECONDS_MAX: Final = 60.0
 
 
 class Row(NamedTuple):
-    """A posted journal row to do harm to."""
+    """A posted journal row to damage."""
 
     lane: int
     seq: int
@@ -40,7 +40,7 @@ def _delete_row(admin: "psycopg.Connection[Any]", row: Row) -> list[Planted]:
 
 
 def _insert_row(admin: "psycopg.Connection[Any]", row: Row) -> list[Planted]:
-    """Beyond the lane's end, where no reader of the topic would ever look."""
+    """Insert a row beyond the lane's end, where no reader of the topic would look."""
     inserted = admin.execute(
         """INSERT INTO ledger.journal
         SELECT (jsonb_populate_record(j, jsonb_build_object(
@@ -72,7 +72,7 @@ PLANTS: Final[tuple[Callable[["psycopg.Connection[Any]", Row], list[Planted]], .
 
 
 def tamper(trial: Trial) -> None:
-    """Alter, delete and insert rows and edit a shard as a superuser, with the triggers asleep."""
+    """Alter, delete and insert rows and edit a shard as a superuser, with the triggers disabled."""
     rows = [Row(*row) for row in trial.ledger.rows(
         "SELECT lane, seq FROM ledger.journal WHERE outcome = 'posted' AND reverses IS NULL AND leg_count = 2"
         " ORDER BY lane, seq"
@@ -87,7 +87,7 @@ def tamper(trial: Trial) -> None:
 
 
 def _committed_moment(admin: "psycopg.Connection[Any]", row: Row) -> int | None:
-    """Microseconds since 1970 at which the row was committed: floors are judged in the order of these."""
+    """Return the row's commit time in microseconds since 1970: the oracle checks floors in commit order."""
     found = admin.execute(
         "SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint FROM ledger.journal"
         " WHERE lane = %s AND seq = %s",
@@ -97,7 +97,7 @@ def _committed_moment(admin: "psycopg.Connection[Any]", row: Row) -> int | None:
 
 
 def leave_out_record(trial: Trial) -> None:
-    """The relay is led to leave one record out of ledger.journal, by a checkpoint that is one too far."""
+    """Make the relay leave one record out of ledger.journal, with a checkpoint that is one record too far."""
     (relay,) = trial.fleet["relay"]
     trial.let_flow()
     relay.stop()
@@ -124,7 +124,7 @@ def leave_out_record(trial: Trial) -> None:
 
 
 def wait_found(trial: Trial) -> None:
-    """Until the agents have found each planted break; which of them is the oracle's to say."""
+    """Wait until the agents have found each planted break. Only the oracle judges which breaks are faults."""
     found = """SELECT 'reconciliation', kind, lane, seq FROM reconciliation.break WHERE state <> 'resolved'
         UNION ALL SELECT 'audit', kind, lane, seq FROM audit.break WHERE state <> 'resolved'"""
 

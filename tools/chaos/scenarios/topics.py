@@ -1,4 +1,4 @@
-"""The intents topic is deleted and made again under its name: the workers must refuse, not skip."""
+"""The intents topic is deleted and created again with the same name: the workers must refuse it, not skip intents."""
 
 from typing import Final
 
@@ -16,10 +16,13 @@ SENTENCES: Final = ("restore the old topic", "restore the topic before posting g
 
 
 def make_anew(trial: Trial) -> None:
-    """Delete the topic, make it again, fill it beyond where lanes stand; each worker ends with a sentence, twice."""
+    """Delete the topic, create it again and fill it beyond the lanes' next offsets.
+
+    Each worker must exit with one of SENTENCES, and again after its restart. Raise ChaosError if a lane has moved.
+    """
     trial.let_flow()
     trial.load.pause()
-    trial.wait_quiet()  # so that whatever is posted from now on is of the new topic
+    trial.wait_quiet()  # any posting from now on would be of the new topic
     admin: AdminClient = admin_client(trial.ledger.endpoints.kafka)
     topic = trial.ledger.topics.intents
     before = {worker.label: worker.restarts for worker in trial.workers()}
