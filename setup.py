@@ -1,6 +1,6 @@
-"""Compiles the hot, pure modules with mypyc where COMPILE_WITH_MYPYC=1 asks for it, as `make install` does.
+"""Compile the hot, pure modules with mypyc if COMPILE_WITH_MYPYC=1, which `make install` sets.
 
-Without it nothing is compiled, and all runs interpreted: docs/decisions/0013-compiled-modules.md.
+Without it, no module is compiled and all code runs interpreted: docs/decisions/0013-compiled-modules.md.
 """
 
 import ast
@@ -14,8 +14,8 @@ from pathlib import Path
 
 from setuptools import setup
 
-# The only list of them. What is here must not be patched in tests, which compiled callers would not see, and has no
-# subclasses that are not here.
+# The only list of compiled modules. Tests must not patch these modules, because compiled callers would not see the
+# patch. Their classes must have no subclasses in other modules.
 MODULES = (
     "domain/chart.py",
     "domain/decision.py",
@@ -40,15 +40,16 @@ MODULES = (
     "streams/proof/reconciliation/faithful.py",
     "streams/proof/reconciliation/state.py",
 )
-# The library that all of them share lies in a package, as an editable installation finds packages alone. So what mypyc
-# gives as __file__ of a module that another of them imports begins with domain/domain or the like: use none of theirs.
+# All compiled modules share one library. It lies in a package, because an editable installation finds only packages.
+# Therefore mypyc gives a wrong __file__, such as domain/domain/..., to a module that another compiled module imports:
+# do not use __file__ of these modules.
 LIBRARY = "domain.ledgerline"
-# The digest of each source that the modules were made from, in sha256sum's form, for runtime/compiled_modules.py.
+# The digest of each source of the compiled modules, in sha256sum's format. runtime/compiled_modules.py reads it.
 RECORD = Path("domain/ledgerline__mypyc.sha256")
 
 
 def imported(source):
-    """The project's own sources that a source imports."""
+    """Yield the project's own sources that a source imports."""
     for node in ast.walk(ast.parse(Path(source).read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names)):
@@ -58,7 +59,7 @@ def imported(source):
 
 
 def missing_tool():
-    """What a compilation needs and this machine lacks, in a few words; None where all is there."""
+    """Return, in a few words, what this machine lacks for a compilation; None if it lacks nothing."""
     compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")[0]
     if shutil.which(compiler) is None:
         return f"no C compiler ({compiler})"
@@ -68,10 +69,10 @@ def missing_tool():
 
 
 def compiled_modules():
-    """The extensions; none where nobody asked, or, with a sentence, where there is no compiler."""
+    """Return the extensions to build; none without COMPILE_WITH_MYPYC=1, or, with a message, without a compiler."""
     if os.environ.get("COMPILE_WITH_MYPYC") != "1":
         return []
-    # From here on nothing of an earlier build may be left: a build that fails leaves the sources, interpreted.
+    # Remove every file of an earlier build first, so that the sources run interpreted if this build fails.
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     for top in {module.split("/")[0] for module in MODULES}:
         for built in Path(top).rglob(f"*{suffix}"):
@@ -83,17 +84,17 @@ def compiled_modules():
             f"Ledgerline runs interpreted, as there is {missing}: install it and run 'make compiled' for more speed.\n"
         )
         return []
-    from mypyc.build import mypycify  # noqa: PLC0415 - only who compiles has it
+    from mypyc.build import mypycify  # noqa: PLC0415 - mypyc is there only for a compilation
 
-    # Digests before mypyc reads: what is edited meanwhile counts as changed. With the sources of constants and types
-    # that are compiled in.
+    # Take the digests before mypyc reads the sources, so that a source edited meanwhile counts as changed. Include the
+    # imported sources, because their constants and types are compiled in.
     sources = sorted({*MODULES, *(path for module in MODULES for path in imported(module))})
     RECORD.write_text("".join(f"{sha256(Path(path).read_bytes()).hexdigest()}  {path}\n" for path in sources))
-    os.environ["MYPY_CACHE_DIR"] = "build/mypy"  # apart from that of `make types`, whose options are not quite the same
-    # gcc's -O3 is no faster here than -O1, and takes longer.
+    os.environ["MYPY_CACHE_DIR"] = "build/mypy"  # not the cache of `make types`, whose options differ
+    # With gcc, -O3 gives no faster code here than -O1, and takes longer to compile.
     extensions = mypycify(list(MODULES), opt_level="1", group_name=LIBRARY)
     for extension in extensions:
-        extension.depends += ["constraints.txt", "pyproject.toml"]  # another mypyc has another runtime to compile in
+        extension.depends += ["constraints.txt", "pyproject.toml"]  # another mypyc compiles in another runtime
     return extensions
 
 

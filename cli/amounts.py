@@ -103,7 +103,7 @@ def _grouping_fault(text: str) -> str:
 
 
 def _sign_fault(text: str) -> str | None:
-    """Return the fault of a currency sign or code beside the number, or of digits of another script; None if neither."""
+    """Return the fault of a currency beside the number, or of digits of another script; None if there is neither."""
     if any(sign.isdecimal() and not sign.isascii() for sign in text):
         plain = "".join(str(unicodedata.decimal(sign)) if sign.isdecimal() else sign for sign in text)
         return f"{_cut(text)} is not in the digits 0 to 9: write {_cut(plain)}."

@@ -64,8 +64,7 @@ def named_kafka() -> tuple[Settings, Kafka]:
 
 
 def key_file(home: Path) -> Path:
-    """Return the file of the command line's API key, which `ledgerline up` stores: with the data, for which it is made.
-    """
+    """Return the file in which `ledgerline up` stores the API key; it is in `data`, as the key is of use only there."""
     return home / "data" / "api-key"
 
 

@@ -59,7 +59,7 @@ class Added:
 
 @dataclass(frozen=True)
 class _Ledger:
-    """The clients and settings that the steps share."""
+    """The parameters that the steps share."""
 
     kafka: Kafka
     topics: Topics

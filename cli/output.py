@@ -38,7 +38,7 @@ class SafeConsole(Console):
         return super().size if self.is_terminal else ConsoleDimensions(_UNBOUNDED_COLUMNS, 25)
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError instead of ending the process as rich does: `main` handles it for all kinds of output."""
+        """Raise BrokenPipeError, where rich would end the process: `main` handles it for all kinds of output."""
         raise BrokenPipeError
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:

@@ -1,5 +1,4 @@
-"""Functions for `reconcile` and `audit verify`: progress, the list of breaks, the exit code of a check that cannot run.
-"""
+"""Functions for `reconcile` and `audit verify`: progress, the list of breaks, the exit code if a check cannot run."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager

@@ -65,8 +65,7 @@ def _is_open(number: int) -> bool:
 
 
 def _write_as_the_stream_can(error: UnicodeError) -> tuple[str, int]:
-    """Replace characters that the stream's encoding lacks: a plain form for our own signs, else the character's number.
-    """
+    """Return a replacement for characters that the encoding lacks: a plain form of our signs, else their numbers."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

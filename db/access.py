@@ -24,7 +24,7 @@ NAME_CHARACTERS_MAX: Final = 100
 
 
 class AccessError(LedgerlineError):
-    """A key that cannot be made or revoked."""
+    """A key cannot be made or revoked."""
 
 
 class Scope(StrEnum):
@@ -39,7 +39,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as the API knows it, without its secret. Scopes that this release does not know give nothing."""
+    """A key as the API knows it, without its secret. Scopes that this release does not know permit nothing."""
 
     key_id: str
     tenant: str
@@ -48,17 +48,17 @@ class ApiKey:
     """SHA-256 of the secret, 32 bytes."""
     scopes: frozenset[str]
     requests_per_minute: int | None
-    """None: the API's setting holds."""
+    """None if the API's setting applies."""
     expires_time: datetime | None
-    """From then on it is no key any more; None: until it is revoked."""
+    """The key is invalid from this time on; None if it is valid until it is revoked."""
 
     def is_expired(self) -> bool:
-        """Whether its time is over, by this process' clock."""
+        """Return whether the key has expired, by this process' clock."""
         return self.expires_time is not None and self.expires_time <= datetime.now(UTC)
 
 
 def secret_hash(secret: str) -> bytes:
-    """What is stored of a secret. One round is enough, as the secret is random and long."""
+    """Return the stored hash of a secret. One round is enough, as the secret is random and long."""
     return sha256(secret.encode()).digest()
 
 
@@ -72,9 +72,9 @@ def add_key(
     *,
     done_by: str | None = None,
 ) -> tuple[str, str]:
-    """Make a key; returns (key id, the whole key), the only time that the secret is known.
+    """Make a key and return (key id, the whole key). The secret cannot be shown again.
 
-    The database puts it on record as an operation of `done_by`, or of the login where that is None.
+    The database records this as an operation of `done_by`, or of the login if that is None.
     """
     wanted = sorted({scope.value for scope in scopes})
     if not wanted:
@@ -103,14 +103,14 @@ def add_key(
 
 
 def list_keys(connection: Connection[Any], tenant: str | None = None) -> list[dict[str, Any]]:
-    """All keys, those that ended too; each with its rate limit and the times of its making, revocation and expiry."""
+    """Return all keys, ended ones too, each with its rate limit and its times of creation, revocation and expiry."""
     return connection.cursor(row_factory=dict_row).execute(_QUERIES["list"], {"tenant": tenant}).fetchall()
 
 
 def revoke_key(connection: Connection[Any], key_id: str, *, done_by: str | None = None) -> None:
     """Revoke a key; an API process that has it cached notices within a few seconds.
 
-    The database puts it on record as an operation of `done_by`, or of the login where that is None.
+    The database records this as an operation of `done_by`, or of the login if that is None.
     """
     with connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
@@ -120,14 +120,17 @@ def revoke_key(connection: Connection[Any], key_id: str, *, done_by: str | None 
 
 
 async def find_keys(pool: AsyncConnectionPool[Any], key_ids: Iterable[str]) -> dict[str, ApiKey]:
-    """Those of these keys that are neither revoked nor expired, by id; DatabaseError if Postgres is away."""
+    """Return the keys that are neither revoked nor expired, by id; raise DatabaseError if Postgres is unreachable."""
     rows = await fetch(pool, _QUERIES["find"], {"key_ids": sorted(set(key_ids))})
     found = [ApiKey(**row | {"scopes": frozenset(row["scopes"])}) for row in rows]
     return {key.key_id: key for key in found if not key.is_expired()}
 
 
 async def read_cursor_key(pool: AsyncConnectionPool[Any]) -> bytes:
-    """The secret that authenticates this ledger's cursors, 32 bytes; DatabaseError if Postgres is away."""
+    """Return the secret that authenticates this ledger's cursors, 32 bytes.
+
+    Raise DatabaseError if Postgres is unreachable.
+    """
     rows = await fetch(pool, _QUERIES["cursor_key"], {})
     if not rows:
         raise AccessError("The table access.cursor_key is empty: restore it from a backup, or insert 32 random bytes.")

@@ -1,4 +1,4 @@
-"""The connections of a proving agent: the one that it keeps, and one that sees a single state of the database."""
+"""The connections of a proving agent: one that it keeps, and one that sees one snapshot of the database."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +15,7 @@ from db.kept_connection import KeptConnection
 
 
 class AgentConnection(KeptConnection):
-    """A kept connection that reads and writes JSON by orjson, and takes long columns in Postgres' own form."""
+    """A kept connection that reads and writes JSON with orjson, and takes arrays in Postgres' binary form."""
 
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
@@ -25,7 +25,7 @@ class AgentConnection(KeptConnection):
 
 @contextmanager
 def snapshot(dsn: str, role: str, *, statement_seconds_max: float | None = None) -> Iterator[Connection[Any]]:
-    """A connection that sees one unchanging state of the database (repeatable read, read only) until it is let go."""
+    """Open a connection that sees one snapshot of the database (repeatable read, read only) until it is closed."""
     with connect(dsn, role, statement_seconds_max=statement_seconds_max) as connection:
         set_json_loads(orjson.loads, connection)
         register(connection)

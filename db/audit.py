@@ -1,4 +1,4 @@
-"""What audit asks of Postgres: its own append-only schema, and looks at the ledger that cannot write it."""
+"""Audit's queries: its own append-only schema, and read-only queries of the ledger."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -17,7 +17,7 @@ HASH_BYTES: Final = 32
 
 
 class LaneRow(NamedTuple):
-    """Where audit stands in a lane. Peaks are those of the tree over the hashes from first_seq to next_seq - 1."""
+    """Audit's position in a lane. `peaks` are those of the tree over the hashes from first_seq to next_seq - 1."""
 
     lane: int
     next_offset: int
@@ -26,13 +26,13 @@ class LaneRow(NamedTuple):
     first_seq: int
     peaks: bytes
     signatures_first_seq: int | None = None
-    """From here on posting's signatures must cover each record; None where none is asked for yet."""
+    """The seq from which on posting's signatures must cover each record; None if they are not required yet."""
     signatures_next_seq: int | None = None
-    """Up to here they have been judged."""
+    """The seq up to which audit has judged the signatures."""
 
 
 class Segment(NamedTuple):
-    """Hashes of consecutive records, joined, 32 bytes each; zeros where the topic did not bring one."""
+    """The joined hashes of consecutive records, 32 bytes each; zeros for a record that the topic did not bring."""
 
     lane: int
     first_seq: int
@@ -45,7 +45,7 @@ class Segment(NamedTuple):
 
 
 def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
-    """Lock the lanes in order, and make those that are new."""
+    """Lock the lanes in order, insert those that are new, and return all of them."""
     wanted = {"lanes": list(lanes)}
     rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
     if len(rows) < len(lanes):
@@ -55,27 +55,27 @@ def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, L
 
 
 def lock_all_lanes(connection: Connection[Any]) -> list[LaneRow]:
-    """Lock every lane in order, for one state of all of them."""
+    """Lock every lane in order and return all of them, so that a checkpoint is one state of all lanes."""
     return [LaneRow(*row) for row in connection.execute(SQL["lock_all_lanes"])]
 
 
 def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
-    """Every lane that audit has met."""
+    """Return every lane that audit has read from."""
     return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
 
 
 def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
-    """Store lanes as they stand now."""
+    """Store the lanes' positions."""
     connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
 def add_segments(connection: Connection[Any], segments: Iterable[Segment]) -> None:
-    """Keep the hashes of a batch, for ever."""
+    """Store the hashes of a batch permanently."""
     connection.cursor().executemany(SQL["add_segment"], [segment._asdict() for segment in segments])
 
 
 def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
-    """Audit's copy of the hashes of seq first_seq to next_seq - 1, joined; shorter where audit has not come so far."""
+    """Return audit's copy of the hashes of seq first_seq to next_seq - 1, joined; shorter if audit is not that far."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     joined = []
     for row in connection.execute(SQL["segments"], values):
@@ -90,19 +90,22 @@ def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int
 
 
 def lock_signer(connection: Connection[Any]) -> int | None:
-    """The next checkpoint to publish, and the right to sign until the transaction ends; None where another has it."""
+    """Lock the right to sign until the transaction ends; return the next checkpoint to publish.
+
+    Return None if another session holds the lock.
+    """
     row = connection.execute(SQL["lock_signer"]).fetchone()
     return None if row is None else int(row[0])
 
 
 def next_unpublished_checkpoint(connection: Connection[Any]) -> int:
-    """The first checkpoint that the topic has not got, without a lock; 0 where the row is gone."""
+    """Return the first checkpoint that the topic does not have, without a lock; 0 if the row is gone."""
     row = connection.execute(SQL["next_unpublished_checkpoint"]).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
-    """The newest checkpoint, if there is one."""
+    """Return the newest checkpoint, or None if there is none."""
     row = connection.execute(SQL["last_checkpoint"]).fetchone()
     return None if row is None else CheckpointRow(*row)
 
@@ -110,7 +113,7 @@ def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
 def checkpoints(
     connection: Connection[Any], first_checkpoint: int, limit: int
 ) -> list[tuple[CheckpointRow, list[LaneHead]]]:
-    """Up to `limit` checkpoints from that number on, each with its lanes in order."""
+    """Return up to `limit` checkpoints from that number on, each with its lanes in order."""
     values = {"first_checkpoint": first_checkpoint, "limit": limit}
     rows = [CheckpointRow(*row) for row in connection.execute(SQL["checkpoints"], values)]
     lanes: dict[int, list[LaneHead]] = {row.checkpoint: [] for row in rows}
@@ -120,30 +123,30 @@ def checkpoints(
 
 
 def covering_checkpoint(connection: Connection[Any], lane: int, seq: int) -> CheckpointRow | None:
-    """The checkpoint that covers a record; None where none does yet."""
+    """Return the checkpoint that covers a record, or None if none does yet."""
     row = connection.execute(SQL["covering_checkpoint"], {"lane": lane, "seq": seq}).fetchone()
     return None if row is None else CheckpointRow(*row)
 
 
 def add_checkpoint(connection: Connection[Any], row: CheckpointRow, lanes: Sequence[LaneHead]) -> None:
-    """Keep a signed checkpoint, for ever."""
+    """Store a signed checkpoint permanently."""
     connection.execute(SQL["add_checkpoint"], row._asdict())
     for head in lanes:
         connection.execute(SQL["add_checkpoint_lane"], {"checkpoint": row.checkpoint, **head._asdict()})
 
 
 def add_signing_key(connection: Connection[Any], key_id: str, public_key: bytes) -> None:
-    """Remember a public key (32 raw bytes) that signs from now on."""
+    """Store a public key (32 raw bytes) that signs from now on."""
     connection.execute(SQL["add_signing_key"], {"key_id": key_id, "public_key": public_key})
 
 
 def signing_keys(connection: Connection[Any]) -> dict[str, bytes]:
-    """Key id -> raw public key, of every key that has signed."""
+    """Return key id -> raw public key, for every key that has signed."""
     return {row[0]: bytes(row[1]) for row in connection.execute(SQL["signing_keys"])}
 
 
 def checkpoints_published(connection: Connection[Any], next_checkpoint: int) -> None:
-    """The topic has all checkpoints before this one."""
+    """Record that the topic has all checkpoints before this one."""
     connection.execute(SQL["checkpoints_published"], {"next_checkpoint": next_checkpoint})
 
 
@@ -153,7 +156,7 @@ def checkpoints_published(connection: Connection[Any], next_checkpoint: int) -> 
 def stored_rows(
     connection: Connection[Any], lane: int, first_seq: int, next_seq: int
 ) -> tuple[list[StoredRow], list[StoredLeg]]:
-    """A window of a lane as the ledger's tables have it: journal rows in order, entries in order of row and leg."""
+    """Return a window of a lane from the ledger's tables: journal rows in order, entries in order of row and leg."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     rows = connection.execute(SQL["stored_rows"], values, binary=True).fetchall()
     legs = connection.execute(SQL["stored_legs"], values, binary=True).fetchall()
@@ -161,28 +164,28 @@ def stored_rows(
 
 
 def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
-    """(lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
+    """Return (lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
     return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
 
 
 def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
-    """Lane -> next seq and head of the chain, as the ledger says."""
+    """Return lane -> next seq and head of the chain, from the ledger's tables."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["ledger_lanes"])}
 
 
 def signed_head_over(connection: Connection[Any], lane: int, seq: int) -> SignedHead | None:
-    """What posting signed of the range that a row is in; None where it signed none."""
+    """Return posting's signed head of the range that contains a row; None if posting signed no such range."""
     row = connection.execute(SQL["signed_head_over"], {"lane": lane, "seq": seq}).fetchone()
     return None if row is None or row[1] > seq else SignedHead(*row)
 
 
 def stored_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
-    """The hashes of a range of rows as the ledger has them, joined."""
+    """Return the ledger's hashes of a range of rows, joined."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     return b"".join(row[0] for row in connection.execute(SQL["stored_hashes"], values))
 
 
 def intent_places(connection: Connection[Any], intent_id: str, tenant: str | None) -> Iterator[tuple[int, int, str]]:
-    """(lane, seq, tenant) of at most two rows that settled this intent; of any tenant where none is named."""
+    """Yield (lane, seq, tenant) of at most two rows that settled this intent; of any tenant if none is named."""
     for row in connection.execute(SQL["intent_place"], {"intent_id": intent_id, "tenant": tenant}):
         yield row[0], row[1], row[2]

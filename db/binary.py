@@ -1,6 +1,6 @@
-"""Postgres' binary forms of what posting writes most of: arrays for unnest, and entries for COPY.
+"""Postgres' binary formats of the data that posting writes most: arrays for unnest, and entries for COPY.
 
-psycopg adapts a list element by element in Python, which took a tenth of a posting worker's time; the layouts are
+psycopg adapts a list element by element in Python, which took a tenth of a posting worker's time. The layouts are
 those of array_recv and of COPY's binary format (PostgreSQL documentation, "COPY", File Formats).
 """
 
@@ -18,7 +18,7 @@ from domain.journal import JournalRow
 
 COPY_HEADER: Final = b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0)
 COPY_TRAILER: Final = struct.pack(">h", -1)
-# Fields of an entry, each behind its length: lane, seq, leg, account_id, direction, amount_minor, currency.
+# Fields of an entry, each after its length: lane, seq, leg, account_id, direction, amount_minor, currency.
 ENTRY: Final = struct.Struct(">h ii iq ih iq ih iq i")
 ENTRY_FIELDS: Final = 7
 _ARRAY: Final = struct.Struct(">iiIii")
@@ -38,7 +38,7 @@ class Texts(NamedTuple):
 
 
 class TextFields(NamedTuple):
-    """A text[] parameter of what `text_field` made, for texts that are written again and again."""
+    """A text[] parameter of texts that `text_field` has encoded, so that a repeated text is encoded once."""
 
     values: Sequence[bytes]
 
@@ -57,12 +57,12 @@ _BIGINT_MAX: Final = 2**63 - 1
 
 
 def numerics(values: Sequence[int]) -> Bigints | list[int]:
-    """A numeric[] parameter of whole numbers from 0 on: in the form of bigint[], which is fast, if all of them fit."""
+    """Return a numeric[] parameter of whole numbers from 0 on; as a bigint[], which is faster, if all of them fit."""
     return Bigints(values) if max(values, default=0) <= _BIGINT_MAX else list(values)
 
 
 def text_field(text: str) -> bytes:
-    """A text behind its length, as it stands in an array."""
+    """Return a text after its length, the form of an array's element."""
     data = text.encode()
     return LENGTH.pack(len(data)) + data
 
@@ -125,7 +125,10 @@ def register(connection: psycopg.BaseConnection[Any]) -> None:
 
 
 def entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
-    """The rows' entries for `copy_entries`, without COPY's header and trailer; ids by tenant and address."""
+    """Return the rows' entries for `copy_entries`, without COPY's header and trailer.
+
+    `account_ids` is keyed by tenant and address.
+    """
     pack = ENTRY.pack
     parts = []
     for lane, seq, _, _, _, _, _, tenant, _, _, _, _, _, legs, *_ in rows:

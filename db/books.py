@@ -1,6 +1,6 @@
 """The books' frame: tenants, their charts of accounts and their units.
 
-Workers and the API keep a `Books` in memory and load it anew when `books_version` has moved; operators change the
+Workers and the API keep a `Books` in memory and load it again when `books_version` has changed. Operators change the
 frame through the functions below, on a connection of the role ledgerline_operator.
 """
 
@@ -23,7 +23,7 @@ _QUERIES: Final = load("books")
 
 
 class BooksError(LedgerlineError):
-    """A change of the books' frame that cannot be made."""
+    """The books' frame cannot be changed as asked."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Books:
     units: dict[str, dict[str, int]]
     """Tenant -> code -> exponent, of registered units only; ISO 4217 codes need no registration."""
     closed_because: str | None = None
-    """What clients are told while nothing new is taken in; None while the intake is open."""
+    """The reason that clients are told while the intake is closed; None while it is open."""
     lanes: int | None = None
-    """How many lanes there are at least, so that who knows of fewer looks again; None before any were added."""
+    """The minimum number of lanes: a process that knows fewer looks again. None if no lanes were ever added."""
 
 
 class Unit(NamedTuple):
@@ -69,14 +69,14 @@ def _books(row: Sequence[Any]) -> Books:
 
 
 def load_books(connection: Connection[Any]) -> Books:
-    """The books' frame as it stands now, read in one statement."""
+    """Return the books' current frame, read in one statement."""
     row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["books"]).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
     return _books(row)
 
 
 async def load_books_async(connection: AsyncConnection[Any]) -> Books:
-    """The same for an asynchronous connection."""
+    """Return the books' current frame, as `load_books` does, over an asynchronous connection."""
     cursor = await connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["books"])
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
@@ -84,7 +84,7 @@ async def load_books_async(connection: AsyncConnection[Any]) -> Books:
 
 
 def books_version(connection: Connection[Any]) -> int:
-    """The version that stands now; where it is not a Books' own, that Books is out of date."""
+    """Return the current version of the books. A `Books` with another version is out of date."""
     row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["version"]).fetchone()
     if row is None:
         raise BooksError("The table ledger.books_version is empty: run `ledgerline prepare` on this database.")
@@ -93,7 +93,7 @@ def books_version(connection: Connection[Any]) -> int:
 
 @contextmanager
 def _explained(tenant: str) -> Iterator[None]:
-    """Turn Postgres' refusals that an operator can cause into sentences."""
+    """Turn those of Postgres' refusals that an operator can cause into a BooksError that says what to do."""
     try:
         yield
     except psycopg.errors.ForeignKeyViolation as error:
@@ -109,9 +109,10 @@ def add_tenant(
     *,
     done_by: str | None = None,
 ) -> bool:
-    """Add a tenant with its chart, in one transaction; False, and nothing changed, if the tenant exists.
+    """Add a tenant with its chart, in one transaction; return False and change nothing if the tenant exists.
 
-    Here and below the database puts each change on record as a fact and an operation of `done_by`, or of the login.
+    Here and below, the database records each change as a fact and an operation of `done_by`, or of the login if that
+    is None.
     """
     if len(tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(tenant):
         raise BooksError(
@@ -127,14 +128,14 @@ def add_tenant(
 
 
 def list_tenants(connection: Connection[Any]) -> list[dict[str, Any]]:
-    """All tenants: tenant, created_time, and the counts chart_lines, units, accounts."""
+    """Return all tenants: tenant, created_time, and the counts chart_lines, units, accounts."""
     return connection.cursor(row_factory=dict_row).execute(_QUERIES["tenants"]).fetchall()
 
 
 def set_chart_pattern(
     connection: Connection[Any], tenant: str, line: ChartPattern, *, done_by: str | None = None
 ) -> None:
-    """Add or replace one line of a tenant's chart. Accounts that are open already keep what they were opened with."""
+    """Add or replace one line of a tenant's chart. Accounts that are open already do not change."""
     try:
         check_pattern(line)
     except ChartError as error:
@@ -158,7 +159,7 @@ def set_chart_pattern(
 
 
 def remove_chart_pattern(connection: Connection[Any], tenant: str, pattern: str, *, done_by: str | None = None) -> None:
-    """Remove one line of a tenant's chart; BooksError where there is none."""
+    """Remove one line of a tenant's chart; raise BooksError if there is no such line."""
     with _explained(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         removed = connection.execute(_QUERIES["remove_chart_line"], {"tenant": tenant, "pattern": pattern}).fetchone()
@@ -167,7 +168,7 @@ def remove_chart_pattern(connection: Connection[Any], tenant: str, pattern: str,
 
 
 def list_chart(connection: Connection[Any], tenant: str) -> list[ChartPattern]:
-    """A tenant's chart in order of pattern; empty where the tenant is unknown."""
+    """Return a tenant's chart in order of pattern; empty if the tenant is unknown."""
     rows = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["chart_lines"], {"tenant": tenant})
     return [
         ChartPattern(pattern, AccountClass(kind), direction, floor, None if held is None else frozenset(held))
@@ -178,10 +179,10 @@ def list_chart(connection: Connection[Any], tenant: str) -> list[ChartPattern]:
 def add_unit(
     connection: Connection[Any], tenant: str, code: str, exponent: int, name: str = "", *, done_by: str | None = None
 ) -> bool:
-    """Register a unit; False where it stands already with this exponent.
+    """Register a unit; return False if it is registered already with this exponent.
 
-    BooksError for an ISO 4217 code, and for another exponent than the registered one: amounts that were posted
-    count minor units, so a unit's exponent never changes.
+    Raise BooksError for an ISO 4217 code, and for another exponent than the registered one: posted amounts count minor
+    units, so a unit's exponent never changes.
     """
     if not CURRENCY_PATTERN.fullmatch(code):
         raise BooksError(f"{code!r} is no unit code: use capitals, digits, ., _ and -, at most 24, such as MILES.")
@@ -196,7 +197,7 @@ def add_unit(
     with _explained(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["add_unit"], values).fetchone()
-    if row is None:  # added by another transaction between the statement's two halves
+    if row is None:  # another transaction added the unit while the statement ran
         raise BooksError(f"The unit {code} is being registered by someone else: try again.")
     standing, is_new = row
     if standing != exponent:
@@ -205,6 +206,6 @@ def add_unit(
 
 
 def list_units(connection: Connection[Any], tenant: str) -> list[Unit]:
-    """A tenant's registered units in order of code."""
+    """Return a tenant's registered units in order of code."""
     rows = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["units"], {"tenant": tenant})
     return [Unit(*row) for row in rows]

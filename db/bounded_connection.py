@@ -1,4 +1,4 @@
-"""Connections that do not wait for an answer for ever."""
+"""Connections that wait for an answer only for a limited time."""
 
 from typing import Any, Final, TypeVar
 
@@ -12,10 +12,10 @@ Result = TypeVar("Result")
 
 
 class PostgresSilent(psycopg.OperationalError):
-    """Postgres took a statement and did not answer in time. Whether it was done is unknown; the connection is closed.
+    """Postgres did not answer a statement in time. It may or may not have executed it; the connection is closed.
 
-    TCP does not notice where something still acknowledges each packet: the kernel of a server that stands still, or a
-    proxy in between whose other side is gone.
+    TCP does not notice this if something still acknowledges each packet: the kernel of a server that hangs, or a proxy
+    that has lost the server.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -23,12 +23,12 @@ class PostgresSilent(psycopg.OperationalError):
 
 
 class BoundedConnection(Connection[Any]):
-    """Waits for an answer no longer than `silence_seconds_max`, then raises PostgresSilent; None bounds nothing."""
+    """A connection that raises PostgresSilent after `silence_seconds_max` without an answer; None sets no limit."""
 
     silence_seconds_max: float | None = None
 
     def wait(self, gen: PQGen[Result], interval: float = _TICK_SECONDS, timeout: float | None = None) -> Result:
-        """As psycopg's, which bounds no statement."""
+        """Wait as psycopg does, but no longer than the limit; psycopg itself sets none for a statement."""
         if timeout is not None or self.silence_seconds_max is None:
             return super().wait(gen, interval, timeout)
         try:
@@ -39,12 +39,12 @@ class BoundedConnection(Connection[Any]):
 
 
 class BoundedAsyncConnection(AsyncConnection[Any]):
-    """The same for the API, behind which a client waits."""
+    """An asynchronous BoundedConnection, for the API. It has a default limit because a client waits for the answer."""
 
     silence_seconds_max: float | None = 4.0
 
     async def wait(self, gen: PQGen[Result], interval: float = _TICK_SECONDS, timeout: float | None = None) -> Result:
-        """As psycopg's, which bounds no statement."""
+        """Wait as psycopg does, but no longer than the limit; psycopg itself sets none for a statement."""
         if timeout is not None or self.silence_seconds_max is None:
             return await super().wait(gen, interval, timeout)
         try:

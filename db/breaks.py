@@ -1,6 +1,7 @@
 """The rows of breaks, in the schema of the agent that found them: reconciliation.break or audit.break.
 
-The two schemas have the same queries in db/queries/reconciliation.sql and audit.sql, as a role sees only its own.
+The two schemas have the same queries in db/queries/reconciliation.sql and audit.sql, because a role sees only its own
+schema.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,12 +15,12 @@ from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
 
 
 class OpenBreaks(NamedTuple):
-    """What of one kind is open, and not explained."""
+    """The breaks of one kind that are open, without the explained ones."""
 
     oldest_time: int | None
-    """When the oldest was opened, in microseconds since 1970-01-01 UTC; None where none is open."""
+    """When the oldest one was opened, in microseconds since 1970-01-01 UTC; None if none is open."""
     overdue: int
-    """How many have been open for longer than the term of their kind."""
+    """The number of those that have been open for longer than the term of their kind."""
 
 
 class BreakStore:
@@ -30,9 +31,9 @@ class BreakStore:
         self._queries = queries
 
     def record(self, connection: Connection[Any], findings: Sequence[Finding], now: int) -> None:
-        """Open or explain a break for each finding; one that stands so is left alone, a resolved one opens again."""
+        """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
         ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
-        for finding in ordered:  # in one order, so that two workers do not wait for each other in a ring
+        for finding in ordered:  # in sorted order, so that two workers do not deadlock
             connection.execute(
                 self._queries["record_break"],
                 {
@@ -49,7 +50,7 @@ class BreakStore:
             )
 
     def resolve(self, connection: Connection[Any], break_ids: Sequence[UUID], detail: str, now: int) -> None:
-        """Resolve those of the breaks that are not resolved yet; `detail` says what explained them."""
+        """Resolve those breaks that are not resolved yet; `detail` says what explained them."""
         connection.execute(
             self._queries["resolve_breaks"], {"break_ids": sorted(break_ids), "detail": detail, "now": now}
         )
@@ -57,7 +58,7 @@ class BreakStore:
     def unresolved(
         self, connection: Connection[Any], limit: int, after: UUID | None = None, kinds: Sequence[str] | None = None
     ) -> list[Break]:
-        """Up to `limit` breaks that are open or explained, in order of id, past `after`."""
+        """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
         rows = connection.execute(
             self._queries["unresolved_breaks"],
             {"after": after or UUID(int=0), "kinds": None if kinds is None else list(kinds), "limit": limit},
@@ -65,30 +66,30 @@ class BreakStore:
         return [self._break(row) for row in rows]
 
     def unresolved_of(self, connection: Connection[Any], kind: str, subjects: Sequence[str]) -> list[Break]:
-        """Those of the subjects that have an unresolved break of this kind."""
+        """Return the unresolved breaks of this kind about these subjects."""
         break_ids = [break_id_of(self._found_by, kind, subject) for subject in subjects]
         rows = connection.execute(self._queries["unresolved_of"], {"break_ids": break_ids})
         return [self._break(row) for row in rows]
 
     def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:
-        """Up to `limit` breaks whose state the topic was not told, oldest change first."""
+        """Return up to `limit` breaks whose current state is not on the topic yet, oldest change first."""
         rows = connection.execute(self._queries["unpublished_breaks"], {"limit": limit})
         return [self._break(row) for row in rows]
 
     def published(self, connection: Connection[Any], told: Sequence[Break]) -> None:
-        """Remember which states the topic was told."""
+        """Store which states of these breaks are on the topic now."""
         connection.execute(
             self._queries["published_breaks"],
             {"break_ids": [item.break_id for item in told], "states": [item.state for item in told]},
         )
 
     def counts(self, connection: Connection[Any]) -> dict[tuple[str, str], int]:
-        """(kind, state) -> number, of the breaks that are not resolved."""
+        """Return (kind, state) -> number of breaks, of those that are not resolved."""
         rows = connection.execute(self._queries["break_counts"])
         return {(kind, state): count for kind, state, count in rows}
 
     def open_breaks(self, connection: Connection[Any], now: int) -> dict[str, OpenBreaks]:
-        """Kind -> the breaks of it that are open; kinds without one are left out. `now` is in microseconds."""
+        """Return kind -> its open breaks; kinds without one are left out. `now` is in microseconds since 1970."""
         asked = {
             "kinds": [kind.value for kind in BreakKind],
             "overdue_before": [now - kind.term_seconds * 1_000_000 for kind in BreakKind],

@@ -1,4 +1,4 @@
-"""What a comparison of two ledgers reads of each."""
+"""The queries of a comparison of two ledgers; each ledger is read with them."""
 
 from typing import Any, Final
 
@@ -14,17 +14,17 @@ Row = dict[str, Any]
 
 
 def lanes(connection: Connection[Any]) -> dict[int, Row]:
-    """Every lane that has a row in the journal, by number."""
+    """Return every lane that has a row in the journal, by its number."""
     return {row["lane"]: row for row in _all(connection, "lanes", {})}
 
 
 def rows(connection: Connection[Any], table: str, lane: int, first_seq: int, next_seq: int) -> list[Row]:
-    """Rows of `journal`, `entry` (by address) or `quarantine`, of seq first_seq to next_seq - 1, in order."""
+    """Return the rows of `journal`, `entry` (by address) or `quarantine` from first_seq to next_seq - 1, in order."""
     return _all(connection, table, {"lane": lane, "first_seq": first_seq, "next_seq": next_seq})
 
 
 def balances(connection: Connection[Any], lane: int, next_seq: int | None = None) -> list[Row]:
-    """A lane's shards by address; with `next_seq` as they stood before that row, by the entries."""
+    """Return a lane's shards by address. With `next_seq`, add up the entries before that row instead."""
     if next_seq is None:
         return _all(connection, "balances", {"lane": lane})
     return _all(connection, "balances_until", {"lane": lane, "next_seq": next_seq})

@@ -1,4 +1,4 @@
-"""What a login learns of the Postgres that it came to, for `ledgerline config check`."""
+"""Facts about the Postgres server that a login reaches, for `ledgerline config check`."""
 
 import time
 from typing import Final, NamedTuple
@@ -11,19 +11,19 @@ _QUERIES: Final = load("configuration")
 
 
 class Server(NamedTuple):
-    """Postgres, as a login sees it."""
+    """The Postgres server, as a login sees it."""
 
     login: str
     version: str
     skew_seconds: float
-    """How far its clock is ahead of ours."""
+    """How far the server's clock is ahead of ours."""
     asked_seconds: float
-    """How long the answer took, which is as far as the skew may be wrong."""
+    """How long the answer took. The skew may be wrong by this much."""
     is_encrypted: bool
 
 
 def server_of(dsn: str) -> Server:
-    """Ask the server that a DSN leads to; psycopg's OperationalError where it is away."""
+    """Query the server that a DSN leads to; raise psycopg's OperationalError if it is unreachable."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         before = time.time()
         row = connection.execute(_QUERIES["server"]).fetchone()

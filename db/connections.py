@@ -14,7 +14,7 @@ from db.bounded_connection import BoundedAsyncConnection, BoundedConnection
 from domain.errors import Outage
 from runtime.release import VERSION
 
-# The roles that db/roles.sql makes; a service's login must be a member of its own.
+# db/roles.sql creates these roles. A service's login must be a member of the service's role.
 ROLES: Final = (
     "ledgerline_owner",
     "ledgerline_posting",
@@ -27,8 +27,9 @@ ROLES: Final = (
 
 _SILENCE_MORE_SECONDS: Final = 1.0
 
-# Trouble that passes by waiting: the server or the way to it is away, others hold what we need, we slept so long over a
-# transaction that Postgres ended it, or we were led to a standby (the last three are internal errors to psycopg).
+# Errors that pass with time: the server or the network is down, another session holds a lock, this process slept so
+# long in a transaction that Postgres ended it, or the server is a standby. To psycopg the last three classes are
+# internal errors, so they must be named.
 TRANSIENT: Final = (
     psycopg.OperationalError,
     psycopg.InterfaceError,
@@ -43,24 +44,24 @@ class DatabaseError(Outage):
 
 
 def is_told_by_server(error: Exception) -> bool:
-    """Whether Postgres itself reported this trouble, such as a full disk: the connection to it works."""
+    """Return whether Postgres itself reported the error, such as a full disk: then the connection works."""
     return isinstance(error, psycopg.Error) and error.sqlstate is not None
 
 
 class DatabaseBusy(DatabaseError):
-    """Postgres is there and has too much to do: the query took too long, or the server lacks resources."""
+    """Postgres is reachable but overloaded: the query took too long, or the server lacks resources."""
 
     cause = "server"
 
 
 class StatementTooLong(DatabaseBusy):
-    """Postgres ended a statement that took longer than it may."""
+    """Postgres ended a statement at its time limit, or at its limit for waiting for a lock."""
 
     cause = "statement"
 
 
 class PoolBusy(DatabaseBusy):
-    """No connection of the pool got free in time. That alone does not tell whether Postgres is away."""
+    """No connection of the pool became free in time. That alone does not mean that Postgres is unreachable."""
 
     cause = "pool"
 
@@ -70,7 +71,7 @@ _INSUFFICIENT_RESOURCES: Final = "53"
 
 @contextmanager
 def explained(what: str) -> Iterator[None]:
-    """Turn trouble that passes into DatabaseError with this sentence, or DatabaseBusy if Postgres is there."""
+    """Turn a transient error into DatabaseError with the message `what`, or DatabaseBusy if Postgres is reachable."""
     try:
         yield
     except PoolTimeout as error:
@@ -84,7 +85,7 @@ def explained(what: str) -> Iterator[None]:
 
 
 def with_password(dsn: str, password: str) -> str:
-    """The DSN with this password, in place of its own."""
+    """Return the DSN with this password instead of its own."""
     return make_conninfo(dsn, password=password)
 
 
@@ -92,13 +93,14 @@ def _options(
     role: str, lock_timeout_seconds: float = 10.0, idle_in_transaction_seconds: float = 60.0
 ) -> dict[str, Any]:
     return {
-        # None of our queries is worth compiling, but the planner takes a range of legs for many.
+        # JIT is off: no query of ours is worth compiling, but the planner overestimates the rows of a range of legs.
         "options": f"-c role={role} -c lock_timeout={int(lock_timeout_seconds * 1000)}"
         f" -c idle_in_transaction_session_timeout={int(idle_in_transaction_seconds * 1000)} -c timezone=UTC -c jit=off",
-        # Who is connected, and of which release: db.migrate asks before it takes anything away.
+        # The role and the release: db.migrate checks the releases before a contract migration.
         "application_name": f"{role} {VERSION}",
         "connect_timeout": 10,
-        # A black-holed peer is found after 10 + 3 * 5 seconds of silence; unsent data after 30.
+        # A peer that does not answer is detected after 10 + 3 * 5 seconds of silence; with unacknowledged data, after
+        # 30 seconds.
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
@@ -120,11 +122,11 @@ def connect(
     silence_seconds_max: float | None = None,
     statement_seconds_max: float | None = None,
 ) -> Connection[Any]:
-    """One connection that acts as `role`; DatabaseError where Postgres is away.
+    """Open one connection that acts as `role`; raise DatabaseError if Postgres is unreachable.
 
-    Postgres ends the session of a process that sleeps in its transaction for so long, and lets go of its locks. Where
-    Postgres does not answer a statement within `silence_seconds_max`, that raises PostgresSilent. Postgres ends a
-    statement after `statement_seconds_max`; without it, after none.
+    Postgres ends a session that is idle in a transaction for `idle_in_transaction_seconds`, and releases its locks. A
+    statement raises PostgresSilent if Postgres does not answer within `silence_seconds_max`. Postgres ends a statement
+    after `statement_seconds_max`; None sets no limit.
     """
     options = _options(role, lock_timeout_seconds, idle_in_transaction_seconds)
     if statement_seconds_max is not None:
@@ -139,7 +141,10 @@ def connect(
 
 
 async def connect_async(dsn: str, role: str) -> BoundedAsyncConnection:
-    """One autocommit connection for asynchronous code, such as a listener; DatabaseError where Postgres is away."""
+    """Open one autocommit connection for asynchronous code, such as a listener.
+
+    Raise DatabaseError if Postgres is unreachable.
+    """
     try:
         return await BoundedAsyncConnection.connect(dsn, autocommit=True, **_options(role))
     except psycopg.OperationalError as error:
@@ -149,9 +154,9 @@ async def connect_async(dsn: str, role: str) -> BoundedAsyncConnection:
 def pool(
     dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0, statement_seconds_max: float = 3.0
 ) -> AsyncConnectionPool[Any]:
-    """An unopened pool of autocommit connections as `role`, for the API; a caller waits `wait_seconds` at most.
+    """Return an unopened pool of autocommit connections as `role`, for the API; a caller waits at most `wait_seconds`.
 
-    Postgres ends a statement after `statement_seconds_max`. So a longer silence means that Postgres is away.
+    Postgres ends a statement after `statement_seconds_max`. So a longer silence means that Postgres is unreachable.
     """
     options = _options(role)
     options["options"] += _statement_timeout(statement_seconds_max)
@@ -168,8 +173,8 @@ def pool(
         min_size=1,
         max_size=size_max,
         timeout=wait_seconds,
-        # The pool doubles its pauses for so long and then begins anew at the next request; longer ones would outlast
-        # the outage.
+        # The pool doubles its pauses between attempts up to this time, then starts again at the next request. Longer
+        # pauses would outlast the outage.
         reconnect_timeout=4.0,
         configure=configure,
         open=False,

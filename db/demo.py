@@ -1,6 +1,6 @@
-"""What the demo reads of a ledger, and how it alters a row behind the ledger's back: nothing else may use this.
+"""The demo's queries of a ledger, and a change of a row that bypasses the ledger. Nothing else may use this module.
 
-Every function takes the DSN of a superuser, as only the embedded Postgres of the demo has one to give.
+Every function takes the DSN of a superuser. Only the demo's embedded Postgres has such a DSN.
 """
 
 from typing import Any, Final, NamedTuple
@@ -10,7 +10,7 @@ from db.queries import load
 
 SQL: Final = load("demo")
 _OPERATOR: Final = "ledgerline_operator"
-# No role at all: the login itself, which owns the embedded server.
+# No role: the connection acts as the login itself, which is the superuser of the embedded server.
 _SUPERUSER: Final = "none"
 
 
@@ -24,19 +24,19 @@ class CurrencySums(NamedTuple):
 
 
 def outcome_counts(dsn: str) -> dict[tuple[str, str], int]:
-    """(outcome, reason) -> number of journal rows, counted one by one."""
+    """Return (outcome, reason) -> number of journal rows, counted one by one."""
     return {(outcome, reason): counted for outcome, reason, counted in _rows(dsn, "outcomes", {})}
 
 
 def balances(dsn: str, tenant: str) -> dict[tuple[str, str], int]:
-    """(account, currency) -> debits less credits in minor units."""
+    """Return (account, currency) -> debits less credits in minor units."""
     return {
         (address, currency): int(amount) for address, currency, amount in _rows(dsn, "balances", {"tenant": tenant})
     }
 
 
 def currency_sums(dsn: str) -> list[CurrencySums]:
-    """Sums of debits and credits, the currency with the most entries first."""
+    """Return the sums of debits and credits, the currency with the most entries first."""
     sums = [
         CurrencySums(currency, int(debits), int(credits), entries)
         for currency, debits, credits, entries in _rows(dsn, "sums", {})
@@ -45,15 +45,15 @@ def currency_sums(dsn: str) -> list[CurrencySums]:
 
 
 def choose_victim(dsn: str) -> tuple[int, int]:
-    """The (lane, seq) of a posted row to alter; the same for the same ledger."""
+    """Return the (lane, seq) of a posted row to alter; always the same for the same ledger."""
     lane, seq = _rows(dsn, "victim", {})[0]
     return int(lane), int(seq)
 
 
 def alter_amounts(dsn: str, lane: int, seq: int, by_minor: int) -> int:
-    """Raise all legs of one row by `by_minor`, past every trigger and privilege; returns the number of legs.
+    """Raise all legs of one row by `by_minor`, bypassing every trigger and privilege; return the number of legs.
 
-    The negative amount restores them.
+    A second call with the negative amount restores the legs.
     """
     with connect(dsn, _SUPERUSER) as connection, connection.transaction():
         connection.execute(SQL["without_triggers"])
@@ -61,7 +61,7 @@ def alter_amounts(dsn: str, lane: int, seq: int, by_minor: int) -> int:
 
 
 def open_audit_breaks(dsn: str) -> list[tuple[int | None, int | None]]:
-    """The (lane, seq) of each break that the running audit agent has found and not resolved."""
+    """Return the (lane, seq) of each break that the running audit agent has found and not resolved."""
     return [(lane, seq) for lane, seq in _rows(dsn, "audit_breaks", {})]
 
 

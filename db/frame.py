@@ -1,6 +1,6 @@
-"""The frame of the books, out of one database and into another: all that ledger.journal does not say.
+"""Export and import of the books' frame: everything in the books that ledger.journal does not contain.
 
-A frame is one JSON object: `format`, and for each part a list of rows whose members are named as the table's columns.
+A frame is one JSON object: `format`, and for each part a list of rows. A row's members have the names of the columns.
 """
 
 from typing import Any, Final
@@ -18,24 +18,24 @@ FORMAT: Final = "ledgerline-books-1"
 Frame = dict[str, Any]
 """`format`, and the parts of PARTS, each a list of objects."""
 
-# In the order in which they refer to each other; the topics are only read.
+# In the order of their foreign keys. The topics are exported and never imported.
 PARTS: Final = ("tenants", "units", "chart", "accounts", "api_keys", "signing_keys", "topics")
 _ADDED: Final = ("add_tenants", "add_units", "drop_chart", "add_chart", "add_accounts", "add_api_keys")
 _PART_OF: Final = {"drop_chart": "chart"}
 
 
 class FrameError(LedgerlineError):
-    """The books cannot be taken out of this database, or put into this one."""
+    """The books cannot be exported from this database, or imported into it."""
 
 
 def export_frame(connection: Connection[Any]) -> Frame:
-    """The whole frame, in one transaction's sight if the caller holds one (repeatable read)."""
+    """Return the whole frame; it is one snapshot only if the caller has begun a repeatable read transaction."""
     parts = {part: [row[0] for row in connection.execute(SQL[part])] for part in PARTS}
     return {"format": FORMAT, **parts}
 
 
 def check_frame(frame: Any) -> Frame:
-    """The same, if it is a frame; FrameError where it is none that this release reads."""
+    """Return `frame` unchanged; raise FrameError if it is not a frame that this release reads."""
     if not isinstance(frame, dict) or frame.get("format") != FORMAT:
         raise FrameError(f"These are no books of the format {FORMAT}: make them with `ledgerline books export`.")
     lacking = [part for part in PARTS if not isinstance(frame.get(part), list)]
@@ -45,9 +45,9 @@ def check_frame(frame: Any) -> Frame:
 
 
 def import_frame(connection: Connection[Any], frame: Frame, *, only_keys: bool = False) -> None:
-    """Make the database's frame this one, as the owner; what is open, or signed, stays as it is. One transaction.
+    """Import a frame as the owner, in one transaction; open accounts and known signing keys stay as they are.
 
-    `only_keys`: the facts of ledger.frame have told all but the keys.
+    `only_keys`: import only the keys, because all else was restored from the facts of ledger.frame.
     """
     try:
         with connection.transaction():
@@ -63,6 +63,6 @@ def import_frame(connection: Connection[Any], frame: Frame, *, only_keys: bool =
 
 
 def has_frame(connection: Connection[Any]) -> bool:
-    """Whether the database has a tenant."""
+    """Return whether the database has a tenant."""
     row = connection.execute(SQL["has_tenants"]).fetchone()
     return row is not None and bool(row[0])

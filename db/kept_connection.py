@@ -1,4 +1,4 @@
-"""One connection to Postgres that is kept, and made anew after it broke."""
+"""One connection to Postgres that is kept, and replaced after it broke."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +10,18 @@ from psycopg.pq import TransactionStatus
 
 from db.connections import TRANSIENT, connect
 
-# A service that sleeps in a transaction (SIGSTOP, a paused machine) holds lanes, which another worker waits for; awake
-# it is never idle there for a second.
+# A service that is suspended in a transaction (SIGSTOP, a paused machine) keeps lanes locked, and another worker waits
+# for them. A service that runs is never idle in a transaction for as long as a second.
 IDLE_IN_TRANSACTION_SECONDS_MAX: Final = 15.0
-# Longer than a lock is waited for, and shorter than a worker may stand still (stall_seconds_max).
+# Longer than the lock timeout, and shorter than the longest allowed stall of a worker (stall_seconds_max).
 SILENCE_SECONDS_MAX: Final = 30.0
 
 
 class KeptConnection:
-    """An autocommit connection as one role; what uses it next after an outage gets a new one. Not safe for threads.
+    """An autocommit connection as one role. After an outage, the next use opens a new one. Not thread-safe.
 
-    Raises DatabaseError where Postgres is away, PostgresSilent where it does not answer for SILENCE_SECONDS_MAX, and
-    psycopg's errors as they are.
+    Its methods raise DatabaseError if Postgres is unreachable and PostgresSilent if Postgres does not answer for
+    SILENCE_SECONDS_MAX. psycopg's errors pass unchanged.
     """
 
     def __init__(self, dsn: str, role: str) -> None:
@@ -31,13 +31,13 @@ class KeptConnection:
         self._in_transaction: Connection[Any] | None = None
 
     def _prepare(self, connection: Connection[Any]) -> None:
-        """What a subclass does to each new connection before anyone uses it."""
+        """Prepare a new connection before its first use; for subclasses."""
 
     def _open(self) -> Connection[Any]:
-        """The connection, for statements inside `transaction` or `statements`."""
+        """Return the connection, for statements inside `transaction` or `statements`."""
         if self._in_transaction is not None:
             if self._in_transaction is not self._connection or self._in_transaction.closed:
-                # On a new connection the rest would stand alone, and be committed without what came before.
+                # A new connection would commit the remaining statements without the earlier ones.
                 raise psycopg.InterfaceError("the connection was lost in the midst of a transaction")
             return self._in_transaction
         if self._connection is None or self._connection.closed:
@@ -51,20 +51,20 @@ class KeptConnection:
             try:
                 self._prepare(connection)
             except BaseException:
-                connection.close()  # half prepared, it would pass for a good one
+                connection.close()  # else the next use would take the half-prepared connection
                 raise
             self._connection = connection
         return self._connection
 
     def close(self) -> None:
-        """Let go of the connection; what comes next makes a new one."""
+        """Close the connection; the next use opens a new one."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
 
     @contextmanager
     def statements(self) -> Iterator[Connection[Any]]:
-        """The connection for statements that may each stand alone; after an outage it is let go of."""
+        """Yield the connection, for statements that need no common transaction; close it after a transient error."""
         try:
             yield self._open()
         except TRANSIENT:
@@ -73,10 +73,11 @@ class KeptConnection:
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
-        """One transaction, each statement with a snapshot of its own (read committed); not to be nested."""
+        """Run one transaction in which each statement has its own snapshot (read committed). Do not nest."""
         with self.statements() as connection:
             if connection.info.transaction_status != TransactionStatus.IDLE:
-                # A rollback failed, of which psycopg only warns: a savepoint in that transaction would commit nothing.
+                # An earlier rollback failed, and psycopg only warned. The old transaction is still open: a new one in
+                # it would be a savepoint and would commit nothing.
                 self.close()
             self._in_transaction = current = self._open()
             try:

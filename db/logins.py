@@ -16,7 +16,7 @@ from domain.errors import LedgerlineError
 
 _QUERIES: Final = load("logins")
 
-# By the name of the file that holds the DSN. Postgres' own role is for an exporter of its metrics.
+# By the name of the file that holds the DSN. pg_monitor is a role of Postgres itself, for an exporter of its metrics.
 ROLE_OF_LOGIN: Final = {
     "posting": "ledgerline_posting",
     "relay": "ledgerline_relay",
@@ -33,20 +33,21 @@ class LoginError(LedgerlineError):
 
 
 class Login(NamedTuple):
-    """What a file asks for."""
+    """A login that a file asks for."""
 
     name: str
-    """Of the file."""
+    """The name of the file, which is that of the service."""
     user: str
     password: str
     role: str
 
 
 def read_logins(folder: Path) -> list[Login]:
-    """The logins that a folder's files ask for, each file named for a service and holding the service's DSN.
+    """Return the logins that a folder's files ask for. Each file is named after a service and holds its DSN.
 
-    What begins with a dot is passed over: Kubernetes keeps folders of that kind beside a secret's files. LoginError for
-    a file that names no service, is no DSN, lacks a user or a password, or has another one's user.
+    Names that begin with a dot are skipped: Kubernetes keeps such folders beside a secret's files. Raise LoginError for
+    a file that names no service, is no DSN, lacks a user or a password, has a role as its user, or has the same user as
+    another file.
     """
     found: dict[str, Login] = {}
     for path in sorted(path for path in folder.iterdir() if not path.name.startswith(".")):
@@ -54,7 +55,7 @@ def read_logins(folder: Path) -> list[Login]:
             raise LoginError(f"{path} is for no service: name it after one of {', '.join(ROLE_OF_LOGIN)}.")
         try:
             parts = conninfo_to_dict(path.read_text().strip())
-        except psycopg.ProgrammingError:  # whose message may repeat what it could not read
+        except psycopg.ProgrammingError:  # its message may contain the password, so it is not shown
             parts = {}
         user, password = str(parts.get("user") or ""), str(parts.get("password") or "")
         if not user or not password:
@@ -70,10 +71,11 @@ def read_logins(folder: Path) -> list[Login]:
 
 
 def make_logins(dsn: str, folder: Path) -> list[str]:
-    """Make the logins of a folder, or give them the passwords that stand there now; returns their users.
+    """Make the logins of a folder, or give existing ones the folder's current passwords; return their users.
 
-    `dsn` is the owner's, who made the roles. All or none. LoginError where a login is a superuser, or a member of
-    another service's role, or the owner may not make it, and DatabaseError where Postgres is away.
+    `dsn` is that of the owner, who made the roles. Either all logins are made or none. Raise LoginError if a login is a
+    superuser or a member of another role, or if the owner may not make it. Raise DatabaseError if Postgres is
+    unreachable.
     """
     logins = read_logins(folder)
     try:
@@ -93,7 +95,7 @@ def _make(connection: Connection[Any], login: Login) -> None:
     found = connection.execute(_QUERIES["excess"], asked).fetchone()
     if found is not None and found[0] is not None:
         raise LoginError(f"{login.user} is {found[0]}: name another login in the DSN of {login.name}.")
-    # What is sent is what Postgres would make of the password, so that no log of statements has the password itself.
+    # Send the verifier that Postgres would make of the password, so that no statement log has the password itself.
     verifier = connection.pgconn.encrypt_password(login.password.encode(), login.user.encode(), b"scram-sha-256")
     asked["verifier"] = verifier.decode()
     for (statement,) in connection.execute(_QUERIES["statements"], asked).fetchall():

@@ -1,11 +1,11 @@
-"""Brings a database to the schema: roles, each file of db/migrations/ once in order of its name, then rights.
+"""Migrates a database to the schema: roles, each file of db/migrations/ once in order of its name, then rights.
 
-Roles and rights are made anew each time, as neither is in a copy of the database.
+Roles and rights are applied every time, because a copy of the database has neither.
 
-An *expand* migration (0002_expand_...) adds, so that the release before runs on: it may be applied at any time, while
-all serve. A *contract* migration (0003_contract_...) takes away what only older releases use; its first line says
-`-- Needs: 0.3.0`, the oldest release that does without, and it is applied only when it is asked for and no session
-of an older one is connected. docs/UPGRADING.md tells the whole way.
+An *expand* migration (0002_expand_...) only adds, so the previous release keeps working. It may be applied at any time,
+while all services run. A *contract* migration (0003_contract_...) removes what only older releases use. Its first line
+is `-- Needs: 0.3.0`, with the oldest release that works without the removed things. It is applied only on request, and
+only if no session of an older release is connected. docs/UPGRADING.md describes the whole procedure.
 """
 
 import re
@@ -37,12 +37,12 @@ CREATE TABLE IF NOT EXISTS public.ledgerline_migration (
 _CONTRACT: Final = re.compile(r"\d{4}_contract_\w+\.sql")
 _EXPAND: Final = re.compile(r"\d{4}_expand_\w+\.sql")
 _NEEDS: Final = re.compile(r"-- Needs: (\d+\.\d+\.\d+)\n")
-# ALTER TABLE waits for who reads the table, and everybody behind it waits for it: better to give up and try again.
+# ALTER TABLE waits for the table's readers, and all later queries wait for ALTER TABLE: so it gives up and tries again.
 LOCK_SECONDS_MAX: Final = 2
 TRIES: Final = 15
 _PAUSE_SECONDS: Final = 1.0
 
-# Sessions say in their name which release they are (db.connections); those of 0.1.0 say only their role.
+# A session's application_name has its role and its release (db.connections); in release 0.1.0 it has only the role.
 _SESSIONS: Final = r"""
 SELECT DISTINCT
     split_part(application_name, ' ', 1) AS role,
@@ -53,16 +53,16 @@ WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_n
 
 
 class MigrationError(LedgerlineError):
-    """The database was migrated by other files than these, or a migration cannot be applied now."""
+    """The database was migrated with other files than this release has, or a migration cannot be applied now."""
 
 
 @dataclass
 class Migrated:
-    """What a call of `migrate` did, by names of files."""
+    """The result of `migrate`, as names of files."""
 
     applied: list[str] = field(default_factory=list)
     contracts_left: list[str] = field(default_factory=list)
-    """Contract migrations that wait to be asked for."""
+    """Contract migrations that were left out because they were not requested."""
 
 
 def _run_file(connection: psycopg.Connection[tuple[object, ...]], path: Path) -> None:
@@ -70,7 +70,7 @@ def _run_file(connection: psycopg.Connection[tuple[object, ...]], path: Path) ->
 
 
 def ensure_database(dsn: str) -> None:
-    """Create the database that the DSN names, where the server has none of that name."""
+    """Create the database that the DSN names, if the server has none of that name."""
     name = str(conninfo_to_dict(dsn).get("dbname") or "ledgerline")
     try:
         with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as connection:
@@ -78,17 +78,17 @@ def ensure_database(dsn: str) -> None:
             if known is None:
                 connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
     except (psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
-        return  # another migration made it between the two statements, or at the same moment
+        return  # another migration created it between the two statements, or at the same moment
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached to migrate: {str(error).strip().splitlines()[-1]}") from error
 
 
 def migrate(dsn: str, *, contract: bool = False) -> Migrated:
-    """Apply what is missing, each file in a transaction of its own; contract migrations only with `contract`.
+    """Apply the missing migrations, each file in a transaction of its own; contract migrations only with `contract`.
 
-    Raises MigrationError where an applied file has since been edited, where the database has a contract migration that
-    this release does not know, where a session of a release is connected that a contract would break, and where a file
-    fails: it then leaves nothing behind, and those before it stand.
+    Raise MigrationError if an applied file was edited later, if the database has a contract migration that this release
+    does not know, if a session is connected whose release a contract migration would break, or if a file fails. A file
+    that fails changes nothing, and the files before it stay applied.
     """
     ensure_database(dsn)
     done = Migrated()
@@ -121,7 +121,10 @@ def migrate(dsn: str, *, contract: bool = False) -> Migrated:
 
 
 def _refuse_later(unknown: Iterable[str]) -> None:
-    """What a later release added does no harm, and going back to this one must be possible; what it took away does."""
+    """Raise MigrationError if a later release removed something from this database.
+
+    Additions of a later release do no harm, and a return to this release must be possible after them.
+    """
     gone = [name for name in unknown if not _EXPAND.fullmatch(name)]
     if gone:
         raise MigrationError(

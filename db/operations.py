@@ -1,8 +1,8 @@
-"""What operators see of the database: lanes, outcomes, breaks, and the quarantine with its retries.
+"""The operators' queries: lanes, outcomes, breaks, and the quarantine with its retries.
 
-Every function takes a connection of the role ledgerline_operator, which reads everything and never writes what was
-posted: it opens and closes the intake, has reconciliation read anew, and puts on record what was done. Times are
-microseconds since 1970-01-01 UTC.
+Every function takes a connection of the role ledgerline_operator. The role reads everything and never writes posted
+rows. It opens and closes the intake, rewinds reconciliation, and records what operators did. Times are microseconds
+since 1970-01-01 UTC.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,9 +25,9 @@ ROLE: Final = "ledgerline_operator"
 
 
 class LaneProgress(NamedTuple):
-    """Where a lane stands in Postgres. The provers' numbers are None where they have not met the lane.
+    """A lane's position in Postgres. A prover's numbers are None if that prover has not read from the lane yet.
 
-    The counts of fates are reconciliation's.
+    The counts by outcome are reconciliation's.
     """
 
     lane: int
@@ -46,11 +46,11 @@ class LaneProgress(NamedTuple):
     rejected: int | None
     quarantined: int | None
     missing: int
-    """Records that reconciliation still waits for, though later ones came."""
+    """The number of records that reconciliation still waits for although later records have arrived."""
 
 
 class BreakCount(NamedTuple):
-    """How many differences of one kind stand in one state."""
+    """The number of breaks of one kind in one state, by the agent that found them."""
 
     found_by: str
     kind: str
@@ -69,7 +69,7 @@ class Checkpoint(NamedTuple):
 
 
 class AgentPosition(NamedTuple):
-    """Where an agent stands in a lane of its topic, by its own store."""
+    """An agent's position in a lane of its topic, from the agent's own tables."""
 
     agent: str
     lane: int
@@ -78,16 +78,16 @@ class AgentPosition(NamedTuple):
 
 
 class Intake(NamedTuple):
-    """Whether the API takes new intents in."""
+    """The state of the intake: whether the API accepts new intents."""
 
     closed_because: str | None
-    """What clients are told; None while it is open."""
+    """The reason that clients are told; None while the intake is open."""
     lanes: int | None
-    """How many lanes there are at least; None before any were added."""
+    """The minimum number of lanes; None if no lanes were ever added."""
 
 
 class OperationKind(StrEnum):
-    """What an operator can do that is kept on record; docs/CLI.md documents each."""
+    """The kinds of operations that are recorded; docs/CLI.md documents each."""
 
     INTAKE_CLOSED = "intake_closed"
     INTAKE_OPENED = "intake_opened"
@@ -112,25 +112,25 @@ class Operation(NamedTuple):
     operation_id: int
     done_time: datetime
     done_by: str
-    """Who sat there, as the machine says."""
+    """The user of the operating system who ran the command."""
     login: str
-    """Who logged in, as Postgres knows."""
+    """The Postgres login."""
     operation: str
     detail: dict[str, Any]
 
 
 class Which(StrEnum):
-    """Which quarantined rows are meant; the last two leave out rows that are themselves a retry's sorry end."""
+    """A filter of quarantined rows. The last two leave out rows that are the result of a retry."""
 
     ALL = "all"
     UNTRIED = "untried"
-    """Never sent again, as far as Kafka confirmed."""
+    """Rows without a retry that Kafka confirmed."""
     UNSETTLED = "unsettled"
-    """Sent again or not: no retry came to a better end."""
+    """Rows without a retry, or with retries of which none ended in another outcome than quarantined."""
 
 
 class Place(NamedTuple):
-    """A place in the list of quarantined rows, which is in the order of their booking."""
+    """A place in the list of quarantined rows, which is in the order of booking."""
 
     booked_time: int
     lane: int
@@ -152,21 +152,21 @@ class QuarantinedRow(NamedTuple):
     booked_time: int
     value_bytes: int
     retries: int
-    """Those that Kafka confirmed."""
+    """The number of retries that Kafka confirmed."""
     unconfirmed: int
-    """Retries that were begun, and may have been cut off."""
+    """The number of retries that were begun and have no recorded result; they may have been cut off."""
     retry_of_lane: int | None
-    """With `retry_of_seq` the row that these bytes were a retry of; None where they came by themselves."""
+    """With `retry_of_seq`, the row that this row is a retry of; None if it is not a retry."""
     retry_of_seq: int | None
 
     @property
     def place(self) -> Place:
-        """Where the row stands in the list."""
+        """Return the row's place in the list."""
         return Place(self.booked_time, self.lane, self.seq)
 
 
 class QuarantinedBytes(NamedTuple):
-    """A quarantined journal row with what stood on the topic, byte for byte."""
+    """A quarantined journal row with the exact bytes of its message on the topic."""
 
     lane: int
     seq: int
@@ -183,7 +183,7 @@ class QuarantinedBytes(NamedTuple):
 
 
 class Retry(NamedTuple):
-    """One time that quarantined bytes were sent again; what became of it is None until it is journalled."""
+    """One retry of quarantined bytes. `seq`, `outcome` and `reason` are None until the journal has the retry's row."""
 
     retry_id: int
     retried_time: datetime
@@ -191,28 +191,28 @@ class Retry(NamedTuple):
     topic: str
     partition: int
     source_offset: int | None
-    """None where it did not go out, or where that is not known."""
+    """None if the bytes did not go out, or if that is not known."""
     confirmed_time: datetime | None
-    """None while it is under way, and where it was cut off."""
+    """None if the retry is in flight or was cut off."""
     seq: int | None
     outcome: str | None
     reason: str | None
 
 
 class Unconfirmed(NamedTuple):
-    """A retry of which it is not on record what came of it: its bytes stand at `from_offset` or behind, or nowhere."""
+    """A retry without a recorded result. Its bytes are at `from_offset` or a later offset, or not on the topic."""
 
     retry_id: int
     topic: str
     partition: int
     from_offset: int
     is_over: bool
-    """Whether it began so long ago that nothing of it is under way any more."""
+    """True if the retry began so long ago that nothing of it can be in flight any more."""
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Turn what an operator can mend into sentences."""
+    """Turn errors that an operator can fix into a DatabaseError that says how."""
     try:
         yield
     except (psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName) as error:
@@ -225,35 +225,35 @@ def _explained() -> Iterator[None]:
 
 @contextmanager
 def operator(dsn: str) -> Iterator[Connection[Any]]:
-    """A connection for single statements that write; DatabaseError where Postgres is away or not prepared."""
+    """Open an autocommit connection that may write; raise DatabaseError if Postgres is unreachable or not prepared."""
     with _explained(), connect(dsn, ROLE, autocommit=True) as connection:
         yield connection
 
 
 @contextmanager
 def glance(dsn: str) -> Iterator[Connection[Any]]:
-    """A connection that only reads one unchanging state; DatabaseError where Postgres is away or not prepared."""
+    """Open a connection that reads one snapshot; raise DatabaseError if Postgres is unreachable or not prepared."""
     with _explained(), snapshot(dsn, ROLE) as connection:
         yield connection
 
 
 def lane_progress(connection: Connection[Any]) -> list[LaneProgress]:
-    """Every lane that was ever posted to, in order."""
+    """Return every lane of the ledger, in order."""
     return connection.cursor(row_factory=class_row(LaneProgress)).execute(SQL["lanes"]).fetchall()
 
 
 def outcome_counts(connection: Connection[Any]) -> dict[str, int]:
-    """Journal rows by outcome; outcomes that never came are left out."""
+    """Return the number of journal rows by outcome. An outcome without rows is 0 or left out."""
     return dict(connection.execute(SQL["outcomes"]).fetchall())
 
 
 def break_counts(connection: Connection[Any]) -> list[BreakCount]:
-    """Differences that are not resolved."""
+    """Return the numbers of unresolved breaks by finder, kind and state."""
     return connection.cursor(row_factory=class_row(BreakCount)).execute(SQL["breaks"]).fetchall()
 
 
 def last_checkpoint(connection: Connection[Any]) -> Checkpoint | None:
-    """The last checkpoint that audit has signed; None before the first."""
+    """Return the last checkpoint that audit signed, or None before the first."""
     return connection.cursor(row_factory=class_row(Checkpoint)).execute(SQL["checkpoint"]).fetchone()
 
 
@@ -265,7 +265,7 @@ def quarantined_rows(
     reason: str | None = None,
     which: Which = Which.ALL,
 ) -> list[QuarantinedRow]:
-    """Up to `limit` quarantined rows past a place, the oldest first."""
+    """Return up to `limit` quarantined rows after a place, the oldest first."""
     asked = {
         "after_time": after.booked_time,
         "after_lane": after.lane,
@@ -278,13 +278,13 @@ def quarantined_rows(
 
 
 def quarantined_count(connection: Connection[Any], *, reason: str | None = None, which: Which = Which.ALL) -> int:
-    """How many quarantined rows there are."""
+    """Return the number of quarantined rows."""
     rows = connection.execute(SQL["quarantined_count"], {"reason": reason, "which": which.value}).fetchall()
     return int(rows[0][0])
 
 
 def quarantined_bytes(connection: Connection[Any], lane: int, seq: int) -> QuarantinedBytes | None:
-    """One quarantined row with its bytes; None where (lane, seq) is no such row."""
+    """Return one quarantined row with its bytes, or None if (lane, seq) is no such row."""
     cursor = connection.cursor(row_factory=dict_row)
     row = cursor.execute(SQL["quarantined_bytes"], {"lane": lane, "seq": seq}).fetchone()
     if row is None:
@@ -294,7 +294,7 @@ def quarantined_bytes(connection: Connection[Any], lane: int, seq: int) -> Quara
 
 
 def retries_of(connection: Connection[Any], lane: int, seq: int) -> list[Retry]:
-    """Each time that a quarantined row was sent again, the first one first."""
+    """Return the retries of a quarantined row, the oldest first."""
     cursor = connection.cursor(row_factory=class_row(Retry))
     return cursor.execute(SQL["retries"], {"lane": lane, "seq": seq}).fetchall()
 
@@ -302,38 +302,38 @@ def retries_of(connection: Connection[Any], lane: int, seq: int) -> list[Retry]:
 def begin_retry(
     connection: Connection[Any], lane: int, seq: int, *, retried_by: str, topic: str, partition: int, from_offset: int
 ) -> int:
-    """Put on record that a quarantined row is about to be sent again; returns the retry's number."""
+    """Record that a quarantined row is about to be sent again, and return the retry's id."""
     values = {"lane": lane, "seq": seq, "retried_by": retried_by, "topic": topic, "partition": partition}
     rows = connection.execute(SQL["begin_retry"], {**values, "from_offset": from_offset}).fetchall()
     return int(rows[0][0])
 
 
 def confirm_retry(connection: Connection[Any], retry_id: int, source_offset: int | None) -> None:
-    """Put on record where the bytes of a retry stand; None where they did not go out."""
+    """Record the offset of a retry's bytes; None if they did not go out."""
     connection.execute(SQL["confirm_retry"], {"retry_id": retry_id, "source_offset": source_offset})
 
 
 def unconfirmed_retries(connection: Connection[Any]) -> list[Unconfirmed]:
-    """Retries that were cut off before Kafka's word was on record, or are under way."""
+    """Return the retries without a recorded result: they are in flight, or were cut off before Kafka's answer."""
     return connection.cursor(row_factory=class_row(Unconfirmed)).execute(SQL["unconfirmed_retries"]).fetchall()
 
 
-# ------------------------------------------------------------------------------------------------ what is operated
+# ------------------------------------------------------------------------------------------------ operations
 
 
 def agent_positions(connection: Connection[Any]) -> list[AgentPosition]:
-    """Where posting, reconciliation and audit stand, by their own stores."""
+    """Return the positions of posting, reconciliation and audit, from their own tables."""
     return connection.cursor(row_factory=class_row(AgentPosition)).execute(SQL["agent_positions"]).fetchall()
 
 
 def rewind_reconciliation(connection: Connection[Any], lanes: Sequence[int], done_by: str) -> list[int]:
-    """Have reconciliation read these lanes from their beginning; returns those that it had met. Kept on record."""
+    """Make reconciliation read these lanes from their beginning, and record that; return the lanes that it had read."""
     rows = connection.execute(SQL["rewind_reconciliation"], {"lanes": list(lanes), "done_by": done_by}).fetchall()
     return sorted(rows[0][0])
 
 
 def intake(connection: Connection[Any]) -> Intake:
-    """Whether the API takes new intents in."""
+    """Return the state of the intake."""
     rows = connection.cursor(row_factory=class_row(Intake)).execute(SQL["intake"]).fetchall()
     return rows[0]
 
@@ -341,9 +341,9 @@ def intake(connection: Connection[Any]) -> Intake:
 def change_intake(
     connection: Connection[Any], closed_because: str | None, done_by: str, *, lanes: int | None = None
 ) -> None:
-    """Close the intake with a sentence for clients, or open it with None; `lanes`, if given, is remembered with it.
+    """Close the intake with a sentence for clients, or open it with None; store `lanes` if given.
 
-    API processes follow with the next intent that they are asked for. Kept on record, in one transaction.
+    An API process notices the change at its next intent. The operation is recorded in the same transaction.
     """
     kind = OperationKind.INTAKE_OPENED if closed_because is None else OperationKind.INTAKE_CLOSED
     with connection.transaction():
@@ -352,16 +352,16 @@ def change_intake(
 
 
 def add_operation(connection: Connection[Any], kind: OperationKind, done_by: str, detail: Mapping[str, Any]) -> None:
-    """Put on record what an operator does."""
+    """Record what an operator did."""
     values = {"done_by": done_by, "operation": kind.value, "detail": Jsonb(dict(detail))}
     connection.execute(SQL["add_operation"], values)
 
 
 def operations(connection: Connection[Any], limit: int) -> list[Operation]:
-    """What operators did, the last first."""
+    """Return the last `limit` operations, the latest first."""
     return connection.cursor(row_factory=class_row(Operation)).execute(SQL["operations"], {"limit": limit}).fetchall()
 
 
 def try_lane_lock(connection: Connection[Any]) -> bool:
-    """Whether this session may change the lanes; no other may until it ends."""
+    """Try to lock the lanes for changes until this session ends; return whether that worked."""
     return bool(connection.execute(SQL["try_lane_lock"]).fetchall()[0][0])

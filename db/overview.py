@@ -1,6 +1,6 @@
-"""What the console watches: how far each lane is, the symmetry of the books, breaks, checkpoints.
+"""The console's queries: the lanes' positions, the symmetry of the books, breaks, checkpoints.
 
-All functions raise DatabaseError where Postgres is away. Times are microseconds since 1970 UTC.
+All functions raise DatabaseError if Postgres is unreachable. Times are microseconds since 1970 UTC.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ TIME_MAX: Final = 2**63 - 1
 
 
 class CurrencySums(NamedTuple):
-    """All debits and credits of a currency that reconciliation has booked; of all tenants where none is named."""
+    """All debits and credits of a currency that reconciliation has booked; of all tenants if `tenant` is None."""
 
     tenant: str | None
     currency: str
@@ -29,7 +29,7 @@ class CurrencySums(NamedTuple):
 
 
 class Overview(NamedTuple):
-    """All that Postgres knows, of nearly one moment."""
+    """Everything that the console shows from Postgres. Each part is one query, so the parts differ a little in time."""
 
     lanes: list[LaneProgress]
     symmetry: list[CurrencySums]
@@ -46,7 +46,7 @@ class SigningKeyRow(NamedTuple):
 
 
 async def read_overview(pool: Pool, tenants: Sequence[str]) -> Overview:
-    """Everything at once; the symmetry of all tenants together, and of each of these."""
+    """Return the overview, with the symmetry of all tenants together and of each of `tenants`."""
     lanes = await fetch(pool, OPERATIONS["lanes"], {})
     sums = await fetch(pool, _QUERIES["symmetry"], {"tenants": list(tenants)})
     breaks = await fetch(pool, OPERATIONS["breaks"], {})
@@ -71,14 +71,17 @@ async def breaks_page(
     state: str | None = None,
     kind: str | None = None,
 ) -> list[Break]:
-    """Up to `limit` breaks, the last opened first, before the place (opened time, id); all where tenant is None."""
+    """Return up to `limit` breaks, the last opened first, before the place (opened time, id).
+
+    If `tenant` is None, they are of all tenants.
+    """
     opened_time, break_id = before
     values = {"tenant": tenant, "time": opened_time, "break_id": break_id, "state": state, "kind": kind, "limit": limit}
     return [Break(**row) for row in await fetch(pool, _QUERIES["breaks"], values)]
 
 
 async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
-    """Up to `limit` checkpoints before that number, the newest first, each with its lanes in order."""
+    """Return up to `limit` checkpoints before that number, the newest first, each with its lanes in order."""
     rows = [
         CheckpointRow(**row) for row in await fetch(pool, _QUERIES["checkpoints"], {"before": before, "limit": limit})
     ]
@@ -89,5 +92,5 @@ async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[Ch
 
 
 async def signing_keys(pool: Pool) -> list[SigningKeyRow]:
-    """Every public key that has signed, the first first."""
+    """Return every public key that has signed, in order of first use."""
     return [SigningKeyRow(**row) for row in await fetch(pool, _QUERIES["signing_keys"], {})]

@@ -1,4 +1,4 @@
-"""What the posting transaction asks of Postgres; streams/posting decides, this module reads and writes."""
+"""The queries of the posting transaction. streams/posting decides; this module reads and writes."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +24,7 @@ from domain.signed_heads import SignedHead
 
 ROLE: Final = "ledgerline_posting"
 SQL: Final = load("posting")
-# A payload has at most 8,000 bytes.
+# A NOTIFY payload has at most 8,000 bytes, so it names at most this many lanes.
 TRACED_LANES_MAX: Final = 300
 
 # fmt: off
@@ -38,15 +38,15 @@ ROWS_PER_WRITE: Final = 500
 
 
 class Collision(Exception):
-    """Another lane settled one of the batch's intents at the same time: look up again and decide anew."""
+    """Another lane settled one of the batch's intents at the same time: look up and decide again."""
 
 
 class BatchRefused(Exception):
-    """Postgres refused the data of the batch, for a reason of some event's own."""
+    """Postgres refused the batch because of the data of one of its events."""
 
 
 class Lane(NamedTuple):
-    """Where a lane stands."""
+    """A lane's position in the ledger."""
 
     lane: int
     topic: str
@@ -62,11 +62,14 @@ class Account(NamedTuple):
 
     account_id: int
     constraint: Constraint | None
-    """None without a floor."""
+    """None if the account has no floor."""
 
 
 class BalanceChanges(NamedTuple):
-    """What a batch adds to each shard that it touches, and the last journal row that did: columns of equal length."""
+    """The sums that a batch adds to each balance shard, and the last journal row that touches the shard.
+
+    The fields are columns of equal length.
+    """
 
     account_ids: list[int]
     currencies: list[str]
@@ -87,7 +90,7 @@ class QuarantinedBytes(NamedTuple):
 
 
 class PostingStore(KeptConnection):
-    """What a posting worker asks, over one kept connection as ledgerline_posting. Not safe for threads."""
+    """The queries of a posting worker, over one kept connection as ledgerline_posting. Not thread-safe."""
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, ROLE)
@@ -96,13 +99,13 @@ class PostingStore(KeptConnection):
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
         register(connection)
-        # For the arrays of a large batch the planner would rather read the whole journal, once for each of the ten
-        # executions before it keeps a plan; the plan for any array looks rows up.
+        # For the arrays of a large batch, a custom plan reads the whole journal, and does so in each of the ten
+        # executions before Postgres keeps a plan. The generic plan looks the rows up by index.
         connection.execute("SET plan_cache_mode = force_generic_plan")
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
-        """One transaction; errors of the data come out as Collision or BatchRefused, outages as they are."""
+        """Run one transaction; raise Collision or BatchRefused if Postgres refuses the data. Outages pass unchanged."""
         try:
             with super().transaction() as connection:
                 yield connection
@@ -112,39 +115,39 @@ class PostingStore(KeptConnection):
             raise BatchRefused(str(error)) from error
 
     def make_lane(self, lane: int, topic: str, topic_id: str, first_offset: int) -> None:
-        """Make the lane's row where there is none."""
+        """Insert the lane's row if there is none."""
         asked = {"lane": lane, "topic": topic, "topic_id": topic_id, "first_offset": first_offset}
         with self.statements() as connection:
             connection.execute(SQL["make_lane"], asked)
 
     def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
-        """Where these lanes stand; with `lock` no one else moves them until the transaction ends."""
+        """Return the positions of these lanes. With `lock`, no other session moves them until the transaction ends."""
         query = SQL["lock_lanes" if lock else "lanes"]
         with self.statements() as connection:
             rows = connection.execute(query, {"lanes": sorted(lanes)}).fetchall()
         return {row[0]: Lane(*row) for row in rows}
 
     def row_hash(self, lane: int, seq: int) -> bytes | None:
-        """The hash of one journal row; None where it is not there."""
+        """Return the hash of one journal row, or None if there is no such row."""
         with self.statements() as connection:
             row = connection.execute(SQL["row_hash"], {"lane": lane, "seq": seq}).fetchone()
         return None if row is None else bytes(row[0])
 
     def books_version(self) -> int:
-        """The version of the books that this transaction sees."""
+        """Return the version of the books that this transaction sees."""
         with self.statements() as connection:
             return int(connection.execute(SQL["books_version"]).fetchall()[0][0])
 
     def books(self) -> Books:
-        """The books as they are now."""
+        """Return the current books."""
         with self.statements() as connection:
             return load_books(connection)
 
     @contextmanager
     def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
-        """Fingerprints of those of the intents that were settled before, there when the context has ended.
+        """Look up the fingerprints of those intents that were settled before.
 
-        What is done in it is done while Postgres looks.
+        The yielded dict is empty until the context ends. The body of the context runs while Postgres looks.
         """
         found: dict[IntentName, bytes] = {}
         with self._meanwhile(SQL["settled"], _columns(names)) as looking:
@@ -152,7 +155,10 @@ class PostingStore(KeptConnection):
         found.update(((tenant, intent_id), fingerprint) for tenant, intent_id, fingerprint in looking.result())
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
-        """The settled intents that reversals name, locked against other lanes' reversals, with what is reversed."""
+        """Lock the originals that reversals name against other lanes' reversals, and return those that are settled.
+
+        Each has its legs and the amounts that earlier reversals took back.
+        """
         connection = self._open()
         asked = _columns(names)
         connection.execute(SQL["lock_originals"], {"intent_ids": asked["intent_ids"]})
@@ -175,7 +181,7 @@ class PostingStore(KeptConnection):
         }
 
     def accounts(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
-        """Those of the accounts, named by tenant and address, that are open."""
+        """Return the open ones of these accounts, by tenant and address."""
         rows = self._open().execute(
             SQL["accounts"],
             {"tenants": Texts([name[0] for name in names]), "addresses": Texts([name[1] for name in names])},
@@ -187,9 +193,10 @@ class PostingStore(KeptConnection):
         }
 
     def open_accounts(self, wanted: Mapping[tuple[str, str], ChartPattern], chain: int) -> None:
-        """Open accounts as their lines of the chart say; those that are open already stay as they are.
+        """Open accounts as their chart lines say; an account that is open already does not change.
 
-        The database tells of each in this chain of facts, which one process at a time may hold (domain.facts).
+        The database writes a fact about each new account to `chain`. Only one process at a time may hold a chain
+        (domain.facts).
         """
         lines = list(wanted.values())
         connection = self._open()
@@ -206,7 +213,7 @@ class PostingStore(KeptConnection):
         )
 
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
-        """Lock the accounts in order of id, then read debits less credits of each currency over all lanes."""
+        """Lock the accounts in order of id, then return debits less credits by account and currency, over all lanes."""
         connection = self._open()
         connection.execute(SQL["lock_accounts"], {"account_ids": sorted(account_ids)})
         rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
@@ -216,10 +223,10 @@ class PostingStore(KeptConnection):
     def writing(
         self, rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]
     ) -> Iterator[list[JournalRow]]:
-        """Write the batch's rows and entries; hands over the rows.
+        """Write the batch's rows and entries, and yield the rows.
 
-        Rows are taken one by one, so that Postgres takes the first in while the last are made; and what is done in
-        the context is done while Postgres takes the last entries in.
+        `rows` is consumed one by one, so that Postgres reads the first rows while the last are made. The body of the
+        context runs while Postgres reads the last entries.
         """
         cursor = self._open().cursor()
         written = []
@@ -237,7 +244,7 @@ class PostingStore(KeptConnection):
 
     @contextmanager
     def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
-        """Add up what the batch changes; what is done in the context is done while Postgres adds."""
+        """Add the batch's changes to the balances. The body of the context runs while Postgres adds."""
         if not changes.seqs:
             yield
             return
@@ -254,10 +261,10 @@ class PostingStore(KeptConnection):
 
     @contextmanager
     def _meanwhile(self, query: LiteralString, asked: Mapping[str, Any]) -> Iterator[Future[Cursor[Any]]]:
-        """Execute a statement while the context is under way, and wait for its end.
+        """Execute a statement while the body of the context runs, then wait for the statement's end.
 
-        A thread waits for it, rather than libpq's pipeline mode: in and behind that Postgres counts no session as idle
-        in its transaction, so a worker that is frozen there would keep its lanes.
+        A thread executes it. libpq's pipeline mode is not used: in a pipeline and after one, Postgres does not count
+        the session as idle in transaction, so a frozen worker would keep its lanes locked.
         """
         under_way = self._aside.submit(self._open().execute, query, asked, binary=True)
         try:
@@ -266,12 +273,12 @@ class PostingStore(KeptConnection):
             under_way.result()
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
-        """Keep the raw bytes behind the batch's quarantined rows."""
+        """Store the raw bytes behind the batch's quarantined rows."""
         for raw in quarantined:
             self._open().execute(SQL["add_quarantine"], {**raw._asdict(), "headers": Jsonb(raw.headers)})
 
     def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:
-        """Move the lanes, with what was signed of them, and tell those who wait for them."""
+        """Store the lanes' new positions and their signed heads, and notify the relay and the API."""
         connection = self._open()
         for lane in lanes:
             head = signed.get(lane.lane)
@@ -283,7 +290,7 @@ class PostingStore(KeptConnection):
         connection.execute(SQL["notify"], {"payload": payload})
 
     def tell_traced(self, traceparent: str, lanes: Sequence[Lane]) -> None:
-        """Tell relays that trace what this batch's span is, and how far it moves the lanes, once it is committed."""
+        """Notify relays that trace, at commit, of this batch's span and of the lanes' new positions."""
         stands = ",".join(f"{lane.lane}:{lane.next_seq}" for lane in lanes[:TRACED_LANES_MAX])
         self._open().execute(SQL["notify_traced"], {"payload": f"{traceparent} {stands}"})
 
@@ -293,7 +300,11 @@ def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
 
 
 def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
-    """The columns in the order of `copy_journal`: a count for the legs, and without what lane and chain tell."""
+    """Return the columns in the order of `copy_journal`.
+
+    Legs become their number. Source topic, source offset and previous hash are left out: the lane and the row before
+    give them.
+    """
     lane, seq, _, _, *fields, legs, reference, metadata, value_time, booked_time, _, row_hash = row
     kept = Jsonb(metadata) if metadata else None
     return (lane, seq, *fields, len(legs), reference, kept, value_time, booked_time, row_hash)

@@ -1,4 +1,4 @@
-"""What proofs and receipts are made of: the ledger's row, and audit's copies or posting's signature, in one state."""
+"""Proofs and receipts, made from one snapshot of the ledger's row and of audit's copies or posting's signature."""
 
 from hashlib import sha256
 from typing import Any
@@ -22,11 +22,11 @@ def prove(
     role: str = audit.ROLE,
     statement_seconds_max: float | None = None,
 ) -> dict[str, Any]:
-    """The proof that the record which settled an intent is in a signed checkpoint; its format is in docs/PROOF.md.
+    """Return the proof that an intent's settling record is in a signed checkpoint; docs/PROOF.md has the format.
 
-    ProofPending where the intent is not settled, or no checkpoint covers it yet; ProofError where its row is not what
-    was published, or where the intent is several tenants' and none is named. DatabaseBusy if Postgres takes longer for
-    one of the queries than it may.
+    Raise ProofPending if the intent is not settled, or if no checkpoint covers it yet. Raise ProofError if the stored
+    row is not what was published, or if several tenants have the intent and none is named. Raise DatabaseBusy if one
+    of the queries exceeds its time limit.
     """
     with (
         explained("Postgres cannot be reached for a proof."),
@@ -44,7 +44,7 @@ def prove(
         rows, legs = audit.stored_rows(connection, lane, seq, seq + 1)
     leaves = [joined[at : at + audit.HASH_BYTES] for at in range(0, len(joined), audit.HASH_BYTES)]
     ((row, row_legs),) = with_legs(rows, legs)
-    # What the row follows from is the copy of the hash before it, and only where that is unknown the ledger's own.
+    # The previous hash is audit's copy of it. The ledger's own is used only if audit does not have that hash.
     previous = row.previous_hash if before is None or before == ABSENT else before
     return proof_of(stored_members(lane, row, row_legs), previous, leaves, head, checkpoint, heads)
 
@@ -57,11 +57,11 @@ def receipt(
     role: str = audit.ROLE,
     statement_seconds_max: float | None = None,
 ) -> dict[str, Any]:
-    """Posting's receipt for the record that settled an intent; its format is in docs/PROOF.md.
+    """Return posting's receipt for the record that settled an intent; docs/PROOF.md has the format.
 
-    ProofPending where the intent is not settled; ReceiptMissing where posting had no key; ProofError where the row is
-    not what its hash says, or where the intent is several tenants' and none is named. DatabaseBusy if Postgres takes
-    longer for one of the queries than it may.
+    Raise ProofPending if the intent is not settled. Raise ReceiptMissing if posting had no key. Raise ProofError if the
+    row does not match its hash, or if several tenants have the intent and none is named. Raise DatabaseBusy if one of
+    the queries exceeds its time limit.
     """
     with (
         explained("Postgres cannot be reached for a receipt."),
@@ -82,7 +82,7 @@ def receipt(
 
 
 def _place(connection: Any, intent_id: str, tenant: str | None) -> tuple[int, int]:
-    """Lane and seq of the row that settled an intent."""
+    """Return lane and seq of the row that settled an intent."""
     places = list(audit.intent_places(connection, intent_id, tenant))
     if not places:
         raise ProofPending(f"No row of the ledger settles the intent {intent_id}: it is pending, or unknown.")

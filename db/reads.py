@@ -1,6 +1,6 @@
-"""What the API reads: intents, accounts, balances, entries, journal. Every read is of one tenant.
+"""The API's queries: intents, accounts, balances, entries, journal. Every read is of one tenant.
 
-All functions raise DatabaseError where Postgres is away. Pages are asked for by the place of the last row seen.
+All functions raise DatabaseError if Postgres is unreachable. A page begins after the last row of the previous page.
 """
 
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -49,11 +49,11 @@ class Settled(NamedTuple):
     booked_time: int
     hash: bytes
     legs: tuple[Leg, ...] | None
-    """None where they were not asked for."""
+    """None if the query did not ask for them."""
 
 
 class Delivery(NamedTuple):
-    """What became of one delivery of an intent; a later one moves nothing."""
+    """The result of one delivery of an intent. A delivery after the intent is settled posts nothing."""
 
     lane: int
     offset: int
@@ -64,7 +64,7 @@ class Delivery(NamedTuple):
 
 
 class IntentQuestion(NamedTuple):
-    """An intent, and where one delivery of it stands; None where no delivery is asked about."""
+    """A question about an intent, and about its delivery at (lane, offset) unless these are None."""
 
     intent_id: UUID
     lane: int | None = None
@@ -72,16 +72,16 @@ class IntentQuestion(NamedTuple):
 
 
 class IntentState(NamedTuple):
-    """All that one moment's books say of an intent and of one delivery of it."""
+    """The state of an intent and of one delivery of it, both from one snapshot."""
 
     settled: Settled | None
     delivery: Delivery | None
     next_offset: int | None
-    """Of the lane that was asked about; None where no lane was, or none was posted from yet."""
+    """The next offset of the lane in the question; None if the question has no lane or the ledger has no such lane."""
 
 
 class AccountRow(NamedTuple):
-    """An open account, as its chart line said when it opened."""
+    """An open account, with what its chart line said when it was opened."""
 
     address: str
     account_class: str
@@ -91,7 +91,7 @@ class AccountRow(NamedTuple):
 
 
 class BalanceRow(NamedTuple):
-    """An account's sums in one currency, over all lanes; no currency where nothing was posted to the account."""
+    """An account's sums in one currency, over all lanes; the currency is None if nothing was posted to the account."""
 
     address: str
     account_class: str
@@ -102,7 +102,7 @@ class BalanceRow(NamedTuple):
 
     @property
     def balance_minor(self) -> int:
-        """On the account's normal side."""
+        """Return the balance, positive on the account's normal side."""
         return self.normal_direction * (self.debits_minor - self.credits_minor)
 
 
@@ -123,25 +123,25 @@ class EntryRow(NamedTuple):
 
 
 class JournalPage(NamedTuple):
-    """Some rows, and where to go on from: the last place looked at, None at the end."""
+    """Journal rows, and the place to continue from: the last (lane, seq) that was scanned, or None at the end."""
 
     rows: list[JournalRow]
     resume: tuple[int, int] | None
 
 
 async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """All rows of a query. A connection that died in the pool is replaced and the query, a read, sent once more."""
+    """Return all rows of a query. If its pooled connection was dead, replace it and send the query, a read, again."""
     with explained("Postgres cannot be reached or does not answer in time."):
         try:
             return await _fetch(pool, query, values)
         except (PoolTimeout, PostgresSilent, psycopg.errors.QueryCanceled):
-            raise  # to look at each of the pool's connections would be to wait once more
+            raise  # pool.check() would wait again, for each of the pool's connections
         except TRANSIENT as lost:
             await pool.check()
             try:
                 return await _fetch(pool, query, values)
             except PoolTimeout:
-                raise lost from None  # the pool has no connection as they were lost, and not as all are in use
+                raise lost from None  # the pool is empty because its connections were lost, not because all are in use
 
 
 async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
@@ -152,7 +152,7 @@ async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> li
 
 
 async def read_books(pool: Pool) -> Books:
-    """The books' frame as it stands now."""
+    """Return the books' current frame."""
     with explained("Postgres cannot be reached to load the books."):
         async with pool.connection() as connection:
             return await load_books_async(connection)
@@ -173,14 +173,14 @@ def _settled(row: dict[str, Any]) -> Settled | None:
 
 
 async def settled_intents(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -> tuple[int, dict[UUID, Settled]]:
-    """(version of the books, what settled those of these intents that are settled, without legs)."""
+    """Return the version of the books, and by intent id the rows that settled these intents, without legs."""
     rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     found = [settled for row in rows if (settled := _settled(row)) is not None]
     return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
 
 
 async def intent_states(pool: Pool, tenant: str, asked: Iterable[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
-    """What is known of each of these; with lane and offset also of that delivery and of how far the lane is posted."""
+    """Return the state of each intent. A question with lane and offset also gets the delivery and the next offset."""
     questions = list(dict.fromkeys(asked))
     intent_ids, lanes, offsets = zip(*questions, strict=True)
     values = {"tenant": tenant, "intent_ids": Uuids(intent_ids), "lanes": list(lanes), "offsets": list(offsets)}
@@ -201,24 +201,24 @@ def _delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
 
 
 async def settled_originals(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
-    """Those of these intents that are settled, each with the constrained account that its reversal draws down first."""
+    """Return the settled ones of these intents, each with the first constrained account that its reversal draws on."""
     rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     return {row["intent_id"]: row["drained"] for row in rows}
 
 
 async def lane_offsets(pool: Pool) -> dict[int, int]:
-    """How far each lane is posted: lane -> the offset after its last posted one."""
+    """Return lane -> the offset after the last one that was posted."""
     return {row["lane"]: row["next_offset"] for row in await fetch(pool, _QUERIES["lane_offsets"], {})}
 
 
 async def accounts_page(pool: Pool, tenant: str, prefix: str, after: str, limit: int) -> list[AccountRow]:
-    """Up to `limit` accounts in order of address, of those that begin with `prefix` and come after `after`."""
+    """Return up to `limit` accounts in order of address, of those that begin with `prefix` and come after `after`."""
     values = {"tenant": tenant, "prefix": prefix, "after": after, "limit": limit}
     return [AccountRow(**row) for row in await fetch(pool, _QUERIES["accounts"], values)]
 
 
 async def account(pool: Pool, tenant: str, address: str) -> AccountRow | None:
-    """One account, or None where it is not open."""
+    """Return one account, or None if it is not open."""
     rows = await fetch(pool, _QUERIES["account"], {"tenant": tenant, "address": address})
     return AccountRow(**rows[0]) if rows else None
 
@@ -229,13 +229,13 @@ def _balance(row: dict[str, Any]) -> BalanceRow:
 
 
 async def balances_page(pool: Pool, tenant: str, prefix: str, after: tuple[str, str], limit: int) -> list[BalanceRow]:
-    """Up to `limit` balances in order of (address, currency), of accounts that begin with `prefix`."""
+    """Return up to `limit` balances after `after`, in order of (address, currency), of accounts below `prefix`."""
     values = {"tenant": tenant, "prefix": prefix, "after": after[0], "after_currency": after[1], "limit": limit}
     return [_balance(row) for row in await fetch(pool, _QUERIES["balances"], values)]
 
 
 async def account_balances(pool: Pool, tenant: str, address: str) -> list[BalanceRow] | None:
-    """One account's balances, one for each currency it holds; None where the account is not open."""
+    """Return one account's balances, one for each currency that it holds, or None if the account is not open."""
     rows = await fetch(pool, _QUERIES["account_balances"], {"tenant": tenant, "address": address})
     return [_balance(row) for row in rows if row["currency"] is not None] if rows else None
 
@@ -243,7 +243,7 @@ async def account_balances(pool: Pool, tenant: str, address: str) -> list[Balanc
 async def entries_page(
     pool: Pool, tenant: str, address: str, after: tuple[int, int, int], limit: int
 ) -> list[EntryRow]:
-    """Up to `limit` entries of one account after the place (lane, seq, leg)."""
+    """Return up to `limit` entries of one account after the place (lane, seq, leg)."""
     lane, seq, leg = after
     values = {"tenant": tenant, "address": address, "lane": lane, "seq": seq, "leg": leg, "limit": limit}
     return [EntryRow(**row) for row in await fetch(pool, _QUERIES["entries"], values)]
@@ -267,9 +267,10 @@ async def journal_page(
     outcome: Outcome | None = None,
     scan_rows_max: int = JOURNAL_SCAN_ROWS_MAX,
 ) -> JournalPage:
-    """Up to `limit` journal rows after the place (lane, seq).
+    """Return up to `limit` journal rows after the place (lane, seq).
 
-    Fewer, with a place to go on from, where many rows of others or of other outcomes lay between.
+    At most `scan_rows_max` rows are scanned, of all tenants and outcomes. So a page can have fewer rows and still a
+    place to continue from.
     """
     start = after or ((-1, -1) if lane is None else (lane, -1))
     values = {
@@ -288,7 +289,7 @@ async def journal_page(
 
 
 async def journal_row(pool: Pool, tenant: str, lane: int, seq: int) -> JournalRow | None:
-    """One journal row; None where there is none, or not of this tenant."""
+    """Return one journal row, or None if there is none or it is another tenant's."""
     page = await journal_page(pool, tenant, (lane, seq - 1), 1, lane=lane, scan_rows_max=1)
     return next((row for row in page.rows if row.seq == seq), None)
 
@@ -299,16 +300,16 @@ def _postings(payload: str) -> dict[int, int]:
 
 
 async def posted_notifications(dsn: str) -> AsyncIterator[dict[int, int]]:
-    """Lane -> next offset, as posting workers announce each commit, over one connection of its own.
+    """Yield lane -> next offset for each commit that posting workers announce, over one connection of its own.
 
-    The first item is empty and says that listening has begun: what was announced before must be looked up. Ends with
-    DatabaseError when the connection dies.
+    The first item is empty and means that listening has begun: earlier commits must be looked up. Raise DatabaseError
+    when the connection dies.
     """
     try:
         async with await connect_async(dsn, "ledgerline_api") as connection:
-            # Not among the queries: LISTEN takes no parameter and cannot be prepared.
+            # Not in db/queries: LISTEN takes no parameter and cannot be prepared.
             await connection.execute("LISTEN ledgerline_posted")
-            connection.silence_seconds_max = None  # nothing may be posted for hours; keep-alives watch the peer
+            connection.silence_seconds_max = None  # hours may pass without a posting; keep-alives detect a dead peer
             yield {}
             async for notification in connection.notifies():
                 yield _postings(notification.payload)

@@ -1,6 +1,6 @@
-"""What reconciliation has found, read from its own store by whoever asks it from outside.
+"""Queries of reconciliation's results, from its own tables, for readers outside of reconciliation.
 
-Functions take a connection of the role ledgerline_operator, as db.operations.glance gives.
+Functions take a connection of the role ledgerline_operator, such as `db.operations.glance` opens.
 """
 
 from typing import Any, Final, NamedTuple
@@ -14,11 +14,11 @@ SQL: Final = load("reconciled")
 
 
 class ReconciledLane(NamedTuple):
-    """How far reconciliation has followed a lane of ledger.journal, and the fates that it has counted there."""
+    """Reconciliation's position in a lane of ledger.journal, and its counts by outcome."""
 
     lane: int
     next_offset: int
-    """Of ledger.journal: what lies before it was checked, up to `next_seq`."""
+    """The next offset of ledger.journal to read. Records before it are checked; they go up to `next_seq`."""
     next_seq: int
     posted: int
     duplicate: int
@@ -28,7 +28,7 @@ class ReconciledLane(NamedTuple):
 
 
 class ReconciledSum(NamedTuple):
-    """What reconciliation has added up for one account and currency, over all lanes."""
+    """Reconciliation's own sums of one account and currency, over all lanes."""
 
     address: str
     currency: str
@@ -37,12 +37,12 @@ class ReconciledSum(NamedTuple):
 
 
 def reconciled_lanes(connection: Connection[Any]) -> dict[int, ReconciledLane]:
-    """Every lane that reconciliation has met."""
+    """Return every lane that reconciliation has read from, by its number."""
     rows = connection.cursor(row_factory=class_row(ReconciledLane)).execute(SQL["lanes"]).fetchall()
     return {row.lane: row for row in rows}
 
 
 def reconciled_sums(connection: Connection[Any], tenant: str, prefix: str) -> list[ReconciledSum]:
-    """The sums of the accounts below `prefix`, such as `users:42:`."""
+    """Return the sums of the accounts that begin with `prefix`, such as `users:42:`."""
     rows = connection.execute(SQL["sums"], {"tenant": tenant, "prefix": prefix})
     return [ReconciledSum(address, currency, int(debits), int(credits)) for address, currency, debits, credits in rows]

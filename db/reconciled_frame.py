@@ -1,4 +1,4 @@
-"""Reconciliation's own copy of the books' frame, as ledger.frame tells it, and the ledger's tables beside it."""
+"""Reconciliation's own copy of the books' frame, built from the topic ledger.frame, and the ledger's tables."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -14,18 +14,18 @@ SQL: Final = load("reconciled_frame")
 
 
 class ChainPair(NamedTuple):
-    """A chain of facts as the topic has brought it and as the ledger has it; hashes have 32 bytes."""
+    """A chain of facts as the topic brought it (`own`) and as the ledger has it (`held`); hashes have 32 bytes."""
 
     chain: int
     own_next_seq: int
     own_head: bytes | None
     held_next_seq: int
     held_head: bytes | None
-    """Of the ledger's fact own_next_seq - 1; None if there is none."""
+    """The hash of the ledger's fact own_next_seq - 1; None if there is none."""
 
 
 class RowPair(NamedTuple):
-    """A row of the frame as the facts tell it and as the ledger's table has it; None on a side that lacks it."""
+    """A row of the frame by the facts (`told`) and in the ledger's table (`held`); None on a side that lacks it."""
 
     key: FrameKey
     told: FrameValues | None
@@ -46,28 +46,28 @@ def _values(columns: Sequence[Any]) -> FrameValues:
 
 
 def next_offset(connection: Connection[Any], *, lock: bool = False) -> int:
-    """The next offset of ledger.frame to be read; with `lock` nobody else moves it until the transaction ends."""
+    """Return the next offset of ledger.frame to read; with `lock`, no one else moves it until the transaction ends."""
     return int(connection.execute(SQL["lock_reader" if lock else "reader"]).fetchall()[0][0])
 
 
 def move_reader(connection: Connection[Any], offset: int) -> None:
-    """Put where the topic is read on."""
+    """Store the next offset of ledger.frame to read."""
     connection.execute(SQL["move_reader"], {"next_offset": offset})
 
 
 def own_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
-    """Chain -> next seq and head, as the topic has brought them."""
+    """Return chain -> next seq and head, as the topic has brought them."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["own_chains"])}
 
 
 def move_chains(connection: Connection[Any], chains: Mapping[int, tuple[int, bytes]]) -> None:
-    """Put where chains stand."""
+    """Store the chains' positions."""
     for chain, (next_seq, head) in sorted(chains.items()):
         connection.execute(SQL["move_chain"], {"chain": chain, "next_seq": next_seq, "head": head})
 
 
 def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]]) -> None:
-    """Bring the own rows to what these facts say; of several facts about a row the last one counts."""
+    """Update reconciliation's own rows to these facts; if several facts are about one row, the last one counts."""
     last = {key_of(fact): fact for fact in facts}
     put = []
     for key, fact in last.items():
@@ -80,7 +80,7 @@ def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]])
 
 
 def chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
-    """Every chain that the topic or the ledger has."""
+    """Return every chain that the topic or the ledger has."""
     return [
         ChainPair(row[0], row[1], row[2] and bytes(row[2]), row[3], row[4] and bytes(row[4]))
         for row in connection.execute(SQL["chains"])
@@ -90,12 +90,13 @@ def chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
 def unequal_rows(
     connection: Connection[Any], query: str, part: str, after: tuple[str, str], limit: int
 ) -> tuple[list[RowPair], tuple[str, str] | None]:
-    """Of a page of one part's rows past `after` (tenant, name): the unequal ones, and where it ended, None at the end.
+    """Return the unequal rows of a page of one part past `after` (tenant, name), and the last key of the page.
 
-    `query`: unequal_held, for a page of the ledger's rows, or untold_own, for one of the facts'.
+    The key is None after the last page. `query`: unequal_held for a page of the ledger's rows, untold_own for a page
+    of reconciliation's own rows.
     """
     asked = {"part": part, "tenant": after[0], "name": after[1], "limit": limit}
-    # Not prepared: a plan for any part cannot leave the tables of other parts out.
+    # Not prepared: a generic plan, for any part, must read the tables of all parts.
     pairs, end = [], None
     for row in connection.execute(SQL[query], asked, prepare=False):
         pair = _pair(part, row)
@@ -112,13 +113,13 @@ def _pair(part: str, row: Sequence[Any]) -> RowPair:
 
 
 def row_pair(connection: Connection[Any], key: FrameKey) -> RowPair:
-    """Both sides of one row."""
+    """Return both sides of one row."""
     row = connection.execute(SQL["one_row"], key._asdict(), prepare=False).fetchall()[0]
     return _pair(key.part, row)
 
 
 def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameKey]:
-    """Those of the rows about which the ledger has a fact that the topic has not brought."""
+    """Return those rows about which the ledger has a fact that the topic has not brought yet."""
     asked = {
         "parts": [key.part for key in keys],
         "tenants": [key.tenant for key in keys],
@@ -128,7 +129,7 @@ def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameK
 
 
 def all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValues]]:
-    """Every row of the ledger's frame."""
+    """Yield every row of the ledger's frame."""
     with connection.cursor(name="all_held") as cursor:
         cursor.itersize = 5000
         for row in cursor.execute(SQL["all_held"]):
@@ -136,5 +137,5 @@ def all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValue
 
 
 def held_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
-    """Facts of a chain as the ledger has them, in order, as they stand on the topic."""
+    """Return the ledger's facts of a chain, in order, in the form of the topic's facts."""
     return facts_of(connection, chain, first_seq, facts_max)

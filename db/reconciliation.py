@@ -1,4 +1,4 @@
-"""What reconciliation asks of Postgres: its own books in its own schema, and looks at the ledger that cannot write it.
+"""Reconciliation's queries: its own books in its own schema, and read-only queries of the ledger.
 
 `shards` in the functions below are (tenant, address, currency, lane); names of intents are (tenant, intent id).
 """
@@ -26,7 +26,7 @@ TotalKey = tuple[int, str, str, str]
 
 
 class LaneRow(NamedTuple):
-    """Where reconciliation stands in a lane, and what it has counted."""
+    """Reconciliation's position in a lane, and its counts."""
 
     lane: int
     next_offset: int = 0
@@ -42,7 +42,7 @@ class LaneRow(NamedTuple):
 
 
 class LedgerLane(NamedTuple):
-    """Where the ledger says that a lane stands."""
+    """A lane's position as the ledger's tables have it."""
 
     lane: int
     topic: str
@@ -51,11 +51,11 @@ class LedgerLane(NamedTuple):
     next_seq: int
     booked_time: int
     last_booked_time: int = 0
-    """As its last row has it, which the lane's own must equal; 0 without a row."""
+    """The booking time of the last journal row, which `booked_time` must equal; 0 if the lane has no row."""
 
 
 class Sums(NamedTuple):
-    """Both sides of a shard, and the last record that touched it."""
+    """Debits and credits of a shard, and the last record that touched it."""
 
     debits_minor: int
     credits_minor: int
@@ -63,7 +63,10 @@ class Sums(NamedTuple):
 
 
 class ShardPair(NamedTuple):
-    """A shard as reconciliation holds it and as the ledger does; `next_seq` is reconciliation's place in the lane."""
+    """A shard in reconciliation's books (`own`) and in the ledger (`held`); None on a side that lacks it.
+
+    `next_seq` is reconciliation's position in the lane.
+    """
 
     key: ShardKey
     own: Sums | None
@@ -88,7 +91,7 @@ class Settled(NamedTuple):
 
 
 class FaultyRow(NamedTuple):
-    """A journal row that is missing, or whose entries are not what it says."""
+    """A journal row that is missing, or that has a wrong number of entries or unbalanced entries."""
 
     seq: int
     has_row: bool
@@ -98,7 +101,7 @@ class FaultyRow(NamedTuple):
 
 
 class Reversed(NamedTuple):
-    """What an original moved, and how much of it all reversals took back, by side of the original; minor units."""
+    """The amounts that an original moved and that all its reversals took back, by the original's sides; minor units."""
 
     original: dict[SideKey, int]
     taken: dict[SideKey, int]
@@ -113,7 +116,7 @@ def _pair(row: Sequence[Any]) -> ShardPair:
 
 
 class ShardFields(NamedTuple):
-    """A shard's key as it is written: texts as `text_field` has them."""
+    """A shard's key in the form of parameters: texts as `text_field` encodes them."""
 
     tenant: bytes
     address: bytes
@@ -121,12 +124,12 @@ class ShardFields(NamedTuple):
     lane: int
 
 
-# The same few over and over: tenants and currencies.
+# Cached, because the same few tenants and currencies repeat.
 _short_field: Final = lru_cache(10_000)(text_field)
 
 
 def shard_fields(shard: ShardKey) -> ShardFields:
-    """The key of a shard, to be written."""
+    """Return the key of a shard in the form of parameters."""
     tenant, address, currency, lane = shard
     return ShardFields(_short_field(tenant), text_field(address), _short_field(currency), lane)
 
@@ -149,7 +152,7 @@ def _name_columns(names: Sequence[IntentName]) -> dict[str, list[str]]:
 
 
 def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
-    """Lock the lanes in order, and make those that are new."""
+    """Lock the lanes in order, insert those that are new, and return all of them."""
     wanted = {"lanes": list(lanes)}
     rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
     if len(rows) < len(lanes):
@@ -159,39 +162,39 @@ def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, L
 
 
 def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
-    """Every lane that reconciliation has met."""
+    """Return every lane that reconciliation has read from."""
     return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
 
 
 def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
-    """Store lanes as they stand after a batch."""
+    """Store the lanes' positions and counts after a batch."""
     connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
 def gaps(connection: Connection[Any], lanes: Sequence[int]) -> set[tuple[int, int]]:
-    """The (lane, seq) that the topic still owes."""
+    """Return the (lane, seq) of records that have not arrived although later ones have."""
     return {(lane, seq) for lane, seq in connection.execute(SQL["gaps"], {"lanes": list(lanes)})}
 
 
 def change_gaps(
     connection: Connection[Any], opened: Sequence[tuple[int, int]], closed: Sequence[tuple[int, int]]
 ) -> None:
-    """Remember the (lane, seq) that were skipped, and forget those that came late."""
+    """Add the (lane, seq) that the topic skipped as gaps, and remove those that arrived late."""
     for name, places in (("add_gaps", opened), ("remove_gaps", closed)):
         if places:
             connection.execute(SQL[name], {"lanes": [place[0] for place in places], "seqs": [p[1] for p in places]})
 
 
 def own_sums(connection: Connection[Any], shards: Sequence[ShardKey]) -> dict[ShardKey, Sums]:
-    """Reconciliation's own sums of these shards; those that it has not met are left out."""
-    # Not prepared, here and below: a plan that is kept from when the tables were small reads them whole for each shard.
+    """Return reconciliation's own sums of these shards; shards that it does not have are left out."""
+    # Not prepared, here and below: a cached plan from when the tables were small scans them whole for each shard.
     columns = _shard_columns(list(map(shard_fields, shards)))
     rows = connection.execute(SQL["own_sums"], columns, prepare=False)
     return {shards[row[0] - 1]: Sums(int(row[1]), int(row[2]), row[3]) for row in rows}
 
 
 def add_balances(connection: Connection[Any], shards: Sequence[ShardFields], moved: Sequence[Sequence[int]]) -> None:
-    """Add what a batch moved: debits, credits, last seq of each shard. The caller holds the shards' lanes."""
+    """Add a batch's debits, credits and last seq to each shard. The caller has locked the shards' lanes."""
     debits, credits, seqs = zip(*moved, strict=True)
     values = {
         **_shard_columns(shards),
@@ -203,7 +206,7 @@ def add_balances(connection: Connection[Any], shards: Sequence[ShardFields], mov
 
 
 def add_totals(connection: Connection[Any], moved: Mapping[TotalKey, tuple[int, int]]) -> None:
-    """Add debits and credits to (lane, tenant, currency, class of account)."""
+    """Add debits and credits to the sums by (lane, tenant, currency, class of account)."""
     keys = sorted(moved)
     connection.execute(
         SQL["add_totals"],
@@ -219,7 +222,7 @@ def add_totals(connection: Connection[Any], moved: Mapping[TotalKey, tuple[int, 
 
 
 def totals(connection: Connection[Any]) -> dict[tuple[str, str, str], tuple[int, int]]:
-    """(tenant, currency, class of account) -> debits and credits in minor units, over all lanes."""
+    """Return (tenant, currency, class of account) -> debits and credits in minor units, over all lanes."""
     return {(row[0], row[1], row[2]): (int(row[3]), int(row[4])) for row in connection.execute(SQL["totals"])}
 
 
@@ -229,10 +232,10 @@ def totals(connection: Connection[Any]) -> dict[tuple[str, str, str], tuple[int,
 def unequal_shards(
     connection: Connection[Any], shards: Sequence[ShardFields], account_ids: Sequence[int], own: Sequence[Sequence[int]]
 ) -> Iterator[tuple[int, Sums | None]]:
-    """Those of the shards, by index, that the ledger does not hold just so, and how it holds them if at all.
+    """Yield the index of each shard that differs in the ledger, with the ledger's sums; None if the ledger lacks it.
 
-    `account_ids`: of each shard's account; one that has the id and another name counts as none. `own`: the debits,
-    credits and last seq that each shard should have.
+    `account_ids`: the id of each shard's account. If the account with that id has another name, the ledger lacks the
+    shard. `own`: the debits, credits and last seq that each shard should have.
     """
     debits, credits, seqs = zip(*own, strict=True)
     values = {
@@ -247,7 +250,7 @@ def unequal_shards(
 
 
 def shard_pairs(connection: Connection[Any], shards: Sequence[ShardKey]) -> list[ShardPair]:
-    """Both sides of the shards as they stand now."""
+    """Return the current sums of the shards on both sides."""
     columns = _shard_columns(list(map(shard_fields, shards)))
     return [_pair(row) for row in connection.execute(SQL["shards"], columns)]
 
@@ -255,7 +258,10 @@ def shard_pairs(connection: Connection[Any], shards: Sequence[ShardKey]) -> list
 def sweep_ledger_shards(
     connection: Connection[Any], after: tuple[int, str, int], limit: int
 ) -> tuple[list[ShardPair], tuple[int, str, int] | None]:
-    """A page of the ledger's shards past `after` (account id, currency, lane), and where it ended; None at the end."""
+    """Return a page of the ledger's shards past `after` (account id, currency, lane), and the last key of the page.
+
+    The key is None after the last page.
+    """
     values = {"account_id": after[0], "currency": after[1], "lane": after[2], "limit": limit}
     rows = connection.execute(SQL["sweep_ledger_shards"], values).fetchall()
     end = (rows[-1][0], rows[-1][3], rows[-1][4]) if len(rows) == limit else None
@@ -265,7 +271,7 @@ def sweep_ledger_shards(
 def sweep_own_shards(
     connection: Connection[Any], after: ShardKey, limit: int
 ) -> tuple[list[ShardPair], ShardKey | None]:
-    """A page of reconciliation's own shards past `after`, and where the page ended; None at the end."""
+    """Return a page of reconciliation's own shards past `after`, and the page's last key; None after the last page."""
     values = {"tenant": after[0], "address": after[1], "currency": after[2], "lane": after[3], "limit": limit}
     pairs = [_pair(row) for row in connection.execute(SQL["sweep_own_shards"], values)]
     return pairs, pairs[-1].key if len(pairs) == limit else None
@@ -275,30 +281,30 @@ def sweep_own_shards(
 
 
 def faulty_rows(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> list[FaultyRow]:
-    """Journal rows of the window that are missing, or whose entries are not theirs in number or do not balance."""
+    """Return the window's journal rows that are missing, have a wrong number of entries, or have unbalanced entries."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     return [FaultyRow(*row) for row in connection.execute(SQL["faulty_rows"], values)]
 
 
 def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
-    """(lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
+    """Return (lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
     return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
 
 
 def accounts(connection: Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], OpenAccount]:
-    """(tenant, address) -> account, of those that are open."""
+    """Return (tenant, address) -> account; accounts that are not open are left out."""
     values = {"tenants": Texts([name[0] for name in names]), "addresses": Texts([name[1] for name in names])}
     return {(row[0], row[1]): OpenAccount(row[2], row[3]) for row in connection.execute(SQL["accounts"], values)}
 
 
 def settled(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, Settled]:
-    """The rows that settled these intents, as far as they are settled."""
+    """Return the rows that settled these intents; intents that are not settled are left out."""
     rows = connection.execute(SQL["settled"], _name_columns(names))
     return {(row[0], row[1]): Settled(*row[2:]) for row in rows}
 
 
 def reversals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, Reversed]:
-    """For each posted transfer among these originals: what it moved, and what all its reversals took back."""
+    """Return, for each posted transfer among these originals, what it moved and what all its reversals took back."""
     found: dict[IntentName, Reversed] = {}
     for tenant, intent_id, address, direction, currency, amount in connection.execute(
         SQL["original_sums"], _name_columns(names)
@@ -314,29 +320,29 @@ def reversals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[
 
 
 def tenant_times(connection: Connection[Any], tenants: Sequence[str]) -> dict[str, int]:
-    """When each of these tenants was made, microseconds since 1970; those that the books lack are left out."""
+    """Return when each of these tenants was made, in microseconds since 1970; unknown tenants are left out."""
     return {row[0]: row[1] for row in connection.execute(SQL["tenant_times"], {"tenants": list(tenants)})}
 
 
 def row_hashes(connection: Connection[Any], places: Sequence[tuple[int, int]]) -> dict[tuple[int, int], bytes]:
-    """The hashes that the ledger holds at these (lane, seq)."""
+    """Return the ledger's hashes at these (lane, seq)."""
     values = {"lanes": [place[0] for place in places], "seqs": [place[1] for place in places]}
     return {(row[0], row[1]): bytes(row[2]) for row in connection.execute(SQL["row_hashes"], values)}
 
 
 def gap_sums(connection: Connection[Any]) -> dict[ShardKey, tuple[int, int]]:
-    """Debits and credits that the ledger's rows moved at the places that the topic still owes."""
+    """Return the debits and credits of the ledger's rows in the gaps, by shard."""
     rows = connection.execute(SQL["gap_sums"])
     return {(row[0], row[1], row[2], row[3]): (int(row[4]), int(row[5])) for row in rows}
 
 
 def ledger_lanes(connection: Connection[Any]) -> dict[int, LedgerLane]:
-    """Where the ledger says that its lanes stand."""
+    """Return the lanes' positions as the ledger's tables have them."""
     return {row[0]: LedgerLane(*row) for row in connection.execute(SQL["ledger_lanes"])}
 
 
 def booked_times(connection: Connection[Any], places: Sequence[tuple[int, int]]) -> dict[int, int]:
-    """Lane -> when the ledger booked its row at this (lane, seq), microseconds since 1970; one place of each lane."""
+    """Return lane -> the booking time of its row at this (lane, seq), in microseconds since 1970; one seq a lane."""
     values = {"lanes": [place[0] for place in places], "seqs": [place[1] for place in places]}
     return {row[0]: row[1] for row in connection.execute(SQL["booked_times"], values)}
 
@@ -345,7 +351,7 @@ def booked_times(connection: Connection[Any], places: Sequence[tuple[int, int]])
 
 
 def all_sums(connection: Connection[Any], query: str) -> Iterator[tuple[ShardKey, Sums]]:
-    """Every shard by `query`: all_ledger_shards or all_entry_sums."""
+    """Yield every shard with its sums. `query`: all_ledger_shards or all_entry_sums."""
     with connection.cursor(name=query) as cursor:
         cursor.itersize = 5000
         for row in cursor.execute(SQL[query]):
@@ -353,5 +359,5 @@ def all_sums(connection: Connection[Any], query: str) -> Iterator[tuple[ShardKey
 
 
 def all_account_classes(connection: Connection[Any]) -> dict[tuple[str, str], str]:
-    """(tenant, address) -> class of every account."""
+    """Return (tenant, address) -> class of every account."""
     return {(row[0], row[1]): row[2] for row in connection.execute(SQL["all_account_classes"])}

@@ -1,4 +1,4 @@
-"""What reconciliation asks of the ledger to judge whether a rejection was right."""
+"""Reconciliation's queries of the ledger to judge whether a rejection was right."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -17,16 +17,16 @@ ENTRIES_MAX: Final = 1000
 
 
 class HoldingAsked(NamedTuple):
-    """An account that a rejected intent names. Times are microseconds since 1970."""
+    """A question about an account that a rejected intent names. Times are microseconds since 1970."""
 
     tenant: str
     address: str
     currency: str
     lane: int
     seq: int
-    """The rejection's own place."""
+    """Together with `lane`: the place of the rejection."""
     before_time: int
-    """What another lane booked before this was surely committed when the rejection was decided."""
+    """A row that another lane booked before this time was surely committed when the rejection was decided."""
 
 
 class Holding(NamedTuple):
@@ -36,11 +36,11 @@ class Holding(NamedTuple):
     floor_minor: int | None
     debits_minor: int
     credits_minor: int
-    """Both over all lanes and up to now; neither ever falls."""
+    """Debits and credits are over all lanes and up to now; neither ever decreases."""
     late_minor: int
-    """How much of its normal side may have come in after the rejection was decided."""
+    """The amount on the normal side that may have been posted after the rejection was decided."""
     is_whole: bool
-    """Whether `late_minor` counts all of that."""
+    """Whether `late_minor` counts all such entries; False if ENTRIES_MAX entries of a lane do not reach back far."""
 
 
 class OriginalRow(NamedTuple):
@@ -54,17 +54,18 @@ class OriginalRow(NamedTuple):
 
 
 class RecentBooks:
-    """The books' frame of today, loaded anew when its version has moved."""
+    """A copy of the books' current frame, loaded again when its version has changed."""
 
     def __init__(self) -> None:
         self._books: Books | None = None
 
     def load(self, connection: Connection[Any]) -> tuple[Books, int]:
-        """The frame, and when it changed last, in microseconds since 1970."""
+        """Return the frame and the time of its last change, in microseconds since 1970."""
         ((version, changed_time),) = connection.execute(SQL["books_changed"]).fetchall()
         if self._books is None or self._books.version != version:
             self._books = load_books(connection)
-        # A change between the two statements makes the frame newer than its time: then nothing is said by it.
+        # If the frame changed between the two statements, it is newer than its time: then _NEVER makes it newer than
+        # every rejection, so no rejection is judged by it.
         return self._books, changed_time if self._books.version == version else _NEVER
 
 
@@ -72,7 +73,7 @@ _NEVER: Final = 1 << 62
 
 
 def holdings(connection: Connection[Any], asked: Sequence[HoldingAsked]) -> list[Holding | None]:
-    """What each account holds, in the order asked; None for an account that the ledger has not opened."""
+    """Return what each account holds, in the order of `asked`; None for an account that the ledger has not opened."""
     tenants, addresses, currencies, lanes, seqs, before_times = zip(*asked, strict=True)
     values = {
         "tenants": Texts(tenants),
@@ -91,6 +92,6 @@ def holdings(connection: Connection[Any], asked: Sequence[HoldingAsked]) -> list
 
 
 def originals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, OriginalRow]:
-    """The rows that settled these intents, as far as they are settled."""
+    """Return the rows that settled these intents; intents that are not settled are left out."""
     values = {"tenants": [name[0] for name in names], "intent_ids": [name[1] for name in names]}
     return {(row[0], row[1]): OriginalRow(*row[2:]) for row in connection.execute(SQL["originals"], values)}

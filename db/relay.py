@@ -1,4 +1,4 @@
-"""What the relay reads: lanes, journal rows in order, and the wake-up call of each posting transaction."""
+"""The relay's queries: lanes, journal rows in order, and the notification of each posting transaction."""
 
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
@@ -12,32 +12,32 @@ from domain.intents import DIRECTION_NAMES
 
 SQL: Final = load("relay")
 
-# Of the messages behind quarantined rows, which may be a megabyte each; what is read at once is held in memory.
+# Per read, of the messages behind quarantined rows. Each may have a megabyte, and one read is held in memory.
 RAW_BYTES_MAX: Final = 16 * 1024 * 1024
 TRACED_CHANNEL: Final = "ledgerline_traced"
 
 
 class PostedLane(NamedTuple):
-    """How far a lane is posted, or a chain of facts written."""
+    """The end of a lane's journal, or of a chain of facts."""
 
     lane: int
-    """Below 0: the chain of this number (domain.facts)."""
+    """A number below 0 is that of a chain of facts (domain.facts)."""
     next_seq: int
     booked_time: int
-    """Of its last row, in microseconds since 1970."""
+    """The booking time of the last row, in microseconds since 1970."""
 
 
 class TracedBatch(NamedTuple):
-    """A batch of posting that was traced."""
+    """A batch that posting traced."""
 
     traceparent: str
-    """Of its span."""
+    """The traceparent of the batch's span."""
     next_seqs: dict[int, int]
-    """Where each of its lanes stands behind it."""
+    """Lane -> the next seq after the batch."""
 
 
 def facts_of(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
-    """Facts of a chain from `first_seq` on, in order, as Avro's FrameFact has them."""
+    """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
     asked = {"chain": chain, "first_seq": first_seq, "facts_max": facts_max}
     rows = connection.cursor(row_factory=dict_row).execute(SQL["facts"], asked).fetchall()
     for row, before in zip(rows, (None, *rows), strict=False):
@@ -47,10 +47,10 @@ def facts_of(connection: Connection[Any], chain: int, first_seq: int, facts_max:
 
 
 class RelayStore(KeptConnection):
-    """What the relay asks, over one kept connection as ledgerline_relay, which listens. Not safe for threads."""
+    """The relay's queries, over one kept connection as ledgerline_relay that listens. Not thread-safe."""
 
     def __init__(self, dsn: str, *, hears_traced: bool = False) -> None:
-        """`hears_traced`: whether `traced` will be asked."""
+        """Listen for traced batches too if `hears_traced`; `traced` needs that."""
         super().__init__(dsn, "ledgerline_relay")
         self._hears_traced = hears_traced
         self._traced: list[TracedBatch] = []
@@ -62,16 +62,18 @@ class RelayStore(KeptConnection):
             connection.execute(SQL["listen_traced"])
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
-        """The lanes of the shard and their chains of facts, in order; the operators' chain is the first shard's."""
+        """Return the shard's lanes and their chains of facts, in order; the first shard has the operators' chain."""
         with self.statements() as connection:
             return [PostedLane(*row) for row in connection.execute(SQL["lanes"], {"shard": shard, "shards": shards})]
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
-        """Journal records from `first_seq` on, as Avro's JournalRecord has them, and beside that raw_key, raw_value and
-        raw_headers of those in quarantine; fewer than `records_max` where those are large, or where what comes last is
-        part of a range that posting has signed: it is published whole, in one transaction of Kafka.
+        """Return journal records from `first_seq` on, in the form of Avro's JournalRecord.
 
-        A row of a lane never appears after a later one, as a lane has one writer.
+        Quarantined records also have raw_key, raw_value and raw_headers. The list is shorter than `records_max` if
+        these are large. If a signed range ends in the list, the last such end is also the list's end: a range that
+        posting signed is published whole, in one Kafka transaction.
+
+        A lane has one writer, so a row never appears after a later row of its lane.
         """
         asked = {"lane": lane, "first_seq": first_seq, "records_max": records_max}
         bounded = {**asked, "raw_bytes_max": RAW_BYTES_MAX}
@@ -85,7 +87,7 @@ class RelayStore(KeptConnection):
             row["legs"] = []
             by_seq[row["seq"]] = row
         for seq, address, direction, amount_minor, currency in legs:
-            if seq in by_seq:  # posted between the two statements: comes with the next batch
+            if seq in by_seq:  # else posted between the two statements: the next batch brings it
                 by_seq[seq]["legs"].append(
                     {
                         "account": address,
@@ -97,30 +99,30 @@ class RelayStore(KeptConnection):
         return with_signatures(rows, heads)
 
     def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
-        """Facts of a chain from `first_seq` on, in order, as Avro's FrameFact has them."""
+        """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
         with self.statements() as connection:
             return facts_of(connection, chain, first_seq, facts_max)
 
     def wait(self, seconds: float) -> bool:
-        """Wait for the next posting transaction, at most so long; True where one came."""
+        """Wait at most `seconds` for the next posting transaction; return whether one came."""
         with self.statements() as connection:
             came = self._was_called or self._hear(connection, seconds, stop_after=1)
-            # One look at the lanes answers all the calls that came meanwhile.
+            # Read all notifications that have arrived: the caller's one look at the lanes answers all of them.
             while came and self._hear(connection, 0):
                 pass
         self._was_called = False
         return came
 
     def traced(self) -> list[TracedBatch]:
-        """The batches that were traced, as far as posting has told of them; each is given once."""
+        """Return the traced batches that posting has announced; each is returned once."""
         with self.statements() as connection:
-            # Calls of `wait` that are heard here are remembered for it.
+            # This may read the notification that `wait` waits for: remember it for `wait`.
             self._was_called |= self._hear(connection, 0)
         told, self._traced = self._traced, []
         return told
 
     def _hear(self, connection: Connection[Any], seconds: float, stop_after: int | None = None) -> bool:
-        """Whether anything was told within so many seconds; what was told of traces is kept."""
+        """Read notifications for `seconds` and keep the traced batches; return whether any notification came."""
         heard = list(connection.notifies(timeout=seconds, stop_after=stop_after))
         for notification in heard:
             if notification.channel == TRACED_CHANNEL:
@@ -131,9 +133,9 @@ class RelayStore(KeptConnection):
 
 
 def with_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
-    """The rows up to the end of the last signed range among them, with the signatures in the last row of each.
+    """Return the rows up to the end of the last signed range, with each signature in the last row of its range.
 
-    All of them where no range ends in them. `heads`: (first_seq, next_seq, signature) in order.
+    Return all rows if no range ends in them. `heads`: (first_seq, next_seq, signature) in order.
     """
     if not rows:
         return rows

@@ -1,4 +1,4 @@
-"""What a replay asks of Postgres. It connects as the login that owns the tables, as a migration does."""
+"""The queries of a replay. It connects as the login that owns the tables, as a migration does."""
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,15 +33,15 @@ _JOURNAL_FIELDS: Final = 17
 _KEPT_TEXTS_MAX: Final = 10_000
 
 Record = dict[str, Any]
-"""A JournalRecord as it stands on the topic."""
+"""A JournalRecord in the form of the topic."""
 
 
 class TargetError(LedgerlineError):
-    """The database to replay into cannot be used, or refuses what the topic says."""
+    """The target database cannot be used, or refuses the topic's records."""
 
 
 class LoadedLane(NamedTuple):
-    """How far a lane is loaded; `journal_offset` is the next to read of its partition of ledger.journal."""
+    """A lane's progress in a load; `journal_offset` is the next offset to read from its partition of ledger.journal."""
 
     lane: int
     journal_offset: int
@@ -53,13 +53,14 @@ class LoadedLane(NamedTuple):
 
 
 class LaneMoved(Exception):
-    """Another process moved the lane: read where it stands."""
+    """Another process moved the lane: read its position again."""
 
 
 def connect_owner(dsn: str, *, synchronous: bool = True) -> Connection[Any]:
-    """An autocommit connection as the login itself; DatabaseError where Postgres is away.
+    """Open an autocommit connection as the login itself, not as a role; raise DatabaseError if Postgres is down.
 
-    Not `synchronous`: a crash of the server may lose the last commits, in order, which a replay then does again.
+    Without `synchronous`, a crash of the server may lose the last commits. They are lost in order, so a replay can
+    repeat them.
     """
     level = "on" if synchronous else "off"
     options = f"-c synchronous_commit={level} -c timezone=UTC -c maintenance_work_mem=256MB"
@@ -72,7 +73,7 @@ def connect_owner(dsn: str, *, synchronous: bool = True) -> Connection[Any]:
 
 
 def lock_target(connection: Connection[Any]) -> None:
-    """Hold the database for this session alone; TargetError where another replay has it, or we are not the owner."""
+    """Lock the database for this session; raise TargetError if another replay has it or the login is not the owner."""
     if not _one(connection, "lock"):
         raise TargetError("Another replay is at work on this database: wait for it to end.")
     if not _one(connection, "is_owner"):
@@ -80,12 +81,12 @@ def lock_target(connection: Connection[Any]) -> None:
 
 
 def is_loading(connection: Connection[Any]) -> bool:
-    """Whether a load was begun and not ended."""
+    """Return whether a load was begun and not ended."""
     return bool(_one(connection, "is_loading"))
 
 
 def is_empty(connection: Connection[Any]) -> bool:
-    """Whether nothing was ever posted here."""
+    """Return whether nothing was ever posted here."""
     return bool(_one(connection, "is_empty"))
 
 
@@ -99,7 +100,10 @@ def _one(connection: Connection[Any], name: str) -> Any:
 
 
 def begin_load(connection: Connection[Any], lanes: Iterable[int]) -> None:
-    """Drop what slows a load down, remember it, and put the lanes at their beginnings; harmless to repeat."""
+    """Drop keys, indexes and triggers that slow a load down, record them, and insert the lanes at their beginnings.
+
+    A repeated call changes nothing.
+    """
     with connection.transaction():
         if not is_loading(connection):
             found = connection.execute(SQL["droppable"], {}).fetchall()
@@ -112,16 +116,16 @@ def begin_load(connection: Connection[Any], lanes: Iterable[int]) -> None:
 
 
 def loaded_lanes(connection: Connection[Any]) -> dict[int, LoadedLane]:
-    """How far each lane is loaded."""
+    """Return the progress of each lane."""
     return {row[0]: LoadedLane(*row) for row in connection.execute(SQL["lanes"])}
 
 
 def load_chunk(
     connection: Connection[Any], chunk: "Chunk", before: dict[int, int], after: Sequence[LoadedLane]
 ) -> None:
-    """Write a chunk and move its lanes in one transaction; LaneMoved where they do not stand at `before` (next seqs).
+    """Write a chunk and move its lanes, in one transaction.
 
-    TargetError where a row breaks a rule of the tables.
+    Raise LaneMoved if the lanes' next seqs are not `before`. Raise TargetError if a row breaks a rule of the tables.
     """
     try:
         with connection.transaction():
@@ -141,12 +145,12 @@ def load_chunk(
 
 
 def add_signed_heads(connection: Connection[Any], heads: Iterable[SignedHead]) -> None:
-    """Keep what posting signed of these ranges."""
+    """Store posting's signed heads."""
     connection.cursor().executemany(SQL["add_signed_head"], [head._asdict() for head in heads])
 
 
 def signed_head_of(record: Mapping[str, Any]) -> SignedHead | None:
-    """What posting signed of the range that ends with a record, as the topic says; None where none ends there."""
+    """Return the topic's signed head of the range that ends with this record; None if no signed range ends here."""
     first_seq, signature = record["signed_from"], record["signature"]
     if first_seq is None or signature is None:
         return None
@@ -154,7 +158,7 @@ def signed_head_of(record: Mapping[str, Any]) -> SignedHead | None:
 
 
 def dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
-    """Relation -> (step, statement) of what is to be made again, in order; `triggers` come last of all."""
+    """Return relation -> (step, statement) for all that must be restored, in order; the relation `triggers` is last."""
     found: dict[str, list[tuple[int, str]]] = {}
     for step, relation, statement in connection.execute(SQL["dropped"]):
         found.setdefault(relation, []).append((step, statement))
@@ -162,7 +166,7 @@ def dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
 
 
 def restore(connection: Connection[Any], step: int, statement: str) -> None:
-    """Make a key or an index again, and forget that it was dropped; TargetError where the rows do not allow it."""
+    """Restore a dropped key or index, and delete its record; raise TargetError if the rows do not allow it."""
     try:
         with connection.transaction():
             connection.execute(statement.encode())
@@ -172,14 +176,15 @@ def restore(connection: Connection[Any], step: int, statement: str) -> None:
 
 
 def analyze(connection: Connection[Any]) -> None:
-    """Let the planner know what was loaded."""
+    """Update the planner's statistics after the load."""
     connection.execute(SQL["analyze"])
 
 
 def end_load(connection: Connection[Any], triggers: Sequence[tuple[int, str]], topic_id: str) -> Iterable[int]:
-    """Sum the balances up, put the triggers back, and walk the lanes to their ends, in one transaction.
+    """Sum up the balances, restore the triggers, and move the lanes to their ends in steps, in one transaction.
 
-    Yields how many rows each stretch of a lane had, as it is passed: the database counts rows and legs of its own.
+    After each step, yield an upper bound of the rows that the lanes moved over. The trigger lane_advances counts the
+    rows and legs of each step.
     """
     with connection.transaction():
         connection.execute(SQL["sum_up"])
@@ -198,27 +203,27 @@ def _refused(error: psycopg.Error) -> TargetError:
 
 
 class Chunk:
-    """Rows of one or more lanes, in the binary form of COPY (PostgreSQL documentation, "COPY", File Formats)."""
+    """Rows of one or more lanes, in COPY's binary format (PostgreSQL documentation, "COPY", File Formats)."""
 
     def __init__(self) -> None:
         self._rows: list[bytes] = []
         self._entries: list[bytes] = []
         self.signed: list[SignedHead] = []
-        """What posting signed of ranges that end in these rows."""
+        """Posting's signed heads of ranges that end in these rows."""
 
     def __len__(self) -> int:
         return len(self._rows)
 
     def journal_stream(self) -> bytes:
-        """The journal rows as one whole COPY stream."""
+        """Return the journal rows as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._rows, COPY_TRAILER])
 
     def entry_stream(self) -> bytes:
-        """The entries as one whole COPY stream."""
+        """Return the entries as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._entries, COPY_TRAILER])
 
     def add(self, record: Record, account_ids: Mapping[tuple[str, str], int]) -> None:
-        """Add a record's journal row and its entries; the ids of the accounts are by tenant and address."""
+        """Add a record's journal row and its entries. `account_ids` is keyed by tenant and address."""
         self._add_row(record)
         if (head := signed_head_of(record)) is not None:
             self.signed.append(head)
@@ -267,7 +272,7 @@ def _text(value: str | None) -> bytes:
 
 
 def _json(value: dict[str, str]) -> bytes:
-    return _bytes(b"\x01" + orjson.dumps(value))  # jsonb's version, then its text
+    return _bytes(b"\x01" + orjson.dumps(value))  # the version of jsonb's binary format, then the text
 
 
 def _uuid(text: str | None) -> bytes:
@@ -278,7 +283,7 @@ _texts: dict[str | None, bytes] = {}
 
 
 def _kept(value: str | None) -> bytes:
-    """A text that comes again and again."""
+    """Return the encoded text from a cache, for texts that repeat."""
     found = _texts.get(value)
     if found is None:
         if len(_texts) >= _KEPT_TEXTS_MAX:
@@ -287,7 +292,7 @@ def _kept(value: str | None) -> bytes:
     return found
 
 
-# ------------------------------------------------------------------------------------------------ beside the lanes
+# ------------------------------------------------------------------------------------------------ quarantine and hashes
 
 
 def add_quarantine(
@@ -298,23 +303,23 @@ def add_quarantine(
     value: bytes | None,
     headers: list[tuple[str, str | None]],
 ) -> None:
-    """The raw bytes behind a quarantined row, where they are not there; header values in hex."""
+    """Store the raw bytes behind a quarantined row if they are not stored yet; header values in hex."""
     values = {"lane": lane, "seq": seq, "key": key, "value": value, "headers": Jsonb(headers)}
     connection.execute(SQL["add_quarantine"], values)
 
 
 def quarantine_without_bytes(connection: Connection[Any]) -> int:
-    """Give the quarantined rows whose bytes are lost an empty place among the bytes; returns how many they are."""
+    """Store empty bytes for the quarantined rows that have none, because theirs are lost; return how many there are."""
     return int(_one(connection, "quarantine_without_bytes"))
 
 
 def hash_at(connection: Connection[Any], lane: int, seq: int) -> bytes | None:
-    """The hash of one journal row; None where it is not there."""
+    """Return the hash of one journal row, or None if there is no such row."""
     row = connection.execute(POSTING_SQL["row_hash"], {"lane": lane, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])
 
 
 def copy_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> None:
-    """Give audit its copy of the hashes of seq first_seq to next_seq - 1."""
+    """Copy the hashes of seq first_seq to next_seq - 1 into audit's tables."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq, "rows": SEGMENT_ROWS}
     connection.execute(SQL["copy_hashes"], values)

@@ -1,4 +1,4 @@
-"""The frame of the books put back from the facts of ledger.frame, on the owner's connection (db.replay)."""
+"""Restore the books' frame from the facts of ledger.frame, on the owner's connection (db.replay)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -18,7 +18,7 @@ _PUT: Final = {
     Part.CHART: "put_charts",
     Part.ACCOUNT: "put_accounts",
 }
-"""In the order in which they refer to each other."""
+"""In the order of the foreign keys: a tenant comes before its units, chart lines and accounts."""
 _COLUMNS: Final = (
     *("chain", "seq", "part", "change", "tenant", "name", "account_class", "normal_direction", "floor_minor"),
     *("currencies", "exponent", "title", "made_time", "author", "booked_time", "hash"),
@@ -26,21 +26,21 @@ _COLUMNS: Final = (
 
 
 def chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
-    """Chain -> next seq and head, as this database has them."""
+    """Return chain -> next seq and head, from this database."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["chains"])}
 
 
 def hash_of(connection: Connection[Any], chain: int, seq: int) -> bytes | None:
-    """The hash of one fact; None if it is not there."""
+    """Return the hash of one fact, or None if there is no such fact."""
     row = connection.execute(SQL["fact_hash"], {"chain": chain, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])
 
 
 def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *, replace: bool) -> int:
-    """Add these facts and bring the tables to what they say, in one transaction; returns how many rows were adopted.
+    """Add these facts and update the tables to match, in one transaction; return the number of adopted rows.
 
-    `replace`: they are all that there are, and take the place of what the database has. Rows of which no fact tells
-    stay, and become facts of the author `replay`.
+    `replace`: `facts` are complete and replace the facts of the database. A row without a fact stays, and is adopted: a
+    new fact with the author `replay` is added for it.
     """
     with connection.transaction():
         switches = connection.execute(SQL["triggers"], {}).fetchall()

@@ -1,6 +1,6 @@
-"""What accountants read of one tenant: statements with a running balance, the trial balance.
+"""The accountants' queries, each of one tenant: statements with a running balance, and the trial balance.
 
-All functions raise DatabaseError where Postgres is away.
+All functions raise DatabaseError if Postgres is unreachable.
 """
 
 from decimal import Decimal
@@ -13,11 +13,11 @@ from db.reads import BalanceRow, Pool, fetch
 _QUERIES: Final = load("reports")
 TIME_MAX: Final = 2**63 - 1
 ENTRIES_MAX: Final = 100_000
-"""Of an account whose statement is asked for by value date, as all of them are put in order for it."""
+"""The most entries that an account may have for a statement by value date, because all of them are sorted."""
 
 
 class Place(NamedTuple):
-    """A place in a statement: before this entry. A lane of -1 is before all entries of the time."""
+    """A place in a statement, directly before this entry. With lane -1 it is before all entries of that time."""
 
     time: int
     lane: int
@@ -46,7 +46,7 @@ class Line(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """Some lines, the latest first, and the account's debits less credits behind and before them."""
+    """Lines of a statement, the latest first, and the account's debits less credits after and before them."""
 
     lines: list[Line]
     closing_net_minor: int
@@ -54,11 +54,11 @@ class Statement(NamedTuple):
 
 
 class StatementTooLong(Exception):
-    """The account has more entries than are put in order by value date."""
+    """The account has more than ENTRIES_MAX entries, which is too many to sort by value date."""
 
 
 class ClassTotal(NamedTuple):
-    """The accounts of one class in one currency: turnover, and their balances by the side that they stand on."""
+    """The accounts of one class in one currency: turnover, and the sums of their debit and of their credit balances."""
 
     currency: str
     account_class: str
@@ -80,9 +80,9 @@ async def statement(
     since: int = 0,
     running_net: int | None = None,
 ) -> Statement:
-    """Up to `limit` lines by date of booking, before a place and not before `since`.
+    """Return up to `limit` lines by booking time, before a place and not earlier than `since`.
 
-    `running_net`: the net at that place, as the page before it gave it; None has it looked up.
+    `running_net`: the net at that place, from the previous page; if it is None, the query computes it.
     """
     values = {"tenant": tenant, "address": address, "currency": currency, "since": since, "limit": limit}
     net = None if running_net is None else Decimal(running_net)
@@ -92,7 +92,10 @@ async def statement(
 async def statement_by_value(
     pool: Pool, tenant: str, address: str, currency: str, before: Place, limit: int, *, since: int = 0
 ) -> Statement:
-    """The same by value date (of booking, where an entry has none); StatementTooLong beyond ENTRIES_MAX entries."""
+    """Return a statement by value time, or by booking time for an entry without one.
+
+    Raise StatementTooLong if the account has more than ENTRIES_MAX entries.
+    """
     values = {"tenant": tenant, "address": address, "currency": currency, "since": since, "limit": limit}
     rows = await fetch(pool, _QUERIES["statement_by_value"], values | before._asdict() | {"entries_max": ENTRIES_MAX})
     if rows[0]["entries"] > ENTRIES_MAX:
@@ -112,7 +115,7 @@ def _statement(rows: list[dict[str, Any]]) -> Statement:
 
 
 async def trial_balance(pool: Pool, tenant: str) -> list[ClassTotal]:
-    """Each class of accounts in each currency, in order of both."""
+    """Return the totals of each class of accounts in each currency, in order of currency and class."""
     rows = await fetch(pool, _QUERIES["trial_balance"], {"tenant": tenant})
     return [ClassTotal(**{name: _whole(value) for name, value in row.items()}) for row in rows]
 
@@ -124,7 +127,7 @@ def _whole(value: Any) -> Any:
 async def trial_balance_accounts(
     pool: Pool, tenant: str, account_class: str, currency: str, after: str, limit: int
 ) -> list[BalanceRow]:
-    """Up to `limit` accounts of a class that hold a currency, in order of address."""
+    """Return up to `limit` accounts of a class that hold a currency, in order of address, after `after`."""
     values = {
         "tenant": tenant,
         "account_class": account_class,

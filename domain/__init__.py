@@ -1,1 +1,1 @@
-"""Pure rules of the ledger: no I/O, nothing of ours imported from above."""
+"""The pure rules of the ledger: no I/O, and no import from the other packages of Ledgerline."""

@@ -1,4 +1,4 @@
-"""Breaks: differences that the proving agents find, and their life: open, explained, resolved."""
+"""Breaks: the differences that the proving agents find, and their states: open, explained, resolved."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -12,8 +12,8 @@ BREAK_NAMESPACE: Final = UUID("328f0712-5195-58c4-b3ea-0e9482ddbd05")
 DETAIL_CHARACTERS_MAX: Final = 1000
 
 
-# A record that the topic owes may come late, as after a relay's troubles; what is wrong in other ways is not mended by
-# waiting, but may be restored, which the next look at it finds.
+# A record that the topic still lacks may come late, for example after a relay outage. Waiting repairs no other
+# difference, but somebody may restore the right data, and the next check finds that.
 _LATE_SECONDS_MAX: Final = 300
 _RECHECKED_SECONDS_MAX: Final = 10
 
@@ -33,7 +33,7 @@ class BreakKind(StrEnum):
 
     @property
     def term_seconds(self) -> int:
-        """How long such a break may stay open before it is overdue."""
+        """How long a break of this kind may stay open before it is overdue, in seconds."""
         return _LATE_SECONDS_MAX if self in _EXPLAINED_BY_WAITING else _RECHECKED_SECONDS_MAX
 
 
@@ -53,14 +53,14 @@ class Finding(NamedTuple):
 
     kind: BreakKind
     subject: str
-    """What differs, such as `lane 3 seq 17`; with the kind it names the break."""
+    """What differs, such as `lane 3 seq 17`. The kind, the subject and the agent that found it identify a break."""
     detail: str
     """One sentence for people."""
     lane: int | None = None
     seq: int | None = None
     state: BreakState = BreakState.OPEN
     evidence: Mapping[str, str | int] = MappingProxyType({})
-    """What a later check of the same difference needs, as far as the subject does not say it."""
+    """What a later check of the same difference needs besides the subject."""
 
 
 class Break(NamedTuple):
@@ -76,27 +76,27 @@ class Break(NamedTuple):
     detail: str
     evidence: dict[str, str | int]
     opened_time: int
-    """When it was found; anew, where it had been resolved."""
+    """When it was found. A resolved break that is found again gets a new time."""
     changed_time: int
 
     @property
     def overdue_time(self) -> int:
-        """From when on it is overdue, unless it is explained or resolved by then."""
+        """When the break becomes overdue, unless it is explained or resolved by then."""
         return self.opened_time + BreakKind(self.kind).term_seconds * 1_000_000
 
 
 def break_id_of(found_by: str, kind: str, subject: str) -> UUID:
-    """The id of a break: the same difference found again is the same break (UUID version 5, RFC 9562)."""
+    """Return the id of a break (UUID version 5, RFC 9562). A difference that is found again has the same id."""
     return uuid5(BREAK_NAMESPACE, f"{found_by}\x00{kind}\x00{subject}")
 
 
 def record_subject(lane: int, seq: int) -> str:
-    """The subject of a break about one journal record."""
+    """Return the subject of a break about one journal record."""
     return f"lane {lane} seq {seq}"
 
 
 def merged(findings: list[Finding]) -> list[Finding]:
-    """The findings with one for each kind and subject, their details joined in order."""
+    """Merge the findings into one for each kind and subject, with their details joined in order."""
     found: dict[tuple[str, str], Finding] = {}
     for finding in findings:
         key = (finding.kind, finding.subject)
@@ -105,7 +105,7 @@ def merged(findings: list[Finding]) -> list[Finding]:
             found[key] = finding
         elif finding.detail not in first.detail:
             detail = f"{first.detail} {finding.detail}"[:DETAIL_CHARACTERS_MAX]
-            # What one finding alone can be checked again by says nothing about the other.
+            # Evidence of only one finding is dropped: a later check with it would say nothing about the other finding.
             evidence = {**first.evidence, **finding.evidence} if first.evidence and finding.evidence else {}
             found[key] = first._replace(detail=detail, evidence=evidence)
     return list(found.values())

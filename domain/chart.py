@@ -1,4 +1,4 @@
-"""The chart of accounts: patterns of addresses, and what an account that one matches may do."""
+"""The chart of accounts: address patterns, and what an account may do whose address matches one."""
 
 import re
 from collections.abc import Iterable
@@ -31,7 +31,7 @@ NORMAL_DIRECTIONS: Final = {
 
 
 class ChartPattern(NamedTuple):
-    """One line of the chart. `*` stands for one segment of an address, a last `**` for one or more."""
+    """One line of the chart. `*` matches one segment of an address; `**` at the end matches one or more."""
 
     pattern: str
     account_class: AccountClass
@@ -43,7 +43,7 @@ class ChartPattern(NamedTuple):
 
 
 class ChartError(ValueError):
-    """A pattern that is no pattern; the message says why."""
+    """A pattern is not well formed; the message says why."""
 
 
 def _rank(segment: str) -> int:
@@ -56,7 +56,7 @@ def _expression(pattern: str) -> str:
 
 
 def check_pattern(line: ChartPattern) -> None:
-    """Raise ChartError where a line of the chart is not well formed."""
+    """Raise ChartError if the pattern of a chart line is not well formed."""
     if len(line.pattern) > ADDRESS_CHARACTERS_MAX or not PATTERN_PATTERN.fullmatch(line.pattern):
         raise ChartError(
             f"{line.pattern!r} is no pattern: join segments of letters, digits, - and _, or *, by colons; ** only last."
@@ -64,7 +64,10 @@ def check_pattern(line: ChartPattern) -> None:
 
 
 class Chart:
-    """A tenant's chart. Of several patterns that match, the one that is literal for longest from the left wins."""
+    """A tenant's chart. If several patterns match an address, the most specific one wins.
+
+    Patterns are compared segment by segment from the left: a literal goes before `*`, and `*` before `**`.
+    """
 
     def __init__(self, lines: Iterable[ChartPattern], *, cache_addresses_max: int = 200_000) -> None:
         ordered = sorted(
@@ -77,7 +80,7 @@ class Chart:
         self._cache_addresses_max = cache_addresses_max
 
     def match(self, address: str) -> ChartPattern | None:
-        """The line that opens `address`, or None where the address is no address or none matches."""
+        """Return the line that applies to `address`; None if the address is not valid or if no line matches."""
         try:
             return self._matched[address]
         except KeyError:

@@ -1,4 +1,4 @@
-"""Checkpoints of audit as they are signed: the heads that they hold, and their canonical form (docs/PROOF.md)."""
+"""Audit's checkpoints as audit signs them: the lane heads in them, and their canonical form (docs/PROOF.md)."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 class LaneHead(NamedTuple):
-    """A lane in a checkpoint: which records it covers, the last one's hash, the Merkle root over all their hashes."""
+    """A lane in a checkpoint: its range of records, the last record's hash, the Merkle root over all their hashes."""
 
     lane: int
     first_seq: int
@@ -31,18 +31,18 @@ class CheckpointRow(NamedTuple):
 
 
 def key_id_of(public_raw: bytes) -> str:
-    """The first 16 hex digits of the SHA-256 of the raw public key."""
+    """Return the first 16 hex digits of the SHA-256 of the raw public key."""
     return sha256(public_raw).hexdigest()[:16]
 
 
 def public_pem(public_raw: bytes) -> bytes:
-    """The public key as PEM (SubjectPublicKeyInfo), as verifiers take it."""
+    """Return the public key as PEM (SubjectPublicKeyInfo), which verifiers read."""
     key = Ed25519PublicKey.from_public_bytes(public_raw)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
 def lane_members(head: LaneHead) -> dict[str, Any]:
-    """A lane's head as it stands in canonical JSON."""
+    """Return the members of a lane's head in canonical JSON."""
     return {
         "first_seq": head.first_seq,
         "head": head.head.hex(),
@@ -53,12 +53,12 @@ def lane_members(head: LaneHead) -> dict[str, Any]:
 
 
 def lane_leaves(lanes: Sequence[LaneHead]) -> list[bytes]:
-    """The leaves of the tree over all lanes, in order of lane."""
+    """Return the leaves of the tree over all lanes, in order of lane."""
     return [rfc8785.dumps(lane_members(head)) for head in sorted(lanes)]
 
 
 def checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
-    """All members of a checkpoint but its signature; bytes in hex."""
+    """Return all members of a checkpoint except its signature; bytes in hex."""
     return {
         "checkpoint": row.checkpoint,
         "key_id": row.key_id,
@@ -70,5 +70,5 @@ def checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[st
 
 
 def signed_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
-    """All members of a checkpoint, as it is shown and stands in a proof."""
+    """Return all members of a checkpoint, the form that users and proofs get."""
     return {**checkpoint_members(row, lanes), "signature": row.signature.hex()}

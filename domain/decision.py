@@ -1,6 +1,6 @@
-"""The posting decision: a pure function from events, in order, and what the ledger holds, to their fates.
+"""The posting decision: a pure function that takes ordered events and the state of the ledger, and returns fates.
 
-It reads no clock and no database, and changes nothing that it is given.
+It reads no clock and no database, and does not change its arguments.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -23,12 +23,12 @@ class Event(NamedTuple):
     lane: int
     offset: int
     fingerprint: bytes
-    """Of the intent; of the raw bytes where there is none."""
+    """Of the intent, or of the raw bytes if there is no intent."""
     intent: Intent | None
     refusal: Refusal | None = None
-    """What screening found, if anything."""
+    """Why screening refuses the intent; None if it does not."""
     quarantine: tuple[QuarantineReason, str] | None = None
-    """Why there is no intent to decide: the reason and a sentence."""
+    """Why there is no intent to decide, as a reason and a sentence; None if there is one."""
 
 
 class Original(NamedTuple):
@@ -49,30 +49,30 @@ class Constraint(NamedTuple):
 
 
 class LedgerView(NamedTuple):
-    """What the ledger held when the batch's locks were taken."""
+    """The state of the ledger when the batch's locks were taken."""
 
     settled: Mapping[IntentName, bytes]
-    """Fingerprint of each intent of the batch that is settled already."""
+    """Fingerprint of each intent of the batch that was settled before this batch."""
     originals: Mapping[IntentName, Original]
     """The settled intents that the batch's reversals name."""
     constraints: Mapping[tuple[str, str], Constraint]
-    """(tenant, address) of every constrained account that the batch touches."""
+    """(tenant, address) -> constraint, for every constrained account that the batch touches."""
     balances: Mapping[Holding, int]
-    """Debits less credits over all lanes, of the constrained accounts that the batch may draw down; 0 where missing."""
+    """Debits minus credits over all lanes, for constrained accounts that the batch may draw down; 0 if missing."""
 
 
 class Fate(NamedTuple):
-    """What became of an event."""
+    """The result of one event."""
 
     outcome: Outcome
     reason: str = ""
     detail: str = ""
     legs: tuple[Leg, ...] = ()
-    """As posted; empty for every other outcome."""
+    """The legs as posted; empty for every other outcome."""
 
 
 def mirrored(original: Original) -> tuple[Leg, ...]:
-    """The legs that would reverse all that is still unreversed, merged by account, direction and currency."""
+    """Return the legs that would reverse everything still unreversed, merged by account, direction and currency."""
     totals: dict[tuple[str, int, str], int] = {}
     for leg in original.legs:
         key = (leg.account, leg.direction, leg.currency)
@@ -85,7 +85,10 @@ def mirrored(original: Original) -> tuple[Leg, ...]:
 
 
 def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] | Refusal:
-    """The legs of a reversal: as asked where they fit into what is left of the original, else all that is left."""
+    """Return the legs of a reversal: the asked legs, or all that is left of the original if none were asked.
+
+    Return a Refusal if the original cannot be reversed, or if the asked legs exceed what is left of it.
+    """
     if original is None:
         return Refusal(Reason.ORIGINAL_NOT_FOUND, f"No posted intent has the id {intent.reverses}.")
     if original.outcome is not Outcome.POSTED or original.type != "transfer":
@@ -111,7 +114,7 @@ def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] 
 def holdings_drawn_down(
     tenant: str, legs: Iterable[Leg], constraints: Mapping[tuple[str, str], Constraint]
 ) -> list[Holding]:
-    """The constrained holdings that these legs take from, in the order of the legs."""
+    """Return the constrained holdings that these legs draw down, in the order of the legs."""
     drawn = []
     for leg in legs:
         constraint = constraints.get((tenant, leg.account))
@@ -121,17 +124,17 @@ def holdings_drawn_down(
 
 
 class _Decider:
-    """The working copy of one batch: what the view says, and what the batch has changed so far."""
+    """The working state of one batch: the view, and the changes that the batch has made so far."""
 
     def __init__(self, view: LedgerView) -> None:
         self._view = view
         self._settled: dict[IntentName, tuple[Event, Fate]] = {}
-        # Those that the batch's reversals took something of.
+        # The originals that reversals of this batch have reversed in whole or in part.
         self._originals: dict[IntentName, Original] = {}
         self._balances: dict[Holding, int] = {}
 
     def decide(self, event: Event) -> Fate:
-        """The event's fate; what it settles and moves is remembered for the events after it."""
+        """Return the event's fate, and remember what it settles and moves for the events after it."""
         if event.quarantine is not None:
             reason, detail = event.quarantine
             return Fate(Outcome.QUARANTINED, reason.value, detail)
@@ -169,14 +172,14 @@ class _Decider:
         if name not in self._settled:
             return self._view.originals.get(name)
         event, fate = self._settled[name]
-        assert event.intent is not None  # noqa: S101 - what is settled had an intent
+        assert event.intent is not None  # noqa: S101 - a settled event had an intent
         return Original(fate.outcome, event.intent.type, fate.legs, {})
 
     def _take_funds(self, tenant: str, legs: tuple[Leg, ...]) -> Refusal | None:
-        """Move the constrained balances, or refuse the intent whole and move nothing.
+        """Move the constrained balances, or refuse the whole intent and move nothing.
 
-        What an intent gives an account does not cover what it takes from the account: all that it takes must be there
-        before (docs/decisions/0016-an-account-on-both-sides.md).
+        The amounts that an intent adds to an account do not cover the amounts that it takes from the same account: the
+        account must hold all that is taken before the intent (docs/decisions/0016-an-account-on-both-sides.md).
         """
         constraints = self._view.constraints
         if not constraints:
@@ -209,7 +212,7 @@ class _Decider:
         return self._view.balances.get(holding, 0) if balance is None else balance
 
     def _take_back(self, name: IntentName, legs: tuple[Leg, ...]) -> None:
-        """Remember what a posted reversal took of its original."""
+        """Remember how much of its original a posted reversal has reversed."""
         original = self._original(name)
         if original is None:
             raise ValueError("a posted reversal has its original")
@@ -227,7 +230,7 @@ def _rejected(refusal: Refusal) -> Fate:
 def _overflow(legs: tuple[Leg, ...]) -> Refusal | None:
     """Refuse an intent whose own debits or credits of one currency do not fit in 64 bits."""
     if len(legs) == 2 and legs[0].direction != legs[1].direction:
-        return None  # as nearly always: an amount alone fits
+        return None  # the usual case: a single amount always fits
     sums: dict[tuple[int, str], int] = {}
     for leg in legs:
         key = (leg.direction, leg.currency)
@@ -238,6 +241,6 @@ def _overflow(legs: tuple[Leg, ...]) -> Refusal | None:
 
 
 def decide_batch(events: Sequence[Event], view: LedgerView) -> list[Fate]:
-    """The fate of each event, in order. A lane's events stand in order of offset; lanes may follow one another."""
+    """Return the events' fates, in order. A lane's events must be in order of offset; lanes may be in any order."""
     decider = _Decider(view)
     return [decider.decide(event) for event in events]

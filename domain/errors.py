@@ -1,4 +1,4 @@
-"""The errors that people are shown, as a tree; a test notices when one is missing here.
+"""The tree of the errors that people are shown; a test fails if one is missing here.
 
 LedgerlineError                               one sentence that says what is wrong and what to do
   db.access.AccessError                       a key that cannot be made or revoked
@@ -66,12 +66,12 @@ LedgerlineError                               one sentence that says what is wro
 
 
 class LedgerlineError(Exception):
-    """An outage or a mistake of use, in one sentence for people; the command line prints it and exits with 1."""
+    """An outage or a mistake of the user, in one sentence for people; the command line prints it and exits with 1."""
 
 
 class Outage(LedgerlineError):
-    """What the process needs is away or not ready yet: waiting may help, and agents wait."""
+    """Something that the process needs is away or not ready yet. Waiting may help, so agents wait."""
 
 
 class Unready(Outage):
-    """The parts answer, and what is needed is not there yet: a new process would wait as well."""
+    """The parts answer, but what is needed is not there yet. A restart would not help: a new process would wait too."""

@@ -1,7 +1,7 @@
-"""Facts of the books' frame: tenants, units, lines of charts and openings of accounts, in hash chains.
+"""Facts about the frame of the books (tenants, units, chart lines and opened accounts), in hash chains.
 
-The hash of a fact is SHA-256 over the hash before it in its chain and the fact's canonical JSON (RFC 8785); 32 zero
-bytes stand before the first. docs/decisions/0021-frame-facts.md.
+The hash of a fact is SHA-256 over the previous hash in its chain and the fact's canonical JSON (RFC 8785). The previous
+hash of the first fact is 32 zero bytes. See docs/decisions/0021-frame-facts.md.
 """
 
 from collections.abc import Mapping
@@ -14,11 +14,11 @@ import orjson
 from domain.intents import DIRECTIONS
 
 OPERATORS_CHAIN: Final = -1
-"""The chain of what operators add and change."""
+"""The chain of the facts about what operators add, change and remove."""
 
 
 class Part(StrEnum):
-    """What a fact is about."""
+    """The kind of row that a fact is about."""
 
     TENANT = "tenant"
     UNIT = "unit"
@@ -27,7 +27,7 @@ class Part(StrEnum):
 
 
 class Change(StrEnum):
-    """What became of it."""
+    """What happened to the row."""
 
     ADDED = "added"
     CHANGED = "changed"
@@ -35,16 +35,16 @@ class Change(StrEnum):
 
 
 class FrameKey(NamedTuple):
-    """Names a row of the frame."""
+    """The key of a row of the frame."""
 
     part: str
     tenant: str
     name: str
-    """The unit's code, the line's pattern or the account's address; of a tenant ''."""
+    """The unit's code, the line's pattern or the account's address; '' for a tenant."""
 
 
 class FrameValues(NamedTuple):
-    """What a row of the frame says; None where its part has no such member."""
+    """The values of a row of the frame; None if its part has no such member."""
 
     account_class: str | None
     normal_side: str | None
@@ -60,12 +60,12 @@ class FrameValues(NamedTuple):
 
 
 def lane_chain(lane: int) -> int:
-    """The chain of the accounts that a lane opens. Chains are below 0, so no lane has the number of one."""
+    """Return the chain of the accounts that a lane opens. Chains are below 0, so no chain has the number of a lane."""
     return -2 - lane
 
 
 def key_of(fact: Mapping[str, Any]) -> FrameKey:
-    """Which row a fact is about. `fact`: a FrameFact of the topic ledger.frame."""
+    """Return the key of the row that a fact is about. `fact`: a FrameFact of the topic ledger.frame."""
     return FrameKey(fact["part"], fact["tenant"], fact["name"])
 
 
@@ -76,7 +76,7 @@ def normal_direction_of(fact: Mapping[str, Any]) -> int | None:
 
 
 def values_of(fact: Mapping[str, Any]) -> FrameValues:
-    """What the row says from this fact on."""
+    """Return the values of the row after this fact."""
     return FrameValues(
         fact["account_class"],
         fact["normal_side"],
@@ -89,7 +89,7 @@ def values_of(fact: Mapping[str, Any]) -> FrameValues:
 
 
 def fact_json(fact: Mapping[str, Any]) -> bytes:
-    """The canonical JSON that is hashed: all members but the two hashes; the floor as a string, as amounts are."""
+    """Return the canonical JSON that is hashed: all but the two hashes; the floor is a string, like amounts."""
     floor_minor = fact["floor_minor"]
     return orjson.dumps(
         {
@@ -113,7 +113,7 @@ def fact_json(fact: Mapping[str, Any]) -> bytes:
 
 
 def fact_hash(previous_hash: bytes, fact: Mapping[str, Any]) -> bytes:
-    """The hash of a fact that stands behind this hash in its chain."""
+    """Return the hash of a fact; `previous_hash` is the hash before it in its chain."""
     return sha256(previous_hash + fact_json(fact)).digest()
 
 
@@ -129,9 +129,10 @@ _WORDS: Final = {
 
 
 def difference(told: FrameValues | None, held: FrameValues | None) -> str | None:
-    """One sentence about how a row of the ledger differs from what its facts say; None where it does not.
+    """Return one sentence about how a row of the ledger differs from what its facts say; None if it does not.
 
-    `told`: by the last fact, None where no fact added the row or one removed it. `held`: by the ledger's table.
+    `told`: the row by its last fact; None if no fact added it or if a fact removed it. `held`: the row in the ledger's
+    table; None if it is missing.
     """
     if told == held:
         return None

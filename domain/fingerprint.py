@@ -1,4 +1,4 @@
-"""The fingerprint of an intent: equal exactly where two requests ask the same."""
+"""The fingerprint of an intent: two requests have the same fingerprint exactly if they ask for the same."""
 
 from hashlib import sha256
 from typing import Any
@@ -10,7 +10,10 @@ from domain.intents import DIRECTION_NAMES, Leg
 
 
 def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
-    """Legs as in canonical JSON; amounts as decimal strings, as JSON's numbers end at 2^53 (RFC 8785, 3.2.2.3)."""
+    """Return the legs for canonical JSON.
+
+    Amounts are decimal strings, because JSON's numbers are exact only up to 2^53 (RFC 8785, 3.2.2.3).
+    """
     return [
         {
             "account": account,
@@ -23,19 +26,19 @@ def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
 
 
 def canonical_json(value: dict[str, Any]) -> bytes:
-    """RFC 8785 canonical JSON of a value whose keys are all ASCII; UUIDs become their text, enumerations their value.
+    """Return the RFC 8785 canonical JSON of a value with ASCII keys; UUIDs become their text, enumerations their value.
 
-    orjson with sorted keys writes just that as long as keys are ASCII, no number is a float and no integer passes
-    2^53. A property test holds the output against the rfc8785 package.
+    orjson with sorted keys writes canonical JSON if all keys are ASCII, no number is a float and no integer is above
+    2^53. A property test compares the output with that of the rfc8785 package.
     """
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
 def in_order(metadata: dict[str, str]) -> dict[str, str]:
-    """Metadata with its keys in canonical order, for those who write all others in order and need no sorting.
+    """Return metadata with its keys in canonical order, for callers that write their own members in order already.
 
     RFC 8785 (3.2.3) sorts keys by their UTF-16 code units. For ASCII that is the order of the text itself. An intent
-    that did not come by the API may have any keys: it is rejected as malformed, and still needs the right fingerprint.
+    that did not come through the API may have any keys: it is rejected as malformed, but needs the right fingerprint.
     """
     if len(metadata) < 2:
         return metadata
@@ -45,7 +48,7 @@ def in_order(metadata: dict[str, str]) -> dict[str, str]:
 
 
 def _utf_16_of(entry: tuple[str, str]) -> bytes:
-    """The entry's key in big-endian UTF-16: its bytes sort as its code units do."""
+    """Return the entry's key in big-endian UTF-16, whose bytes sort as the code units do."""
     return entry[0].encode("utf-16-be")
 
 
@@ -57,9 +60,9 @@ def fingerprint_of(
     reference: str | None,
     metadata: dict[str, str],
 ) -> bytes:
-    """SHA-256 (32 bytes) of what is asked; the key and the time of acceptance are no part of it.
+    """Return the SHA-256 (32 bytes) of what is asked, without the idempotency key and the time of acceptance.
 
-    Legs count in their order; value_time is microseconds since 1970, or None as the client left it out.
+    The order of legs counts. `value_time` is microseconds since 1970, or None if the client left it out.
     """
     asked = {
         "legs": legs_json(legs),

@@ -13,12 +13,12 @@ _CHAINED_FIELDS: Final = len(JournalRow._fields) - 2
 
 
 def record_json(row: Sequence[Any]) -> bytes:
-    """The canonical JSON that is hashed: all members but the two hashes; bytes as hex, amounts as strings.
+    """Return the canonical JSON that is hashed: all members except the two hashes; bytes as hex, amounts as strings.
 
     `row`: a JournalRow, or its fields up to booked_time.
     """
-    # Taken apart at once, written in order of names, which spares the sorting, and names, ids and outcomes left to
-    # the serialiser: this is done for every record.
+    # This runs for every record, so it is written for speed: the row is unpacked at once, the members are in order of
+    # their names and need no sorting, and orjson itself writes ids and outcomes as text.
     (lane, seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint,
      intent_type, reverses, legs, reference, metadata, value_time, booked_time, *_) = row  # fmt: skip
     return orjson.dumps(
@@ -46,9 +46,9 @@ def record_json(row: Sequence[Any]) -> bytes:
 
 
 def chained(previous_hash: bytes, row: Sequence[Any]) -> JournalRow:
-    """The row with its place in the chain: `previous_hash` (32 bytes) and its own hash.
+    """Return the row with its place in the chain: `previous_hash` (32 bytes) and its own hash.
 
-    `row`: a JournalRow, whose own hashes do not count, or its fields up to booked_time.
+    `row`: a JournalRow, whose two hashes are ignored, or its fields up to booked_time.
     """
     row_hash = sha256(previous_hash + record_json(row)).digest()
     return JournalRow._make((*row[:_CHAINED_FIELDS], previous_hash, row_hash))

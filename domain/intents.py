@@ -1,4 +1,4 @@
-"""Intents and their legs, as asked; immutable, without I/O."""
+"""Intents and their legs, as the client asked; immutable, without I/O."""
 
 import re
 from functools import lru_cache
@@ -8,7 +8,7 @@ from uuid import UUID
 
 DEBIT: Final = 1
 CREDIT: Final = -1
-# 0 is a direction that no one knows: it has a name, so that what is malformed has a fingerprint all the same.
+# 0 is an unknown direction. It has a name so that a malformed intent has a fingerprint too.
 DIRECTION_NAMES: Final = {DEBIT: "debit", CREDIT: "credit", 0: "unknown"}
 DIRECTIONS: Final = {"debit": DEBIT, "credit": CREDIT}
 
@@ -20,14 +20,14 @@ TENANT_CHARACTERS_MAX: Final = 64
 REFERENCE_CHARACTERS_MAX: Final = 1000
 METADATA_ENTRIES_MAX: Final = 50
 METADATA_VALUE_CHARACTERS_MAX: Final = 1000
-# Value times from 1900-01-01 up to, and without, 2200-01-01, in microseconds since 1970.
+# Value times from 1900-01-01 (included) to 2200-01-01 (excluded), in microseconds since 1970.
 VALUE_TIME_MIN: Final = -2_208_988_800_000_000
 VALUE_TIME_MAX: Final = 7_258_118_400_000_000
 
 ADDRESS_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_-]+)*", re.ASCII)
 TENANT_PATTERN: Final = re.compile(r"[a-z0-9][a-z0-9_-]*", re.ASCII)
 CURRENCY_PATTERN: Final = re.compile(r"[A-Z][A-Z0-9._-]{0,23}", re.ASCII)
-# ASCII, so that sorting by code point, by UTF-8 and by UTF-16 (RFC 8785) agree.
+# ASCII only, so that sorting by code point, by UTF-8 and by UTF-16 (RFC 8785) gives the same order.
 METADATA_KEY_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}", re.ASCII)
 
 # Namespace of intent ids: uuid5(DNS namespace, "ledgerline.intents"), fixed for ever.
@@ -52,7 +52,7 @@ class Leg(NamedTuple):
 class Intent(NamedTuple):
     """What a client asks the ledger to do, decoded but not yet judged.
 
-    Times are microseconds since 1970-01-01 UTC. `type` is transfer or reversal (or, judged later, something else).
+    Times are microseconds since 1970-01-01 UTC. `type` is transfer or reversal; any other type is rejected later.
     """
 
     intent_id: UUID
@@ -73,20 +73,20 @@ def _has_address_form(text: str) -> bool:
 
 
 def is_address(text: str) -> bool:
-    """Whether an account can have this address, in whatever chart."""
+    """Return whether the text has the form of an account address, whatever the chart allows."""
     return len(text) <= ADDRESS_CHARACTERS_MAX and _has_address_form(text)
 
 
 def intent_number_of(tenant: str, idempotency_key: str) -> int:
-    """The 128 bits of `intent_id_of`, for those who compare: it is done for every message, and takes half as long."""
+    """Return the 128 bits of `intent_id_of`. Every message is compared by them: that takes half as long as by UUID."""
     name = f"{tenant}\x00{idempotency_key}".encode()
     digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
     return int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5
 
 
 def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
-    """The id that every producer gives the intent with this key: UUID version 5 (RFC 9562, 5.5) of tenant, NUL, key.
+    """Return the id of the intent with this key: UUID version 5 (RFC 9562, 5.5) of tenant, NUL, key.
 
-    Neither may hold a NUL, so no two pairs share a name.
+    Every producer uses this id. Tenant and key may not hold a NUL, so no two pairs share a name.
     """
     return UUID(int=intent_number_of(tenant, idempotency_key))

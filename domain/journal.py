@@ -7,11 +7,11 @@ from domain.intents import Leg
 from domain.outcomes import Outcome
 
 GENESIS_HASH: Final = bytes(32)
-"""What stands before the first record of a lane."""
+"""The previous hash of the first record of a lane."""
 
 
 class JournalRow(NamedTuple):
-    """One row, as it is stored and as it goes to ledger.journal. Times are microseconds since 1970-01-01 UTC."""
+    """One row, as Postgres stores it and as ledger.journal gets it. Times are microseconds since 1970-01-01 UTC."""
 
     lane: int
     seq: int

@@ -1,4 +1,4 @@
-"""Merkle trees as in RFC 6962, section 2.1: leaves are hashed behind a 0 byte, nodes behind a 1 byte."""
+"""Merkle trees as in RFC 6962, section 2.1: leaves are hashed after a 0 byte, nodes after a 1 byte."""
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -6,18 +6,18 @@ from typing import Final
 
 HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = sha256(b"").digest()
-"""The root of no leaves at all."""
+"""The root of a tree without leaves."""
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
-    """The hash of a node over its two subtrees."""
+    """Return the hash of a node over its two subtrees."""
     return sha256(b"\x01" + left + right).digest()
 
 
 class MerkleRange:
     """A tree that grows leaf by leaf; it holds only the roots of its complete subtrees, largest first.
 
-    Their sizes are the powers of two that add up to `size`, so `peaks` and `size` are all its state.
+    The sizes of these subtrees are the powers of two that add up to `size`, so `peaks` and `size` are the whole state.
     """
 
     def __init__(self, size: int = 0, peaks: bytes = b"") -> None:
@@ -44,7 +44,7 @@ class MerkleRange:
             self.size += 1
 
     def root(self) -> bytes:
-        """The root over all leaves so far."""
+        """Return the root over all leaves so far."""
         if not self._peaks:
             return EMPTY_ROOT
         root = self._peaks[-1]
@@ -54,14 +54,14 @@ class MerkleRange:
 
 
 def root_of(leaves: Iterable[bytes]) -> bytes:
-    """The root over leaves, given by their data."""
+    """Return the root over leaves, given by their data."""
     tree = MerkleRange()
     tree.extend(leaves)
     return tree.root()
 
 
 def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
-    """The audit path of leaf `index`, from its sibling up to the root's child (RFC 6962, 2.1.1)."""
+    """Return the audit path of leaf `index`, from its sibling up to the root's child (RFC 6962, 2.1.1)."""
     if not 0 <= index < len(leaves):
         raise ValueError(f"there is no leaf {index} among {len(leaves)}")
     first, end = 0, len(leaves)
@@ -79,5 +79,5 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
 
 
 def _split(size: int) -> int:
-    """The largest power of two below `size`."""
+    """Return the largest power of two below `size`."""
     return 1 << ((size - 1).bit_length() - 1)

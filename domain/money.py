@@ -8,7 +8,7 @@ from iso4217 import Currency
 from domain.intents import AMOUNT_MINOR_MAX
 
 EXPONENT_MAX: Final = 18
-AMOUNT_DIGITS_MAX: Final = 18  # after the first
+AMOUNT_DIGITS_MAX: Final = 18  # besides the first: 2^63 - 1 has 19 digits
 _EXACT: Final = Context(prec=1000)  # the default context would round a sum of more than 28 digits
 
 UNITS_CARRIED_MIN: Final = 1_000_000
@@ -26,12 +26,15 @@ class AmountError(ValueError):
 
 
 def iso_exponent(code: str) -> int | None:
-    """The number of minor-unit digits of an ISO 4217 code, such as 2 for EUR; None where ISO knows none."""
+    """Return the number of minor-unit digits of an ISO 4217 code, such as 2 for EUR; None if ISO defines none."""
     return _ISO_EXPONENTS.get(code)
 
 
 def minor_unit_fault(code: str) -> str | None:
-    """Why nothing is counted in an ISO 4217 code such as XAU, in words that follow the code; None for others."""
+    """Return why an ISO 4217 code without a minor unit, such as XAU, cannot be used; None for any other code.
+
+    The text continues a sentence that begins with the code.
+    """
     name = _ISO_WITHOUT_MINOR_UNIT.get(code)
     if name is None:
         return None
@@ -39,18 +42,18 @@ def minor_unit_fault(code: str) -> str | None:
 
 
 def exponent_of(code: str, units: dict[str, int]) -> int | None:
-    """The exponent of an ISO code or of one of the tenant's registered units; None where it is neither."""
+    """Return the exponent of an ISO code or of one of the tenant's registered units; None if the code is neither."""
     exponent = iso_exponent(code)
     return units.get(code) if exponent is None else exponent
 
 
 def to_minor(amount: Decimal, exponent: int) -> int:
-    """The exact count of minor units of `amount`; raises AmountError where that is no whole number or overflows."""
+    """Return the exact count of minor units of `amount`. Raise AmountError if it is not a whole number or overflows."""
     if not amount.is_finite():
         raise AmountError(f"{amount} is no amount")
-    if amount and amount.adjusted() + exponent > AMOUNT_DIGITS_MAX:  # before 1E+999999 is written out
+    if amount and amount.adjusted() + exponent > AMOUNT_DIGITS_MAX:  # before int() writes out 1E+999999
         raise AmountError(f"{amount} does not fit in 64 bits of minor units")
-    # The default context would round what has more than 28 digits, and call it exact.
+    # The default context would round an amount of more than 28 digits, and the result would seem exact.
     scaled = amount.scaleb(exponent, Context(prec=len(amount.as_tuple().digits)))
     if scaled != scaled.to_integral_value():
         raise AmountError(f"{amount} has more than {exponent} decimal places")
@@ -61,17 +64,20 @@ def to_minor(amount: Decimal, exponent: int) -> int:
 
 
 def to_decimal(amount_minor: int, exponent: int) -> Decimal:
-    """The decimal that people read, such as 12.50 for 1250 and exponent 2."""
+    """Return the decimal that people read, such as 12.50 for 1250 and exponent 2."""
     return Decimal(amount_minor).scaleb(-exponent, _EXACT)
 
 
 def largest_amount(exponent: int) -> Decimal:
-    """The most that one leg carries of a unit."""
+    """Return the largest amount of a unit that one leg can carry."""
     return to_decimal(AMOUNT_MINOR_MAX, exponent)
 
 
 def room_fault(code: str, exponent: int, largest: Decimal | None) -> str | None:
-    """Why a unit should not be registered so for amounts up to `largest`; None if it may, or if it carries plenty."""
+    """Return why a unit with this exponent is not fit for amounts up to `largest`; None if it is fit.
+
+    If `largest` is None, the unit is fit if one leg can carry at least UNITS_CARRIED_MIN.
+    """
     most = largest_amount(exponent)
     carries = f"With {exponent} decimals one leg carries at most {most:f} {code}, and a unit's decimals never change."
     if largest is None:

@@ -1,6 +1,6 @@
-"""The closed list of what can become of an intent, in the order in which it is decided.
+"""The closed list of what can happen to an intent, in the order in which posting checks.
 
-The first that applies is the one; docs/OUTCOMES.md documents each and a test notices when one is missing there.
+The first one that applies is the result. docs/OUTCOMES.md documents each, and a test fails if one is missing there.
 """
 
 from enum import StrEnum
@@ -17,7 +17,7 @@ class Outcome(StrEnum):
 
 
 class QuarantineReason(StrEnum):
-    """Why an offset has no bytes that could be decoded or decided, in order of precedence."""
+    """Why an offset has no intent that can be decoded and decided, in order of precedence."""
 
     NO_RECORD = "no_record"
     EMPTY = "empty"

@@ -1,4 +1,4 @@
-"""Inclusion proofs, put together of what was read (docs/PROOF.md has the format); pure."""
+"""Inclusion proofs, built without I/O from data that the caller has read (docs/PROOF.md has the format)."""
 
 from collections.abc import Sequence
 from hashlib import sha256
@@ -25,7 +25,7 @@ class ProofPending(ProofError):
 
 
 class ReceiptMissing(ProofError):
-    """Posting signed nothing over this record, and never will."""
+    """Posting has signed no head over this record, and never will."""
 
 
 def proof_of(
@@ -36,9 +36,9 @@ def proof_of(
     checkpoint: CheckpointRow,
     lanes: Sequence[LaneHead],
 ) -> dict[str, Any]:
-    """The proof that `record` is under `checkpoint`; ProofError where its hash is not the one that was kept.
+    """Return the proof that `checkpoint` covers `record`. Raise ProofError if the record's hash is not the kept one.
 
-    `record`: the members that its hash covers, behind `previous_hash`. `leaves`: the kept hashes of the range of lane.
+    `record`: the members that its hash covers besides `previous_hash`. `leaves`: the kept hashes of the lane's range.
     """
     index = record["seq"] - lane.first_seq
     record_hash = sha256(previous_hash + rfc8785.dumps(record)).digest()
@@ -59,5 +59,5 @@ def proof_of(
 
 
 def _place(leaves: Sequence[bytes], index: int) -> dict[str, Any]:
-    """A leaf's place in its tree, as a proof has it."""
+    """Return a leaf's place in its tree, in the form of a proof."""
     return {"index": index, "size": len(leaves), "path": [step.hex() for step in inclusion_path(leaves, index)]}

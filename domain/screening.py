@@ -1,6 +1,6 @@
-"""The rules that an intent must keep whatever the balances are: its shape, then its place in the tenant's books.
+"""The rules for an intent that do not depend on balances: first its shape, then the tenant's currencies and chart.
 
-Each function returns the first Refusal in the order of domain.outcomes.Reason, or None.
+Each function named *_refusal returns the first Refusal in the order of domain.outcomes.Reason, or None.
 """
 
 from collections.abc import Sequence
@@ -42,19 +42,19 @@ class Refusal(NamedTuple):
 
 
 def shown(text: str) -> str:
-    """Foreign text made fit for a sentence: quoted, ASCII, cut."""
+    """Make outside text fit for a sentence: quoted, in ASCII, cut after _SHOWN_CHARACTERS_MAX characters."""
     return ascii(text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "...")
 
 
 def key_fault(idempotency_key: str) -> str | None:
-    """Why the idempotency key is none, in a sentence; None where it is one."""
+    """Return a sentence that says why the idempotency key is not valid; None if it is valid."""
     if not 0 < len(idempotency_key) <= KEY_CHARACTERS_MAX or "\x00" in idempotency_key:
         return f"The idempotency key must have 1 to {KEY_CHARACTERS_MAX} characters and no NUL."
     return None
 
 
 def identity_fault(intent: Intent) -> str | None:
-    """Why the intent cannot be told by its tenant and key, in a sentence; None where it can."""
+    """Return a sentence that says why tenant, key and id do not identify the intent; None if they do."""
     if len(intent.tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(intent.tenant):
         return f"The tenant {shown(intent.tenant)} is no tenant's name."
     key = intent.idempotency_key
@@ -99,7 +99,7 @@ def _type_fault(intent: Intent) -> str | None:
 
 
 def legs_refusal(legs: Sequence[Leg]) -> Refusal | None:
-    """Whether the amounts are amounts, and debits equal credits in each currency."""
+    """Refuse legs if an amount is out of range or if debits and credits differ in a currency."""
     sums: dict[str, int] = {}
     for _, direction, amount_minor, currency in legs:
         if not 0 < amount_minor <= AMOUNT_MINOR_MAX:
@@ -115,7 +115,7 @@ def legs_refusal(legs: Sequence[Leg]) -> Refusal | None:
 
 
 def shape_refusal(intent: Intent) -> Refusal | None:
-    """What can be said without the books; the API asks the same before it accepts an intent."""
+    """Refuse an intent for what is wrong without a look at the books; the API checks the same before it accepts one."""
     fault = _text_fault(intent) or _type_fault(intent)
     if fault is not None:
         return Refusal(Reason.MALFORMED, fault)
@@ -136,10 +136,10 @@ def shape_refusal(intent: Intent) -> Refusal | None:
 
 
 def value_time_of(intent: Intent) -> int | None:
-    """The value time that was asked for, else the time of acceptance; microseconds since 1970.
+    """Return the value time that was asked for, else the time of acceptance; microseconds since 1970.
 
-    None if the intent has neither: then it takes effect when it is booked. A time of acceptance of 0 is none, as 0 is
-    the schema's default.
+    Return None if the intent has neither: then it takes effect when it is booked. A time of acceptance of 0 counts as
+    missing, because 0 is the schema's default.
     """
     if intent.value_time is not None:
         return intent.value_time
@@ -147,7 +147,7 @@ def value_time_of(intent: Intent) -> int | None:
 
 
 def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> Refusal | None:
-    """Whether the tenant's books know each currency and account, and let them meet."""
+    """Refuse legs if the books lack a currency or an account, or if the chart forbids the currency in the account."""
     for leg in legs:
         if exponent_of(leg.currency, units) is None:
             return Refusal(Reason.UNKNOWN_CURRENCY, _unknown_currency_sentence(leg.currency, units))

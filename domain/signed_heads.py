@@ -1,6 +1,7 @@
-"""Heads of lanes as posting signs them, one for each batch of a lane, and the receipts that rest on them.
+"""The lane heads that posting signs, one for each batch of a lane, and the receipts that are based on them.
 
-docs/PROOF.md has both formats. What is signed binds every hash of the batch, and, as hashes are chained, all before it.
+docs/PROOF.md has both formats. A signature covers every hash of the batch and, because hashes are chained, all hashes
+before it.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from domain.merkle import HASH_BYTES, inclusion_path, root_of
 FORMAT: Final = "ledgerline-head-1"
 RECEIPT_FORMAT: Final = "ledgerline-receipt-1"
 PAGE_HASHES: Final = 16
-"""Hashes in one leaf of a batch's tree. With one hash to a leaf, the trees would cost posting 2 percent."""
+"""Hashes in one leaf of a batch's tree. With one hash per leaf, the trees would cost posting 2 percent."""
 PAGE_BYTES: Final = PAGE_HASHES * HASH_BYTES
 
 
@@ -30,12 +31,12 @@ class SignedHead(NamedTuple):
 
 
 def pages_of(hashes: bytes) -> list[bytes]:
-    """The leaves of the tree over a range: its hashes joined, PAGE_HASHES to a leaf; the last may have fewer."""
+    """Return the leaves of the tree over a range: its hashes joined, PAGE_HASHES per leaf; the last may have fewer."""
     return [hashes[at : at + PAGE_BYTES] for at in range(0, len(hashes), PAGE_BYTES)]
 
 
 def head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
-    """What is signed of a range, whose record hashes are given joined; hashes in hex."""
+    """Return the members that are signed for a range; hashes in hex. `hashes`: the range's record hashes, joined."""
     return {
         "first_seq": first_seq,
         "format": FORMAT,
@@ -47,13 +48,13 @@ def head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
 
 
 def head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
-    """The bytes that are signed: the canonical JSON (RFC 8785) of those members."""
-    # Its members are in order, and all of them integers or plain ASCII: so this is what RFC 8785 asks for.
+    """Return the bytes that are signed: the canonical JSON (RFC 8785) of `head_members`."""
+    # The members are in order, and all are integers or plain ASCII, so orjson writes what RFC 8785 asks for.
     return orjson.dumps(head_members(lane, first_seq, hashes))
 
 
 def is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
-    """Whether one of these keys has signed the message."""
+    """Return whether one of these keys has signed the message."""
     for key in keys:
         try:
             key.verify(signature, message)
@@ -64,9 +65,9 @@ def is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]
 
 
 def receipt_of(record: dict[str, Any], previous_hash: bytes, head: SignedHead, hashes: bytes) -> dict[str, Any]:
-    """The receipt of a record in a signed range; its format is in docs/PROOF.md.
+    """Return the receipt of a record in a signed range; docs/PROOF.md has the format.
 
-    `record`: the members that its hash covers, behind `previous_hash`. `hashes`: those of the range, joined.
+    `record`: the members that its hash covers besides `previous_hash`. `hashes`: the range's record hashes, joined.
     """
     at = record["seq"] - head.first_seq
     pages = pages_of(hashes)

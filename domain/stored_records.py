@@ -1,11 +1,11 @@
-"""Rows of the ledger's tables as they stand, and the members that their hashes cover."""
+"""Rows as the ledger's tables store them, and the members that their hashes cover."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 
 class StoredRow(NamedTuple):
-    """A row of the ledger's journal, as it stands, without its legs; the previous hash as the row before has it."""
+    """A stored row of the ledger's journal without its legs; `previous_hash` is the hash stored in the row before."""
 
     seq: int
     source_topic: str
@@ -29,7 +29,7 @@ class StoredRow(NamedTuple):
 
 
 class StoredLeg(NamedTuple):
-    """An entry of the ledger by its account's address; the amount as a decimal string, as it is hashed."""
+    """A stored entry with its account's address; the amount is a decimal string, as in the hashed JSON."""
 
     seq: int
     account: str | None
@@ -39,7 +39,7 @@ class StoredLeg(NamedTuple):
 
 
 def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
-    """The members of a stored row that its hash covers; see streams.proof.records.canonical.record_members."""
+    """Return the members of a stored row that its hash covers; see streams.proof.records.canonical.record_members."""
     return {
         "booked_time": row.booked_time,
         "detail": row.detail,
@@ -65,7 +65,7 @@ def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | Non
 def with_legs(
     rows: Sequence[StoredRow], legs: Sequence[StoredLeg]
 ) -> Iterator[tuple[StoredRow, list[dict[str, str | None]]]]:
-    """Each row with its legs, as they stand in canonical JSON; both in order of seq."""
+    """Yield each row with its legs in the form of canonical JSON. Callers give rows and legs in order of seq."""
     by_seq: dict[int, list[dict[str, str | None]]] = {}
     for seq, account, direction, amount_minor, currency in legs:
         leg = {"account": account, "amount_minor": amount_minor, "currency": currency, "direction": direction}

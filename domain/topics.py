@@ -1,11 +1,11 @@
-"""The topics and the schema subjects, by name."""
+"""The names of the topics and of the schema subjects."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Topics:
-    """Topic names with the prefix of one ledger before them.
+    """The topic names of one ledger, each with the ledger's prefix.
 
     Subjects in the registry carry no prefix: ledgers that share a broker share their schemas.
     """
@@ -41,7 +41,7 @@ class Topics:
         return f"{self.prefix}audit.checkpoints"
 
     def group(self, agent: str) -> str:
-        """The consumer group of an agent, such as ledgerline-posting."""
+        """Return the consumer group of an agent, such as ledgerline-posting."""
         return f"{self.prefix}ledgerline-{agent}"
 
 

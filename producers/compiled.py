@@ -1,8 +1,8 @@
 """Compile a schema to a function that writes its records in a quarter of fastavro's time.
 
 The function is generated source code, as in `collections.namedtuple` and `dataclasses`. It writes plain records only.
-It refuses others, such as a record without an optional field or with a long list, and fastavro handles those. Its
-bytes are exactly those that fastavro writes; property tests check this.
+It refuses others, such as a record that leaves a field to its default or has a long list, and fastavro handles those.
+Its bytes are exactly those that fastavro writes; property tests check this.
 """
 
 from collections.abc import Callable, Iterable
@@ -136,7 +136,7 @@ class _Unrolled:
         raise NotImplementedError(f"{schema} cannot be compiled")
 
     def _block(self, value: str, each: str, parts: list[str], before: list[str]) -> tuple[list[str], list[str]]:
-        """Return the code that writes all items as one block and the empty end block; without items, the end block only."""
+        """Return the code that writes all items as one block and an empty end block; without items only the latter."""
         items, out = f"v{next(self._numbers)}", f"v{next(self._numbers)}"
         return [out], [
             f"{items} = {value}",

@@ -22,7 +22,7 @@ from runtime.schema_registry import SchemaRegistry
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ADMIN_SECONDS_MAX: Final = 30.0
-# Kafka's default: a batch of 1 MiB and 12 bytes around it.
+# Kafka's default: a batch of 1 MiB and 12 bytes of overhead.
 MESSAGE_BYTES_MAX: Final = 1_048_588
 # A message of payments.intents is at most 1 MiB. The quarantined message holds its key twice: as key and in the value.
 QUARANTINED_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -87,7 +87,7 @@ def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
 def lane_topics(topics: Topics) -> tuple[str, str, str]:
     """Return the topics with a partition for each lane, payments.intents last.
 
-    No intent can enter a new lane before payments.intents has its partition, and by then the other topics have it.
+    Add partitions in this order: then no intent enters a new lane before the other topics have the lane's partition.
     """
     return topics.journal, topics.quarantine, topics.intents
 
@@ -173,7 +173,7 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
 
 
 def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
-    """Return the partitions of each topic. Retry unknown topics: brokers list a new topic a moment after its creation."""
+    """Return the partitions of each topic. Retry if one is unknown: brokers list a topic shortly after its creation."""
     deadline = time.monotonic() + ADMIN_SECONDS_MAX
     while True:
         described = admin.describe_topics(TopicCollection(names), request_timeout=ADMIN_SECONDS_MAX)

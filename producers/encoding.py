@@ -38,7 +38,7 @@ def schema_text(subject: str) -> str:
 
 
 def compact_text(subject: str) -> str:
-    """Return the schema as Avro's Java library writes it (`Schema.toString()`): Java's serializer looks up this text."""
+    """Return the schema as Avro's Java library writes it (`Schema.toString()`): Java's serializer looks that up."""
     return json.dumps(_in_javas_order(json.loads(schema_text(subject))), separators=(",", ":"), ensure_ascii=False)
 
 
@@ -78,13 +78,13 @@ def without_logical_types(schema: Any) -> Any:
 def parsed_schema(subject: str) -> Any:
     """Return the parsed schema of a subject, without logical types.
 
-    The result has fastavro's mark of a parsed schema. Without the mark, fastavro parses the schema again for each record.
+    The result has fastavro's mark of a parsed schema. Without it, fastavro parses the schema again for each record.
     """
     return fastavro.parse_schema(without_logical_types(json.loads(schema_text(subject))))
 
 
 def registry_client(registry: SchemaRegistry) -> SchemaRegistryClient:
-    """Return a client with bounded timeouts and retries. Use it in a `with` statement, because it holds connections."""
+    """Return a client with bounded timeout and retries. Use it in a `with` statement: it holds connections."""
     options: dict[str, Any] = {"url": registry.url, "timeout": 10, "max.retries": 2}
     if registry.username is not None:
         options["basic.auth.user.info"] = f"{registry.username}:{registry.password or ''}"
@@ -107,7 +107,7 @@ def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
 
 
 def encoder(subject: str, schema_id: int) -> Encoder:
-    """Return a function that encodes a record (a dict) as framed bytes. It raises fastavro's errors for a bad record."""
+    """Return a function that encodes a record (a dict) as framed bytes; it raises fastavro's errors."""
     schema = parsed_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)
     write = compiled_writer(schema, frame)

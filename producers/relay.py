@@ -251,7 +251,7 @@ class Relay:
         return code in (KafkaError._FENCED, KafkaError.INVALID_PRODUCER_EPOCH, KafkaError.PRODUCER_FENCED)
 
     def _wait(self, stop: threading.Event) -> None:
-        """Wait for the next posting transaction, at most WAIT_SECONDS_MAX. See a stop within STOP_SECONDS_MAX."""
+        """Wait for the next posting transaction, at most WAIT_SECONDS_MAX. Notice a stop within STOP_SECONDS_MAX."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
             self._progressed()
@@ -261,8 +261,8 @@ class Relay:
     def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
         """Return the next records of each lane, together at most records_max.
 
-        Each round begins with another lane, so that a lane with a long backlog does not starve the others. Raise RelayAhead
-        if a lane has fewer records than were relayed of it, or another hash.
+        Each round begins with another lane, so that a lane with a long backlog does not starve the others.
+        Raise RelayAhead if a lane has fewer records than were relayed of it, or another hash.
         """
         room = self._options.records_max
         pending: dict[int, list[dict[str, Any]]] = {}

@@ -1,4 +1,4 @@
-"""Send quarantined bytes to payments.intents again, unchanged: the same value, key and partition, with two more headers.
+"""Send quarantined bytes to payments.intents again: the same value, key and partition, with two more headers.
 
 A retry posts nothing twice: if an intent can now be decoded, its id follows from its tenant and idempotency key, and an
 id is settled once. Bytes that still cannot be decoded are quarantined again, under a new (lane, seq).
@@ -125,7 +125,7 @@ class Retrier:
         return Attempt(sent, failures[0] if failures else None)
 
     def find(self, unconfirmed: Sequence[Unconfirmed]) -> dict[int, int]:
-        """Return the offsets of those retries that did reach their topics. Raise RetryError if a topic cannot be read."""
+        """Return the offsets of the retries that did reach their topics. Raise RetryError if a topic cannot be read."""
         starts: dict[Place, int] = {}
         for item in unconfirmed:
             place = (item.topic, item.partition)

@@ -34,7 +34,7 @@ class Rule(StrEnum):
 
 
 MEANING: Final = frozenset({Rule.TYPE, Rule.UNIT})
-"""The rules against changes that make bytes of one schema unreadable, or other values, with the other schema."""
+"""The rules against changes that let a reader with the other schema read other values, or nothing at all."""
 
 
 class Fault(NamedTuple):
@@ -289,7 +289,7 @@ def _last(schema: Any) -> str:
 
 
 def _unit(schema: Any) -> str:
-    """Return the logical type and its parameters, such as timestamp-micros or decimal(18, 2); empty if there is none."""
+    """Return the logical type and its parameters, such as timestamp-micros or decimal(18, 2); else an empty text."""
     if not isinstance(schema, dict) or "logicalType" not in schema:
         return ""
     if schema["logicalType"] == "decimal":

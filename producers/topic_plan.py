@@ -1,7 +1,7 @@
 """Topics as code: compare the topics of a cluster with their description, and make the safe changes.
 
 producers.deploy has the description. Nothing here deletes a topic. A change that can lose records, or that lets fewer
-copies acknowledge them, is made only on explicit request. Partitions and replicas of a topic are never changed.
+copies acknowledge them, is made only on explicit request. Partitions and replicas of existing topics never change.
 """
 
 from dataclasses import dataclass
@@ -127,7 +127,7 @@ def _alter(kafka: Kafka, resources: dict[str, list[ConfigEntry]]) -> None:
 
 
 def _there(admin: AdminClient, described: Described) -> dict[str, tuple[int, int]]:
-    """Return the partitions and the fewest copies of each topic that exists."""
+    """Return the number of partitions of each topic that exists, and the fewest copies of any partition."""
     names = list(described.configs())
     there = {}
     asked = admin.describe_topics(TopicCollection(names), request_timeout=ADMIN_SECONDS_MAX)

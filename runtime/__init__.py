@@ -1,1 +1,1 @@
-"""What every process needs and what knows nothing of money: settings, secrets, Kafka, logs, metrics, traces."""
+"""What every process needs, without any rule about money: settings, secrets, Kafka, logs, metrics, traces."""

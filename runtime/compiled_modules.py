@@ -22,7 +22,7 @@ class StaleModules(LedgerlineError):
 
 
 def changed_sources(root: Path = ROOT) -> list[str]:
-    """Return the sources that changed since they were compiled, or RECORD if it is missing; none if none is compiled."""
+    """Return the sources that changed since compilation, or RECORD if it is missing; empty if nothing is compiled."""
     if not (root / LIBRARY).exists():
         return []
     record = root / RECORD

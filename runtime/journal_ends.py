@@ -67,7 +67,7 @@ def end_consumer(
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
             "enable.partition.eof": True,
-            # At the end of a partition the broker holds back its empty answer for this time, and the reader waits for it.
+            # At the end of a partition the broker delays its empty answer by this time, and the reader waits for it.
             "fetch.wait.max.ms": 10,
             "log_level": 0,  # failures are raised
         }

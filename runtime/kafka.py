@@ -43,7 +43,7 @@ class Kafka:
         options: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
             # librdkafka's own log lines bypass our logs, 20 a second for each broker that is away; the caller gets each
-            # failure as an error anyway. If we took the lines as ours, they would queue without bound until a poll.
+            # failure as an error anyway. In our logs, the lines would queue without bound until the client polls.
             "log_level": 2,
         }
         if self.security_protocol != "PLAINTEXT":

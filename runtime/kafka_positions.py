@@ -1,6 +1,6 @@
-"""Where topics begin and end and what groups have committed, for operators' eyes.
+"""The first and next offsets of topics and the committed offsets of consumer groups, for operators to see.
 
-Nothing here decides anything: the truth about offsets is in Postgres, and lag tools may be told of it.
+No decision of the pipeline depends on them: the true offsets are in Postgres, and Kafka gets a copy for lag tools.
 """
 
 from collections.abc import Mapping
@@ -23,15 +23,15 @@ REQUEST_SECONDS_MAX: Final = 5.0
 
 
 class GroupBusy(LedgerlineError):
-    """A consumer group has members, and Kafka takes offsets from these alone."""
+    """A consumer group has members, so Kafka accepts offsets from these members only."""
 
 
 class KafkaSilent(Outage):
-    """The broker did not answer an operator's question."""
+    """The broker did not answer an operator's request."""
 
 
 class TopicState(NamedTuple):
-    """A topic as the broker has it: its id, and the first and next offset of each partition."""
+    """The broker's view of a topic: its id, and the first and next offset of each partition."""
 
     topic_id: str
     low: dict[int, int]
@@ -39,12 +39,12 @@ class TopicState(NamedTuple):
 
 
 def admin_client(kafka: Kafka) -> AdminClient:
-    """A client whose complaints are errors of its calls, not lines on standard error."""
+    """Make a client that reports failures as errors of its calls only, not as lines on standard error."""
     return AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
 
 
 def topic_state(admin: AdminClient, topic: str) -> TopicState:
-    """Ask for a topic's id and offsets; KafkaSilent where the broker is away or has no such topic."""
+    """Return a topic's id and offsets. Raise KafkaSilent if the broker is away or has no such topic."""
     try:
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_SECONDS_MAX)[topic]
         description = described.result(REQUEST_SECONDS_MAX)
@@ -57,7 +57,7 @@ def topic_state(admin: AdminClient, topic: str) -> TopicState:
 
 
 def committed_offsets(admin: AdminClient, group: str, topic: str, partitions: list[int]) -> dict[int, int]:
-    """What a group has committed, which is for lag tools only; partitions without a commit are left out."""
+    """Return a group's committed offsets, which only lag tools use; partitions without a commit are left out."""
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in partitions])
     try:
         future = admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_SECONDS_MAX)[group]
@@ -68,7 +68,7 @@ def committed_offsets(admin: AdminClient, group: str, topic: str, partitions: li
 
 
 def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int, int]) -> None:
-    """Set a group's committed offsets, by partition; GroupBusy where an agent of the group runs."""
+    """Set a group's committed offsets, by partition. Raise GroupBusy if an agent of the group runs."""
     told = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, number, at) for number, at in offsets.items()])
     try:
         future = admin.alter_consumer_group_offsets([told], request_timeout=REQUEST_SECONDS_MAX)[group]

@@ -1,4 +1,4 @@
-"""Ed25519 keys (RFC 8032) in PEM files: posting's, which signs heads, and audit's, which signs checkpoints."""
+"""Ed25519 keys (RFC 8032) in PEM files: posting's key signs heads, and audit's key signs checkpoints."""
 
 import os
 import re
@@ -23,11 +23,11 @@ _PUBLIC_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC 
 
 
 class KeyFileError(LedgerlineError):
-    """The key file is missing, unreadable, or there already."""
+    """The key file is missing or unreadable, or it exists already."""
 
 
 class SigningKey(NamedTuple):
-    """A private key, with what the public may know of it."""
+    """A private key, with its public key and its key id."""
 
     private: Ed25519PrivateKey
     public_raw: bytes
@@ -36,9 +36,10 @@ class SigningKey(NamedTuple):
 
 
 def make_key(key_file: Path) -> SigningKey:
-    """Make a key pair: the private PEM for its owner's eyes only (0600), the public one beside it.
+    """Make a key pair: the private PEM file with mode 0600, and the public one beside it.
 
-    An existing key is never overwritten: what it signed could no longer be told from what it did not.
+    Raise KeyFileError if the file exists or cannot be written. An existing key is never overwritten: with its
+    public key lost, nobody could verify what it signed.
     """
     private = Ed25519PrivateKey.generate()
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -56,13 +57,13 @@ def make_key(key_file: Path) -> SigningKey:
 
 
 def ensure_posting_key(home: Path) -> None:
-    """Give a home the key that posting signs heads with, where it has none."""
+    """Make the key that posting signs heads with, if the home has none."""
     if not (home / POSTING_KEY_FILE).exists():
         make_key(home / POSTING_KEY_FILE)
 
 
 def read_key(key_file: Path) -> SigningKey:
-    """The private key in a PEM file."""
+    """Return the key in a private PEM file."""
     try:
         private = load_pem_private_key(key_file.read_bytes(), password=None)
     except FileNotFoundError as error:
@@ -76,7 +77,7 @@ def read_key(key_file: Path) -> SigningKey:
 
 
 def read_public_keys(path: Path) -> list[Ed25519PublicKey]:
-    """All public keys in a PEM file, in order: the present one and those that signed before it."""
+    """Return all public keys in a PEM file, in order: the present key and the keys that signed before it."""
     try:
         keys = [load_pem_public_key(pem) for pem in _PUBLIC_PEM.findall(path.read_bytes())]
     except (OSError, ValueError) as error:

@@ -22,35 +22,35 @@ from runtime.redaction import Redactor
 logger: Final = structlog.get_logger(__name__)
 
 REPEAT_SECONDS: Final = 30.0
-"""A library's warning or error that says the same again is written once in so long."""
+"""A warning or error that a library repeats is written once in this time."""
 _REPEATS_KEPT_MAX: Final = 1000
 _FRAMES_MAX: Final = 20
 _FIELDS_OF_LINES: Final = frozenset({"exception", "stack"})
 
 LIBRARY_LEVELS: Final = {
-    # Each poll, each heartbeat and each look at the metadata; what matters of them comes as a warning.
+    # These log each poll, each heartbeat and each metadata request; what matters comes as a warning.
     "aiokafka": logging.WARNING,
     "asyncio": logging.WARNING,
     "faust": logging.WARNING,
     "httpcore": logging.WARNING,
     "httpx": logging.WARNING,
     "mode": logging.WARNING,
-    # Of each chore that waited for a part that was away, which the agent tells itself.
+    # It warns of each chore that waited for a part that was away; the agent logs that itself.
     "mode.timers": logging.ERROR,
-    # Faust logs what it does in the name of the module that has a subclass of it.
+    # Faust logs under the name of the module that has the subclass of its class.
     "streams.engine": logging.WARNING,
     "streams.fenced": logging.INFO,
     "urllib3": logging.WARNING,
-    # Where nothing is wrong it tells of each connection; what is wrong the API tells itself (api/postgres_watch.py).
+    # It logs each connection even if nothing is wrong; the API logs failures itself (api/postgres_watch.py).
     "psycopg.pool": logging.ERROR,
 }
-"""The lowest level of libraries that tell more than an operator wants, unless DEBUG is asked for."""
+"""The lowest level that is logged of libraries that log more than an operator wants. DEBUG overrides it."""
 
 
 class _Repeats(logging.Filter):
-    """Lets a library say a thing once in REPEAT_SECONDS, and then how often it said it meanwhile.
+    """Passes a library's warning or error once in REPEAT_SECONDS, and adds how often it was held back meanwhile.
 
-    Our own lines pass: who repeats something there waits longer each time.
+    Our own lines always pass: our code that repeats a line waits longer each time (back-off).
     """
 
     def __init__(self) -> None:
@@ -85,19 +85,19 @@ def _add_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict) 
 
 
 def _add_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """What ties the line to a request or a batch: correlation_id, trace_id and span_id, where there is one."""
+    """Add the ids that tie the line to a request or a batch: correlation_id, trace_id and span_id, if there are any."""
     for name, value in tracing.log_fields().items():
         event.setdefault(name, value)
     return event
 
 
 def _drop_absent(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """A field without a value is left out: one and the same line tells what is known."""
+    """Leave out the fields that are None, so that one logging call serves whether a value is known or not."""
     return {name: value for name, value in event.items() if value is not None}
 
 
 def _make_printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """No field moves the terminal that shows it, or begins a line of its own; a traceback keeps its lines."""
+    """Escape what could control the terminal or begin a new line in any field; a traceback keeps its line ends."""
     return {
         printable(name): _printable(value, kept="\n" if name in _FIELDS_OF_LINES else "")
         for name, value in event.items()
@@ -113,7 +113,7 @@ def _printable(value: Any, *, kept: str = "") -> Any:
 
 
 class _AddSource:
-    """Which process says it."""
+    """Adds to each line the process that logged it: its service and its instance."""
 
     def __init__(self, service: str, instance: str) -> None:
         self._fields = {"service": service, "instance": instance}
@@ -124,12 +124,12 @@ class _AddSource:
 
 
 def instance_of(port: int) -> str:
-    """What tells instances of a service apart: host and port, as a scraper knows it, or host and process id."""
+    """Return an instance's name: host and port, as a scraper knows it, or host and process id if the port is 0."""
     return f"{socket.gethostname()}:{port or os.getpid()}"
 
 
 def is_readable_wanted(log_format: str, stream: TextIO) -> bool:
-    """Whether people read the stream: asked for, or, with `auto`, where it is a terminal."""
+    """Return whether to write for people: the format is `console`, or it is `auto` and the stream is a terminal."""
     return log_format == "console" or (log_format == "auto" and stream.isatty())
 
 
@@ -142,10 +142,10 @@ def configure_logs(
     secrets: Iterable[str] = (),
     stream: TextIO | None = None,
 ) -> None:
-    """One line for each event on standard error: our own, the libraries', warnings, and what nobody caught.
+    """Log one line for each event to standard error: ours, the libraries', warnings, and uncaught exceptions.
 
-    `log_format` is json, console (for people) or auto (console on a terminal); `secrets` are values that must never
-    come out, whoever logs them.
+    `log_format` is json, console (for people) or auto (console on a terminal); `secrets` are values that no line may
+    show, whoever logs them.
     """
     stream = stream or sys.stderr
     redactor = Redactor(secrets)
@@ -187,17 +187,17 @@ def configure_logs(
 
 
 def _last_processors(redactor: Redactor, *, is_readable: bool) -> list[structlog.typing.Processor]:
-    """From fields to a line. No local variables stand in a traceback, as they hold what intents hold."""
+    """Return the processors that turn fields into a line. Tracebacks omit local variables, which hold intents' data."""
     if is_readable:
         plain = structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)
         return [structlog.processors.format_exc_info, redactor, _make_printable, plain]
     frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=_FRAMES_MAX)
-    # JSON's own escapes are all that it needs: it is ASCII, and whoever reads it gets what was said.
+    # JSON's own escapes are enough: the line is ASCII, and a reader that decodes it gets the original text.
     return [structlog.processors.ExceptionRenderer(frames), redactor, structlog.processors.JSONRenderer(default=repr)]
 
 
 def _take_what_nobody_caught() -> None:
-    """Warnings, and exceptions that would be printed by the interpreter, come in the same form."""
+    """Log warnings, and exceptions that the interpreter would print, in the same form."""
     logging.captureWarnings(True)
 
     def uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

@@ -1,6 +1,6 @@
-"""What the metrics of all services have in common; docs/METRICS.md documents each metric.
+"""The common parts of all services' metrics; docs/METRICS.md documents each metric.
 
-Every process has a port, and so a registry, of its own: nothing is shared between processes, and Prometheus adds up.
+Every process has its own port and so its own registry. Processes share nothing, and Prometheus adds up.
 """
 
 import time
@@ -21,7 +21,7 @@ from runtime.release import VERSION
 
 LATENCY_SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 
-# A series more for each counter and histogram, which says when it was made: nobody asks for it.
+# Otherwise each counter and histogram has one more series, its time of creation, which nobody uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 BUILD: Final = Gauge("ledgerline_build_info", "Always 1; what runs is in the labels.", ["version", "compiled"])
@@ -30,9 +30,9 @@ BUILD.labels(VERSION, str(_LIBRARY.exists()).lower()).set(1)
 
 
 class LatencyHistogram(Collector):
-    """A classic histogram of latencies, of which a whole batch is counted at once: 0.06 microseconds each.
+    """A classic histogram of latencies that counts a whole batch at once: 0.06 microseconds per latency.
 
-    prometheus_client's own takes one observation at a time, 0.8 microseconds each.
+    The histogram of prometheus_client takes one observation at a time: 0.8 microseconds each.
     """
 
     def __init__(self, name: str, documentation: str, registry: CollectorRegistry = REGISTRY) -> None:
@@ -42,7 +42,7 @@ class LatencyHistogram(Collector):
         self._labels = list(map(str, LATENCY_SECONDS_BUCKETS))
         self._lock = Lock()
         self._counts = [0] * len(LATENCY_SECONDS_BUCKETS)
-        """Cumulative, as they are exposed."""
+        """Cumulative counts, as /metrics shows them."""
         self._count = 0
         self._sum_ms = 0
         registry.register(self)
@@ -50,14 +50,14 @@ class LatencyHistogram(Collector):
     def observe_since(self, times_ms: Iterable[int], now_ms: int | None = None) -> None:
         """Count the time from each of these moments until now, all in milliseconds since 1970.
 
-        A moment that lies ahead, by a clock that does, counts as now; one of 0 or less is none, and is left out.
+        A moment in the future (its clock is ahead) counts as now. A moment of 0 or less means none: it is left out.
         """
         now = time.time_ns() // 1_000_000 if now_ms is None else now_ms
         times = sorted(times_ms)
         first, ahead = bisect_right(times, 0), bisect_right(times, now)
         end = len(times)
         sum_ms = (ahead - first) * now - sum(times[first:ahead])
-        # Within a bound is what began no longer ago than that.
+        # A moment is within a bound if it is no longer ago than the bound.
         within = [end - bisect_left(times, max(now - bound, 1)) for bound in self._bounds_ms]
         with self._lock:
             self._counts = [counted + more for counted, more in zip(self._counts, within, strict=True)]
@@ -65,7 +65,7 @@ class LatencyHistogram(Collector):
             self._sum_ms += sum_ms
 
     def collect(self) -> Iterable[Metric]:
-        """The histogram as it stands."""
+        """Yield the histogram in its present state."""
         with self._lock:
             counts, count, sum_ms = self._counts, self._count, self._sum_ms
         family = HistogramMetricFamily(self._name, self._documentation)
@@ -75,9 +75,9 @@ class LatencyHistogram(Collector):
 
 
 def show_age(gauge: Gauge, since_seconds: float | None) -> None:
-    """Have a gauge, or one of its label sets, tell the time since then (in seconds since 1970), 0 for None.
+    """Make a gauge, or one of its label sets, show the seconds since this time (seconds since 1970); 0 for None.
 
-    It is reckoned at each scrape, so it grows on where the process that should have brought it down is stuck.
+    Each scrape computes the value anew, so it keeps growing if the work that should reset it is stuck.
     """
     if since_seconds is None:
         gauge.set_function(_nothing)

@@ -1,7 +1,7 @@
-"""Spans by OpenTelemetry's SDK, sent to a collector by OTLP over HTTP; imported only where tracing is on.
+"""Makes spans with OpenTelemetry's SDK and sends them to a collector by OTLP over HTTP; imported only if tracing is on.
 
-The standard variables hold for what a collector may want besides: OTEL_EXPORTER_OTLP_HEADERS, OTEL_EXPORTER_OTLP_
-CERTIFICATE, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*.
+OpenTelemetry's standard variables set whatever else a collector needs: OTEL_EXPORTER_OTLP_HEADERS,
+OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_*.
 """
 
 import logging
@@ -44,7 +44,7 @@ _KINDS: Final = {kind: SpanKind[kind.value] for kind in Kind}
 
 
 class _OneWarning(logging.Handler):
-    """What the SDK has to say, at most once in WARNING_SECONDS: a collector that is away is no reason for more."""
+    """Logs a warning of the SDK at most once in WARNING_SECONDS, as the SDK repeats it while a collector is away."""
 
     def __init__(self, endpoint: str) -> None:
         super().__init__(logging.WARNING)
@@ -53,7 +53,7 @@ class _OneWarning(logging.Handler):
         self._unsaid = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Called with the handler's lock held, in whichever thread has something to say."""
+        """Log the record, or count it if the last line is recent. The caller, any thread, holds the handler's lock."""
         now = time.monotonic()
         if now - self._said_at < WARNING_SECONDS:
             self._unsaid += 1
@@ -70,7 +70,7 @@ def _context_of(traceparent: str) -> SpanContext:
 
 
 class OtlpSpan:
-    """A span; see runtime.tracing.Span."""
+    """A span of the SDK; see runtime.tracing.Span."""
 
     __slots__ = ("_span", "traceparent")
 
@@ -80,35 +80,35 @@ class OtlpSpan:
         self.traceparent = f"00-{context.trace_id:032x}-{context.span_id:016x}-01"
 
     def rename(self, name: str) -> None:
-        """Complete the name."""
+        """Set the complete name."""
         self._span.update_name(name)
 
     def put(self, attributes: Mapping[Attribute, Value]) -> None:
-        """Tell more."""
+        """Set attributes."""
         for attribute, value in attributes.items():
             self._span.set_attribute(attribute.value, value)
 
     def mark(self, event: str) -> None:
-        """Note a step."""
+        """Record that a step is complete at this moment."""
         self._span.add_event(event)
 
     def link(self, traceparents: Iterable[str]) -> None:
-        """Tell what else led to it."""
+        """Link the span to other spans that led to it."""
         for traceparent in traceparents:
             self._span.add_link(_context_of(traceparent))
 
     def fail(self, error_type: str) -> None:
-        """Not with the error's text, which may hold what no span may."""
+        """Mark the span as failed, without the error's text: it may hold data that no span may have."""
         self._span.set_attribute(Attribute.ERROR_TYPE.value, error_type)
         self._span.set_status(Status(StatusCode.ERROR))
 
     def end(self) -> None:
-        """Hand it to the exporter's queue; a full one drops it."""
+        """End the span and put it into the exporter's queue; a full queue drops it."""
         self._span.end()
 
 
 class OtlpTracer:
-    """Makes spans and has a thread of the SDK send them; see runtime.tracing.Tracer."""
+    """Makes spans that a thread of the SDK sends; see runtime.tracing.Tracer."""
 
     def __init__(self, endpoint: str, *, sample_ratio: float, service: str, instance: str) -> None:
         self._sample_ratio = sample_ratio
@@ -122,12 +122,13 @@ class OtlpTracer:
         )
         base = endpoint.rstrip("/")
         exporter = OTLPSpanExporter(base if base.endswith(_PATH) else base + _PATH, timeout=EXPORT_SECONDS_MAX)
-        # Its thread inherits the mask: a signal must come to those who wait for it, as the relay does by sigwait.
+        # The processor's thread inherits this mask, so that a signal reaches the thread that waits for it,
+        # as the relay's does by sigwait.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
         self._processor = BatchSpanProcessor(exporter)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        # Who asks for a span has sampled it. It is not made the process' global provider: libraries such as FastAPI
-        # would add spans of their own, with paths in them.
+        # The caller asks only for sampled spans, so all are recorded. This is not the process's global provider,
+        # because libraries such as FastAPI would add spans of their own, with paths in them.
         provider = TracerProvider(resource=resource, sampler=ALWAYS_ON, shutdown_on_exit=False)
         provider.add_span_processor(self._processor)
         self._tracer = provider.get_tracer("ledgerline", VERSION)
@@ -136,7 +137,7 @@ class OtlpTracer:
         self._sdk_log.propagate = False
 
     def begins_sampled(self) -> bool:
-        """By chance, as the ratio says."""
+        """Return whether to record a trace that begins here: True at random, as often as the ratio says."""
         return random.random() < self._sample_ratio  # noqa: S311 - no secret
 
     def span(
@@ -148,7 +149,7 @@ class OtlpTracer:
         parent: str | None = None,
         links: Iterable[str] = (),
     ) -> OtlpSpan:
-        """A span from now on."""
+        """Start a span."""
         context = _NOTHING if parent is None else set_span_in_context(NonRecordingSpan(_context_of(parent)), _NOTHING)
         return OtlpSpan(
             self._tracer.start_span(
@@ -161,7 +162,10 @@ class OtlpTracer:
         )
 
     def stop(self, seconds_max: float) -> None:
-        """In a thread, as the SDK's own shutdown waits for a collector that is away for half a minute."""
+        """Send the remaining spans; return after at most `seconds_max` seconds.
+
+        A thread does this, because the SDK's own shutdown waits half a minute for a collector that is away.
+        """
         sender = threading.Thread(target=self._processor.shutdown, name="last spans", daemon=True)
         sender.start()
         sender.join(seconds_max)

@@ -1,9 +1,9 @@
-"""Text that came from outside, made fit for a terminal, a log or a page.
+"""Makes text from outside safe to show on a terminal, in a log or on a page.
 
 A control character can move a terminal's cursor, clear its screen or forge a line of a log. A bidirectional override
-can make `users:1` read as another account (CVE-2021-42574, "Trojan Source"). So each of them is shown by its number,
-such as \\x1b or \\u202e. What is stored, hashed and sent stays as it came: this is for showing alone.
-api/console/static/dom.js has the same rule for pages; a test holds the two together.
+can make `users:1` read as another account (CVE-2021-42574, "Trojan Source"). So each such character is shown by its
+number, such as \\x1b or \\u202e. Text that is stored, hashed or sent stays unchanged: this is for display only.
+api/console/static/dom.js has the same rule for pages, and a test checks that the two agree.
 """
 
 import unicodedata
@@ -12,20 +12,20 @@ from typing import Final
 _UNSHOWN_CATEGORIES: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 """Unicode's general categories: control, format (bidirectional marks too), lone surrogates, line and paragraph ends."""
 _SHOWN_FORMATS: Final = frozenset("\u200c\u200d")
-"""Format characters that words and pictures need, and that move nothing: the joiners of Persian, Hindi and emoji."""
+"""Format characters that are shown: Persian, Hindi and emoji need these joiners, and they do not move other text."""
 
 
 def printable(text: str, *, kept: str = "") -> str:
-    """The text with each character that would not print as its number; `kept` lists those to leave, such as newline."""
+    """Replace each character that would not print by its number. `kept` lists characters to leave, such as newline."""
     if text.isprintable():
         return text
     return "".join(character if _is_shown(character, kept) else _numbered(character) for character in text)
 
 
 def escape_in_json(document: str) -> str:
-    """The same for a JSON document: as JSON's own escapes, so that each string means what it meant.
+    """Replace the same characters of a JSON document by JSON's escapes, so that each string keeps its meaning.
 
-    Such characters stand in strings alone, but for the line ends between members.
+    Such characters occur only in strings, except for the line ends between members, which stay.
     """
     if document.isprintable():
         return document
@@ -43,7 +43,7 @@ def _numbered(character: str) -> str:
 
 
 def _in_json(character: str) -> str:
-    """JSON has four digits alone: what is beyond them are two surrogates (RFC 8259, section 7)."""
+    """Return the JSON escape, which has four digits: a larger number becomes two surrogates (RFC 8259, section 7)."""
     number = ord(character)
     if number < 0x10000:
         return f"\\u{number:04x}"

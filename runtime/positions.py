@@ -1,4 +1,4 @@
-"""How far the topics go, for those who watch: one kept consumer, which commits nothing and joins no group."""
+"""How far the topics go, for monitoring: one long-lived consumer reads it, commits nothing and joins no group."""
 
 from typing import Final, NamedTuple
 
@@ -12,11 +12,11 @@ REQUEST_SECONDS_MAX: Final = 3.0
 
 
 class PositionsUnknown(Outage):
-    """Kafka does not tell how far the topics go."""
+    """Kafka does not answer how far the topics go."""
 
 
 class Positions(NamedTuple):
-    """Of each lane: the first and the next offset of payments.intents, and the first seq that ledger.journal lacks."""
+    """By lane: the first and the next offset of payments.intents, and the first seq that ledger.journal lacks."""
 
     first: dict[int, int]
     received: dict[int, int]
@@ -24,15 +24,15 @@ class Positions(NamedTuple):
 
 
 def lag(end: int | None, done: int | None) -> int | None:
-    """How far one stage is behind another; None where either is not known.
+    """Return how far one stage is behind another, at least 0; None if either position is unknown.
 
-    The two are read one after the other, so that a moving lane may seem to be ahead of itself.
+    The two positions are read one after the other, so the later stage of a moving lane may seem to be ahead.
     """
     return None if end is None or done is None else max(end - done, 0)
 
 
 class PositionReader:
-    """Asks the brokers; for one thread at a time. A lane's last record is read only where its partition has grown."""
+    """Reads positions from the brokers, for one thread at a time. It reads only changed partitions' last records."""
 
     def __init__(self, kafka: Kafka, intents: str, journal: str) -> None:
         self._intents = intents
@@ -42,7 +42,7 @@ class PositionReader:
         self._consumer = end_consumer(kafka, "ledgerline-positions")
 
     def read(self) -> Positions:
-        """How far both topics go now; blocks. PositionsUnknown where Kafka is away or lacks a topic."""
+        """Return how far both topics go now; block. Raise PositionsUnknown if Kafka is away or lacks a topic."""
         try:
             intents = self._bounds(self._intents)
             journal = self._bounds(self._journal)
@@ -61,7 +61,7 @@ class PositionReader:
         )
 
     def close(self) -> None:
-        """Let go of the connections; nothing may be read afterwards."""
+        """Close the connections; nothing may be read afterwards."""
         self._consumer.close()
 
     def _bounds(self, topic: str) -> dict[int, Bounds]:

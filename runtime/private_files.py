@@ -1,4 +1,4 @@
-"""Files under the home are for the user who runs the ledger alone: journals, logs and passwords lie there."""
+"""Makes files under the home private to the user who runs the ledger: journals, logs and passwords are there."""
 
 import os
 import stat
@@ -17,10 +17,10 @@ _OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report
 
 
 def make_private(home: Path, report: Callable[[str], None]) -> None:
-    """Take every right of other users away from a home and from what lies in it, and tell how many paths had some.
+    """Remove all rights of other users from a home and what is in it, and report how many paths had such rights.
 
-    What is another user's, as the folder of a Postgres that runs as its own user, is left as it is. So is a folder
-    that a group may pass through and not list, which is how that Postgres reaches its own.
+    A path that another user owns stays as it is, such as the folder of a Postgres that runs as its own user. So does a
+    folder that its group may only pass through, not list: that Postgres needs it to reach its own folder.
     """
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     names = set(os.listdir(home))
@@ -39,7 +39,7 @@ def _close_all(path: Path) -> int:
     mended = _close(path)
     if path.is_symlink() or path.lstat().st_uid != os.geteuid():
         return mended
-    # Somebody may remove a file meanwhile.
+    # Another process may remove a file during the walk.
     for folder, folders, files in os.walk(path):
         for name in (*folders, *files):
             mended += _close(Path(folder, name))
@@ -55,7 +55,7 @@ def _is_own(path: Path) -> bool:
 
 
 def _close(path: Path) -> int:
-    """Close one path to others; returns 1 where it was open."""
+    """Remove the rights of others from one path; return 1 if there were any, else 0."""
     try:
         found = path.lstat()
         if found.st_uid != os.geteuid() or stat.S_ISLNK(found.st_mode) or not found.st_mode & _OTHERS:

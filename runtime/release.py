@@ -1,4 +1,4 @@
-"""Which release this is: the one home of its number, which pyproject.toml, the API and every Postgres session show."""
+"""The number of this release. It is defined only here; pyproject.toml, the API and every Postgres session show it."""
 
 from typing import Final
 
@@ -7,5 +7,5 @@ VERSION: Final = "0.2.0"
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """A version as numbers, so that 0.10.0 comes after 0.9.0; ValueError for what is none."""
+    """Return a version as numbers, so that 0.10.0 sorts after 0.9.0. Raise ValueError if it is not a version."""
     return tuple(int(part) for part in version.split("."))

@@ -1,7 +1,7 @@
-"""Secrets that stand in files: each secret setting NAME may be given as LEDGERLINE_NAME_FILE, the file that holds it.
+"""Secrets in files: for each secret setting NAME, LEDGERLINE_NAME_FILE may name a file that holds the secret.
 
-Made for what mounts secrets as files, such as Kubernetes and systemd. A file that everybody on the machine may read is
-refused: it is no secret any more.
+This serves platforms that mount secrets as files, such as Kubernetes and systemd. A file that everybody on the machine
+may read is refused, because its content is no longer secret.
 """
 
 import os
@@ -20,20 +20,20 @@ class SettingsError(LedgerlineError):
 
 
 def variable(name: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"{PREFIX}{name.upper()}"
 
 
 def file_variable(name: str) -> str:
-    """The environment variable that names the file of a secret setting."""
+    """Return the environment variable that names the file of a secret setting."""
     return f"{variable(name)}_FILE"
 
 
 def secret_of(name: str, environment: Mapping[str, str]) -> str | None:
-    """The secret in the file that the environment names for this setting, without the line's end; None for no file.
+    """Return the secret in the setting's file, without the line end; None if the environment names no file.
 
-    SettingsError where the file cannot be read, is empty or may be read by everybody, or where the secret is given
-    twice.
+    Raise SettingsError if the file cannot be read, is empty or may be read by everybody, or if the secret is also set
+    directly.
     """
     path = environment.get(file_variable(name))
     if not path:

@@ -1,4 +1,4 @@
-"""The certificate that a process of ours shows to those who ask it by HTTPS."""
+"""The certificate that a Ledgerline process shows to HTTPS clients."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class ServerTls:
-    """PEM files: the certificate with those between it and its authority, and its key, which is not encrypted."""
+    """Two PEM files: the certificate with its intermediate certificates, and its key, which is not encrypted."""
 
     certificate_file: Path
     key_file: Path

@@ -30,10 +30,10 @@ REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
 
 class Settings(BaseSettings):
-    """Read from environment variables named LEDGERLINE_ and the field in capitals; one that is empty counts as unset.
+    """Settings from environment variables: LEDGERLINE_ and the field in capitals. An empty variable counts as unset.
 
-    A secret may stand in a file instead, which the same variable with _FILE behind it names. SettingsError where such a
-    file cannot be used, pydantic's ValidationError for any other value.
+    A secret may be in a file instead, which the same variable with _FILE at its end names. Making a Settings raises
+    SettingsError if such a file cannot be used, and pydantic's ValidationError for any other bad value.
     """
 
     model_config = SettingsConfigDict(
@@ -187,7 +187,7 @@ class Settings(BaseSettings):
     trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
 
     def kafka_at(self, bootstrap: str) -> Kafka:
-        """Kafka at these brokers, which are those of the settings or of the running stack."""
+        """Return the Kafka at these brokers, which come from the settings or the running stack."""
         return Kafka(
             bootstrap,
             self.kafka_security_protocol,
@@ -201,13 +201,13 @@ class Settings(BaseSettings):
 
     @property
     def server_tls(self) -> ServerTls | None:
-        """What the API and the metrics of a service are served with; None: in the open."""
+        """The certificate that the API and a service's metrics are served with; None: no TLS."""
         if self.tls_certificate_file is None or self.tls_key_file is None:
             return None
         return ServerTls(self.tls_certificate_file, self.tls_key_file)
 
     def registry_at(self, url: str) -> SchemaRegistry:
-        """The Schema Registry at this URL, which is that of the settings or of the running stack."""
+        """Return the Schema Registry at this URL, which comes from the settings or the running stack."""
         return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
 
     @classmethod
@@ -217,16 +217,16 @@ class Settings(BaseSettings):
         init_settings: PydanticBaseSettingsSource,
         env_settings: PydanticBaseSettingsSource,
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no settings file
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it knows one folder for all
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it takes one folder for all secrets
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is given in code, then secrets in files, then the environment."""
+        """Return the sources in order of precedence: arguments in code, secrets in files, environment variables."""
         return init_settings, _SecretFiles(settings_cls), env_settings
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
-    """The secrets whose files the environment names."""
+    """Reads the secrets from the files that the environment names."""
 
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - its form
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
         return secret_of(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -239,4 +239,4 @@ def _text(secret: SecretStr | None) -> str | None:
 
 
 SECRETS: Final = tuple(name for name, field in Settings.model_fields.items() if SecretStr in get_args(field.annotation))
-"""The settings that are never shown, and may stand in files."""
+"""The settings that are never shown, and that may be in files."""

@@ -224,7 +224,7 @@ def log_fields() -> dict[str, str]:
 
 @contextmanager
 def inside(span: Span) -> Iterator[Span]:
-    """Make the span the current one, so that log lines have its ids; at the end, end it. An exception marks it failed."""
+    """Make the span current, so that log lines have its ids, and end it on exit. An exception marks it as failed."""
     around = current.get()
     correlation_id = "" if around is None else around.correlation_id
     tokens = current.set(Trace(correlation_id, span.traceparent, has_span=True)), _current_span.set(span)

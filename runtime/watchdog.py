@@ -86,7 +86,7 @@ class Watchdog:
 
     @staticmethod
     def _arm(seconds: float) -> None:
-        """Let faulthandler's C thread end the process if a call holds the interpreter's lock and so blocks this thread."""
+        """Let faulthandler end the process if a call holds the interpreter's lock, which stops this thread."""
         faulthandler.dump_traceback_later(seconds + 2 * _LOOK_SECONDS, exit=True)
 
 

@@ -1,4 +1,4 @@
-"""Faust, changed for streams/fenced.py: events are whole fetches, seeks go to the store's offsets, Faust never commits.
+"""Faust, changed for streams/fenced.py: events are whole fetches, seeks go to the store's offsets, no own commits.
 
 This module overrides internals of faust-streaming 0.15.3, mode-streaming 0.7.0 and aiokafka 0.14.0.
 """
@@ -51,8 +51,7 @@ class ReadAhead:
     """
 
     def __init__(self, prepare: Callable[[Message], Any]) -> None:
-        """`prepare` is a function that cannot fail and that needs no outside part. Its result has the `offset` and
-        `timestamp_ms` of the message."""
+        """`prepare` is pure and cannot fail. Its result has the `offset` and `timestamp_ms` of the message."""
         self._prepare = prepare
         self._waiting: deque[Fetch] = deque()
 

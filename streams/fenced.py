@@ -163,7 +163,7 @@ class _Runner:
                 pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
 
     def _is_something_away(self) -> bool:
-        """Return whether a part does not answer a new connection either; if all do, the fault is in this process."""
+        """Return whether a part does not answer a new connection either. If none is away, this process is at fault."""
         away = self._find_away()
         logger.warning("asked the parts", agent=self._options.name, away=away)
         return away is not None

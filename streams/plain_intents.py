@@ -1,4 +1,4 @@
-"""Read intents of the project's own schema from Avro at twice fastavro's speed, as every message is read here.
+"""Read intents of the project's own schema from Avro at twice fastavro's speed: this runs for every message.
 
 This module reads only what every encoder writes (Avro 1.11 specification, "Binary Encoding"). It refuses other bytes,
 mostly as Unusual, and fastavro then judges them by the schema. So this module must return exactly what fastavro would

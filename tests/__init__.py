@@ -1,4 +1,4 @@
-"""Tests. None begins where compiled modules are not those of their sources, as it would test the code of before."""
+"""Tests. They stop at once if a compiled module is older than its source, as they would test the old code."""
 
 from runtime.compiled_modules import StaleModules, refuse_stale
 

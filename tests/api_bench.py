@@ -1,4 +1,4 @@
-"""An API over real parts for a test: uvicorn in a thread, on a port of its own, asked over HTTP."""
+"""An API over real servers for a test: uvicorn in a thread, on its own port, called over HTTP."""
 
 import socket
 import threading
@@ -27,7 +27,7 @@ READY_REQUESTS_MAX = 100
 
 
 class _Server(uvicorn.Server):
-    """Says when it listens."""
+    """A server that signals when it listens."""
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)
@@ -43,7 +43,7 @@ class _Server(uvicorn.Server):
 
 
 class ApiBench:
-    """A running API, and the operator's hand on its books."""
+    """A running API, with an operator's access to its books."""
 
     def __init__(self, url: str, dsn: str, service: Service | None = None) -> None:
         self.url = url
@@ -51,14 +51,14 @@ class ApiBench:
         self.service = service
 
     def new_key(self, tenant: str = "default", scopes: tuple[Scope, ...] = tuple(Scope), **options: Any) -> str:
-        """A new API key, whole; the tenant is made where it is missing."""
+        """Return a new API key in full; create the tenant if it is missing."""
         with connect(self.dsn, "ledgerline_operator", autocommit=True) as connection:
             add_tenant(connection, tenant)
             return add_key(connection, tenant, "test", scopes, **options)[1]
 
     @contextmanager
     def client(self, key: str | None = None) -> Iterator[httpx.Client]:
-        """A client with this key, or with none where it is empty, or with a new one that may do all."""
+        """Yield a client with this key; without a key if it is empty; with a new key of all scopes if it is None."""
         given = self.new_key() if key is None else key
         headers = {"Authorization": f"Bearer {given}"} if given else {}
         with httpx.Client(base_url=self.url, headers=headers, timeout=40) as client:
@@ -67,7 +67,7 @@ class ApiBench:
 
 @contextmanager
 def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, **changes: Any) -> Iterator[ApiBench]:
-    """Run the API with these settings, at any free port or this one; `changes` are fields of its Configuration."""
+    """Run the API with these settings, on this port or any free one; `changes` are fields of its Configuration."""
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
     configuration: Configuration = configuration_of(
         settings,
@@ -101,7 +101,7 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
 
 
 def await_ready(bench: ApiBench) -> None:
-    """Ask /readyz until it says so."""
+    """Ask /readyz until it answers 200."""
     pause = threading.Event()
     answer = httpx.Response(0)
     with bench.client("") as client:
@@ -114,29 +114,29 @@ def await_ready(bench: ApiBench) -> None:
 
 
 def leg(account: str, direction: str, amount_minor: Any, currency: Any = "EUR") -> dict[str, Any]:
-    """A leg as JSON has it."""
+    """Return a leg as JSON has it."""
     return {"account": account, "direction": direction, "amount_minor": amount_minor, "currency": currency}
 
 
 def transfer(debit: str, credit: str, amount_minor: Any, **changes: Any) -> dict[str, Any]:
-    """A transfer of two legs as JSON has it."""
+    """Return a transfer of two legs as JSON has it."""
     legs = [leg(debit, "debit", amount_minor), leg(credit, "credit", amount_minor)]
     return {"type": "transfer", "legs": legs, **changes}
 
 
 def top_up(user: int, amount_minor: int, **changes: Any) -> dict[str, Any]:
-    """Money from outside into a user's wallet."""
+    """Return a transfer from outside into a user's wallet."""
     return transfer("external:bank", f"users:{user}:wallet", amount_minor, **changes)
 
 
 def post(client: httpx.Client, key: str, body: Any, **headers: str) -> httpx.Response:
-    """POST /v1/intents; header names with _ for -."""
+    """Send POST /v1/intents; header names have _ for -."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post("/v1/intents", json=body, headers={"Idempotency-Key": key, **given})
 
 
 def problem(answer: httpx.Response) -> str:
-    """The last part of a problem's type, after a look at its form."""
+    """Check the form of a problem; return the last part of its type."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     document = answer.json()
     assert document["status"] == answer.status_code

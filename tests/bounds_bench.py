@@ -1,4 +1,4 @@
-"""What tests of bounds share: all services of a ledger, load over HTTP, parts that stand still, memory."""
+"""Helpers for tests of bounds: all services of a ledger, load over HTTP, stopped servers, memory."""
 
 import os
 import signal
@@ -30,18 +30,18 @@ USERS = 100
 
 
 class Answer(NamedTuple):
-    """One answer of the API, or that there was none (status 0)."""
+    """One answer of the API; status 0 if there was none."""
 
     began: float
-    """By time.monotonic()."""
+    """The time of the request, by time.monotonic()."""
     seconds: float
     status: int
     kind: str
-    """Of the problem; empty where it is none."""
+    """The kind of problem, or empty if the answer is no problem."""
 
 
 class Load:
-    """Clients that each post one intent after another, and send again what was not taken, with the same key."""
+    """Clients that each post one intent after another. An intent is sent with the same key until it is accepted."""
 
     def __init__(self, url: str, key: str, clients: int = 4) -> None:
         self.url = url
@@ -49,7 +49,7 @@ class Load:
         self.sent: set[str] = set()
         self.accepted: set[str] = set()
         self.name = uuid.uuid4().hex[:8]
-        """What its idempotency keys begin with."""
+        """The prefix of the load's idempotency keys."""
         self._key = key
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(number,)) for number in range(clients)]
@@ -65,13 +65,13 @@ class Load:
         self.stop()
 
     def stop(self) -> None:
-        """Send no more; returns when all have their answers."""
+        """Send no more intents; return when all clients have their answers."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
     def since(self, moment: float) -> list[Answer]:
-        """The answers that came from then on."""
+        """Return the answers that came at this moment or later."""
         return [answer for answer in self.answers if answer.began + answer.seconds >= moment]
 
     def _run(self, client_number: int) -> None:
@@ -105,7 +105,7 @@ class Load:
 
 
 class Memory:
-    """Resident memory of some processes, looked at four times a second."""
+    """Resident memory of some processes, sampled four times a second."""
 
     def __init__(self, processes: Mapping[str, int]) -> None:
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
@@ -129,7 +129,7 @@ class Memory:
             self._samples.append((time.monotonic(), now))
 
     def highest(self, begin: float, end: float) -> dict[str, float]:
-        """The most megabytes of each process between two moments of time.monotonic()."""
+        """Return the highest memory of each process between two moments of time.monotonic(), in megabytes."""
         found = [sample for moment, sample in self._samples if begin <= moment <= end]
         assert found, "no sample lies between"
         return {name: max(sample[name] for sample in found) for name in self._processes}
@@ -137,9 +137,9 @@ class Memory:
 
 @contextmanager
 def standing_still(part: Part) -> Iterator[None]:
-    """A server all of whose processes are stopped: its kernel takes connections and bytes, and nobody answers."""
+    """Stop all processes of a server. Its kernel still takes connections and bytes, but nobody answers."""
     assert part.pid is not None
-    # The first process first, so that it starts no more.
+    # Stop the first process first, so that it starts no more processes.
     os.kill(part.pid, signal.SIGSTOP)
     stopped = [part.pid, *(process.pid for process in descendants(part.pid))]
     for pid in stopped[1:]:
@@ -174,7 +174,7 @@ class Services:
         self._stack.__exit__(kind, error, trace)
 
     def start(self) -> None:
-        """Start those that do not run, and return when all are ready."""
+        """Start the services that do not run; return when all are ready."""
         for name in SERVICES:
             if name in self.running and self.running[name].runs():
                 continue
@@ -189,11 +189,11 @@ class Services:
 
     @property
     def pids(self) -> dict[str, int]:
-        """The process id of each."""
+        """The process id of each service."""
         return {name: process.process.pid for name, process in self.running.items()}
 
     def stop(self) -> dict[str, tuple[int, float]]:
-        """SIGTERM to all at once; the exit code of each, and the seconds that it took."""
+        """Send SIGTERM to all services at once. Return each exit code and the seconds until the exit."""
         began = time.monotonic()
         for process in self.running.values():
             process.process.terminate()
@@ -210,7 +210,7 @@ class Services:
 
     @contextmanager
     def load(self) -> Iterator[Load]:
-        """Clients that post to the API; where what is tried meanwhile fails, each service's last words are shown."""
+        """Run clients that post to the API. If the block fails, print the last log lines of each service."""
         try:
             with Load(self.url, self.key) as load:
                 yield load
@@ -221,7 +221,7 @@ class Services:
 
 
 def fates(ledger: PostingBench, load: Load) -> Counter[str]:
-    """How often each outcome stands in the journal for what the load sent."""
+    """Return the number of journal rows of each outcome for the load's intents."""
     query = (
         "SELECT outcome, count(*) AS rows FROM ledger.journal WHERE starts_with(idempotency_key, %s) GROUP BY outcome"
     )
@@ -229,7 +229,7 @@ def fates(ledger: PostingBench, load: Load) -> Counter[str]:
 
 
 def assert_posted_once(ledger: PostingBench, load: Load) -> None:
-    """All that was accepted is posted, nothing that was not sent, nothing twice; the books hold."""
+    """Check that each accepted intent is posted once, that only sent intents are posted, and that the books hold."""
     keys = [
         row["idempotency_key"]
         for row in ledger.rows("SELECT idempotency_key FROM ledger.journal WHERE outcome = 'posted'")

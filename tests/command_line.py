@@ -1,4 +1,4 @@
-"""Runs `ledgerline` as people do: a process of its own, with the environment of one test's ledger."""
+"""Runs `ledgerline` as users do: in its own process, with the environment of one test's ledger."""
 
 import io
 import json
@@ -16,7 +16,7 @@ from runtime.settings import REPOSITORY_ROOT, Settings
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The LEDGERLINE_* variables that name the test's ledger, and none of the caller's own."""
+    """Return the LEDGERLINE_* variables that name the test's ledger, and none of the caller's variables."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("LEDGERLINE_")}
     assert settings.postgres_dsn is not None
     return inherited | {
@@ -31,7 +31,7 @@ def environment(settings: Settings) -> dict[str, str]:
 
 
 def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a command and expect its exit code; whatever happens, no traceback is shown."""
+    """Run a command and check its exit code. No traceback may be shown."""
     done = subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
         cwd=REPOSITORY_ROOT,
@@ -48,17 +48,17 @@ def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = 
 
 
 def all_scopes() -> list[str]:
-    """The options that give a key every scope."""
+    """Return the options that give a key every scope."""
     return [word for scope in Scope for word in ("--scope", scope.value)]
 
 
 def run_json(variables: dict[str, str], *arguments: str, code: int = 0) -> Any:
-    """The JSON that a command prints with --json."""
+    """Return the JSON that a command prints with --json."""
     return json.loads(run(variables, *arguments, "--json", code=code).stdout)
 
 
 class Done(NamedTuple):
-    """What a command that ran in this process left: its exit code and what it wrote."""
+    """The result of a command that ran in this process: its exit code and its output."""
 
     code: int
     out: str
@@ -74,7 +74,7 @@ def _streams(out: TextIO | None, told: TextIO, given: str) -> Iterator[None]:
     finally:
         sys.stdout, sys.stderr, sys.stdin = before
         for kept in (console, errors):
-            with kept.capture():  # lets go of what could not be written
+            with kept.capture():  # drop what could not be written
                 pass
 
 
@@ -85,7 +85,7 @@ def _new_stream(encoding: str) -> io.TextIOWrapper:
 def call(*arguments: str, encoding: str = "utf-8", given: str = "", out: TextIO | None = None) -> Done:
     """Run a command in this process, a hundred times as fast as `run`; the environment is the caller's.
 
-    `out`: what it writes to in place of a file in memory, such as one that is full.
+    `out` takes the output in place of a buffer in memory. It can be a file that is full, for example.
     """
     written, told = _new_stream(encoding), _new_stream(encoding)
     with _streams(out or written, told, given):
@@ -98,7 +98,7 @@ def call(*arguments: str, encoding: str = "utf-8", given: str = "", out: TextIO 
 
 
 def told_in_one_sentence(done: Done, code: int) -> str:
-    """What a command that ended with this code told on standard error: one sentence, and no traceback."""
+    """Check that the command ended with this code and wrote one sentence on standard error; return that sentence."""
     assert done.code == code, done
     assert "Traceback" not in done.told, done.told
     assert len(done.told.splitlines()) == 1, done.told

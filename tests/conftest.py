@@ -1,7 +1,7 @@
 """Real parts for every test: one Kafka, Postgres and registry for the session; a database and topics for each test.
 
-LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name running parts; what is not
-named is started, embedded, and stopped at the end.
+LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL name running parts. The session starts
+an embedded part for each variable that is not set, and stops it at the end.
 """
 
 import gc
@@ -33,19 +33,19 @@ from runtime.settings import REPOSITORY_ROOT, Settings
 
 LANES = 2
 
-# Plain lines: structlog's default draws each traceback with all its locals, which takes longer than most tests.
+# Plain log lines: structlog's default prints each traceback with all its locals, which takes longer than most tests.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
 TEMPLATE = "ledgerline_template"
 
 
-# Whose tests share a running ledger: one process has them all.
+# The tests of each of these folders share a running ledger, so one process runs all tests of the folder.
 ONE_PROCESS = ("tests/console/", "tests/observability/")
-# What takes minutes for a few tests: first, so that no process is left alone with it at the end.
+# A few tests that take minutes. They run first, so that no process is left alone with them at the end.
 LONG = ("tests/observability/", "tests/upgrade/", "tests/console/", "tests/documentation/", "tests/acceptance/")
 
 
 class _ByStack(LoadFileScheduling):  # type: ignore[misc]
-    """A file's tests go to one process, and so do all those of a folder that share what is long in starting."""
+    """Gives all tests of a file to one process, and all tests of a folder that shares a slow start."""
 
     def _split_scope(self, nodeid: str) -> str:
         folder = next((folder for folder in ONE_PROCESS if nodeid.startswith(folder)), None)
@@ -53,24 +53,24 @@ class _ByStack(LoadFileScheduling):  # type: ignore[misc]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with what takes long; what is of one file stays together."""
+    """Run the slow folders first; the tests of one file stay together."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONG))
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> _ByStack:
-    """Where tests run in several processes, by pytest-xdist."""
+    """Return the scheduler for runs in several processes with pytest-xdist."""
     return _ByStack(config, log)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
-    """Let Ctrl-C through to child processes, and keep this session's files apart from other sessions'.
+    """Let Ctrl-C reach child processes, and keep this session's files apart from other sessions' files.
 
-    pytest's shared folder is closed to other users by each session that begins, Postgres' own user among them.
+    Each new session closes pytest's shared folder to other users, and the user of Postgres is one of them.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        # As a shell starts what it puts in the background; the processes under test must be open to Ctrl-C.
+        # A shell starts background jobs with SIGINT ignored. The processes under test must accept Ctrl-C.
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.basetemp is None:
         config.option.basetemp = tempfile.mkdtemp(prefix="ledgerline-tests-")
@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
-    """The three parts, with the schemas registered."""
+    """The three servers, with the schemas registered."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     parts = EmbeddedStack(
         tmp_path_factory.mktemp("stack"),
@@ -92,12 +92,12 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
         endpoints = parts.start()
         register_schemas(endpoints.registry)
         yield endpoints
-        gc.collect()  # clients that lie about in cycles would complain of the broker's end behind pytest's summary
+        gc.collect()  # clients in reference cycles would report the broker's end after pytest's summary
 
 
 @pytest.fixture(scope="session")
 def template(stack: Endpoints) -> Iterator[str]:
-    """The name of a migrated database, with tenant `default` and the default chart, that tests clone."""
+    """The name of a migrated database that tests clone. It has tenant `default` and the default chart."""
     name = f"{TEMPLATE}_{uuid.uuid4().hex[:8]}"
     dsn = make_conninfo(stack.postgres_dsn, dbname=name)
     migrate(dsn)
@@ -110,7 +110,7 @@ def template(stack: Endpoints) -> Iterator[str]:
 
 @contextmanager
 def fresh_database(stack: Endpoints, template: str) -> Iterator[str]:
-    """The DSN of a fresh database; dropped at the end, whoever is still connected."""
+    """Yield the DSN of a fresh database; drop the database at the end, even if someone is still connected."""
     name = f"test_{uuid.uuid4().hex[:12]}"
     with psycopg.connect(make_conninfo(stack.postgres_dsn, dbname="postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template)))
@@ -120,7 +120,7 @@ def fresh_database(stack: Endpoints, template: str) -> Iterator[str]:
 
 @contextmanager
 def fresh_topics(stack: Endpoints) -> Iterator[Topics]:
-    """Fresh topics under a prefix of their own; deleted at the end."""
+    """Yield fresh topics under their own prefix; delete them at the end."""
     fresh = Topics(f"t{uuid.uuid4().hex[:10]}.")
     made = make_topics(stack.kafka, fresh, LANES, Replication())
     yield fresh
@@ -145,12 +145,12 @@ def topics(stack: Endpoints) -> Iterator[Topics]:
 
 @pytest.fixture
 def settings(stack: Endpoints, database: str, topics: Topics, tmp_path: Path) -> Settings:
-    """Settings wired to the test's own database and topics."""
+    """Settings that point to the test's own database and topics."""
     return settings_for(stack, database, topics, tmp_path)
 
 
 def settings_for(stack: Endpoints, database: str, topics: Topics, home: Path) -> Settings:
-    """Settings wired to this database and these topics."""
+    """Return settings that point to this database and these topics."""
     return Settings(
         home=home,
         kafka_bootstrap=stack.kafka_bootstrap,

@@ -1,4 +1,4 @@
-"""Copies of a test's whole database, as a backup that was restored is one."""
+"""Copies of a test's whole database, like a restored backup."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,10 @@ from tests.proving_bench import ProvingBench
 
 @contextmanager
 def beside(dsn: str, suffix: str) -> Iterator[str]:
-    """The DSN of another database of the same server, not yet made; dropped at the end, whoever is connected."""
+    """Yield the DSN of another database of the same server, not created yet.
+
+    Drop that database at the end, even if someone is still connected.
+    """
     name = f"{conninfo_to_dict(dsn)['dbname']}_{suffix}"
     try:
         yield make_conninfo(dsn, dbname=name)
@@ -25,7 +28,7 @@ def beside(dsn: str, suffix: str) -> Iterator[str]:
 
 @contextmanager
 def copy_of(bench: ProvingBench, suffix: str) -> Iterator[str]:
-    """The DSN of a copy of the bench's database as it is now; its own connections are let go meanwhile."""
+    """Yield the DSN of a copy of the bench's database as it is now; the bench's own connections are closed for it."""
     for used in bench._stores:
         used.close()
     bench.relay._store.close()
@@ -37,5 +40,5 @@ def copy_of(bench: ProvingBench, suffix: str) -> Iterator[str]:
 
 
 def settings_for(settings: Settings, dsn: str) -> Settings:
-    """The same settings with another database."""
+    """Return the same settings with another database."""
     return settings.model_copy(update={"postgres_dsn": SecretStr(dsn)})

@@ -32,12 +32,12 @@ from streams.posting.source import KafkaAway, TopicLook
 
 
 def wait_for_ever(_: object = None) -> bool:
-    """As a call that never returns."""
+    """Wait for ever, like a call that never returns."""
     return threading.Event().wait()
 
 
 def until_work_is_done(ask: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
-    """Ask the broker until something is processed; the answers to the requests after that never come."""
+    """Ask the broker until something is processed. Later requests never get an answer."""
     handle, is_done = _Runner._try_once, threading.Event()
 
     def handle_and_tell(runner: _Runner, fetch: Any) -> None:
@@ -54,7 +54,7 @@ def until_work_is_done(ask: Callable[..., Awaitable[bool]]) -> Callable[..., Awa
 
 
 def let_answer_once(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Look at the ends once; the look after that never ends."""
+    """Ask for the ends once. The second call never returns."""
     answered: list[Any] = []
 
     def ask_or_wait(*arguments: Any) -> Any:
@@ -67,7 +67,7 @@ def let_answer_once(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def leave_the_group(app: FencedApp, _: object) -> int:
-    """Take the partitions away from the engine and keep it from joining again, as after a rebalance that went wrong."""
+    """Take the partitions away from the engine and keep it out of the group, as after a rebalance that went wrong."""
     consumer = app.consumer._thread._consumer
     if not consumer._coordinator._closing.done():
         consumer._coordinator._closing.set_result(None)
@@ -76,17 +76,17 @@ def leave_the_group(app: FencedApp, _: object) -> int:
 
 
 def refuse_to_answer(look: TopicLook) -> Callable[[], str]:
-    """As a client whose connections are lost and are never made again."""
+    """Fail like a client whose connections are lost and never made again."""
     raise KafkaAway(f"Kafka does not tell of the topic {look._topic}: this client is stuck.")
 
 
 def hold_the_interpreter(_: str) -> None:
-    """PyDLL keeps the lock, where CDLL lets go of it."""
+    """Call C through PyDLL, which keeps the interpreter lock; CDLL would release it."""
     ctypes.PyDLL(None).pause()
 
 
 def main() -> None:
-    """Run it."""
+    """Run the service."""
     name, where = sys.argv[1:]
     ledger = running_ledger()
     faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter}
@@ -99,7 +99,8 @@ def main() -> None:
     if where == "client":
         TopicLook.__call__ = refuse_to_answer  # type: ignore[method-assign]
     if where == "loop":
-        # Asked by a timer of the loop; not before the worker has lanes, as from then on it is watched.
+        # A timer of the loop reads this property. Hang only once the worker has lanes, as the worker is watched only
+        # from then on.
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]
     run = {"posting": run_posting, "relay": run_relay}[name]
     with observed(name, ledger):

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: sequences of intents that meet often, over a handful of accounts and keys."""
+"""Hypothesis strategies: sequences of intents over a few accounts and keys, so that intents often conflict."""
 
 from hypothesis import strategies as st
 
@@ -11,7 +11,7 @@ KEYS = tuple(f"key-{number}" for number in range(60))
 keys = st.sampled_from(KEYS)
 accounts = st.sampled_from(ACCOUNTS)
 balanced_pairs = st.builds(pair, accounts, accounts, st.integers(1, 60), st.sampled_from(("EUR", "EUR", "EUR", "JPY")))
-# Now and then legs that no ledger may take: lopsided, of no known account or currency, of no amount, too few.
+# Sometimes legs that no ledger may accept: unbalanced, unknown account or currency, amount zero, too few.
 broken_legs = st.sampled_from(
     (
         (Leg("free:1", 1, 5, "EUR"), Leg("zero:1", -1, 6, "EUR")),
@@ -33,7 +33,7 @@ transfers = st.builds(lambda key, legs: transfer(key, *legs), keys, legs_of_tran
 
 
 def _funded(moves: list[Intent]) -> list[Intent]:
-    """Money first, so that not all that follows is refused."""
+    """Put funding first, so that not every later intent is refused."""
     funding = [
         transfer(f"fund-{name}", *(pair(name, "free:1", 200) if name.startswith("till") else pair("free:1", name, 200)))
         for name in ACCOUNTS
@@ -44,7 +44,7 @@ def _funded(moves: list[Intent]) -> list[Intent]:
 
 @st.composite
 def reversals(draw: st.DrawFn, originals: list[Intent]) -> Intent:
-    """A reversal of one of the intents: of what is left, of about half of what it asked, or of something else."""
+    """Draw a reversal of one of the intents: of what is left, of about half of what it asked, or of something else."""
     original = draw(st.sampled_from(originals))
     half = tuple(Leg(leg.account, -leg.direction, max(leg.amount_minor // 2, 1), leg.currency) for leg in original.legs)
     return reversal(draw(keys), original.idempotency_key, *draw(st.one_of(st.just(()), st.just(half), balanced_legs)))
@@ -52,7 +52,7 @@ def reversals(draw: st.DrawFn, originals: list[Intent]) -> Intent:
 
 @st.composite
 def intent_sequences(draw: st.DrawFn, moves_max: int = 30) -> list[Intent]:
-    """Funding, then transfers, reversals of any kind, repeats and conflicts, more or less in this order."""
+    """Draw funding, then transfers, reversals of any kind, repeats and conflicts, roughly in this order."""
     moves = draw(st.lists(transfers, min_size=1, max_size=moves_max))
     later = [draw(reversals(moves)) for _ in range(draw(st.integers(0, moves_max // 3)))]
     later += [draw(reversals(later)) for _ in range(draw(st.integers(0, 2))) if later]
@@ -63,7 +63,7 @@ def intent_sequences(draw: st.DrawFn, moves_max: int = 30) -> list[Intent]:
 
 
 def cuts(count: int) -> st.SearchStrategy[list[int]]:
-    """Sizes of batches that add up to `count`."""
+    """Return a strategy of batch sizes that add up to `count`."""
     return st.lists(st.integers(1, max(count, 1)), min_size=1, max_size=count).map(lambda sizes: _fitted(sizes, count))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of ops/kubernetes ask of the rendered overlays: workloads, pods, labels, variables."""
+"""Helpers for the tests of ops/kubernetes: workloads, pods, labels and variables of the rendered overlays."""
 
 from functools import cache
 from typing import Any, Final
@@ -11,7 +11,7 @@ from tests.kustomize import Resource, build, pod_of
 
 FOLDER: Final = REPOSITORY_ROOT / "ops" / "kubernetes"
 OVERLAYS: Final = ("dev", "production")
-# What operators bring; their schemas are in no package that this Python can have.
+# Custom resources of operators. No Python package that can be installed here has their schemas.
 CUSTOM: Final = {"PodMonitor", "PrometheusRule", "ExternalSecret", "SecretStore", "ScaledObject"}
 NAMES: Final = {service.name for service in SERVICES}
 OURS: Final = NAMES | {"prepare"}
@@ -20,33 +20,33 @@ AGENTS: Final = {"posting", "reconciliation", "audit"}
 
 @cache
 def resources(overlay: str) -> list[Resource]:
-    """All of an overlay."""
+    """Return all resources of an overlay."""
     return build(FOLDER / "overlays" / overlay)
 
 
 def of_kind(overlay: str, kind: str) -> dict[str, Resource]:
-    """By name."""
+    """Return the resources of a kind, by name."""
     return {each["metadata"]["name"]: each for each in resources(overlay) if each["kind"] == kind}
 
 
 def workloads(overlay: str) -> dict[str, Resource]:
-    """What makes pods, by name."""
+    """Return the resources that make pods, by name."""
     return {each["metadata"]["name"]: each for each in resources(overlay) if pod_of(each) is not None}
 
 
 def pods(overlay: str) -> dict[str, Resource]:
-    """The pods' specs, by their workload's name."""
+    """Return the pods' specs, by the name of their workload."""
     return {name: workload["spec"]["template"]["spec"] for name, workload in workloads(overlay).items()}
 
 
 def labels_of(overlay: str, name: str) -> dict[str, str]:
-    """The labels of a workload's pods."""
+    """Return the labels of a workload's pods."""
     found: dict[str, str] = workloads(overlay)[name]["spec"]["template"]["metadata"]["labels"]
     return found
 
 
 def configuration(overlay: str) -> dict[str, str]:
-    """What all services are told."""
+    """Return the configuration that all services get."""
     (found,) = (
         each["data"] for name, each in of_kind(overlay, "ConfigMap").items() if name.startswith("ledgerline-")
     )  # fmt: skip
@@ -54,13 +54,13 @@ def configuration(overlay: str) -> dict[str, str]:
 
 
 def variables(overlay: str, name: str) -> dict[str, Any]:
-    """What one container is told: name -> value, or where it comes from."""
+    """Return the variables of a workload's one container: name -> value, or the entry that says where it comes from."""
     (container,) = pods(overlay)[name]["containers"]
     return configuration(overlay) | {each["name"]: each.get("value") or each for each in container["env"]}
 
 
 def custom_resources() -> list[Resource]:
-    """Those of every file, whether an overlay has them or not."""
+    """Return the custom resources of every file, even if no overlay uses the file."""
     return [
         each
         for path in sorted(FOLDER.rglob("*.yaml"))
@@ -70,7 +70,7 @@ def custom_resources() -> list[Resource]:
 
 
 def picked(overlay: str, selector: Resource) -> set[str]:
-    """The workloads that a pod selector matches; all of them where it is empty."""
+    """Return the workloads that a pod selector matches; all of them if the selector is empty."""
     found = set()
     for name in workloads(overlay):
         labels = labels_of(overlay, name)

@@ -1,7 +1,8 @@
-"""The little of kustomize that ops/kubernetes uses, so that the tests need no binary; what it does not know it refuses.
+"""The part of kustomize that ops/kubernetes uses, so that tests need no binary. It refuses everything else.
 
-Its results were compared with those of kustomize 5.7.1: the same resources, but for the ends of generated names, which
-are other digests of the same contents (tests/unit/test_kubernetes.py says how to compare them again).
+The results were compared with those of kustomize 5.7.1. The resources are the same, except for the suffixes of
+generated names, which are other digests of the same contents. tests/unit/test_kubernetes.py says how to compare them
+again.
 """
 
 import base64
@@ -24,12 +25,12 @@ POD_OWNERS: Final = {"Deployment", "StatefulSet", "Job"}
 
 
 def build(folder: Path) -> list[Resource]:
-    """The resources of a folder with a kustomization.yaml, as `kustomize build` prints them, in any order."""
+    """Return the resources of a folder with a kustomization.yaml, as `kustomize build` prints them, in any order."""
     return _transformed([], folder)
 
 
 def pod_of(resource: Resource) -> Resource | None:
-    """The pod's spec of what makes pods; None of other resources."""
+    """Return the pod's spec of a resource that makes pods; None for other resources."""
     if resource["kind"] not in POD_OWNERS:
         return None
     spec: Resource = resource["spec"]["template"]["spec"]
@@ -71,7 +72,7 @@ def _generated(entry: Resource, kind: str, folder: Path) -> Resource:
 
 
 def _patch(resources: list[Resource], patch: Resource) -> None:
-    """JSON patches (RFC 6902) on what `target` names by kind and name: add, replace, remove, test."""
+    """Apply JSON patches (RFC 6902) to the resource of `target`'s kind and name: add, replace, remove, test."""
     assert patch.keys() == {"target", "patch"}
     assert patch["target"].keys() == {"kind", "name"}
     (resource,) = (
@@ -104,7 +105,7 @@ def _patch(resources: list[Resource], patch: Resource) -> None:
 
 
 def _stamp(resource: Resource, asked: Resource) -> None:
-    """Namespace, labels, images and replicas."""
+    """Set namespace, labels, images and replicas."""
     metadata = resource["metadata"]
     if "namespace" in asked and resource["kind"] not in CLUSTER_WIDE:
         metadata["namespace"] = asked["namespace"]
@@ -123,7 +124,7 @@ def _stamp(resource: Resource, asked: Resource) -> None:
 
 
 def _references(pod: Resource) -> Iterator[tuple[str, Resource, str]]:
-    """(kind, where, key) of each name of a ConfigMap or Secret in a pod."""
+    """Yield (kind, where, key) for each reference to a ConfigMap or Secret in a pod."""
     for container in pod["containers"]:
         for source in container.get("envFrom", []):
             yield "ConfigMap", source["configMapRef"], "name"

@@ -1,4 +1,4 @@
-"""The configuration of a service's logs inside a test, and everything put back behind it."""
+"""The log configuration of a service inside a test. The old configuration is restored afterwards."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from runtime.logs import LIBRARY_LEVELS, configure_logs
 
 @contextmanager
 def captured_logs(level: str = "DEBUG", **options: Any) -> Iterator[io.StringIO]:
-    """What a service would write; `options` are those of runtime.logs.configure_logs."""
+    """Yield the stream of a service's log lines; `options` are those of runtime.logs.configure_logs."""
     root = logging.getLogger()
     handlers, root_level, configuration = root.handlers[:], root.level, structlog.get_config()
     hooks = sys.excepthook, threading.excepthook, sys.unraisablehook

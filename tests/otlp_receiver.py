@@ -1,4 +1,4 @@
-"""An OpenTelemetry collector for a test: takes OTLP over HTTP, decodes it by OpenTelemetry's own protocol package."""
+"""An OpenTelemetry collector for a test: takes OTLP over HTTP, decodes it with OpenTelemetry's own package."""
 
 import gzip
 from collections.abc import Callable, Iterator
@@ -18,7 +18,7 @@ KINDS = {1: "INTERNAL", 2: "SERVER", 3: "CLIENT", 4: "PRODUCER", 5: "CONSUMER"}
 
 
 class ReceivedSpan(NamedTuple):
-    """A span as it came; ids in hex, empty where there is none."""
+    """A span as it was received. Ids are in hex, and empty if missing."""
 
     service: str
     name: str
@@ -34,12 +34,12 @@ class ReceivedSpan(NamedTuple):
 
     @property
     def context(self) -> tuple[str, str]:
-        """As links name it."""
+        """The pair by which links name the span."""
         return self.trace_id, self.span_id
 
 
 class OtlpReceiver:
-    """What came so far."""
+    """All spans and bytes received so far."""
 
     def __init__(self, port: int) -> None:
         self.endpoint = f"http://127.0.0.1:{port}"
@@ -49,7 +49,7 @@ class OtlpReceiver:
         self._lock = Lock()
 
     def take(self, path: str, body: bytes) -> None:
-        """One request of an exporter."""
+        """Store one request of an exporter."""
         request = ExportTraceServiceRequest.FromString(body)
         with self._lock:
             self.paths.add(path)
@@ -60,12 +60,12 @@ class OtlpReceiver:
                     self._spans += [received(str(service), span) for span in scope.spans]
 
     def spans(self) -> list[ReceivedSpan]:
-        """All that came so far."""
+        """Return all spans received so far."""
         with self._lock:
             return list(self._spans)
 
     def wait_for(self, wanted: Callable[[ReceivedSpan], bool], what: str, seconds: float = 90.0) -> ReceivedSpan:
-        """The first span that is wanted, as soon as it comes."""
+        """Return the first wanted span, as soon as it arrives."""
         found: list[ReceivedSpan] = []
 
         def came() -> bool:
@@ -77,12 +77,12 @@ class OtlpReceiver:
 
 
 def attributes_of(given: Any) -> dict[str, Any]:
-    """OTLP's list of keys and values as a mapping."""
+    """Return OTLP's list of keys and values as a mapping."""
     return {attribute.key: value_of(attribute.value) for attribute in given}
 
 
 def value_of(value: Any) -> Any:
-    """OTLP's value as Python has it."""
+    """Return an OTLP value as a Python value."""
     kind = value.WhichOneof("value")
     if kind == "array_value":
         return [value_of(inner) for inner in value.array_value.values]
@@ -90,7 +90,7 @@ def value_of(value: Any) -> Any:
 
 
 def received(service: str, span: Any) -> ReceivedSpan:
-    """A span of the protocol as tests look at it."""
+    """Return a span of the protocol in the form that tests use."""
     return ReceivedSpan(
         service,
         span.name,
@@ -107,7 +107,7 @@ def received(service: str, span: Any) -> ReceivedSpan:
 
 @contextmanager
 def otlp_receiver() -> Iterator[OtlpReceiver]:
-    """A collector on a port of its own, until the end."""
+    """Run a collector on its own port until the end of the block."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -123,7 +123,7 @@ def otlp_receiver() -> Iterator[OtlpReceiver]:
             self.wfile.write(answer)
 
         def log_message(self, format: str, *args: object) -> None:
-            """Not a line for each."""
+            """Write no log lines."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     receiver = OtlpReceiver(server.server_port)

@@ -1,4 +1,4 @@
-"""A ledger to post to in a test: sends intents to the real topic and posts them with the real poster."""
+"""A ledger for tests to post to: it sends intents to the real topic and posts them with the real poster."""
 
 import hashlib
 import time
@@ -33,16 +33,16 @@ ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
 
 Content = Intent | dict[str, Any] | bytes | None
-"""What a message may hold here: an intent in either shape, or bytes as they are."""
+"""The content of a message: an intent in either form, or raw bytes."""
 
 
 def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") -> dict[str, Any]:
-    """A leg as Avro has it."""
+    """Return a leg as Avro has it."""
     return {"account": account, "direction": direction, "amount_minor": amount_minor, "currency": currency}
 
 
 def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
-    """An intent as Avro has it, a transfer of tenant default by default."""
+    """Return an intent as Avro has it; by default a transfer of tenant default."""
     record = {
         "intent_id": str(intent_id_of("default", key)),
         "tenant": "default",
@@ -59,12 +59,12 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 
 def record_of(asked: Intent) -> dict[str, Any]:
-    """A domain's intent as Avro has it, with the id that follows from its tenant and key."""
+    """Return a domain intent as Avro has it, with the id that follows from its tenant and key."""
     return intents.record_of(asked) | {"intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key))}
 
 
 class PostingBench:
-    """Drives a Poster as the Faust worker does: fetched batches in, with what it expects of each lane.
+    """Drives a Poster as the Faust worker does: it hands over fetched batches with the expected offset of each lane.
 
     `send` and `post` go through the real topic; `batch` makes a batch as if it had been fetched.
     """
@@ -81,17 +81,17 @@ class PostingBench:
         self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
         self._decoders: list[IntentDecoder] = []
-        # By default structlog draws tracebacks with rich, which takes a second each.
+        # By default structlog formats tracebacks with rich, which takes a second for each.
         structlog.configure(processors=[structlog.processors.add_log_level, structlog.processors.KeyValueRenderer()])
         self.poster = self.new_poster()
 
     def close(self) -> None:
-        """Let go of every connection."""
+        """Close every connection."""
         for used in (*self._stores, *self._decoders):
             used.close()
 
     def new_poster(self, *, registry: SchemaRegistry | None = None, **options: Any) -> Poster:
-        """Another worker on the same ledger."""
+        """Make another worker on the same ledger."""
         self._stores.append(PostingStore(self.dsn))
         self._decoders.append(IntentDecoder(registry or self.registry))
         return Poster(
@@ -108,28 +108,28 @@ class PostingBench:
 
     @staticmethod
     def transfer(key: str, debit: str, credit: str, amount_minor: int, currency: str = "EUR", **changes: Any) -> Any:
-        """A transfer of two legs."""
+        """Return a transfer of two legs."""
         legs = [leg(debit, "debit", amount_minor, currency), leg(credit, "credit", amount_minor, currency)]
         return intent(key, legs, **changes)
 
     # ------------------------------------------------------------------------------------------ to Kafka and back
 
     def value(self, content: Content) -> bytes | None:
-        """The bytes of a message."""
+        """Return the bytes of a message."""
         if isinstance(content, Intent):
             content = record_of(content)
         return self.encode(content) if isinstance(content, dict) else content
 
     def send(self, content: Content, lane: int = 0) -> int:
-        """Encode and send an intent; returns its offset."""
+        """Encode and send an intent; return its offset."""
         return self.send_bytes(self.value(content), lane)
 
     def send_bytes(self, value: bytes | None, lane: int = 0, **message: Any) -> int:
-        """Send bytes as they are; returns their offset."""
+        """Send raw bytes; return their offset."""
         return self.send_all([value], lane, **message)[0]
 
     def send_all(self, contents: Iterable[Content], lane: int = 0, **message: Any) -> list[int]:
-        """Send many at once; returns their offsets."""
+        """Send many contents at once; return their offsets."""
         offsets: list[int] = []
 
         def delivered(error: KafkaError | None, sent: Any) -> None:
@@ -147,7 +147,7 @@ class PostingBench:
         return offsets
 
     def send_transaction(self, contents: Sequence[Content], lane: int = 0, *, commit: bool) -> int:
-        """Send by a transactional producer, which must not write here; returns where the lane ends behind its mark."""
+        """Send with a transactional producer, which must not write here; return the lane's end behind the marker."""
         end = describe_source(self.kafka, self.topics.intents).end_offsets[lane] + len(contents) + 1
         producer = Producer({**self.kafka.client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
         producer.init_transactions(30)
@@ -161,14 +161,14 @@ class PostingBench:
             producer.abort_transaction(30)
 
         def is_marked() -> bool:
-            """The broker writes the mark after it has said how the transaction ended."""
+            """Return whether the marker is there: the broker writes it after it answered the commit or abort."""
             return describe_source(self.kafka, self.topics.intents).end_offsets[lane] == end
 
         eventually(is_marked, "the end of the transaction is marked")
         return end
 
     def fetch(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[PartitionBatch]:
-        """All that the lanes hold past what is posted, as a worker would be handed it."""
+        """Return everything in the lanes that is not posted yet, as a worker would get it."""
         positions = self.take_over(lanes, poster)
         source = describe_source(self.kafka, self.topics.intents)
         batches = []
@@ -180,7 +180,7 @@ class PostingBench:
         return batches
 
     def take_over(self, lanes: Sequence[int] = (0, 1), poster: Poster | None = None) -> dict[int, int]:
-        """Where the lanes stand, as the worker asks when it gets them: a topic just made may lack its leaders."""
+        """Return the lanes' positions, as a worker asks for them. Try again while a new topic lacks its leaders."""
 
         def ask() -> dict[int, int] | None:
             try:
@@ -200,7 +200,7 @@ class PostingBench:
         ]  # fmt: skip
 
     def post(self, lanes: tuple[int, ...] = (0, 1), poster: Poster | None = None) -> list[str]:
-        """Post all that is waiting; returns what became of each, in order of lane and offset, as outcome or reason."""
+        """Post everything that waits; return the outcome or the reason of each, in order of lane and offset."""
         batches = self.fetch(lanes, poster)
         (poster or self.poster).handle(batches)
         return [fate for batch in batches for fate in self.fates(batch.partition, batch.expected_offset)]
@@ -208,7 +208,7 @@ class PostingBench:
     # ------------------------------------------------------------------------------------------ without Kafka
 
     def batch(self, contents: Sequence[Content], lane: int = 0, start: int | None = None) -> PartitionBatch:
-        """A batch as if fetched; from where the lane stands in Postgres, unless `start` says otherwise."""
+        """Make a batch as if fetched. It starts at the lane's next offset in Postgres, unless `start` is given."""
         if not self.stands(lane):
             self.take_over([lane])
         first = self.stands(lane)[0]["next_offset"] if start is None else start
@@ -219,19 +219,19 @@ class PostingBench:
         return PartitionBatch(self.topics.intents, lane, first, messages, first + len(messages))
 
     def stands(self, lane: int) -> list[dict[str, Any]]:
-        """The lane's row, if it has one."""
+        """Return the lane's row in a list, or an empty list."""
         return self.rows("SELECT * FROM ledger.lane WHERE lane = %s", lane)
 
     def post_now(self, contents: Sequence[Content], lane: int = 0, poster: Poster | None = None) -> list[str]:
-        """Post these as one batch that never saw Kafka; returns what became of each."""
+        """Post these as one batch that never was in Kafka; return the outcome or the reason of each."""
         made = self.batch(contents, lane)
         (poster or self.poster).handle([made])
         return self.fates(lane, made.expected_offset)
 
     def persist(self, poster: Poster, made: PartitionBatch) -> int:
-        """Post a batch as the worker does: after trouble that passes, what Postgres has not is tried again.
+        """Post a batch as the worker does; return the number of tries.
 
-        Returns the number of tries that it took.
+        After a transient error, try again with the messages that are not in Postgres yet.
         """
         for tries in range(1, TRIES_MAX):
             try:
@@ -249,12 +249,12 @@ class PostingBench:
     # ------------------------------------------------------------------------------------------ what the ledger holds
 
     def rows(self, query: str, *parameters: Any) -> list[dict[str, Any]]:
-        """What a query finds, as the owner of the database."""
+        """Return the rows of a query, run as the owner of the database."""
         with psycopg.connect(self.dsn, row_factory=psycopg.rows.dict_row) as connection:
             return connection.execute(query, parameters).fetchall()  # type: ignore[arg-type]
 
     def fates(self, lane: int = 0, first_offset: int = 0) -> list[str]:
-        """What became of each offset of a lane: the reason where there is one, else the outcome."""
+        """Return the result of each offset of a lane: the reason if there is one, else the outcome."""
         found = self.rows(
             "SELECT outcome, reason FROM ledger.journal JOIN ledger.lane USING (lane)"
             " WHERE lane = %s AND first_offset + seq >= %s ORDER BY seq",
@@ -264,7 +264,7 @@ class PostingBench:
         return [row["reason"] or row["outcome"] for row in found]
 
     def balance(self, address: str, currency: str = "EUR") -> int:
-        """Debits less credits of an account over all lanes; 0 where it is not open."""
+        """Return debits less credits of an account over all lanes; 0 if the account is not open."""
         found = self.rows(
             "SELECT coalesce(sum(debits_minor) - sum(credits_minor), 0) AS balance FROM ledger.balance"
             " JOIN ledger.account USING (account_id) WHERE address = %s AND currency = %s",
@@ -274,7 +274,7 @@ class PostingBench:
         return int(found[0]["balance"])
 
     def verify(self) -> None:
-        """All that must hold of any ledger at any time, asked of the tables without the poster's code."""
+        """Check everything that must hold of any ledger at any time, from the tables and without the poster's code."""
         for lane in self.rows("SELECT * FROM ledger.lane ORDER BY lane"):
             head, seq = bytes(32), 0
             for record in self.records(lane["lane"]):
@@ -292,7 +292,7 @@ class PostingBench:
         assert self.rows(_QUARANTINED_WITHOUT_BYTES) == []
 
     def records(self, lane: int) -> Iterator[dict[str, Any]]:
-        """The lane's journal rows in order, with their legs."""
+        """Yield the lane's journal rows in order, with their legs."""
         legs: dict[int, list[dict[str, Any]]] = {}
         for entry in self.rows(
             "SELECT seq, address, direction, amount_minor, currency FROM ledger.entry JOIN ledger.account"
@@ -324,7 +324,7 @@ _SETTLED_TWICE = """
     SELECT tenant, intent_id FROM ledger.journal WHERE outcome IN ('posted', 'rejected')
     GROUP BY 1, 2 HAVING count(*) > 1
 """
-# Only accounts that were never below by their floor alone: a positive floor is reached from below.
+# Only floors of 0 or less are checked: an account with a positive floor starts below it.
 _BELOW_FLOOR = """
     SELECT address FROM ledger.balance JOIN ledger.account USING (account_id) WHERE floor_minor <= 0
     GROUP BY address, currency, normal_direction, floor_minor
@@ -337,7 +337,7 @@ _QUARANTINED_WITHOUT_BYTES = """
 
 
 def hash_of(row: dict[str, Any]) -> bytes:
-    """The hash of a journal row with its legs, from the documented members alone."""
+    """Return the hash of a journal row with its legs, computed from the documented members only."""
     members = {
         **{name: row[name] for name in ("lane", "seq", "source_topic", "source_offset", "outcome", "reason", "detail")},
         **{name: row[name] for name in ("tenant", "idempotency_key", "type", "reference", "value_time", "booked_time")},
@@ -359,7 +359,7 @@ def hash_of(row: dict[str, Any]) -> bytes:
 
 
 def read_partition(kafka: Kafka, topic: str, partition: int, start: int = 0, **options: str) -> list[Any]:
-    """All records of a partition from an offset to its present end, as a read_committed reader sees them."""
+    """Return all records of a partition from an offset to its present end, as a read_committed reader sees them."""
     consumer = Consumer(
         {
             **kafka.client_options(),
@@ -388,7 +388,7 @@ def read_partition(kafka: Kafka, topic: str, partition: int, start: int = 0, **o
 
 
 def eventually(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
-    """The first true answer of a condition that is asked again and again; AssertionError when the time is up."""
+    """Try a condition again and again; return its first true result. Raise AssertionError after `seconds`."""
     answers: list[Any] = []
 
     def holds() -> bool:

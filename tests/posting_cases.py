@@ -1,4 +1,4 @@
-"""What becomes of intents that follow one another, a case a line: the moves (posting_model.script) and the fates."""
+"""The outcomes of sequences of intents, one case a line: the moves (posting_model.script) and the outcomes."""
 
 SEQUENCES = (
     # floors, on the side on which the account grows
@@ -16,7 +16,7 @@ SEQUENCES = (
     ("f till:a>free:b 40 | s free:b>till:a 41", "posted insufficient_funds"),
     ("f free:a>free:b max | s free:b>free:a 1", "posted posted"),
     ("f free:b>zero:a 100 | s zero:a>free:b 1JPY", "posted insufficient_funds"),
-    # what an intent gives an account does not cover what it takes from it; an intent moves whole or not at all
+    # within one intent, money that comes into an account does not cover money that goes out; all or nothing
     ("n free:b>zero:a 10 + zero:a>free:c 10", "insufficient_funds"),
     ("n zero:a>free:c 10 + free:b>zero:a 10", "insufficient_funds"),
     ("f free:b>zero:a 10 | n free:b>zero:a 10 + zero:a>free:c 10", "posted posted"),
@@ -37,7 +37,7 @@ SEQUENCES = (
     ("n free:b>zero:a 5 + free:b>zero:a 9JPY | m zero:a>free:b 9JPY", "posted posted"),
     ("n free:b>zero:a 5 + free:b> 9JPY + >zero:a 8JPY", "unbalanced"),
     ("n free:b> 5 + >zero:a 5JPY", "unbalanced"),
-    # one intent, many deliveries: the look-up of the key comes before every rule
+    # one intent, many deliveries: the lookup of the key comes before every rule
     ("f free:b>zero:a 1 | f free:b>zero:a 1 | f free:b>zero:a 1", "posted duplicate duplicate"),
     ("f free:b>zero:a 1 | f!x free:b>zero:a 1 | f free:b>zero:a 1", "posted idempotency_conflict duplicate"),
     ("f free:b>zero:a 1 | f zero:a>free:b 1", "posted idempotency_conflict"),

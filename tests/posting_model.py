@@ -1,6 +1,6 @@
-"""A second, naive ledger: what every intent's fate must be, worked out one at a time without any of the poster's code.
+"""A second, naive ledger: it finds each intent's outcome one at a time, without any of the poster's code.
 
-It knows no batches, lanes, locks or views, so that what it says holds however the real one cuts its work.
+It knows no batches, lanes, locks or views. So its result holds however the real poster cuts its work into batches.
 """
 
 import re
@@ -13,7 +13,7 @@ from domain.intents import AMOUNT_MINOR_MAX, Intent, Leg, intent_id_of
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 
-# Opened by MODEL_CHART in both ledgers: pattern -> (class, side on which it grows, floor on that side).
+# Accounts that MODEL_CHART opens in both ledgers: pattern -> (class, side on which it grows, floor on that side).
 MODEL_CHART: Mapping[str, tuple[str, int, int | None]] = {
     "free:*": ("asset", 1, None),
     "zero:*": ("liability", -1, 0),
@@ -25,17 +25,17 @@ KNOWN_CURRENCIES = frozenset({"EUR", "USD", "JPY"})
 
 
 def leg(account: str, direction: int, amount_minor: int, currency: str = "EUR") -> Leg:
-    """A leg with euro cents by default."""
+    """Return a leg, in euro cents by default."""
     return Leg(account, direction, amount_minor, currency)
 
 
 def pair(debit: str, credit: str, amount_minor: int, currency: str = "EUR") -> tuple[Leg, Leg]:
-    """A debit and the credit that balances it."""
+    """Return a debit and the credit that balances it."""
     return leg(debit, 1, amount_minor, currency), leg(credit, -1, amount_minor, currency)
 
 
 def transfer(key: str, *legs: Leg, **changes: object) -> Intent:
-    """A transfer of tenant default with just these legs."""
+    """Return a transfer of tenant default with exactly these legs."""
     intent = Intent(
         intent_id_of("default", key), "default", key, "transfer", legs, None, None, None, {}, ACCEPTED_TIME
     )  # fmt: skip
@@ -43,16 +43,17 @@ def transfer(key: str, *legs: Leg, **changes: object) -> Intent:
 
 
 def reversal(key: str, of: str, *legs: Leg, **changes: object) -> Intent:
-    """A reversal of the intent with the key `of`: of what is left of it, or of just these legs."""
+    """Return a reversal of the intent with the key `of`: of everything that is left of it, or of exactly these legs."""
     reverses = intent_id_of("default", of)
     return transfer(key, *legs, **{"type": "reversal", "reverses": reverses, **changes})
 
 
 def script(text: str) -> list[Intent]:
-    """Intents in one line: `fund free:bank>zero:a 100 | back ~fund | part ~fund zero:a>free:bank 40`.
+    """Return the intents of one line: `fund free:bank>zero:a 100 | back ~fund | part ~fund zero:a>free:bank 40`.
 
-    An intent is its key (`tenant/key` of another tenant, `key!reference`), `~` and the key that it reverses, then
-    `debit>credit amount` (a side may be left out, JPY after the amount, max for 2^63-1), joined by `+`.
+    An intent is its key, then `~` and the key that it reverses if it is a reversal, then its legs. The key is
+    `tenant/key` for another tenant; `key!reference` adds a reference. The legs are `debit>credit amount`, joined by
+    `+`. A side may be left out. JPY may follow the amount, and `max` is 2^63-1.
     """
     return [_scripted(line.strip()) for line in text.split("|")]
 
@@ -88,13 +89,13 @@ class _Settled:
 
 @dataclass
 class LedgerModel:
-    """Post intents one by one; `balances` are debits less credits by account and currency."""
+    """Posts intents one by one; `balances` are debits less credits by account and currency."""
 
     balances: Counter[tuple[str, str]] = field(default_factory=Counter)
     settled: dict[UUID, _Settled] = field(default_factory=dict)
 
     def post(self, intent: Intent) -> str:
-        """The outcome, or the reason where it is rejected."""
+        """Post an intent; return the outcome, or the reason if it is rejected."""
         body = (intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata)
         if intent.intent_id in self.settled:
             return "duplicate" if self.settled[intent.intent_id].body == body else "idempotency_conflict"
@@ -113,7 +114,7 @@ class LedgerModel:
         return "posted"
 
     def _legs(self, intent: Intent) -> tuple[tuple[Leg, ...], str]:
-        """The legs to post, and why not, if not."""
+        """Return the legs to post and an empty reason, or no legs and the reason of the rejection."""
         sums: Counter[str] = Counter()
         for each in intent.legs:
             sums[each.currency] += each.direction * each.amount_minor
@@ -162,7 +163,7 @@ class LedgerModel:
 
 
 def chart_line(account: str) -> tuple[str, int, int | None] | None:
-    """What MODEL_CHART says of an account: (class, side on which it grows, floor); None where it says nothing."""
+    """Return MODEL_CHART's line for an account: (class, side on which it grows, floor); None if there is none."""
     for pattern, line in MODEL_CHART.items():
         if re.fullmatch(pattern.replace("*", "[A-Za-z0-9_-]+"), account):
             return line

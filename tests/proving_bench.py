@@ -1,4 +1,4 @@
-"""A posted and relayed ledger to prove, in a test: agents are driven as the Faust worker drives them."""
+"""A posted and relayed ledger for tests of the provers. Agents are driven as the Faust worker drives them."""
 
 import time
 from collections.abc import Iterable
@@ -17,7 +17,7 @@ from tests.posting_bench import PostingBench
 
 
 class ProvingBench(PostingBench):
-    """Posts, relays, and lets agents read; `tamper` writes behind everybody's back."""
+    """Posts, relays, and lets agents read. `tamper` changes the database without any check."""
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
@@ -32,7 +32,7 @@ class ProvingBench(PostingBench):
         super().close()
 
     def post_and_relay(self) -> list[str]:
-        """Post all that waits and hand it to the journal's topic."""
+        """Post everything that waits, and relay it to the journal's topic."""
         fates = self.post()
         self.relay_all()
         return fates
@@ -45,7 +45,7 @@ class ProvingBench(PostingBench):
             pass
 
     def read(self, topic: str, lane: int, start: int, *, committed: bool = True) -> tuple[list[Message], int]:
-        """What a partition holds from `start`, and its end."""
+        """Return the messages of a partition from `start`, and the partition's end."""
         level = "read_committed" if committed else "read_uncommitted"
         options = {
             **self.kafka.client_options(),
@@ -70,7 +70,7 @@ class ProvingBench(PostingBench):
         raise AssertionError("the broker did not hand over what it holds")
 
     def feed(self, handler: BatchHandler, lanes: Iterable[int] = (0, 1)) -> int:
-        """Give an agent all that the journal's topic holds past its positions; returns how many records."""
+        """Give an agent everything in the journal's topic past its positions; return the number of records."""
         positions = handler.positions(self.topics.journal, lanes)
         batch = []
         for lane, start in positions.items():
@@ -82,19 +82,22 @@ class ProvingBench(PostingBench):
         return sum(len(part.messages) for part in batch)
 
     def put_record(self, record: dict[str, Any]) -> None:
-        """Put a journal record on the topic, whoever should have."""
+        """Put a journal record on the topic without the relay."""
         producer = Producer(self.kafka.client_options())
         producer.produce(self.topics.journal, self.encode_journal(record), partition=record["lane"])
         assert producer.flush(10) == 0
 
     def tamper(self, statement: str, *parameters: Any) -> None:
-        """Change what no one may change: as the owner, with triggers off."""
+        """Change what no one may change: run a statement as the owner, with triggers off."""
         with psycopg.connect(self.dsn) as connection:
             connection.execute("SET session_replication_role = replica")
             connection.execute(statement, parameters)  # type: ignore[arg-type]
 
     def breaks(self, agent: str, *states: str) -> dict[tuple[str, str], str]:
-        """(kind, subject) -> state of the breaks of an agent in these states; the unresolved where none is named."""
+        """Return (kind, subject) -> state of an agent's breaks in these states.
+
+        Without states, return unresolved breaks.
+        """
         rows = self.rows(
             f"SELECT kind, subject, state FROM {agent}.break WHERE state = ANY(%s)",  # noqa: S608
             list(states) or ["open", "explained"],

@@ -1,4 +1,4 @@
-"""A ledger with relays: what the journal's topic holds, against the journal's table."""
+"""A ledger with relays: compares the journal's topic with the journal's table."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ RECORD_MEMBERS = (
 
 
 class RelayBench:
-    """A ledger with relays, made as the service makes them."""
+    """Makes relays on a ledger, as the service makes them."""
 
     def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
@@ -29,19 +29,19 @@ class RelayBench:
         self._watcher = Consumer({**bench.kafka.client_options(), "group.id": "watcher"})
 
     def relay(self, **options: Any) -> Relay:
-        """Another relay, not yet started."""
+        """Make another relay, not started yet."""
         made = Relay(RelayStore(self.bench.dsn), self._encoders, RelayOptions(self.bench.kafka, self.topics, **options))
         self._made.append(made)
         return made
 
     def close(self) -> None:
-        """Let go of all of them."""
+        """Close all relays and the watcher."""
         for made in self._made:
             made.close()
         self._watcher.close()
 
     def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
-        """The records of a lane, as a read_committed reader gets them."""
+        """Return the records of a lane, as a read_committed reader gets them."""
         schema = parsed_schema("ledger.journal-value")
         found = read_partition(self.bench.kafka, self.topics.journal, lane)
         records = [read_body(message.value(), schema) for message in found]
@@ -50,19 +50,19 @@ class RelayBench:
         return records
 
     def relayed(self, lane: int = 0) -> int:
-        """How many records of the lane a read_committed reader gets."""
+        """Return how many records of the lane a read_committed reader gets."""
         return len(read_partition(self.bench.kafka, self.topics.journal, lane))
 
     def written(self) -> int:
-        """The end of lane 0 in the topic, markers and aborted records among it; cheap to ask."""
+        """Return the end of lane 0 in the topic. Markers and aborted records count. The query is cheap."""
         _, end = self._watcher.get_watermark_offsets(TopicPartition(self.topics.journal, 0), timeout=10)
         return int(end)
 
     def check(self) -> None:
-        """The topic has every record of the table, once, in order and whole, and nothing else."""
+        """Check that the topic has every record of the table once, in order and whole, and nothing else."""
         for lane in (0, 1):
             rows = list(self.bench.records(lane))
-            # A commit is done when its coordinator has noted it; the partitions are told of it a moment later.
+            # A commit is done when its coordinator has stored it. The partitions learn of it a moment later.
             eventually(lambda lane=lane, rows=rows: self.relayed(lane) >= len(rows), "what was committed can be read")
             out = self.topic_records(lane)
             assert [record["seq"] for record in out] == [row["seq"] for row in rows]
@@ -86,7 +86,7 @@ class RelayBench:
 
 
 def relay_all(relay: Relay) -> int:
-    """Round after round until nothing is left; how many records that were."""
+    """Run rounds until nothing is left; return how many records were relayed."""
     total = 0
     while done := relay.round():
         total += done
@@ -94,5 +94,5 @@ def relay_all(relay: Relay) -> int:
 
 
 def deposits(count: int, first: int = 0) -> list[Any]:
-    """Intents of one cent each."""
+    """Return intents of one cent each."""
     return [transfer(f"k{n}", *pair("external:b", f"users:{n % 9}", 1)) for n in range(first, first + count)]

@@ -1,4 +1,4 @@
-"""The release before this one: its services run on this one's schema, its readers read what this one writes."""
+"""The previous release: its services run on this release's schema, and its readers read what this release writes."""
 
 import io
 import subprocess
@@ -10,15 +10,15 @@ from runtime.settings import REPOSITORY_ROOT
 
 RELEASED: Final = "0.1.0"
 COMMIT: Final = "40a462ef3c53196b27220a3e9d6d4f22ced582ef"
-# Its modules of the command line and of a service in chaos.
+# The modules of that release for the command line and for a service in chaos.
 COMMANDS: Final = "ops.cli"
 CHAOS_SERVICE: Final = "ops.chaos.service"
 
 
 def unpack(folder: Path) -> Path:
-    """Put the released sources into a new folder, which can be a process' working directory; returns it.
+    """Put the released sources into a new folder, which can be a process' working directory; return the folder.
 
-    They come from the history. A clone without it (a shallow one) asks its origin for that one commit.
+    The sources come from the git history. A shallow clone asks its origin for that one commit.
     """
     if _git("cat-file", "-e", f"{COMMIT}^{{commit}}").returncode:
         fetched = _git("fetch", "--quiet", "--depth", "1", "origin", COMMIT)

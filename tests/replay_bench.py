@@ -1,4 +1,4 @@
-"""Replaying a ledger in a test: a ledger with every outcome in it, and the command line's answers."""
+"""Helpers for tests of replay: a ledger with every outcome in it, and the command line's answers."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from tests.proving_bench import ProvingBench
 
 
 def varied(bench: ProvingBench) -> None:
-    """Every outcome, reversals whole and in parts, legs of several currencies, texts of all kinds."""
+    """Fill the ledger: every outcome, whole and partial reversals, legs of several currencies, all kinds of texts."""
     busy(bench)
     first = bench.transfer("whole", "external:bank", "users:1:wallet", 700, reference="läuft 💸", metadata={"a.b": "ü"})
     bench.send(first)
@@ -33,12 +33,12 @@ def varied(bench: ProvingBench) -> None:
 
 
 def replay(bench: ProvingBench, dsn: str, *options: str, code: int = 0, **variables: str) -> Any:
-    """`ledgerline replay --into`, as JSON."""
+    """Run `ledgerline replay --into`; return its JSON."""
     return run_json(environment(bench.settings) | variables, "replay", "--into", dsn, *options, code=code)
 
 
 def refusal(bench: ProvingBench, dsn: str, *options: str, **variables: str) -> str:
-    """What `ledgerline replay --into` says where it refuses."""
+    """Return the message of a refused `ledgerline replay --into`."""
     return run(environment(bench.settings) | variables, "replay", "--into", dsn, *options, code=1).stderr
 
 
@@ -48,7 +48,7 @@ def auditing(bench: PostingBench, settings: Settings) -> Audit:
 
 
 def sign(bench: ProvingBench) -> int:
-    """Audit all there is, sign a checkpoint and publish it; returns its number."""
+    """Audit everything, sign a checkpoint and publish it; return its number."""
     agent = auditing(bench, bench.settings)
     bench.feed(agent.auditor)
     signed = agent.signer.sign_if_due()
@@ -71,7 +71,7 @@ def schema_of(dsn: str) -> dict[str, list[str]]:
 
 
 def loaded(dsn: str) -> int:
-    """How many records an unfinished load has; -1 where there is none."""
+    """Return how many records an unfinished load has; -1 if there is none."""
     try:
         with psycopg.connect(dsn) as connection:
             row = connection.execute(

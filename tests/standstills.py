@@ -1,4 +1,4 @@
-"""Look for a service that stays deaf after a standstill: `python -m tests.standstills --seed 1 --minutes 120`.
+"""Look for a service that does not recover from a standstill: `python -m tests.standstills --seed 1 --minutes 120`.
 
 Each turn stops Kafka, Postgres or both with SIGSTOP for 5 to 120 seconds, under load, with two posting workers and with
 up to four processes that only burn processor time. Afterwards every service must catch up within its watchdog's term. A
@@ -41,11 +41,11 @@ LANES = 4
 SECONDS_MIN, SECONDS_MAX = 5.0, 120.0
 BURNERS_MAX = 4
 STALL_SECONDS = 60.0
-# The watchdog's term, then a start of the service and its joining of the group, on a busy machine.
+# The watchdog's term, plus the time for a service to start and join the group on a busy machine.
 CATCH_UP_SECONDS_MAX = STALL_SECONDS + 120.0
 QUIET_SECONDS_MAX = 20.0
 SECOND_WORKER = "posting 2"
-# How far each agent has come, lane by lane, beside how far the ledger has.
+# Lanes in which an agent is behind the ledger: the next seq of the ledger and of each agent.
 BEHIND = """
 SELECT l.lane, l.next_seq AS posted, r.next_seq AS reconciled, a.next_seq AS audited
 FROM ledger.lane AS l
@@ -58,7 +58,7 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 class _Fleet(Services):
-    """All services and a second posting worker; what has ended is started again and counted."""
+    """All services and a second posting worker. A service that ended is started again and counted."""
 
     def __init__(self, ledger: PostingBench, folder: Path) -> None:
         super().__init__(ledger, folder)
@@ -71,7 +71,7 @@ class _Fleet(Services):
         super().start()
 
     def revive(self) -> None:
-        """Start what has ended by itself."""
+        """Start again every service that ended by itself."""
         ended = [name for name, process in self.running.items() if not process.runs()]
         if ended:
             self.ended_itself += [f"{name} ({self.running[name].process.returncode})" for name in ended]
@@ -80,7 +80,7 @@ class _Fleet(Services):
 
 
 def let_pass(seconds: float) -> None:
-    """Wait: a standstill has no other condition than its length."""
+    """Wait for a fixed time. A standstill is defined by its length, so there is no condition to wait for."""
     threading.Event().wait(seconds)
 
 
@@ -91,7 +91,7 @@ def _burn() -> None:
 
 @contextmanager
 def burning(count: int) -> Iterator[None]:
-    """So many processes that want a processor all the time."""
+    """Run this many processes that use a processor all the time."""
     burners = [multiprocessing.get_context("fork").Process(target=_burn, daemon=True) for _ in range(count)]
     for burner in burners:
         burner.start()
@@ -104,7 +104,7 @@ def burning(count: int) -> Iterator[None]:
 
 
 def _missing(ledger: PostingBench, load: Load) -> int:
-    """How many accepted intents are not posted."""
+    """Return how many accepted intents are not posted."""
     query = "SELECT count(*) AS rows FROM ledger.journal WHERE outcome = 'posted' AND starts_with(idempotency_key, %s)"
     return len(load.accepted) - int(ledger.rows(query, load.name)[0]["rows"])
 
@@ -113,12 +113,12 @@ def _caught_up(fleet: _Fleet, load: Load) -> bool:
     fleet.revive()
     try:
         return _missing(fleet.ledger, load) <= 0 and not fleet.ledger.rows(BEHIND)
-    except psycopg.OperationalError:  # Postgres comes back while it is asked
+    except psycopg.OperationalError:  # Postgres is restarting while the query runs
         return False
 
 
 def _show_state(fleet: _Fleet, load: Load) -> None:
-    """Print what explains a service that is deaf: what is missing, the lanes, each service's last words and stacks."""
+    """Print what explains a stuck service: missing intents, lanes, and each service's last log lines and stacks."""
     console.print(f"missing: {_missing(fleet.ledger, load)}; lanes behind: {fleet.ledger.rows(BEHIND)}")
     for name, process in fleet.running.items():
         console.print(f"--- {name} {process.process.pid}, {process.log_file}\n{process.log()[-3000:]}", markup=False)
@@ -130,7 +130,7 @@ def _show_state(fleet: _Fleet, load: Load) -> None:
 
 
 def run_turns(seed: int, minutes: float, folder: Path) -> tuple[int, bool]:
-    """Turn after turn until the minutes are over or one fails; how many there were, and whether all held."""
+    """Run turns until the minutes are over or one fails. Return the number of turns and whether all held."""
     chance = random.Random(seed)
     with ExitStack() as stack:
         cache = REPOSITORY_ROOT / ".ledgerline" / "cache"
@@ -194,7 +194,7 @@ def run_turns(seed: int, minutes: float, folder: Path) -> tuple[int, bool]:
 
 
 def main() -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.standstills", description="Look for deaf services.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=120.0)

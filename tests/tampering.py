@@ -1,4 +1,4 @@
-"""What whoever owns the database can do to a row between its commit and its relay, done as well as he could do it."""
+"""Changes that the database's owner can make to a row between its commit and its relay, as skilfully as possible."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from tests.proving_bench import ProvingBench
 
 
 def turn_into_rejected(bench: ProvingBench, lane: int, reason: str, detail: str = "") -> dict[str, Any]:
-    """Make the last row of a lane a rejection: its legs and their sums are gone, hash and head are computed anew."""
+    """Turn the last row of a lane into a rejection: delete its legs and their sums, and compute hash and head anew."""
     row = bench.rows(RECORDS, lane)[-1]
     seq = row["seq"]
     fields = (

@@ -1,1 +1,1 @@
-"""The developers' harness: bench, chaos with its oracle, load, the list of what is carried."""
+"""The developers' tools: bench, chaos with its oracle, load, and the list of third-party components."""

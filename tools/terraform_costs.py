@@ -1,7 +1,7 @@
-"""What ops/terraform costs a month: `python -m tools.terraform_costs` prints README.md's table. Computed only.
+"""The monthly cost of ops/terraform: `python -m tools.terraform_costs` prints README.md's table. Computed only.
 
-Machines and volumes at the prices of tools/bench/cluster.py; what that has no price for stands here, from memory, for
-the same region, and is small beside them.
+Machines and volumes have the prices of tools/bench/cluster.py. The other prices stand here: they are from memory, for
+the same region, and small in comparison.
 """
 
 import sys
@@ -15,12 +15,12 @@ from tools.bench.cluster import (
     SERVICE_USD,
 )
 
-HOURS: Final = 730  # a month, as Amazon counts
+HOURS: Final = 730  # hours of a month, as Amazon counts them
 BROKERS: Final = 3
 ZONES: Final = 3
 
-CONTROL_PLANE_USD: Final = 0.10  # EKS, an hour
-NAT_GATEWAY_USD: Final = 0.045  # an hour; what goes through it is apart
+CONTROL_PLANE_USD: Final = 0.10  # EKS, per hour
+NAT_GATEWAY_USD: Final = 0.045  # per hour; its traffic costs extra and is not counted
 SECRET_MONTH_USD: Final = 0.40
 SECRETS: Final = 14
 KEY_MONTH_USD: Final = 1.0
@@ -29,7 +29,7 @@ ALARMS: Final = 6
 
 
 class Size(NamedTuple):
-    """What of variables.tf makes one size."""
+    """The values of variables.tf that make one size."""
 
     nodes: int
     postgres_vcpus: int
@@ -37,12 +37,12 @@ class Size(NamedTuple):
     broker_gb: int
 
 
-# `small` is what the variables say by themselves, the most nodes left out.
+# `small` has the defaults of variables.tf, without the maximum number of nodes.
 SIZES: Final = {"small": Size(3, 4, 400, 250), "medium": Size(6, 16, 2000, 1000)}
 
 
 def lines(size: Size) -> dict[str, float]:
-    """USD a month by part."""
+    """Return the cost by part, in USD a month."""
     return {
         "nodes, c7g.xlarge": size.nodes * SERVICE_USD * HOURS,
         "Postgres, db.m7g with a standby": size.postgres_vcpus * POSTGRES_VCPU_USD * HOURS,
@@ -56,7 +56,7 @@ def lines(size: Size) -> dict[str, float]:
 
 
 def table() -> str:
-    """The sizes beside each other, as Markdown."""
+    """Return a Markdown table with a column for each size."""
     sizes = {name: lines(size) for name, size in SIZES.items()}
     head = [f"| USD a month | {' | '.join(sizes)} |", f"|---|{'--:|' * len(sizes)}"]
     parts = next(iter(sizes.values()))

@@ -1,4 +1,4 @@
-"""`ledgerline accounts`, `balance`, `tenants`, `chart` and `units`: the books' frame, and what stands in them."""
+"""`ledgerline accounts`, `balance`, `tenants`, `chart` and `units`: the frame of the books, and the money in them."""
 
 import getpass
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""`ledgerline audit`: the hash chains verified, proofs made and checked, the signing key."""
+"""`ledgerline audit`: verify the hash chains, make and check proofs, make and show the signing key."""
 
 import json
 import uuid
@@ -68,7 +68,7 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    """The report for machines."""
+    """Return the report for machines."""
     return {
         "ok": not report.findings,
         "records": report.records,

@@ -45,13 +45,13 @@ def export(
 
 
 def frame_of(dsn: str) -> Frame:
-    """The frame of a ledger, as it is at one moment."""
+    """Return the frame of a ledger, read in one snapshot."""
     with snapshot(dsn, ROLE) as connection:
         return export_frame(connection)
 
 
 def read_books(file: Path) -> Frame:
-    """The frame in a file; LedgerlineError where there is none."""
+    """Return the frame in a file; raise LedgerlineError if the file has none."""
     try:
         return check_frame(json.loads(file.read_bytes()))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""`ledgerline demo`: real money through everything, and the proof."""
+"""`ledgerline demo`: move real money through all parts and services, and prove the books."""
 
 import os
 import signal
@@ -38,7 +38,7 @@ def demo(
         screen=screen,
         keep=keep,
     )
-    # Whoever stops the demo from outside means the same as Ctrl-C; and a shell may have started it with that ignored.
+    # SIGTERM does the same as Ctrl-C. SIGINT is set, too: a shell may have started this process with SIGINT ignored.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     started = time.monotonic()
@@ -52,7 +52,7 @@ def demo(
         raise typer.Exit(INTERRUPTED) from None
     finally:
         if not (finished and keep):
-            # A second Ctrl-C must not leave half of it running.
+            # A second Ctrl-C must not interrupt the stop and leave processes running.
             signal.signal(signal.SIGINT, signal.SIG_IGN)
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             stop_stack(run, remove=interrupted or (finished and run.held))

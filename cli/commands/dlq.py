@@ -1,4 +1,4 @@
-"""`ledgerline dlq`: the bytes that could not be decoded or decided, to look at and to send again."""
+"""`ledgerline dlq`: show the bytes that could not be decoded or decided, and send them again."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
@@ -55,7 +55,7 @@ Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
 class DeadLetterError(LedgerlineError):
-    """There is no such quarantined row, or no such place in their list."""
+    """There is no such quarantined row, the row has no bytes to send, or the cursor of the list is invalid."""
 
 
 @app.command("list")
@@ -140,7 +140,7 @@ def send_again(
 
 
 def _send_all(dsn: str, retrier: Retrier, reason: str | None, which: Which, *, yes: bool, quiet: bool) -> list[Sent]:
-    """Each row that stands in quarantine when this begins, page by page, once."""
+    """Send each row that is in quarantine at the start again, once and page by page; return what was sent."""
     with glance(dsn) as connection:
         count = quarantined_count(connection, reason=reason, which=which)
     if count and not yes:
@@ -190,7 +190,7 @@ def _send(dsn: str, retrier: Retrier, rows: list[QuarantinedBytes]) -> list[Sent
 
 
 def _settle_trail(dsn: str, retrier: Retrier) -> None:
-    """Put on record what came of retries that were cut off; refuse while the intake is closed."""
+    """Record the result of retries that were cut off; raise RetryError while the intake is closed."""
     with operator(dsn) as connection:
         because = intake(connection).closed_because
         if because is not None:
@@ -283,7 +283,7 @@ def _hex(value: bytes | None) -> str | None:
 
 
 def _document(row: QuarantinedBytes, retries: list[Retry]) -> dict[str, Any]:
-    """Everything, with bytes in hex."""
+    """Return the whole row and its retries, with bytes in hex."""
     return {
         "lane": row.lane,
         "seq": row.seq,

@@ -1,4 +1,4 @@
-"""`ledgerline import beancount` and `ledgerline import csv`: real ledgers through the HTTP API, checked afterwards."""
+"""`ledgerline import beancount` and `import csv`: post real ledgers through the HTTP API, and check the balances."""
 
 import asyncio
 import time
@@ -98,7 +98,7 @@ def csv_file(
     """Import a CSV file, such as a bank statement, by a mapping."""
     found = choose_mapping(file, mapping, dialect, account, counter_account)
     source = csv_source.read_ledger(file, found, name)
-    # A statement is a part of an account's history, so there is no sum of its own to compare with.
+    # A statement is only a part of an account's history, so it has no final sum to compare with the ledger's balance.
     wanted = dict(found.units) | _units(unit)
     if preview:
         prepared = prepare(source, {}, wanted, round_written=round_amounts)
@@ -149,7 +149,7 @@ def _run(
 def import_prepared(
     prepared: Prepared, ledger: Ledger, api_url: str, key: str, tenant: str, *, checked: bool, quiet: bool
 ) -> ImportReport:
-    """Register units, post, wait, check; with a progress bar unless `quiet`."""
+    """Register units, post, wait for the outcomes, and check; show a progress bar unless `quiet`."""
     started = time.monotonic()
     units = register_units(ledger.postgres_dsn, tenant, prepared.plan.unregistered)
     with progress_bar(quiet=quiet) as progress:
@@ -171,7 +171,7 @@ def import_prepared(
 
 @contextmanager
 def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
-    """The command line's own key where it is of this tenant; else a key for just this command, revoked at its end."""
+    """Yield LEDGERLINE_API_KEY, else the stored key if it is of this tenant, else a new key, revoked at the end."""
     known = api_key(ledger.settings)
     if known is not None and (ledger.settings.api_key is not None or tenant == KEY_TENANT):
         yield known

@@ -1,4 +1,4 @@
-"""`ledgerline intake`: whether the API takes new intents in."""
+"""`ledgerline intake`: show whether the API accepts new intents, and change it."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""`ledgerline intents`: post through the HTTP API, and see what became of it."""
+"""`ledgerline intents`: post intents through the HTTP API, and show their outcomes."""
 
 import asyncio
 import codecs
@@ -29,7 +29,7 @@ Reference = Annotated[str | None, typer.Option(help="For people.")]
 
 
 class IntentError(LedgerlineError):
-    """The command line does not say a whole intent."""
+    """The arguments do not give a complete intent."""
 
 
 def _minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
@@ -59,7 +59,7 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
 
 
 def _send(body: Any, key: str | None, wait: int, *, as_json: bool) -> None:
-    # Bytes, as a key may be any text and httpx takes ASCII alone.
+    # The headers are bytes: a key may be any text, but httpx takes only ASCII in a string.
     headers = [(b"Idempotency-Key", (key if key is not None else f"cli-{uuid.uuid4()}").encode())]
     if wait:
         headers.append((b"Prefer", b"wait=%d" % wait))
@@ -165,7 +165,7 @@ def import_lines(
 
 
 def _bytes_of(file: Path) -> bytes:
-    """What is in a file, or in standard input for `-`; without UTF-8's mark, which some editors put first."""
+    """Return the content of a file, or of standard input for `-`, without the UTF-8 byte order mark of some editors."""
     try:
         content = _input_bytes() if str(file) == "-" else file.read_bytes()
     except OSError as error:

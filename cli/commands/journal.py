@@ -1,4 +1,4 @@
-"""`ledgerline journal`: one row for each intent that came."""
+"""`ledgerline journal`: one row for each intent that was received."""
 
 from typing import Annotated
 

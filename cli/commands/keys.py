@@ -1,4 +1,4 @@
-"""`ledgerline keys`: API keys, made and revoked by operators."""
+"""`ledgerline keys`: make, list and revoke API keys, as an operator."""
 
 import sys
 from datetime import UTC, datetime, timedelta
@@ -32,7 +32,7 @@ MEANINGS: Final = {
 
 
 def scopes_of(answer: str) -> list[Scope]:
-    """The scopes that a person wrote, with spaces or commas between them; AccessError for none, or for another word."""
+    """Return the scopes that a person typed, separated by spaces or commas; raise AccessError for none or unknown."""
     names = answer.replace(",", " ").split()
     unknown = [name for name in names if name not in list(Scope)]
     if unknown or not names:
@@ -42,7 +42,7 @@ def scopes_of(answer: str) -> list[Scope]:
 
 
 def _wanted(given: list[Scope] | None) -> list[Scope]:
-    """What the options say, else what a person at a terminal answers. Nobody gets a scope that was not asked for."""
+    """Return the scopes of the options, else those that a person types at a terminal; there are no default scopes."""
     if given:
         return given
     if sys.stdin is None or not sys.stdin.isatty():

@@ -1,4 +1,4 @@
-"""`ledgerline lanes`: more partitions for the topics that lanes are made of, without disorder."""
+"""`ledgerline lanes`: add partitions to the topics of the lanes, and keep the order of each account's intents."""
 
 from dataclasses import asdict
 from typing import Annotated, Final

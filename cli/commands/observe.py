@@ -29,7 +29,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
     the machine. What is scraped, the rules and the runbooks are in ops/prometheus and ops/runbooks.
     """
     settings = read_settings()
-    # Whoever stops it from outside means the same as Ctrl-C; and a shell may have started it with that ignored.
+    # SIGTERM does the same as Ctrl-C. SIGINT is set, too: a shell may have started this process with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     with reporter(quiet=as_json) as report:
@@ -43,7 +43,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
         with reporter(quiet=as_json) as report:
             report("waiting until every target is scraped and every rule evaluated")
             observatory.wait_until_watching()
-            observatory.becomes_green()  # where it does not, the findings say what keeps it
+            observatory.becomes_green()  # if it does not, the findings name the alerts
         found = _findings(observatory)
         if as_json:
             show_json(found)
@@ -51,7 +51,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
             _show(found)
         if once:
             raise typer.Exit(0 if found["green"] else 1)
-        with suppress(KeyboardInterrupt):  # how it is meant to end
+        with suppress(KeyboardInterrupt):  # Ctrl-C is the normal end
             _watch(settings, state, observatory, quiet=as_json)
     finally:
         observatory.stop()
@@ -99,9 +99,9 @@ def _show_alert(state: str, name: str, summary: str, runbook: str) -> None:
 
 
 def _watch(settings: Settings, state: RunState, observatory: Observatory, *, quiet: bool) -> None:
-    """Show each alert that begins or ends, and scrape whatever a new run of the home has.
+    """Show each alert that begins or ends, and scrape the services of a new run of this home.
 
-    It ends by Ctrl-C, or if nobody reads it any more.
+    The watch ends at Ctrl-C, or when the reader of standard output has gone.
     """
     show: Callable[..., None] = (lambda *_words: None) if quiet else _show_alert
     if not quiet:

@@ -1,4 +1,4 @@
-"""`ledgerline offsets`: where each agent stands in each lane, by its own store, which is the truth, and by Kafka."""
+"""`ledgerline offsets`: each agent's offset in each lane, from Postgres (the source of truth) and from Kafka."""
 
 from enum import StrEnum
 from typing import Annotated, Any, Final
@@ -29,7 +29,7 @@ _COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed",
 
 
 class Agent(StrEnum):
-    """Who reads a topic lane by lane, and keeps its offsets in Postgres."""
+    """A service that reads a topic lane by lane and keeps its offsets in Postgres."""
 
     POSTING = "posting"
     RECONCILIATION = "reconciliation"
@@ -37,7 +37,7 @@ class Agent(StrEnum):
 
 
 class OffsetsError(LedgerlineError):
-    """An agent cannot be made to stand where an operator wants it."""
+    """An agent's offsets cannot be set as the operator wants."""
 
 
 CANNOT_BE_SOUGHT: Final = {
@@ -67,17 +67,17 @@ def offsets() -> None:
 
 
 def topic_of(agent: Agent, topics: Topics) -> str:
-    """What an agent reads."""
+    """Return the topic that an agent reads."""
     return topics.intents if agent is Agent.POSTING else topics.journal
 
 
 def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
-    """One row for each agent and lane of its topic, or of Postgres where the topic has lost it.
+    """Return one row for each agent and each lane that its topic has, or that only Postgres still has.
 
-    low, high: the topic's first and next offset. first, next: the first and next offset to read, by Postgres; None
-    where the agent has not met the lane, and first for posting only. lag = high - next. committed: what the group told
-    Kafka, for lag tools only; behind = next - committed. seq: the lane's next sequence number; head: posting's hash of
-    its last row.
+    low, high: the topic's first and next offset. first, next: the lane's first and next offset to read, in Postgres;
+    None if the agent has no row of the lane, and `first` is for posting only. lag = high - next; if next is None, lag =
+    high - low. committed: the consumer group's offset in Kafka, for lag tools only; behind = next - committed. seq: the
+    lane's next sequence number; head: posting's hash of the lane's last row.
     """
     topics = Topics(ledger.settings.topic_prefix)
     with glance(ledger.postgres_dsn) as connection:
@@ -176,7 +176,7 @@ def seek(
 
 
 def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
-    """Lane -> next offset, of the lanes that are meant."""
+    """Return the agent's next offset by lane, for these lanes or for all; raise OffsetsError for an unknown lane."""
     found = {row.lane: row.next_offset for row in rows if row.agent == agent}
     missing = sorted(set(lanes or ()) - found.keys())
     if missing:

@@ -1,4 +1,4 @@
-"""`ledgerline operations`: what operators did to the running ledger."""
+"""`ledgerline operations`: the record of what operators did to the running ledger."""
 
 import json
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`ledgerline reconcile`: the books recomputed from the topics, and compared with the tables."""
+"""`ledgerline reconcile`: recompute the books from the topics, and compare them with the tables."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def reconcile(as_json: Json = False) -> None:
 
 
 def report_json(report: Report) -> dict[str, Any]:
-    """The report for machines; amounts as decimal strings, as sums may pass what a JSON number holds."""
+    """Return the report for machines; amounts are strings, because a sum may be too large for a JSON number."""
     return {
         "ok": not report.findings,
         "records": report.records,

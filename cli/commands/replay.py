@@ -1,4 +1,4 @@
-"""`ledgerline replay`: a database rebuilt, or brought up to date, from ledger.journal; compared with the live one."""
+"""`ledgerline replay`: rebuild or update a database from ledger.journal, and compare it with the live database."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,7 +72,7 @@ def _same_database(one: str, other: str) -> bool:
 
 
 def _frame_if_reachable(dsn: str) -> Frame | None:
-    """The books of the live ledger; None where it is gone, and the database to replay into must have its own."""
+    """Return the live ledger's books, or None if it is gone: then the database to replay into must have its own."""
     try:
         return frame_of(dsn)
     except (DatabaseError, psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):

@@ -15,7 +15,7 @@ app = typer.Typer(help="Avro schemas in the registry.", no_args_is_help=True)
 
 
 def _registry() -> SchemaRegistry:
-    """The registry alone, so that a pipeline can check schemas where there is no ledger."""
+    """Return the registry without the other parts, so that a pipeline can check schemas without a ledger."""
     settings: Settings = read_settings()
     state = read_state(settings.home)
     url = settings.registry_url or (state.endpoints.registry_url if state and state.endpoints else None)

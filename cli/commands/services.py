@@ -1,7 +1,7 @@
-"""`ledgerline service NAME` and `ledgerline prepare`: what the supervisor, compose and Kubernetes run.
+"""`ledgerline service NAME` and `ledgerline prepare`: the commands that the supervisor, compose and Kubernetes run.
 
-The one place where settings meet the services. Each runner imports its service itself, so that a process holds in
-memory what it runs, and no more.
+Only this module passes the settings to the services. Each runner imports its service itself, so that a process loads
+only what it runs.
 """
 # ruff: noqa: PLC0415
 
@@ -56,7 +56,7 @@ KafkaRights = Annotated[
 
 
 def posting_key(settings: Settings) -> "SigningKey | None":
-    """The key that posting signs heads with; None where none is named and none lies in the home."""
+    """Return the key with which posting signs heads; None if the settings name no key and the home has none."""
     from runtime.key_files import read_key
     from runtime.key_names import POSTING_KEY_FILE
 
@@ -67,7 +67,7 @@ def posting_key(settings: Settings) -> "SigningKey | None":
 
 
 def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
-    """How an agent of this ledger reads its topic; `more`: other options of AgentOptions."""
+    """Return the options with which an agent of this ledger reads its topic; `more` are other AgentOptions."""
     from streams.fenced import AgentOptions
 
     settings = ledger.settings
@@ -88,19 +88,19 @@ def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentO
 
 
 def proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOptions":
-    """How an agent that proves reads the journal: nobody waits for it, and large batches cost it half as much."""
+    """Return the options of a proving agent: nobody waits for it, and large batches cost it half as much."""
     return agent_options(
         name, ledger, topics.journal, read_committed=True, fetch_wait_ms=200, fetch_bytes_min=512 * 1024
     )
 
 
 def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
-    """The posting worker."""
+    """Run the posting worker."""
     from streams.posting.service import serve
     from streams.posting.signing import sign_nothing, signing_with
 
     key = posting_key(ledger.settings)
-    # A commit costs as much as some eighty intents, so what comes in a few milliseconds is better posted by one.
+    # A commit costs as much as about 80 intents: so wait up to 20 ms, and post all that arrived with one commit.
     options = agent_options(
         "posting", ledger, topics.intents, read_committed=True, fetch_wait_ms=20, fetch_bytes_min=16 * 1024
     )
@@ -115,10 +115,10 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
 
 
 def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
-    """The event that SIGTERM and SIGINT set; a thread waits for them, as the main one may be in librdkafka."""
+    """Return the event that SIGTERM and SIGINT set; a thread waits for them, as the main one may be in librdkafka."""
     stop = threading.Event()
     signals = {signal.SIGTERM, signal.SIGINT}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # for all threads to come as well
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)  # later threads inherit the mask
 
     def wait() -> None:
         signal.sigwait(signals)
@@ -130,7 +130,7 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
-    """The relay of one shard."""
+    """Run the relay of one shard."""
     from db.relay import RelayStore
     from producers.relay import Relay, RelayEncoders, RelayOptions
     from runtime.watchdog import Watchdog
@@ -153,7 +153,7 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
 
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
-    """The reconciliation agent."""
+    """Run the reconciliation agent."""
     from streams.proof.reconciliation.service import serve
 
     options = proving_options("reconciliation", ledger, topics)
@@ -161,7 +161,7 @@ def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
 
 
 def run_audit(ledger: Ledger, topics: Topics) -> None:
-    """The audit agent."""
+    """Run the audit agent."""
     from streams.proof.audit.service import serve
 
     options = proving_options("audit", ledger, topics)
@@ -169,7 +169,7 @@ def run_audit(ledger: Ledger, topics: Topics) -> None:
 
 
 def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
-    """The API."""
+    """Run the API."""
     from api.server import serve
 
     serve(
@@ -204,7 +204,7 @@ def service(name: str) -> None:
 def prepare_ledger(
     ledger: Ledger, *, contract: bool = False, logins: Path | None = None, kafka_rights: str | None = None
 ) -> dict[str, object]:
-    """Bring database, topics and schemas to what the services need; harmless to repeat. Returns what was done."""
+    """Make the database, topics and schemas that the services need, and return what was done; harmless to repeat."""
     settings: Settings = ledger.settings
     refuse_misconfigured(settings, ledger.addresses)
     migrated = migrate(ledger.postgres_dsn, contract=contract)
@@ -213,7 +213,7 @@ def prepare_ledger(
     made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
     wanted = described(settings)
     made = make_topics(ledger.kafka, wanted.topics, wanted.lanes, wanted.replication, wanted.retention)
-    # Before there are rights for it, a topic may be anybody's or nobody's: they come with the topics.
+    # Without ACLs a topic may be open to all users or to none. So the ACLs are created together with the topics.
     granted = grant(ledger.kafka, settings.topic_prefix, kafka_rights) if kafka_rights is not None else None
     return {
         "migrations": migrated.applied,

@@ -1,4 +1,4 @@
-"""`ledgerline up` and `ledgerline down`: everything on this machine, in the background."""
+"""`ledgerline up` and `ledgerline down`: start and stop all parts and services on this machine, in the background."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         return
     say(f" after {time.monotonic() - started:.1f} s.", "[bold green]Ledgerline is up[/]")
     found = _addresses(state)
-    if state.api_url is not None and console.is_terminal:  # the key with it where a person reads, and in no file
+    if state.api_url is not None and console.is_terminal:  # show the key only to a person, never in a file
         found["Console"] = console_url(state.api_url, api_key(settings))
     for name, where in found.items():
         say(f"  {name.replace('_', ' '):<22} {where}")
@@ -79,7 +79,7 @@ def down(as_json: Json = False) -> None:
 
 @contextmanager
 def reporter(*, quiet: bool) -> Iterator[Callable[[str], None]]:
-    """Progress on standard error: a line for each step, and a spinner with the time where someone watches."""
+    """Yield a function that reports progress on standard error: a line for each step, and a spinner at a terminal."""
     started = time.monotonic()
     if quiet:
         yield lambda _message: None
@@ -104,7 +104,7 @@ def _counts(texts: list[str] | None) -> dict[str, int]:
 
 
 def ensure_api_key(state: RunState) -> bool:
-    """Make and store the command line's key, where there is none that the database knows; True where one was made."""
+    """Make and store the command line's key if there is no active one; return True if a key was made."""
     from db.access import Scope, add_key, list_keys  # noqa: PLC0415 - psycopg is loaded when it is needed
     from db.connections import connect  # noqa: PLC0415
 
@@ -125,7 +125,7 @@ def ensure_api_key(state: RunState) -> bool:
 
 
 def _addresses(state: RunState) -> dict[str, Any]:
-    """Where everything answers; the database's password is left out."""
+    """Return the addresses of the parts and services, without the database's password."""
     found: dict[str, Any] = {}
     if state.api_url is not None:
         url = state.api_url
@@ -143,7 +143,7 @@ def _addresses(state: RunState) -> dict[str, Any]:
 
 
 def without_password(dsn: str) -> str:
-    """A DSN that may be shown: its password replaced by stars. What is no URI is not shown at all."""
+    """Return a DSN that may be shown, with stars for its password; a DSN that is no URI is not shown at all."""
     parts = urlsplit(dsn)
     if not parts.hostname:
         return "as LEDGERLINE_POSTGRES_DSN says"

@@ -1,4 +1,4 @@
-"""`ledgerline status`: what runs, how far each lane is, what needs attention; at a glance."""
+"""`ledgerline status`: show at a glance what runs, the progress of each lane, and what needs attention."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -43,7 +43,7 @@ def status(watch: Watch = False, interval: Interval = 2.0, check: Check = False,
 
 
 def glance_at(settings: Settings) -> StatusReport:
-    """Look once; LedgerlineError where nothing runs and nothing is named."""
+    """Read the status once; raise LedgerlineError if no ledger runs here and the environment names none."""
     state = read_state(settings.home)
     addresses = addresses_of(settings, state)
     if state is None and addresses.kafka is None and addresses.postgres_dsn is None:
@@ -54,7 +54,7 @@ def glance_at(settings: Settings) -> StatusReport:
 
 
 def _watch(settings: Settings, interval_seconds: float, *, as_json: bool) -> None:
-    """Until Ctrl-C, or until nobody reads it any more: exit code 1 then, as for each output that is cut off."""
+    """Show the status repeatedly until Ctrl-C; if the reader has gone, exit with code 1, as for all cut output."""
     if as_json or not console.is_terminal:
         while True:
             report = glance_at(settings)
@@ -71,7 +71,7 @@ def _watch(settings: Settings, interval_seconds: float, *, as_json: bool) -> Non
 
 
 def document(report: StatusReport) -> dict[str, Any]:
-    """The report for machines; bytes are in hex."""
+    """Return the report for machines; bytes are in hex."""
     found = asdict(report)
     found["breaks"] = [item._asdict() for item in report.breaks]
     found["checkpoint"] = (
@@ -81,7 +81,7 @@ def document(report: StatusReport) -> dict[str, Any]:
 
 
 def render(report: StatusReport) -> RenderableType:
-    """The report for people."""
+    """Return the report for people."""
     shown: list[RenderableType] = [_headline(report)]
     if report.processes:
         shown.append(_process_table(report))

@@ -1,4 +1,4 @@
-"""`ledgerline topics`: the topics of a cluster beside their description in code."""
+"""`ledgerline topics`: compare the topics of a cluster with their description in code, and change them."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -29,7 +29,7 @@ _REMEDIES = {
 
 
 def described(settings: Settings) -> Described:
-    """The topics as these settings describe them."""
+    """Return the topics as these settings describe them."""
     return Described(
         Topics(settings.topic_prefix),
         settings.lanes,

@@ -1,1 +1,1 @@
-"""What can be wrong with a configuration, found before it does harm: `ledgerline config check`."""
+"""Checks that find faults of a configuration before they do harm: `ledgerline config check`."""

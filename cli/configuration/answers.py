@@ -1,7 +1,7 @@
-"""Whether each part answers with these credentials, and if not, what to change: in one sentence, within seconds.
+"""Checks whether each part answers with these credentials, and if not, what to change: one sentence, within seconds.
 
-What only waiting helps against, such as a broker that is away, is told apart from what is configured wrongly: services
-wait for the one, and refuse to start on the other.
+A part that is down, such as a broker, differs from a wrong configuration: a service waits for the part, but refuses to
+start with the wrong configuration.
 """
 
 import socket
@@ -22,7 +22,7 @@ from runtime.secret_files import variable
 
 PATIENCE_SECONDS: Final = 8.0
 START_SECONDS: Final = 3.0
-"""So long may looking keep a service from starting that would wait for the part anyway."""
+"""The time that a check of one part may delay the start of a service, which would wait for the part anyway."""
 _CONNECT_SECONDS: Final = 2.0
 _LOOK_SECONDS: Final = 0.25
 _PROTOCOL: Final = variable("kafka_security_protocol")
@@ -34,11 +34,11 @@ class Trouble(NamedTuple):
 
     sentence: str
     is_misconfigured: bool
-    """Whether waiting is of no use."""
+    """True if waiting cannot help."""
 
 
 def kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
-    """Why Kafka does not answer; None where it does."""
+    """Return why Kafka does not answer; None if it answers."""
     reached = [address for address in kafka.bootstrap.split(",") if _is_open(address.strip())]
     if not reached:
         return Trouble(f"Nothing answers at {kafka}: start Kafka, or correct {variable('kafka_bootstrap')}.", False)
@@ -76,7 +76,7 @@ def kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> T
 
 
 def _explained(kafka: Kafka, error: KafkaError) -> str | None:
-    """What an error of librdkafka means for who configures it; None where it may pass."""
+    """Return what to change in the configuration after an error of librdkafka; None if the error may be temporary."""
     text = error.str()
     if error.code() == KafkaError._AUTHENTICATION:
         return (
@@ -116,7 +116,7 @@ def _is_open(address: str) -> bool:
 def _speaks_tls(address: str) -> bool:
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context()
-    # Only whether it is TLS is asked; nothing is sent over the connection.
+    # The connection only tests for TLS. Nothing is sent over it, so no certificate is verified.
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     try:
         with (
@@ -125,14 +125,14 @@ def _speaks_tls(address: str) -> bool:
         ):
             return True
     except ssl.SSLError as error:
-        # A server that wants a certificate of ours says so in TLS.
+        # A server that requires a client certificate answers with a TLS alert, so it does speak TLS.
         return "ALERT" in (error.reason or "")
     except OSError:
         return False
 
 
 def postgres_trouble(dsn: str, role: str | None = None, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
-    """Why Postgres does not let this login in, and act as a role where one is named; None where it does."""
+    """Return why Postgres refuses this login, or the role if one is given; None if it accepts both."""
     options: dict[str, Any] = {"options": f"-c role={role}"} if role is not None else {}
     try:
         psycopg.connect(dsn, connect_timeout=int(patience_seconds), **options).close()
@@ -170,13 +170,13 @@ def _postgres_explained(dsn: str, role: str | None, text: str) -> Trouble:
     }
     for part, sentence in known.items():
         if part in text:
-            # What `prepare` makes may only not be there yet.
+            # A role or database that does not exist is no misconfiguration: `prepare` may not have made it yet.
             return Trouble(sentence, "does not exist" not in part)
     return Trouble(f"{where} does not answer ({text}): start it, or correct {about}.", False)
 
 
 def registry_trouble(registry: SchemaRegistry, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
-    """Why the registry does not answer; None where it does."""
+    """Return why the registry does not answer; None if it answers."""
     url, ca = variable("registry_url"), variable("registry_ca_file")
     login = (registry.username, registry.password or "") if registry.username is not None else None
     try:

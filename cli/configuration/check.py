@@ -1,4 +1,4 @@
-"""All that is looked at: the environment, the settings, and then each part of the ledger."""
+"""The checks of a configuration: the environment, the settings, and then each part of the ledger."""
 
 import os
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ SKEW_SECONDS_MAX: Final = 1.0
 
 
 def unusable(trouble: ValidationError) -> list[Finding]:
-    """Each value that cannot be used; the values themselves are not shown, as they may be secrets."""
+    """Return a finding for each value that cannot be used; the value itself is not shown, as it may be a secret."""
     return [
         error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says what it takes.")
         for found in trouble.errors(include_input=False)
@@ -33,7 +33,7 @@ def unusable(trouble: ValidationError) -> list[Finding]:
 
 
 def check_settings() -> tuple[Settings | None, list[Finding]]:
-    """What the environment says by itself; no settings where it cannot be made into any."""
+    """Return the settings, None if the environment gives no valid ones, and the findings; no part is contacted."""
     findings = unknown_variables(os.environ)
     try:
         settings = Settings.model_validate({})
@@ -45,7 +45,7 @@ def check_settings() -> tuple[Settings | None, list[Finding]]:
 
 
 def check_parts(settings: Settings, described: Described, service: str | None) -> Iterator[Finding]:
-    """What the parts say, one after the other; `service`: whose rights the login must have."""
+    """Yield the findings about the parts, one part after the other; the login must have the rights of `service`."""
     found = addresses_of(settings, read_state(settings.home))
     yield from _kafka(found, described)
     yield from _postgres(found, service)
@@ -53,7 +53,7 @@ def check_parts(settings: Settings, described: Described, service: str | None) -
 
 
 def refuse_misconfigured(settings: Settings, found: Addresses, role: str | None = None) -> None:
-    """SettingsError with what keeps a service from starting; parts that are merely away are not waited for."""
+    """Raise SettingsError if the configuration is wrong; a part that is only down is no error and no reason to wait."""
     refuse_errors(contradictions(settings))
     troubles = [
         kafka_trouble(found.kafka, START_SECONDS) if found.kafka else None,

@@ -1,4 +1,4 @@
-"""What is found of a configuration, one sentence each."""
+"""Findings about a configuration, one sentence each."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from runtime.secret_files import SettingsError
 
 
 class Severity(StrEnum):
-    """How bad it is: an error keeps a service from starting, a warning does not."""
+    """The severity of a finding: an error prevents the start of a service, a warning does not."""
 
     OK = "ok"
     WARNING = "warning"
@@ -17,7 +17,7 @@ class Severity(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; `about` is a variable or a part."""
+    """The result of one check; `about` is the variable or the part that was checked."""
 
     severity: Severity
     about: str
@@ -25,22 +25,22 @@ class Finding:
 
 
 def error(about: str, sentence: str) -> Finding:
-    """What keeps a service from starting."""
+    """Return a finding that prevents the start of a service."""
     return Finding(Severity.ERROR, about, sentence)
 
 
 def warning(about: str, sentence: str) -> Finding:
-    """What works, and is hardly meant."""
+    """Return a finding about something that works but is probably not intended."""
     return Finding(Severity.WARNING, about, sentence)
 
 
 def fine(about: str, sentence: str) -> Finding:
-    """What is as it should be."""
+    """Return a finding about something that is right."""
     return Finding(Severity.OK, about, sentence)
 
 
 def refuse_errors(findings: Iterable[Finding]) -> None:
-    """SettingsError with the sentence of each error, where there are any."""
+    """Raise SettingsError with the sentence of each error, if there are any errors."""
     sentences = [finding.sentence for finding in findings if finding.severity is Severity.ERROR]
     if sentences:
         raise SettingsError(" ".join(dict.fromkeys(sentences)))

@@ -1,4 +1,4 @@
-"""What contradicts itself in the settings, and files of TLS that cannot serve; nothing is asked of any part."""
+"""Contradictions in the settings, and TLS files that cannot be used; no part of the ledger is contacted."""
 
 import ssl
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
 def contradictions(settings: Settings) -> list[Finding]:
-    """All that can be told from the settings and the files that they name."""
+    """Return all findings about the settings and the files that they name."""
     return [*_kafka(settings), *_postgres(settings), *_registry(settings), *_http(settings), *_numbers(settings)]
 
 
@@ -41,7 +41,7 @@ def _kafka(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka_login(settings: Settings) -> Iterator[Finding]:
-    """A name and a password belong to SASL, and SASL needs both."""
+    """Check that user name and password are both set with SASL, and that neither is set without it."""
     protocol = settings.kafka_security_protocol
     login = {
         "kafka_sasl_username": settings.kafka_sasl_username,
@@ -58,7 +58,7 @@ def _kafka_login(settings: Settings) -> Iterator[Finding]:
 
 
 def _kafka_files(settings: Settings) -> Iterator[Finding]:
-    """Files of TLS belong to TLS, a certificate to its key, and each must be one that can serve."""
+    """Check that TLS files are set only with TLS, certificate and key only together, and that each file is usable."""
     protocol = settings.kafka_security_protocol
     certificate, key = settings.kafka_ssl_certificate_file, settings.kafka_ssl_key_file
     files = {
@@ -87,7 +87,7 @@ def _kafka_files(settings: Settings) -> Iterator[Finding]:
 
 
 def _own_certificate(settings: Settings) -> Iterator[Finding]:
-    """Whether key and certificate belong together, as the client will load them."""
+    """Check that key and certificate belong together, by loading them as the client does."""
     name = variable("kafka_ssl_key_file")
     try:
         replace(settings.kafka_at(""), security_protocol="SSL").ssl_context()
@@ -101,7 +101,7 @@ def _own_certificate(settings: Settings) -> Iterator[Finding]:
 
 
 def certificate_faults(about: str, path: Path, now: datetime | None = None) -> Iterator[Finding]:
-    """What is wrong with the certificates of a PEM file: unreadable, none, expired, or about to expire."""
+    """Yield what is wrong with the certificates of a PEM file: unreadable, none, not valid yet, expired or expiring."""
     now = now or datetime.now(UTC)
     try:
         certificates = x509.load_pem_x509_certificates(path.read_bytes())
@@ -131,7 +131,7 @@ def _postgres(settings: Settings) -> Iterator[Finding]:
     try:
         parts = conninfo_to_dict(settings.postgres_dsn.get_secret_value())
     except ProgrammingError:
-        # What psycopg says quotes the DSN, password and all.
+        # Do not show psycopg's message: it quotes the DSN with the password.
         yield error(about, f"{about} is no DSN of libpq's: write it as postgresql://user@host:port/database.")
         return
     for name in ("sslrootcert", "sslcert"):
@@ -169,7 +169,7 @@ def _registry(settings: Settings) -> Iterator[Finding]:
 
 
 def _http(settings: Settings) -> Iterator[Finding]:
-    """The certificate and the key that the API and the metrics are served with."""
+    """Check the certificate and the key with which the API and the metrics are served."""
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
     certificate_name, key_name = variable("tls_certificate_file"), variable("tls_key_file")
     if (certificate is None) != (key is None):

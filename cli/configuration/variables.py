@@ -1,4 +1,4 @@
-"""The environment's LEDGERLINE_* variables: which of them mean nothing, and where each setting comes from."""
+"""The LEDGERLINE_* variables of the environment: unknown variables, and the origin of each setting."""
 
 import re
 from collections.abc import Mapping
@@ -25,20 +25,20 @@ PORT_VARIABLES: Final = frozenset(
         "GRAFANA",
     )
 )
-"""They fix the ports of embedded parts and of compose's, and are no settings."""
+"""The variables that fix ports of embedded parts and of compose; they are not settings."""
 
-# Kubernetes tells every pod of every Service in its namespace like this, where enableServiceLinks is not false.
+# Kubernetes sets such variables in every pod for every Service of its namespace, unless enableServiceLinks is false.
 _SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
 
 
 def known_variables() -> set[str]:
-    """Every variable that means something."""
+    """Return every variable that Ledgerline reads."""
     settings = {variable(name) for name in Settings.model_fields}
     return settings | {file_variable(name) for name in SECRETS} | PORT_VARIABLES
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
-    """The LEDGERLINE_* variables that mean nothing, each with the nearest one that does."""
+    """Return a warning for each LEDGERLINE_* variable that nothing reads, with the most similar known variable."""
     known = known_variables()
     found = []
     for name in sorted(environment):
@@ -54,7 +54,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
 
 
 def origins(settings: Settings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
-    """Each setting with its variable, its value, secrets masked, and whether that is a default, set, or in a file."""
+    """Return each setting's variable, its value (secrets masked), and its origin: default, environment or file."""
     rows = []
     for name in Settings.model_fields:
         value = getattr(settings, name)

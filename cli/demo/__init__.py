@@ -1,4 +1,4 @@
-"""The demo: a real ledger and a busy day go through HTTP, Kafka and Postgres, and are proved; then one row is altered.
+"""The demo: it sends a real ledger and a busy day through HTTP, Kafka and Postgres, proves them, and alters one row.
 
-steps.py is the list of what happens, in order; each step is a function in the module of its subject.
+steps.py lists the steps in order; each step is a function in the module of its subject.
 """

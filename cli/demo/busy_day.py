@@ -1,7 +1,8 @@
-"""The ledger of a busy day, made from the imported one: what will become of each intent is known by construction.
+"""The ledger of a busy day, made from the imported ledger: the outcome of each intent is known by construction.
 
-A person's transaction is seen from the platform that keeps the person's money: every leg changes its side, what the
-person owns becomes a customer's account, an expense a merchant's, an income an outside source. It still balances.
+A person's transaction is seen from the platform that keeps the person's money. Every leg changes its side. An account
+of the person becomes a customer's account, an expense becomes a merchant's account, and an income becomes an outside
+source. The transaction still balances.
 """
 
 import random
@@ -27,7 +28,7 @@ Balances = dict[tuple[str, str], int]
 
 
 class Share(NamedTuple):
-    """How many of a thousand intents are something else than a plain posting."""
+    """The number of intents in a thousand that are not plain postings, by kind."""
 
     duplicate: int = 15
     conflict: int = 5
@@ -38,13 +39,13 @@ class Share(NamedTuple):
 
 @dataclass
 class Expected:
-    """What must come out, counted as the day is made. `balances` are debits less credits, in minor units."""
+    """The expected results, counted while the day is made; `balances` are debits minus credits, in minor units."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     reasons: Counter[str] = field(default_factory=Counter)
     balances: Balances = field(default_factory=lambda: defaultdict(int))
     debits: Counter[str] = field(default_factory=Counter)
-    """Per currency, of all that is posted; credits are the same."""
+    """The sum of all posted debits by currency; the credits are the same."""
 
     def post(self, legs: Iterable[Leg]) -> None:
         """Count an intent that will be posted."""
@@ -62,10 +63,10 @@ class Expected:
 
 @dataclass(frozen=True)
 class BusyDay:
-    """Requests to POST /v1/intents/batch, each a list of NDJSON lines, and what must come of them.
+    """Requests to POST /v1/intents/batch, each a list of NDJSON lines, and their expected results.
 
-    `funding` must be settled before `day` is sent: it gives every account that can run dry just what it will spend.
-    A duplicate or conflicting intent lies in the request of its original, so that both reach Kafka, in this order.
+    `funding` must be settled before `day` is sent: it gives every account that has a floor exactly what it will spend.
+    A duplicate or conflicting intent is in the same request as its original, so that both reach Kafka, in this order.
     """
 
     funding: list[list[bytes]]
@@ -74,7 +75,7 @@ class BusyDay:
 
     @property
     def intents(self) -> int:
-        """All intents of both parts."""
+        """The number of intents in both parts."""
         return sum(map(len, self.funding)) + sum(map(len, self.day))
 
 
@@ -121,7 +122,7 @@ def _lines(
     expected: Expected,
     spent: Balances,
 ) -> list[bytes]:
-    """One intent of the kind, or two where the second is a duplicate or a conflict; counts what will become of them."""
+    """Return one intent of the kind, or two if the second is a duplicate or a conflict; count their outcomes."""
     value_time = DAY_START + chosen.randrange(DAY_SECONDS) * 1_000_000
     if kind in {"insufficient_funds", "unknown_account", "unknown_currency"}:
         expected.reject(kind)
@@ -141,7 +142,7 @@ def _lines(
 
 
 def _doomed(kind: str, chosen: random.Random) -> tuple[Leg, ...]:
-    """Legs that the API takes and the posting worker must refuse."""
+    """Return legs that the API accepts and the posting worker must reject."""
     amount = chosen.randrange(1, 100_000)
     account = "nowhere:at:all" if kind == "unknown_account" else f"users:pauper-{chosen.randrange(100)}:wallet"
     currency = "NOSUCHUNIT" if kind == "unknown_currency" else _CURRENCY
@@ -149,7 +150,7 @@ def _doomed(kind: str, chosen: random.Random) -> tuple[Leg, ...]:
 
 
 def _varied(legs: Iterable[Leg], customer: int, chosen: random.Random) -> tuple[Leg, ...]:
-    """The legs for one customer: every amount times the same small factor, and a pair of legs a few cents more."""
+    """Return the legs for one customer: all amounts times one small factor; two legs in USD get up to 99 cents more."""
     factor = chosen.randint(1, _RANDOM_FACTOR_MAX)
     legs = tuple(legs)
     more = chosen.randrange(100) if len(legs) == 2 and legs[0].currency == _CURRENCY else 0
@@ -170,7 +171,7 @@ def _account(address: str, customer: int) -> str:
 
 
 def _funding(spent: Balances, seed: int, batch_items: int, expected: Expected) -> list[list[bytes]]:
-    """One intent for each owner that spends, in requests of `batch_items`."""
+    """Return one funding intent for each owner that spends, in requests of `batch_items`."""
     owners: dict[str, list[Leg]] = defaultdict(list)
     for (account, currency), amount in sorted(spent.items()):
         owner = ":".join(account.split(":")[:2])

@@ -1,4 +1,4 @@
-"""What one run of the demo knows, and the checks that it has made."""
+"""The state of one run of the demo, and the checks that it has made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ class DemoError(LedgerlineError):
 
 @dataclass(frozen=True)
 class Plan:
-    """How big the demo is."""
+    """The size of the demo."""
 
     intents: int = 100_000
     customers: int = 1_500
@@ -34,7 +34,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Check:
-    """Something that must hold: what was expected and what was found."""
+    """A comparison that must hold: the expected value and the value that was found."""
 
     name: str
     expected: Any
@@ -42,13 +42,13 @@ class Check:
 
     @property
     def held(self) -> bool:
-        """Whether it did."""
+        """Whether the two values are equal."""
         return bool(self.expected == self.found)
 
 
 @dataclass
 class Demo:
-    """Filled in by the steps, in order: each relies on those before it."""
+    """The state of one run. The steps fill it in, in order: each step relies on the steps before it."""
 
     home: Path
     cache: Path
@@ -58,7 +58,7 @@ class Demo:
     checks: list[Check] = field(default_factory=list)
     figures: dict[str, Any] = field(default_factory=dict)
     phases: dict[str, float] = field(default_factory=dict)
-    """Title of a step -> seconds."""
+    """The duration of each step in seconds, by title."""
 
     ledger: Ledger = field(init=False)
     watch: PipelineWatch = field(init=False)
@@ -67,13 +67,13 @@ class Demo:
     key: str = ""
     victim: tuple[int, int] = (-1, -1)
     sent: int = 0
-    """Messages on payments.intents that the demo knows of."""
+    """The number of messages on payments.intents that the demo has sent."""
     send_started: float = 0.0
     expected: dict[tuple[str, str], int] = field(default_factory=dict)
-    """(outcome, reason) -> journal rows that there must be."""
+    """The expected number of journal rows by (outcome, reason)."""
 
     def check(self, name: str, expected: Any, found: Any) -> bool:
-        """Note a check; returns whether it held."""
+        """Record a check, and return whether it held."""
         made = Check(name, expected, found)
         self.checks.append(made)
         return made.held
@@ -84,13 +84,13 @@ class Demo:
         return all(check.held for check in self.checks)
 
     def expect(self, outcome: str, reason: str, count: int) -> None:
-        """Count journal rows that must come."""
+        """Add to the number of journal rows that are expected."""
         where = (outcome, reason)
         self.expected[where] = self.expected.get(where, 0) + count
 
     @property
     def api_url(self) -> str:
-        """Where the API answers."""
+        """The URL of the API; raises DemoError if there is none."""
         if self.ledger.api_url is None:
             raise DemoError("The API was not started: run the demo with the service api.")
         return self.ledger.api_url
@@ -102,4 +102,4 @@ class Demo:
 
 
 Step = Callable[[Demo], str]
-"""Does its part and says in a few words what came of it; a LedgerlineError where it cannot."""
+"""One step of the demo: it returns its result in a few words, or raises LedgerlineError if it fails."""

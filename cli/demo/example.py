@@ -1,4 +1,4 @@
-"""The example ledger: four years of a person's money, as bean-example makes them; the same at every run."""
+"""The example ledger: four years of a person's money, made by bean-example; it is the same at every run."""
 
 import subprocess
 import sys
@@ -19,7 +19,7 @@ class ExampleError(LedgerlineError):
 
 
 def make_example(path: Path) -> None:
-    """Run beancount's bean-example, in a process of its own, to write `path`; ExampleError says what is missing."""
+    """Run beancount's bean-example in a separate process to write `path`; raise ExampleError if that fails."""
     path.parent.mkdir(parents=True, exist_ok=True)
     options = ["--seed", str(SEED), "--date-begin", DATE_BEGIN, "--date-end", DATE_END, "--date-birth", DATE_BIRTH]
     program = "from beancount.scripts.example import main; main()"

@@ -1,4 +1,4 @@
-"""The steps that move money: the example ledger, the busy day, and what no client can send."""
+"""The steps that move money: the example ledger, the busy day, and messages that no client of the API can send."""
 
 import asyncio
 import time
@@ -47,7 +47,7 @@ def import_example(demo: Demo) -> str:
 
 
 def compare_example(demo: Demo) -> str:
-    """Every account's balance in every currency against beancount's own sums, and every balance assertion."""
+    """Compare every balance with beancount's own sums, and check every balance assertion."""
     differences = importer.check(demo.prepared, demo.api_url, demo.key, TENANT)
     demo.check("balances that differ from beancount's", [], [difference._asdict() for difference in differences])
     source = demo.prepared.source
@@ -56,7 +56,7 @@ def compare_example(demo: Demo) -> str:
 
 
 def import_again(demo: Demo) -> str:
-    """Importing twice posts nothing twice."""
+    """Import the example again, and check that nothing is posted twice."""
     results, _ = asyncio.run(importer.post(demo.prepared.mapped.intents, demo.api_url, demo.key, lambda _items: None))
     replayed = sum(result.replayed and result.fate is Fate.POSTED for result in results)
     demo.check("transactions known at the second import", len(results), replayed)
@@ -64,7 +64,7 @@ def import_again(demo: Demo) -> str:
 
 
 def write_day(demo: Demo) -> str:
-    """Make the busy day in memory, counting what must become of it."""
+    """Make the busy day in memory, and count its expected outcomes."""
     plan = demo.plan
     demo.day = make_day(
         demo.prepared.mapped.intents,
@@ -84,7 +84,7 @@ def write_day(demo: Demo) -> str:
 
 
 def fund_customers(demo: Demo) -> str:
-    """Give every account that can run dry just what it will spend, and wait until that is posted."""
+    """Give every account that has a floor exactly what it will spend, and wait until that is posted."""
     count = sum(map(len, demo.day.funding))
     _send(demo, demo.day.funding, demo.watch.add_sent)
     demo.sent += count
@@ -93,7 +93,7 @@ def fund_customers(demo: Demo) -> str:
 
 
 def send_day(demo: Demo) -> str:
-    """Send the day over several connections; return when Kafka has it all."""
+    """Send the day over several connections; return when Kafka has all intents."""
     count = sum(map(len, demo.day.day))
     demo.send_started = time.monotonic()
     with demo.screen.watching(demo.watch, demo.sent + count):
@@ -107,7 +107,7 @@ def send_day(demo: Demo) -> str:
 
 
 def send_poison(demo: Demo) -> str:
-    """Unbalanced intents and undecodable bytes straight to Kafka, as the API would take none of them."""
+    """Check that the API refuses unbalanced intents; send such intents and undecodable bytes straight to Kafka."""
     refused = _send(demo, [[_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
     demo.check(
         "unbalanced intents refused by the API",
@@ -123,7 +123,7 @@ def send_poison(demo: Demo) -> str:
 
 
 def settle(demo: Demo) -> str:
-    """Wait until all is posted, relayed, reconciled and audited."""
+    """Wait until all intents are posted, relayed, reconciled and audited."""
     with demo.screen.watching(demo.watch, demo.sent):
         posted = demo.watch.wait_for(("posted",), demo.sent, demo.plan.settle_seconds_max)
         proved = demo.watch.wait_for(("relayed", "reconciled", "audited"), demo.sent, demo.plan.settle_seconds_max)
@@ -137,7 +137,7 @@ def settle(demo: Demo) -> str:
 
 
 def send_again(demo: Demo) -> str:
-    """Requests that were settled are answered with their outcome, and nothing reaches Kafka."""
+    """Send settled requests again, and check that the API answers with their outcomes and sends nothing to Kafka."""
     batches = demo.day.day[:REPLAYED_BATCHES]
     fates = Counter((result.fate, result.replayed) for result in _send(demo, batches, lambda _items: None))
     new = sum(count for (fate, replayed), count in fates.items() if fate is not Fate.CONFLICT and not replayed)
@@ -146,7 +146,7 @@ def send_again(demo: Demo) -> str:
 
 
 def expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
-    """Every balance that there must be, by construction: debits less credits in minor units."""
+    """Return every expected balance: debits minus credits, in minor units."""
     sums = Counter(sums_of(demo.prepared.mapped.intents))
     sums.update(demo.day.expected.balances)
     return dict(sums)
@@ -171,7 +171,10 @@ def _send(demo: Demo, batches: Sequence[Sequence[bytes]], on_answered: Callable[
 
 
 def _note_retries(demo: Demo, retries: int) -> None:
-    """A repeated request may have reached Kafka twice: harmless, but the counts would no longer be known exactly."""
+    """Record HTTP retries; raise DemoError if there are any.
+
+    A repeated request may be in Kafka twice. That is harmless, but then the expected counts are no longer exact.
+    """
     demo.figures["http_retries"] = demo.figures.get("http_retries", 0) + retries
     if retries:
         raise DemoError(

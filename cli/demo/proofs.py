@@ -1,4 +1,4 @@
-"""The steps that prove the books, and the one that falsifies a row to show that the proof notices."""
+"""The steps that prove the books, and the step that alters a row to show that the proof finds it."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -17,7 +17,7 @@ AGENT_SECONDS_MAX: Final = 40.0
 
 
 def compare_outcomes(demo: Demo) -> str:
-    """Every outcome and reason, counted in the journal, against what was sent."""
+    """Compare the number of journal rows by outcome and reason with what was sent."""
     found = books.outcome_counts(demo.ledger.postgres_dsn)
     demo.check("journal rows by outcome and reason", _named(demo.expected), _named(found))
     demo.figures["outcomes"] = dict(_by_outcome(found))
@@ -27,7 +27,7 @@ def compare_outcomes(demo: Demo) -> str:
 
 
 def compare_balances(demo: Demo) -> str:
-    """Every balance of every account, against what was made; and debits against credits."""
+    """Compare every balance of every account with the expected one, and debits with credits by currency."""
     found = books.balances(demo.ledger.postgres_dsn, TENANT)
     expected = expected_balances(demo)
     wrong = {where: (expected.get(where), found.get(where)) for where in expected.keys() | found.keys()
@@ -47,7 +47,7 @@ def compare_balances(demo: Demo) -> str:
 
 
 def reconcile(demo: Demo) -> str:
-    """Conservation, symmetry, faithfulness and balances, recomputed with nothing remembered."""
+    """Recompute conservation, symmetry, faithfulness and balances from the topics, without any saved state."""
     report = recompute(
         kafka=demo.ledger.kafka,
         dsn=demo.ledger.postgres_dsn,
@@ -61,7 +61,7 @@ def reconcile(demo: Demo) -> str:
 
 
 def verify_clean(demo: Demo) -> str:
-    """Every hash recomputed from the topic and from the tables, every checkpoint's signature checked."""
+    """Recompute every hash from the topic and from the tables, and check every checkpoint's signature."""
     report = _verify(demo)
     demo.check("faults found by audit", [], [finding.detail for finding in report.findings])
     demo.check("records audited", demo.sent, report.records)
@@ -69,7 +69,7 @@ def verify_clean(demo: Demo) -> str:
 
 
 def alter(demo: Demo) -> str:
-    """Raise both legs of one posted row, as only a superuser past all triggers can: it still balances."""
+    """Raise both legs of one posted row, so that it still balances; only a superuser can bypass the triggers so."""
     demo.victim = books.choose_victim(demo.ledger.postgres_dsn)
     lane, seq = demo.victim
     legs = books.alter_amounts(demo.ledger.postgres_dsn, lane, seq, ALTERED_BY_MINOR)
@@ -78,7 +78,7 @@ def alter(demo: Demo) -> str:
 
 
 def verify_altered(demo: Demo) -> str:
-    """Audit names just the altered row: the full verification does, and the running agent by itself."""
+    """Check that the full verification and the running audit agent both name exactly the altered row."""
     findings = _verify(demo).findings
     demo.check("rows named by the verification", [demo.victim], sorted({(found.lane, found.seq) for found in findings}))
     wait_until(lambda: bool(books.open_audit_breaks(demo.ledger.postgres_dsn)), timeout_seconds=AGENT_SECONDS_MAX)
@@ -88,7 +88,7 @@ def verify_altered(demo: Demo) -> str:
 
 
 def restore(demo: Demo) -> str:
-    """Put the amounts back: the verification is clean again, and the agent resolves its break."""
+    """Restore the amounts; check that the verification is clean again and that the agent resolves its break."""
     lane, seq = demo.victim
     books.alter_amounts(demo.ledger.postgres_dsn, lane, seq, -ALTERED_BY_MINOR)
     demo.check("faults after the restoration", [], [finding.detail for finding in _verify(demo).findings])

@@ -1,4 +1,4 @@
-"""What no client of the API can send: unbalanced intents and bytes that are no intents, straight to Kafka."""
+"""Messages that no client of the API can send, straight to Kafka: unbalanced intents, and bytes that are no intents."""
 
 import time
 from collections import Counter
@@ -24,7 +24,7 @@ FLUSH_SECONDS_MAX: Final = 30.0
 
 
 class Rogue(NamedTuple):
-    """One message, the outcome that it must have, and the reason."""
+    """One message, and the outcome and the reason that it must get."""
 
     value: bytes
     outcome: str
@@ -32,11 +32,11 @@ class Rogue(NamedTuple):
 
 
 class RogueError(LedgerlineError):
-    """Kafka did not take the demo's bytes."""
+    """Kafka did not accept the demo's messages."""
 
 
 def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
-    """Unbalanced intents, and one message for each way in which bytes can be no intent."""
+    """Return unbalanced intents, and one message for each way in which bytes can fail to be an intent."""
     with registry_client(registry) as client:
         intents_id = registered_id(client, "payments.intents-value")
         journal_id = registered_id(client, "ledger.journal-value")
@@ -70,7 +70,7 @@ def _intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
 
 
 def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counter[tuple[str, str]]:
-    """Produce all of them, spread over the lanes; returns what must be counted of each (outcome, reason)."""
+    """Produce all messages, spread over the lanes; return the expected count by (outcome, reason)."""
     failures: list[str] = []
 
     def delivered(error: KafkaError | None, _message: Message) -> None:

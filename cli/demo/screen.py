@@ -1,4 +1,4 @@
-"""What the demo looks like: a line for each step that is done, and below them what goes on now."""
+"""The output of the demo: a line for each step that is done, and the running step below."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,10 @@ _BAR_WIDTH: Final = 34
 
 
 class Screen:
-    """Prints steps as they end; with a terminal it also draws the one that runs. Silent where `quiet`."""
+    """The output of one demo: it prints each step that ends, and shows the running step at a terminal.
+
+    With `quiet` it prints nothing.
+    """
 
     def __init__(self, console: Console, *, quiet: bool = False) -> None:
         self._console = console
@@ -32,14 +35,14 @@ class Screen:
         self._watch: tuple[PipelineWatch, int] | None = None
 
     def heading(self, text: str) -> None:
-        """A line that begins a part."""
+        """Print the line that begins a part."""
         if not self._quiet and self._console.is_terminal:
             self._console.rule(f"[bold]{text}", align="left")
         elif not self._quiet:
             self._console.print(f"── {text}", markup=False)
 
     def note(self, text: str) -> None:
-        """What just happens, beside the spinner of the step."""
+        """Set the text beside the spinner of the running step."""
         self._note = text
 
     @contextmanager
@@ -58,11 +61,11 @@ class Screen:
             yield
 
     def done(self, title: str, detail: str, seconds: float, *, held: bool) -> None:
-        """The line of a step that has ended."""
+        """Print the line of a step that has ended."""
         if self._quiet:
             return
         mark = "[green]✓[/]" if held else "[bold red]✗[/]"
-        if not self._console.is_terminal:  # what a file keeps is not folded
+        if not self._console.is_terminal:  # lines in a file are not wrapped
             self._console.print(f"{mark} {escape(title)}  {seconds:.1f} s\n  {escape(detail)}", soft_wrap=True)
             return
         line = Table.grid(padding=(0, 1))
@@ -75,7 +78,7 @@ class Screen:
 
     @contextmanager
     def watching(self, watch: PipelineWatch, total: int) -> Iterator[None]:
-        """Draw the pipeline's stages, as far as `total`, below the step that runs."""
+        """Draw the pipeline's stages, each as a bar up to `total`, below the running step."""
         self._watch = (watch, total)
         try:
             yield
@@ -83,7 +86,7 @@ class Screen:
             self._watch = None
 
     def show(self, renderable: RenderableType) -> None:
-        """Print a table or a text of its own."""
+        """Print a table or a text."""
         if not self._quiet:
             self._console.print(renderable)
 
@@ -95,7 +98,7 @@ class Screen:
 
 
 def _stages(watch: PipelineWatch, total: int) -> RenderableType:
-    """Each stage as a bar with its count and rate, and the lag of each lane."""
+    """Return each stage as a bar with its count and rate, and the lag of each lane."""
     latest, rates = watch.latest(), watch.rates()
     grid = Table.grid(padding=(0, 2))
     grid.add_column(width=12, justify="right")

@@ -1,4 +1,4 @@
-"""The steps that start and stop the demo's own stack: a ledger of its own beside any that runs already."""
+"""The steps that start and stop the demo's own stack: a separate ledger beside any that already runs."""
 
 import os
 import shutil
@@ -13,18 +13,18 @@ from cli.demo.watching import PipelineWatch
 from cli.supervision import supervisor
 from runtime.settings import Settings
 
-# The demo alters rows as a superuser: it must never do that to a ledger that someone named for real work.
+# The demo alters rows as a superuser: it must never use a ledger that the environment names for real work.
 _NAMES_A_LEDGER: Final = ("KAFKA_BOOTSTRAP", "POSTGRES_DSN", "REGISTRY_URL", "API_URL", "API_KEY", "TOPIC_PREFIX")
 _FASTER: Final = {"LEDGERLINE_AUDIT_SWEEP_SECONDS": "2", "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "5"}
 
 
 def demo_home(settings: Settings) -> Path:
-    """The demo's folder: within the project's, as a home of its own."""
+    """Return the demo's own home: the folder `demo` in the configured home."""
     return settings.home.resolve() / "demo"
 
 
 def own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
-    """The variables for the demo's processes: its own home, no ledger that the environment names."""
+    """Return the environment of the demo's processes: with its own home, without the ledger that the caller named."""
     named = {f"LEDGERLINE_{name}" for name in _NAMES_A_LEDGER}
     kept = {name: value for name, value in environment.items() if name not in named}
     return _FASTER | kept | {"LEDGERLINE_HOME": str(home)}
@@ -50,7 +50,7 @@ def start_stack(demo: Demo) -> str:
 
 
 def stop_stack(demo: Demo, *, remove: bool) -> None:
-    """Stop all that `start_stack` started; `remove` takes away data and logs too. Harmless where nothing runs."""
+    """Stop all that `start_stack` started; with `remove`, delete data and logs, too. Harmless if nothing runs."""
     if hasattr(demo, "watch"):
         demo.watch.__exit__(None, None, None)
     supervisor.down(demo.home, demo.screen.note)

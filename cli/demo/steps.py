@@ -1,4 +1,4 @@
-"""The demo from beginning to end: STEPS is all that happens, in order."""
+"""The demo from beginning to end: PARTS lists all steps, in order."""
 
 import time
 from typing import Final, NamedTuple
@@ -10,7 +10,7 @@ from cli.demo.demo import Demo, Step
 
 
 class Titled(NamedTuple):
-    """A step and the line that stands for it."""
+    """A step and the title that the screen shows for it."""
 
     title: str
     run: Step
@@ -61,7 +61,7 @@ PARTS: Final = (
 
 
 def run_steps(demo: Demo) -> None:
-    """Run every step; a check that does not hold is shown and the demo goes on, a LedgerlineError ends it."""
+    """Run every step. A check that fails is shown, and the demo goes on; a LedgerlineError ends the demo."""
     for part in PARTS:
         demo.screen.heading(part.heading)
         for title, run in part.steps:
@@ -78,7 +78,7 @@ def run_steps(demo: Demo) -> None:
 
 
 def summary(demo: Demo, seconds: float) -> dict[str, object]:
-    """All figures, for machines."""
+    """Return all figures, for machines."""
     return {
         "held": demo.held,
         "seconds": round(seconds, 1),
@@ -92,7 +92,7 @@ def summary(demo: Demo, seconds: float) -> dict[str, object]:
 
 
 def show_summary(demo: Demo, seconds: float) -> None:
-    """The figures as tables."""
+    """Print the figures as tables."""
     outcomes = Table(title="Intents", title_justify="left")
     for name in ("outcome", "expected", "found"):
         outcomes.add_column(name, justify="left" if name == "outcome" else "right")

@@ -1,4 +1,4 @@
-"""Watches the pipeline while it works: how many intents are sent, posted, relayed, reconciled, audited, and the lag."""
+"""Progress of the pipeline: the number of intents sent, posted, relayed, reconciled and audited, and the lag."""
 
 import threading
 import time
@@ -19,24 +19,24 @@ STAGES: Final = ("sent", "posted", "relayed", "reconciled", "audited")
 
 
 class WaitError(LedgerlineError):
-    """The pipeline did not get where it should in time."""
+    """The pipeline did not reach the expected count in time."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """How far each stage is at one moment; counts since the ledger was empty."""
+    """The progress of each stage at one moment, counted since the ledger was empty."""
 
     time_seconds: float
-    """Monotonic."""
+    """The time of the snapshot, on the monotonic clock."""
     counts: dict[str, int]
     lags: dict[int, int]
-    """Lane -> journal rows that audit or reconciliation, whichever is further behind, has not followed."""
+    """By lane, the journal rows that audit or reconciliation has not read, whichever of the two is further behind."""
 
 
 class PipelineWatch:
-    """Polls in a thread of its own, as the event loop of the sender has other things to do; a context manager.
+    """A context manager that polls in its own thread, so as not to block the event loop of the sender.
 
-    `sent` is counted by the sender through `add_sent`. `trouble` is why the last poll failed, while it fails.
+    The sender counts `sent` through `add_sent`. `trouble` is why the last poll failed; it is empty if it succeeded.
     """
 
     def __init__(self, dsn: str, relay_urls: tuple[str, ...]) -> None:
@@ -58,20 +58,20 @@ class PipelineWatch:
         self._thread.join()
 
     def add_sent(self, intents: int) -> None:
-        """Count intents that Kafka has taken."""
+        """Count intents that Kafka has accepted."""
         self._sent += intents
 
     @property
     def sent(self) -> int:
-        """Intents that Kafka has taken."""
+        """The number of intents that Kafka has accepted."""
         return self._sent
 
     def latest(self) -> Snapshot | None:
-        """The last snapshot; None before the first."""
+        """Return the last snapshot; None before the first."""
         return self._history[-1] if self._history else None
 
     def rates(self) -> dict[str, float]:
-        """Intents a second of each stage over the last seconds."""
+        """Return the intents per second of each stage, over the last 4 seconds."""
         history = list(self._history)
         if len(history) < 2:
             return dict.fromkeys(STAGES, 0.0)
@@ -80,9 +80,9 @@ class PipelineWatch:
         return {stage: (last.counts[stage] - first.counts[stage]) / seconds for stage in STAGES}
 
     def wait_for(self, stages: tuple[str, ...], count: int, timeout_seconds: float) -> float:
-        """Wait until each of these stages has come to `count`; returns when that was seen, in monotonic seconds.
+        """Wait until each of these stages has reached `count`; return the time of that poll, in monotonic seconds.
 
-        WaitError, which says how far each is, where that takes longer than `timeout_seconds`.
+        Raise WaitError, which names the count of each stage, if that takes longer than `timeout_seconds`.
         """
 
         def reached() -> bool:

@@ -1,8 +1,8 @@
-"""The pause before something that died is started again."""
+"""The pause before a process that ended is started again."""
 
 
 class BackOff:
-    """A pause that doubles from the first failure on, is bounded, and starts anew after a good long run."""
+    """A pause that doubles with each failure up to a maximum, and is short again after a long run (60 s)."""
 
     def __init__(
         self, *, first_seconds: float = 0.5, most_seconds: float = 30.0, forgiven_after_seconds: float = 60.0
@@ -17,5 +17,5 @@ class BackOff:
         if ran_seconds >= self._forgiven_after_seconds:
             self.failures = 0
         self.failures += 1
-        # The exponent is bounded because a float's is.
+        # Bound the exponent: a float overflows above 2.0 ** 1023.
         return min(self._most_seconds, self._first_seconds * 2.0 ** min(self.failures - 1, 30))

@@ -11,7 +11,7 @@ from ops.run_state import PartState
 
 
 class PartWatch:
-    """Starts an embedded server again when it has died, on the port and data that it had."""
+    """The supervision of one embedded server: it restarts a dead server on the same port and data."""
 
     def __init__(self, part: Part) -> None:
         self._part = part
@@ -21,7 +21,7 @@ class PartWatch:
         self._due_at: float | None = None
 
     def tick(self) -> list[str]:
-        """Do what is due; returns what an operator wants to read."""
+        """Do what is due, and return messages for the operator."""
         now = time.monotonic()
         bound_log(self._part.log)
         if self._part.is_running():
@@ -44,7 +44,7 @@ class PartWatch:
         return [f"{self._part.name}: ready again"]
 
     def state(self, name: str) -> PartState:
-        """Return what run.json says of this part."""
+        """Return this part's entry of run.json."""
         running = self._part.is_running()
         return PartState(
             name=name,

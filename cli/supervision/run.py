@@ -1,6 +1,6 @@
-"""One run, from the first part to the last: what the supervisor's process does.
+"""One run of Ledgerline from start to stop: the work of the supervisor's process.
 
-Order: own the home, start the parts, run `prepare`, start the services, watch; when asked to stop, stop the
+The order: own the home, start the parts, run `prepare`, start the services, watch. When asked to stop, it stops the
 services in the opposite order, then the parts.
 """
 
@@ -74,7 +74,7 @@ class Supervisor:
         self._stack.cancel()
 
     def report(self, message: str) -> None:
-        """Take a line of progress; it goes to run.json, which `up` follows, and to the supervisor's log."""
+        """Write a line of progress to run.json, which `up` follows, and to the supervisor's log."""
         sys.stderr.write(f"{datetime.now(UTC).isoformat(timespec='milliseconds')} {message}\n")
         sys.stderr.flush()
         with self._write_lock:
@@ -103,7 +103,7 @@ class Supervisor:
         shared = self._environment | endpoint_variables(self._endpoints)
         shared |= {"LEDGERLINE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         if not self._environment.get(variable("posting_key_file")):
-            # Before the services, so that posting and audit, which start together, find the same one.
+            # Make the key before the services start: posting and audit start together and must find the same key.
             ensure_posting_key(self.home)
         self._run_prepare(shared)
         self._processes = self._make_processes(shared)
@@ -149,7 +149,7 @@ class Supervisor:
         return processes
 
     def _wait_until_ready(self) -> None:
-        """Tick until every service was ready once; raises EmbeddedError for one that keeps dying or hangs."""
+        """Tick until every service was ready once; raises EmbeddedError if a service keeps dying or hangs."""
         deadline = time.monotonic() + _READY_SECONDS_MAX
         while not all(process.was_ready for process in self._processes):
             self._give_up_if_asked()
@@ -193,7 +193,7 @@ class Supervisor:
             self._phase = "stopping"
         self._write()
         deadline = time.monotonic() + _SERVICES_STOP_SECONDS
-        for process in reversed(self._processes):  # each ends before the next is asked, unless it takes long
+        for process in reversed(self._processes):  # the next is asked after this end, or after 3 s
             process.ask_to_stop(min(_SERVICE_STOP_SECONDS, max(0.0, deadline - time.monotonic())))
         for process in reversed(self._processes):
             process.finish(max(0.0, deadline - time.monotonic()))
@@ -201,7 +201,7 @@ class Supervisor:
         self._stack.stop()
 
     def _write(self) -> None:
-        """Write run.json when something in it has changed; the parts report from threads of their own."""
+        """Write run.json if something in it has changed; the lock is for the parts, which report from other threads."""
         with self._write_lock:
             state = self._state()
             if state != self._written:

@@ -19,7 +19,7 @@ _PROBE_PAUSE_READY_SECONDS = 3.0
 
 
 class ServiceProcess:
-    """The process of one instance; `tick` is called again and again and does what is due."""
+    """The process of one instance; the supervisor calls `tick` repeatedly, and `tick` does what is due."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class ServiceProcess:
 
     @property
     def label(self) -> str:
-        """How messages call this instance."""
+        """The name of this instance in messages."""
         return self.service.name if self.instance == 0 else f"{self.service.name} {self.instance}"
 
     def start(self) -> None:
@@ -58,7 +58,7 @@ class ServiceProcess:
         self._spawn()
 
     def tick(self) -> str | None:
-        """Do what is due; returns a message when something happened that an operator wants to read."""
+        """Do what is due; return a message for the operator if something happened, else None."""
         now = time.monotonic()
         if self._child is None:
             if self.condition == "waiting" and now >= self._due_at:
@@ -89,7 +89,7 @@ class ServiceProcess:
         self.condition = "stopped"
 
     def state(self) -> ServiceState:
-        """Return what run.json says of this instance."""
+        """Return this instance's entry of run.json."""
         return ServiceState(
             name=self.service.name,
             instance=self.instance,
@@ -143,6 +143,6 @@ def _is_ready(port: int) -> bool:
         connection.request("GET", _READY_PATH)
         return connection.getresponse().status == http.client.OK
     except (OSError, http.client.HTTPException):
-        return False  # not listening, or too busy to answer: that is what is being asked
+        return False  # not listening, or too busy to answer: not ready
     finally:
         connection.close()

@@ -26,12 +26,12 @@ __all__ = ["RunState", "down", "main", "read_state", "up"]
 Report = Callable[[str], None]
 
 DAEMON: tuple[str, ...] = (sys.executable, "-m", "cli.supervision.supervisor")
-"""What `up` runs; tests put a program here that calls `main` with other services."""
+"""The program that `up` runs; tests put a program here that calls `main` with other services."""
 
 _DOWN_SECONDS_MAX = 30.0
 _STOPPING_SECONDS_MAX = 30.0
 
-# The daemons that this process started: a child that has ended stays a zombie until its parent asks for its end.
+# The daemons that this process started: a child that has ended stays a zombie until its parent reads its exit code.
 _daemons: dict[int, Child] = {}
 
 
@@ -43,11 +43,11 @@ def up(
     cache: Path | None = None,
     instances: Mapping[str, int] | None = None,
 ) -> RunState:
-    """Start the whole of Ledgerline and return when every service is ready; a run that goes on is joined.
+    """Start all of Ledgerline, or join the current run, and return its state when every service is ready.
 
-    `tied` stops it when the calling process ends, however that ends; otherwise it outlives the caller until
-    `down`. `cache` is the folder of the jars where it is not HOME/cache, `instances` how many of a service to
-    run, such as {"posting": 2}. Raises EmbeddedError when the start fails, and then leaves nothing running.
+    If `tied` is true, the run stops when the calling process ends in any way; otherwise it goes on until `down`.
+    `cache` is the folder of the jars if that is not HOME/cache. `instances` is the number of instances by service,
+    such as {"posting": 2}. Raises EmbeddedError if the start fails, and then leaves nothing running.
     """
     home = home.resolve()
     counts = instances_by_service(instances or {})
@@ -64,7 +64,7 @@ def up(
     daemon = _spawn_daemon(home, tied=tied, cache=cache, counts=counts)
     try:
         return _follow(home, daemon, report)
-    except BaseException:  # Ctrl-C as well: whoever gave up the start does not want half of it
+    except BaseException:  # Ctrl-C as well: a start that was given up leaves nothing running
         daemon.stop(((signal.SIGTERM, _DOWN_SECONDS_MAX),))
         _daemons.pop(daemon.pid, None)
         raise
@@ -124,7 +124,10 @@ def main(
 
 
 def environment_of_services() -> dict[str, str]:
-    """This process' environment with Postgres' DSN in it, wherever that stands, as each service is told it by name."""
+    """Return this process's environment, with the Postgres DSN itself in place of the file that holds it.
+
+    Every service gets the DSN in its variable, and a variable and a file for the same secret are an error.
+    """
     environment = dict(os.environ)
     dsn = secret_of("postgres_dsn", environment)
     if dsn is not None:

@@ -1,6 +1,6 @@
-"""Named SQL: each file here holds queries under a line `-- name: <name>` and a sentence of what it does.
+"""Named SQL: each query in these files begins with a line `-- name: <name>` and a sentence that says what it does.
 
-A query's text is all up to the next name. tests/integration/test_queries.py prepares every one against the schema.
+A query's text ends at the next name. tests/integration/test_queries.py prepares every query against the schema.
 """
 
 import re
@@ -14,7 +14,7 @@ _NAME: Final = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 @cache
 def load(stem: str) -> dict[str, LiteralString]:
-    """All queries of db/queries/<stem>.sql by name; KeyError later means that a query is missing, a bug."""
+    """Return all queries of db/queries/<stem>.sql by name. A later KeyError means that a query is missing: a bug."""
     pieces = _NAME.split((FOLDER / f"{stem}.sql").read_text())
     names, texts = pieces[1::2], pieces[2::2]
     if len(set(names)) != len(names):

@@ -7,7 +7,7 @@ VALUES (
 )
 
 -- name: author
--- Name who changes keys in this transaction; the trigger of access.api_key puts it on record.
+-- Sets who changes keys in this transaction; the trigger of access.api_key records it.
 SELECT set_config('ledgerline.done_by', coalesce(%(done_by)s::text, ''), TRUE)
 
 -- name: cursor_key
@@ -15,20 +15,20 @@ SELECT set_config('ledgerline.done_by', coalesce(%(done_by)s::text, ''), TRUE)
 SELECT secret FROM access.cursor_key
 
 -- name: find
--- Those of some keys that are not revoked; whoever asks looks at the clock.
+-- Those of these keys that are not revoked; the caller checks whether they have expired.
 SELECT key_id, tenant, name, secret_hash, scopes, requests_per_minute, expires_time
 FROM access.api_key
 WHERE key_id = any(%(key_ids)s::text[]) AND revoked_time IS NULL
 
 -- name: list
--- All keys, the revoked ones too, of one tenant or of all.
+-- All keys, revoked ones too, of one tenant or of all tenants.
 SELECT key_id, tenant, name, scopes, requests_per_minute, created_time, revoked_time, expires_time
 FROM access.api_key
 WHERE %(tenant)s::text IS NULL OR tenant = %(tenant)s::text
 ORDER BY created_time, key_id
 
 -- name: revoke
--- Revoke a key; the time of the first revocation stays.
+-- Revoke a key; if it was revoked before, the first time stays.
 UPDATE access.api_key SET revoked_time = coalesce(revoked_time, now())
 WHERE key_id = %(key_id)s
 RETURNING key_id

@@ -1,7 +1,7 @@
--- Audit: its own copy of the hashes, its checkpoints, and its read-only eyes on the ledger.
+-- Audit: its own copy of the hashes, its checkpoints, and read-only queries of the ledger.
 
 -- name: make_lanes
--- Lanes that audit meets for the first time.
+-- Inserts lanes that audit has not read from before.
 INSERT INTO audit.lane (lane)
 SELECT wanted.lane
 FROM unnest(%(lanes)s::integer []) AS wanted (lane)
@@ -9,7 +9,7 @@ ORDER BY wanted.lane
 ON CONFLICT (lane) DO NOTHING
 
 -- name: lock_lanes
--- The fence: one worker for each lane, locked in order.
+-- The fence: only one worker can hold a lane. Lanes are locked in order.
 SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 WHERE lane = ANY(%(lanes)s::integer [])
@@ -17,20 +17,20 @@ ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: lock_all_lanes
--- The signer holds every lane still, so that a checkpoint is one state of all of them.
+-- The signer locks every lane, so that a checkpoint is one state of all lanes.
 SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: lanes
--- Where every lane stands, without a lock.
+-- The position of every lane, without a lock.
 SELECT lane, next_offset, next_seq, head, first_seq, peaks, signatures_first_seq, signatures_next_seq
 FROM audit.lane
 ORDER BY lane
 
 -- name: move_lane
--- Moves a lane with its batch, or begins its tree anew behind a checkpoint.
+-- Stores a lane's position after a batch, or starts its tree again after a checkpoint.
 UPDATE audit.lane
 SET
     next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, first_seq = %(first_seq)s, peaks = %(peaks)s,
@@ -38,7 +38,7 @@ SET
 WHERE lane = %(lane)s
 
 -- name: add_segment
--- The hashes of a batch, as they arrived.
+-- Stores the hashes of a batch, as they arrived.
 INSERT INTO audit.segment (lane, first_seq, next_seq, head, hashes)
 VALUES (%(lane)s, %(first_seq)s, %(next_seq)s, %(head)s, %(hashes)s)
 
@@ -59,13 +59,13 @@ WHERE
 ORDER BY first_seq
 
 -- name: lock_signer
--- One worker signs at a time; another that finds the row locked leaves it.
+-- Only one worker signs at a time; another worker gets no row while it is locked.
 SELECT next_checkpoint
 FROM audit.publication
 FOR UPDATE SKIP LOCKED
 
 -- name: next_unpublished_checkpoint
--- The first checkpoint that the topic has not got.
+-- The first checkpoint that the topic does not have.
 SELECT next_checkpoint
 FROM audit.publication
 
@@ -101,17 +101,17 @@ ORDER BY l.next_seq
 LIMIT 1
 
 -- name: add_checkpoint
--- A signed checkpoint.
+-- Stores a signed checkpoint.
 INSERT INTO audit.checkpoint (checkpoint, previous_hash, root, signed_time, key_id, signature)
 VALUES (%(checkpoint)s, %(previous_hash)s, %(root)s, %(signed_time)s, %(key_id)s, %(signature)s)
 
 -- name: add_checkpoint_lane
--- One head of a signed checkpoint.
+-- Stores one head of a signed checkpoint.
 INSERT INTO audit.checkpoint_lane (checkpoint, lane, first_seq, next_seq, head, records_root)
 VALUES (%(checkpoint)s, %(lane)s, %(first_seq)s, %(next_seq)s, %(head)s, %(records_root)s)
 
 -- name: add_signing_key
--- A public key that signs from now on.
+-- Stores a public key that signs from now on.
 INSERT INTO audit.signing_key (key_id, public_key)
 VALUES (%(key_id)s, %(public_key)s)
 ON CONFLICT (key_id) DO NOTHING
@@ -122,13 +122,13 @@ SELECT key_id, public_key
 FROM audit.signing_key
 
 -- name: checkpoints_published
--- The topic has all checkpoints before this one.
+-- Records that the topic has all checkpoints before this one.
 UPDATE audit.publication
 SET next_checkpoint = %(next_checkpoint)s
 
 -- name: stored_rows
--- A window of a lane's journal, with all that its hashes cover but the legs; the previous hash is that of the row before,
--- 32 zero bytes where there is none.
+-- A window of a lane's journal, with everything that the hashes cover except the legs. previous_hash is the hash of the
+-- row before, or 32 zero bytes if there is no such row.
 SELECT
     seq, source_topic, source_offset, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
     fingerprint, type, reverses::text AS reverses, leg_count, reference, metadata, value_time, booked_time,
@@ -148,7 +148,7 @@ WHERE seq >= %(first_seq)s
 ORDER BY seq
 
 -- name: stored_legs
--- The entries of the same window by address; an entry whose account is gone has none.
+-- The entries of the same window by address; the address is null if the account is missing.
 SELECT
     e.seq, a.address, CASE e.direction WHEN 1 THEN 'debit' ELSE 'credit' END AS direction,
     e.amount_minor::text AS amount_minor, e.currency
@@ -161,8 +161,8 @@ WHERE
 ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: stray_rows
--- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not. Each part
--- is in the order of an index, so that Postgres reads just what is there, which is nothing, and not the whole table for it.
+-- Journal rows and entries outside every lane: below seq 0, past the lane's end, or in a lane that does not exist. Each
+-- part is sorted as an index is, so that Postgres reads only such rows, normally none, and not the whole table.
 SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
 FROM (
     SELECT beside.lane, beside.seq, beside.is_row
@@ -225,13 +225,13 @@ GROUP BY found.lane, found.seq
 ORDER BY found.lane, found.seq
 
 -- name: ledger_lanes
--- Where the ledger says that its lanes stand, and its head of each chain.
+-- The lanes' positions in the ledger's tables, and the head of each lane's hash chain.
 SELECT lane, next_seq, head
 FROM ledger.lane
 ORDER BY lane
 
 -- name: signed_head_over
--- What posting signed of the range that a row is in.
+-- The first signed head after a row, which covers the row if its first_seq is not greater than the row's seq.
 SELECT lane, first_seq, next_seq, signature
 FROM ledger.signed_head
 WHERE lane = %(lane)s AND next_seq > %(seq)s
@@ -239,14 +239,14 @@ ORDER BY next_seq
 LIMIT 1
 
 -- name: stored_hashes
--- The hashes of a range of a lane's rows, as the ledger has them.
+-- The ledger's hashes of a range of a lane's rows.
 SELECT hash
 FROM ledger.journal
 WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
 ORDER BY seq
 
 -- name: intent_place
--- Where an intent was settled; of all tenants where tenant is null.
+-- At most two rows that settled an intent; of any tenant if tenant is null.
 SELECT lane, seq, tenant
 FROM ledger.journal
 WHERE
@@ -255,7 +255,7 @@ WHERE
 LIMIT 2
 
 -- name: record_break
--- Opens a break, or brings a known one to what was found now; nothing is written where it stands so already.
+-- Opens a break, or updates a known one to the new finding; nothing is written if state and detail are unchanged.
 INSERT INTO audit.break AS known (
     break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 )
@@ -268,13 +268,13 @@ ON CONFLICT (break_id) DO UPDATE SET
 WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
 
 -- name: resolve_breaks
--- Later evidence explained them.
+-- Resolves breaks that later evidence explained.
 UPDATE audit.break
 SET state = 'resolved', detail = %(detail)s, changed_time = %(now)s
 WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
 
 -- name: unresolved_breaks
--- A page of the breaks that are open or explained, in order of id; all kinds where kinds is null.
+-- A page of the breaks that are open or explained, in order of id; of all kinds if kinds is null.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM audit.break
 WHERE
@@ -284,13 +284,13 @@ ORDER BY break_id
 LIMIT %(limit)s::integer
 
 -- name: unresolved_of
--- Which of these breaks are open or explained.
+-- Those of these breaks that are open or explained.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM audit.break
 WHERE state <> 'resolved' AND break_id = ANY(%(break_ids)s::uuid [])
 
 -- name: unpublished_breaks
--- Breaks whose state ledger.breaks was not told, oldest change first.
+-- Breaks whose current state is not on the topic ledger.breaks yet, oldest change first.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM audit.break
 WHERE published_state IS DISTINCT FROM state
@@ -298,21 +298,21 @@ ORDER BY changed_time
 LIMIT %(limit)s::integer
 
 -- name: published_breaks
--- The topic has these states now; one that changed meanwhile stays unpublished, as its state differs.
+-- Stores the states that the topic has now; a break that changed meanwhile stays unpublished, as its state differs.
 UPDATE audit.break AS known
 SET published_state = told.state
 FROM unnest(%(break_ids)s::uuid [], %(states)s::text []) AS told (break_id, state)
 WHERE known.break_id = told.break_id
 
 -- name: break_counts
--- How many breaks of each kind are not resolved, for metrics and status.
+-- The number of unresolved breaks by kind and state, for metrics and status.
 SELECT kind, state, count(*) AS breaks
 FROM audit.break
 WHERE state <> 'resolved'
 GROUP BY kind, state
 
 -- name: open_breaks
--- The breaks that are open, by kind: since when, and how many of them for longer than their kind's term.
+-- The open breaks by kind: when the oldest was opened, and how many are open for longer than their kind's term.
 SELECT b.kind, min(b.opened_time) AS oldest_time, count(*) FILTER (WHERE b.opened_time < term.overdue_before) AS overdue
 FROM audit.break AS b
 INNER JOIN

@@ -1,5 +1,5 @@
 -- name: books
--- The version, tenants, chart lines, units and the intake in one statement, so that all are of one moment.
+-- The version, tenants, chart lines, units and the intake in one statement, so that all are of one snapshot.
 SELECT
     (SELECT version FROM ledger.books_version) AS version,
     ARRAY(SELECT tenant FROM ledger.tenant ORDER BY tenant) AS tenants,
@@ -14,15 +14,15 @@ SELECT
     (SELECT lanes FROM ledger.intake) AS lanes
 
 -- name: version
--- The number that moves with every change of the books.
+-- The number that increases with every change of the books.
 SELECT version FROM ledger.books_version
 
 -- name: author
--- Name who changes the frame in this transaction; the triggers put it on record.
+-- Sets who changes the frame in this transaction; the triggers record it.
 SELECT set_config('ledgerline.done_by', coalesce(%(done_by)s::text, ''), TRUE)
 
 -- name: add_tenant
--- Add a tenant; no row comes back where it exists.
+-- Add a tenant; return no row if it exists.
 INSERT INTO ledger.tenant (tenant) VALUES (%(tenant)s)
 ON CONFLICT DO NOTHING
 RETURNING tenant
@@ -52,7 +52,7 @@ ON CONFLICT (tenant, pattern) DO UPDATE SET
     currencies = excluded.currencies
 
 -- name: remove_chart_line
--- Remove a line from a tenant's chart; no row comes back where there is none. Open accounts stay as they are.
+-- Remove a line from a tenant's chart; return no row if there is no such line. Open accounts do not change.
 DELETE FROM ledger.chart_pattern WHERE tenant = %(tenant)s AND pattern = %(pattern)s
 RETURNING pattern
 
@@ -64,7 +64,7 @@ WHERE tenant = %(tenant)s
 ORDER BY pattern
 
 -- name: add_unit
--- Register a unit; the row that stands comes back, so that the caller sees whether its exponent is the wanted one.
+-- Register a unit; return the stored exponent, so that the caller sees whether it is the wanted one.
 WITH added AS (
     INSERT INTO ledger.unit (tenant, code, exponent, name)
     VALUES (%(tenant)s, %(code)s, %(exponent)s::smallint, %(name)s)

@@ -1,4 +1,4 @@
--- Two ledgers side by side: what each holds, by address, as ids of accounts differ.
+-- The contents of one of two ledgers that are compared; by address, because the ids of accounts differ.
 
 -- name: lanes
 -- Every lane that has a row.
@@ -8,14 +8,14 @@ WHERE next_seq > 0
 ORDER BY lane
 
 -- name: journal
--- A stretch of a lane's journal, whole.
+-- Journal rows of a range of a lane, with all columns.
 SELECT *
 FROM ledger.journal
 WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
 ORDER BY seq
 
 -- name: entry
--- The entries of the same rows.
+-- The entries of a range of a lane's rows.
 SELECT
     e.seq, e.leg, a.tenant, a.address, a.account_class, a.normal_direction, a.floor_minor, e.direction, e.amount_minor,
     e.currency
@@ -28,14 +28,14 @@ WHERE
 ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: quarantine
--- The raw bytes behind the quarantined ones.
+-- The raw bytes behind the quarantined rows of a range of a lane.
 SELECT seq, key, value, headers
 FROM ledger.quarantine
 WHERE lane = %(lane)s AND seq >= %(first_seq)s AND seq < %(next_seq)s
 ORDER BY seq
 
 -- name: balances
--- A lane's shards of all balances.
+-- A lane's shard of every balance.
 SELECT a.tenant, a.address, b.currency, b.debits_minor, b.credits_minor, b.seq
 FROM ledger.balance AS b
 LEFT JOIN ledger.account AS a ON a.account_id = b.account_id
@@ -43,7 +43,7 @@ WHERE b.lane = %(lane)s
 ORDER BY a.tenant, a.address, b.currency
 
 -- name: balances_until
--- The same as they stood at a sequence number.
+-- A lane's shards as they were before a seq, computed from the entries.
 SELECT
     a.tenant, a.address, e.currency,
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,

@@ -1,7 +1,7 @@
--- What a login learns of the server that it came to.
+-- Facts about the server that a login reaches.
 
 -- name: server
--- Who we are to it, its version, its clock in seconds since 1970, and whether the connection is encrypted.
+-- The current user, the server's version, its clock in seconds since 1970, and whether the connection is encrypted.
 SELECT
     current_user AS login,
     version() AS version,

@@ -1,4 +1,4 @@
--- What the demo counts of a ledger whose contents it knows, and how it alters one row behind the ledger's back.
+-- The demo's counts of a ledger whose contents it knows, and a change of one row that bypasses the ledger.
 
 -- name: outcomes
 -- Journal rows by outcome and reason.
@@ -25,7 +25,7 @@ FROM ledger.entry
 GROUP BY currency
 
 -- name: victim
--- A posted row in the middle of the longest lane, which has just two legs: altering both alike keeps it balanced.
+-- A posted row with two legs in the middle of the longest lane. The row stays balanced if both legs change alike.
 SELECT j.lane, j.seq
 FROM ledger.journal AS j
 INNER JOIN (SELECT lane, next_seq FROM ledger.lane ORDER BY next_seq DESC, lane LIMIT 1) AS l ON l.lane = j.lane
@@ -34,18 +34,18 @@ ORDER BY j.seq
 LIMIT 1
 
 -- name: audit_breaks
--- Where the running audit agent sees the ledger altered.
+-- The places of the unresolved breaks that the running audit agent has found.
 SELECT DISTINCT lane, seq
 FROM audit.break
 WHERE state <> 'resolved'
 ORDER BY lane, seq
 
 -- name: without_triggers
--- What only a superuser may: the triggers that keep entries as they are stay silent until the transaction's end.
+-- Switches triggers off until the transaction ends, also those that forbid changes of entries. Only a superuser may.
 SELECT set_config('session_replication_role', 'replica', true)
 
 -- name: alter
--- Raise every leg of one journal row, which still balances afterwards.
+-- Raise every leg of one journal row by the same amount, so that the row still balances.
 UPDATE ledger.entry
 SET amount_minor = amount_minor + %(by_minor)s::bigint
 WHERE

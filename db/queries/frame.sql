@@ -1,5 +1,5 @@
--- The frame of the books, out of one database and into another: each row as JSON, its members named as the columns.
--- What ledger.journal does not say of the accounts, and what is needed to go on beside it.
+-- Export and import of the books' frame: each row as JSON whose members have the names of the columns. The frame is
+-- what ledger.journal does not contain: properties of accounts, and what a ledger needs to continue.
 
 -- name: tenants
 -- All tenants.
@@ -14,11 +14,11 @@ SELECT to_jsonb(u) AS exported FROM ledger.unit AS u ORDER BY u.tenant, u.code
 SELECT to_jsonb(c) AS exported FROM ledger.chart_pattern AS c ORDER BY c.tenant, c.pattern
 
 -- name: accounts
--- All accounts with what the chart said when they were opened, in the order of their opening.
+-- All accounts with what the chart said when they were opened, in the order of opening.
 SELECT to_jsonb(a) - 'account_id' AS exported FROM ledger.account AS a ORDER BY a.account_id
 
 -- name: api_keys
--- All API keys; of the secrets there are only hashes.
+-- All API keys; only hashes of their secrets are stored.
 SELECT to_jsonb(k) AS exported FROM access.api_key AS k ORDER BY k.key_id
 
 -- name: signing_keys
@@ -26,25 +26,25 @@ SELECT to_jsonb(k) AS exported FROM access.api_key AS k ORDER BY k.key_id
 SELECT to_jsonb(k) AS exported FROM audit.signing_key AS k ORDER BY k.key_id
 
 -- name: topics
--- The topics that the lanes are made of, with the ids that Kafka gave them.
+-- The topics of the lanes, with their topic ids from Kafka.
 SELECT DISTINCT jsonb_build_object('topic', l.topic, 'topic_id', l.topic_id) AS exported
 FROM ledger.lane AS l
 WHERE l.next_seq > 0
 
 -- name: add_tenants
--- Tenants keep the time at which they were made, by which reconciliation judges who was unknown when.
+-- Adds tenants with the time at which they were made: reconciliation needs it to judge which tenant was unknown when.
 INSERT INTO ledger.tenant
 SELECT * FROM jsonb_populate_recordset(NULL::ledger.tenant, %(rows)s::jsonb)
 ON CONFLICT (tenant) DO NOTHING
 
 -- name: add_units
--- Units never change, so those that are there stay.
+-- Adds units; existing ones stay, because units never change.
 INSERT INTO ledger.unit
 SELECT * FROM jsonb_populate_recordset(NULL::ledger.unit, %(rows)s::jsonb)
 ON CONFLICT (tenant, code) DO NOTHING
 
 -- name: drop_chart
--- Lines that the charts of these books do not have.
+-- Deletes the chart lines that the imported books do not have.
 DELETE FROM ledger.chart_pattern AS c
 WHERE NOT EXISTS (
     SELECT
@@ -53,7 +53,7 @@ WHERE NOT EXISTS (
 )
 
 -- name: add_chart
--- The lines of the charts as these books have them.
+-- Adds or replaces the chart lines of the imported books.
 INSERT INTO ledger.chart_pattern
 SELECT * FROM jsonb_populate_recordset(NULL::ledger.chart_pattern, %(rows)s::jsonb)
 ON CONFLICT (tenant, pattern) DO UPDATE SET
@@ -61,7 +61,7 @@ ON CONFLICT (tenant, pattern) DO UPDATE SET
     floor_minor = excluded.floor_minor, currencies = excluded.currencies
 
 -- name: add_accounts
--- Accounts that are not open yet, with what the chart said when they were.
+-- Opens the accounts that are not open yet, with what the chart said when they were opened.
 INSERT INTO ledger.account (tenant, address, account_class, normal_direction, floor_minor, opened_time)
 SELECT a.tenant, a.address, a.account_class, a.normal_direction, a.floor_minor, a.opened_time
 FROM jsonb_array_elements(%(rows)s::jsonb) WITH ORDINALITY AS given (exported, place)
@@ -70,7 +70,8 @@ ORDER BY given.place
 ON CONFLICT (tenant, address) DO NOTHING
 
 -- name: add_api_keys
--- API keys of the tenants that there are; one that was revoked here or there stays revoked, and the earlier end holds (least leaves nulls out).
+-- Adds the API keys of existing tenants. A key that is revoked on either side stays revoked, and the earlier expiry
+-- wins (least ignores nulls).
 INSERT INTO access.api_key AS known
 SELECT * FROM jsonb_populate_recordset(NULL::access.api_key, %(rows)s::jsonb) AS given
 WHERE EXISTS (SELECT FROM ledger.tenant AS t WHERE t.tenant = given.tenant)
@@ -79,7 +80,7 @@ ON CONFLICT (key_id) DO UPDATE SET
     expires_time = least(known.expires_time, excluded.expires_time)
 
 -- name: add_signing_keys
--- Public keys, by which checkpoints of the topic are verified.
+-- Adds the public keys that verify the topic's checkpoints.
 INSERT INTO audit.signing_key
 SELECT * FROM jsonb_populate_recordset(NULL::audit.signing_key, %(rows)s::jsonb)
 ON CONFLICT (key_id) DO NOTHING

@@ -1,7 +1,8 @@
 -- Logins, one for each service.
 
 -- name: excess
--- Why a login must not be used for a service: what it is a member of beside the service's role, or may do as it is.
+-- The reason why a login must not be used for a service, or null: it is a member of a role other than the service's, or
+-- it has rights that no service needs.
 SELECT coalesce(
     (
         SELECT 'a member of ' || r.rolname
@@ -14,7 +15,7 @@ SELECT coalesce(
 FROM pg_catalog.pg_roles AS u WHERE u.rolname = %(user)s
 
 -- name: statements
--- The statements that make a login, or give it another password, and make it a member of its role.
+-- The statements that create a login or change its password, and make it a member of its role.
 SELECT unnest(ARRAY[
     format(
         '%%s ROLE %%I LOGIN PASSWORD %%L',

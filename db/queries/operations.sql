@@ -1,8 +1,8 @@
--- What the operator's commands read and write: status, offsets, lanes, intake, dlq. Role ledgerline_operator.
+-- The queries of the operator's commands: status, offsets, lanes, intake, dlq. Role ledgerline_operator.
 
 -- name: lanes
--- Where each lane stands: posted, how far the provers have followed (null where they have not met it), and what became
--- of its intents by reconciliation's count.
+-- Each lane's position: of posting, of the provers (null if they have not read from the lane), and reconciliation's
+-- counts by outcome.
 SELECT
     l.lane, l.topic, l.topic_id, l.first_offset, l.next_offset, l.next_seq, l.head, l.booked_time,
     r.next_seq AS reconciled_seq, a.next_seq AS audited_seq, r.posted, r.duplicate, r.idempotency_conflict, r.rejected,
@@ -13,7 +13,7 @@ LEFT JOIN audit.lane AS a ON a.lane = l.lane
 ORDER BY l.lane
 
 -- name: outcomes
--- Journal rows by outcome: what reconciliation has counted, and beside that only the rows that it has not yet seen.
+-- The number of journal rows by outcome: reconciliation's counts, plus a count of only those rows that it has not read.
 SELECT total.outcome, sum(total.counted)::bigint AS counted
 FROM (
     SELECT counts.outcome, counts.counted
@@ -33,7 +33,7 @@ FROM (
 GROUP BY total.outcome
 
 -- name: breaks
--- Differences that are not resolved, by who found them, kind and state.
+-- The number of unresolved breaks by finder, kind and state.
 SELECT found.found_by, found.kind, found.state, count(*) AS breaks, min(found.opened_time) AS first_opened_time
 FROM (
     SELECT 'reconciliation' AS found_by, b.kind, b.state, b.opened_time
@@ -55,7 +55,7 @@ ORDER BY checkpoint DESC
 LIMIT 1
 
 -- name: agent_positions
--- Where each agent stands in each lane of its topic: posting in payments.intents, the provers in ledger.journal.
+-- Each agent's position in each lane of its topic: posting in payments.intents, the provers in ledger.journal.
 SELECT agent, lane, next_offset, next_seq
 FROM (
     SELECT 'posting' AS agent, lane, next_offset, next_seq FROM ledger.lane
@@ -67,38 +67,38 @@ FROM (
 ORDER BY agent, lane
 
 -- name: rewind_reconciliation
--- Lets reconciliation read these lanes anew, and puts it on record; the lanes that it had met.
+-- Makes reconciliation read these lanes again, and records that; returns the lanes that it had read from.
 SELECT reconciliation.rewind(%(lanes)s::integer [], %(done_by)s) AS lanes
 
 -- name: intake
--- Why nothing new is taken in, null where it is; and how many lanes there are at least, as far as any were added.
+-- The reason why the intake is closed, null if it is open; and the minimum number of lanes, null if none were added.
 SELECT closed_because, lanes
 FROM ledger.intake
 
 -- name: change_intake
--- Closes the intake, or opens it; the trigger tells the API by the version of the books.
+-- Closes or opens the intake; the trigger increases the version of the books, which the API checks.
 UPDATE ledger.intake
 SET closed_because = %(closed_because)s, lanes = coalesce(%(lanes)s::integer, lanes)
 
 -- name: add_operation
--- Puts on record what an operator did.
+-- Records what an operator did.
 INSERT INTO ledger.operation (done_by, operation, detail)
 VALUES (%(done_by)s, %(operation)s, %(detail)s)
 
 -- name: operations
--- What operators did, the last first.
+-- The operations, the latest first.
 SELECT operation_id, done_time, done_by, login, operation, detail
 FROM ledger.operation
 ORDER BY operation_id DESC
 LIMIT %(limit)s
 
 -- name: try_lane_lock
--- One operator at a time changes the lanes; the lock ends with the session.
+-- Allows one operator at a time to change the lanes; the lock ends with the session.
 SELECT pg_try_advisory_lock(1279544147) AS is_locked
 
 -- name: quarantined
--- A page of quarantined rows in the order of their booking, past a place in it. Which: all, untried or unsettled, as
--- the view has them. Without a reason: those that have bytes. An offset at which nothing was committed has none.
+-- A page of quarantined rows in the order of booking, after a place. which: all, untried or unsettled, as the view
+-- defines them. Without a reason, rows without bytes are left out: no_record, an offset at which nothing was committed.
 SELECT
     lane, seq, reason, detail, source_topic, source_offset, booked_time, value_bytes, retries, unconfirmed,
     retry_of_lane, retry_of_seq
@@ -111,7 +111,7 @@ ORDER BY booked_time, lane, seq
 LIMIT %(limit)s::integer
 
 -- name: quarantined_count
--- How many rows the query above would list, without a limit.
+-- The number of rows that the query above would list without a limit.
 SELECT count(*) AS quarantined
 FROM ledger.quarantined
 WHERE
@@ -119,7 +119,7 @@ WHERE
     AND CASE %(which)s::text WHEN 'untried' THEN is_untried WHEN 'unsettled' THEN is_unsettled ELSE true END
 
 -- name: quarantined_bytes
--- The raw bytes of one quarantined row, with what the journal says of it.
+-- The raw bytes of one quarantined row, with its journal row.
 SELECT
     j.lane, j.seq, j.reason, j.detail, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.booked_time,
     j.fingerprint, j.hash, q.key, q.value, q.headers
@@ -129,8 +129,8 @@ INNER JOIN ledger.lane AS l ON l.lane = q.lane
 WHERE q.lane = %(lane)s AND q.seq = %(seq)s
 
 -- name: retries
--- Each time that a quarantined row was sent again, and what became of that. confirmed_time is null where nothing is known
--- of it yet, source_offset too where it did not go out, outcome where it is not yet posted.
+-- The retries of a quarantined row and their results. confirmed_time is null if the result is not known yet.
+-- source_offset is also null if the bytes did not go out. outcome is null if the journal does not have the row yet.
 SELECT
     t.retry_id, t.retried_time, t.retried_by, t.topic, t.partition, s.source_offset, s.confirmed_time, j.seq, j.outcome,
     j.reason
@@ -142,19 +142,20 @@ WHERE t.lane = %(lane)s AND t.seq = %(seq)s
 ORDER BY t.retry_id
 
 -- name: begin_retry
--- Puts on record that a quarantined row is about to be sent again, by whom and to where; its number goes with the bytes.
+-- Records that a quarantined row is about to be sent again, by whom and to where. The bytes carry the retry_id in a
+-- header.
 INSERT INTO ledger.quarantine_retry (lane, seq, retried_by, topic, partition, from_offset)
 VALUES (%(lane)s, %(seq)s, %(retried_by)s, %(topic)s, %(partition)s, %(from_offset)s)
 RETURNING retry_id
 
 -- name: confirm_retry
--- Puts on record where the bytes of a retry stand, or that they did not go out; the first word is the last.
+-- Records the offset of a retry's bytes, or that they did not go out; a result that is recorded already stays.
 INSERT INTO ledger.quarantine_retry_sent (retry_id, source_offset)
 VALUES (%(retry_id)s, %(source_offset)s)
 ON CONFLICT (retry_id) DO NOTHING
 
 -- name: unconfirmed_retries
--- Retries that were cut off between their beginning and Kafka's word, or are under way; the latter for 31 seconds at most.
+-- Retries without a recorded result: they were cut off before Kafka's answer, or are in flight, for 31 seconds at most.
 SELECT t.retry_id, t.topic, t.partition, t.from_offset, t.retried_time < now() - interval '2 minutes' AS is_over
 FROM ledger.quarantine_retry AS t
 WHERE NOT EXISTS (SELECT FROM ledger.quarantine_retry_sent AS s WHERE s.retry_id = t.retry_id)

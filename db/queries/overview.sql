@@ -1,7 +1,7 @@
--- What the console watches: how far everything is, what reconciliation and audit found, what was signed.
+-- The console's queries: sums, the breaks of reconciliation and audit, checkpoints and signing keys.
 
 -- name: symmetry
--- Debits and credits by currency as reconciliation has booked them: of all tenants (tenant is null), and of some.
+-- Reconciliation's debits and credits by currency: of all tenants together (tenant is null), and of single tenants.
 SELECT
     CASE WHEN grouping(tenant) = 0 THEN tenant END AS tenant, currency,
     sum(debits_minor) AS debits_minor, sum(credits_minor) AS credits_minor
@@ -11,7 +11,7 @@ HAVING grouping(tenant) = 1 OR tenant = ANY(%(tenants)s::text [])
 ORDER BY tenant NULLS FIRST, currency COLLATE "C"
 
 -- name: breaks
--- A page of breaks, the one that was opened last first: all, or those that are known to be of one tenant.
+-- A page of breaks, the one that was opened last first: all, or those that certainly concern one tenant.
 SELECT
     found.found_by, found.break_id, found.kind, found.subject, found.state, found.lane, found.seq, found.detail,
     found.evidence, found.opened_time, found.changed_time
@@ -33,7 +33,7 @@ WHERE
     AND (
         %(tenant)s::text IS NULL
         OR found.evidence ->> 'tenant' = %(tenant)s::text
-        -- Sums of a tenant, the only subjects that begin with its name.
+        -- A break of a tenant's sums: only such subjects begin with the tenant's name.
         OR (found.kind = 'symmetry' AND found.lane IS NULL AND split_part(found.subject, ' ', 1) = %(tenant)s::text)
         OR EXISTS (
             SELECT FROM ledger.journal AS j
@@ -59,7 +59,7 @@ WHERE checkpoint = ANY(%(checkpoints)s::bigint [])
 ORDER BY checkpoint, lane
 
 -- name: signing_keys
--- Every public key that has signed, the first first.
+-- Every public key that has signed, in order of first use.
 SELECT key_id, public_key, first_used_time
 FROM audit.signing_key
 ORDER BY first_used_time, key_id

@@ -1,20 +1,20 @@
 -- The posting transaction, in the order of its steps (docs/ARCHITECTURE.md).
 
 -- name: make_lane
--- A lane that is new stands at the first offset that its topic still has.
+-- Inserts a new lane; it begins at the first offset that its topic still has.
 INSERT INTO ledger.lane (lane, topic, topic_id, first_offset, next_offset)
 VALUES (%(lane)s, %(topic)s, %(topic_id)s, %(first_offset)s, %(first_offset)s)
 ON CONFLICT (lane) DO NOTHING
 
 -- name: lanes
--- Where lanes stand, without a lock.
+-- The positions of lanes, without a lock.
 SELECT lane, topic, topic_id, next_offset, next_seq, head, booked_time
 FROM ledger.lane
 WHERE lane = ANY(%(lanes)s::integer [])
 ORDER BY lane
 
 -- name: lock_lanes
--- The fence: one writer for each lane, taken in order so that no two workers wait for each other.
+-- The fence: only one writer can hold a lane. Lanes are locked in order, so that workers do not deadlock.
 SELECT lane, topic, topic_id, next_offset, next_seq, head, booked_time
 FROM ledger.lane
 WHERE lane = ANY(%(lanes)s::integer [])
@@ -22,23 +22,25 @@ ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: row_hash
--- The hash of one journal row, to be held against what was published.
+-- The hash of one journal row, for a comparison with the published record.
 SELECT hash FROM ledger.journal WHERE lane = %(lane)s AND seq = %(seq)s
 
 -- name: books_version
--- Whether the worker's copy of the books is still the books.
+-- The current version of the books, which tells whether the worker's copy is up to date.
 SELECT version
 FROM ledger.books_version
 
 -- name: settled
--- The fingerprints of those intents of the batch that were settled before; an id is of one tenant only.
+-- The fingerprints of those intents of the batch that were settled before. An intent id belongs to one tenant only, so
+-- the join needs no tenant.
 SELECT asked.tenant, asked.intent_id, j.fingerprint
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.intent_id = asked.intent_id
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: lock_originals
--- Reversals of one original wait for each other. The locks are 1024 buckets, so that a batch holds few of them.
+-- Makes reversals of one original wait for each other. There are 1024 locks, each for a bucket of originals, so that a
+-- batch holds few locks.
 SELECT pg_advisory_xact_lock(1279544146, bucket)
 FROM (
     SELECT DISTINCT abs(hashtext(named.intent_id::text) %% 1024) AS bucket
@@ -66,7 +68,7 @@ WHERE j.outcome = 'posted'
 ORDER BY j.tenant, j.intent_id, e.leg
 
 -- name: reversed_so_far
--- What earlier reversals took back of the originals; direction is that of the original's leg.
+-- The amounts that earlier reversals of the originals took back; direction is that of the original's leg.
 SELECT j.tenant, j.reverses, a.address, -e.direction AS direction, e.currency, sum(e.amount_minor)::bigint AS amount
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
@@ -84,11 +86,11 @@ INNER JOIN ledger.account AS a
     ON a.tenant = asked.tenant AND a.address = asked.address
 
 -- name: name_chain
--- Name the chain of facts that tells of the accounts which this transaction opens.
+-- Sets the chain of facts in which the trigger records the accounts that this transaction opens.
 SELECT set_config('ledgerline.chain', %(chain)s::text, TRUE)
 
 -- name: open_accounts
--- Opened in sorted order, so that two lanes that open the same accounts do not wait for each other in a ring.
+-- Opens accounts in sorted order, so that two lanes that open the same accounts do not deadlock.
 INSERT INTO ledger.account (tenant, address, account_class, normal_direction, floor_minor)
 SELECT wanted.tenant, wanted.address, wanted.account_class, wanted.normal_direction, wanted.floor_minor
 FROM unnest(
@@ -99,7 +101,7 @@ ORDER BY wanted.tenant, wanted.address
 ON CONFLICT (tenant, address) DO NOTHING
 
 -- name: lock_accounts
--- The constrained accounts that the batch draws down, in order of id.
+-- Locks the constrained accounts that the batch draws down, in order of id.
 SELECT account_id
 FROM ledger.account
 WHERE account_id = ANY(%(account_ids)s::bigint [])
@@ -107,7 +109,8 @@ ORDER BY account_id
 FOR NO KEY UPDATE
 
 -- name: balances
--- Debits less credits over all lanes; a statement of its own after the locks, so that it sees what they waited for.
+-- Debits less credits over all lanes. This is a separate statement after the locks, so that it sees the commits for
+-- which the locks waited.
 SELECT account_id, currency, sum(debits_minor) - sum(credits_minor) AS balance
 FROM ledger.balance
 WHERE account_id = ANY(%(account_ids)s::bigint [])
@@ -121,11 +124,11 @@ COPY ledger.journal (
 ) FROM STDIN (FORMAT BINARY)
 
 -- name: copy_entries
--- The batch's entries; the trigger entry_balances judges them at the end of the statement.
+-- The batch's entries; the trigger entry_balances checks them at the end of the statement.
 COPY ledger.entry (lane, seq, leg, account_id, direction, amount_minor, currency) FROM STDIN (FORMAT BINARY)
 
 -- name: add_balances
--- Adds up the batch's changes, one row for each shard.
+-- Adds the batch's changes to the balances, one row for each shard.
 INSERT INTO ledger.balance (account_id, currency, lane, debits_minor, credits_minor, seq)
 SELECT account_id, currency, lane::integer, debits_minor, credits_minor, seq
 FROM unnest(
@@ -138,18 +141,18 @@ ON CONFLICT (account_id, currency, lane) DO UPDATE SET
     seq = excluded.seq
 
 -- name: add_quarantine
--- The raw bytes behind a quarantined row.
+-- Stores the raw bytes behind a quarantined row.
 INSERT INTO ledger.quarantine (lane, seq, key, value, headers)
 VALUES (%(lane)s, %(seq)s, %(key)s, %(value)s, %(headers)s)
 
 -- name: advance_lane
--- The last step before the commit: offset, sequence and head move with the rows that they count.
+-- The last step before the commit: offset, seq and head move in the transaction that writes the rows.
 UPDATE ledger.lane
 SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, booked_time = %(booked_time)s
 WHERE lane = %(lane)s
 
 -- name: advance_signed_lane
--- The same, with what posting signed of the batch, so that no head moves without its signature.
+-- The same, and stores posting's signature over the batch, so that no head moves without its signature.
 WITH signed AS (
     INSERT INTO ledger.signed_head (lane, next_seq, first_seq, signature)
     VALUES (%(lane)s, %(next_seq)s, %(first_seq)s, %(signature)s)
@@ -160,9 +163,9 @@ SET next_offset = %(next_offset)s, next_seq = %(next_seq)s, head = %(head)s, boo
 WHERE lane = %(lane)s
 
 -- name: notify
--- Wakes the relay and the API's waiters when the transaction commits; payload: lane:next_offset, comma separated.
+-- Wakes the relay and the waiting requests of the API at commit; payload: lane:next_offset, comma separated.
 SELECT pg_notify('ledgerline_posted', %(payload)s)
 
 -- name: notify_traced
--- Tells a relay that traces of a batch that is traced; payload: traceparent, blank, lane:next_seq, comma separated.
+-- Notifies relays that trace of a traced batch; payload: traceparent, one space, lane:next_seq comma separated.
 SELECT pg_notify('ledgerline_traced', %(payload)s)

@@ -1,5 +1,6 @@
 -- name: settled
--- What became of these intents of one tenant, if anything, beside the version of the books (one row even if nothing).
+-- The rows that settled these intents of one tenant, and the version of the books in each row. If no intent is settled,
+-- there is one row with the version alone.
 SELECT
     v.version AS books_version,
     j.lane, j.seq, l.topic AS source_topic, l.first_offset + j.seq AS source_offset, j.outcome, j.reason, j.detail,
@@ -11,8 +12,8 @@ LEFT JOIN ledger.journal AS j
 LEFT JOIN ledger.lane AS l ON l.lane = j.lane
 
 -- name: intents
--- Each of these intents, in any order: as settled, with its legs; the next offset of the lane that is asked about with it;
--- and what became of its delivery at (lane, offset). Lanes and offsets may be null.
+-- For each question, in any order: the row that settled the intent, with its legs; the next offset of the question's
+-- lane; and the result of the delivery at (lane, offset). Lanes and offsets may be null.
 SELECT
     asked.number,
     stands.next_offset,
@@ -43,8 +44,8 @@ LEFT JOIN LATERAL (
 ) AS d ON true
 
 -- name: reversible
--- Which of these intents are settled, each with the first account that can run dry and that its reversal would draw
--- down; none for a rejected one, which has no legs.
+-- The settled ones of these intents, each with the first account with a floor that its reversal would draw down. That
+-- is null for a rejected intent, which has no legs.
 SELECT
     j.intent_id,
     (
@@ -59,7 +60,7 @@ FROM ledger.journal AS j
 WHERE j.tenant = %(tenant)s AND j.intent_id = ANY(%(intent_ids)s::uuid[]) AND j.outcome IN ('posted', 'rejected')
 
 -- name: lane_offsets
--- The offset after the last posted one, of every lane.
+-- For every lane, the offset after the last one that was posted.
 SELECT lane, next_offset FROM ledger.lane
 
 -- name: accounts
@@ -101,7 +102,7 @@ ORDER BY a.address, b.currency COLLATE "C"
 LIMIT %(limit)s
 
 -- name: account_balances
--- The balances of one account in every currency; one row without a currency where it has none yet.
+-- The balances of one account in every currency; one row without a currency if it has none yet.
 SELECT
     a.address, a.account_class, a.normal_direction, b.currency,
     sum(b.debits_minor) AS debits_minor, sum(b.credits_minor) AS credits_minor
@@ -112,9 +113,9 @@ GROUP BY a.address, a.account_class, a.normal_direction, b.currency
 ORDER BY b.currency COLLATE "C"
 
 -- name: entries
--- A page of one account's entries in order of (lane, seq, leg), with the journal rows they belong to. The account's index
--- gives them in this order, so that no more than the page is read of an account that has millions; a planner that knew the
--- limit would take the account for one of few entries, as most are, and sort all of them.
+-- A page of one account's entries in order of (lane, seq, leg), with their journal rows. The account's index has this
+-- order, so only the page is read even if the account has millions of entries. The limit is a subquery to hide it from
+-- the planner: with a known limit it would assume few entries, as most accounts have, and sort all of them.
 SELECT
     e.lane, e.seq, e.leg, e.direction, e.amount_minor, e.currency,
     j.intent_id, j.type, j.reference, j.value_time, j.booked_time
@@ -133,8 +134,9 @@ JOIN ledger.journal AS j ON j.lane = e.lane AND j.seq = e.seq
 ORDER BY ledger.row_place(e.lane, e.seq), e.leg
 
 -- name: journal
--- A page of a tenant's journal rows in order of (lane, seq). At most scan_max rows of all tenants are looked at, so that
--- a tenant with few rows costs no more than others; the row looked at last comes back too, marked, to go on from.
+-- A page of a tenant's journal rows in order of (lane, seq). At most scan_max rows of all tenants are scanned, so that
+-- a tenant with few rows costs no more than others. If the scan reached scan_max before the page was full, the last
+-- scanned row is returned too, with matches = false: the next page continues from it.
 WITH scanned AS (
     SELECT lane, seq, tenant, outcome, row_number() OVER (ORDER BY lane, seq) AS place
     FROM (

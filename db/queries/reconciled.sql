@@ -1,7 +1,7 @@
--- What reconciliation has found, for those who ask it from outside.
+-- Reconciliation's results, for readers outside of reconciliation.
 
 -- name: lanes
--- Where reconciliation stands in every lane of ledger.journal, and the fates that it has counted so far.
+-- Reconciliation's position in every lane of ledger.journal, and its counts by outcome.
 SELECT lane, next_offset, next_seq, posted, duplicate, idempotency_conflict, rejected, quarantined
 FROM reconciliation.lane
 ORDER BY lane
@@ -12,7 +12,7 @@ SELECT address, currency, sum(debits_minor) AS debits_minor, sum(credits_minor) 
 FROM reconciliation.balance
 WHERE
     tenant = %(tenant)s AND address >= %(prefix)s::text
-    -- The character behind the colon, which is a semicolon.
+    -- The character after the colon, which is a semicolon.
     AND address < rtrim(%(prefix)s::text, ':') || chr(ascii(':') + 1)
 GROUP BY address, currency
 ORDER BY address, currency

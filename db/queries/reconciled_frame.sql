@@ -1,29 +1,29 @@
--- Reconciliation's own copy of the books' frame, by the topic ledger.frame, and how the ledger's tables stand beside it.
+-- Reconciliation's own copy of the books' frame, built from the topic ledger.frame, and the ledger's tables.
 
 -- name: reader
--- The next offset of ledger.frame to be read.
+-- The next offset of ledger.frame to read.
 SELECT next_offset FROM reconciliation.frame_reader
 
 -- name: lock_reader
--- The same, for the one worker that moves it.
+-- The same, locked: only one worker moves it.
 SELECT next_offset FROM reconciliation.frame_reader FOR NO KEY UPDATE
 
 -- name: move_reader
--- Moves it, in the transaction of what was read.
+-- Stores the next offset, in the transaction that applies the facts that were read.
 UPDATE reconciliation.frame_reader SET next_offset = %(next_offset)s
 
 -- name: own_chains
--- Where the chains of the topic stand.
+-- The positions of the chains that the topic has brought.
 SELECT chain, next_seq, head FROM reconciliation.fact_chain
 
 -- name: move_chain
--- Moves a chain, or begins it.
+-- Stores a chain's position, or inserts a new chain.
 INSERT INTO reconciliation.fact_chain (chain, next_seq, head)
 VALUES (%(chain)s, %(next_seq)s, %(head)s)
 ON CONFLICT (chain) DO UPDATE SET next_seq = excluded.next_seq, head = excluded.head
 
 -- name: put_row
--- What a row of the frame says by its last fact.
+-- Stores a row of the frame as its last fact has it.
 INSERT INTO reconciliation.frame (
     part, tenant, name, account_class, normal_direction, floor_minor, currencies, exponent, title, made_time
 )
@@ -37,12 +37,12 @@ ON CONFLICT (part, tenant, name) DO UPDATE SET
     title = excluded.title, made_time = excluded.made_time
 
 -- name: remove_row
--- A fact removed it.
+-- Deletes a row of the frame that a fact removed.
 DELETE FROM reconciliation.frame WHERE part = %(part)s AND tenant = %(tenant)s AND name = %(name)s
 
 -- name: chains
--- Each chain as the topic has it, if it does, and as the ledger does: its next seq, and the hash of the fact that the topic
--- has last.
+-- Each chain of the topic or the ledger: its next seq on both sides, and on both sides the hash of the last fact that
+-- the topic has brought.
 SELECT
     coalesce(own.chain, held.chain) AS chain, coalesce(own.next_seq, 0) AS own_next_seq, own.head,
     coalesce(held.next_seq, 0) AS held_next_seq,
@@ -52,7 +52,8 @@ FULL JOIN ledger.fact_chain AS held ON held.chain = own.chain
 ORDER BY chain
 
 -- name: unequal_held
--- Of a page of the ledger's rows of one part: those that the facts have otherwise or not at all, and the last of the page.
+-- From a page of the ledger's rows of one part: those that differ from the facts or have no fact, and the page's last
+-- row.
 SELECT
     page.tenant, page.name, page.is_last, own.part IS NOT NULL AS is_told,
     own.account_class, own.normal_direction, own.floor_minor, own.currencies, own.exponent, own.title, own.made_time,
@@ -83,7 +84,7 @@ WHERE
 ORDER BY page.tenant, page.name
 
 -- name: untold_own
--- Of a page of the rows that the facts have of one part: those that the ledger lacks, and the last of the page.
+-- From a page of reconciliation's own rows of one part: those that the ledger lacks, and the page's last row.
 SELECT
     page.tenant, page.name, page.is_last, true AS is_told,
     page.account_class, page.normal_direction, page.floor_minor, page.currencies, page.exponent, page.title,
@@ -123,7 +124,7 @@ LEFT JOIN ledger.frame AS held
     ON held.part = asked.part AND held.tenant = asked.tenant AND held.name = asked.name
 
 -- name: awaited
--- Of these rows, those of which the ledger has a fact that the topic has not brought.
+-- Those of these rows about which the ledger has a fact that the topic has not brought yet.
 SELECT DISTINCT f.part, f.tenant, f.name
 FROM ledger.fact_chain AS held
 LEFT JOIN reconciliation.fact_chain AS own ON own.chain = held.chain

@@ -1,7 +1,7 @@
--- Reconciliation: its own books, and its read-only eyes on the ledger.
+-- Reconciliation: its own books, and read-only queries of the ledger.
 
 -- name: make_lanes
--- Lanes that reconciliation meets for the first time.
+-- Inserts lanes that reconciliation has not read from before.
 INSERT INTO reconciliation.lane (lane)
 SELECT wanted.lane
 FROM unnest(%(lanes)s::integer []) AS wanted (lane)
@@ -9,7 +9,7 @@ ORDER BY wanted.lane
 ON CONFLICT (lane) DO NOTHING
 
 -- name: lock_lanes
--- The fence: one worker for each lane, locked in order.
+-- The fence: only one worker can hold a lane. Lanes are locked in order.
 SELECT
     lane, next_offset, next_seq, source_first_offset, posted, duplicate, idempotency_conflict, rejected,
     quarantined, expired, booked_time
@@ -19,7 +19,7 @@ ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: lanes
--- Where every lane stands, without a lock.
+-- The position of every lane, without a lock.
 SELECT
     lane, next_offset, next_seq, source_first_offset, posted, duplicate, idempotency_conflict, rejected,
     quarantined, expired, booked_time
@@ -27,7 +27,7 @@ FROM reconciliation.lane
 ORDER BY lane
 
 -- name: move_lane
--- Moves a lane with the batch that it counts.
+-- Stores a lane's position and counts after a batch.
 UPDATE reconciliation.lane
 SET
     next_offset = %(next_offset)s, next_seq = %(next_seq)s, source_first_offset = %(source_first_offset)s,
@@ -36,27 +36,27 @@ SET
 WHERE lane = %(lane)s
 
 -- name: gaps
--- The records that the topic still owes to these lanes.
+-- The gaps of these lanes: records that have not arrived although later ones have.
 SELECT lane, seq
 FROM reconciliation.gap
 WHERE lane = ANY(%(lanes)s::integer [])
 ORDER BY lane, seq
 
 -- name: add_gaps
--- Records that the topic skipped.
+-- Adds gaps: records that the topic skipped.
 INSERT INTO reconciliation.gap (lane, seq)
 SELECT missing.lane, missing.seq
 FROM unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS missing (lane, seq)
 ON CONFLICT (lane, seq) DO NOTHING
 
 -- name: remove_gaps
--- Records that came late.
+-- Removes gaps whose records arrived late.
 DELETE FROM reconciliation.gap AS g
 USING unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS came (lane, seq)
 WHERE g.lane = came.lane AND g.seq = came.seq
 
 -- name: add_balances
--- Adds a batch's movements to reconciliation's own balances.
+-- Adds a batch's debits and credits to reconciliation's own balances.
 INSERT INTO reconciliation.balance AS own (tenant, address, currency, lane, debits_minor, credits_minor, seq)
 SELECT moved.tenant, moved.address, moved.currency, moved.lane, moved.debits, moved.credits, moved.seq
 FROM unnest(
@@ -69,7 +69,7 @@ ON CONFLICT (tenant, address, currency, lane) DO UPDATE SET
     seq = greatest(own.seq, excluded.seq)
 
 -- name: add_totals
--- Adds a batch's movements to the sums by class of account.
+-- Adds a batch's debits and credits to the sums by class of account.
 INSERT INTO reconciliation.total AS own (lane, tenant, currency, account_class, debits_minor, credits_minor)
 SELECT moved.lane, moved.tenant, moved.currency, moved.account_class, moved.debits, moved.credits
 FROM unnest(
@@ -88,7 +88,8 @@ GROUP BY tenant, currency, account_class
 ORDER BY tenant, currency, account_class
 
 -- name: own_sums
--- Reconciliation's own sums of these shards, as far as it has them; each by its key, whatever the planner makes of sizes.
+-- Reconciliation's own sums of these shards, if it has them. LATERAL with LIMIT 1 makes Postgres look each shard up by
+-- its key, even if its estimates of sizes are wrong.
 SELECT asked.number, own.debits_minor, own.credits_minor, own.seq
 FROM unnest(
     %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [], %(lanes)s::integer []
@@ -103,7 +104,7 @@ CROSS JOIN LATERAL (
 ) AS own
 
 -- name: unequal_shards
--- Which of these shards the ledger does not hold just so, under the account with this id and this name.
+-- The shards that differ from the ledger's, which is looked up by an account with both this id and this name.
 SELECT asked.number, held.debits_minor, held.credits_minor, held.seq
 FROM unnest(
     %(account_ids)s::bigint [], %(tenants)s::text [], %(addresses)s::text [], %(currencies)s::text [],
@@ -131,7 +132,7 @@ WHERE
     IS DISTINCT FROM (held.debits_minor, held.credits_minor, held.seq)
 
 -- name: shards
--- Both sides of these shards, whichever exists, for a second look.
+-- Both sides of these shards, null on a side that lacks it, for a second check.
 SELECT
     asked.tenant, asked.address, asked.currency, asked.lane, own.debits_minor, own.credits_minor, own.seq,
     held.debits_minor, held.credits_minor, held.seq, coalesce(stands.next_seq, 0) AS next_seq
@@ -148,7 +149,7 @@ LEFT JOIN ledger.balance AS held
     ON held.account_id = a.account_id AND held.currency = asked.currency AND held.lane = asked.lane
 
 -- name: sweep_ledger_shards
--- A page of the ledger's shards in order of their key, with reconciliation's own beside them.
+-- A page of the ledger's shards in order of their key, each with reconciliation's own sums.
 SELECT
     held.account_id, coalesce(a.tenant, '') AS tenant,
     coalesce(a.address, 'account ' || held.account_id::text) AS address, held.currency, held.lane,
@@ -170,7 +171,7 @@ LEFT JOIN reconciliation.balance AS own
 ORDER BY held.account_id, held.currency, held.lane
 
 -- name: sweep_own_shards
--- A page of reconciliation's own shards in order of their key, with the ledger's beside them.
+-- A page of reconciliation's own shards in order of their key, each with the ledger's sums.
 SELECT
     own.tenant, own.address, own.currency, own.lane, own.debits_minor, own.credits_minor, own.seq,
     held.debits_minor, held.credits_minor, held.seq, stands.next_seq
@@ -190,7 +191,8 @@ LEFT JOIN ledger.balance AS held
 ORDER BY own.tenant, own.address, own.currency, own.lane
 
 -- name: faulty_rows
--- In a window of a lane: journal rows that are missing, and rows whose entries are not theirs in number or do not balance.
+-- In a window of a lane: journal rows that are missing, that have a wrong number of entries, or whose entries do not
+-- balance.
 SELECT
     place.seq, j.seq IS NOT NULL AS has_row, coalesce(j.leg_count, 0)::integer AS leg_count,
     coalesce(e.legs, 0)::integer AS entry_count, coalesce(e.balanced, true) AS is_balanced
@@ -216,8 +218,8 @@ WHERE j.seq IS NULL OR j.leg_count <> coalesce(e.legs, 0) OR NOT coalesce(e.bala
 ORDER BY place.seq
 
 -- name: stray_rows
--- Journal rows and entries that lie outside their lane: below seq 0, past its end, or in a lane that there is not. Each part
--- is in the order of an index, so that Postgres reads just what is there, which is nothing, and not the whole table for it.
+-- Journal rows and entries outside every lane: below seq 0, past the lane's end, or in a lane that does not exist. Each
+-- part is sorted as an index is, so that Postgres reads only such rows, normally none, and not the whole table.
 SELECT found.lane, found.seq, bool_or(found.is_row) AS has_row
 FROM (
     SELECT beside.lane, beside.seq, beside.is_row
@@ -293,7 +295,7 @@ INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = aske
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: original_sums
--- What the posted transfers with these ids moved, by account, direction and currency.
+-- The amounts of the posted transfers with these ids, by account, direction and currency.
 SELECT
     j.tenant, j.intent_id::text AS intent_id, a.address, e.direction, e.currency, sum(e.amount_minor) AS amount_minor
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
@@ -304,7 +306,7 @@ WHERE j.outcome = 'posted' AND j.type = 'transfer'
 GROUP BY j.tenant, j.intent_id, a.address, e.direction, e.currency
 
 -- name: reversed_sums
--- What all posted reversals of these ids took back; direction is that of the original's legs.
+-- The amounts that all posted reversals of these ids took back; direction is that of the original's legs.
 SELECT
     j.tenant, j.reverses::text AS intent_id, a.address, -e.direction AS direction, e.currency,
     sum(e.amount_minor) AS amount_minor
@@ -322,13 +324,13 @@ FROM ledger.tenant AS t
 WHERE t.tenant = ANY(%(tenants)s::text [])
 
 -- name: row_hashes
--- The hashes that the ledger holds at these places.
+-- The ledger's hashes at these places.
 SELECT j.lane, j.seq, j.hash
 FROM unnest(%(lanes)s::integer [], %(seqs)s::bigint []) AS asked (lane, seq)
 INNER JOIN ledger.journal AS j ON j.lane = asked.lane AND j.seq = asked.seq
 
 -- name: gap_sums
--- What the ledger's own rows moved at the places that the topic still owes, for explaining balances by them.
+-- The amounts of the ledger's rows in the gaps, which can explain why balances differ.
 SELECT
     a.tenant, a.address, e.currency, e.lane,
     coalesce(sum(e.amount_minor) FILTER (WHERE e.direction = 1), 0) AS debits_minor,
@@ -339,8 +341,8 @@ INNER JOIN ledger.account AS a ON a.account_id = e.account_id
 GROUP BY a.tenant, a.address, e.currency, e.lane
 
 -- name: ledger_lanes
--- Where the ledger says that its lanes stand, and when it booked the last row of each; another check tells of one that is
--- missing.
+-- The lanes' positions in the ledger's tables, and the booking time of each lane's last row. If that row is missing,
+-- the lane's own time is taken, because another check reports the missing row.
 SELECT l.lane, l.topic, l.first_offset, l.next_offset, l.next_seq, l.booked_time,
     CASE l.next_seq WHEN 0 THEN 0 ELSE coalesce(j.booked_time, l.booked_time) END AS last_booked_time
 FROM ledger.lane AS l
@@ -362,7 +364,7 @@ FROM ledger.balance AS held
 LEFT JOIN ledger.account AS a ON a.account_id = held.account_id
 
 -- name: all_entry_sums
--- What the entries add up to, shard by shard, for a full recomputation.
+-- The sums of the entries by shard, for a full recomputation.
 SELECT
     coalesce(a.tenant, '') AS tenant, coalesce(a.address, 'account ' || e.account_id::text) AS address,
     e.currency, e.lane, e.debits_minor, e.credits_minor, e.seq
@@ -383,7 +385,7 @@ SELECT tenant, address, account_class
 FROM ledger.account
 
 -- name: record_break
--- Opens a break, or brings a known one to what was found now; nothing is written where it stands so already.
+-- Opens a break, or updates a known one to the new finding; nothing is written if state and detail are unchanged.
 INSERT INTO reconciliation.break AS known (
     break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 )
@@ -396,13 +398,13 @@ ON CONFLICT (break_id) DO UPDATE SET
 WHERE (known.state, known.detail) IS DISTINCT FROM (excluded.state, excluded.detail)
 
 -- name: resolve_breaks
--- Later evidence explained them.
+-- Resolves breaks that later evidence explained.
 UPDATE reconciliation.break
 SET state = 'resolved', detail = %(detail)s, changed_time = %(now)s
 WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
 
 -- name: unresolved_breaks
--- A page of the breaks that are open or explained, in order of id; all kinds where kinds is null.
+-- A page of the breaks that are open or explained, in order of id; of all kinds if kinds is null.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE
@@ -412,13 +414,13 @@ ORDER BY break_id
 LIMIT %(limit)s::integer
 
 -- name: unresolved_of
--- Which of these breaks are open or explained.
+-- Those of these breaks that are open or explained.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE state <> 'resolved' AND break_id = ANY(%(break_ids)s::uuid [])
 
 -- name: unpublished_breaks
--- Breaks whose state ledger.breaks was not told, oldest change first.
+-- Breaks whose current state is not on the topic ledger.breaks yet, oldest change first.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM reconciliation.break
 WHERE published_state IS DISTINCT FROM state
@@ -426,21 +428,21 @@ ORDER BY changed_time
 LIMIT %(limit)s::integer
 
 -- name: published_breaks
--- The topic has these states now; one that changed meanwhile stays unpublished, as its state differs.
+-- Stores the states that the topic has now; a break that changed meanwhile stays unpublished, as its state differs.
 UPDATE reconciliation.break AS known
 SET published_state = told.state
 FROM unnest(%(break_ids)s::uuid [], %(states)s::text []) AS told (break_id, state)
 WHERE known.break_id = told.break_id
 
 -- name: break_counts
--- How many breaks of each kind are not resolved, for metrics and status.
+-- The number of unresolved breaks by kind and state, for metrics and status.
 SELECT kind, state, count(*) AS breaks
 FROM reconciliation.break
 WHERE state <> 'resolved'
 GROUP BY kind, state
 
 -- name: open_breaks
--- The breaks that are open, by kind: since when, and how many of them for longer than their kind's term.
+-- The open breaks by kind: when the oldest was opened, and how many are open for longer than their kind's term.
 SELECT b.kind, min(b.opened_time) AS oldest_time, count(*) FILTER (WHERE b.opened_time < term.overdue_before) AS overdue
 FROM reconciliation.break AS b
 INNER JOIN

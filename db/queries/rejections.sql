@@ -1,22 +1,23 @@
--- What reconciliation asks of the ledger to judge rejections; each query takes the rejections of one batch.
+-- Reconciliation's queries of the ledger to judge rejections; each query takes the rejections of one batch.
 
 -- name: books_changed
--- When the books' frame changed last, microseconds since 1970, and its version.
+-- The time of the last change of the books' frame, in microseconds since 1970, and its version.
 SELECT version, (extract(epoch FROM changed_time) * 1000000)::bigint AS changed_time
 FROM ledger.books_version
 
 -- name: originals
--- The rows that settled the intents which reversals name.
+-- The rows that settled the intents that reversals name.
 SELECT j.tenant, j.intent_id::text AS intent_id, j.lane, j.seq, j.outcome, j.type, j.booked_time
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
 WHERE j.outcome IN ('posted', 'rejected')
 
 -- name: holdings
--- What each account held at least when the row (lane, seq) was decided. The ledger's balance of today has every draw
--- that came since. Of what came in since, the last entries of each lane tell: those are left out that the row's own lane
--- has behind it, and those that other lanes booked at before_time or later. is_whole is false if the last entries_max
--- entries of a lane do not reach back so far.
+-- The data for a lower bound of what each account held when the row (lane, seq) was decided. Today's sums include every
+-- draw since then, so draws only lower the bound. late_minor is the amount on the normal side since then, to be
+-- subtracted. It counts entries of the row's own lane from this seq on, and entries that other lanes booked at
+-- before_time or later. Only the last entries_max entries of each lane are read; is_whole is false if they do not reach
+-- back far enough.
 SELECT
     asked.number, a.normal_direction, a.floor_minor,
     coalesce(held.debits_minor, 0) AS debits_minor, coalesce(held.credits_minor, 0) AS credits_minor,

@@ -1,7 +1,7 @@
--- What the relay reads of the journal.
+-- The relay's queries of the journal.
 
 -- name: lanes
--- The lanes of a shard and how far each is posted; and the same of their chains of facts, whose numbers are below 0.
+-- The next seq of each lane of a shard, and of the lanes' chains of facts, which have numbers below 0.
 SELECT lane, next_seq, booked_time
 FROM ledger.lane
 WHERE lane %% %(shards)s = %(shard)s
@@ -12,7 +12,7 @@ WHERE CASE chain WHEN -1 THEN 0 ELSE (-2 - chain) %% %(shards)s END = %(shard)s
 ORDER BY lane
 
 -- name: facts
--- Facts of a chain from a sequence number on; previous_hash is right for the first of them.
+-- Facts of a chain from a seq on; previous_hash is correct only for the first fact.
 SELECT
     f.chain, f.seq, f.part, f.change, f.tenant, f.name, f.account_class,
     CASE f.normal_direction WHEN 1 THEN 'debit' WHEN -1 THEN 'credit' END AS normal_side,
@@ -26,9 +26,9 @@ WHERE f.chain = %(chain)s AND f.seq >= %(first_seq)s AND f.seq < %(first_seq)s::
 ORDER BY f.seq
 
 -- name: records
--- Journal rows of a lane from a sequence number on, with the raw bytes of those in quarantine; as many as keep those
--- bytes within bounds, but at least one. Each follows from the row before; from 32 zero bytes where there is none.
--- Where posting signed a range that ends here, query signed_heads says it.
+-- Journal rows of a lane from a seq on, with the raw bytes of quarantined rows. The rows end where these bytes exceed
+-- raw_bytes_max, but there is at least one. previous_hash is the hash of the row before, or 32 zero bytes if there is
+-- none. The signature columns are null here: the query signed_heads gives them.
 SELECT
     null::bigint AS signed_from, null::bytea AS signature,
     lane, seq, previous_hash, hash, outcome, reason, detail, tenant, intent_id::text AS intent_id, idempotency_key,
@@ -54,7 +54,7 @@ WHERE seq >= %(first_seq)s AND raw_bytes_so_far - raw_bytes <= %(raw_bytes_max)s
 ORDER BY seq
 
 -- name: signed_heads
--- What posting signed of ranges that end in these rows.
+-- Posting's signed heads of ranges that end in these rows.
 SELECT first_seq, next_seq, signature
 FROM ledger.signed_head
 WHERE lane = %(lane)s AND next_seq > %(first_seq)s AND next_seq <= %(first_seq)s::bigint + %(records_max)s
@@ -72,9 +72,9 @@ WHERE
 ORDER BY ledger.leg_place(e.seq, e.leg)
 
 -- name: listen_traced
--- To be told of the batches that posting traces.
+-- Subscribes to the batches that posting traces.
 LISTEN ledgerline_traced
 
 -- name: listen
--- To be woken by each posting transaction.
+-- Subscribes to the notification of each posting transaction.
 LISTEN ledgerline_posted

@@ -1,11 +1,12 @@
--- Replay: an empty ledger loaded from ledger.journal, as the owner of the tables (docs/decisions/0007-what-a-replay-needs.md).
+-- Replay: loads an empty ledger from ledger.journal, as the owner of the tables.
+-- docs/decisions/0007-what-a-replay-needs.md.
 
 -- name: lock
--- One replay at a time; held by the session.
+-- Allows one replay at a time; the session holds the lock.
 SELECT pg_try_advisory_lock(hashtext('ledgerline.replay')) AS locked
 
 -- name: is_owner
--- Whether this login may drop and make indexes of the ledger.
+-- Whether this login may drop and create indexes of the ledger.
 SELECT pg_has_role(current_user, c.relowner, 'MEMBER') AS is_owner
 FROM pg_class AS c
 WHERE c.oid = 'ledger.journal'::regclass
@@ -19,7 +20,7 @@ SELECT NOT EXISTS (SELECT FROM ledger.journal) AND NOT EXISTS (SELECT FROM ledge
 SELECT EXISTS (SELECT FROM replay.dropped) AS is_loading
 
 -- name: droppable
--- What slows a load down, with the statements that drop it and make it again: keys, indexes, triggers on INSERT.
+-- Keys, indexes and triggers on INSERT, which slow a load down, with the statements that drop and restore each.
 SELECT found.relation, found.dropping_statement, found.restoring_statement
 FROM (
     SELECT
@@ -56,34 +57,34 @@ FROM (
 ORDER BY found.rank, found.restoring_statement
 
 -- name: add_dropped
--- Remembers what is dropped, in the transaction that drops it.
+-- Records what is dropped, in the transaction that drops it.
 INSERT INTO replay.dropped (step, relation, restoring_statement)
 VALUES (%(step)s, %(relation)s, %(restoring_statement)s)
 
 -- name: dropped
--- What is still to be made again, in order.
+-- What must still be restored, in order.
 SELECT step, relation, restoring_statement
 FROM replay.dropped
 ORDER BY step
 
 -- name: restored
--- It was made again, in this transaction.
+-- Deletes the record of a dropped thing, in the transaction that restores it.
 DELETE FROM replay.dropped WHERE step = %(step)s
 
 -- name: make_lane
--- A lane that is loaded from its beginning.
+-- Inserts a lane that will be loaded from its beginning.
 INSERT INTO replay.lane (lane, journal_offset, source_topic, first_offset, next_seq, head, booked_time)
 VALUES (%(lane)s, 0, '', 0, 0, decode(repeat('00', 32), 'hex'), 0)
 ON CONFLICT (lane) DO NOTHING
 
 -- name: lanes
--- How far each lane is loaded.
+-- The progress of each lane.
 SELECT lane, journal_offset, source_topic, first_offset, next_seq, head, booked_time
 FROM replay.lane
 ORDER BY lane
 
 -- name: lock_lanes
--- The fence: a process of an earlier replay that still lives moves no lane behind our back.
+-- The fence: while this transaction holds the lanes, a process left over from an earlier replay cannot move them.
 SELECT lane, next_seq
 FROM replay.lane
 WHERE lane = ANY(%(lanes)s::integer [])
@@ -91,13 +92,13 @@ ORDER BY lane
 FOR NO KEY UPDATE
 
 -- name: add_signed_head
--- What posting signed, as the topic has it; it may be there where a replay goes on behind another.
+-- Stores posting's signed head from the topic; it may exist already if this replay continues another.
 INSERT INTO ledger.signed_head (lane, next_seq, first_seq, signature)
 VALUES (%(lane)s, %(next_seq)s, %(first_seq)s, %(signature)s)
 ON CONFLICT (lane, next_seq) DO NOTHING
 
 -- name: move_lane
--- Moves a lane with the rows that were loaded.
+-- Stores a lane's progress in the transaction that loads its rows.
 UPDATE replay.lane
 SET
     journal_offset = %(journal_offset)s, source_topic = %(source_topic)s, first_offset = %(first_offset)s,
@@ -105,7 +106,7 @@ SET
 WHERE lane = %(lane)s
 
 -- name: sum_up
--- The balances of what was loaded, one shard for each account, currency and lane.
+-- Sums up the balances of the loaded entries, one shard for each account, currency and lane.
 INSERT INTO ledger.balance (account_id, currency, lane, debits_minor, credits_minor, seq)
 SELECT
     e.account_id, e.currency, e.lane,
@@ -116,7 +117,7 @@ FROM ledger.entry AS e
 GROUP BY e.account_id, e.currency, e.lane
 
 -- name: begin_lanes
--- The ledger's own lanes at the beginning of what was loaded.
+-- Puts the ledger's own lanes at the beginning of the loaded rows.
 INSERT INTO ledger.lane AS known (lane, topic, topic_id, first_offset, next_offset)
 SELECT r.lane, r.source_topic, %(topic_id)s, r.first_offset, r.first_offset
 FROM replay.lane AS r
@@ -127,7 +128,8 @@ ON CONFLICT (lane) DO UPDATE SET
 WHERE known.next_seq = 0
 
 -- name: walk_lanes
--- Moves each lane on over a stretch of loaded rows, which the trigger lane_advances counts; returns how many rows.
+-- Moves each unfinished lane over up to `rows` loaded rows, which the trigger lane_advances counts; returns the new
+-- next_seq of each lane that moved.
 UPDATE ledger.lane AS l
 SET
     next_offset = l.first_offset + step.next_seq, next_seq = step.next_seq, head = j.hash, booked_time = j.booked_time
@@ -142,11 +144,11 @@ WHERE l.lane = r.lane AND l.next_seq < r.next_seq
 RETURNING step.next_seq
 
 -- name: end_load
--- The lanes have moved: nothing more is remembered of the load.
+-- Deletes the progress of the load, once the ledger's lanes have moved.
 DELETE FROM replay.lane
 
 -- name: add_quarantine
--- The raw bytes behind quarantined rows; what is there already stays, what is no quarantined row is left out.
+-- Stores the raw bytes behind a quarantined row; stored bytes stay, and nothing happens if it is no quarantined row.
 INSERT INTO ledger.quarantine (lane, seq, key, value, headers)
 SELECT j.lane, j.seq, %(key)s, %(value)s, %(headers)s
 FROM ledger.journal AS j
@@ -154,7 +156,7 @@ WHERE j.lane = %(lane)s AND j.seq = %(seq)s AND j.outcome = 'quarantined'
 ON CONFLICT (lane, seq) DO NOTHING
 
 -- name: quarantine_without_bytes
--- Quarantined rows whose bytes no topic has any more; returns how many they are.
+-- Stores empty bytes for the quarantined rows whose bytes no topic has any more; returns the number of these rows.
 WITH added AS (
     INSERT INTO ledger.quarantine (lane, seq, key, value, headers)
     SELECT j.lane, j.seq, NULL, NULL, '[]'
@@ -166,7 +168,7 @@ WITH added AS (
 SELECT count(*) AS rows_without FROM added
 
 -- name: copy_hashes
--- Audit's copy of the hashes from where it stands up to what a checkpoint covers, cut into segments.
+-- Copies the hashes from audit's position up to the end of a checkpoint into audit's table, in segments of `rows` rows.
 INSERT INTO audit.segment (lane, first_seq, next_seq, head, hashes)
 SELECT
     %(lane)s, min(j.seq), max(j.seq) + 1,
@@ -180,5 +182,5 @@ WHERE j.lane = %(lane)s AND j.seq >= %(first_seq)s AND j.seq < %(next_seq)s
 GROUP BY (j.seq - %(first_seq)s) / %(rows)s::bigint
 
 -- name: analyze
--- What the planner must know before anything looks rows up.
+-- Gives the planner statistics of the loaded rows before anything looks rows up.
 ANALYZE ledger.journal, ledger.entry, ledger.account

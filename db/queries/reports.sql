@@ -1,9 +1,9 @@
--- What accountants read: an account's statement with its running balance, and the trial balance. Each is of one tenant.
+-- The accountants' queries, each of one tenant: an account's statement with its running balance, and the trial balance.
 
 -- name: statement
--- A page of an account's statement in one currency by date of booking, the latest first, before a place in it; and its net
--- (debits less credits) at that place, which is asked for where running_net is null. Rows of a lane are booked in order, so
--- that each lane's part of the place is found by halving, and no more than a page of each lane is read.
+-- A page of an account's statement in one currency by booking time, the latest first, before a place; and the net
+-- (debits less credits) at that place, which is computed only if running_net is null. A lane's rows are booked in
+-- order, so the place in each lane is found by binary search, and at most a page of each lane is read.
 WITH RECURSIVE searched AS (
     SELECT lane, 0::bigint AS low, next_seq AS high
     FROM ledger.lane
@@ -70,7 +70,7 @@ FROM (
                 SELECT sum(later.net_minor)
                 FROM bound
                 CROSS JOIN LATERAL (
-                    -- A sum of each lane, so that the index is asked for the entries behind the place alone.
+                    -- One sum for each lane, so that the index is read only for the entries after the place.
                     SELECT sum(e.direction * e.amount_minor) AS net_minor
                     FROM ledger.entry AS e
                     WHERE
@@ -86,7 +86,7 @@ LEFT JOIN page ON true
 ORDER BY page.booked_time DESC, page.lane DESC, page.seq DESC, page.leg DESC
 
 -- name: statement_by_value
--- The same by value date, which no index knows: all entries of the account are put in order, entries_max + 1 at most.
+-- The same by value time. No index has that order, so all entries of the account are sorted, at most entries_max + 1.
 WITH moved AS (
     SELECT
         e.lane, e.seq, e.leg, e.direction, e.amount_minor, j.intent_id, j.type, j.reference, j.value_time, j.booked_time,
@@ -132,7 +132,7 @@ LEFT JOIN page ON true
 ORDER BY page.moved_time DESC, page.lane DESC, page.seq DESC, page.leg DESC
 
 -- name: trial_balance
--- For each currency and class of accounts: turnover on both sides, and balances by the side that they stand on.
+-- For each currency and class of accounts: turnover on both sides, and the sums of debit and of credit balances.
 SELECT
     of_account.currency, of_account.account_class, count(*) AS accounts,
     sum(of_account.debits_minor) AS debits_minor, sum(of_account.credits_minor) AS credits_minor,

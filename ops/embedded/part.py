@@ -44,12 +44,12 @@ class PartContext:
 class Part(ABC):
     """One server: its folder below the home's data, its port, its log, and the child process while it runs.
 
-    `start`, `stop` and `kill` may be called in any order and again and again (chaos tests do): the folder and
-    the port stay the same.
+    `start`, `stop` and `kill` may be called repeatedly and in any order, as chaos tests do: the folder and the port
+    stay the same.
     """
 
     name: str
-    """How the part is called in messages: Kafka, Postgres, Schema Registry."""
+    """The name of the part in messages: Kafka, Postgres, Schema Registry."""
 
     ready_seconds_max = 90.0
     """Seconds that the part may take to become ready: enough on a busy machine, and a limit for a hung server."""

@@ -57,7 +57,10 @@ NO_ANSWER: Final = "no answer"
 
 Step = tuple[float | None, str]
 Steps = tuple[Step, ...]
-"""(value, colour) in rising order, each from its value on; None comes first: values below the next, or unknown."""
+"""Pairs (value, colour) in rising order; a colour counts from its value on.
+
+The first value is None: its colour is for values below the second one, and for unknown values.
+"""
 
 ZERO_IS_SAFE: Final[Steps] = ((None, GREY), (0, GREEN), (1e-9, RED))
 PLAIN: Final[Steps] = ((None, BLUE),)

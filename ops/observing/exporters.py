@@ -47,7 +47,7 @@ class Exporter(Part):
 
 
 class NodeExporter(Exporter):
-    """The machine: processors, memory, disks, file systems, network."""
+    """The exporter of the machine's metrics: processors, memory, disks, file systems, network."""
 
     name = "the node exporter"
     program = NODE_EXPORTER
@@ -68,7 +68,7 @@ class NodeExporter(Exporter):
 
 
 class PostgresExporter(Exporter):
-    """Postgres, at a DSN whose login may read its statistics; the DSN is in the exporter's environment only."""
+    """The exporter of Postgres; the DSN's login may read the statistics, and only the environment has the DSN."""
 
     name = "the Postgres exporter"
     program = POSTGRES_EXPORTER

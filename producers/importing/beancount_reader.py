@@ -1,14 +1,15 @@
-"""An outside reader of beancount files: prints what is in one as JSON lines and imports nothing of Ledgerline.
+"""An outside reader of beancount files: it prints a file's content as JSON lines and imports nothing of Ledgerline.
 
-Run as a process of its own (`python -m producers.importing.beancount_reader FILE`), because beancount is under the
-GPL: this script speaks to the importer through a pipe only. Amounts are decimal strings, dates ISO 8601.
+It runs as a separate process (`python -m producers.importing.beancount_reader FILE`), because beancount is under the
+GPL. It talks to the importer only through a pipe. Amounts are decimal strings, dates are ISO 8601.
 
 Each line is an object with a member `kind`:
-  options      roots: the file's names of the five root accounts; title
-  transaction  place, date, flag, payee, narration, tags, links, meta, tolerances, postings (units, weight, cost, price)
+  options      roots: the file's names of the five root accounts; title; operating: the operating currencies
+  transaction  place, date, flag, payee, narration, tags, links, meta, tolerances, and postings (account, units, weight,
+               cost, price, interpolated, line, meta)
   balance      place, date, account, number, currency, tolerance
   other        place, directive: carries no money
-  error        place, message, fatal: what beancount itself refuses; fatal if it may have changed other transactions
+  error        place, message, fatal: what beancount refuses; fatal if the error may have changed other transactions
   sum          account, number, currency: beancount's own final sums, per account
   end          entries: their number; without this line the reader has died
 Exit codes: 0 read, 3 beancount is not installed, 4 the file cannot be read.
@@ -36,7 +37,7 @@ def _place(meta: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _plain_meta(meta: dict[str, Any] | None) -> dict[str, str]:
-    """Metadata that people wrote, as strings; beancount's own members are left out."""
+    """Return the metadata that people wrote, as strings, without beancount's own members."""
     return {
         name: str(value)
         for name, value in (meta or {}).items()
@@ -70,7 +71,7 @@ def _posting(posting: Any, weigh: Any) -> dict[str, Any]:
 
 
 def _is_whole(posting: Any) -> bool:
-    """Whether a posting has numbers and currencies throughout; a plugin may hand on postings that have not."""
+    """Return whether all amounts of a posting have a number and a currency. Plugins may return postings without."""
     price, cost = posting.price, posting.cost
     amounts = [posting.units, *([price] if price is not None else []), *([cost] if cost is not None else [])]
     return all(
@@ -100,7 +101,7 @@ def _transaction(entry: Any, weigh: Any) -> dict[str, Any]:
 
 
 def records(path: str) -> Iterator[dict[str, Any]]:
-    """All records of a file, in the order of beancount's own sorting."""
+    """Yield all records of a file, in beancount's own order."""
     from beancount import loader  # noqa: PLC0415  after the environment is set, and only in this process
     from beancount.core import convert, data  # noqa: PLC0415
     from beancount.ops import balance  # noqa: PLC0415
@@ -111,7 +112,7 @@ def records(path: str) -> Iterator[dict[str, Any]]:
         yield _error({}, f"A plugin stopped beancount: {error or type(error).__name__}", fatal=True)
         yield {"kind": "end", "entries": 0}
         return
-    # What is not whole has no weight and no sum, and beancount's own validation may not see it.
+    # An incomplete posting has no weight and no sum, and beancount's own validation may miss it.
     broken = [
         entry
         for entry in entries
@@ -138,7 +139,7 @@ def records(path: str) -> Iterator[dict[str, Any]]:
     for entry in broken:
         yield _error(entry.meta, "A posting of it has no number or no currency.", fatal=False)
     for found in errors:
-        # A plugin that did not load or failed, or a file that was not found, may be what half of the money hangs on.
+        # Half of the money may depend on a plugin that did not load or failed, or on a file that was not found.
         yield _error(found.source, str(found.message), fatal=isinstance(found, loader.LoadError))
     yield from _sums(entries)
     yield {"kind": "end", "entries": len(entries)}
@@ -157,31 +158,31 @@ def _error(meta: dict[str, Any] | None, message: str, *, fatal: bool) -> dict[st
 
 
 def _sentence(message: str) -> str:
-    """A message in one line; of a traceback only its first words and its last line, which says what went wrong."""
+    """Return a message in one line. Of a traceback, keep only the words before it and the error at its end."""
     head, traceback, tail = message.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
-    # The last line at the depth of the first one names the exception; its message may go on over further lines.
+    # The last line that begins with a name is the exception. Its message may continue on further lines.
     named = [number for number, line in enumerate(lines) if _NAMED.match(line)]
     kept = " ".join(lines[named[-1] :] if named else lines[-1:])
-    # The exception's own words, without the name of its class, if it has any.
+    # Keep the exception's message without the class name, if it has a message.
     kept = kept.partition(": ")[2] or kept
     return " ".join((head + kept if traceback else message).split())
 
 
 def main() -> int:
-    """Print the records of the file that the one argument names."""
+    """Print the records of the file that the only argument names. Return the exit code."""
     path = sys.argv[1]
     if not Path(path).is_file() or not os.access(path, os.R_OK):
         return UNREADABLE
     with tempfile.TemporaryDirectory() as folder:
-        # beancount would else leave its cache beside the ledger that is read.
+        # Otherwise beancount leaves its cache beside the ledger file.
         os.environ["BEANCOUNT_LOAD_CACHE_FILENAME"] = str(Path(folder) / "cache")
         try:
             import beancount  # noqa: F401, PLC0415
         except ModuleNotFoundError:
             return NOT_INSTALLED
         output = sys.stdout
-        # A plugin that prints would else write between the records.
+        # Otherwise the output of a plugin that prints would mix with the records.
         with redirect_stdout(sys.stderr):
             for record in records(path):
                 output.write(json.dumps(record, ensure_ascii=False) + "\n")

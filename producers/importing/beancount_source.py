@@ -1,4 +1,4 @@
-"""Beancount's records, as the outside reader prints them, turned into drafts of intents."""
+"""Turn beancount's records, as the outside reader prints them, into drafts of intents."""
 
 import json
 import os
@@ -41,14 +41,14 @@ _UNREADABLE: Final = 4
 _ROOTS: Final = ("assets", "liabilities", "equity", "income", "expenses")
 # Transactions that beancount makes itself to fill a pad directive; their narration holds the amount.
 _PAD_FLAG: Final = "P"
-# Whether somebody has looked at a transaction yet: that changes, and moves no money.
+# Flags that say whether somebody has checked a transaction. They change without moving money.
 _CLEARING_FLAGS: Final = frozenset({"*", "!"})
 
 Record = dict[str, Any]
 
 
 def read_records(path: Path) -> list[Record]:
-    """What the outside reader prints for a file; ImportingError where it cannot be run or dies."""
+    """Return the records that the outside reader prints for a file. Raise ImportingError if it cannot run or dies."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "producers.importing.beancount_reader", str(path.resolve())],
@@ -80,7 +80,7 @@ def read_ledger(
 ) -> SourceLedger:
     """Read a beancount file.
 
-    `key_metadata` names a metadata member that tells transactions apart; `tickers` are commodities that are not the
+    `key_metadata` names a metadata member that identifies a transaction. `tickers` are commodities that are not the
     ISO 4217 currency of the same code.
     """
     return map_records(read_records(path), ledger_name, key_metadata, tickers)
@@ -92,7 +92,7 @@ def map_records(
     key_metadata: str | None = None,
     tickers: Iterable[str] = (),
 ) -> SourceLedger:
-    """The records as drafts, problems, assertions and sums; pure."""
+    """Turn the records into drafts, problems, assertions and sums. Pure."""
     kept = list(records)
     found = {code for code in find_tickers(kept) if code not in tickers}
     ledger = _Mapping(KeyMaker(ledger_name), key_metadata, found | set(tickers)).run(kept)
@@ -108,10 +108,10 @@ def map_records(
 
 
 def find_tickers(records: Iterable[Record]) -> set[str]:
-    """Commodities with a code of ISO 4217 that are no money.
+    """Return the commodities that have an ISO 4217 code but are no money.
 
-    Those are held at cost in all of their postings, and are neither cost nor price of another commodity nor an
-    operating currency; or they are a code such as XAU, which has no minor unit.
+    Such a commodity is held at cost in all of its postings, and is neither the cost or price of another commodity nor
+    an operating currency. A code without a minor unit, such as XAU, is never money.
     """
     at_cost: set[str] = set()
     money: set[str] = set()
@@ -201,7 +201,7 @@ class _Mapping:
         self._sums[account, self._unit(record["currency"])] += Decimal(record["number"])
 
     def _transaction(self, record: Record) -> None:
-        # The key is made even where the mapping fails, so that a later fix moves no other transaction's count.
+        # Make the key even if the mapping fails, so that a later fix changes no other transaction's ordinal.
         key = self._key(record)
         postings = record["postings"]
         if all(Decimal(posting["units"]["number"]) == 0 for posting in postings):
@@ -230,20 +230,23 @@ class _Mapping:
         )
 
     def _key(self, record: Record) -> str | None:
-        """The key, by the metadata member that the user named where the transaction has it, else by content."""
+        """Return the key from the metadata member that the user named, or from the content if the member is missing.
+
+        Return None if an earlier transaction has the same member value.
+        """
         name = self._key_metadata
         if name is not None and name in record["meta"]:
             return self._keys.named({"by": name, "id": record["meta"][name]})
         return self._keys.counted(_content(record))
 
     def _legs(self, posting: Record) -> list[DraftLeg]:
-        """The posting's own leg and, where it is weighed in another commodity, the two legs of the exchange."""
+        """Return the posting's own leg and, if its weight is in another commodity, the two legs of the exchange."""
         units, weight = posting["units"], posting["weight"]
         amount, unit = Decimal(units["number"]), self._unit(units["currency"])
         origin = LegOrigin.INTERPOLATED if posting["interpolated"] else LegOrigin.WRITTEN
         legs = [DraftLeg(self._address(posting["account"]), amount, unit, origin)]
         if weight["currency"] != units["currency"]:
-            # The account is named after the commodity itself, not after its unit: both are injective.
+            # The account has the name of the commodity, not of its unit. Either name is unique for a commodity.
             exchange = exchange_account(units["currency"])
             weighed = self._unit(weight["currency"])
             legs.append(DraftLeg(exchange, -amount, unit, origin))
@@ -252,10 +255,10 @@ class _Mapping:
 
 
 def _content(record: Record) -> dict[str, Any]:
-    """What tells a transaction from others: what people wrote, not what beancount worked out from other lines.
+    """Return the content that identifies a transaction: what people wrote, not what beancount computed.
 
-    Interpolated amounts, and the lots that a sale is booked against, may change when earlier lines change; a changed
-    transaction then keeps its key and is reported as a conflict, where a new key would post it a second time.
+    Interpolated amounts, and the lots that a sale is booked against, may change when earlier lines change. The changed
+    transaction then keeps its key and is reported as a conflict. A new key would post it a second time.
     """
     written: dict[tuple[str, str], Decimal | None] = {}
     for posting in record["postings"]:
@@ -280,12 +283,12 @@ def _content(record: Record) -> dict[str, Any]:
 
 
 def _normal(number: Decimal) -> str:
-    """One text for equal numbers: 5, 5.0 and 5.00 are the same amount."""
+    """Return the same text for equal numbers: 5, 5.0 and 5.00 are the same amount."""
     return format(number.normalize() if number else Decimal(0), "f")
 
 
 def _metadata(record: Record) -> dict[str, str]:
-    """What the legs cannot say; without line numbers, which would make an equal transaction look like another one."""
+    """Return what the legs cannot say. Leave out line numbers: they would make equal transactions look different."""
     found = {
         "flag": "" if record["flag"] in _CLEARING_FLAGS else record["flag"] or "",
         "payee": record["payee"] or "",
@@ -308,7 +311,7 @@ def _metadata(record: Record) -> dict[str, str]:
 
 
 def _lot(posting: Record) -> str:
-    """Units, cost and price as beancount writes them, such as `-27 ITOT {46.43 USD, 2022-10-03} @ 48.56 USD`."""
+    """Return units, cost and price in beancount's form, such as `-27 ITOT {46.43 USD, 2022-10-03} @ 48.56 USD`."""
     cost, price, units = posting["cost"], posting["price"], posting["units"]
     if cost is None and price is None:
         return ""

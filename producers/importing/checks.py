@@ -1,6 +1,6 @@
-"""After an import: do the ledger's own entries say what the source says?
+"""Check after an import that the ledger's own entries agree with the source.
 
-Only the entries of this import's intents are compared. The accounts may hold postings of others, before and after.
+Only the entries of this import's intents are compared. The accounts may hold other postings, earlier or later.
 """
 
 from collections import defaultdict
@@ -30,14 +30,14 @@ class Movement(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """A balance that is not what the source says, in the currency's own decimals; positive is a debit balance."""
+    """A balance that differs from the source's, in the currency's own decimals; positive is a debit balance."""
 
     account: str
     currency: str
     expected: Decimal
     found: Decimal
     where: str
-    """The line of the assertion, or what else expects it."""
+    """The line of the assertion, or the name of another expectation."""
 
 
 class LedgerReader:
@@ -54,7 +54,7 @@ class LedgerReader:
         self._client.__exit__(*error)
 
     def movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
-        """The entries of these accounts that these intents made; an account that is not open has none."""
+        """Yield the entries of these accounts that these intents made. An account that is not open has none."""
         for account in accounts:
             for entry in self._pages(f"/v1/accounts/{account}/entries", {"limit": PAGE_ITEMS}):
                 if entry["intent_id"] in intent_ids:
@@ -93,7 +93,7 @@ def differing_sums(
     exponents: Mapping[str, int],
     rounded: Mapping[tuple[str, str], Decimal],
 ) -> list[Difference]:
-    """Where what was posted is not the source's own sum, plus what rounding changed; exact."""
+    """Return where the posted sum is not exactly the source's own sum plus the rounding differences."""
     posted: dict[tuple[str, str], int] = defaultdict(int)
     for movement in movements:
         posted[movement.account, movement.currency] += movement.signed_minor
@@ -113,7 +113,7 @@ def failed_assertions(
     exponents: Mapping[str, int],
     rounded: Mapping[tuple[str, str], Decimal],
 ) -> list[Difference]:
-    """The assertions that what was posted does not meet, by value time; rounding may widen their tolerance."""
+    """Return the assertions that the posted entries, by value time, do not meet. Rounding widens the tolerance."""
     histories: dict[tuple[str, str], list[Movement]] = defaultdict(list)
     for movement in movements:
         histories[movement.account, movement.currency].append(movement)
@@ -135,5 +135,5 @@ def failed_assertions(
 
 
 def _is_in(account: str, parent: str) -> bool:
-    """Whether an account is the parent itself, or lies below it."""
+    """Return whether an account is the parent itself, or lies below it."""
     return account == parent or account.startswith(f"{parent}:")

@@ -1,4 +1,4 @@
-"""Which mapping a CSV file is read by: a file's, a dialect's, or the dialect that fits the file's columns."""
+"""Choose the mapping of a CSV file: a mapping file, a named dialect, or the dialect that fits the file's columns."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -14,7 +14,10 @@ UNSORTED_ACCOUNT: Final = "equity:unsorted"
 def choose_mapping(
     file: Path, mapping: Path | None, dialect: str | None, account: str | None, counter_account: str | None
 ) -> Mapping:
-    """The mapping of a file; without a mapping file, `account` is needed, and the dialect is found by the columns."""
+    """Return the mapping of a file. Without a mapping file, `account` is required.
+
+    If neither `mapping` nor `dialect` is given, the file's columns choose the dialect.
+    """
     if mapping is not None:
         if account is not None or counter_account is not None:
             raise ImportingError("Accounts are in the mapping: leave out --account and --counter-account.")
@@ -26,16 +29,19 @@ def choose_mapping(
 
 
 def find_dialect(file: Path, accounts: dict[str, Any]) -> str:
-    """The dialect whose columns the file has; of several, the one that names the most."""
+    """Return the dialect whose columns the file has. If several fit, return the one that names the most columns.
+
+    Raise ImportingError if none fits, or if several name equally many.
+    """
     fitting: list[tuple[int, str]] = []
     for name in sorted(DIALECTS):
         mapping = build_mapping(accounts, "The import", name)
         if mapping.file.header:
-            continue  # A file without a header fits every such dialect.
+            continue  # A dialect for files without a header fits every file.
         try:
             open_table(file, mapping)
         except ImportingError:
-            continue  # It is another dialect's, or cannot be read at all, which the end of this function says.
+            continue  # The file has another dialect or cannot be read; the end of this function reports it.
         fitting.append((len(mapping.columns()), name))
     best = [name for count, name in fitting if count == max(fitting)[0]]
     if len(best) != 1:

@@ -1,7 +1,7 @@
-"""How banks and payment providers write their CSV files: one table of mappings without accounts, as data.
+"""The CSV formats of banks and payment providers: a table of mappings without accounts, as data.
 
-Names of columns are those of real exports; what an export leaves open (the currency of a bank that has one, the sign $)
-is filled in with the bank's home. A mapping overrides any member.
+The names of columns are those of real exports. If an export does not name its currency, or only with a sign such as $,
+the dialect takes that of the bank's home country. A mapping overrides any member.
 """
 
 from typing import Any, Final

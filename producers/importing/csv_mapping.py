@@ -1,7 +1,7 @@
-"""The mapping of a CSV file: a TOML or YAML file that says which column is what; docs/IMPORT.md has an example of each.
+"""The mapping of a CSV file: a TOML or YAML file that gives columns a meaning; docs/IMPORT.md has an example of each.
 
 Templates such as `expenses:{Category}` take values from the row's columns. A mapping may build on a dialect of
-producers/importing/csv_dialects.py: what the mapping says counts, the dialect says the rest.
+producers/importing/csv_dialects.py: the mapping's members override those of the dialect.
 """
 
 import re
@@ -65,7 +65,7 @@ class FileFormat(_Part):
 
 
 class DateFormat(_Part):
-    """The value date, midnight UTC where the format has no time."""
+    """The value date, midnight UTC if the format has no time."""
 
     column: str
     format: str | tuple[str, ...] = "%Y-%m-%d"
@@ -75,7 +75,7 @@ class DateFormat(_Part):
     locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
 
     def formats(self) -> tuple[str, ...]:
-        """The formats in the order in which they are tried."""
+        """Return the formats in the order in which they are tried."""
         return (self.format,) if isinstance(self.format, str) else self.format
 
 
@@ -123,7 +123,7 @@ class Currency(_Part):
 
 
 class Status(_Part):
-    """A column that says whether a row is booked; rows that are not are counted and not posted."""
+    """A column that says whether a row is booked. Rows that are not booked are counted but not posted."""
 
     column: str
     posted: tuple[str, ...] = Field(description="Values of rows that are booked.")
@@ -131,7 +131,7 @@ class Status(_Part):
 
 
 class Fee(_Part):
-    """What the provider kept of a row: a third leg."""
+    """The provider's fee on a row, which becomes a third leg."""
 
     column: str
     account: Template
@@ -140,13 +140,13 @@ class Fee(_Part):
 
 
 class Balance(_Part):
-    """A running balance that must tie: each is the one before and the row's amount, in either order of the file."""
+    """A running balance that must tie: each is the one before plus the row's amount, in either order of the file."""
 
     column: str
 
 
 class Group(_Part):
-    """Rows that are one transaction: those whose columns are equal."""
+    """The columns whose equal values make several rows one transaction."""
 
     columns: tuple[str, ...] = Field(min_length=1)
     one_leg: bool = Field(default=False, description="Each row is one leg, on `account`; the rows of a group balance.")
@@ -161,7 +161,7 @@ class Rule(_Part):
 
 
 class Accounts(_Part):
-    """Money in debits `account` and credits `counter_account`; money out does the reverse."""
+    """The accounts of a row. Incoming money debits `account` and credits `counter_account`; outgoing the reverse."""
 
     account: Template
     counter_account: Template | None = None
@@ -173,7 +173,7 @@ class Accounts(_Part):
 
 
 class Key(_Part):
-    """What tells rows apart: columns that identify one, else account, time, amount, currency and text."""
+    """What identifies a row: its identifying columns, or else account, time, amount, fee, currency and text."""
 
     columns: tuple[str, ...] = ()
     text: tuple[str, ...] = Field(default=(), description="The columns that are text; all others where left out.")
@@ -210,11 +210,11 @@ class Mapping(_Part):
     units: dict[str, int] = Field(default_factory=dict, description="Exponents of units that are to be registered.")
 
     def columns(self) -> set[str]:
-        """Every column that the mapping names."""
+        """Return every column that the mapping names."""
         return self.figures() | self.texts() | set(self.key.columns) | set(self.key.text)
 
     def figures(self) -> set[str]:
-        """The columns that a key has as values or leaves out: dates, amounts, currency, status and balance."""
+        """Return the columns that a key has as values or leaves out: dates, amounts, currency, status, fee, balance."""
         amount = self.amount
         columns = [self.date.column, self.date.time_column, amount.column, amount.in_column, amount.out_column]
         columns += [amount.indicator_column, self.currency.column]
@@ -222,7 +222,7 @@ class Mapping(_Part):
         return {column for column in columns if column is not None}
 
     def texts(self) -> set[str]:
-        """The columns whose text comes into an intent or chooses an account."""
+        """Return the columns whose text becomes part of an intent or chooses an account."""
         templates = [self.accounts.account, self.accounts.counter_account, self.reference]
         templates += [rule.counter_account for rule in self.accounts.rules]
         templates += [self.fee.account] if self.fee is not None else []
@@ -234,7 +234,7 @@ class Mapping(_Part):
 
 
 def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
-    """Read a mapping from a .toml, .yaml or .yml file; ImportingError says what is wrong with it."""
+    """Read a mapping from a .toml, .yaml or .yml file. Raise an ImportingError that says what is wrong with it."""
     document = _document(path)
     if not isinstance(document, dict):
         raise ImportingError(f"The mapping {path} is wrong: it must be a table of members.")
@@ -242,7 +242,7 @@ def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
 
 
 def build_mapping(document: dict[str, Any], subject: str, dialect: str | None = None) -> Mapping:
-    """A mapping from its members, on the dialect that is given or named in it; `subject` begins an error."""
+    """Build a mapping from its members and the dialect that is given or that it names. `subject` begins an error."""
     name = dialect or document.get("dialect")
     if name is not None and name not in DIALECTS:
         raise ImportingError(f"There is no dialect {name!r}: choose one of {', '.join(sorted(DIALECTS))}.")
@@ -255,7 +255,7 @@ def build_mapping(document: dict[str, Any], subject: str, dialect: str | None = 
         raise ImportingError(f"{subject} is wrong at {where}: {_explain(first)}.") from error
 
 
-# Members of which one choice excludes the other: a mapping that makes one drops the dialect's.
+# Sets of members that exclude each other: if a mapping has a member of one set, the dialect's other sets are dropped.
 _CHOICES = {
     "amount": ({"column"}, {"in_column", "out_column"}),
     "currency": ({"code"}, {"column"}, {"in_amount"}),
@@ -263,7 +263,7 @@ _CHOICES = {
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """The members of both, tables member by member; `over` counts."""
+    """Merge two tables, and the tables in them member by member. `over` overrides `base`."""
     merged = dict(base)
     for name, value in over.items():
         below = merged.get(name)
@@ -297,7 +297,7 @@ _SENTENCES = {
 
 
 def _explain(error: Any) -> str:
-    """What is wrong with a member, in words of ours: the validator's own name its classes."""
+    """Say what is wrong with a member in our own words, because the validator's messages name its classes."""
     if error["type"] == "literal_error":
         return f"it must be {error['ctx']['expected']}"
     return _SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")

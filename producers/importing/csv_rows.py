@@ -1,4 +1,4 @@
-"""The rows of a CSV file: its encoding, where its header stands, and which lines carry no money."""
+"""Read the rows of a CSV file: decode it, find its header, and leave out lines that carry no money."""
 
 import csv
 import io
@@ -21,7 +21,7 @@ _BYTE_ORDER_MARKS: Final = (
 
 
 class Row(NamedTuple):
-    """One row: its cells by column, in NFC and without white space around."""
+    """One row: its cells by column, in NFC and without white space at the ends."""
 
     place: Place
     cells: dict[str, str]
@@ -33,16 +33,16 @@ class Table(NamedTuple):
     path: Path
     header: list[str]
     header_line: int
-    """Counts from 1; 0 if the file has none."""
+    """The header's line, from 1; 0 if the file has no header."""
     lines: list[str]
-    """Those after the header."""
+    """The lines after the header."""
     lines_before: int
 
 
 def open_table(path: Path, mapping: Mapping) -> Table:
-    """Read a file and find its header; ImportingError if it cannot be read or lacks a column."""
+    """Read a file and find its header. Raise ImportingError if the file cannot be read or lacks a column."""
     style = mapping.file
-    # Lines end as csv has it; str.splitlines would end them at signs that may stand inside of a cell.
+    # Split lines as csv does: str.splitlines also splits at characters that may stand inside a cell.
     lines = list(io.StringIO(_read_text(path, style), newline=""))
     if style.header:
         start = style.skip_lines or 0
@@ -82,7 +82,7 @@ def _read_text(path: Path, style: FileFormat) -> str:
 
 
 def _header_of(line: str, style: FileFormat) -> list[str]:
-    """The names of the columns; one that repeats has its number behind it, such as `Name (2)`."""
+    """Return the names of the columns. A name that repeats gets its number, such as `Name (2)`."""
     cells = next(csv.reader([line], delimiter=style.delimiter, quotechar=style.quote), [])
     header: list[str] = []
     for cell in cells:
@@ -94,7 +94,7 @@ def _header_of(line: str, style: FileFormat) -> list[str]:
 
 
 def _find_header(lines: list[str], mapping: Mapping) -> int:
-    """The first line that has all columns that the mapping names; 0 if none has."""
+    """Return the index of the first line that has all columns of the mapping; 0 if none has."""
     wanted = mapping.columns()
     for number, line in enumerate(lines[:HEADER_LINES_MAX]):
         if wanted <= set(_header_of(line, mapping.file)):
@@ -111,7 +111,7 @@ def _check_columns(path: Path, header: list[str], mapping: Mapping) -> None:
 
 
 def read_rows(table: Table, mapping: Mapping, ledger: SourceLedger) -> Iterator[Row]:
-    """The rows that carry money; what carries none is counted, and rows of a wrong length become problems."""
+    """Yield the rows that carry money. Count the other lines; rows of a wrong length become problems."""
     style, used = mapping.file, mapping.columns()
     reader = csv.reader(table.lines, delimiter=style.delimiter, quotechar=style.quote, strict=True)
     before = 0
@@ -142,7 +142,7 @@ def read_rows(table: Table, mapping: Mapping, ledger: SourceLedger) -> Iterator[
 
 
 def _kind_without_money(cells: list[str], line: str, header: list[str], style: FileFormat) -> str | None:
-    """Which kind of line without money this is; None if it is a row."""
+    """Return the kind of a line that carries no money, or None if the line is a row."""
     if not any(cells):
         return "blank line"
     if style.comment is not None and cells[0].startswith(style.comment):
@@ -155,7 +155,7 @@ def _kind_without_money(cells: list[str], line: str, header: list[str], style: F
 
 
 def _fitted(cells: list[str], header: list[str], used: set[str]) -> list[str] | None:
-    """As many cells as the header has; None if a cell too many has text, or one that the mapping uses is missing."""
+    """Return as many cells as the header has. Return None if an extra cell has text or a used cell is missing."""
     if any(cells[len(header) :]) or any(name in used for name in header[len(cells) :]):
         return None
     return cells[: len(header)] + [""] * (len(header) - len(cells))

@@ -1,4 +1,4 @@
-"""A CSV file and its mapping, turned into drafts of intents: each row is one transfer between two accounts."""
+"""Turn a CSV file and its mapping into drafts of intents: each row is one transfer between two accounts."""
 
 import re
 from collections import defaultdict
@@ -26,13 +26,13 @@ from producers.importing.model import (
 
 
 class _Figures(NamedTuple):
-    """What a row says in numbers, and of which account."""
+    """The figures of a row, and the account that they belong to."""
 
     account: str
     currency: str
     moment: Moment
     change: Decimal
-    """What the account gains; less than zero for money out."""
+    """The amount that the account gains; negative for money out."""
     fee: Decimal
     balance: Decimal | None
 
@@ -46,7 +46,7 @@ class _Step(NamedTuple):
 
 
 def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) -> SourceLedger:
-    """Read a CSV file by its mapping; ImportingError where the file cannot be read or lacks a column."""
+    """Read a CSV file by its mapping. Raise ImportingError if the file cannot be read or lacks a column."""
     table = open_table(path, mapping)
     keys = KeyMaker(ledger_name or mapping.name)
     ledger = SourceLedger(understood=_describe(table, mapping))
@@ -84,7 +84,7 @@ def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) ->
 
 
 def _describe(table: Table, mapping: Mapping) -> dict[str, Any]:
-    """What was understood of the file itself, for people who look before they import."""
+    """Describe how the file itself was read, for people who preview an import."""
     used = mapping.columns()
     return {
         "file": str(table.path),
@@ -100,7 +100,10 @@ def _describe(table: Table, mapping: Mapping) -> dict[str, Any]:
 
 
 def _is_skipped(row: Row, mapping: Mapping, ledger: SourceLedger) -> bool:
-    """Whether a row is not booked yet, or never will be; it is counted by its status."""
+    """Return whether the status says that a row is not booked. Count such a row by its status.
+
+    Raise UnmappableError if the mapping does not list the status.
+    """
     status = mapping.status
     if status is None:
         return False
@@ -134,7 +137,7 @@ def _figures(row: Row, mapping: Mapping) -> _Figures:
 
 
 def _signed_amount(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
-    """The amount, positive for money in, and the currency that stands beside it."""
+    """Return the amount, positive for money in, and the currency that is written beside it."""
     style = mapping.amount
     if style.column is None:
         return _amount_of_two(cells, mapping)
@@ -173,7 +176,7 @@ def _amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, st
 
 
 def _draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Draft:
-    """The row as a draft: two legs, three with a fee, one in a group of single legs."""
+    """Return the row as a draft: two legs, or one in a group with `one_leg`, and one more leg for a fee."""
     cells = row.cells
     legs = [DraftLeg(figures.account, figures.change, figures.currency)]
     grouped = mapping.group is not None and any(cells[column] for column in mapping.group.columns)
@@ -208,9 +211,9 @@ def _draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Dra
 
 
 def _key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str | None:
-    """By the account and the columns that identify a row, else by all that the row says; None if an id repeats.
+    """Return the key from the account and the columns that identify a row, or else from the row's content.
 
-    docs/decisions/0025-keys-of-imported-rows.md says why.
+    Return None if an id repeats. docs/decisions/0025-keys-of-imported-rows.md has the reasons.
     """
     columns = mapping.key.columns
     if columns and any(row.cells[column] for column in columns):
@@ -224,14 +227,14 @@ def _key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str |
         "fee": plain_decimal(figures.fee),
         "currency": figures.currency,
     }
-    # A figure that also comes into the intent as text is text too: rows with one key must make one intent.
+    # A column of figures whose text is also in the intent counts as text: rows with one key must make one intent.
     texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.texts()))
     said = sorted((name, row.cells[name]) for name in texts if row.cells[name])
     return keys.counted(content | {"text": said})
 
 
 def _merge_group(group: tuple[str, ...], drafts: list[Draft], keys: KeyMaker) -> Draft:
-    """The rows of a group as one draft; in an order of their own, as exports sort the rows of a day as they like."""
+    """Merge the rows of a group into one draft. Sort them, because exports have the rows of a day in any order."""
     ordered = sorted(drafts, key=lambda draft: (draft.value_time, draft.legs, draft.reference or ""))
     legs = tuple(leg for draft in ordered for leg in draft.legs if leg.amount)
     content = {
@@ -250,7 +253,10 @@ def _merge_group(group: tuple[str, ...], drafts: list[Draft], keys: KeyMaker) ->
 
 
 def _find_untied(history: list[_Step]) -> list[Problem]:
-    """The first row whose running balance is not the one before and its amount, in the order that ties further."""
+    """Return the first row whose running balance is not the balance before it plus the row's amount, if any.
+
+    A file may run in either order, so check both and report the one that ties further.
+    """
     upwards, downwards = _first_untied(history), _first_untied(history[::-1])
     if upwards is None or downwards is None:
         return []
@@ -267,7 +273,7 @@ def _find_untied(history: list[_Step]) -> list[Problem]:
 
 
 def _first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
-    """The first row that does not tie in this order, and the balance that it must have."""
+    """Return the first row that does not tie in this order, and the balance that it must have."""
     expected: Decimal | None = None
     for step in history:
         expected = None if step.change is None or expected is None else expected + step.change
@@ -324,7 +330,7 @@ def _counter_template(cells: dict[str, str], mapping: Mapping) -> str:
 
 
 def _account(template: str, cells: dict[str, str], mapping: Mapping) -> str:
-    """Fill a template from the row; AddressError becomes a sentence about the row."""
+    """Fill a template from the row. Raise UnmappableError if the row has no value for it or the result is invalid."""
     values: dict[str, str] = {}
     for _, name, _, _ in Formatter().parse(template):
         if name is not None:

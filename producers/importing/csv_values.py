@@ -1,4 +1,4 @@
-"""What stands in a cell: amounts, currencies and times as banks write them; pure."""
+"""Read the content of cells: amounts, currencies and times as banks write them. Pure."""
 
 import re
 from datetime import UTC, datetime, timedelta
@@ -13,7 +13,7 @@ from producers.importing.model import ImportingError
 
 
 class UnmappableError(ValueError):
-    """Why a row cannot become a draft, in one sentence."""
+    """A row cannot become a draft. The message says why in one sentence."""
 
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -27,7 +27,7 @@ _WRITTEN: Final = re.compile(
     rf" ?(?P<sign3>[+-])? ?(?P<currency2>{_CURRENCY})? ?(?P<side>CR|DR)?\.? ?(?P<sign4>[+-])?",
     re.IGNORECASE,
 )
-# Signs that stand for one currency alone; $, kr and \u00a5 stand for several.
+# Signs that stand for exactly one currency; $, kr and \u00a5 stand for several.
 _SIGNS: Final = {
     "\u20ac": "EUR",
     "\u00a3": "GBP",
@@ -51,7 +51,7 @@ _ENGLISH: Final = {
 
 
 class WrittenAmount(NamedTuple):
-    """An amount as it stands in a cell."""
+    """An amount as a cell has it."""
 
     number: Decimal
     currency: str | None
@@ -59,9 +59,10 @@ class WrittenAmount(NamedTuple):
 
 
 def read_amount(text: str, style: AmountFormat) -> WrittenAmount:
-    """Read an amount with its sign, before or behind, and the currency beside it.
+    """Read an amount with its sign, before or after the number, and the currency beside it.
 
-    Groups must be of three digits, or of two before a last three as in India: 1,23 would else be read as 123.
+    A group must have three digits, or two before a last group of three, as in India. Otherwise 1,23 would be read as
+    123. Raise UnmappableError if the text is no such amount.
     """
     plain = _SPACES.sub(" ", text.translate(_SAME_SIGNS)).strip()
     in_parentheses = style.parentheses_negative and plain.startswith("(") and plain.endswith(")")
@@ -95,7 +96,10 @@ def _read_number(digits: str, style: AmountFormat) -> Decimal | None:
 
 
 def read_currency(column_text: str | None, written: str | None, style: Currency) -> str:
-    """The code of a row's currency, from its column, its amount, or the mapping; all that name one must agree."""
+    """Return the code of a row's currency from its column, its amount or the mapping.
+
+    Raise UnmappableError if none of them names a currency, or if two of them differ.
+    """
     codes = [style.code] if style.code is not None else []
     codes += [_code_of(text, style.names) for text in (column_text, written) if text]
     if not codes:
@@ -121,7 +125,7 @@ def _code_of(text: str, names: dict[str, str]) -> str:
 
 
 class Moment(NamedTuple):
-    """When a row counts."""
+    """The date and time of a row."""
 
     written: str
     """Date and time as the file has them, without a zone, in ISO 8601."""
@@ -150,7 +154,7 @@ def read_moment(date_text: str, time_text: str | None, style: DateFormat) -> Mom
 
 
 def _in_english(text: str, locale: str | None, expected: str) -> str:
-    """The text with the months' names of a locale in English, as strptime knows them."""
+    """Return the text with the month names of a locale in English, because strptime knows only those."""
     if locale is None:
         return text
     months = _month_numbers(locale)
@@ -165,7 +169,7 @@ def _in_english(text: str, locale: str | None, expected: str) -> str:
 
 @cache
 def _month_numbers(locale: str) -> dict[str, int]:
-    """The months' names of a locale, long and short, in small letters and without a dot."""
+    """Return the month numbers by the names of a locale, long and short, in lower case and without a dot."""
     try:
         from babel import Locale, UnknownLocaleError  # noqa: PLC0415  only mappings with date.locale need it
     except ModuleNotFoundError as error:

@@ -1,4 +1,4 @@
-"""One import from beginning to end: count in minor units, register units, post, wait for outcomes, check balances."""
+"""One import from start to end: convert to minor units, register units, post, wait for outcomes, check balances."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ WAIT_SECONDS: Final = 20.0
 
 @dataclass(frozen=True)
 class Prepared:
-    """A source, counted and ready to be posted."""
+    """A source in minor units, ready to be posted."""
 
     source: SourceLedger
     plan: UnitPlan
@@ -32,13 +32,13 @@ class Prepared:
 
     @property
     def problems(self) -> list[Problem]:
-        """All that carries money and was not mapped, in order of place."""
+        """Everything that carries money and was not mapped, in order of place."""
         return sorted({*self.source.faults, *self.source.problems, *self.mapped.problems})
 
 
 @dataclass(frozen=True)
 class Unposted:
-    """An intent that was sent and moved nothing."""
+    """An intent that was sent and is not known to be posted."""
 
     place: str
     idempotency_key: str
@@ -49,7 +49,7 @@ class Unposted:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What became of an import; `problems` is what was not mapped."""
+    """The result of an import. `problems` lists what was not mapped."""
 
     transactions: int
     posted: int
@@ -68,11 +68,11 @@ class ImportReport:
     notes: list[str] = field(default_factory=list)
 
     def ok(self, *, allow_unmapped: bool) -> bool:
-        """Whether all that was mapped is posted and agrees, and nothing is unmapped unless that is allowed."""
+        """Return whether all mapped intents are posted and agree, and nothing is unmapped unless that is allowed."""
         return not self.unposted and not self.differences and (allow_unmapped or not self.problems)
 
     def document(self) -> dict[str, Any]:
-        """The report for machines; decimals as strings."""
+        """Return the report for machines, with decimals as strings."""
         fields = asdict(self)
         fields["rejected"] = sum(item.fate == Fate.REJECTED for item in self.unposted)
         fields["problems"] = [
@@ -88,7 +88,7 @@ class ImportReport:
 
 
 def refuse_faulty(source: SourceLedger) -> None:
-    """Raise ImportingError if something makes all that was read doubtful: then nothing of the source is posted."""
+    """Raise ImportingError if the source has a fault. A fault makes everything doubtful, so nothing is posted."""
     if source.faults:
         first = source.faults[0]
         where = f" {first.place}:" if first.place.line else ""
@@ -102,19 +102,19 @@ def prepare(
     *,
     round_written: bool = False,
 ) -> Prepared:
-    """Count a source in minor units; `registered` are the units that the tenant's books have. Pure."""
+    """Convert a source to minor units. `registered` are the units of the tenant's books. Pure."""
     plan = plan_units(source.drafts, registered, wanted, round_written=round_written)
     return Prepared(source, plan, map_drafts(source.drafts, plan, round_written=round_written))
 
 
 def registered_units(dsn: str, tenant: str) -> dict[str, int]:
-    """The units that a tenant's books have: code -> exponent."""
+    """Return the units of a tenant's books: code -> exponent."""
     with connect(dsn, "ledgerline_operator") as connection:
         return {unit.code: unit.exponent for unit in list_units(connection, tenant)}
 
 
 def register_units(dsn: str, tenant: str, units: Mapping[str, int]) -> dict[str, int]:
-    """Register what is missing; returns what is new. Posting workers notice at their next batch."""
+    """Register the missing units and return them. Posting workers see them at their next batch."""
     with connect(dsn, "ledgerline_operator") as connection:
         return {code: exponent for code, exponent in units.items() if add_unit(connection, tenant, code, exponent)}
 
@@ -122,7 +122,7 @@ def register_units(dsn: str, tenant: str, units: Mapping[str, int]) -> dict[str,
 async def post(
     intents: list[ImportIntent], api_url: str, api_key: str, on_answered: Callable[[int], None]
 ) -> tuple[list[ItemResult], int]:
-    """Post all intents and wait for their outcomes; the results in order, and how often something was sent again."""
+    """Post all intents and wait for their outcomes. Return the results in order, and the number of repeats."""
     lines = [orjson.dumps(intent.item()) for intent in intents]
     batches = [lines[start : start + BATCH_ITEMS] for start in range(0, len(lines), BATCH_ITEMS)]
     patience = Patience(wait_seconds=WAIT_SECONDS)
@@ -132,7 +132,7 @@ async def post(
 
 
 def check(prepared: Prepared, api_url: str, api_key: str, tenant: str) -> list[Difference]:
-    """Compare what this import posted with the source's final sums and with its balance assertions; exact."""
+    """Compare what this import posted with the source's final sums and balance assertions, in exact decimals."""
     intents = prepared.mapped.intents
     accounts = sorted({leg.account for intent in intents for leg in intent.legs})
     intent_ids = {str(intent_id_of(tenant, intent.idempotency_key)) for intent in intents}

@@ -1,4 +1,4 @@
-"""Idempotency keys that follow from what a transaction says, so that importing twice posts nothing twice.
+"""Idempotency keys that follow from the content of a transaction, so that a second import posts nothing twice.
 
 docs/decisions/0025-keys-of-imported-rows.md has the reasons. Neither the file's name nor a line number is in a key.
 """
@@ -19,8 +19,8 @@ _DIGEST_CHARACTERS: Final = 32
 class KeyMaker:
     """Makes the keys of one import: a digest of the content, and the ordinal among equal contents.
 
-    Equal contents have the same account and day, so the order of a file does not matter: equal rows have the same
-    ordinals 1 to n in each order. A ledger's name, if one is given, is a part of every key.
+    The order of a file does not matter: equal contents have the same account and day, and get the ordinals 1 to n in
+    any order. A ledger's name, if one is given, is a part of every key.
     """
 
     def __init__(self, ledger_name: str | None = None) -> None:
@@ -32,13 +32,13 @@ class KeyMaker:
         self._seen: Counter[str] = Counter()
 
     def counted(self, content: dict[str, Any]) -> str:
-        """The key of the next transaction with this content: JSON without floats, keys ASCII."""
+        """Return the key of the next transaction with this content: JSON without floats and with ASCII keys."""
         digest = self._digest(content)
         self._seen[digest] += 1
         return self._key(digest, self._seen[digest])
 
     def named(self, identity: dict[str, Any]) -> str | None:
-        """The key of the transaction that the source itself gives this identity; None where it was given before."""
+        """Return the key of the transaction with this identity from the source, or None if the identity repeats."""
         digest = self._digest(identity)
         self._seen[digest] += 1
         return self._key(digest, 1) if self._seen[digest] == 1 else None
@@ -51,7 +51,7 @@ class KeyMaker:
 
 
 def _plain(value: Any) -> Any:
-    """The same value with each text in NFC and its white space as single spaces."""
+    """Return the same value with each text in NFC and its white space as single spaces."""
     if isinstance(value, str):
         return " ".join(normalize_text(value).split())
     if isinstance(value, dict):

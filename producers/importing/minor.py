@@ -1,4 +1,4 @@
-"""Drafts counted in minor units: every intent that comes out balances in every currency on its own."""
+"""Convert drafts to minor units. Every resulting intent balances in each of its currencies."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -21,30 +21,30 @@ from producers.importing.addresses import ROUNDING_ACCOUNT
 from producers.importing.model import Draft, DraftLeg, ImportIntent, LegOrigin, Problem
 from producers.importing.units import UnitPlan
 
-# Beyond Python's 28, so that an amount with more digits is found not to be exact rather than rounded unseen.
+# More than Python's default of 28, so that an amount with more digits is reported, not silently rounded.
 DIGITS_MAX: Final = 200
 
 
 @dataclass(frozen=True)
 class MappedLedger:
-    """What can be posted, what cannot, and what was rounded on the way."""
+    """The intents that can be posted, the problems of the other drafts, and the rounding differences."""
 
     intents: list[ImportIntent] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     rounded: dict[tuple[str, str], Decimal] = field(default_factory=lambda: defaultdict(Decimal))
-    """(account, currency) -> what the booked amounts exceed the source's by; see `map_drafts`."""
+    """(account, currency) -> the amount by which the booked amounts exceed the source's; see `map_drafts`."""
 
 
 class _UnmappableError(ValueError):
-    """Why a draft cannot become an intent, in one sentence."""
+    """A draft cannot become an intent. The message says why in one sentence."""
 
 
 def map_drafts(drafts: Iterable[Draft], plan: UnitPlan, *, round_written: bool = False) -> MappedLedger:
-    """Count all drafts in minor units.
+    """Convert all drafts to minor units.
 
     A written amount with more decimals than its currency makes its transaction a problem, unless `round_written`
-    rounds it half to even. An interpolated amount is always rounded so. What rounding leaves of a transaction is booked
-    to equity:rounding, as a leg of its own.
+    rounds it half to even. Interpolated and weighed amounts are always rounded half to even. What rounding adds to one
+    side of a transaction is booked to equity:rounding as a separate leg.
     """
     mapped = MappedLedger()
     with localcontext(prec=DIGITS_MAX):
@@ -88,7 +88,7 @@ def _leg(account: str, minor: int, currency: str) -> Leg:
 
 
 def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, Decimal]:
-    """The leg's signed count of minor units, and by how much of the currency it exceeds the leg's own amount."""
+    """Return the leg's signed amount in minor units, and its excess over the leg's own amount, in the currency."""
     exponent = plan.exponents.get(leg.currency)
     if exponent is None:
         raise _UnmappableError(f"The commodity {leg.currency} {plan.impossible.get(leg.currency, 'has no exponent')}.")
@@ -107,7 +107,10 @@ def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, 
 
 
 def _rounding_legs(draft: Draft, plan: UnitPlan, residuals: dict[str, int], slack: dict[str, Decimal]) -> list[Leg]:
-    """One leg per currency in which rounding left something, where the source's tolerance and rounding explain it."""
+    """Return one leg for each currency in which rounding left a residual.
+
+    Raise _UnmappableError if the residual is more than the source's tolerance and the rounding explain.
+    """
     legs = []
     for currency, residual in residuals.items():
         if not residual:
@@ -135,7 +138,7 @@ def _check(draft: Draft, legs: list[Leg]) -> None:
 
 
 def sums_of(intents: Iterable[ImportIntent]) -> dict[tuple[str, str], int]:
-    """Per (account, currency) the debits less the credits of all intents, in minor units."""
+    """Return the debits less the credits of all intents by (account, currency), in minor units."""
     sums: dict[tuple[str, str], int] = defaultdict(int)
     for intent in intents:
         for leg in intent.legs:

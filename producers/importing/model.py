@@ -1,4 +1,4 @@
-"""The records that importers hand on: what a source says, before and after it is counted in minor units."""
+"""The records that importers exchange: the content of a source, before and after conversion to minor units."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 
 
 class ImportingError(LedgerlineError):
-    """The import as a whole cannot be done: a file, a mapping or a tool is missing or wrong, or the API refuses."""
+    """The whole import fails: a file, a mapping or a tool is missing or wrong, or the API refuses."""
 
 
 class Place(NamedTuple):
-    """Where in the source something stands; lines count from 1."""
+    """A place in the source; lines count from 1."""
 
     file: str
     line: int
@@ -29,25 +29,25 @@ class Place(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """Something that carries money and cannot be mapped: where it stands, and one sentence that says why."""
+    """An item that carries money and cannot be mapped: its place, and one sentence that says why."""
 
     place: Place
     sentence: str
 
 
 class LegOrigin(StrEnum):
-    """How the amount of a leg came about."""
+    """The origin of a leg's amount."""
 
     WRITTEN = "written"
-    """It stands in the source: it must be exact in minor units."""
+    """The source states the amount, so it must be exact in minor units."""
     INTERPOLATED = "interpolated"
-    """The source's tool worked it out from the other legs: rounded to minor units, and the report says by how much."""
+    """The source's tool computed it from the other legs. It is rounded to minor units; the report says by how much."""
     WEIGHED = "weighed"
-    """Units times cost or price: rounded to minor units, half to even."""
+    """Units times cost or price, rounded to minor units, half to even."""
 
 
 class DraftLeg(NamedTuple):
-    """One leg before it is counted in minor units; a positive amount is a debit."""
+    """One leg before conversion to minor units; a positive amount is a debit."""
 
     account: str
     amount: Decimal
@@ -56,7 +56,7 @@ class DraftLeg(NamedTuple):
 
 
 class Draft(NamedTuple):
-    """One transaction of the source, its accounts mapped, its amounts still decimal."""
+    """One transaction of the source. Its accounts are mapped, its amounts are still decimals."""
 
     place: Place
     idempotency_key: str
@@ -66,11 +66,11 @@ class Draft(NamedTuple):
     reference: str | None
     metadata: dict[str, str]
     tolerances: dict[str, Decimal]
-    """How far the source itself lets the legs be from balance, per currency; 0 where none is named."""
+    """The imbalance of the legs that the source allows, per currency; 0 for a currency that is not listed."""
 
 
 class Assertion(NamedTuple):
-    """A balance that the source asserts: of an account and all below it, before anything of `value_time` or later."""
+    """A balance that the source asserts for an account and all accounts below it, just before `value_time`."""
 
     place: Place
     account: str
@@ -90,16 +90,16 @@ class SourceSum(NamedTuple):
 
 @dataclass(frozen=True)
 class SourceLedger:
-    """All that a reader found in one source; nothing of it is dropped silently."""
+    """Everything that a reader found in one source. Nothing is dropped silently."""
 
     drafts: list[Draft] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     assertions: list[Assertion] = field(default_factory=list)
     sums: list[SourceSum] = field(default_factory=list)
     faults: list[Problem] = field(default_factory=list)
-    """Why nothing of the source may be posted, such as a plugin that failed: what was read may be wrong throughout."""
+    """Reasons why nothing of the source may be posted, such as a failed plugin: everything read may be wrong."""
     notes: list[str] = field(default_factory=list)
-    """What was decided while reading that people should know of, one sentence each."""
+    """Decisions of the reader that people should know, one sentence each."""
     understood: dict[str, Any] = field(default_factory=dict)
     """How the file itself was read, such as its encoding and columns; for a preview."""
     without_money: Counter[str] = field(default_factory=Counter)
@@ -107,7 +107,7 @@ class SourceLedger:
 
 
 class ImportIntent(NamedTuple):
-    """One intent, ready to be posted, and the place of the source that it came from."""
+    """One intent that is ready to be posted, and its place in the source."""
 
     place: Place
     idempotency_key: str
@@ -117,7 +117,7 @@ class ImportIntent(NamedTuple):
     value_time: int
 
     def item(self) -> dict[str, Any]:
-        """The intent as an item of POST /v1/intents/batch."""
+        """Return the intent as an item of POST /v1/intents/batch."""
         return {
             "idempotency_key": self.idempotency_key,
             "type": "transfer",
@@ -137,22 +137,22 @@ class ImportIntent(NamedTuple):
 
 
 def rfc3339(time: int) -> str:
-    """Microseconds since 1970 as RFC 3339, in UTC."""
+    """Return microseconds since 1970 as an RFC 3339 text in UTC."""
     return (_EPOCH + time * _MICROSECOND).isoformat().replace("+00:00", "Z")
 
 
 def from_rfc3339(text: str) -> int:
-    """Microseconds since 1970 of a date-time in RFC 3339, as the API writes them."""
+    """Return the microseconds since 1970 of an RFC 3339 date-time, as the API writes them."""
     return (datetime.fromisoformat(text) - _EPOCH) // _MICROSECOND
 
 
 def start_of_day(day: date) -> int:
-    """Midnight UTC of a date, in microseconds since 1970."""
+    """Return midnight UTC of a date, in microseconds since 1970."""
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
 def plain_decimal(number: Decimal) -> str:
-    """A decimal as people write it: without an exponent, and without trailing zeros behind the point."""
+    """Return a decimal as people write it: without an exponent and without trailing zeros after the point."""
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text
     return "0" if text in {"-0", ""} else text

@@ -1,4 +1,4 @@
-"""What an import understood of a file, before anything moves; pure."""
+"""The preview of an import: how a file was read, before anything is posted. Pure."""
 
 from collections import defaultdict
 from decimal import Decimal
@@ -10,7 +10,7 @@ from producers.importing.model import plain_decimal, rfc3339
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
-    """How the file was read, each row as it would be posted, what is refused and why, and the totals."""
+    """Describe how the file was read, each row as it would be posted, the refused rows with reasons, and the totals."""
     intents = prepared.mapped.intents
     exponents = prepared.plan.exponents
 

@@ -1,6 +1,6 @@
-"""Posts prepared items through POST /v1/intents/batch: a few requests at once, patient with 429 and 503, never twice.
+"""Post prepared items through POST /v1/intents/batch: a few requests at once, with retries after 429 and 503.
 
-A repeat is harmless because every item has its idempotency key, so whatever is in doubt is simply sent again.
+A repeat posts nothing twice, because every item has its idempotency key. So every item in doubt is simply sent again.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ class Fate(StrEnum):
     POSTED = "posted"
     REJECTED = "rejected"
     PENDING = "pending"
-    """Kafka has it; the outcome was not waited for, or not long enough."""
+    """Kafka has the item. Its outcome is unknown, because the request did not wait, or not long enough."""
     CONFLICT = "conflict"
     """Its key was used for other content before."""
     REFUSED = "refused"
@@ -39,7 +39,7 @@ class ItemResult(NamedTuple):
 
     fate: Fate
     replayed: bool = False
-    """It was settled by an earlier request: this one posted nothing."""
+    """An earlier request settled the item, so this one posted nothing."""
     reason: str = ""
     detail: str = ""
     partition: int | None = None
@@ -51,10 +51,10 @@ class Patience:
     """How long the sender waits and how often it tries; every attempt of a request counts."""
 
     wait_seconds: float = 0
-    """For outcomes, in each request (Prefer: wait); 0: do not wait."""
+    """The wait for outcomes in each request (Prefer: wait); 0: do not wait."""
     attempts_max: int = 12
     retry_seconds: float = 0.5
-    """Before the second attempt, doubled for each further one; a Retry-After header counts instead."""
+    """The pause before the second attempt. It doubles with each further attempt; a Retry-After header replaces it."""
     retry_seconds_max: float = 10
     request_seconds_max: float = 60
 
@@ -75,7 +75,7 @@ class BatchSender:
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
         )
         self.retries = 0
-        """How often anything was sent again."""
+        """The number of repeats of a request."""
 
     async def __aenter__(self) -> "BatchSender":
         await self._client.__aenter__()
@@ -87,16 +87,16 @@ class BatchSender:
     async def send_all(
         self, batches: Sequence[Sequence[bytes]], on_answered: Callable[[int], None] = lambda _items: None
     ) -> list[list[ItemResult]]:
-        """Send every batch, each a list of JSON objects; the results in the same order.
+        """Send every batch, each a list of JSON objects. Return the results in the same order.
 
-        `on_answered` hears the number of items of each batch that is done. ImportingError where the API cannot be
-        reached, or refuses a whole request, after all attempts.
+        `on_answered` is called with the number of items of each finished batch. Raise ImportingError if the API does
+        not take a request after all attempts, or refuses it with a status that is not retried.
         """
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [group.create_task(self._guarded(batch, on_answered)) for batch in batches]
         except ExceptionGroup as failed:
-            # The first failure cancels the others; it alone is what people need to read.
+            # The first failure cancels the other batches. People need to read only that one.
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
@@ -107,7 +107,10 @@ class BatchSender:
         return results
 
     async def send(self, batch: Sequence[bytes]) -> list[ItemResult]:
-        """Send one batch until every item has an answer that stands, or the attempts are used up."""
+        """Send one batch until every item has a final answer, or the attempts are used up.
+
+        Raise ImportingError if an item has no answer by then.
+        """
         if len(batch) > BATCH_ITEMS_MAX:
             raise ValueError(f"A batch has at most {BATCH_ITEMS_MAX} items, not {len(batch)}.")
         results: list[ItemResult | None] = [None] * len(batch)
@@ -137,7 +140,7 @@ class BatchSender:
         return done
 
     def _is_open(self, result: ItemResult | None) -> bool:
-        """Whether an item must be sent again: not taken for the moment, or taken and still to be waited for."""
+        """Return whether an item must be sent again: it was not taken yet, or its outcome is still awaited."""
         if result is None or result.reason == "retry":
             return True
         return result.fate is Fate.PENDING and self._patience.wait_seconds > 0
@@ -159,7 +162,7 @@ class BatchSender:
 
 
 class _Trouble(NamedTuple):
-    """A whole request that may do better later."""
+    """The failure of a whole request that may succeed later."""
 
     sentence: str
     retry_after_seconds: float | None
@@ -186,7 +189,7 @@ def _result(item: dict[str, Any]) -> ItemResult:
 
 
 def _sentence(response: httpx.Response) -> str:
-    """What a problem document says, or the start of anything else."""
+    """Return what a problem document says, or the start of any other answer."""
     try:
         document = orjson.loads(response.content)
     except orjson.JSONDecodeError:
@@ -196,7 +199,7 @@ def _sentence(response: httpx.Response) -> str:
 
 
 def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds from a Retry-After header, in either of its forms (RFC 9110, 10.2.3)."""
+    """Return the seconds of a Retry-After header, in either of its forms (RFC 9110, 10.2.3); None without one."""
     text = response.headers.get("retry-after", "")
     if text.isdigit():
         return float(text)

@@ -1,4 +1,4 @@
-"""Which exponent each commodity of a source has: ISO 4217's, the registered one, or one inferred from its amounts."""
+"""Find each commodity's exponent: ISO 4217's, the registered one, the user's, or one inferred from its amounts."""
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -12,19 +12,19 @@ _ROOM_DIGITS: Final = 3
 
 
 class UnitPlan(NamedTuple):
-    """What must be known before drafts can be counted in minor units."""
+    """The exponents that the conversion of drafts to minor units needs."""
 
     exponents: dict[str, int]
-    """Of every commodity that has one."""
+    """The exponent of every commodity that has one."""
     unregistered: dict[str, int]
-    """Those of them that the books do not know yet: they must be registered before anything is posted."""
+    """The exponents that the books do not have yet. They must be registered before anything is posted."""
     impossible: dict[str, str]
-    """Commodities that cannot become units, and why, in words that follow on from the code."""
+    """Commodities that cannot become units, and why: a clause whose subject is the code."""
 
 
 class _Use(NamedTuple):
     decimals_written: int
-    """As in 5.00, where trailing zeros show what people count the unit in."""
+    """With trailing zeros, as in 5.00: they show how many decimals people use for the unit."""
     decimals_needed: int
     """Without trailing zeros."""
     place: Place
@@ -32,17 +32,17 @@ class _Use(NamedTuple):
     amount_max: Decimal
     """The largest amount without its sign."""
     is_written: bool
-    """Whether any amount stands in the source; else all were worked out."""
+    """Whether the source states any amount. If not, all were computed."""
 
 
 def decimals_of(amount: Decimal) -> int:
-    """The number of decimals that an amount is written with; 0 for whole numbers."""
+    """Return the number of decimals with which an amount is written; 0 for whole numbers."""
     exponent = amount.as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
 def _decimals_needed(amount: Decimal) -> int:
-    """The decimals without trailing zeros, counted on the digits, as arithmetic would round a long amount."""
+    """Return the number of decimals without trailing zeros. Count digits, because arithmetic rounds a long amount."""
     digits = format(amount, "f").partition(".")[2].rstrip("0")
     return len(digits)
 
@@ -54,11 +54,11 @@ def plan_units(
     *,
     round_written: bool = False,
 ) -> UnitPlan:
-    """Find every commodity's exponent; `registered` is what the tenant's books have, `wanted` what the user asks for.
+    """Find every commodity's exponent. `registered` has the units of the tenant's books, `wanted` those of the user.
 
-    ImportingError if a registered unit has fewer decimals than the source uses, unless `round_written`: a registered
-    exponent cannot change, as every amount already posted would change its meaning. ImportingError as well if a unit is
-    asked for with more decimals than its amounts leave room for: it would be registered for ever, and of no use.
+    Raise ImportingError if a registered or wanted unit has fewer decimals than the source uses, unless `round_written`.
+    A registered exponent cannot change, because every posted amount would change its meaning. Raise ImportingError also
+    if a wanted unit has so many decimals that its amounts do not fit: it would be registered for ever, and useless.
     """
     wanted = wanted or {}
     plan = UnitPlan({}, {}, {})
@@ -88,11 +88,11 @@ def plan_units(
 
 
 def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
-    """As many decimals as the source writes and 64 bits hold; or why none serves, in words that follow the code."""
+    """Return as many decimals as the source writes and 64 bits hold, or a clause that says why none fit."""
     if use.amount_max > AMOUNT_MINOR_MAX:
         return f"is used with amounts up to {format(use.amount_max, 'f')}: 64 bits do not hold them with any decimals"
     largest = _decimals_that_fit(use.amount_max)
-    # Amounts to come may be larger, so a unit that is cut leaves room, but never less than the source needs.
+    # Later amounts may be larger: a reduced exponent leaves room, but keeps every decimal that the source needs.
     roomy = max(0, largest - _ROOM_DIGITS)
     if use.decimals_needed <= largest:
         return min(use.decimals_written, max(roomy, use.decimals_needed))
@@ -105,7 +105,7 @@ def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
 
 
 def _decimals_that_fit(amount: Decimal) -> int:
-    """How many decimals an amount can have as 64 bits of minor units, at most EXPONENT_MAX."""
+    """Return the most decimals, up to EXPONENT_MAX, with which an amount fits in 64 bits of minor units."""
     for decimals in range(EXPONENT_MAX, 0, -1):
         if amount == 0 or amount.adjusted() + decimals <= AMOUNT_DIGITS_MAX - 1:
             return decimals
@@ -130,7 +130,7 @@ def _checked(code: str, exponent: int, use: _Use, how: str, *, round_written: bo
 
 
 def _uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
-    """How finely each commodity is written.
+    """Return how many decimals each commodity uses, and its largest amount.
 
     Computed amounts are rounded, so their decimals do not count, unless no amount of the commodity is written.
     """

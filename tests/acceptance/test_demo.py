@@ -1,4 +1,4 @@
-"""`ledgerline demo`, small, as people run it: it holds, it counts, and it leaves nothing behind."""
+"""`ledgerline demo`, small, run as users run it: it holds, it counts, and it leaves nothing behind."""
 
 import json
 import os
@@ -20,7 +20,7 @@ OUTCOMES = {"posted", "rejected", "duplicate", "idempotency_conflict", "quaranti
 
 @pytest.fixture
 def variables(tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The variables of a home of its own, which has the parts that are built already; no process of it stays."""
+    """The variables of a separate home with the parts that are already built. No process of that home may stay."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     (tmp_path / "cache").symlink_to(cache, target_is_directory=True)
@@ -32,7 +32,7 @@ def variables(tmp_path: Path) -> Iterator[dict[str, str]]:
 
 
 def _processes_of(home: Path) -> list[str]:
-    """The command lines of processes that belong to a home."""
+    """Return the command lines of processes that belong to a home."""
     found = []
     for process in psutil.process_iter(["cmdline"]):
         words = process.info["cmdline"] or []
@@ -47,7 +47,7 @@ def _command(*options: str) -> list[str]:
 
 @pytest.mark.timeout(300)
 def test_the_demo_holds_and_counts_everything(variables: dict[str, str]) -> None:
-    # A ledger that the environment names is someone's: the demo must not touch it.
+    # The environment names a ledger that belongs to someone. The demo must not touch it.
     named = {"LEDGERLINE_POSTGRES_DSN": "postgresql://nobody@127.0.0.1:1/none", "LEDGERLINE_API_KEY": "llk_a_b"}
     done = subprocess.run(
         _command("--json"), cwd=REPOSITORY_ROOT, env=variables | named, capture_output=True, text=True, check=False

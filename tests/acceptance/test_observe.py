@@ -1,4 +1,4 @@
-"""`ledgerline observe`, as people run it: the ledger is started, everything is scraped, and every rule is green."""
+"""`ledgerline observe`, run as users run it: it starts the ledger, scrapes everything, and every rule is green."""
 
 import json
 import os
@@ -40,4 +40,4 @@ def test_a_fresh_ledger_is_green(tmp_path: Path) -> None:
         assert jobs == ["kafka", *["ledgerline"] * SERVICES, "node", "postgres", "prometheus"]
     finally:
         stopped = ledgerline("down")
-    assert json.loads(stopped.stdout) == {"stopped": True}  # the ledger stayed up, and only Prometheus ended
+    assert json.loads(stopped.stdout) == {"stopped": True}  # the ledger was still up; only Prometheus had ended

@@ -1,4 +1,4 @@
-"""A ledger with everything in it, the answers that its clients got, and ways to spoil it for the oracle."""
+"""A ledger with every kind of row, the answers that its clients got, and ways to damage it for the oracle."""
 
 from hashlib import sha256
 from typing import Any
@@ -21,7 +21,7 @@ BREAK = (
 
 
 Where = tuple[str, str]
-"""Check and place of a fault."""
+"""The check that found a fault, and the place of the fault."""
 
 ENTRY = "UPDATE ledger.entry SET amount_minor = amount_minor + 1 WHERE lane = %s AND seq = %s"
 ROW = "UPDATE ledger.journal SET {} WHERE lane = %s AND seq = %s"
@@ -34,7 +34,7 @@ SHARD = """UPDATE ledger.balance SET credits_minor = credits_minor + 1 WHERE lan
 
 
 class OracleBench(ProvingBench):
-    """Keeps what clients were told, as the load of a chaos run does."""
+    """Keeps the answers that clients got, as the load of a chaos run does."""
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
@@ -42,7 +42,7 @@ class OracleBench(ProvingBench):
         self.place = Place(self.kafka.bootstrap, self.dsn, self.registry.url, topics.prefix)
 
     def ask(self, asked: dict[str, Any], lane: int = 0) -> Acknowledged:
-        """Send an intent, and note the answer."""
+        """Send an intent and record the answer."""
         body = repr({name: value for name, value in asked.items() if name != "accepted_time"}).encode()
         answer = Acknowledged(
             asked["tenant"],
@@ -56,7 +56,7 @@ class OracleBench(ProvingBench):
         return answer
 
     def fill(self) -> None:
-        """Every outcome and every kind of repeat and reversal, on both lanes, posted but not relayed."""
+        """Post every outcome and every kind of repeat and reversal, on both lanes, but do not relay them."""
         transfer, bank = self.transfer, "external:bank"
         for number in range(6):
             metadata = {"order": f"ä-{number} \U0001f4b8", "kind": 'a "b"\n'}
@@ -87,15 +87,15 @@ class OracleBench(ProvingBench):
         self.post()
 
     def judge(self, *planted: Planted) -> Verdict:
-        """What the oracle says, with all that clients were told."""
+        """Return the oracle's verdict, with all answers that clients got."""
         return judge(self.place, self.acknowledged, planted)
 
     def found(self, *planted: Planted) -> set[tuple[str, str]]:
-        """Check and place of each fault that the oracle finds."""
+        """Return check and place of each fault that the oracle finds."""
         return {(fault.check, fault.where) for fault in self.judge(*planted).faults}
 
     def seq_of(self, key: str, outcome: str = "posted") -> tuple[int, int]:
-        """Lane and seq of a key's row with this outcome."""
+        """Return lane and seq of the key's row with this outcome."""
         (row,) = self.rows(
             "SELECT lane, seq FROM ledger.journal WHERE idempotency_key = %s AND outcome = %s ORDER BY lane LIMIT 1",
             key,
@@ -112,7 +112,7 @@ class OracleBench(ProvingBench):
         seq: int | None = None,
         state: str = "open",
     ) -> Planted:
-        """A break, as the agent would store it; returns its planting."""
+        """Insert a break as the agent would store it; return it as Planted."""
         null = "NULL"
         self.tamper(
             BREAK.format(
@@ -127,7 +127,7 @@ class OracleBench(ProvingBench):
         return Planted(agent, kind, lane, seq)
 
     def published(self, lane: int) -> list[dict[str, Any]]:
-        """The lane's records as the relay would send them."""
+        """Return the lane's records as the relay would send them."""
         store = RelayStore(self.dsn)
         try:
             return store.records(lane, 0, 1000)
@@ -135,7 +135,7 @@ class OracleBench(ProvingBench):
             store.close()
 
     def publish(self, records: list[dict[str, Any]]) -> None:
-        """Forge ledger.journal: these records, in this order."""
+        """Forge ledger.journal: send these records in this order."""
         producer = Producer({**self.kafka.client_options(), "linger.ms": 0})
         for record in records:
             key = record["intent_id"].encode() if record["intent_id"] else None
@@ -143,7 +143,7 @@ class OracleBench(ProvingBench):
         assert producer.flush(30) == 0
 
     def batches(self, lane: int) -> list[PartitionBatch]:
-        """What waits in a lane, one intent to a batch, so that many transactions come of it."""
+        """Return a lane's waiting intents, one batch each, so that each intent gets its own transaction."""
         (whole,) = self.fetch((lane,))
         return [
             whole._replace(expected_offset=message.offset, messages=[message], end_offset=message.offset + 1)
@@ -152,17 +152,17 @@ class OracleBench(ProvingBench):
 
 
 def at(check: str, lane: int, seq: int) -> Where:
-    """A fault of a row."""
+    """Return the place of a row's fault."""
     return (check, f"lane {lane} seq {seq}")
 
 
 def shard(account: str, lane: int) -> Where:
-    """A fault of a balance in euros."""
+    """Return the place of a fault of a balance in euros."""
     return ("balances", f"default {account} EUR lane {lane}")
 
 
 def spoilt(honest: OracleBench, key: str, statement: str, outcome: str = "posted") -> tuple[int, int]:
-    """Run a statement on the key's row, with the triggers asleep; returns its lane and seq."""
+    """Run a statement on the key's row with triggers disabled; return its lane and seq."""
     place = honest.seq_of(key, outcome)
     honest.tamper(statement, *place)
     return place

@@ -1,4 +1,4 @@
-"""docs/guarantees.md states each scenario's promise, and nothing that no scenario proves."""
+"""docs/guarantees.md states the promise of each scenario, and only promises that a scenario proves."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Who came to the broker by a proxy's door stays behind the proxy; and Postgres takes further settings."""
+"""A client that reaches the broker by the proxy's listener stays behind the proxy; Postgres takes extra settings."""
 
 import os
 from collections.abc import Iterator
@@ -30,7 +30,7 @@ def proxy() -> Iterator[Proxy]:
 
 @pytest.fixture(scope="module")
 def parts(stack: Endpoints, proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker with a second door, behind the proxy, and a database with settings of the test's own."""
+    """A broker with a second listener, behind the proxy, and a database with the test's own settings."""
     made = EmbeddedStack(
         tmp_path_factory.mktemp("doors"),
         cache=CACHE,
@@ -47,7 +47,7 @@ def parts(stack: Endpoints, proxy: Proxy, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture
 def door(parts: EmbeddedStack, proxy: Proxy) -> Iterator[str]:
-    """The bootstrap address at the proxy, which is open at the beginning and at the end."""
+    """The bootstrap address at the proxy. The proxy passes traffic at the beginning and at the end."""
     proxy.pass_through()
     yield f"{LOOPBACK}:{proxy.port}"
     proxy.pass_through()
@@ -58,7 +58,7 @@ def new_producer(bootstrap: str) -> Producer:
 
 
 def send(producer: Producer) -> list[Message]:
-    """Hand messages to the producer; those that the broker confirms are put into what is returned."""
+    """Hand messages to the producer; return a list that collects the messages that the broker confirms."""
     confirmed: list[Message] = []
     for number in range(MESSAGES):
         producer.produce(
@@ -84,7 +84,7 @@ def new_consumer(bootstrap: str) -> Consumer:
 
 
 def read(consumer: Consumer, seconds: float) -> int:
-    """How many messages come within the time, MESSAGES at most."""
+    """Return how many messages come within the time, MESSAGES at most."""
     return sum(message.error() is None for message in consumer.consume(MESSAGES, timeout=seconds))
 
 

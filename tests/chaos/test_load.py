@@ -1,4 +1,4 @@
-"""The load asks for the same each time, gives up on no intent, and takes no wrong answer for a fault."""
+"""The load sends the same intents for the same seed, gives up on no intent, and reports every wrong answer."""
 
 import os
 import threading
@@ -40,7 +40,7 @@ def items(seed: int, client: int, requests: int) -> list[Item]:
     return [item for _ in range(requests) for item in content.next_request().items]
 
 
-# ---------------------------------------------------------------------------------------------- what is asked for
+# ---------------------------------------------------------------------------------------------- what is sent
 
 
 def test_the_same_seed_asks_for_the_same() -> None:
@@ -111,7 +111,7 @@ def test_a_batch_is_one_that_the_api_takes() -> None:
 
 @pytest.fixture
 def new_load(settings: Settings, topics: Topics) -> Iterator[Callable[..., Load]]:
-    """Makes loads for the test's ledger, which are ended with the test."""
+    """Make loads for the test's ledger; end them with the test."""
     made: list[Load] = []
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
     with connect(dsn, "ledgerline_operator", autocommit=True) as operator:
@@ -135,7 +135,7 @@ def new_load(settings: Settings, topics: Topics) -> Iterator[Callable[..., Load]
 
 
 class Api:
-    """A process of the API at an address that stays the same when it is started again."""
+    """A process of the API. Its address stays the same when it is started again."""
 
     def __init__(self, settings: Settings, folder: Path) -> None:
         self.port = pick_free()
@@ -173,7 +173,7 @@ def new_api(settings: Settings, tmp_path: Path) -> Iterator[Callable[[], Api]]:
 
 
 def on_topic(settings: Settings, topics: Topics) -> dict[tuple[int, int], bytes | None]:
-    """All that lies on the topic of intents, by partition and offset."""
+    """Return every record on the topic of intents, by partition and offset."""
     consumer = Consumer({"bootstrap.servers": str(settings.kafka_bootstrap), "group.id": os.urandom(4).hex()})
     found: dict[tuple[int, int], bytes | None] = {}
     try:
@@ -189,11 +189,12 @@ def on_topic(settings: Settings, topics: Topics) -> dict[tuple[int, int], bytes 
 
 
 def keys_without_answer(load: Load, seed: int) -> set[str]:
-    """Keys of good intents that nobody was told to be in Kafka, among all that were asked for before the last one."""
+    """Return the keys of good intents without an acknowledgement that were sent before the last acknowledged one."""
     acknowledged = {each.idempotency_key for each in load.acknowledged}
     left: set[str] = set()
     for client in range(CLIENTS):
-        # Reversals are refused for good, as nothing is posted here; repetitions have a key that was asked for before.
+        # Leave out reversals: they are refused, because nothing is posted here. Leave out repetitions: their key was
+        # sent before.
         others = {"unbalanced", "malformed", "reversal", "duplicate", "conflict"}
         keys = [item.idempotency_key for item in items(seed, client, 2_000) if item.kind not in others]
         sent = max(number for number, key in enumerate(keys) if key in acknowledged)
@@ -279,11 +280,11 @@ def test_an_answer_that_no_fault_explains_is_an_error(
         load.finish(PATIENCE_SECONDS)
     with psycopg.connect(settings.postgres_dsn.get_secret_value()) as connection:  # type: ignore[union-attr]
         assert connection.execute("SELECT count(*) FROM ledger.journal").fetchone() == (0,)
-    load._record.wrong.clear()  # told; the fixture ends it once more
+    load._record.wrong.clear()  # the error was reported; the fixture calls finish once more
 
 
 def test_a_server_without_words_is_asked_again(new_load: Callable[..., Load]) -> None:
-    """Which uvicorn can be, on its way down; the real one cannot be made to say it when a test wants it."""
+    """Uvicorn can answer so while it shuts down. A test cannot make the real one do it at a chosen time."""
 
     class Speechless(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
@@ -291,7 +292,7 @@ def test_a_server_without_words_is_asked_again(new_load: Callable[..., Load]) ->
             self.send_error(500, "Internal Server Error")
 
         def log_message(self, *_: object) -> None:
-            """Nothing."""
+            """Write no log lines."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Speechless) as server:
         thread = threading.Thread(target=server.serve_forever)

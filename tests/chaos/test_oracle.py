@@ -1,4 +1,4 @@
-"""The oracle on the real parts: an honest ledger holds, and each thing that is spoiled is named, and nothing else."""
+"""The oracle on the real parts: an honest ledger passes, and each damage is named and nothing else."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -24,7 +24,7 @@ def ledger(settings: Settings, topics: Topics) -> Iterator[OracleBench]:
 
 @pytest.fixture
 def honest(ledger: OracleBench) -> OracleBench:
-    """Filled, posted and relayed."""
+    """A ledger that is filled, posted and relayed."""
     ledger.fill()
     ledger.relay_all()
     return ledger
@@ -132,7 +132,7 @@ def test_duplicate_and_conflict_are_told_apart_by_what_the_topic_holds(
 
 
 def test_a_repeat_before_what_settles_it_is_named(ledger: OracleBench) -> None:
-    """The first row says that it is the duplicate, and the second that it settles."""
+    """The first row claims to be the duplicate, and the second claims to settle the intent."""
     asked = ledger.transfer("poor", "users:1:wallet", "external:bank", 10)
     ledger.ask(asked)
     ledger.ask(asked)
@@ -174,7 +174,7 @@ def test_rows_whose_source_was_altered_in_their_lane_are_named(honest: OracleBen
 
 
 def test_a_broken_floor_is_named(honest: OracleBench) -> None:
-    """users:0:wallet fell from 1000 to 400: with a floor of 500 that was not to be, with one of 400 it was."""
+    """users:0:wallet fell from 1000 to 400. A floor of 400 allows that, and a floor of 500 does not."""
     floor = "UPDATE ledger.account SET floor_minor = {} WHERE address = 'users:0:wallet'"
     honest.tamper(floor.format(400))
     assert honest.found() == set()
@@ -187,7 +187,7 @@ def test_a_reversal_of_nothing_and_one_of_too_much_are_named(honest: OracleBench
     honest.tamper(ROW.format("reverses = gen_random_uuid()"), *nothing)
     found = honest.found()
     assert at("reversals", *nothing) in found
-    # The other, which was to take all that is left, took no more than was left by the first.
+    # back-2 must take everything that is left. Without back-1, more is left than back-2 took.
     assert at("reversals", *honest.seq_of("back-2")) in found
 
 
@@ -267,7 +267,7 @@ def test_what_a_transaction_aborted_has_its_fate_and_must_not_be_posted(ledger: 
 
 
 def test_an_intent_that_can_be_read_is_not_excused_as_poison(ledger: OracleBench) -> None:
-    """What an outage that is taken for a fault of the intent's own would do: nothing is lost, and nothing is paid."""
+    """An outage was mistaken for a fault of the intent itself: the intent is not lost, but it is not paid."""
     ledger.ask(ledger.transfer("in-0", "external:bank", "users:1:wallet", 10))
     outages = [ValueError("the disk is full")]
 
@@ -301,14 +301,14 @@ def test_an_answer_that_is_not_true_is_named(honest: OracleBench, changes: dict[
 
 
 def test_one_body_that_asks_two_things_is_named(honest: OracleBench) -> None:
-    """in-1 was sent with two bodies; a client that says that it sent one has been misread."""
+    """in-1 was sent with two bodies. The oracle must notice if the answers claim the same body for both."""
     for number, answer in enumerate(honest.acknowledged):
         if answer.idempotency_key == "in-1":
             honest.acknowledged[number] = answer._replace(body_sha256="same")
     assert honest.found() == {("acknowledged", "intent default in-1")}
 
 
-# ---------------------------------------------------------------------------------------------------- by itself
+# ---------------------------------------------------------------------------------------------------- command line
 
 
 def test_the_command_line_tells_by_its_exit_code(honest: OracleBench, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Workers that draw the same accounts down at the same time are no false alarm, whichever clock orders them."""
+"""Workers that draw down the same accounts at the same time cause no false alarm, whichever clock orders their rows."""
 
 import os
 import random
@@ -27,7 +27,7 @@ def test_draw_downs_from_two_lanes_at_once_are_no_false_alarm(ledger: OracleBenc
 
 @pytest.fixture
 def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
-    """A ledger in a Postgres of its own, which keeps the time of each commit, as a chaos run's does."""
+    """A ledger in its own Postgres, which keeps the time of each commit, as in a chaos run."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     parts = EmbeddedStack(
         tmp_path / "stack",
@@ -57,7 +57,10 @@ def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[Oracl
 
 
 def test_where_commits_are_tracked_their_order_counts(tracking: OracleBench) -> None:
-    """And not booked_time, which a clock that jumps would spoil: here lane 1 believes that it is always 1970."""
+    """The oracle orders rows by commit time.
+
+    A clock that jumps would falsify booked_time: in lane 1 it is always 1970.
+    """
     race(tracking, now_microseconds=lambda: 5)
     moments = tracking.rows("SELECT booked_time, pg_xact_commit_timestamp(xmin) AS moment FROM ledger.journal")
     assert any(row["booked_time"] == 5 for row in moments)
@@ -74,7 +77,10 @@ MOMENT = """SELECT (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000
 def test_a_row_that_was_planted_keeps_its_place_among_the_commits(
     tracking: OracleBench, key: str, statement: str
 ) -> None:
-    """An update has a moment of its own and a deleted row none, and the raise is not behind what it paid for."""
+    """An updated row has a new commit time, and a deleted row has none.
+
+    The planted commit time keeps the raise before the spend that it paid for.
+    """
     poster = tracking.new_poster(now_microseconds=lambda: 5)
     for name, source, target in (
         ("raise", "external:bank", "users:1:wallet"),
@@ -92,7 +98,7 @@ def test_a_row_that_was_planted_keeps_its_place_among_the_commits(
 
 
 def race(ledger: OracleBench, **clock: Any) -> None:
-    """Two workers draw the same few accounts down and raise them, each from a lane of its own; then judge."""
+    """Draw the same few accounts down and raise them in two workers, each with its own lane; then judge."""
     chance = random.Random(4)
     wallets = [f"users:{number}:wallet" for number in range(3)]
     for number, wallet in enumerate(wallets):
@@ -108,7 +114,7 @@ def race(ledger: OracleBench, **clock: Any) -> None:
         try:
             for batch in ledger.batches(lane):
                 poster.handle([batch])
-        except BaseException as error:  # noqa: BLE001 - the test's own thread says what it was
+        except BaseException as error:  # noqa: BLE001 - the test's main thread reports it
             failures.append(error)
 
     workers = [threading.Thread(target=work, args=(lane,)) for lane in (0, 1)]

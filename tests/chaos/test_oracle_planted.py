@@ -1,4 +1,7 @@
-"""What a scenario planted is excused where it was found; all else that the agents found, or missed, is named."""
+"""The oracle excuses a planted fault that was found.
+
+It names every other finding, and every planted fault that was missed.
+"""
 
 import pytest
 

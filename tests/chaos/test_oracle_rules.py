@@ -1,4 +1,4 @@
-"""The oracle's own rules, without any part: what it imports, its canonical JSON, and its order of lanes."""
+"""The oracle's own rules, without any server: its imports, its canonical JSON, and its order of lanes."""
 
 import ast
 import itertools
@@ -16,12 +16,12 @@ from tools.chaos.oracle.canonical import canonical_json
 LIBRARIES: Final = {"confluent_kafka", "fastavro", "httpx", "psycopg"}
 OWN: Final = "tools.chaos.oracle"
 
-# Texts as Avro has them: any code point but surrogates.
+# Texts that Avro can hold: any code point except surrogates.
 TEXTS: Final = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
 
 
 def test_it_imports_nothing_of_ours() -> None:
-    """import-linter names what is forbidden, and would not know of a package that comes later."""
+    """import-linter only forbids packages by name, and would not notice a package that is added later."""
     imported = set()
     for module in (REPOSITORY_ROOT / "tools/chaos/oracle").glob("*.py"):
         for node in ast.walk(ast.parse(module.read_text())):
@@ -73,7 +73,7 @@ def test_the_order_of_lanes_breaks_a_floor_only_where_every_order_does(
         [Change(1, lane, seq, amount, max(-amount, 0)) for seq, amount in enumerate(part)]
         for lane, part in enumerate(amounts)
     ]
-    # What came before, in a transaction of its own.
+    # The balance before the lanes' changes, as a transaction of its own.
     before = Change(0, 0, 0, start, max(-start, 0))
     changes = [before, *itertools.chain(*lanes)]
     ordered = list(_kindest(changes, floor))

@@ -1,4 +1,4 @@
-"""The proxy does to connections just what it is told, at the very byte it is told; with sockets and real Postgres."""
+"""The proxy does to connections exactly what it is told, at the exact byte; tested with sockets and real Postgres."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ MEGABYTES = 200
 
 
 class EchoServer:
-    """Sends back what it gets; `seen` is all that it got, over all connections."""
+    """Sends back every byte that it gets. `seen` holds all bytes that it got, over all connections."""
 
     def __init__(self) -> None:
         self.listener = socket.create_server(("127.0.0.1", 0))
@@ -79,7 +79,7 @@ def connected(proxy: Proxy) -> Iterator[socket.socket]:
 
 
 def answered(client: socket.socket, asked: bytes) -> bytes:
-    """What comes back for this, as much as was sent."""
+    """Send bytes; return the same number of bytes of the answer."""
     client.sendall(asked)
     answer = b""
     while len(answer) < len(asked):
@@ -122,7 +122,7 @@ def test_a_reset_by_either_end_is_one_for_the_other(server: EchoServer, proxy: P
 
 def test_a_target_that_is_away_is_a_reset_and_may_come_back(server: EchoServer) -> None:
     with Proxy(("127.0.0.1", pick_free())) as proxy:
-        # The reset may come as early as while connecting.
+        # The reset may come as early as the connect.
         with pytest.raises(ConnectionResetError), connected(proxy) as client:
             client.recv(1)
         proxy.target = server.address
@@ -151,7 +151,7 @@ def test_refuse_resets_and_takes_none_until_it_is_healed(proxy: Proxy) -> None:
     for _ in range(3):
         with pytest.raises(ConnectionRefusedError), connected(proxy):
             pass
-        proxy.refuse()  # which is no harm
+        proxy.refuse()  # a second call does no harm
     with socket.socket() as thief, pytest.raises(OSError, match="in use"):
         thief.bind(("127.0.0.1", proxy.port))
     proxy.pass_through()
@@ -180,12 +180,12 @@ def test_delay_keeps_the_order_and_is_counted_for_each_chunk(proxy: Proxy) -> No
 
 
 def waiting(proxy: Proxy) -> bool:
-    """Whether a chunk waits for its delay to be over."""
+    """Return whether a chunk still waits for its delay to end."""
     return any(link.client.waiting for link in proxy._traffic.links)
 
 
 def test_a_black_hole_opens_while_the_target_is_slow(proxy: Proxy) -> None:
-    """The target's kernel is full then; that it takes more later must not let anything through."""
+    """The target's kernel buffer is full. When the target reads again, no more bytes may come through."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy.target = listener.getsockname()
         with connected(proxy) as client, listener.accept()[0] as target:
@@ -272,7 +272,7 @@ def test_an_action_at_a_pattern_comes_after_the_pattern_and_before_its_answer(se
     def act() -> None:
         eventually(lambda: server.seen.endswith(b"COMMIT"), "the target has it", PATIENCE_SECONDS)
         seen_at_action.append(server.seen)
-        proxy.cut()  # from within the proxy's own thread
+        proxy.cut()  # called from the proxy's own thread
 
     fired = proxy.on_pattern(b"COMMIT", act)
     with connected(proxy) as client:
@@ -307,7 +307,7 @@ def test_healing_disarms_patterns(proxy: Proxy) -> None:
 
 
 def test_it_is_no_bottleneck() -> None:
-    """Measured 1,200 MB/s; 50 are needed."""
+    """The measured rate is 1,200 MB/s; 50 MB/s are needed."""
     listener = socket.create_server(("127.0.0.1", 0))
     received = 0
 
@@ -339,7 +339,7 @@ def test_orders_from_many_threads_under_traffic_leave_nothing_behind(server: Ech
                 with connected(proxy) as client:
                     while not stop.is_set():
                         answered(client, b"x" * 10_000)
-            except OSError:  # what the orders below make of it
+            except OSError:  # the orders below break the connection
                 stop.wait(0.001)
 
     talkers = [threading.Thread(target=talk) for _ in range(4)]
@@ -363,7 +363,7 @@ def test_orders_from_many_threads_under_traffic_leave_nothing_behind(server: Ech
 
 @pytest.fixture
 def through_proxy(database: str) -> Iterator[tuple[Proxy, str]]:
-    """A proxy before Postgres, and the DSN by which a database is reached through it."""
+    """A proxy in front of Postgres, and the DSN that reaches a database through it."""
     place = conninfo_to_dict(database)
     with Proxy((str(place["host"]), int(str(place["port"])))) as proxy:
         yield proxy, make_conninfo(database, host="127.0.0.1", port=proxy.port)
@@ -384,6 +384,6 @@ def test_a_commit_cut_before_is_none_and_one_cut_after_is_one_that_nobody_was_to
     connection.close()
     assert fired.wait(PATIENCE_SECONDS)
     with psycopg.connect(database) as direct:
-        # Waits for the session that was cut, as its lock goes when it has ended.
+        # Waits for the end of the session that was cut, because its lock is released only then.
         direct.execute("LOCK TABLE written IN ACCESS EXCLUSIVE MODE")
         assert direct.execute("SELECT count(*) FROM written").fetchone() == (committed,)

@@ -1,4 +1,4 @@
-"""The seed decides: the same one gives the same run, and a scenario can be repeated alone."""
+"""The seed decides the run: the same seed gives the same run, and a scenario can be repeated alone."""
 
 from itertools import islice
 

@@ -1,4 +1,4 @@
-"""A real Chromium: the machine's own, else Debian's, installed once where that may be done."""
+"""A real Chromium: the machine's own; else Debian's, installed once if that is allowed."""
 
 import fcntl
 import os
@@ -13,12 +13,12 @@ ADVICE = "The console's tests need Chromium: install it (Debian: apt-get install
 
 
 def chromium() -> str:
-    """The browser's file; AssertionError says what to do where there is none and none can be installed."""
+    """Return the browser's file. Raise AssertionError with advice if there is none and none can be installed."""
     found = _found()
     if found is not None:
         return found
     with Path(tempfile.gettempdir(), "ledgerline-chromium.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may want it at once
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two test processes may install it at the same time
         found = _found() or _installed()
     assert found is not None, ADVICE
     return found

@@ -1,7 +1,7 @@
 """One ledger, one API and one Chromium for each module of the console's tests.
 
-Playwright's synchronous API holds an event loop of its own in this thread while it runs: so it runs for one module at a
-time, none of whose tests are coroutines, and is gone before those of another begin.
+Playwright's synchronous API keeps its own event loop in this thread while it runs. So it runs for one module at a time,
+and that module has no coroutine tests. It ends before the tests of another module begin.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def browser() -> Iterator[Browser]:
     """Chromium without a window."""
     expect.set_options(timeout=SECONDS_MAX * 1000)
     with sync_playwright() as playwright:
-        # In containers, where tests run as root, Chromium's sandbox cannot be made; it shows our own pages alone.
+        # In containers, where tests run as root, Chromium cannot make its sandbox. It shows our own pages only.
         made = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         yield made
         made.close()
@@ -31,7 +31,7 @@ def browser() -> Iterator[Browser]:
 def console(
     stack: Endpoints, template: str, browser: Browser, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ConsoleBench]:
-    """A ledger, empty at first, with its console."""
+    """A ledger with its console, empty at first."""
     with fresh_database(stack, template) as database, fresh_topics(stack) as topics:
         settings = settings_for(stack, database, topics, tmp_path_factory.mktemp("console"))
         with running_api(settings) as api:
@@ -42,7 +42,7 @@ def console(
 
 @pytest.fixture(autouse=True)
 def nothing_to_complain_of(console: ConsoleBench) -> Iterator[None]:
-    """No test may leave a page that failed, broke its own policy, or asked another host."""
+    """No test may leave a page that failed, broke its own content security policy, or asked another host."""
     console.complaints.clear()
     yield
     assert console.complaints == []

@@ -1,4 +1,4 @@
-"""A ledger with its provers and its API, and a browser that watches it."""
+"""A ledger with its provers and its API, and a browser that shows it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,22 +42,22 @@ class ConsoleBench:
         self.key = api.new_key()
         self.all_scopes = tuple(Scope)
         self.complaints: list[str] = []
-        """What pages said on the browser's console, threw, or asked of another host."""
+        """Errors on the browser's console, exceptions of pages, and requests to another host."""
 
     def close(self) -> None:
-        """Let go of everything but the API and the browser."""
+        """Close everything except the API and the browser."""
         self.audit.close()
         self.reconciliation.close()
         self.ledger.close()
 
     def post(self, key: str, body: dict[str, Any]) -> str:
-        """Send an intent through HTTP; returns its id. It is not posted yet."""
+        """Send an intent over HTTP; return its id. It is not posted yet."""
         with self.api.client(self.key) as client:
             assert post(client, key, body).status_code == 202
         return str(intent_id_of("default", key))
 
     def prove(self) -> None:
-        """Post, relay, reconcile, audit and sign all there is."""
+        """Post, relay, reconcile, audit and sign everything."""
         self.ledger.post_and_relay()
         self.reconcile()
         self.ledger.feed(self.audit.auditor)
@@ -65,17 +65,17 @@ class ConsoleBench:
         self.audit.signer.publish()
 
     def reconcile(self) -> None:
-        """Let reconciliation read all there is."""
+        """Let reconciliation read everything."""
         self.ledger.feed(self.reconciliation.reconciler)
 
     def get(self, path: str) -> Any:
-        """What the API says."""
+        """Return the API's JSON answer."""
         with self.api.client(self.key) as client:
             return client.get(path).json()
 
     @contextmanager
     def page(self, view: str = "", *, wait_live: bool = True, **options: Any) -> Iterator[Page]:
-        """The console in a browser's context of its own, at a view, with the key in its address."""
+        """Yield the console at a view, in its own browser context, with the key in the address."""
         options = {"viewport": {"width": 1280, "height": 900}, **options}
         with self.browser.new_context(**options) as context:
             context.set_default_timeout(SECONDS_MAX * 1000)
@@ -99,17 +99,17 @@ class ConsoleBench:
 
 
 def live(page: Page) -> None:
-    """Wait until the page gets pulses."""
+    """Wait until the page gets its live events."""
     expect(page.locator("#connection")).to_have_attribute("data-state", "live", timeout=SECONDS_MAX * 1000)
 
 
 def go(page: Page, view: str) -> None:
-    """Change the view by its address, and wait until what it asks for is there."""
+    """Change the view by its address, and wait until the page has loaded."""
     page.evaluate("hash => { location.hash = hash }", f"#/{view}")
     page.wait_for_function("hash => location.hash === hash", arg=f"#/{view}")
     page.wait_for_load_state("domcontentloaded")
 
 
 def figure(text: str) -> int:
-    """12,345 as a number."""
+    """Return 12,345 as a number."""
     return int(text.replace(",", ""))

@@ -1,4 +1,4 @@
-"""The console in a real Chromium: what it shows is what the API says, as it happens. In order: the ledger fills up."""
+"""The console in a real Chromium shows live what the API says. The tests run in order, as the ledger fills up."""
 
 import re
 from typing import Any
@@ -49,7 +49,7 @@ def test_an_empty_ledger_says_so(console: ConsoleBench) -> None:
 
 
 def lane_figures(page: Page) -> dict[str, dict[str, str]]:
-    """Lane -> its figures as the table has them."""
+    """Return lane -> its figures as the table shows them."""
     return {
         row.get_attribute("data-lane") or "": {
             cell.get_attribute("data-figure") or "": cell.inner_text() for cell in row.locator("td").all()
@@ -238,7 +238,7 @@ def test_a_tenant_sees_its_own_money_and_of_the_rest_numbers(console: ConsoleBen
         page = context.new_page()
         page.goto(f"{console.api.url}/console#key={key}")
         live(page)
-        expect(page.locator("[data-currency=EUR]")).to_have_count(1)  # an operator's key sees all tenants' sums
+        expect(page.locator("[data-currency=EUR]")).to_have_count(1)  # an operator's key sees the sums of all tenants
         scopes = tuple(scope for scope in console.all_scopes if scope != "operations:read")
         page.goto("about:blank")
         page.goto(f"{console.api.url}/console#key={console.api.new_key('other', scopes)}")

@@ -1,4 +1,4 @@
-"""A proof in the browser is judged as the verifier judges it, whatever was changed in it; a false one is seen to be."""
+"""The browser judges each proof as the verifier does, whatever was changed in it, and shows a false proof as false."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ VERIFY = """async ({texts, expected, pem}) => {
 
 @pytest.fixture(scope="module")
 def proof(console: ConsoleBench) -> dict[str, Any]:
-    """A sound proof with paths of some length."""
+    """A valid proof with paths of some length."""
     busy(console.ledger)
     console.prove()
     intent_id = console.ledger.rows("SELECT intent_id FROM ledger.journal WHERE lane = 0 AND seq = 3")[0]["intent_id"]
@@ -35,14 +35,14 @@ def proof(console: ConsoleBench) -> dict[str, Any]:
 
 
 def judged(page: Page, console: ConsoleBench, texts: list[str], proof: dict[str, Any], pem: str | None = None) -> Any:
-    """What the browser says of each text: whether it holds, and the state of each step."""
+    """Return the browser's verdict on each text: whether it holds, and the state of each step."""
     expected = {"intentId": proof["record"]["intent_id"], "hash": proof["hash"]}
     key = pem or console.get("/v1/signing-keys")["items"][0]["public_key"]
     return page.evaluate(VERIFY, {"texts": texts, "expected": expected, "pem": key})
 
 
 def changed(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """(where, another value) for each leaf of a proof."""
+    """Yield (where, another value) for each leaf of a proof."""
     if isinstance(value, dict):
         for name, part in value.items():
             yield from changed(part, (*path, name))
@@ -61,7 +61,7 @@ def changed(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any,
 
 
 def mutants(proof: dict[str, Any]) -> Iterator[str]:
-    """The proof with each of its leaves changed, each member taken away, and one too many at each place."""
+    """Yield the proof with each leaf changed, with each member removed, and with one member too many at each place."""
     for path, other in changed(proof):
         mutant = copy.deepcopy(proof)
         holder: Any = mutant

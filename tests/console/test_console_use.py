@@ -1,4 +1,4 @@
-"""The console for everybody and in all weathers: axe, the keyboard alone, a phone, a stream that breaks off."""
+"""The console for everybody and in all conditions: axe, keyboard only, a phone, a stream that breaks off."""
 
 import re
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ STOP_SECONDS_MAX = 5
 
 @pytest.fixture(scope="module", autouse=True)
 def filled(console: ConsoleBench) -> str:
-    """A ledger with something in every view, a break among it; the id of one of its intents."""
+    """Fill the ledger with data for every view, including a break; return the id of one of its intents."""
     busy(console.ledger)
     console.prove()
     console.ledger.tamper(ALTERATIONS["outcome detail"][0])
@@ -34,7 +34,7 @@ def filled(console: ConsoleBench) -> str:
 
 
 def every_view(page: Page, intent_id: str) -> Iterator[str]:
-    """Each view's name, when it shows what it has."""
+    """Yield the name of each view when the view shows its data."""
     ready = {
         "overview": "#lanes tbody tr",
         "follow": "#content form",
@@ -117,7 +117,7 @@ def test_the_keyboard_alone_is_enough(console: ConsoleBench, filled: str) -> Non
 
 
 def walk(page: Page, target: Any) -> set[str]:
-    """Tab from the top until the target has the focus; what was met on the way, each with a focus that can be seen."""
+    """Press Tab from the top until the target has the focus. Return what was met; each had a visible focus."""
     page.evaluate("document.activeElement.blur(), document.getSelection().collapse(document.body, 0)")
     page.locator("#skip").focus()
     met = set()
@@ -184,7 +184,7 @@ def test_a_key_that_is_revoked_ends_the_stream(console: ConsoleBench) -> None:
 
 
 def test_a_stream_that_breaks_off_comes_back_by_itself(console: ConsoleBench) -> None:
-    """A second API of the same ledger, which is stopped under the page and started again at the same port."""
+    """A second API of the same ledger is stopped while the page is open, and started again on the same port."""
     settings: Settings = console.settings
     with running_api(settings) as second:
         port = httpx.URL(second.url).port or 0
@@ -200,7 +200,7 @@ def test_a_stream_that_breaks_off_comes_back_by_itself(console: ConsoleBench) ->
     retry.focus()
     with page.expect_request("**/v1/console/events"):
         page.keyboard.press("Enter")
-    expect(received).to_have_text("16")  # what was known last stays
+    expect(received).to_have_text("16")  # the last known figure stays
     console.ledger.send(console.ledger.transfer("meanwhile", "external:bank", "users:1:wallet", 5))
     with running_api(settings, port=port):
         live(page)
@@ -210,7 +210,7 @@ def test_a_stream_that_breaks_off_comes_back_by_itself(console: ConsoleBench) ->
 
 
 def test_what_is_away_is_named_and_the_rest_goes_on(console: ConsoleBench) -> None:
-    """An API whose Kafka does not answer."""
+    """The API cannot reach Kafka."""
     settings = console.settings.model_copy(update={"kafka_bootstrap": "127.0.0.1:9"})
     with running_api(settings, wait_ready=False) as second, console.browser.new_context() as context:
         page = context.new_page()
@@ -283,7 +283,7 @@ def test_a_link_with_another_key_asks_before_it_replaces_the_tabs(console: Conso
         live(page)
         assert page.evaluate(stored) == other
 
-        page.evaluate("hash => { location.hash = hash }", f"#key={other}")  # the tab's own: there is nothing to ask
+        page.evaluate("hash => { location.hash = hash }", f"#key={other}")  # the tab's own key: no question is asked
         expect(page.locator("#lanes")).to_be_visible()
         assert other not in page.url
 

@@ -1,4 +1,4 @@
-"""What may follow a schema: asked of the real registry, under subjects that are thrown away."""
+"""Which schema changes the real registry accepts, tried under subjects that are deleted afterwards."""
 
 import copy
 import io
@@ -88,7 +88,7 @@ def _enum(schema: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-# A change, and whether the registry alone lets it pass at each level.
+# A change, and whether the registry alone accepts it at each level.
 CHANGES: list[tuple[Change, dict[str, bool]]] = [
     (add_defaulted, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
     (add_required, {"BACKWARD_TRANSITIVE": False, "FULL_TRANSITIVE": False}),
@@ -98,7 +98,7 @@ CHANGES: list[tuple[Change, dict[str, bool]]] = [
     (rename_record, {"BACKWARD_TRANSITIVE": False, "FULL_TRANSITIVE": False}),
     (add_symbol, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
     (rename_with_alias, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
-    # With a default on every field and enum, registries let these pass at any level: hence our own rules.
+    # If every field and enum has a default, registries accept these at any level. That is why we have our own rules.
     (remove_defaulted, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
     (rename, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
     (remove_symbol, {"BACKWARD_TRANSITIVE": True, "FULL_TRANSITIVE": True}),
@@ -108,7 +108,7 @@ CHANGES: list[tuple[Change, dict[str, bool]]] = [
 
 
 def grounds(subject: str) -> dict[str, Any]:
-    """A project schema, with a required field and an enum more, so that every change can be made to it."""
+    """Return a project schema with an extra required field and an extra enum, so that every change can be applied."""
     schema: dict[str, Any] = json.loads(schema_text(subject))
     schema["fields"].append({"name": "required", "type": "string"})
     kind = {"type": "enum", "name": "Probe", "symbols": ["unknown", "a", "b"], "default": "unknown"}
@@ -117,7 +117,7 @@ def grounds(subject: str) -> dict[str, Any]:
 
 
 class ThrowAway:
-    """A registry's subjects that are deleted at the end."""
+    """Subjects of a registry that are deleted at the end."""
 
     def __init__(self, url: str) -> None:
         self.url = url.rstrip("/")
@@ -131,7 +131,7 @@ class ThrowAway:
         return name
 
     def register(self, subject: str, schema: dict[str, Any]) -> int:
-        """The HTTP status of an attempt to register."""
+        """Try to register a schema; return the HTTP status."""
         body = {"schema": json.dumps(schema), "schemaType": "AVRO"}
         return self.client.post(f"{self.url}/subjects/{subject}/versions", json=body).status_code
 
@@ -193,7 +193,7 @@ def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
 
 
 def test_the_stock_serializer_finds_each_schema_without_registering(stack: Endpoints) -> None:
-    """By the file's text as it is, and, as Java does, by the text that Avro's library writes of it."""
+    """It looks up the text of the file. Java looks up the text that Avro's library writes, which is found too."""
     ids = register_schemas(stack.registry)
     with registry_client(stack.registry) as client:
         for subject, (file, _) in SUBJECTS.items():
@@ -208,18 +208,18 @@ def test_the_stock_serializer_finds_each_schema_without_registering(stack: Endpo
 
 
 def empty_record(subject: str) -> dict[str, Any]:
-    """All of a record's defaults."""
+    """Return a record with all the defaults."""
     schema = parsed_schema(subject)
     empty = {"type": "record", "name": schema["name"], "fields": []}
     made: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(b""), empty, schema)
     binary = {
         field["name"] for field in schema["fields"] if field["type"] == "bytes"
-    }  # whose defaults it gives as text
+    }  # fastavro returns their defaults as text
     return {name: value.encode() if name in binary else value for name, value in made.items()}
 
 
 def test_an_intent_in_a_strangers_other_unit_is_no_intent(registry: ThrowAway, stack: Endpoints) -> None:
-    """Milliseconds would read as microseconds: a value date in 1970."""
+    """Milliseconds would be read as microseconds: the value date would be in 1970."""
     own = schema_text("payments.intents-value")
     text = own.replace("timestamp-micros", "timestamp-millis")
     subject = registry.subject("BACKWARD")
@@ -253,7 +253,7 @@ def test_what_a_stranger_registers_blocks_no_deploy(
     ours = json.loads(file.read_text())
     ours["fields"].append({"name": "added", "type": "long", "default": 0})
     file.write_text(json.dumps(ours))
-    assert registry.register(subject, ours) == 409  # the registry by itself
+    assert registry.register(subject, ours) == 409  # the registry alone refuses
     (judged,) = (found for found in judge_all(SchemaRegistry(registry.url)) if found.subject == subject)
     assert judged.verdict is Verdict.COMPATIBLE
     assert "which Ledgerline never had" in judged.cause

@@ -1,4 +1,4 @@
-"""The programs of docs/how-to/post-from-kafka.md, word for word, where Ledgerline cannot be imported."""
+"""The programs of docs/how-to/post-from-kafka.md, word for word, run where Ledgerline cannot be imported."""
 
 import os
 import re
@@ -29,14 +29,14 @@ HAS_GO = shutil.which("go") is not None
 
 
 def written(language: str) -> str:
-    """The one program of the page in that language."""
+    """Return the page's one program in that language."""
     page = (REPOSITORY_ROOT / "docs" / "how-to" / "post-from-kafka.md").read_text()
     (text,) = re.findall(rf"^```{language}\n(.+?)^```$", page, re.DOTALL | re.MULTILINE)
     return str(text)
 
 
 def python(folder: Path) -> list[str]:
-    """Beneath what takes Ledgerline out of the search path."""
+    """Write the program, after lines that remove Ledgerline from the search path; return its command."""
     program = folder / "post.py"
     program.write_text(
         "import importlib.util, sys\n"
@@ -49,7 +49,7 @@ def python(folder: Path) -> list[str]:
 
 
 def java(folder: Path) -> list[str]:
-    """With the jars that the embedded parts have anyway, so that none is fetched; a warning is an error."""
+    """Compile with the jars of the embedded parts, so that no jar is fetched; a warning is an error."""
     cache = Cache(
         Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache", lambda _line: None
     )
@@ -63,7 +63,7 @@ def java(folder: Path) -> list[str]:
 
 
 def go(folder: Path) -> list[str]:
-    """With modules of the versions that it was tried with."""
+    """Build with the module versions that the program was tried with."""
     (folder / "main.go").write_text(written("go"))
     for command in (
         ["go", "mod", "init", "example.com/post"],
@@ -121,5 +121,5 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
     assert (intent.reference, intent.value_time, dict(intent.metadata)) == ("order 17", None, {})
     assert abs(intent.accepted_time - message.timestamp()[1] * 1000) < RUN_SECONDS * 1_000_000
     assert message.key() == b"default/users:cleo:wallet"
-    # Java's murmur2 of that key, over four partitions: as the API's own producer chooses it.
+    # Java's murmur2 of that key over four partitions. The API's own producer chooses the same partition.
     assert message.partition() == 3

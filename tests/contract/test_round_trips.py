@@ -1,4 +1,4 @@
-"""Bytes of one version read by another: an old writer by a new reader always, the reverse where the level is FULL."""
+"""A new reader always reads an old writer's bytes; an old reader reads new bytes if the level is FULL."""
 
 import copy
 import io
@@ -21,7 +21,7 @@ FULL = [subject for subject, (_, level) in SUBJECTS.items() if level == "FULL_TR
 
 
 def later_version(subject: str) -> dict[str, Any]:
-    """The schema with what a later version may bring: a field, a member of each nested record, a symbol."""
+    """Return the schema with changes of a later version: a field, a member of each nested record, a symbol."""
     schema: dict[str, Any] = without_logical_types(json.loads(schema_text(subject)))
     _grow(schema)
     schema["fields"].append({"name": "added", "type": ["null", "string"], "default": None})
@@ -73,7 +73,7 @@ def test_old_bytes_are_read_by_the_next_version(subject: str) -> None:
 def test_bytes_of_the_next_version_are_read_by_the_old_one(subject: str) -> None:
     old, new = parsed_schema(subject), fastavro.parse_schema(later_version(subject), _write_hint=False)
     for _ in range(20):
-        record = generate_one(old)  # what the old one knows, written by the new one
+        record = generate_one(old)  # a record of the old schema, written with the new one
         assert moved({**record, "added": "new"}, new, old) == record
 
 
@@ -91,18 +91,18 @@ def test_a_rename_by_alias_keeps_the_value_and_one_without_loses_it() -> None:
     renamed = copy.deepcopy(without_logical_types(json.loads(schema_text(subject))))
     renamed["fields"][1]["name"] = "next_sequence"
     silent = fastavro.parse_schema(copy.deepcopy(renamed), _write_hint=False)
-    assert moved(record, old, silent)["next_sequence"] == 0  # what producers.schema_rules is for
+    assert moved(record, old, silent)["next_sequence"] == 0  # producers.schema_rules exists to prevent this
     renamed["fields"][1]["aliases"] = ["next_seq"]
     told = fastavro.parse_schema(renamed, _write_hint=False)
     assert moved(record, old, told)["next_sequence"] == 17
 
 
 NEW = ("ledger.frame-value",)
-"""Subjects that the release before has not."""
+"""Subjects that the previous release does not have."""
 
 
 def released_schema(folder: Path, subject: str) -> Any:
-    """The subject's schema as the release before has it."""
+    """Return the subject's schema from the previous release."""
     file, _ = SUBJECTS[subject]
     path = folder / "avro" / file
     return without_logical_types(json.loads(path.read_text()))

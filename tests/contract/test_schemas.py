@@ -1,4 +1,4 @@
-"""The schemas in avro/ by themselves: defaults, default symbols, docs, names, and nothing beside them."""
+"""The schemas in avro/ alone: defaults, default symbols, docs, names, and no other files in the folder."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def schema_of(file: str) -> dict[str, Any]:
 
 
 def named_types(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
-    """Every record and enum in a schema, with the path to it."""
+    """Yield every record and enum in a schema, with the path to it."""
     for branch in schema if isinstance(schema, list) else [schema]:
         if not isinstance(branch, dict):
             continue
@@ -46,7 +46,7 @@ def test_the_package_avro_stays_importable() -> None:
         and spec.submodule_search_locations is not None
         and any(str(AVRO_FOLDER) == str(folder) for folder in spec.submodule_search_locations)
     )
-    # A folder without __init__.py gives way to a package of that name wherever one is installed.
+    # A folder without __init__.py gives way to an installed package of that name.
     assert spec is None or spec.origin is not None or ours
     assert not list(AVRO_FOLDER.rglob("*.py"))
     assert not list(AVRO_FOLDER.rglob("__pycache__"))
@@ -107,7 +107,7 @@ def test_a_record_without_any_field_reads_as_the_defaults(subject: str) -> None:
 
 
 def test_a_journal_record_begins_with_lane_and_seq() -> None:
-    # streams.posting.published reads these of any version, without asking the registry which one.
+    # streams.posting.published reads these two fields of any version, without asking the registry for the version.
     first, second, *_ = schema_of("ledger/journal_record.avsc")["fields"]
     assert (first["name"], first["type"], second["name"], second["type"]) == ("lane", "int", "seq", "long")
 

@@ -1,1 +1,1 @@
-"""What the documents show is what happens."""
+"""The documents show what really happens."""

@@ -1,6 +1,6 @@
-"""`python -m tests.documentation FILE`: run a document's commands, and write into it what they print now.
+"""`python -m tests.documentation FILE`: run a document's commands, and write their present output into it.
 
-What stands behind a command with `...` in it was chosen by hand, and stays. Read the difference before you commit it.
+Output with `...` in it was chosen by hand, and stays. Read the diff before you commit it.
 """
 
 import signal
@@ -15,8 +15,8 @@ from tests.documentation.test_commands import OWN_LEDGER, reason_not_to_run
 
 
 def main(name: str) -> None:
-    """Bring one document up to date."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # the ledger is stopped then as well
+    """Update one document."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that SIGTERM stops the ledger as well
     path = REPOSITORY_ROOT / name
     lines = path.read_text().splitlines()
     with tempfile.TemporaryDirectory(prefix="ledgerline-documents-") as folder:

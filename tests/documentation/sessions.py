@@ -1,4 +1,4 @@
-"""The console sessions of a document: commands behind `$ `, and what they are shown to print."""
+"""The console sessions of a document: commands after `$ `, and the output that the document shows."""
 
 import re
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from typing import Final
 _FENCE: Final = re.compile(r"^ *```(\w*)")
 _COMMENT: Final = re.compile(r"\s+# .*$")
 
-# What differs from run to run, in the order in which it is looked for.
+# Text that differs from run to run. The patterns are applied in this order.
 _VOLATILE: Final = (
     (re.compile(r"llk_[0-9a-f]{16}_[\w-]{43}"), "KEY"),
     (re.compile(r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(\.\d+)?(Z|\+00:00| UTC)?"), "TIME"),
     (re.compile(r"\b[0-9a-f]{16,}\b…?"), "HEX"),
     (re.compile(r"\b(lane|seq|partition|offset)(\W+)\d[\d,]*"), r"\1\2NUMBER"),
     (re.compile(r"\b\d[\d,.]*( m?s\b|/s\b)"), r"NUMBER\1"),
-    # Ports and processes.
+    # Ports and process ids.
     (re.compile(r"\b\d{4,}\b"), "NUMBER"),
     (re.compile(r"[━─┏┓┗┛┡┩└┘┳┻╇┴]+"), "-"),
     (re.compile(r"\s+"), " "),
@@ -25,13 +25,13 @@ _VOLATILE: Final = (
 
 @dataclass
 class Step:
-    """One command, and the lines that the document shows behind it."""
+    """One command, and the output that the document shows after it."""
 
     document: str
     line: int
     command: str
     end: int
-    """The number of the command's last line; the next one shows what it prints."""
+    """The number of the command's last line. The output begins on the next line."""
     shown: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -44,9 +44,9 @@ class Step:
 
 
 def steps(path: Path, name: str) -> Iterator[Step]:
-    """Every step of every `console` block, and every line of every `sh` block, in order.
+    """Yield every command of every `console` block, and every line of every `sh` block, in order.
 
-    A line that ends with a backslash goes on in the next one, and a here-document in lines that begin with `> `.
+    A line that ends with a backslash continues on the next line. The lines of a here-document begin with `> `.
     """
     language: str | None = None
     step: Step | None = None
@@ -72,14 +72,17 @@ def steps(path: Path, name: str) -> Iterator[Step]:
 
 
 def shape(line: str) -> str:
-    """A line without what differs from run to run: keys, times, hashes, places, ports, the widths of tables."""
+    """Return a line without the text that differs from run to run: keys, times, hashes, places, ports, table widths."""
     for pattern, word in _VOLATILE:
         line = pattern.sub(word, line)
     return line.strip()
 
 
 def difference(shown: list[str], printed: list[str]) -> str | None:
-    """What is shown and was not printed so, as a sentence; None where all of it was. `...` stands for any lines."""
+    """Return the first difference between shown and printed lines as a sentence, or None.
+
+    `...` stands for any lines.
+    """
     wanted = [shape(line) for line in shown if line.strip()]
     found = [shape(line) for line in printed if line.strip()]
     if not wanted:

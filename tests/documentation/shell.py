@@ -1,4 +1,4 @@
-"""A shell as a reader of the documents has it."""
+"""A shell as a reader of the documents would use it."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ _MARK: Final = "--- the end of a command:"
 
 
 class Shell:
-    """A bash in a folder that looks like a checkout, but keeps what is written; its ledger has a home of its own."""
+    """A bash in a folder that looks like a checkout but keeps written files. Its ledger has its own home."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
@@ -42,10 +42,10 @@ class Shell:
         )
 
     def run(self, command: str) -> tuple[int, list[str]]:
-        """Type one command; returns its exit code and what it printed, line by line."""
+        """Run one command; return its exit code and its output, line by line."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        # By a file, so that a quote that is not closed is an error, and nothing reads what comes next.
+        # The command goes through a file. So an unclosed quote is an error, and the command cannot read the next input.
         self._command.write_text(f"{command}\n")
         self.process.stdin.write(f". {self._command} < /dev/null\nprintf '\\n%s %s\\n' '{_MARK}' $?\n")
         self.process.stdin.flush()
@@ -57,6 +57,6 @@ class Shell:
         raise AssertionError(f"The shell ended in {command!r}: {printed}")
 
     def close(self) -> None:
-        """Stop the ledger, if it runs, and end."""
+        """Stop the ledger if it runs, and end the shell."""
         self.run("ledgerline down")
         self.process.communicate()

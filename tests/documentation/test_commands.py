@@ -1,6 +1,6 @@
-"""Every command that a document shows is run as a reader would run it, and prints what the document says it prints.
+"""Every command in a document is run as a reader would run it, and must print what the document shows.
 
-What is not run stands in NOT_RUN with the reason; a reason without a command fails.
+NOT_RUN has the commands that are not run, with the reason. A reason without a command fails.
 """
 
 import re
@@ -14,7 +14,7 @@ from runtime.settings import REPOSITORY_ROOT
 from tests.documentation.sessions import Step, difference, steps
 from tests.documentation.shell import Shell
 
-# By what the command begins with, as a regular expression.
+# Keys are regular expressions for the beginning of the command.
 NOT_RUN: Final = {
     r"make demo$": "tests/acceptance runs the demo",
     r"make (test|check|chaos|bounds|simulate|install|parts)\b": "the gate (.ci/run) runs them, or what they call",
@@ -36,17 +36,17 @@ DOCUMENTS: Final = sorted(
     for path in folder.glob(pattern)
     if "decisions" not in path.parts
 )
-# A session that starts and stops the ledger itself; the others find one that runs.
+# The commands of these documents start and stop the ledger themselves; the other documents use a running one.
 OWN_LEDGER: Final = ("README.md",)
 
 
 def reason_not_to_run(step: Step) -> str | None:
-    """Why this command is not run here; None where it is."""
+    """Return why this command is not run here; None if it is run."""
     return next((why for pattern, why in NOT_RUN.items() if re.match(pattern, step.bare)), None)
 
 
 def steps_of(name: str) -> list[Step]:
-    """All steps of a document."""
+    """Return all steps of a document."""
     return list(steps(REPOSITORY_ROOT / name, name))
 
 
@@ -69,7 +69,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
 
 
 def follow(shell: Shell, name: str) -> None:
-    """Run a document's commands in order; fails at the first that fails, or prints something else."""
+    """Run a document's commands in order; fail at the first that fails or prints something else."""
     for step in steps_of(name):
         if reason_not_to_run(step) is not None:
             continue

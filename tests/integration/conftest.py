@@ -13,7 +13,7 @@ from tests.proving_bench import ProvingBench
 
 @pytest.fixture
 def bench(settings: Settings, topics: Topics) -> Iterator[PostingBench]:
-    """A ledger to post to."""
+    """Yield a ledger to post to."""
     made = PostingBench(settings, topics)
     yield made
     made.close()
@@ -21,7 +21,7 @@ def bench(settings: Settings, topics: Topics) -> Iterator[PostingBench]:
 
 @pytest.fixture
 def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
-    """A ledger with what proves it."""
+    """Yield a ledger with the parts that prove it."""
     made = ProvingBench(settings, topics)
     yield made
     made.close()
@@ -29,6 +29,6 @@ def proving(settings: Settings, topics: Topics) -> Iterator[ProvingBench]:
 
 @pytest.fixture
 def api(settings: Settings) -> Iterator[ApiBench]:
-    """A running, ready API over the test's own database and topics."""
+    """Yield a running, ready API over the test's own database and topics."""
     with running_api(settings) as made:
         yield made

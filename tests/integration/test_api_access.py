@@ -1,4 +1,4 @@
-"""Who may ask what, and how often: keys, scopes, tenants, rate limits."""
+"""Access to the API: keys, scopes, tenants and rate limits."""
 
 import re
 import threading
@@ -136,7 +136,7 @@ def test_a_key_is_held_to_its_rate(api: ApiBench) -> None:
 
 
 def test_wrong_keys_are_limited_by_address_and_good_ones_taken(settings: Settings) -> None:
-    """An address with too many wrong keys shares it with good ones, as behind a balancer, seen before or not."""
+    """Good keys, known or new, still work from an address with too many wrong keys: a balancer's clients share one."""
     with running_api(settings) as api, api.client(f"llk_{'0' * 16}_{'x' * 43}") as guesser, api.client() as known:
         assert known.get("/v1/accounts").status_code == 200
         answers = [
@@ -144,7 +144,7 @@ def test_wrong_keys_are_limited_by_address_and_good_ones_taken(settings: Setting
             for number in range(FAILURES_PER_MINUTE + 5)
         ]
         assert {problem(answer) for answer in answers[:FAILURES_PER_MINUTE]} == {"unauthenticated"}
-        # From loopback too nobody is believed to stand in for others.
+        # X-Forwarded-For is not believed by default, not even from loopback: all requests count for one address.
         assert {problem(answer) for answer in answers[FAILURES_PER_MINUTE:]} == {"rate-limited"}
         assert int(answers[-1].headers["retry-after"]) >= 1
         assert known.get("/v1/accounts").status_code == 200
@@ -153,7 +153,7 @@ def test_wrong_keys_are_limited_by_address_and_good_ones_taken(settings: Setting
 
 
 def test_wrong_keys_are_limited_by_key_id_and_the_key_is_taken(settings: Settings) -> None:
-    """From many addresses, told by a proxy that is trusted."""
+    """The wrong keys come from many addresses, as a trusted proxy reports, so the limit counts them by key id."""
     trusted = TrustedProxies(hops=1)
     with running_api(settings, trusted_proxies=trusted) as api, api.client() as owner:
         assert owner.get("/v1/accounts").status_code == 200

@@ -1,4 +1,4 @@
-"""Sockets without a key that cost the API what they do not cost their owner: each ends, and others are answered."""
+"""Connections without a key that cost the API more than their client: each is ended, and others are answered."""
 
 import socket
 import time
@@ -35,7 +35,7 @@ def connect(api: ServiceProcess) -> socket.socket:
 
 
 def send_until_refused(client: socket.socket, begin: bytes, more: bytes) -> int:
-    """Send without reading until the API reads no more or ends the connection; how many bytes it took."""
+    """Send without reading until the API stops reading or ends the connection; return how many bytes it took."""
     sent = 0
     client.settimeout(2)
     try:
@@ -55,7 +55,7 @@ def check_others_are_answered(api: ServiceProcess) -> None:
 
 
 def test_no_socket_fills_the_memory_or_stops_the_others(api: ServiceProcess) -> None:
-    """68 MB of pipelined requests took 5 GB, and a header without end stopped all others for 9 seconds."""
+    """Once, 68 MB of pipelined requests took 5 GB of memory, and an endless header blocked all others for 9 seconds."""
     process = psutil.Process(api.process.pid)
     before = process.memory_info().rss
     with ExitStack() as held:

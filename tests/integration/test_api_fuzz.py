@@ -1,4 +1,4 @@
-"""The OpenAPI document, taken at its word: whatever is sent is answered as it says, and never by a 500."""
+"""The API answers every request as its OpenAPI document says, and never with a 500."""
 
 from collections import Counter
 from typing import Any
@@ -55,10 +55,10 @@ def test_whatever_is_sent_is_answered_as_documented(
             if mode is GenerationMode.POSITIVE or can_be_wrong(operation):
                 ask()
     assert statuses.total() > 100
-    assert statuses[422] > 10  # most of what is made up does not balance, or is no intent at all
+    assert statuses[422] > 10  # most generated bodies do not balance, or are no intents
     assert mode is GenerationMode.NEGATIVE or statuses[200] > 50
 
 
 def can_be_wrong(operation: Any) -> bool:
-    """Whether an operation takes anything that could be sent wrong."""
+    """Return whether an operation takes any input that can be invalid."""
     return bool(list(operation.iter_parameters()) or operation.body)

@@ -59,7 +59,7 @@ def _json() -> st.SearchStrategy[Any]:
 
 
 def _almost_intents() -> st.SearchStrategy[Any]:
-    """An intent of which any member may be anything."""
+    """Generate intents in which any member may have any value."""
     wrong_leg = st.fixed_dictionaries({name: st.just(value) | _json() for name, value in LEG.items()})
     legs = st.lists(wrong_leg | _json(), max_size=4) | st.just([{}] * 50_000) | st.just([LEG] * 2_000) | _json()
     members = {"type": st.just("transfer") | _json(), "legs": legs}
@@ -70,7 +70,7 @@ def _almost_intents() -> st.SearchStrategy[Any]:
 def _dumps(value: Any) -> bytes:
     try:
         return orjson.dumps(value)
-    except TypeError:  # a lone surrogate, or a number beyond 64 bits, which the text below has all the same
+    except TypeError:  # a lone surrogate or a number beyond 64 bits; repr keeps both
         return repr(value).encode("utf-8", "surrogatepass")
 
 
@@ -125,7 +125,7 @@ def _garbage(routes: list[tuple[str, str]]) -> st.SearchStrategy[Garbage]:
 
 
 def _routes(settings: Settings) -> Iterator[tuple[str, str]]:
-    """Each method and path that the application has."""
+    """Yield each method and path of the application."""
     configuration = configuration_of(
         settings,
         kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
@@ -144,7 +144,7 @@ def _routes(settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _highest_bytes(*, reset: bool = False) -> int:
-    """The most memory that this process, of which the API is a thread, had since the last reset."""
+    """Return the peak memory in bytes of this process since the last reset; the API is a thread of this process."""
     if reset:
         Path("/proc/self/clear_refs").write_text("5")
     found = re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())
@@ -166,7 +166,7 @@ def _send(api: ApiBench, key: str, garbage: Garbage) -> tuple[int, str, bytes]:
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the kernel does not tell the highest memory")
 def test_garbage_costs_little_and_is_told_what_is_wrong(api: ApiBench, settings: Settings) -> None:
-    # An event stream goes on for as long as somebody watches it: only those who may not are tried.
+    # An event stream ends only when its viewer leaves, so it is tried only with a key that is refused.
     routes = sorted({route for route in _routes(settings) if route[1] != "/v1/console/events"})
     assert len(routes) > 20
     routes += [("GET", "/v1/console/events"), ("GET", "/{path}"), ("POST", "/v1/{path}")]

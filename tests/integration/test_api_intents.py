@@ -96,7 +96,7 @@ def test_an_intent_is_pending_then_posted_and_its_repeat_is_answered_from_the_jo
     assert (again.status_code, again.headers["idempotent-replayed"]) == (200, "true")
     assert again.json() == view
     assert problem(other) == "idempotency-conflict"
-    assert bench.fetch() == []  # neither repeat was emitted
+    assert bench.fetch() == []  # neither repeat was sent to Kafka
 
 
 def test_a_waiting_request_is_woken_by_the_posting(api: ApiBench, bench: PostingBench) -> None:
@@ -127,7 +127,7 @@ def test_a_conflict_in_flight_is_told_to_the_one_who_waits(api: ApiBench, bench:
         post_when_published(bench, 2)
         late = waiting.result(30)
         again = post(client, "k", top_up(1, 700))
-    # Neither draws an account down, so both went to the lane of their common id, one after the other.
+    # Neither draws down a constrained account, so both went to the lane of their common intent id, in order.
     outcomes = [row["outcome"] for row in bench.rows("SELECT outcome FROM ledger.journal ORDER BY lane, seq")]
     assert outcomes == ["posted", "idempotency_conflict"]
     assert problem(late) == "idempotency-conflict"
@@ -179,7 +179,7 @@ def test_a_reversal_waits_for_its_original_and_follows_the_account_that_it_drain
 
 
 def many_legs(count: int) -> dict[str, Any]:
-    """A balanced intent with `count` legs."""
+    """Return a balanced intent with `count` legs."""
     legs = [leg(f"users:{number}:wallet", ("debit", "credit")[number % 2], 1) for number in range(count)]
     return {"type": "transfer", "legs": legs}
 
@@ -293,7 +293,7 @@ def test_what_only_the_books_know_is_decided_by_the_worker(api: ApiBench, bench:
 
 
 def batch_lines(*items: Any) -> bytes:
-    """NDJSON."""
+    """Return the items as NDJSON."""
     return b"\n".join(item if isinstance(item, bytes) else json.dumps(item).encode() for item in items)
 
 

@@ -19,7 +19,7 @@ USERS = 23
 
 @pytest.fixture
 def client(api: ApiBench, bench: PostingBench) -> Any:
-    """A client of a ledger with USERS wallets in two currencies, one purchase, one refusal and one duplicate."""
+    """Yield a client of a ledger with USERS wallets in two currencies, a purchase, a refusal and a duplicate."""
     with api.client() as made:
         for number in range(USERS):
             post(made, f"eur-{number}", top_up(number, 100 + number))
@@ -35,7 +35,7 @@ def client(api: ApiBench, bench: PostingBench) -> Any:
 
 
 def all_items(client: httpx.Client, url: str) -> tuple[list[Any], int]:
-    """All items of a list, and on how many pages they came."""
+    """Return all items of a list and the number of its pages."""
     items: list[Any] = []
     for pages in range(1, PAGES_MAX):
         page = client.get(url).json()
@@ -119,10 +119,10 @@ FORGED: list[tuple[str, dict[str, str], list[Any], list[Any]]] = [
 def test_a_forged_cursor_is_refused(
     client: httpx.Client, path: str, filters: dict[str, str], scope: list[Any], place: list[Any]
 ) -> None:
-    """The check of release 0.1.0 was no secret: five lists answered 500, and a statement a forged closing balance."""
+    """In 0.1.0 anyone could compute the check: five lists answered 500, a statement showed a forged closing balance."""
     body = orjson.dumps(place)
     check = sha256(b"\x01" + orjson.dumps(scope) + b"\x00" + body).digest()[:8]
-    # The same bytes under this release's version, so that it is the tag that is refused.
+    # The second cursor has this release's version byte, so the API refuses it for its tag and not for its version.
     for raw in (b"\x01" + check + body, b"\x02" + check + check + body):
         cursor = base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
         assert problem(client.get(path, params=filters | {"cursor": cursor})) == "invalid-cursor"
@@ -162,7 +162,7 @@ def test_parameters_out_of_range_are_told(api: ApiBench, query: str) -> None:
 
 
 def test_a_sum_of_lanes_beyond_63_bits_is_told_exactly(api: ApiBench, bench: PostingBench) -> None:
-    """And beyond 64, in one lane or in all, wherever the API tells it."""
+    """Sums beyond 64 bits, in one lane or over all lanes, are exact in every answer of the API."""
     amount_minor = 9 * 10**18 + 1
     for number in range(6):
         bench.send(bench.transfer(f"k{number}", "external:a", "external:b", amount_minor), number % 2)

@@ -1,4 +1,4 @@
-"""What money can do over HTTP: no request and no lifetime of use makes an account refuse what its balance allows."""
+"""Money over HTTP: no single request and no lifetime of use makes an account refuse what its balance allows."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def test_the_reversal_of_a_rejected_intent_is_final(api: ApiBench, bench: Postin
 
 
 def test_no_request_locks_a_wallet_and_each_lane_gives_the_same_answer(api: ApiBench, bench: PostingBench) -> None:
-    """Wallets of both lanes get 10.00 EUR, move far more to themselves, and go on as their balance alone allows."""
+    """Wallets in both lanes get 10.00 EUR and try to move far more to themselves; then only their balance counts."""
     huge = 9_223_372_036_854_774_000
     steps = [
         (lambda wallet: transfer("external:bank", wallet, 1000), "posted"),

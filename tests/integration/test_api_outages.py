@@ -1,4 +1,4 @@
-"""What the API answers while Kafka, Postgres or the registry is away, at the start and in mid-flight."""
+"""What the API answers while Kafka, Postgres or the registry is unavailable, at its start and later."""
 
 import os
 import socket
@@ -33,21 +33,21 @@ DELIVERY_TIMEOUT_SECONDS = 2.0
 
 @pytest.fixture
 def closed_port() -> Iterator[int]:
-    """A port that nobody listens on, for as long as the test runs."""
+    """Yield a port on which nothing listens while the test runs."""
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound, but not listening: a connection is refused
         yield held.getsockname()[1]
 
 
 def missing(client: httpx.Client) -> set[str]:
-    """What /readyz says is missing."""
+    """Return what /readyz reports as missing."""
     answer = client.get("/readyz")
     assert problem(answer) == "not-ready"
     return set(answer.json()["missing"])
 
 
 def answer_when(ask: Callable[[], httpx.Response], status: int) -> httpx.Response:
-    """The first answer with this status."""
+    """Ask until an answer has this status, and return it; raise AssertionError after ATTEMPTS_MAX attempts."""
     pause = threading.Event()
     for _ in range(ATTEMPTS_MAX):
         answer = ask()
@@ -59,7 +59,7 @@ def answer_when(ask: Callable[[], httpx.Response], status: int) -> httpx.Respons
 
 @pytest.mark.parametrize("noticed_by", ["an intent", "the readiness probe"])
 def test_a_producer_that_stays_deaf_is_replaced(settings: Settings, closed_port: int, noticed_by: str) -> None:
-    """Kafka answers everyone else: the client is made deaf on purpose, as librdkafka's once was after a standstill."""
+    """Kafka works; the test gives the API a client without answers, as librdkafka's once was after a standstill."""
     with running_api(settings, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS) as api, api.client() as client:
         assert post(client, "before", top_up(1, 100)).status_code == 202
         kept = api.service.producer
@@ -80,7 +80,7 @@ def test_kafka_away_is_503_and_nothing_half_done(settings: Settings, closed_port
         running_api(away, wait_ready=False, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS) as api,
         api.client() as client,
     ):
-        answer_when(lambda: client.get("/v1/accounts"), 200)  # what needs no Kafka is answered
+        answer_when(lambda: client.get("/v1/accounts"), 200)  # a request that needs no Kafka is answered
         answer = answer_when(lambda: post(client, "k", top_up(1, 1)), 503)
         assert answer.headers["retry-after"]
         assert "kafka" in missing(client)
@@ -93,7 +93,7 @@ def test_kafka_away_is_503_and_nothing_half_done(settings: Settings, closed_port
 
 @pytest.fixture
 def own_broker(stack: Endpoints, tmp_path: Path) -> Iterator[EmbeddedStack]:
-    """A broker that the test may stop; Postgres and registry are the session's."""
+    """Yield a broker that the test may stop; Postgres and the registry are the session's."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     parts = EmbeddedStack(tmp_path / "own", cache=cache, postgres=stack.postgres_dsn, registry=stack.registry_url)
     with parts:
@@ -121,7 +121,7 @@ def test_an_intent_that_kafka_does_not_confirm_may_be_sent_again(
     bench = PostingBench(moved, topics)
     fates = bench.post()
     bench.close()
-    assert fates.count("posted") == 2  # however often it was sent
+    assert fates.count("posted") == 2  # each intent once, however often the client sent it
     assert set(fates) <= {"posted", "duplicate"}
 
 
@@ -139,7 +139,7 @@ def test_postgres_away_at_the_start_is_waited_for(settings: Settings, closed_por
 
 @contextmanager
 def database_shut(dsn: str) -> Iterator[None]:
-    """No one can connect to the database, and whoever was connected is thrown out."""
+    """Refuse new connections to the database, and end those that exist."""
     name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
@@ -162,7 +162,7 @@ def test_while_postgres_is_away_intents_of_known_keys_are_taken(api: ApiBench, b
             assert problem(client.get("/v1/accounts")) == "database-unavailable"
             reversal = {"type": "reversal", "reverses": answer.json()["intent_id"]}
             assert problem(post(client, "k4", reversal)) == "database-unavailable"
-            # Whether they are known cannot be told now: posting tells.
+            # The API cannot look up whether these are repeats, so it takes them; posting finds out later.
             assert post(client, "k1", top_up(1, 1)).status_code == 202
             assert post(client, "k1", top_up(1, 9)).status_code == 202
             ready = client.get("/readyz")
@@ -214,7 +214,7 @@ def test_a_waiting_request_survives_the_loss_of_the_listener(api: ApiBench, benc
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE starts_with(application_name, 'ledgerline_api')"
         )
-        assert bench.post() == ["posted"]  # announced, perhaps, while no one listens
+        assert bench.post() == ["posted"]  # the notification may be sent while no connection listens
         waiting.join(30)
     assert [answer.status_code for answer in answers] == [200]
 
@@ -245,7 +245,7 @@ def test_the_registry_away_at_the_start_is_named_and_waited_for(settings: Settin
 
 
 class _Forward(socketserver.BaseRequestHandler):
-    """Hands bytes to and fro between a client and the registry."""
+    """Forwards bytes between a client and the registry, in both directions."""
 
     server: "_Way"
 
@@ -258,14 +258,14 @@ class _Forward(socketserver.BaseRequestHandler):
 
     @staticmethod
     def pump(source: socket.socket, target: socket.socket) -> None:
-        """Until the source ends."""
+        """Copy bytes until the source ends."""
         while data := source.recv(65536):
             target.sendall(data)
         target.shutdown(socket.SHUT_WR)
 
 
 class _Way(socketserver.ThreadingTCPServer):
-    """A way to the registry that a test can close."""
+    """A proxy to the registry that a test can close."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         super().__init__(("127.0.0.1", 0), _Forward)

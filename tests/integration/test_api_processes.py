@@ -1,4 +1,4 @@
-"""The API as processes of its own: two at once on one ledger, shutdown by signal, the command line against it."""
+"""The API as separate processes: two on one ledger, shutdown by a signal, and the command line against one."""
 
 import os
 import re
@@ -24,7 +24,7 @@ ATTEMPTS = 30
 
 
 def environment(settings: Settings, **changes: str) -> dict[str, str]:
-    """The settings as a process finds them."""
+    """Return the environment variables of a process with these settings."""
     return {
         **os.environ,
         "LEDGERLINE_HOME": str(settings.home),
@@ -38,7 +38,7 @@ def environment(settings: Settings, **changes: str) -> dict[str, str]:
 
 @contextmanager
 def api_process(settings: Settings) -> Iterator[tuple[ApiBench, "subprocess.Popen[bytes]"]]:
-    """`ledgerline service api` on a port of its own."""
+    """Run `ledgerline service api` on a free port."""
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
     process = subprocess.Popen(
@@ -58,7 +58,7 @@ def api_process(settings: Settings) -> Iterator[tuple[ApiBench, "subprocess.Pope
 
 
 def await_listening(bench: ApiBench) -> None:
-    """Until the process answers at all."""
+    """Wait until the process answers at all; raise AssertionError if it does not."""
     pause = threading.Event()
     for _ in range(200):
         try:
@@ -116,7 +116,7 @@ def test_a_process_that_is_told_to_stop_answers_those_who_wait(settings: Setting
 
 @pytest.fixture
 def ledgerline(settings: Settings) -> Iterator[Any]:
-    """Runs the command line against a running API; answers its JSON, or its text where `fails`."""
+    """Yield a function that runs a command against a running API and returns its JSON, or its stderr if it fails."""
     with api_process(settings) as (api, _):
         given = environment(settings, LEDGERLINE_API_URL=api.url, LEDGERLINE_API_KEY=api.new_key())
 

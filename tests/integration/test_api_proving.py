@@ -1,4 +1,4 @@
-"""What the provers found and signed, through HTTP: breaks, checkpoints, keys, proofs; each tenant its own."""
+"""Breaks, checkpoints, signing keys and proofs over HTTP; each tenant sees its own."""
 
 import time
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ PROOF_SECONDS_MAX = 8.0
 
 @pytest.fixture
 def audited(proving: ProvingBench, agent: Audit) -> ProvingBench:
-    """A busy ledger, audited and under two checkpoints."""
+    """Return a busy ledger that is audited and has two checkpoints."""
     for _ in range(2):
         busy(proving)
         checkpoint(proving, agent)
@@ -89,7 +89,7 @@ def test_a_proof_is_of_its_tenant(client: Any, api: ApiBench) -> None:
 
 
 def test_a_proof_that_takes_too_long_is_ended_and_is_no_outage(settings: Settings, audited: ProvingBench) -> None:
-    """Whoever made a proof waited for Postgres as long as it pleased, and an error of Postgres' was a 500."""
+    """Once, a request for a proof waited for Postgres without limit, and an error of Postgres was answered with 500."""
     path = f"/v1/intents/{intent_id_of('default', 'in-1')}/proof"
     with running_api(settings, heavy_read_seconds_max=0.3) as api, api.client() as client:
         assert client.get(path).status_code == 200
@@ -140,7 +140,7 @@ PLANTED = """INSERT INTO {agent}.break
 def test_tenants_see_the_breaks_that_are_known_to_be_theirs(api: ApiBench, audited: ProvingBench) -> None:
     api.new_key("other")
     rows = [
-        ("audit", "stored", "lane 0 seq 1", 0, 1, "{}"),  # a row of default's
+        ("audit", "stored", "lane 0 seq 1", 0, 1, "{}"),  # a row of tenant `default`
         ("reconciliation", "balance", "other a EUR lane 0", 0, None, '{"tenant": "other"}'),
         ("reconciliation", "symmetry", "other EUR total", None, None, "{}"),
         ("reconciliation", "symmetry", "default EUR total", None, None, "{}"),

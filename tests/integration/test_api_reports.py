@@ -1,4 +1,4 @@
-"""Statements and the trial balance: every balance is the sum of what stands below it, on pages of any size."""
+"""Statements and the trial balance: every balance is the sum of the lines below it, on pages of any size."""
 
 from itertools import pairwise
 from typing import Any
@@ -17,7 +17,7 @@ BANK = "/v1/accounts/external:bank/statement"
 
 @pytest.fixture
 def client(api: ApiBench, bench: PostingBench) -> Any:
-    """A ledger whose bank moved in two currencies and on two lanes, with value dates out of order."""
+    """Yield a client of a ledger whose bank has entries in two currencies and lanes, with value dates out of order."""
     with api.client() as made:
         for day in range(9):
             value = {"value_time": f"2026-0{9 - day}-01T00:00:00Z"} if day % 3 else {}
@@ -34,7 +34,7 @@ def client(api: ApiBench, bench: PostingBench) -> Any:
 
 
 def read(client: httpx.Client, path: str, **parameters: Any) -> list[dict[str, Any]]:
-    """All pages of a statement."""
+    """Return all pages of a statement."""
     page = client.get(path, params={"currency": "EUR", **parameters}).json()
     found = [page]
     while page["next"] is not None:

@@ -1,4 +1,4 @@
-"""One tenant uses its share up, and the others go on."""
+"""A tenant that has used up its share does not hold up the others."""
 
 import socket
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ BODY_SECONDS_MAX = 4.0
 
 @contextmanager
 def half_sent(api: ApiBench, key: str, sent: bytes = b"{") -> Iterator[socket.socket]:
-    """A post whose body does not come whole."""
+    """Send a POST whose body stays incomplete, and yield its connection."""
     address = urlsplit(api.url)
     head = (
         f"POST /v1/intents HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Type: application/json\r\n"
@@ -31,7 +31,7 @@ def half_sent(api: ApiBench, key: str, sent: bytes = b"{") -> Iterator[socket.so
 
 
 def held(api: ApiBench) -> int:
-    """Requests that are under way."""
+    """Return how many requests are under way."""
     assert api.service is not None
     return api.service.shares.requests.held[0]
 
@@ -54,7 +54,7 @@ def test_slow_bodies_use_up_the_share_of_their_key_and_tenant_alone(settings: Se
         with api.client() as other:
             assert post(other, "k", top_up(1, 1)).status_code == 202
         assert httpx.get(f"{api.url}/readyz").json()["status"] == "ready"
-        # The time of a slow body is bounded, and then its place is free.
+        # A slow body is ended after BODY_SECONDS_MAX, which frees its place.
         answered = slow[0].recv(4096)
         assert answered.startswith(b"HTTP/1.1 408")
         assert b"body-too-slow" in answered
@@ -78,7 +78,7 @@ def test_bytes_of_bodies_are_shared_out(settings: Settings) -> None:
 
 @contextmanager
 def locked(settings: Settings, table: str) -> Iterator[None]:
-    """Nobody reads the table meanwhile."""
+    """Lock the table, so that nobody can read it meanwhile."""
     assert settings.postgres_dsn is not None
     with psycopg.connect(settings.postgres_dsn.get_secret_value()) as connection:
         connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
@@ -86,7 +86,7 @@ def locked(settings: Settings, table: str) -> Iterator[None]:
 
 
 def test_reports_that_take_too_long_are_no_outage(settings: Settings, bench: PostingBench) -> None:
-    """40 at once kept all connections of the pool busy, and the API told everybody that Postgres was away."""
+    """Once, 40 reports at a time kept the whole pool busy, and the API told every client that Postgres was away."""
     with running_api(settings, read_seconds_max=0.5, heavy_read_seconds_max=1.0) as api, api.client() as other:
         assert post(other, "first", top_up(1, 1)).status_code == 202
         assert bench.post() == ["posted"]
@@ -112,7 +112,7 @@ def test_reports_that_take_too_long_are_no_outage(settings: Settings, bench: Pos
 
 
 def test_forty_statements_by_value_date_at_once_are_no_outage(settings: Settings, bench: PostingBench) -> None:
-    """With 97,500 entries, the API told everybody that Postgres was away."""
+    """Once, these requests on 97,500 entries made the API tell every client that Postgres was away."""
     shares = SHARE_BOUNDS._replace(read_wait_seconds=0.05)
     with running_api(settings, shares=shares) as api, api.client() as other:
         key = api.new_key()

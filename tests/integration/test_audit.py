@@ -1,4 +1,4 @@
-"""Audit on the real parts: an honest chain passes, each alteration is named by its (lane, seq) and nothing else is."""
+"""Audit on real Kafka and Postgres: an honest chain passes, and only the altered (lane, seq) of another is named."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def agent(proving: ProvingBench, settings: Settings) -> Iterator[Audit]:
 
 
 def prove(bench: ProvingBench, agent: Audit) -> dict[tuple[str, str], str]:
-    """Let the agent read all there is, sweep and check again; the breaks that stand."""
+    """Let the agent read everything, sweep and check again; return the unresolved breaks."""
     bench.feed(agent.auditor)
     agent.chores.sweep_all()
     return bench.breaks("audit")

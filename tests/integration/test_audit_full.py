@@ -1,4 +1,4 @@
-"""Full recomputations: they agree with an honest ledger while posting goes on, and name what was planted."""
+"""Full recomputations agree with an honest ledger while posting goes on, and name each planted error."""
 
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ def test_reconcile_names_what_was_edited(proving: ProvingBench, plant: str) -> N
     for statement in edit.split(";"):
         proving.tamper(statement)
     found = names(reconcile(proving))
-    # What the entries add up to differs as well where one of them was edited.
+    # If an entry was edited, the sums of the entries differ too. Those findings are left out here.
     assert {name for name in found if name[0] != "entries" or "seq" in name[1]} == set(expected)
     proving.tamper(restore)
     assert reconcile(proving).findings == []
@@ -158,7 +158,7 @@ def sign(bench: ProvingBench, agent: Audit, number: int) -> None:
 
 
 def publish_three(bench: ProvingBench, agent: Audit) -> None:
-    """Checkpoints 0 to 2, signed and on the topic."""
+    """Sign and publish checkpoints 0 to 2."""
     busy(bench)
     for number in range(3):
         sign(bench, agent, number)
@@ -167,19 +167,19 @@ def publish_three(bench: ProvingBench, agent: Audit) -> None:
 
 
 def put_checkpoint(bench: ProvingBench, event: dict[str, Any]) -> None:
-    """Put a checkpoint on the topic, whoever should have."""
+    """Put a checkpoint on the topic, whether it is genuine or not."""
     EventProducer(bench.kafka, bench.registry, bench.topics.checkpoints, CHECKPOINTS_SUBJECT).send([(None, event)])
 
 
 def stored_event(bench: ProvingBench, number: int) -> dict[str, Any]:
-    """A stored checkpoint as the topic has it."""
+    """Return a stored checkpoint as it is published on the topic."""
     with psycopg.connect(bench.dsn) as connection:
         ((row, heads),) = checkpoints(connection, number, 1)
     return checkpoint_event(row, heads)
 
 
 def details(report: audit_full.Report) -> dict[str, str]:
-    """Subject -> detail of the findings about checkpoints, which must be all that there are."""
+    """Return subject -> detail of the findings; all of them must be about checkpoints."""
     assert {finding.kind for finding in report.findings} <= {BreakKind.CHECKPOINT}
     return {finding.subject: finding.detail for finding in report.findings}
 
@@ -198,7 +198,7 @@ def test_what_was_kept_outside_is_held_against_the_ledger_of_today(
     report = audit(proving, kept=kept, witnesses=[witness])
     assert (report.findings, report.kept) == ([], 7)
 
-    # Table, topic and their numbers go back to before the newest checkpoint, all alike.
+    # The tables, the topic and the stored numbers all go back to before the first checkpoint.
     for table in ("checkpoint_lane", "checkpoint"):
         proving.tamper(f"DELETE FROM audit.{table}")  # noqa: S608
     proving.tamper("UPDATE audit.publication SET next_checkpoint = 0")
@@ -216,7 +216,7 @@ NOT_ON_TOPIC = "It was published, and the topic does not have it."
 
 
 def delete_from_topic(bench: ProvingBench, end: int) -> None:
-    """Delete what the topic of checkpoints has before this offset."""
+    """Delete the records before this offset from the topic of checkpoints."""
     admin = AdminClient(bench.kafka.client_options())
     for future in admin.delete_records([TopicPartition(bench.topics.checkpoints, 0, end)]).values():
         future.result(20)
@@ -245,16 +245,16 @@ def test_verify_names_the_newest_checkpoints_that_the_table_lost(proving: Provin
 def test_verify_names_what_the_topic_should_not_have(proving: ProvingBench, agent: Audit) -> None:
     publish_three(proving, agent)
     sign(proving, agent, 3)
-    assert audit(proving).findings == []  # it waits to be published, which is no fault
+    assert audit(proving).findings == []  # checkpoint 3 waits to be published, which is no fault
     genuine = stored_event(proving, 3)
     put_checkpoint(proving, genuine)
     agent.signer.publish()
-    assert audit(proving).findings == []  # the genuine one twice is at least once, and no fault
+    assert audit(proving).findings == []  # delivery is at least once, so the genuine one twice is no fault
     put_checkpoint(proving, {**genuine, "root": bytes(32)})
     expected = {"checkpoint 3": CONTRADICTED}
     assert details(audit(proving)) == expected
     sign(proving, agent, 4)
-    put_checkpoint(proving, {**stored_event(proving, 4), "signed_time": 0})  # before the genuine one
+    put_checkpoint(proving, {**stored_event(proving, 4), "signed_time": 0})  # the forged one comes first
     agent.signer.publish()
     put_checkpoint(proving, {**stored_event(proving, 4), "checkpoint": 5})
     producer = Producer(proving.kafka.client_options())

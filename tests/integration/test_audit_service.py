@@ -1,4 +1,4 @@
-"""Both proving services as real processes: they keep up, outlive idleness and kill -9, and tell of a break."""
+"""Both proving services as real processes: they keep up, survive idle time and kill -9, and publish a break."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ QUICK = {
 
 
 def caught_up(bench: ProvingBench, agent: str) -> Callable[[], bool]:
-    """Whether the agent has seen all that is posted."""
+    """Return a function that says whether the agent has read everything that is posted."""
 
     def look() -> bool:
         rows = bench.rows(
@@ -56,7 +56,7 @@ def test_a_service_keeps_up_and_tells_of_a_break(
         proving.tamper("UPDATE ledger.entry SET amount_minor = amount_minor - 1 WHERE lane = 1 AND seq = 3 AND leg = 0")
         eventually(lambda: [event["state"] for event in events(proving)] == ["open", "resolved"], "its resolution", 15)
         assert {event["subject"] for event in events(proving)} == {"lane 1 seq 3"}
-        # Longer than the watchdog's patience: what is idle has not stalled, whatever markers stand at the end.
+        # Wait longer than the watchdog's limit: an idle service has not stalled, even with markers at the topic's end.
         before = service.metric("ledgerline_agent_records_total")
         eventually(lambda: service.metric("process_cpu_seconds_total") > 0, "its metrics", 5)
         with pytest.raises(AssertionError):

@@ -1,6 +1,6 @@
-"""What is bounded whatever is away: memory, the time to an answer, to the end of a process, to the end of a stall.
+"""Bounds that hold whichever part is away: on memory, and on the time to an answer, a process's end or a stall's end.
 
-`make bounds MINUTES=5` lets every standstill last that long.
+`make bounds MINUTES=5` makes every standstill last that long.
 """
 
 import os
@@ -36,17 +36,17 @@ LANES = 2
 STANDSTILL_SECONDS = 60 * float(os.environ.get("BOUNDS_MINUTES", "0")) or 12.0
 CATCH_UP_SECONDS_MAX = 60 + STANDSTILL_SECONDS
 STOP_SECONDS_MAX = 10.0
-# Beside what a process has before: what a standstill may add, and what its second half may add to its first.
+# How much memory a standstill may add to a process, and how much its second half may add to its first half.
 STANDSTILL_MEGABYTES = 60
 GROWTH_MEGABYTES = 20
-# Nothing waits longer for Kafka (delivery timeout), nor for Postgres before it is known to be away (pool and silence);
-# the rest is a busy machine.
+# 10 s: the longest wait for Kafka (delivery timeout), and for Postgres until it counts as away (pool and silence).
+# The other 5 s allow for a busy machine.
 ANSWER_SECONDS_MAX = 10.0 + 5.0
 
 
 @pytest.fixture(scope="module")
 def parts(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedStack]:
-    """A broker and a database of the test's own, as they are made to stand still; the registry is everyone's."""
+    """Yield a broker and a database of this module's own, because tests suspend them; the registry is the session's."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     made = EmbeddedStack(tmp_path_factory.mktemp("bounds"), cache=cache, registry=stack.registry_url)
     with made:
@@ -55,7 +55,7 @@ def parts(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 @pytest.fixture(scope="module")
 def ledger(parts: EmbeddedStack, stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostingBench]:
-    """An empty ledger on them."""
+    """Yield an empty ledger on these parts."""
     topics = Topics("bounds.")
     make_topics(Kafka(parts.kafka.bootstrap), topics, LANES, Replication())
     dsn = parts.postgres.dsn
@@ -85,24 +85,24 @@ def all_services(ledger: PostingBench, tmp_path_factory: pytest.TempPathFactory)
 
 @pytest.fixture
 def services(all_services: Services) -> Services:
-    """All of them at work, whatever the test before did to them."""
+    """Return all services at work, whatever the previous test did to them."""
     all_services.start()
     return all_services
 
 
 def let_pass(seconds: float) -> None:
-    """A standstill has no other condition than its length."""
+    """Wait, because a standstill has no other condition than its length."""
     threading.Event().wait(seconds)
 
 
 def warm_up(load: Load, ledger: PostingBench) -> None:
-    """Until every part has worked."""
+    """Wait until every part has worked."""
     eventually(lambda: len(load.accepted) > 300, "intents are accepted", 60)
     eventually(lambda: fates(ledger, load)["posted"] > 200, "intents are posted", 60)
 
 
 def stand_still(memory: Memory, standstill: AbstractContextManager[None]) -> float:
-    """Let a part stand still and see that no process grows; returns when it began."""
+    """Suspend a part and check that no process grows too much; return when the standstill began (monotonic clock)."""
     before = time.monotonic()
     let_pass(2)
     with standstill:
@@ -119,7 +119,7 @@ def stand_still(memory: Memory, standstill: AbstractContextManager[None]) -> flo
 
 
 def catch_up(load: Load, ledger: PostingBench) -> None:
-    """Until all that was accepted is posted."""
+    """Stop the load, and wait until everything that was accepted is posted."""
     load.stop()
     began = time.monotonic()
     eventually(lambda: fates(ledger, load)["posted"] >= len(load.accepted), "all is posted", CATCH_UP_SECONDS_MAX)
@@ -162,7 +162,7 @@ def test_while_kafka_stands_still_the_answer_is_503_and_the_same_key_is_posted_o
 
 
 def test_a_full_queue_to_kafka_is_503_at_once(ledger: PostingBench, parts: EmbeddedStack, services: Services) -> None:
-    """The API of this one is in this process, and the posting worker that of all tests."""
+    """This test runs its own API in this process, and uses the posting worker that all tests share."""
     with (
         running_api(ledger.settings, queue_intents_max=10, delivery_timeout_seconds=5.0) as api,
         api.client(services.key) as client,
@@ -200,7 +200,7 @@ def test_told_to_stop_every_service_ends_in_time_and_nothing_is_done_twice(
         with STANDSTILLS[standstill](parts):
             taken = len(load.answers)
             eventually(lambda: len(load.answers) > taken or standstill.startswith("Kafka"), "load goes on")
-            let_pass(0 if standstill == "under load" else 3)  # for each process to be in the midst of it
+            let_pass(0 if standstill == "under load" else 3)  # so that the standstill reaches each process
             ended = services.stop()
         print({name: (code, round(seconds, 1)) for name, (code, seconds) in ended.items()})  # noqa: T201
         assert {name: code for name, (code, _) in ended.items()} == dict.fromkeys(SERVICES, 0)
@@ -208,12 +208,12 @@ def test_told_to_stop_every_service_ends_in_time_and_nothing_is_done_twice(
         assert {answer.status for answer in load.answers} <= {0, 200, 202, 503}
         unknown = fates(ledger, load)
         services.start()
-        # Those who had no answer, as the process was gone, send the same key to the next one.
+        # Clients that got no answer, because the process was gone, send the same key to the next process.
         resumed = time.monotonic()
         eventually(lambda: any(answer.status == 202 for answer in load.since(resumed)), "it goes on", 60)
         catch_up(load, ledger)
     assert fates(ledger, load)["posted"] > unknown["posted"]
-    # A key is delivered twice only where its client had no answer, or 503, and sent it again.
+    # A key is delivered twice only if its client got no answer or 503, and sent the key again.
     repeats = sum(answer.status in (0, 503) for answer in load.answers)
     assert fates(ledger, load)["duplicate"] <= repeats
     assert_posted_once(ledger, load)
@@ -228,7 +228,7 @@ def test_told_to_stop_every_service_ends_in_time_and_nothing_is_done_twice(
         ("posting", "look", -9),
         ("posting", "group", -9),
         ("posting", "client", -9),
-        # Python says nothing more here: C's own watchdog tells where it was, and ends it.
+        # No Python code can run here: faulthandler, which is in C, logs the stacks and ends the process.
         ("posting", "interpreter", 1),
         ("relay", "handler", -9),
     ],
@@ -248,7 +248,7 @@ def test_a_service_that_is_stuck_ends_itself(
             keys = (f"k{number}" for number in count(2))
 
             def stays() -> bool:
-                """Whether one more is not posted; a request that was under way may still bring some."""
+                """Send one more and return whether it stays unposted; a fetch under way may still bring some."""
                 stands = bench.stands(0)[0]["next_offset"]
                 bench.send(transfer(next(keys), *pair("external:b", "users:1", 1)))
                 return not wait_until(lambda: bench.stands(0)[0]["next_offset"] > stands, timeout_seconds=1.5)
@@ -267,7 +267,7 @@ def test_a_service_that_is_stuck_ends_itself(
 def test_a_worker_that_postgres_does_not_answer_goes_on_by_itself(
     parts: EmbeddedStack, ledger: PostingBench, services: Services
 ) -> None:
-    """For longer than it waits for one answer: it lets go of the connection, and needs no restart."""
+    """Postgres is silent for longer than the worker waits: the worker drops the connection, and needs no restart."""
     if STANDSTILL_SECONDS <= SILENCE_SECONDS_MAX:
         pytest.skip("a part of `make bounds`, as it takes longer than a minute")
     worker = services.running["posting"]

@@ -1,4 +1,4 @@
-"""Dead letters: listed, shown byte for byte, sent again to where they came from, with a record of who did it."""
+"""Dead letters are listed, shown byte for byte, and sent again to their lane, with a record of who did it."""
 
 import getpass
 import signal
@@ -21,7 +21,7 @@ EMPTY = b""
 
 @pytest.fixture
 def ledger(bench: PostingBench) -> PostingBench:
-    """Lane 0: a transfer, then bytes with a wrong magic byte, then empty ones; lane 1: a wrong magic byte."""
+    """Return a ledger. Lane 0: a transfer, then a wrong magic byte, then an empty value; lane 1: a wrong magic byte."""
     bench.send(bench.transfer("first", "external:bank", "users:1:wallet", 700))
     bench.send_bytes(BAD_MAGIC)
     bench.send_bytes(EMPTY)
@@ -74,7 +74,7 @@ def test_bytes_that_can_be_decoded_by_now_are_posted(bench: PostingBench) -> Non
     unknown = good[:1] + (2**31 - 1).to_bytes(4, "big") + good[5:]
     bench.send_bytes(unknown)
     assert bench.post() == ["unknown_schema"]
-    # What an operator waits for is that the registry learns the schema; here the ledger is handed the mended frame.
+    # An operator would wait until the registry has the schema; the test repairs the quarantined frame instead.
     mend(bench, good)
     run(environment(bench.settings), "dlq", "retry", "0", "0")
     assert bench.post() == ["posted"]
@@ -85,7 +85,7 @@ def test_bytes_that_can_be_decoded_by_now_are_posted(bench: PostingBench) -> Non
 
 
 def mend(bench: PostingBench, value: bytes) -> None:
-    """Replace the quarantined bytes, which only the owner of the database can, and not by any command."""
+    """Replace the quarantined bytes. Only the owner of the database can do so, and no command does it."""
     with psycopg.connect(bench.dsn) as connection:
         connection.execute("SET session_replication_role = replica")
         connection.execute("UPDATE ledger.quarantine SET value = %s WHERE lane = 0 AND seq = 0", (value,))
@@ -133,7 +133,7 @@ def test_what_a_retry_settled_is_not_sent_again(bench: PostingBench) -> None:
     assert bench.post() == ["bad_magic"]
     mend(bench, good)
     run(variables, "dlq", "retry", "0", "0")
-    assert len(run_json(variables, "dlq", "retry", "--all", "--again", "--yes")) == 1  # nobody knows yet how it ends
+    assert len(run_json(variables, "dlq", "retry", "--all", "--again", "--yes")) == 1  # no outcome is known yet
     assert bench.post() == ["posted", "duplicate"]
     assert run_json(variables, "dlq", "retry", "--all", "--again", "--yes") == []
 
@@ -165,7 +165,7 @@ def test_kafka_away_leaves_no_record(ledger: PostingBench) -> None:
     assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []
 
 
-# `dlq retry 0 1` in a process that is killed, for good, as it comes to a step of the record.
+# `dlq retry 0 1` in a process that gets SIGKILL when it comes to the given step of the record.
 KILLED_AT: Final = """
 import os, signal, sys
 import cli.commands.dlq as dlq
@@ -190,8 +190,8 @@ def test_a_retry_that_was_killed_before_it_was_confirmed_is_on_record_and_found(
         getpass.getuser(), None, None,
     )  # fmt: skip
     assert "not confirmed" in run(variables, "dlq", "show", "0", "1").stdout
-    assert ledger.post() == ["bad_magic"]  # it went out
-    # The next retry of whichever row looks for it first: what is quarantined at seq 3 is known as its end again.
+    assert ledger.post() == ["bad_magic"]  # the bytes were sent before the kill
+    # The next retry, of any row, first looks for the unconfirmed one, and finds its outcome: quarantined at seq 3.
     sent = run_json(variables, "dlq", "retry", "--all", "--reason", "bad_magic", "--yes")
     assert [(item["lane"], item["seq"]) for item in sent] == [(1, 0)]
     (found,) = run_json(variables, "dlq", "show", "0", "1")["retries"]
@@ -203,9 +203,9 @@ def test_a_retry_that_was_killed_before_it_was_confirmed_is_on_record_and_found(
 
 def test_a_retry_that_was_killed_before_it_was_sent_is_sent_by_the_next(ledger: PostingBench) -> None:
     variables = environment(ledger.settings)
-    killed_at(ledger, "retry")  # neither on record nor sent
+    killed_at(ledger, "retry")  # neither recorded nor sent
     assert ledger.rows("SELECT * FROM ledger.quarantine_retry") == []
-    with connect(ledger.dsn, "ledgerline_operator") as connection:  # on record, and killed before it was sent
+    with connect(ledger.dsn, "ledgerline_operator") as connection:  # recorded, and killed before it was sent
         connection.execute(
             "INSERT INTO ledger.quarantine_retry (lane, seq, retried_time, retried_by, topic, partition, from_offset)"
             " VALUES (0, 1, now() - interval '3 minutes', 'someone', %s, 0, 3)",

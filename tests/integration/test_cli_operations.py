@@ -1,4 +1,4 @@
-"""status, offsets and schemas on a real ledger, whole and with parts away; up and down with the parts named."""
+"""`status`, `offsets` and `schemas` on a real ledger, also while parts are away; `up` and `down` with given parts."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def relay_all(bench: PostingBench) -> None:
 
 @pytest.fixture
 def ledger(bench: PostingBench) -> PostingBench:
-    """Lane 0: two posted, one rejected, one quarantined, all relayed; lane 1: one waits to be posted."""
+    """Return a ledger. Lane 0: two posted, one rejected, one quarantined, all relayed; lane 1: one not posted yet."""
     bench.send(bench.transfer("a", "external:bank", "users:1:wallet", 700))
     bench.send(bench.transfer("b", "external:bank", "users:1:wallet", 300))
     bench.send(bench.transfer("c", "users:1:wallet", "users:2:wallet", 5000))
@@ -132,7 +132,7 @@ def test_watching_shows_what_changes_until_interrupted(ledger: PostingBench) -> 
     assert first["lanes"][1]["posting_lag"] == 1
     ledger.post()
     seen = first
-    while seen["lanes"][1]["posting_lag"] != 0:  # ends at the deadline, when the line is empty
+    while seen["lanes"][1]["posting_lag"] != 0:  # fails after the deadline, when the line is empty
         seen = json.loads(watching.stdout.readline())
     watching.send_signal(signal.SIGINT)
     _, complaints = watching.communicate(timeout=30)
@@ -162,7 +162,7 @@ def test_offsets_are_postgres_beside_kafka(ledger: PostingBench) -> None:
     ]
     first, second, unmet, *_ = rows
     assert (first["low"], first["first"], first["next"], first["high"], first["lag"]) == (0, 0, 4, 4, 0)
-    # Four records and the marker of their transaction, of which reconciliation has read none.
+    # The lane has four records and their transaction's marker; reconciliation has read none of them.
     assert (unmet["low"], unmet["next"], unmet["high"], unmet["lag"], unmet["seq"]) == (0, None, 5, 5, 0)
     assert unmet["topic"] == ledger.topics.journal
     assert (first["seq"], first["committed"], first["behind"]) == (4, None, None)
@@ -204,7 +204,7 @@ def test_up_makes_a_key_that_posts_at_once_and_down_leaves_nothing(settings: Set
     try:
         made = run_json(variables, "up")
         assert made["api_key_made"] is True
-        assert made["open"] is None  # the parts are others'
+        assert made["open"] is None  # this run started none of the parts
         key = tmp_path / "data" / "api-key"
         assert key.stat().st_mode & 0o777 == 0o600
         posted = ["--debit", "external:bank", "--credit", "users:1:wallet", "--amount", "25", "--wait", "20"]
@@ -223,4 +223,4 @@ def test_up_makes_a_key_that_posts_at_once_and_down_leaves_nothing(settings: Set
         pids = [found["pid"] for found in run_json(variables, "status")["processes"]]
         assert run_json(variables, "down") == {"stopped": True}
     assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
-    assert os.listdir(tmp_path / "data")  # logs and key stay
+    assert os.listdir(tmp_path / "data")  # the logs and the key stay

@@ -19,7 +19,7 @@ STOP_SECONDS_MAX = 5.0
 
 
 def events(answer: httpx.Response) -> Iterator[tuple[str, Any]]:
-    """(name, content) of each event; comments are left out."""
+    """Yield (name, content) of each event, without the comments."""
     name = ""
     for line in answer.iter_lines():
         kind, _, rest = line.partition(":")
@@ -73,7 +73,7 @@ def test_many_viewers_cost_what_one_costs_and_nobody_costs_nothing(settings: Set
 
 
 def bound_of_refusal(api: ApiBench, tenant: str) -> tuple[int, str]:
-    """Of the share that refuses one more viewer with a new key of the tenant."""
+    """Return the status and the bound with which one more viewer, with a new key of the tenant, is refused."""
     with api.client(api.new_key(tenant)) as client:
         answer = client.get("/v1/console/events")
         assert problem(answer) == "share-used-up"
@@ -81,7 +81,7 @@ def bound_of_refusal(api: ApiBench, tenant: str) -> tuple[int, str]:
 
 
 def watch_together(api: ApiBench) -> None:
-    """Five viewers of one key, whose share that is; another key of the tenant, and another tenant, have places left."""
+    """Watch with five viewers of one key, which is its share; another key and another tenant have places left."""
     key = api.new_key()
     assert api.service is not None
     watched = api.service.feed
@@ -106,7 +106,7 @@ def watch_together(api: ApiBench) -> None:
         assert (refused.status_code, refused.json()["bound"]) == (429, "key")
         assert int(refused.headers["retry-after"]) >= 1
     with api.client() as client, client.stream("GET", "/v1/console/events") as one_more:
-        kept = events(one_more)  # a generator that is let go of closes its stream
+        kept = events(one_more)  # the name keeps the generator: if it were dropped, it would close its stream
         assert next(kept)[0] == "hello"
         assert bound_of_refusal(api, "default") == (429, "tenant")
         with api.client(api.new_key("other")) as theirs, theirs.stream("GET", "/v1/console/events") as answer:

@@ -1,4 +1,4 @@
-"""The embedded parts are real servers: they answer, keep their data, come back, and end with their owner."""
+"""The embedded parts are real servers: they answer, keep their data, restart, and end with their owner."""
 
 import os
 import signal
@@ -32,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def embedded(home: Path) -> Iterator[EmbeddedStack]:
-    """A stack of this module's own, because its parts are killed; what it holds is written here."""
+    """Yield a stack of this module's own, because tests kill its parts; its data is written here."""
     stack = EmbeddedStack(home, cache=CACHE)
     with stack as endpoints:
         put_data(endpoints)
@@ -40,7 +40,7 @@ def embedded(home: Path) -> Iterator[EmbeddedStack]:
 
 
 def put_data(endpoints: Endpoints) -> None:
-    """Give each part something to keep."""
+    """Write some data to each part."""
     admin = AdminClient({"bootstrap.servers": endpoints.kafka_bootstrap})
     for made in admin.create_topics([NewTopic(TOPIC, num_partitions=1, replication_factor=1)]).values():
         made.result(PATIENCE_SECONDS)
@@ -82,7 +82,7 @@ def messages(endpoints: Endpoints) -> list[bytes]:
 
 
 def require_data(endpoints: Endpoints) -> None:
-    """Each part still has what `put_data` gave it."""
+    """Check that each part still has the data of `put_data`."""
     assert messages(endpoints) == [str(number).encode() for number in range(10)]
     with psycopg.connect(endpoints.postgres_dsn) as connection:
         assert connection.execute("SELECT sum(number) FROM kept").fetchone() == (45,)
@@ -90,13 +90,13 @@ def require_data(endpoints: Endpoints) -> None:
 
 
 def test_the_parts_answer(embedded: EmbeddedStack) -> None:
-    endpoints = embedded.start()  # they run already: the same addresses once more
+    endpoints = embedded.start()  # the parts run already, so this returns the same addresses
     assert endpoints.registry_url.endswith("/apis/ccompat/v7")
     require_data(endpoints)
 
 
 def test_postgres_keeps_what_it_promised(embedded: EmbeddedStack) -> None:
-    """The ledger rests on these settings."""
+    """The ledger relies on these settings."""
     wanted = {
         "fsync": "on",
         "synchronous_commit": "on",
@@ -147,7 +147,7 @@ def test_a_part_that_is_killed_comes_back_with_its_data(embedded: EmbeddedStack,
 
 
 def test_a_part_that_cannot_start_says_why(embedded: EmbeddedStack) -> None:
-    """Its settings file is replaced at every start, so the data folder's version is what is spoilt here."""
+    """Each start replaces the settings file, so the test breaks the version file of the data folder instead."""
     embedded.start()
     part = embedded.postgres
     part.stop()

@@ -1,4 +1,4 @@
-"""A posted row that becomes a rejection between its commit and its relay is named; an honest rejection never is."""
+"""A posted row that is changed into a rejection before its relay is a break; an honest rejection never is."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
 def test_a_posted_row_turned_into_a_rejection_is_named_under_every_reason(
     proving: ProvingBench, agent: Reconciliation
 ) -> None:
-    """The lie is told again and again: each time the relay was held, and publishes what stands there now."""
+    """For each reason, a posted row is changed into a rejection before the relay runs, so the relay publishes that."""
     proving.tamper("UPDATE ledger.books_version SET changed_time = now() - interval '1 day'")
     proving.send(proving.transfer("in", "external:bank", "users:1:wallet", 1000))
     proving.post_and_relay()
@@ -35,7 +35,7 @@ def test_a_posted_row_turned_into_a_rejection_is_named_under_every_reason(
         proving.feed(agent.reconciler)
         said["faithfulness", f"lane 0 seq {number}"] = "open"
     agent.chores.sweep_all()
-    # Nothing else gives the lie away: malformed and unsupported rows keep no text, and these have none.
+    # No other check finds the change: malformed and unsupported rows keep no text, and these rows have none.
     assert proving.breaks("reconciliation") == said
     report = recompute(kafka=proving.kafka, dsn=proving.dsn, registry=proving.registry, topics=proving.topics)
     assert {(found.kind.value, found.subject): "open" for found in report.findings} == said
@@ -44,7 +44,7 @@ def test_a_posted_row_turned_into_a_rejection_is_named_under_every_reason(
 def test_what_came_in_by_another_lane_just_before_is_left_unjudged(
     proving: ProvingBench, agent: Reconciliation
 ) -> None:
-    """The order in which two lanes met is not known within the margin; what the own lane has before it is."""
+    """Within the margin (120 s) the order of records of two lanes is not known; within one lane it is."""
     proving.send(proving.transfer("in", "external:bank", "users:1:wallet", 1000), lane=1)
     proving.post_and_relay()
     proving.send(proving.transfer("out", "users:1:wallet", "users:2:wallet", 7))
@@ -105,6 +105,6 @@ def test_honest_rejections_of_every_kind_are_none(proving: ProvingBench, agent: 
 
 
 def proving_name(bench: ProvingBench, key: str) -> dict[str, str]:
-    """The members that name an intent of this key."""
+    """Return the members that name an intent of this key."""
     record = bench.transfer(key, "external:bank", "users:1:wallet", 1)
     return {name: record[name] for name in ("intent_id", "idempotency_key")}

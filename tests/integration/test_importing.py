@@ -1,4 +1,4 @@
-"""Imports through the real API, Kafka and posting worker, as people run them."""
+"""Imports by the command line, through the real API, Kafka and posting worker."""
 
 import json
 import subprocess
@@ -26,7 +26,7 @@ READY_REQUESTS_MAX = 300
 
 @pytest.fixture
 def ledger(settings: Settings, api: ApiBench, tmp_path: Path) -> Iterator[dict[str, str]]:
-    """The variables of a ledger with an API and a posting worker."""
+    """Yield the environment variables of a ledger with an API and a posting worker."""
     port = pick_free()
     variables = environment(settings) | {
         "LEDGERLINE_API_URL": api.url,
@@ -66,7 +66,7 @@ def _counts(report: dict[str, Any]) -> tuple[int, int, int, int]:
 
 
 def _post_by_another(api: ApiBench) -> None:
-    """Money that somebody else moves over an account of the import."""
+    """Post a transfer of another client on an account that the import uses too."""
     legs = ("assets:US:ETrade:Cash", "debit"), ("income:others", "credit")
     intent = {
         "type": "transfer",

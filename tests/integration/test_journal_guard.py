@@ -1,4 +1,4 @@
-"""A worker posts to no lane whose ledger is not all that ledger.journal has of it, such as an old copy restored."""
+"""A worker does not post to a lane if the ledger lacks records that ledger.journal has, as a restored old copy does."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,7 +19,7 @@ from tests.service_process import ServiceProcess
 
 @pytest.fixture
 def old_copy(proving: ProvingBench) -> Iterator[PostingBench]:
-    """The ledger as it was before the last of its postings."""
+    """Yield a copy of the ledger as it was before its last postings."""
     post(proving, "before", 3)
     with copy_of(proving, "old") as dsn:
         made = PostingBench(settings_for(proving.settings, dsn), proving.topics)
@@ -69,7 +69,7 @@ def test_the_worker_ends_with_that_sentence(proving: ProvingBench, old_copy: Pos
 
 
 def test_another_record_in_the_same_place_is_refused(proving: ProvingBench, old_copy: PostingBench) -> None:
-    """What a worker without this guard would have done: the old copy posted the same offsets anew."""
+    """A worker without the guard posts the same offsets again on the old copy, so their hashes differ."""
     post(proving, "after", 2)
     unguarded = old_copy.new_poster(published=lambda lanes: dict.fromkeys(lanes, Published()))
     assert old_copy.post((0,), unguarded) == ["posted", "posted"]
@@ -79,11 +79,11 @@ def test_another_record_in_the_same_place_is_refused(proving: ProvingBench, old_
     old_copy.send(old_copy.transfer("more", "external:bank", "users:1", 1))
     old_copy.post((0,), unguarded)
     with pytest.raises(JournalAhead, match="lane 0 with another hash at seq 4"):
-        old_copy.take_over()  # past what was published, but not by what was published
+        old_copy.take_over()  # the copy is past the published end, but with other records
 
 
 def test_a_lane_that_is_moved_while_the_ends_are_read_is_no_old_copy(proving: ProvingBench) -> None:
-    """Another worker posts, and the relay relays, between any two looks of this one."""
+    """Another worker posts, and the relay relays, between any two reads of this worker."""
     post(proving, "before", 1)
 
     def meanwhile(lanes: Iterable[int]) -> dict[int, Published]:
@@ -109,7 +109,7 @@ def record(bench: ProvingBench, **changes: Any) -> bytes:
 
 
 def test_records_that_are_not_committed_do_not_count_unless_they_may_be(proving: ProvingBench) -> None:
-    """Many, so that the last committed record lies far before the partition's end."""
+    """There are many such records, so that the last committed one lies far before the partition's end."""
     post(proving, "before", 2)
     head = proving.stands(0)[0]["head"]
     for abort in (True, False):
@@ -137,7 +137,7 @@ def test_every_version_of_a_record_begins_with_what_the_guard_reads() -> None:
 
 
 def test_a_relay_at_work_is_not_waited_for(proving: ProvingBench) -> None:
-    """Its open transaction holds only what the ledger has."""
+    """The relay's open transaction holds only records that the ledger has."""
     post(proving, "before", 4)
     producer = transaction(proving)
     producer.produce(proving.topics.journal, record(proving, seq=3), partition=0)

@@ -1,4 +1,4 @@
-"""The connection that is kept: after trouble of any kind, what comes next gets a sound one."""
+"""KeptConnection: after any failure, the next statement gets a working connection."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +14,7 @@ from tests.posting_bench import PostingBench
 
 
 class Listening(KeptConnection):
-    """Prepared by a statement that the test may spoil."""
+    """A kept connection that is prepared by a statement, which a test may make invalid."""
 
     preparing = "LISTEN something"
 
@@ -30,7 +30,7 @@ def kept(bench: PostingBench) -> Iterator[Listening]:
 
 
 def end_backends(bench: PostingBench) -> None:
-    """As when the server ends the sessions of the role."""
+    """End the relay's sessions, as the server may do."""
     bench.rows(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE starts_with(application_name, 'ledgerline_relay')"
     )
@@ -65,7 +65,7 @@ def test_an_error_of_the_data_costs_no_connection(kept: Listening) -> None:
 
 
 def test_a_transaction_that_was_left_open_does_not_swallow_the_next(kept: Listening, bench: PostingBench) -> None:
-    """As after a rollback that failed, of which psycopg only warns."""
+    """A failed rollback leaves a transaction open, and psycopg only warns of it."""
     with kept.statements() as left:
         left.execute("BEGIN")
     with kept.transaction() as connection:
@@ -76,7 +76,7 @@ def test_a_transaction_that_was_left_open_does_not_swallow_the_next(kept: Listen
 
 
 def test_a_statement_without_an_answer_ends_and_its_connection_with_it(kept: Listening) -> None:
-    """Here it sleeps; of a server that stands still (test_bounds.py) nothing more is seen."""
+    """The statement sleeps here. A server that stands still (test_bounds.py) looks the same to the client."""
     with pytest.raises(PostgresSilent), kept.transaction() as silent:  # noqa: PT012 - within the transaction
         silent.silence_seconds_max = 0.5  # type: ignore[attr-defined]
         silent.execute("SELECT pg_sleep(60)")
@@ -94,7 +94,7 @@ def test_waiting_for_a_notification_is_not_silence(kept: Listening) -> None:
 
 
 def test_the_rest_of_a_transaction_never_goes_to_another_connection(kept: Listening) -> None:
-    """Though the error that told of the loss was swallowed."""
+    """This holds even if the caller swallowed the error about the lost connection."""
 
     def go_on() -> None:
         with kept.transaction():

@@ -1,4 +1,4 @@
-"""lanes add: 2 lanes become 4 under clients that retry, with every service a process of its own; kills and refusals."""
+"""`lanes add`: 2 lanes become 4 while clients retry and each service is a process; also kills and refusals."""
 
 import signal
 import subprocess
@@ -41,7 +41,7 @@ def counts(bench: PostingBench) -> set[int]:
 
 
 def kinds(bench: PostingBench) -> list[str]:
-    """What was done to the intake and the lanes; the keys that a test makes are operations too, and left out."""
+    """Return the operations on the intake and the lanes, without those on keys and tenants, which tests cause too."""
     rows = bench.rows(
         "SELECT operation FROM ledger.operation WHERE operation !~ '^(key|tenant)_' ORDER BY operation_id"
     )
@@ -54,7 +54,7 @@ def add(bench: PostingBench, total: int, **options: Any) -> Any:
 
 
 class Client:
-    """One account's owner: a top-up, then payments, each sent when the one before was taken, again until it is."""
+    """One account's owner, who sends a top-up and then one payment after the other, each again until it is accepted."""
 
     def __init__(self, api: ApiBench, key: str, number: int) -> None:
         self.number = number
@@ -74,10 +74,10 @@ class Client:
                     if self.stop.wait(PAUSE_SECONDS):
                         return
                     name = f"{self.number}-{count}"
-                    # It draws a constrained account down, so the account says which lane it goes to.
+                    # The payment draws down a constrained account, so the account decides its lane.
                     self._send(client, name, transfer(f"users:{self.number}:wallet", "platform:fees", 100))
                     self.taken.append(name)
-        except Exception as error:  # noqa: BLE001 - told by `end`, in the test's own thread
+        except Exception as error:  # noqa: BLE001 - `end` reports it, in the test's own thread
             self.failure = error
 
     def _send(self, client: httpx.Client, name: str, body: dict[str, Any], **headers: str) -> None:
@@ -89,7 +89,7 @@ class Client:
 
 @contextmanager
 def clients(api: ApiBench) -> Iterator[list[Client]]:
-    """Clients at work until the end of the `with`, each of which must have met nothing but answers to retry after."""
+    """Run clients until the end of the `with`; raise AssertionError if one met an answer that it must not retry."""
     key = api.new_key()
     made = [Client(api, key, number) for number in range(PAYERS)]
     try:
@@ -99,7 +99,7 @@ def clients(api: ApiBench) -> Iterator[list[Client]]:
 
 
 def end(made: list[Client]) -> None:
-    """Let the clients finish what they are at."""
+    """Stop the clients after their present request; raise AssertionError if one has failed."""
     for each in made:
         each.stop.set()
     for each in made:
@@ -118,7 +118,7 @@ def at_rest(bench: PostingBench) -> bool:
 
 
 def check_order(bench: PostingBench, made: list[Client]) -> None:
-    """All that was taken is posted, once; and each account's payments in the order in which they were sent."""
+    """Check that all accepted intents are posted once, and each account's payments in the order of sending."""
     rows = bench.rows("SELECT idempotency_key, outcome, booked_time, lane, seq FROM ledger.journal")
     settled: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for row in rows:
@@ -174,7 +174,7 @@ def test_lanes_are_added_under_clients_that_retry(bench: PostingBench, settings:
         assert kinds(bench) == ["intake_closed", "lanes_adding", "intake_opened", "lanes_added"]
 
 
-# `lanes add 4` in a process that is killed, for good, as it comes to a step.
+# `lanes add 4` in a process that gets SIGKILL when it comes to the given call of the given step.
 KILLED_AT: Final = """
 import os, signal, sys
 import cli.lanes as lanes
@@ -320,7 +320,7 @@ def test_an_api_process_chooses_among_all_lanes_as_soon_as_the_intake_opens(api:
 def test_what_was_let_through_long_ago_is_not_published_any_more(
     api: ApiBench, bench: PostingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So that a closed intake is closed for good after SETTLE_SECONDS."""
+    """So no intent is published later than SETTLE_SECONDS after the intake was closed."""
     with api.client() as client:
         with monkeypatch.context() as late:
             late.setattr("api.intake.LOOK_SECONDS_MAX", -1.0)

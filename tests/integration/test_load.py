@@ -1,4 +1,4 @@
-"""`make load`, small: real k6 against a real ledger, and what the judge says where a promise was broken."""
+"""A small `make load`: real k6 against a real ledger, and the judge's verdict if a promise is broken."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ from tools.load.ledger import LoadLedger
 from tools.load.runner import Result, run_suite
 from tools.load.suites import SUITES, Plan, Suite
 
-# The machine that tests run on has much else to do: nothing here depends on how fast it is.
+# The test machine may be busy, so nothing here depends on its speed.
 PLAN: Final = Plan(posts_per_second=40, slowness=60)
 SHORT: Final = {"RATE": 10, "BATCH_RATE": 1, "ITEMS": 5, "SECONDS": 3}
 NOT_SETTLED: Final = "acknowledged, but not settled"
@@ -35,7 +35,7 @@ NOT_SETTLED: Final = "acknowledged, but not settled"
 
 @pytest.fixture(scope="module")
 def target(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LoadLedger]:
-    """A ledger of its own with every service that a promise goes through, reconciliation included."""
+    """Yield a ledger of this module's own with every service that the promises need, reconciliation included."""
     home = tmp_path_factory.mktemp("load")
     with ExitStack() as running:
         ledger = running.enter_context(bench_ledger(stack))
@@ -80,7 +80,7 @@ def test_a_small_storm_and_a_small_hot_account_hold(target: LoadLedger) -> None:
 
 
 def test_an_acknowledged_intent_that_was_not_posted_is_named(target: LoadLedger) -> None:
-    """An API that acknowledges one intent and drops it, as one would that answers before Kafka has it."""
+    """The API acknowledges one intent and drops it, as an API would that answers before Kafka has the intent."""
     with liar(target.url) as (url, dropped):
         result = run(short(), replace(target, url=url))
     assert len(dropped) == 1
@@ -90,7 +90,7 @@ def test_an_acknowledged_intent_that_was_not_posted_is_named(target: LoadLedger)
 
 
 def test_a_threshold_that_breaks_is_named(target: LoadLedger) -> None:
-    """Limits of microseconds, which no answer comes within."""
+    """The limits are below a millisecond, so no answer is within them."""
     result = run(short(), target, PLAN._replace(slowness=0.001))
     assert not result.held
     assert "http_req_duration{scenario:posts}: p(95)<=0.5" in broken(result)["4 thresholds of k6"]
@@ -104,7 +104,7 @@ def test_k6_says_when_it_cannot_do_what_the_script_says(target: LoadLedger) -> N
 
 
 def test_k6_reports_to_nobody(target: LoadLedger, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever goes outside goes through the proxy that is named; without being told, k6 does go outside."""
+    """All outside traffic goes through the test's proxy; k6 does connect to the outside unless it is told not to."""
     with listening() as (port, asked):
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
@@ -122,7 +122,7 @@ def test_k6_reports_to_nobody(target: LoadLedger, monkeypatch: pytest.MonkeyPatc
 
 
 class _Proxy(BaseHTTPRequestHandler):
-    """Passes requests on to the API, but answers the fifth single post by itself."""
+    """Forwards requests to the API, but answers the fifth single post itself."""
 
     protocol_version = "HTTP/1.1"
 
@@ -160,14 +160,14 @@ class _Proxy(BaseHTTPRequestHandler):
 
 @contextmanager
 def liar(api_url: str) -> Iterator[tuple[str, list[str]]]:
-    """The URL of an API that drops one intent, and the key of that."""
+    """Yield the URL of an API that drops one intent, and the list that gets the key of that intent."""
     dropped: list[str] = []
     with serving(ThreadingHTTPServer(("127.0.0.1", 0), partial(_Proxy, api_url, [], dropped))) as port:
         yield f"http://127.0.0.1:{port}", dropped
 
 
 class _Listener(BaseHTTPRequestHandler):
-    """Notes who is asked for, and lets nobody through."""
+    """Notes the requested addresses, and forwards nothing."""
 
     def __init__(self, asked: list[str], *arguments: Any) -> None:
         self.asked = asked

@@ -1,5 +1,4 @@
-"""What the services tell at /metrics, as real processes over real parts: after a known set of intents, a planted break,
-and a lane that stands."""
+"""The metrics of services that run as real processes: after known intents, a planted break, and a lane that stands."""
 
 import re
 import time
@@ -45,7 +44,7 @@ Series = dict[str, float]
 
 
 def series(service: ServiceProcess) -> Series:
-    """The same, by series."""
+    """Return the metrics of a service by series; raise AssertionError if a series occurs twice."""
     found = {}
     for family in text_string_to_metric_families(service.metrics()):
         for sample in family.samples:
@@ -57,13 +56,13 @@ def series(service: ServiceProcess) -> Series:
 
 
 def of(name: str, found: Series) -> Series:
-    """The series of one metric by their labels alone."""
+    """Return the series of one metric, by labels alone."""
     return {key.removeprefix(name): value for key, value in found.items() if re.fullmatch(rf"{name}(\{{.*\}})?", key)}
 
 
 @pytest.fixture
 def services(proving: ProvingBench, settings: Settings, tmp_path: Path) -> Iterator[dict[str, ServiceProcess]]:
-    """Every service, at work."""
+    """Yield all services, at work."""
     with ExitStack() as stack:
         started = {name: stack.enter_context(ServiceProcess(name, settings, tmp_path, **QUICK)) for name in SERVICES}
         for service in started.values():
@@ -72,7 +71,7 @@ def services(proving: ProvingBench, settings: Settings, tmp_path: Path) -> Itera
 
 
 def send_known_intents(bench: ProvingBench, api: ServiceProcess) -> Series:
-    """Through HTTP and past it; returns what must be counted of each outcome and reason."""
+    """Send intents over HTTP and directly to Kafka; return the expected count of each outcome and reason."""
     with connect(bench.dsn, "ledgerline_operator", autocommit=True) as operator:
         add_unit(operator, "default", "MILES", 0)
         key = add_key(operator, "default", "test", tuple(Scope))[1]
@@ -104,12 +103,12 @@ def send_known_intents(bench: ProvingBench, api: ServiceProcess) -> Series:
 
 
 def journal_rows(bench: ProvingBench) -> int:
-    """How many offsets have their fate."""
+    """Return how many offsets have a journal row."""
     return len(bench.rows("SELECT FROM ledger.journal"))
 
 
 def miles_legs() -> list[dict[str, Any]]:
-    """A transfer of a unit of the tenant's own."""
+    """Return the legs of a transfer in a unit of the tenant's own."""
     return [
         {"account": "external:bank", "direction": "debit", "amount_minor": 30, "currency": "MILES"},
         {"account": "users:0:wallet", "direction": "credit", "amount_minor": 30, "currency": "MILES"},
@@ -117,7 +116,7 @@ def miles_legs() -> list[dict[str, Any]]:
 
 
 def until(service: ServiceProcess, name: str, wanted: Callable[[Series], bool], seconds: float = 90) -> Series:
-    """What a service tells once a metric of it is as wanted; AssertionError tells how it was at the end."""
+    """Return a service's metrics once `name` is as wanted; raise AssertionError with its last values if it never is."""
     last: Series = {}
 
     def holds() -> bool:
@@ -146,7 +145,7 @@ def test_every_figure_after_a_known_set_of_intents(proving: ProvingBench, servic
 
 
 def check_posting(posting: ServiceProcess, wanted: Series, total: int) -> None:
-    """Outcomes by reason, latencies, batches, stages, lag."""
+    """Check outcomes by reason, latencies, batches, stages and lag."""
     outcomes = "ledgerline_posting_outcomes_total"
     found = until(posting, outcomes, lambda counts: sum(counts.values()) >= total)
     assert of(outcomes, found) == wanted
@@ -165,7 +164,7 @@ def check_posting(posting: ServiceProcess, wanted: Series, total: int) -> None:
 
 
 def check_latency(name: str, found: Series, total: int) -> None:
-    """One observation of each message, none of them above the time that the test has taken."""
+    """Check that each message has one observation, none above 300 s, and that their mean is below 120 s."""
     buckets = of(f"{name}_bucket", found)
     assert found[f"{name}_count"] == buckets['{le="+Inf"}'] == buckets['{le="300.0"}'] == total
     assert list(buckets.values()) == sorted(buckets.values())
@@ -174,14 +173,14 @@ def check_latency(name: str, found: Series, total: int) -> None:
 
 
 def check_no_lag(service: ServiceProcess, agent: str) -> None:
-    """Both lanes, and nothing that waits."""
+    """Check that both lanes are reported, with a lag of 0."""
     wanted = {f'{{agent="{agent}",partition="{lane}"}}': 0.0 for lane in (0, 1)}
     found = until(service, "ledgerline_agent_lag_records", lambda lags: lags == wanted)
     assert of("ledgerline_agent_lag_seconds", found) == wanted
 
 
 def check_relay(relay: ServiceProcess, total: int) -> None:
-    """What was relayed by outcome, lag, and librdkafka's own figures."""
+    """Check the relayed records by outcome, the lag, and librdkafka's own figures."""
     relayed = "ledgerline_relay_records_total"
     found = until(relay, relayed, lambda counts: sum(counts.values()) >= total)
     assert of(relayed, found)['{outcome="quarantined"}'] == 2
@@ -193,7 +192,7 @@ def check_relay(relay: ServiceProcess, total: int) -> None:
 
 
 def check_reconciliation(reconciliation: ServiceProcess, wanted: Series, total: int) -> None:
-    """Fates, conservation, symmetry of every currency, latency, lag, and no break."""
+    """Check fates, conservation, symmetry of every currency, latency and lag, and that there is no break."""
     fates = until(reconciliation, "ledgerline_conservation_fates", lambda found: sum(found.values()) >= total)
     by_outcome: dict[str, float] = {}
     for labels, count in wanted.items():
@@ -218,7 +217,7 @@ def check_reconciliation(reconciliation: ServiceProcess, wanted: Series, total: 
 
 
 def check_audit(audit: ServiceProcess, total: int) -> None:
-    """How far chains are verified and signed."""
+    """Check how far the chains are verified and signed."""
     verified = "ledgerline_audit_verified_seq"
     until(audit, verified, lambda lanes: sum(lanes.values()) >= total)
     found = until(audit, "ledgerline_audit_unsigned_records", lambda lanes: lanes == {'{lane="0"}': 0, '{lane="1"}': 0})
@@ -229,8 +228,8 @@ def check_audit(audit: ServiceProcess, total: int) -> None:
 
 
 def check_api(api: ServiceProcess) -> None:
-    """Intents by result, and the figures of pool and producer."""
-    # librdkafka knows the time of a round trip from its second statistics on.
+    """Check intents by result, and the figures of the pool and the producer."""
+    # librdkafka reports a round-trip time only from its second statistics event on.
     found = until(api, "ledgerline_kafka_producer_broker_rtt_seconds", lambda told: any(told.values()))
     intents = of("ledgerline_api_intents_total", found)
     results = {"accepted": HTTP, "replayed": 1, "conflict": 1, "refused": 1}
@@ -245,7 +244,7 @@ def check_api(api: ServiceProcess) -> None:
 
 
 def check_documents(services: dict[str, ServiceProcess]) -> None:
-    """Every family that is told is documented with its type and labels, and each that is documented is told."""
+    """Check that each reported family is documented with type and labels, and each documented family is reported."""
     documented = rows_of("docs/METRICS.md", r"ledgerline_\w+")
     words = (REPOSITORY_ROOT / "docs" / "METRICS.md").read_text()
     told = set()
@@ -268,14 +267,14 @@ def check_documents(services: dict[str, ServiceProcess]) -> None:
 
 
 def permutations(labels: str) -> set[str]:
-    """The labels of a row in any order."""
+    """Return the labels of a row in every order."""
     from itertools import permutations as every
 
     return {", ".join(order) for order in every([] if labels == "-" else labels.split(", "))}
 
 
 def check_a_planted_break(bench: ProvingBench, audit: ServiceProcess) -> None:
-    """A row that was altered shows as open, by age and, after its term, as overdue; found again it begins anew."""
+    """Check that an altered row is open, with its age, and overdue after its term; found again it starts anew."""
     alter = "UPDATE ledger.journal SET detail = %s WHERE lane = 1 AND seq = 0"
     stored = '{found_by="audit",kind="stored"}'
     (row,) = bench.rows("SELECT detail FROM ledger.journal WHERE lane = 1 AND seq = 0")
@@ -286,7 +285,7 @@ def check_a_planted_break(bench: ProvingBench, audit: ServiceProcess) -> None:
         return opened, *(of(name, found)[stored] for name in names)
 
     def planted() -> float:
-        """Alter the row; when."""
+        """Alter the row; return when, in seconds since 1970."""
         altered = time.time()
         bench.tamper(alter, "altered")
         opened, age, overdue = told(until(audit, "ledgerline_breaks_oldest_age_seconds", lambda ages: ages[stored] > 0))
@@ -308,12 +307,12 @@ def check_a_planted_break(bench: ProvingBench, audit: ServiceProcess) -> None:
     assert TERM_SECONDS <= age <= time.time() - altered + 1
     assert sum(of("ledgerline_breaks_overdue", found).values()) == 1
     restored()
-    planted()  # whole in between, it begins anew
+    planted()  # the row was whole in between, so the age starts anew
     restored()
 
 
 def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> None:
-    """Lag in seconds grows while another holds the lane, is that of the oldest intent, and falls to 0 after."""
+    """Check that the lag in seconds is the oldest intent's age, grows while the lane is locked, and is 0 afterwards."""
     lane = '{agent="posting",partition="0"}'
     with psycopg.connect(bench.dsn) as holder:
         holder.execute("SELECT FROM ledger.lane WHERE lane = 0 FOR UPDATE")
@@ -332,21 +331,21 @@ def check_a_lane_that_stands(bench: ProvingBench, posting: ServiceProcess) -> No
     assert slow['{le="+Inf"}'] - slow['{le="2.5"}'] >= 1, "and its latency was counted"
 
 
-# ------------------------------------------------------------------------------------------------ ages of what waits
+# ------------------------------------------------------------------------------------------ ages of waiting records
 
 
 def told(name: str, lane: int) -> float | None:
-    """What this process tells of a lane."""
+    """Return this process's metric of a lane."""
     return REGISTRY.get_sample_value(f"ledgerline_{name}", {"lane": str(lane)})
 
 
 def booked_ago(bench: PostingBench, seconds: float) -> Poster:
-    """A poster whose clock trails."""
+    """Return a poster whose clock is slow by this many seconds."""
     return bench.new_poster(now_microseconds=lambda: time.time_ns() // 1000 - int(seconds * 1_000_000))
 
 
 def test_relay_lag_is_the_age_of_the_first_record_that_waits(bench: PostingBench, topics: Topics) -> None:
-    """By the last one, a relay that stands while more and more is posted looks well."""
+    """By the age of the last record, a relay that stands still while posting goes on would look healthy."""
     ledger = RelayBench(bench, topics)
     bench.post_now(deposits(10), lane=0, poster=booked_ago(bench, 3600))
     bench.post_now(deposits(10, 10), lane=0, poster=booked_ago(bench, 600))
@@ -361,7 +360,7 @@ def test_relay_lag_is_the_age_of_the_first_record_that_waits(bench: PostingBench
         if not relayed:
             break
     ledger.close()
-    # Lane 1 comes first, then they take turns; what a round tells is how it found things.
+    # Lane 1 comes first, then the lanes take turns. A round reports the lag that it found at its start.
     assert seen == [
         [23, pytest.approx(3600, abs=60), 2, pytest.approx(60, abs=50)],
         [15, pytest.approx(3600, abs=60), 0, 0],

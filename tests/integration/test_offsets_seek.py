@@ -1,4 +1,4 @@
-"""offsets seek: Kafka told of where Postgres stands; reconciliation read anew while it runs; what is refused."""
+"""`offsets seek`: Kafka gets Postgres' offsets, a running reconciliation reads again, other requests are refused."""
 
 import getpass
 import threading
@@ -24,7 +24,7 @@ BOOKS = {
 
 @pytest.fixture
 def ledger(settings: Settings, topics: Topics) -> Any:
-    """Both lanes with posted, rejected and quarantined rows, all relayed."""
+    """Yield a ledger: both lanes have posted, rejected and quarantined rows, all relayed."""
     bench = ProvingBench(settings, topics)
     fill(bench, "a")
     yield bench
@@ -42,7 +42,7 @@ def fill(bench: ProvingBench, name: str) -> None:
 
 
 def books(bench: ProvingBench) -> dict[str, Any]:
-    """All that reconciliation has recomputed."""
+    """Return everything that reconciliation has recomputed."""
     return {name: bench.rows(query) for name, query in BOOKS.items()}
 
 
@@ -52,13 +52,13 @@ def has_caught_up(bench: ProvingBench) -> bool:
 
 
 def seq_past(bench: ProvingBench, seq: int) -> int:
-    """Where reconciliation stands in lane 0, if that is past a sequence number, else 0."""
+    """Return reconciliation's next seq in lane 0 if it is past `seq`, else 0."""
     rows = bench.rows("SELECT next_seq FROM reconciliation.lane WHERE lane = 0 AND next_seq > %s", seq)
     return int(rows[0]["next_seq"]) if rows else 0
 
 
 def operations(bench: ProvingBench) -> list[tuple[str, str, Any]]:
-    """All but the making of the tenant."""
+    """Return all operations except the creation of the tenant."""
     rows = bench.rows(
         "SELECT done_by, operation, detail FROM ledger.operation WHERE operation <> 'tenant_added'"
         " ORDER BY operation_id"
@@ -71,7 +71,7 @@ def test_reconciliation_reads_again_what_brings_no_new_records(ledger: ProvingBe
     with ServiceProcess("reconciliation", ledger.settings, tmp_path) as agent:
         eventually(lambda: has_caught_up(ledger), "reconciliation has read all", 60)
         before = books(ledger)
-        # A break that is there keeps its life: the same row, still open while the ledger's shard is wrong.
+        # An open break survives the seek: the same row stays open while the ledger's shard is wrong.
         ledger.tamper(
             "UPDATE ledger.balance SET debits_minor = debits_minor + 1 WHERE lane = 0 AND debits_minor = 1000"
         )

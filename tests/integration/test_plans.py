@@ -1,4 +1,4 @@
-"""Queries of a few rows read a few pages, however large the ledger is, and whatever Postgres knows of it."""
+"""Queries for a few rows read few pages, however large the ledger is, with or without Postgres' statistics."""
 
 import json
 from collections.abc import Iterator
@@ -16,8 +16,8 @@ ROWS: Final = 40_000
 LANES: Final = 4
 ACCOUNTS: Final = 60_000
 ASKED: Final = 20
-# Fewer than journal, entries or accounts have; a row that is asked for costs some ten, most of them the upper pages of
-# indexes, which are met again and again.
+# Fewer pages than journal, entry or account have. A requested row costs about ten pages. Most of them are upper pages
+# of indexes, which are counted again for each row.
 PAGES_MAX: Final = 20 * ASKED
 
 FILL: Final = (
@@ -32,7 +32,7 @@ FILL: Final = (
         SELECT number / %(lanes)s, 0, 0, number %% %(lanes)s, 2, md5(number::text)::uuid, 'posted', '', '', 'many',
             number, sha256(int8send(number)), 'transfer', sha256(int8send(-number))
         FROM generate_series(0, %(rows)s - 1) AS number""",
-    # The first account is in every row, the others come in turn.
+    # The first account is in every row; the others take turns.
     """INSERT INTO ledger.entry (seq, account_id, amount_minor, lane, leg, direction, currency)
         SELECT number / %(lanes)s, own.first_id + CASE leg WHEN 0 THEN 0 ELSE 1 + number %% (%(accounts)s - 1) END, 1,
             number %% %(lanes)s, leg, 1 - 2 * leg, 'EUR'
@@ -47,7 +47,7 @@ FIRST: Final = ROWS // LANES // 2
 WINDOW: Final = {"lane": 1, "first_seq": FIRST, "next_seq": FIRST + ASKED}
 RANGE: Final = {"lane": 1, "first_seq": FIRST, "records_max": ASKED}
 OF_ACCOUNT: Final = {"tenant": "many", "address": "a:1", "lane": 1, "seq": FIRST, "leg": 0, "limit": ASKED}
-# Each lane's place is found by halving, some fifteen rows of the journal, and of each a page is read.
+# The query finds its place in each lane by binary search: about fifteen journal rows, and a page for each.
 STATEMENT: Final = {
     **{"tenant": "many", "address": "a:1", "currency": "EUR", "running_net": None, "since": 0, "limit": 2},
     **{"time": 2**62, "lane": -1, "seq": -1, "leg": -1},
@@ -78,7 +78,7 @@ CASES: Final[dict[tuple[str, str], dict[str, Any]]] = {
 
 @pytest.fixture(scope="module", params=["without statistics", "with statistics"])
 def large(request: pytest.FixtureRequest, stack: Any, template: str) -> Iterator[Connection[Any]]:
-    """A ledger large enough that a whole table is told from a part of it."""
+    """Yield a connection to a ledger so large that reading a whole table differs clearly from reading a part."""
     name = f"plans_{template}"
     with psycopg.connect(stack.postgres_dsn, autocommit=True) as admin:
         admin.execute(f"CREATE DATABASE {name} TEMPLATE {template}".encode())
@@ -97,7 +97,7 @@ def large(request: pytest.FixtureRequest, stack: Any, template: str) -> Iterator
 
 
 def pages_of(plan: dict[str, Any]) -> int:
-    """Pages that were looked at, in memory or not."""
+    """Return how many pages were read, from memory or not."""
     return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
 
 
@@ -139,7 +139,7 @@ LEGS: Final = """
 
 
 def post_one(connection: Connection[Any], seq: int) -> int:
-    """One transfer in lane 0 at this place, and the lane moved over it; how many rows the triggers looked at for it."""
+    """Post one transfer at this seq of lane 0 and move the lane past it; return how many rows the triggers read."""
     row = {"seq": seq, "hash": seq.to_bytes(32), "intent_id": UUID(int=seq)}
     with connection.transaction():
         ((before,),) = connection.execute(TOUCHED).fetchall()

@@ -1,4 +1,4 @@
-"""Posting on the real parts: what becomes of intents, and what the ledger then holds."""
+"""Posting on real Kafka and Postgres: the fates of intents, and what the ledger holds afterwards."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ from tests.posting_model import MODEL_CHART, LedgerModel, pair, reversal, script
 
 @pytest.fixture
 def model_books(database: str) -> None:
-    """The accounts of the naive ledger's chart, for tenants `default` and `other`."""
+    """Set the chart of the naive ledger for the tenants `default` and `other`."""
     with connect(database, "ledgerline_operator") as operator:
         add_tenant(operator, "other")
         for tenant in ("default", "other"):
@@ -27,7 +27,7 @@ def model_books(database: str) -> None:
 
 
 def apart(intents: list[Intent], number: int) -> list[Intent]:
-    """The same intents about accounts and keys of their own, so that many cases fit into one ledger."""
+    """Return the same intents with accounts and keys of their own, so that many cases fit into one ledger."""
 
     def moved(asked: Intent) -> Intent:
         legs = tuple(each._replace(account=each.account.replace(":", f":{number}-")) for each in asked.legs)
@@ -66,7 +66,7 @@ def test_sequences_have_their_fates_however_they_are_cut(bench: PostingBench, si
 
 @pytest.mark.usefixtures("model_books")
 def test_any_sequence_over_two_lanes_in_any_batches_has_the_naive_ledgers_fates(bench: PostingBench) -> None:
-    """What two lanes hold in one batch is decided lane by lane; so does the model here."""
+    """The poster decides the two lanes of a batch one after the other, and so does the model here."""
     examples = iter(range(1000))
 
     @settings(
@@ -95,7 +95,7 @@ def test_any_sequence_over_two_lanes_in_any_batches_has_the_naive_ledgers_fates(
 
 
 def test_the_mirror_of_the_first_body_is_what_a_reversal_locks(bench: PostingBench, database: str) -> None:
-    """Two bodies under one key and a reversal, all in one batch: the second body is nothing but a conflict."""
+    """One batch has two bodies under one key, and a reversal: the second body is only a conflict."""
     with connect(database, "ledgerline_operator") as operator:
         set_chart_pattern(operator, "default", ChartPattern("reserve:*", AccountClass.LIABILITY, -1, 50))
     assert bench.post_now(script("fund external:b>reserve:a 500")) == ["posted"]
@@ -124,7 +124,7 @@ def test_a_thousand_legs_are_posted_and_one_more_is_refused(bench: PostingBench)
 
 
 def test_no_sum_of_a_lifetime_refuses_an_intent(bench: PostingBench) -> None:
-    """Sums of one lane pass 64 bits within a batch, and from batch to batch; true balances go on to count."""
+    """Sums of one lane pass 64 bits within a batch and over batches; the true balances still decide."""
     big = AMOUNT_MINOR_MAX
     moves = [
         transfer("n1", *pair("external:bank", "users:1", 5)),
@@ -157,7 +157,7 @@ def test_a_wallet_of_18_decimals_goes_on_after_5_in_5_out_5_in(bench: PostingBen
 
 @pytest.mark.parametrize("lane", [0, 1])
 def test_a_wallet_moved_to_itself_is_not_locked(bench: PostingBench, lane: int) -> None:
-    """The hostile request moves 10.00 EUR to itself, more than there is. Afterwards each lane answers alike."""
+    """A wallet with 10.00 EUR tries to move far more to itself. Afterwards each lane still pays out its balance."""
     moves = [
         transfer("in", *pair("external:bank", "users:1", 1000)),
         transfer("hostile", *pair("users:1", "users:1", 9223372036854774000)),
@@ -312,7 +312,7 @@ def test_a_refused_intent_opens_no_account_unless_money_alone_was_missing(bench:
 
 
 def test_an_intent_without_a_leg_that_it_names_is_told_by_its_name(bench: PostingBench) -> None:
-    """The one hand-written record among these: what the domain's words are in Avro."""
+    """The only hand-written record here: it fixes the Avro words of the domain's values, such as directions."""
     assert bench.post_now([intent("k", [leg("external:b", "debit", 3), leg("users:1", "credit", 3)])]) == ["posted"]
     entries = bench.rows("SELECT direction, amount_minor, currency FROM ledger.entry ORDER BY leg")
     assert [tuple(row.values()) for row in entries] == [(1, 3, "EUR"), (-1, 3, "EUR")]

@@ -1,4 +1,4 @@
-"""Bytes that are no intent: each has its row and is kept byte for byte, the lane goes on, the relay hands them out."""
+"""Bytes that are no intent: each gets a row and is kept byte for byte, the lane goes on, the relay publishes them."""
 
 import io
 import json
@@ -29,7 +29,7 @@ GOOD = record_of(script("good external:b>users:1 9")[0])
 
 @pytest.fixture
 def relay(settings: Settings, topics: Topics, bench: PostingBench) -> Iterator[Relay]:
-    """A relay of both lanes, started."""
+    """Yield a started relay of both lanes."""
     encoders = RelayEncoders.registered(bench.registry)
     made = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.kafka, topics))
     made.start()
@@ -38,7 +38,7 @@ def relay(settings: Settings, topics: Topics, bench: PostingBench) -> Iterator[R
 
 
 def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list[dict[str, Any]]:
-    """What payments.quarantine holds after the relay is through."""
+    """Relay everything, and return the records of a lane in payments.quarantine."""
     while relay.round():
         pass
     schema = parsed_schema("payments.quarantine-value")
@@ -48,13 +48,13 @@ def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list
 
 
 def schema_id_of(bench: PostingBench, subject: str, text: str, kind: str) -> int:
-    """The id under which the registry holds just this schema."""
+    """Register a schema, and return its id."""
     with registry_client(bench.registry) as registry:
         return int(registry.register_schema(subject, Schema(text, kind)))
 
 
 def foreign_values(bench: PostingBench) -> list[tuple[bytes | None, str]]:
-    """Values with the reason that each gets."""
+    """Return values, each with the reason of its quarantine."""
     good = bench.encode(GOOD)
     with registry_client(bench.registry) as registry:
         journal_id = registry.get_latest_version("ledger.journal-value").schema_id
@@ -102,7 +102,7 @@ def foreign_values(bench: PostingBench) -> list[tuple[bytes | None, str]]:
 
 def test_each_has_its_row_and_its_bytes_and_the_lane_goes_on(bench: PostingBench, relay: Relay) -> None:
     values = foreign_values(bench)
-    # A good one before and after each, so that no good one may be lost beside a bad one.
+    # A good intent stands before and after each bad value, to show that none is lost beside a bad one.
     keys = iter(range(1000))
     expected = ["posted"]
     bench.send(bench.transfer(f"{next(keys)}", "external:b", "users:1", 1))
@@ -132,7 +132,7 @@ def test_each_has_its_row_and_its_bytes_and_the_lane_goes_on(bench: PostingBench
 
 
 def test_a_value_as_large_as_the_broker_takes_is_kept_and_relayed(bench: PostingBench, relay: Relay) -> None:
-    """The largest record that a producer sends by default: with what quarantine adds it still has to fit its topic."""
+    """A producer's largest default record must fit the quarantine topic together with the fields that it gets there."""
     largest = b"\x01" + b"x" * (1_000_000 - 200)
     bench.send_bytes(largest, key=b"k" * 50)
     bench.send_bytes(None, key=b"k" * 999_000)
@@ -165,7 +165,7 @@ def test_ten_megabytes_are_refused_by_the_producer(bench: PostingBench) -> None:
 
 
 def test_a_header_whose_name_has_a_nul_is_kept_readably(bench: PostingBench) -> None:
-    """librdkafka cannot send one, other clients can; Postgres' JSON cannot hold it."""
+    """librdkafka cannot send such a header, but other clients can; Postgres' JSON cannot hold a NUL."""
     made = bench.batch([b"\x01garbage", *script("f external:b>users:1 9")])
     headers = [("a\x00b", b"\x00"), ("\N{MONEY BAG}", None)]
     messages = [message._replace(headers=headers) for message in made.messages if isinstance(message, Message)]
@@ -178,7 +178,7 @@ def test_a_header_whose_name_has_a_nul_is_kept_readably(bench: PostingBench) -> 
 
 @pytest.mark.parametrize("ids", [1, 300])
 def test_rubbish_does_not_slow_a_lane_down(bench: PostingBench, ids: int) -> None:
-    """Schema ids that no one registered: the registry is asked, but not for seconds."""
+    """The registry is asked about schema ids that nobody registered, but that does not take seconds for each."""
     rubbish = [FRAME.pack(0, 1_900_000_000 + number % ids) + b"body" for number in range(600)]
     started_at = time.monotonic()
     assert bench.post_now(rubbish + script("f external:b>users:1 9")) == ["unknown_schema"] * 600 + ["posted"]
@@ -193,7 +193,7 @@ def test_an_id_that_was_unknown_is_asked_about_again(bench: PostingBench, monkey
     text = schema_text("payments.intents-value").replace("A command:", f"A command ({bench.topics.prefix}):")
     value = FRAME.pack(0, next_id) + bench.encode(GOOD)[5:]
     assert bench.post_now([value]) == ["unknown_schema"]
-    # Others may register in between: what counts is that the new id is read at once where the old was refused.
+    # Other tests may register in between, so the ids may differ; the new id must be read although one was refused.
     new_id = schema_id_of(bench, f"{bench.topics.prefix}new", text, "AVRO")
     assert bench.post_now([FRAME.pack(0, new_id) + bench.encode(GOOD)[5:]]) == ["posted"]
 
@@ -210,7 +210,7 @@ def test_a_registry_that_is_away_is_an_outage_not_a_verdict(bench: PostingBench)
 
 
 def test_a_registry_without_our_own_schema_says_nothing_about_others(bench: PostingBench) -> None:
-    """Such as one that was emptied, or an address that belongs to something else and answers 404 to everything."""
+    """Such a registry was emptied, or the URL is that of another server, which answers 404 to everything."""
     url = bench.registry.url.replace("/apis/ccompat/v7", "/apis/nothing/here")
     mistaken = bench.new_poster(registry=SchemaRegistry(url))
     (batch,) = [bench.batch([GOOD])]

@@ -1,4 +1,4 @@
-"""Several workers on one ledger: fences, races for the same intent, rings of locks, floors under concurrent draws."""
+"""Several workers on one ledger: fences, races for the same intent, deadlocks, floors under concurrent draws."""
 
 import threading
 from collections import Counter
@@ -18,14 +18,14 @@ MEET_SECONDS_MAX = 20.0
 
 
 def at_once(*jobs: Callable[[], object]) -> list[object]:
-    """Run the jobs in threads of their own; their results, or the exceptions that ended them."""
+    """Run each job in its own thread; return their results, or the exceptions that ended them."""
     with ThreadPoolExecutor(len(jobs)) as pool:
         futures: list[Future[object]] = [pool.submit(job) for job in jobs]
     return [future.exception() or future.result() for future in futures]
 
 
 class Meeting:
-    """A fault hook that makes workers wait for each other the first time that each comes to a point."""
+    """A fault hook that makes workers wait for each other when each first comes to a given point."""
 
     def __init__(self, point: str, parties: int = 2) -> None:
         self._point = point
@@ -33,14 +33,14 @@ class Meeting:
         self._met: set[int] = set()
 
     def __call__(self, point: str) -> None:
-        """The hook."""
+        """Wait for the others if this is the point, and this thread's first time there."""
         if point == self._point and threading.get_ident() not in self._met:
             self._met.add(threading.get_ident())
             self._barrier.wait()
 
 
 def is_waiting_for_a_lock(bench: PostingBench) -> bool:
-    """Whether some worker waits for another's transaction."""
+    """Return whether a worker waits for the lock of another's transaction."""
     found = bench.rows(
         "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
         " AND starts_with(application_name, 'ledgerline_posting')"
@@ -49,7 +49,7 @@ def is_waiting_for_a_lock(bench: PostingBench) -> bool:
 
 
 def open_accounts(bench: PostingBench, *moves: Intent) -> None:
-    """Open what the moves touch, as who opens an account keeps others waiting until the commit."""
+    """Open the accounts of the moves, because a worker that opens an account makes others wait until its commit."""
     opening = [
         transfer(f"open-{account}", *pair("external:vault", account, 1)) for account in
         sorted({each.account for move in moves for each in move.legs})
@@ -62,7 +62,7 @@ def open_accounts(bench: PostingBench, *moves: Intent) -> None:
 
 @pytest.mark.parametrize("point", ["decoded", "decided", "written", "before_commit"])
 def test_of_two_workers_on_one_lane_one_posts_and_one_loses_the_fence(bench: PostingBench, point: str) -> None:
-    """The slow one may be a zombie that Kafka has forgotten: whoever locks the lane second finds it moved."""
+    """The slow worker may be a zombie that left Kafka's group: the worker that locks the lane second finds it moved."""
     made = bench.batch(script("a external:b>users:1 5 | b users:1>external:b 3"))
     entered, leave = threading.Event(), threading.Event()
 
@@ -77,7 +77,7 @@ def test_of_two_workers_on_one_lane_one_posts_and_one_loses_the_fence(bench: Pos
     def second() -> None:
         assert entered.wait(MEET_SECONDS_MAX)
         poster = bench.new_poster()
-        if point == "decoded":  # nothing is locked yet, so the second is the first
+        if point == "decoded":  # nothing is locked yet, so the second worker posts first
             poster.handle([made])
             leave.set()
             return
@@ -111,7 +111,7 @@ def test_a_zombie_with_two_lanes_loses_both_where_one_moved(bench: PostingBench)
 
 @pytest.mark.parametrize("repetition", range(3))
 def test_an_intent_settled_by_two_lanes_at_once_is_posted_once(bench: PostingBench, repetition: int) -> None:
-    """Both have looked it up and found nothing before either writes."""
+    """Both workers look the intent up and find nothing before either writes."""
     (asked,) = moves = script(f"same{repetition} external:b>users:1 5")
     open_accounts(bench, asked)
     before = {lane: len(bench.fates(lane)) for lane in (0, 1)}
@@ -152,7 +152,7 @@ def test_an_intent_is_rejected_once_where_two_lanes_refuse_it_at_once(bench: Pos
 def test_two_lanes_that_settle_the_same_intents_in_opposite_order_do_not_hang(
     bench: PostingBench, repetition: int
 ) -> None:
-    """A ring of waits for each other's rows: Postgres breaks it, the loser tries again as after any outage."""
+    """The workers wait for each other's rows: Postgres breaks the deadlock; the loser retries, as after any outage."""
     moves = [transfer(f"k{number}", *pair("external:b", f"users:{number % 7}", 1)) for number in range(600)]
     open_accounts(bench, *moves)
     first = bench.stands(0)[0]["next_offset"]
@@ -169,7 +169,7 @@ def test_two_lanes_that_settle_the_same_intents_in_opposite_order_do_not_hang(
 
 
 def drain(bench: PostingBench, poster: Poster, lane: int, moves: list[Intent], size: int) -> int:
-    """Post the moves in small batches; the number of tries that it took more than once."""
+    """Post the moves in small batches; return the number of retries."""
     retries = 0
     start = bench.batch([], lane).expected_offset
     for first in range(0, len(moves), size):
@@ -181,7 +181,7 @@ def drain(bench: PostingBench, poster: Poster, lane: int, moves: list[Intent], s
 
 
 def test_no_floor_is_broken_by_lanes_that_draw_at_once(bench: PostingBench) -> None:
-    """300 small batches in each lane draw on one account: just as many are posted as there is money for."""
+    """300 draws in each lane, two a batch, go to one account: exactly as many are posted as its money covers."""
     bench.post_now(script("fund external:b>users:1 500"))
     posted_before = len(bench.fates(0))
     jobs = []
@@ -196,7 +196,7 @@ def test_no_floor_is_broken_by_lanes_that_draw_at_once(bench: PostingBench) -> N
 
 
 def test_lanes_that_draw_on_crossing_accounts_do_not_hang_and_break_no_floor(bench: PostingBench) -> None:
-    """Money goes round between eight accounts, in one order in this lane and in the other order in that one."""
+    """Money goes round eight accounts, in opposite orders in the two lanes."""
     bench.post_now([transfer(f"fund{number}", *pair("external:b", f"users:{number}", 40)) for number in range(8)])
     jobs = []
     for lane, step in ((0, 1), (1, -1)):
@@ -260,7 +260,7 @@ def test_lanes_that_open_the_same_accounts_at_once_share_them(bench: PostingBenc
 
 
 def test_a_transaction_left_open_by_a_frozen_worker_is_ended_by_postgres(bench: PostingBench) -> None:
-    """What was frozen in the middle may wake up later: it finds its connection gone and has moved nothing."""
+    """A worker that froze in its transaction may wake up later: its connection is gone, and it has changed nothing."""
     made = bench.batch(script("a external:b>users:1 5"))
     thawed = threading.Event()
     frozen = threading.Event()

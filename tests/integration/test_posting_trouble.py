@@ -1,4 +1,4 @@
-"""An event that breaks its batch, an outage in the middle, a topic that is not the one that it was."""
+"""Events that break their batch, outages in the middle of one, and a topic that is no longer the same."""
 
 from collections.abc import Callable, Sequence
 
@@ -30,12 +30,12 @@ Decide = Callable[[Sequence[Event], LedgerView], list[Fate]]
 
 
 def is_poisoned(event: Event) -> bool:
-    """Whether this is the one that a test makes trouble for."""
+    """Return whether this is the event that the test makes fail."""
     return event.intent is not None and event.intent.idempotency_key == POISONED
 
 
 def sabotage(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Fate], Fate]) -> None:
-    """Have the decision go wrong about the poisoned event."""
+    """Make the decision on the poisoned event go wrong."""
 
     def decide(events: Sequence[Event], view: LedgerView) -> list[Fate]:
         fates = decision.decide_batch(events, view)
@@ -45,7 +45,7 @@ def sabotage(monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Fate], Fate]) -> 
 
 
 def raising(error: Exception) -> Callable[[Fate], Fate]:
-    """A decision that has a bug."""
+    """Return a decision that raises `error`, as a bug would."""
 
     def wrong(_: Fate) -> Fate:
         raise error
@@ -54,7 +54,7 @@ def raising(error: Exception) -> Callable[[Fate], Fate]:
 
 
 def with_legs(change: Callable[[tuple[Leg, ...]], tuple[Leg, ...]]) -> Callable[[Fate], Fate]:
-    """A decision that posts other legs than it should; what is forced into quarantine has none to change."""
+    """Return a decision that posts changed legs; only a posted fate has legs to change, a quarantined one has none."""
     return lambda fate: fate._replace(legs=change(fate.legs)) if fate.outcome is Outcome.POSTED else fate
 
 
@@ -85,7 +85,7 @@ SABOTAGES: tuple[tuple[str, Callable[[Fate], Fate]], ...] = (
 def test_a_poisoned_event_is_isolated_and_its_neighbours_are_posted(
     bench: PostingBench, monkeypatch: pytest.MonkeyPatch, wrong: Callable[[Fate], Fate]
 ) -> None:
-    """The code's checks are broken on purpose here: it is the database that refuses most of these."""
+    """The test breaks the checks of the code, so the database itself refuses most of these fates."""
     made = bench.batch(MOVES)
     sabotage(monkeypatch, wrong)
     bench.poster.handle([made])
@@ -95,7 +95,7 @@ def test_a_poisoned_event_is_isolated_and_its_neighbours_are_posted(
     assert bench.balance("external:b") == 9 * 8
     bench.verify()
     monkeypatch.undo()
-    # Quarantine settles nothing: what was poison to a bug is posted when it comes again.
+    # Quarantine settles no intent: once the bug is gone, the same intent is posted when it comes again.
     assert bench.post_now(MOVES[3:6]) == ["duplicate", "posted", "duplicate"]
     bench.verify()
 
@@ -113,8 +113,8 @@ def test_several_poisoned_events_in_two_lanes(bench: PostingBench, monkeypatch: 
 def test_a_poisoned_event_is_isolated_while_another_lane_settles_the_rest(
     bench: PostingBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A collision and a poison in one batch: the collision is met first."""
-    # Accounts that are open already, as who opens one keeps others waiting until the commit.
+    """One batch has an intent that another lane settles meanwhile, and a poisoned one: the collision comes first."""
+    # Open the accounts first, because a worker that opens an account makes others wait until its commit.
     bench.post_now([move._replace(idempotency_key=f"open-{move.idempotency_key}") for move in MOVES])
     first = bench.stands(0)[0]["next_offset"]
     mine, theirs = bench.batch(MOVES, 0), bench.batch(MOVES[:1], 1)
@@ -133,7 +133,7 @@ def test_a_poisoned_event_is_isolated_while_another_lane_settles_the_rest(
 
 
 def test_an_event_that_breaks_the_reading_is_isolated_too(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is decoded to what nothing decodes to, a direction that has no name, which breaks its fingerprint."""
+    """The test makes the decoder return a direction that does not exist, so the fingerprint cannot be computed."""
     whole = IntentDecoder.decode
 
     def broken(decoder: IntentDecoder, value: bytes | None) -> Intent:
@@ -188,7 +188,7 @@ def test_a_worker_that_dies_between_the_halves_of_an_isolation_goes_on_where_it_
 
 
 def test_a_lock_that_someone_holds_is_waited_for_not_for_ever(bench: PostingBench) -> None:
-    """An operator's forgotten transaction on the lane: refused after lock_timeout, as an outage; then posted."""
+    """An operator's transaction locks the lane: the batch fails after lock_timeout, as in an outage, then is posted."""
     made = bench.batch(MOVES)
     store = PostingStore(bench.dsn)
     store._open().execute("SET lock_timeout = '200ms'")
@@ -209,7 +209,7 @@ def test_a_batch_from_elsewhere_than_the_lane_stands_moves_nothing(bench: Postin
     for start in (0, 2, 4, 100):
         with pytest.raises(FenceLost, match=f"lane 0 stands at 3, not at {start}"):
             bench.poster.handle([bench.batch(MOVES, start=start)])
-    with pytest.raises(FenceLost):  # one lane right, one wrong: both are left alone
+    with pytest.raises(FenceLost):  # one lane fits, the other does not: neither moves
         bench.poster.handle([bench.batch(MOVES, 0), bench.batch(MOVES, 1, start=5)])
     assert (bench.fates(0), bench.fates(1)) == (["posted"] * 3, [])
     bench.verify()
@@ -237,7 +237,7 @@ def test_a_topic_made_anew_is_refused(bench: PostingBench, topics: Topics) -> No
 
 
 def test_a_topic_that_lost_its_end_is_refused(bench: PostingBench) -> None:
-    """Such as one restored from a backup older than the ledger."""
+    """Such a topic was restored from a backup that is older than the ledger."""
     bench.send_all(MOVES)
     assert bench.post() == ["posted"] * 9
     bench.poster.handle([bench.batch(MOVES[:1])])
@@ -248,7 +248,7 @@ def test_a_topic_that_lost_its_end_is_refused(bench: PostingBench) -> None:
 def test_a_batch_is_not_posted_where_the_topic_was_made_anew_before_it_was_fetched(
     bench: PostingBench, topics: Topics
 ) -> None:
-    """Though its offsets follow: the new topic has outgrown the lane."""
+    """The offsets fit, because the new topic has outgrown the lane; only the topic id differs."""
     bench.send_all(MOVES)
     assert bench.post() == ["posted"] * 9
     remake(bench, topics)
@@ -284,7 +284,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 
 
 def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: PostingBench) -> None:
-    """As when lanes are added: the group's broker knows it before the one that is asked of the topic."""
+    """When lanes are added, the group's broker may know the partition before the broker that describes the topic."""
     add_partitions(bench.kafka, bench.topics.journal, 3)
     with pytest.raises(Outage, match=r"does not tell of the partitions \[2\] of"):
         bench.poster.positions(bench.topics.intents, [0, 1, 2])
@@ -292,7 +292,7 @@ def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: Posti
 
 
 def test_a_fetch_that_left_records_out_is_dropped(bench: PostingBench) -> None:
-    """The topic has them: nothing may take their place."""
+    """The topic still has these records, so no other row may take their offsets."""
     bench.send_all(MOVES)
     (made,) = bench.fetch()
     for left_out in ({0}, {4}, {8}, {0, 1, 2}, set(range(9))):
@@ -319,7 +319,7 @@ def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: Pos
 def test_what_a_transaction_aborted_moves_nothing_and_each_offset_has_its_row(
     bench: PostingBench, monkeypatch: pytest.MonkeyPatch, piece_offsets: int
 ) -> None:
-    """Transactional producers must not write here; if one does, each offset has its one fate all the same."""
+    """Transactional producers must not write intents; if one does, each offset still has exactly one fate."""
     monkeypatch.setattr("streams.posting.poster.PIECE_OFFSETS", piece_offsets)
     bench.send(MOVES[0])
     bench.send_transaction(MOVES[1:2], commit=True)
@@ -334,7 +334,7 @@ def test_what_a_transaction_aborted_moves_nothing_and_each_offset_has_its_row(
     assert [row["detail"] for row in details] == [NO_RECORD_DETAIL]
     bench.verify()
     bench.send_all(MOVES[2:4])
-    assert bench.post() == ["posted"] * 2  # an aborted transaction used no key up
+    assert bench.post() == ["posted"] * 2  # the aborted transactions used up no key
 
 
 def test_the_broker_refuses_a_transaction_that_could_stay_open_for_long(bench: PostingBench) -> None:

@@ -1,4 +1,4 @@
-"""Every named query has a sentence, is used, and is one that Postgres can prepare against the schema."""
+"""Every named query begins with a sentence, is used, and can be prepared by Postgres against the schema."""
 
 import re
 from collections.abc import Iterator
@@ -15,14 +15,14 @@ from runtime.settings import REPOSITORY_ROOT
 STEMS: Final = sorted(path.stem for path in FOLDER.glob("*.sql"))
 QUERIES: Final = [(stem, name) for stem in STEMS for name in load(stem)]
 
-# Commands that PREPARE does not take; each is looked at in its own way below.
+# PREPARE does not accept these commands: the test below runs them, and for a COPY it selects the columns.
 UNPREPARED: Final = ("ANALYZE", "COPY", "LISTEN", "SET", "LOCK")
 
 PLACEHOLDER: Final = re.compile(r"%(?:\((?P<name>\w+)\)[sbt]|(?P<percent>%)|(?P<other>.))", re.DOTALL)
 
 
 def numbered(query: str) -> str:
-    """The query as PREPARE takes it: %(name)s becomes $n, the same name the same n, and %% becomes %."""
+    """Return the query as PREPARE takes it: %(name)s becomes $n, the same name the same n, and %% becomes %."""
     numbers: dict[str, int] = {}
 
     def place(match: re.Match[str]) -> str:
@@ -35,13 +35,13 @@ def numbered(query: str) -> str:
 
 
 def statement(query: str) -> str:
-    """The query without its comments."""
+    """Return the query without its comments."""
     return "\n".join(line for line in query.splitlines() if not line.lstrip().startswith("--")).strip()
 
 
 @pytest.fixture(scope="module")
 def connection(stack: Any, template: str) -> Iterator[Connection[Any]]:
-    """One connection to the template database: preparing changes nothing."""
+    """Yield one connection to the template database, because preparing changes nothing."""
     dsn = psycopg.conninfo.make_conninfo(stack.postgres_dsn, dbname=template)
     with psycopg.connect(dsn, autocommit=True) as found:
         yield found
@@ -76,7 +76,7 @@ def test_it_begins_with_a_sentence(stem: str, name: str) -> None:
 
 
 def test_every_query_is_used() -> None:
-    # By its quoted name, in db/ or where a function of db/ is handed it.
+    # A use is the query's quoted name, in db/ or where it is passed to a function of db/.
     packages = ("api", "cli", "db", "ops", "producers", "runtime", "streams", "tools")
     sources = "".join(path.read_text() for top in packages for path in (REPOSITORY_ROOT / top).rglob("*.py"))
     assert [(stem, name) for stem, name in QUERIES if f'"{name}"' not in sources] == []

@@ -1,4 +1,4 @@
-"""Reconciliation on the real parts: what is right passes; what is planted is named, and resolves when restored."""
+"""Reconciliation on real Kafka and Postgres: a correct ledger passes; a planted error is a break until restored."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -23,7 +23,7 @@ def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
 
 
 def busy(bench: ProvingBench) -> list[str]:
-    """A ledger with every outcome in it, on two lanes."""
+    """Post and relay intents with every outcome, on two lanes; return their fates."""
     for number in range(10):
         bench.send(bench.transfer(f"in-{number}", "external:bank", f"users:{number}:wallet", 1000 + number), number % 2)
     bench.send(bench.transfer("in-0", "external:bank", "users:0:wallet", 1000))
@@ -36,7 +36,7 @@ def busy(bench: ProvingBench) -> list[str]:
 
 
 def prove(bench: ProvingBench, agent: Reconciliation) -> dict[tuple[str, str], str]:
-    """Let the agent read all there is, sweep and check again; the breaks that stand."""
+    """Let the agent read everything, sweep and check again; return the unresolved breaks."""
     bench.feed(agent.reconciler)
     agent.chores.sweep_all()
     return bench.breaks("reconciliation")
@@ -70,7 +70,7 @@ def test_aborted_transactions_are_counted_and_are_no_break(proving: ProvingBench
 
 
 def test_a_posted_record_that_was_aborted_is_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
-    """As a worker would post it that reads what is not committed."""
+    """A worker that reads uncommitted records would post such a record."""
     proving.send_transaction([proving.transfer("t", "external:bank", "users:1:wallet", 10)], commit=False)
     (made,) = proving.fetch((0,))
     messages, _ = proving.read(proving.topics.intents, 0, 0, committed=False)
@@ -237,7 +237,7 @@ def test_a_false_duplicate_and_a_false_quarantine_are_named(proving: ProvingBenc
 
 
 def journal_record(bench: ProvingBench, seq: int = 0) -> dict[str, Any]:
-    """The record that the relay would send for a row of lane 0."""
+    """Return the record that the relay would send for a row of lane 0."""
     row = bench.rows(RECORDS, 0)[seq]
     legs = bench.rows(
         "SELECT address AS account, CASE direction WHEN 1 THEN 'debit' ELSE 'credit' END AS direction, amount_minor,"
@@ -271,7 +271,7 @@ def test_a_fate_of_an_offset_that_never_was_is_named(proving: ProvingBench, agen
 
 
 def test_what_is_oddly_malformed_is_refused_by_both_sides_alike(proving: ProvingBench, agent: Reconciliation) -> None:
-    """Past what JSON's numbers hold, and keys that sort otherwise in UTF-16."""
+    """One intent has a number too large for JSON, and the other has keys that sort differently in UTF-16."""
     proving.send(proving.transfer("far-off", "external:bank", "users:1:wallet", 5, value_time=2**60))
     metadata = {"\ufb33": "a", "\U0001f4b8": "b"}
     proving.send(proving.transfer("odd-key", "external:bank", "users:1:wallet", 5, metadata=metadata))

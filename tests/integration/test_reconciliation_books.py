@@ -1,4 +1,4 @@
-"""Reconciliation's own books: what they keep in memory says what the tables say, whatever became of a batch."""
+"""Reconciliation's own books: their memory agrees with the tables, whether a batch succeeded or not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,14 +25,14 @@ def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
 
 
 def pay(bench: ProvingBench, first: int, count: int = 6) -> None:
-    """Transfers to three users over two lanes, posted and relayed."""
+    """Post and relay transfers to three users over two lanes."""
     for number in range(first, first + count):
         bench.send(bench.transfer(f"k{number}", "external:bank", f"users:{number % 3}:wallet", 100), number % 2)
     bench.post_and_relay()
 
 
 def check(bench: ProvingBench, agent: Reconciliation) -> None:
-    """No break, and the own tables hold what the ledger's hold, as does the memory of them."""
+    """Check that there is no break, and that reconciliation's tables and memory hold what the ledger's tables hold."""
     assert bench.breaks("reconciliation") == {}
     held = bench.rows(HELD)
     assert bench.rows(OWN) == held
@@ -69,7 +69,7 @@ def test_batch_after_batch_is_added_to_what_is_known(proving: ProvingBench, agen
 def test_a_shard_that_was_edited_is_found_by_the_batch_that_touches_it(
     proving: ProvingBench, agent: Reconciliation, edit: str
 ) -> None:
-    """Without a sweep; the shards that are right are not named."""
+    """This needs no sweep, and the correct shards are not named."""
     pay(proving, 0)
     proving.feed(agent.reconciler)
     check(proving, agent)
@@ -149,7 +149,7 @@ def test_sums_beyond_64_bits_are_compared_as_all_others(proving: ProvingBench, a
 
 
 def test_sums_that_no_ledger_has_posted_are_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
-    """Records that no ledger made, each with the most that a leg can say, on an account that it has opened and not."""
+    """The records are forged, each with the largest amount of a leg, on an account that is open and one that is not."""
     pay(proving, 0, 1)
     proving.feed(agent.reconciler)
     record = {

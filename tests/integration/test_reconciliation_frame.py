@@ -1,4 +1,4 @@
-"""The frame of the books: what its owner alters behind everybody's back is a break that names row and both values."""
+"""The frame of the books: if the database's owner alters it without a fact, a break names the row and both values."""
 
 from collections.abc import Iterator
 
@@ -16,13 +16,13 @@ LINE = ChartPattern("loans:**", AccountClass.ASSET, 1, 0, frozenset({"EUR"}))
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    """A ledger with a unit, a line, two accounts and a reconciling worker that has read it all."""
+    """Yield a reconciling worker that has read a whole ledger with a unit, a chart line and two accounts."""
     with connect(proving.dsn, "ledgerline_operator", autocommit=True) as operator:
         add_unit(operator, "default", "MILES", 2, done_by="ann")
         set_chart_pattern(operator, "default", LINE, done_by="ann")
     for lane in (0, 1):
         proving.send(proving.transfer(f"k{lane}", "external:bank", f"users:{lane}:wallet", 100), lane)
-        proving.post()  # a batch of each lane, so that each opens an account
+        proving.post()  # one batch for each lane, so that each lane opens an account
     proving.relay_all()
     made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     proving.feed(made.reconciler)
@@ -101,12 +101,12 @@ ATTACKS: dict[str, tuple[str, tuple[str, str], str]] = {
 
 
 RECOMPUTED = {"a floor is removed", "an exponent goes from 2 to 0", "a line is removed", "the facts of a lane are gone"}
-"""`ledgerline reconcile` finds all of them; each kind is tried here."""
+"""`ledgerline reconcile` finds all attacks; the test runs it on one attack of each kind."""
 EDITED = ("tenant", "unit", "chart_pattern", "account", "lane", "fact")
 
 
 def keep(bench: ProvingBench) -> None:
-    """Copies of the tables that are edited."""
+    """Copy the tables that the attacks edit."""
     bench.tamper("CREATE SCHEMA kept")
     for table in EDITED:
         bench.tamper(f"CREATE TABLE kept.{table} AS TABLE ledger.{table}")
@@ -140,7 +140,7 @@ def test_what_the_owner_alters_in_the_frame_is_a_break_until_it_is_put_back(
 
 
 def test_facts_that_were_rewritten_with_the_row_are_a_break(proving: ProvingBench, agent: Reconciliation) -> None:
-    """The owner alters row and fact, and computes the chain anew: the topic has told another one."""
+    """The owner alters row and fact and computes the chain again, but the topic has the original chain."""
     proving.tamper("UPDATE ledger.unit SET exponent = 0 WHERE code = 'MILES'")
     proving.tamper("UPDATE ledger.fact SET exponent = 0 WHERE name = 'MILES'")
     rows = proving.rows("SELECT seq FROM ledger.fact WHERE chain = -1 ORDER BY seq")

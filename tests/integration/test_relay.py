@@ -1,4 +1,4 @@
-"""The relay on the real parts: the topic is the table, record by record, each once for read_committed readers."""
+"""The relay on real Kafka and Postgres: read_committed readers get each record of the table exactly once."""
 
 import threading
 import time
@@ -59,7 +59,7 @@ def test_rounds_take_no_more_than_they_may_and_leave_nothing_out(ledger: RelayBe
 
 @pytest.mark.parametrize("power", [15, 31])
 def test_numbers_cross_the_bounds_of_narrower_integers(ledger: RelayBench, power: int) -> None:
-    """The driver sends a number in as few bytes as hold it, and Postgres adds two of such a type in that type."""
+    """psycopg sends a number as the smallest integer type that holds it; Postgres adds two of one type in that type."""
     ledger.bench.post_now(deposits(6))
     first_seq = 2**power - 3
     with psycopg.connect(ledger.bench.dsn) as admin:
@@ -123,7 +123,7 @@ def test_a_second_relay_locks_the_first_out(ledger: RelayBench) -> None:
 
 @pytest.mark.parametrize("count", [5, 3000])
 def test_a_running_relay_that_is_locked_out_ends_with_one_sentence(ledger: RelayBench, count: int) -> None:
-    """Of few records the commit meets the fence, of many it is met while they are handed over."""
+    """With few records the commit meets the fence; with many, the producer meets it while it takes them."""
     ledger.bench.post_now(deposits(5))
     first, second = ledger.relay(), ledger.relay()
     ended: list[BaseException] = []
@@ -149,7 +149,7 @@ def test_a_running_relay_that_is_locked_out_ends_with_one_sentence(ledger: Relay
 def test_the_checkpoint_is_read_only_after_earlier_relays_are_locked_out(
     ledger: RelayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other way round, a zombie could commit in between, and its records would come twice."""
+    """In the other order, a zombie could commit in between, and its records would be relayed twice."""
     ledger.bench.post_now(deposits(5))
     zombie, successor = ledger.relay(), ledger.relay()
     zombie.start()
@@ -183,7 +183,7 @@ def test_what_a_relay_left_open_is_not_seen_and_comes_once_from_the_next(ledger:
 
 
 def test_a_relay_ahead_of_its_ledger_refuses(ledger: RelayBench) -> None:
-    """Such as after Postgres was restored from an old backup: what would follow is not what was relayed."""
+    """After a restore of Postgres from an old backup, the next rows would not follow the records that were relayed."""
     ledger.bench.post_now(deposits(5))
     relay = ledger.relay()
     relay.start()
@@ -216,7 +216,7 @@ def test_a_relay_of_another_history_refuses(ledger: RelayBench) -> None:
 
 
 def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the commit to a record that a reader can see, though the relay would look by itself only every 5 s."""
+    """A reader sees the record soon after the commit, although the relay by itself looks only every 5 s."""
     assert relay_module.WAIT_SECONDS_MAX == 5.0
     relay = ledger.relay()
     stop = threading.Event()
@@ -263,7 +263,7 @@ def test_a_backlog_of_wake_up_calls_is_one_look(ledger: RelayBench) -> None:
 
 
 def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledger: RelayBench) -> None:
-    """The stable end of the checkpoints' topic lies before it: who stopped there would relay everything again."""
+    """The topic's last stable offset is before the checkpoint: a relay that stopped there would repeat everything."""
     relay = ledger.relay(shard=0, shards=2)
     relay.start()
     other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})

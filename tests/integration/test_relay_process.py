@@ -1,4 +1,4 @@
-"""The real relay, as a process: killed, cut off, and locked out."""
+"""The relay as a real process: killed, cut off from Postgres, and locked out by a second one."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -31,13 +31,13 @@ MANY = 30_000
 
 @pytest.fixture
 def target(proving: ProvingBench) -> Iterator[str]:
-    """A database that does not exist yet."""
+    """Yield the DSN of a database that does not exist yet."""
     with beside(proving.dsn, "replayed") as dsn:
         yield dsn
 
 
 def frame_of(dsn: str) -> dict[str, list[tuple[object, ...]]]:
-    """The facts of a ledger, and what its tables say of the frame."""
+    """Return a ledger's facts, their chains and the frame, by table."""
     with psycopg.connect(dsn) as connection:
         return {
             table: connection.execute(f"SELECT * FROM ledger.{table} ORDER BY 1, 2, 3".encode()).fetchall()  # noqa: S608
@@ -61,7 +61,7 @@ def test_the_frame_comes_back_from_its_facts_alone(proving: ProvingBench, target
     done = replay(proving, target, LEDGERLINE_POSTGRES_DSN=gone)
     assert done["loaded"]
     assert frame_of(target) == expected
-    # Brought up to date, with a change of the chart in what is missing; the facts of others are refused.
+    # The copy then catches up, including a change of the chart; a copy with other facts is refused.
     with connect(proving.dsn, "ledgerline_operator", autocommit=True) as operator:
         set_chart_pattern(operator, "default", line._replace(floor_minor=None), done_by="ann")
     proving.send(proving.transfer("a new account", "external:bank", "users:new:wallet", 5))
@@ -146,7 +146,7 @@ def test_bytes_that_retention_has_deleted_are_counted(proving: ProvingBench, tar
 
 
 def test_killed_in_the_middle_it_goes_on_where_it_was(proving: ProvingBench, target: str) -> None:
-    """Killed with SIGKILL, so that its processes are left to end by themselves, and started again at once."""
+    """The command gets SIGKILL, so its child processes must end by themselves, and it is started again at once."""
     for lane in (0, 1):
         proving.send_all(
             [proving.transfer(f"{lane}-{n}", "external:bank", f"users:{n % 99}", 1) for n in range(MANY // 2)], lane

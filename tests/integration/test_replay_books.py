@@ -1,4 +1,4 @@
-"""What a replayed ledger is compared with, and where the books come from that no topic tells."""
+"""`replay --verify`, which compares with the live ledger, and `replay --books`, for books that no topic holds."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tests.replay_bench import loaded, refusal, replay, sign, varied
 
 @pytest.fixture
 def target(proving: ProvingBench) -> Iterator[str]:
-    """A database that does not exist yet."""
+    """Yield the DSN of a database that does not exist yet."""
     with beside(proving.dsn, "replayed") as dsn:
         yield dsn
 
@@ -47,7 +47,7 @@ KEPT = ("journal", "entry", "account", "balance", "quarantine")
 
 
 def keep(connection: psycopg.Connection[Any]) -> None:
-    """Copies of the tables that are edited, by name."""
+    """Copy the tables that the test edits, under the same names."""
     connection.execute("CREATE SCHEMA kept")
     for table in KEPT:
         connection.execute(f"CREATE TABLE kept.{table} AS TABLE ledger.{table}".encode())
@@ -81,7 +81,7 @@ def test_verify_names_the_first_difference(proving: ProvingBench, target: str) -
 
 
 def test_verify_allows_a_live_ledger_to_be_further(proving: ProvingBench, target: str) -> None:
-    """Sums beyond 64 bits are rebuilt, and compared, as all others."""
+    """Sums beyond 64 bits are rebuilt and compared like all others."""
     varied(proving)
     for number in range(3):
         proving.send(proving.transfer(f"big{number}", "external:a", "external:b", 2**63 - 1))
@@ -144,7 +144,7 @@ def test_an_account_that_no_chart_opens_is_refused(proving: ProvingBench, target
     file = tmp_path / "books.json"
     run(environment(proving.settings), "books", "export", str(file))
     varied(proving)
-    # As of a ledger that is older than its facts.
+    # A ledger that is older than the facts has none on the topic, so they are deleted.
     end = proving.read(proving.topics.frame, 0, 0)[1]
     admin = AdminClient(proving.kafka.client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.frame, 0, end)]).values():

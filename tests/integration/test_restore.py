@@ -1,6 +1,6 @@
-"""A backup is restored, caught up from the journal, and worked on: nothing lost, nothing doubled, no break ever.
+"""A backup is restored, caught up from the journal and used: nothing is lost or doubled, and no break ever occurs.
 
-The commands are those of the runbooks, run as they stand there.
+The tests run the commands of the runbooks unchanged.
 """
 
 import re
@@ -40,13 +40,13 @@ SECONDS_MAX = 120
 
 
 def commands(runbook: str) -> list[str]:
-    """The lines of shell in a runbook, in order."""
+    """Return the shell lines of a runbook, in order."""
     blocks = re.findall(r"^```sh\n(.*?)^```$", RUNBOOKS[runbook].read_text(), re.MULTILINE | re.DOTALL)
     return [line for block in blocks for line in block.splitlines()]
 
 
 def run_line(line: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    """Run a line of a runbook with these variables: `ledgerline` of this checkout, else a program of the server's."""
+    """Run a line of a runbook with these variables: `ledgerline` of this checkout, or else a program of Postgres."""
     program, *arguments = [
         re.sub(r"\$(\w+)", lambda match: variables[match[1]], word) for word in shlex.split(line)
     ]  # fmt: skip
@@ -79,7 +79,7 @@ def test_the_command_line_takes_what_a_runbook_says(runbook: str) -> None:
 
 @contextmanager
 def services(settings: Settings, folder: Path) -> Iterator[dict[str, ServiceProcess]]:
-    """All services of a ledger, as processes; stopped at the end."""
+    """Run all services of a ledger as processes, and stop them at the end."""
     with ExitStack() as running:
         started = {
             name: running.enter_context(ServiceProcess(name, settings, folder, **QUICK)) for name in SERVICES
@@ -91,7 +91,7 @@ def services(settings: Settings, folder: Path) -> Iterator[dict[str, ServiceProc
 
 
 def send(bench: ProvingBench, first: int, last: int) -> None:
-    """Transfers by number, some of them draws on what others brought; a client that tries again sends the same."""
+    """Send the transfers of these numbers; some draw on the money of others. The same numbers give the same intents."""
     for lane in (0, 1):
         bench.send_all(
             [
@@ -107,7 +107,7 @@ def send(bench: ProvingBench, first: int, last: int) -> None:
 
 
 def is_proven(bench: ProvingBench) -> bool:
-    """Whether all that was sent is posted, relayed, reconciled, audited and under a published checkpoint."""
+    """Return whether all that was sent is posted, relayed, reconciled, audited and under a published checkpoint."""
     ends = [bench.read(bench.topics.intents, lane, 0)[1] for lane in (0, 1)]
     lanes = bench.rows(
         "SELECT l.next_offset, l.next_seq, r.next_seq AS reconciled, a.next_seq AS audited, a.first_seq AS signed"
@@ -138,7 +138,7 @@ def topic_records(bench: ProvingBench, topic: str, subject: str) -> list[dict[st
 
 
 def judge(bench: ProvingBench, sent: int) -> None:
-    """Nothing lost, nothing doubled, no break was ever opened, no checkpoint contradicted."""
+    """Check that nothing is lost or doubled, no break was ever opened, and no checkpoint is contradicted."""
     bench.verify()
     settled = bench.rows(
         "SELECT idempotency_key FROM ledger.journal WHERE outcome IN ('posted', 'rejected') ORDER BY idempotency_key"
@@ -154,7 +154,7 @@ def judge(bench: ProvingBench, sent: int) -> None:
 
 
 def dump(dsn: str, file: Path) -> None:
-    """A backup, while everything runs."""
+    """Make a backup while everything runs."""
     argv = [str(server_programs() / "pg_dump"), "--format=custom", f"--file={file}", f"--dbname={dsn}"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -176,7 +176,7 @@ def test_an_old_backup_is_restored_and_worked_on(proving: ProvingBench, settings
         dump(proving.dsn, backup)
         send(proving, 400, 1000)
         proven(proving, running)
-        # What is posted behind the relay's back is in no topic, and must be posted again.
+        # Intents that are posted after the relay stopped are in no journal topic, and must be posted again.
         assert running["relay"].stop(30) == 0
         send(proving, 1000, 1100)
         eventually(lambda: posted(proving) == 1100 + 6, "the last of them is posted", SECONDS_MAX)
@@ -200,7 +200,7 @@ def test_an_old_backup_is_restored_and_worked_on(proving: ProvingBench, settings
 
         with services(restored_settings, tmp_path) as running:
             send(restored, 1100, 1200)
-            send(restored, 0, 1200)  # clients that had no answer try again
+            send(restored, 0, 1200)  # clients without an answer try again
             proven(restored, running)
             for line in proofs:
                 run_line(line, variables)
@@ -215,7 +215,7 @@ def test_an_old_backup_is_restored_and_worked_on(proving: ProvingBench, settings
 
 
 def posted(bench: ProvingBench) -> int:
-    """How many offsets have their row."""
+    """Return how many offsets have their row."""
     return int(bench.rows("SELECT coalesce(sum(next_seq), 0)::bigint AS posted FROM ledger.lane")[0]["posted"])
 
 

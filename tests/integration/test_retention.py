@@ -1,4 +1,4 @@
-"""Retention deletes intents of payments.intents; the journal keeps their keys for ever, and all goes on from it."""
+"""Retention deletes intents from payments.intents; the journal keeps their keys for ever, and all parts go on."""
 
 from collections import Counter
 from pathlib import Path
@@ -19,7 +19,7 @@ INTENTS = 30
 
 
 def delete_up_to(bench: PostingBench, offsets: dict[int, int]) -> None:
-    """What retention does: the lanes of payments.intents begin at these offsets from now on."""
+    """Do what retention does: the lanes of payments.intents then begin at these offsets."""
     admin = AdminClient(bench.kafka.client_options())
     asked = [TopicPartition(bench.topics.intents, lane, offset) for lane, offset in offsets.items()]
     for deletion in admin.delete_records(asked).values():
@@ -36,7 +36,7 @@ def is_posted(bench: PostingBench) -> bool:
 
 
 def prove_all(bench: PostingBench, expired: int) -> None:
-    """Everything recomputed from scratch: no break, and so many records whose intent is not there any more."""
+    """Recompute everything, and check that there is no break and that so many records have lost their intent."""
     relay_all(bench)
     report = run_json(environment(bench.settings), "reconcile")
     assert report["breaks"] == []
@@ -64,7 +64,7 @@ def test_a_key_stands_for_its_intent_after_retention_deleted_it(
             (end, end) for end in ends.values()
         ]
 
-        # The API answers from the journal: settled ones as they were settled, and another body is a conflict.
+        # The API answers from the journal: a settled intent has the same outcome, and another body is a conflict.
         first = post(client, "k3", top_up(3, 100))
         assert (first.status_code, first.headers["idempotent-replayed"], first.json()["status"]) == (
             200,
@@ -77,7 +77,7 @@ def test_a_key_stands_for_its_intent_after_retention_deleted_it(
         found = client.get(f"/v1/intents/{first.json()['intent_id']}")
         assert (found.status_code, found.json()["receipt"]) == (200, first.json()["receipt"])
 
-        # A producer that does not ask the API is told by the worker, which begins where the topic begins now.
+        # For a producer that bypasses the API, the worker decides. It begins where the topic begins now.
         with ServiceProcess("posting", settings, tmp_path):
             bench.send(bench.transfer("k3", "external:bank", "users:3:wallet", 100), 0)
             bench.send(bench.transfer("k3", "external:bank", "users:3:wallet", 101), 1)

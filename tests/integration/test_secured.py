@@ -1,7 +1,7 @@
-"""Everything behind TLS, logins and rights: the pipeline through all of it, and what is said where one is wrong.
+"""The whole pipeline behind TLS, logins and rights, and the message if one of them is wrong.
 
-Postgres is behind TLS, the registry behind TLS and a password, and Kafka behind TLS with SCRAM (posting comes by its
-certificate) and with the rights that docs/SECURITY.md grants each service and no more.
+Postgres is behind TLS, and the registry is behind TLS and a password. Kafka is behind TLS with SCRAM; posting logs in
+by its certificate. Each service has exactly the Kafka rights that docs/SECURITY.md grants it.
 """
 
 import json
@@ -37,31 +37,31 @@ from tests.service_process import ServiceProcess, environment_of
 
 PREFIX = "secured."
 PATIENCE_SECONDS = 120.0
-# The parts are started in it, a Postgres is unpacked, and five services begin at once.
+# This time includes the start of the parts, the unpacking of a Postgres, and the start of five services at once.
 pytestmark = pytest.mark.timeout(600)
 QUICK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
 class Secured:
-    """The parts behind TLS, and what gets in."""
+    """The parts behind TLS, with their addresses and certificates."""
 
     endpoints: Endpoints
     doors: dict[str, str]
-    """Of Kafka, by name: tls, mutual, login."""
+    """The addresses of Kafka's listeners, by name: tls, mutual, login."""
     registry_url: str
     certificates: secured.Certificates
     folder: Path
 
     def secret(self, name: str, text: str) -> Path:
-        """A file with a secret that this user alone may read."""
+        """Write a secret to a file that only this user may read, and return its path."""
         path = self.folder / f"{name}.secret"
         path.touch(mode=0o600)
         path.write_text(f"{text}\n")
         return path
 
     def kafka(self, door: str, **more: Any) -> Kafka:
-        """Kafka behind a door, as a client that is configured rightly sees it."""
+        """Return the Kafka settings of a correctly configured client of this listener."""
         login: dict[str, Any] = {}
         if door == "login":
             login = {"sasl_username": "operator", "sasl_password": secured.PASSWORDS["operator"]}
@@ -75,13 +75,13 @@ class Secured:
 
     @property
     def dsn(self) -> str:
-        """Postgres' DSN for TLS alone, password and all."""
+        """Return Postgres' DSN, with the password, for connections by TLS only."""
         return f"{self.endpoints.postgres_dsn}?sslmode=verify-full&sslrootcert={self.certificates.authority}"
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Iterator[Secured]:
-    """A broker and a Postgres of our own; the registry is the session's."""
+    """Yield a broker and a Postgres of this module's own; the registry is the session's."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     folder = tmp_path_factory.mktemp("secured")
     certificates = secured.make_certificates(folder)
@@ -99,14 +99,14 @@ def parts(tmp_path_factory: pytest.TempPathFactory, stack: Endpoints) -> Iterato
     )
     with embedded as endpoints, secured.registry_door(stack.registry_url, certificates) as registry_url:
         doors = {name.lower(): f"{LOOPBACK}:{port}" for name, (port, _) in listeners.items()}
-        # As `ledgerline prepare --kafka-rights` does, over the listener without a login, whose users are super users.
+        # `ledgerline prepare --kafka-rights` does the same; users of the listener without a login are super users.
         assert grant(endpoints.kafka, PREFIX, "") == len(rights(PREFIX))
         yield Secured(endpoints, doors, registry_url, certificates, folder)
 
 
 @pytest.fixture
 def variables(parts: Secured, tmp_path: Path) -> dict[str, str]:
-    """The environment of an operator; no secret is in it, each is in a file."""
+    """Return the environment of an operator; it holds no secret, because each secret is in a file."""
     password = psycopg.conninfo.conninfo_to_dict(parts.endpoints.postgres_dsn)["password"]
     bare = f"postgresql://ledgerline@{LOOPBACK}:{parts.endpoints.postgres_dsn.rsplit(':', 1)[1]}"
     return environment_of(Settings(home=tmp_path), COLUMNS="160") | {
@@ -130,7 +130,7 @@ def variables(parts: Secured, tmp_path: Path) -> dict[str, str]:
 
 
 def logged_in(parts: Secured, name: str) -> dict[str, str]:
-    """The variables by which a service comes to Kafka as itself: posting by its certificate, the others by password."""
+    """Return the variables of a service's own Kafka login: posting has a certificate, the others have a password."""
     if name == "posting":
         return {
             "LEDGERLINE_KAFKA_BOOTSTRAP": parts.doors["mutual"],
@@ -147,7 +147,7 @@ def logged_in(parts: Secured, name: str) -> dict[str, str]:
 
 
 def named(variables: dict[str, str], **more: str) -> dict[str, str]:
-    """Ledgerline's own variables, but for the ports that each service is given."""
+    """Return Ledgerline's own variables, without the ports, because each service gets its own."""
     kept = (name for name in variables if name.startswith("LEDGERLINE_") and not name.endswith("_PORT"))
     return {name: variables[name] for name in kept} | more
 
@@ -210,7 +210,7 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
 
 
 def refused_in_the_open(name: str, service: ServiceProcess, certificates: secured.Certificates) -> None:
-    """A service answers whoever knows its authority by HTTPS, and nobody without TLS."""
+    """Check that a service answers HTTPS clients that trust its authority, and no other clients."""
     address = f"{LOOPBACK}:{service.port}/metrics"
     ours = ssl.create_default_context(cafile=str(certificates.authority))
     assert httpx.get(f"https://{address}", verify=ours).status_code == 200, name
@@ -221,7 +221,7 @@ def refused_in_the_open(name: str, service: ServiceProcess, certificates: secure
 
 
 def pulse_of(client: Mapping[str, str], authority: Path) -> dict[str, Any]:
-    """What the console is told, once."""
+    """Return one pulse of the console's feed."""
     headers = {"authorization": f"Bearer {client['LEDGERLINE_API_KEY']}"}
     url = f"{client['LEDGERLINE_API_URL']}/v1/console/events"
     context = ssl.create_default_context(cafile=str(authority))
@@ -243,7 +243,7 @@ def test_who_may_write_intents_may_not_write_transactions(parts: Secured, variab
 
 
 def test_rights_are_created_by_who_may_alter_the_cluster(parts: Secured, variables: dict[str, str]) -> None:
-    """By the open door the command comes as a super user; the operator of every day may not raise itself."""
+    """On the listener without a login the command is a super user; an ordinary operator cannot give itself rights."""
     open_door = {name: value for name, value in variables.items() if not name.startswith("LEDGERLINE_KAFKA_")}
     done = run_json(open_door | {"LEDGERLINE_KAFKA_BOOTSTRAP": parts.endpoints.kafka_bootstrap}, "prepare",
                     "--kafka-rights", "ledgerline-")  # fmt: skip
@@ -260,7 +260,7 @@ def test_rights_are_created_by_who_may_alter_the_cluster(parts: Secured, variabl
 
 
 def test_upstream_reads_nothing(parts: Secured, variables: dict[str, str]) -> None:
-    """It may write intents (the next test says: and no other topic); no group and no topic lets it read."""
+    """`upstream` may write intents, and no other topic (see the next test); it may not read, whatever its group."""
     run(variables, "prepare")
     login = {"sasl_username": "upstream", "sasl_password": secured.PASSWORDS["upstream"]}
     options = parts.kafka("login", **login).client_options() | {"log_level": 0}

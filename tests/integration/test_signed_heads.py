@@ -1,4 +1,4 @@
-"""What posting signed outside Postgres: rows that are changed before their relay, whoever changes them, are named."""
+"""Posting signs with a key outside Postgres: a row that anyone changes between its commit and its relay is named."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ from tests.tampering import turn_into_rejected
 
 @pytest.fixture
 def key(settings: Settings) -> SigningKey:
-    """Posting's own, in the home where audit looks for its public half."""
+    """Make posting's own key, in the home where audit looks for its public half."""
     return make_key(settings.home / POSTING_KEY_FILE)
 
 
@@ -38,13 +38,13 @@ def agent(proving: ProvingBench, settings: Settings, key: SigningKey) -> Iterato
 
 
 def transfers(bench: ProvingBench, *keys: str, lane: int = 0) -> list[str]:
-    """Post these as one batch, without relaying them."""
+    """Post transfers with these keys as one batch, without relaying them."""
     bench.send_all([bench.transfer(key, "external:bank", "users:1:wallet", 7) for key in keys], lane)
     return bench.post()
 
 
 def found(bench: ProvingBench, agent: Audit) -> set[tuple[str, str]]:
-    """The breaks of the agent that stand, which must be those that `audit verify` finds by itself."""
+    """Return the agent's unresolved breaks, and check that `audit verify` finds the same by itself."""
     bench.feed(agent.auditor)
     agent.chores.heads()
     breaks = set(bench.breaks("audit"))
@@ -79,7 +79,7 @@ def test_a_posted_row_that_becomes_a_rejection_while_the_relay_is_held_is_named(
     transfers(proving, "a")
     transfers(proving, "b")
     turn_into_rejected(proving, 0, "currency_not_allowed")
-    transfers(proving, "c")  # posting goes on from the head that the owner made
+    transfers(proving, "c")  # posting goes on from the head that the database's owner made
     proving.relay_all()
     assert found(proving, agent) == {("chain", "lane 0 seq 1")}
 
@@ -118,19 +118,19 @@ def test_the_last_records_are_named_though_no_signature_follows_them(proving: Pr
     assert (row["lane"], row["seq"]) == (0, 1)
     transfers(proving, "c")
     proving.relay_all()
-    # The exact break takes the place of the one about the lane's end.
+    # The break with the exact seq replaces the one about the lane's end.
     assert found(proving, agent) == {("chain", "lane 0 seq 1")}
 
 
 def test_signatures_are_asked_for_from_the_first_that_a_lane_has(
     proving: ProvingBench, agent: Audit, key: SigningKey
 ) -> None:
-    """An upgrade: what was posted by workers without a key stays as it is."""
+    """After an upgrade, records that workers without a key posted need no signature."""
     signing = proving.poster
     proving.poster = proving.new_poster()
     transfers(proving, "a", "b")
     proving.relay_all()
-    # Audit of the release before knew no signatures.
+    # The audit of the previous release knew no signatures.
     proving.feed(agent.auditor)
     proving.tamper("UPDATE audit.lane SET signatures_first_seq = NULL, signatures_next_seq = NULL")
     transfers(proving, "c")
@@ -151,7 +151,7 @@ def test_signatures_are_asked_for_from_the_first_that_a_lane_has(
 def test_who_takes_the_public_key_away_is_asked_for_no_signature(
     proving: ProvingBench, agent: Audit, settings: Settings
 ) -> None:
-    """Before workers of a release that signs nothing come back."""
+    """An operator does this before workers of a release that signs nothing come back."""
     transfers(proving, "a")
     proving.relay_all()
     assert found(proving, agent) == set()
@@ -168,7 +168,7 @@ def test_who_takes_the_public_key_away_is_asked_for_no_signature(
 
 
 def test_a_signed_range_is_relayed_whole(proving: ProvingBench, agent: Audit) -> None:
-    """So that what the topic has, when a database is lost, ends with a signature."""
+    """So the records on the topic end with a signature, whenever the database is lost."""
     transfers(proving, "a", "b")
     transfers(proving, "c", "d", "e")
     store = proving.relay._store
@@ -189,7 +189,7 @@ def test_a_signed_range_is_relayed_whole(proving: ProvingBench, agent: Audit) ->
 def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
     proving: ProvingBench, agent: Audit, tmp_path: Path
 ) -> None:
-    """One that was kept by a client, which no one else can have made; of the row that stands now there is none."""
+    """A client kept the receipt, which only posting can have made; the row that is there now has no such receipt."""
     transfers(proving, "a", "b")
     files = {}
     for name in ("a", "b"):
@@ -207,7 +207,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
         "The journal has this record with another hash than posting signed.",
         "The ledger has another row there than posting signed.",
     ]
-    # The row beside it is what it was; what its batch became is not.
+    # The row beside it is unchanged, but the head of its batch is not.
     told = run_json(variables, "audit", "receipt", str(files["a"]), code=1)
     assert told["faults"] == ["The journal has the head at seq 1 with another hash than posting signed."]
     files["a"].write_text(json.dumps(receipt(proving.dsn, str(intent_id_of("default", "b")))))

@@ -1,6 +1,6 @@
-"""`up` and `down` with the real parts: what dies comes back, and nothing stays behind.
+"""`up` and `down` with the real parts: a part that dies is restarted, and no process is left behind.
 
-The services are tiny web servers here; the acceptance tests run Ledgerline's own.
+The services are tiny web servers here; the acceptance tests run Ledgerline's own services.
 """
 
 import os
@@ -58,7 +58,7 @@ supervisor.up(Path(sys.argv[2]), lambda _message: None, tied=True, cache=Path(sy
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home for all tests of this module, so that Postgres' cluster is made once."""
+    """Return one folder for all tests of this module, so that Postgres' cluster is made once."""
     made = tmp_path_factory.mktemp("supervised")
     (made / "daemon.py").write_text(DAEMON)
     return made
@@ -66,7 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def home(folder: Path) -> Iterator[Path]:
-    """The home of a run that every test joins or starts, and the last of them leaves behind."""
+    """Yield the home of the run that each test joins or starts; stop the run after the last test."""
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("cli.supervision.supervisor.DAEMON", (sys.executable, str(folder / "daemon.py")))
         yield folder / "home"
@@ -74,7 +74,7 @@ def home(folder: Path) -> Iterator[Path]:
 
 
 def ignore(_message: str) -> None:
-    """Take a line of progress."""
+    """Ignore a line of progress."""
 
 
 def start(home: Path) -> RunState:

@@ -1,4 +1,4 @@
-"""Topics as code, on a real broker: what differs is shown, what is safe is changed, nothing else is."""
+"""Topics as code on a real broker: each difference is shown, and only safe differences are changed."""
 
 from collections.abc import Iterator
 
@@ -31,7 +31,7 @@ def variables(settings: Settings) -> Iterator[dict[str, str]]:
 
 
 def alter(admin: AdminClient, topic: str, **changes: str) -> None:
-    """Set properties of a topic, whose names have _ for each dot."""
+    """Set properties of a topic; each `_` in a name stands for a dot."""
     entries = [
         ConfigEntry(name.replace("_", "."), value, incremental_operation=AlterConfigOpType.SET)
         for name, value in changes.items()
@@ -42,13 +42,13 @@ def alter(admin: AdminClient, topic: str, **changes: str) -> None:
 
 
 def property_of(admin: AdminClient, topic: str, name: str) -> str:
-    """A property as the broker has it."""
+    """Return a property as the broker has it."""
     (future,) = admin.describe_configs([ConfigResource(ResourceType.TOPIC, topic)]).values()
     return str(future.result(30)[name].value)
 
 
 def found(variables: dict[str, str]) -> list[tuple[str, str, str, str | None, str]]:
-    """What `topics diff` shows, by exit code 1."""
+    """Return the rows that `topics diff` shows; it must exit with code 1."""
     rows = run_json(variables, "topics", "diff", code=1)
     return [tuple(row[key] for key in ("topic", "property", "wanted", "found", "remedy")) for row in rows]
 

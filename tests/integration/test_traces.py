@@ -1,4 +1,4 @@
-"""One request through the whole running pipeline is one connected trace, and nothing in it is anybody's business."""
+"""One request through the whole running pipeline is one connected trace, and the trace holds no private data."""
 
 import json
 from collections.abc import Iterator
@@ -22,11 +22,11 @@ CALLER_SPAN = "00f067aa0ba902b7"
 CALLER = f"00-{CALLER_TRACE}-{CALLER_SPAN}-01"
 UNSAMPLED = "00-5cf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00"
 QUICKLY = {"OTEL_BSP_SCHEDULE_DELAY": "200"}
-"""The SDK gathers spans for five seconds else."""
+"""By default the SDK collects spans for five seconds before it sends them."""
 
 
 class Pipeline(NamedTuple):
-    """All services at work on one ledger, and the collector that they tell."""
+    """All services at work on one ledger, and the collector that receives their spans."""
 
     api: ApiBench
     client: httpx.Client
@@ -35,7 +35,7 @@ class Pipeline(NamedTuple):
 
 
 def started(settings: Settings, folder: Path, stack: ExitStack, **changes: str) -> dict[str, ServiceProcess]:
-    """Every service, ready."""
+    """Start every service, and wait until all are ready."""
     processes = {name: stack.enter_context(ServiceProcess(name, settings, folder, **changes)) for name in SERVICES}
     for process in processes.values():
         process.wait_until_ready(120.0)
@@ -44,7 +44,7 @@ def started(settings: Settings, folder: Path, stack: ExitStack, **changes: str) 
 
 @pytest.fixture
 def pipeline(settings: Settings, tmp_path: Path) -> Iterator[Pipeline]:
-    """Sampled is what its caller sampled, and nothing else."""
+    """Yield a pipeline that samples a request only if its caller sampled it."""
     with ExitStack() as stack:
         receiver = stack.enter_context(otlp_receiver())
         traced = settings.model_copy(update={"otlp_endpoint": receiver.endpoint, "trace_sample_ratio": 0.0})
@@ -54,7 +54,7 @@ def pipeline(settings: Settings, tmp_path: Path) -> Iterator[Pipeline]:
 
 
 def linked(receiver: OtlpReceiver, service: str, to: ReceivedSpan) -> ReceivedSpan:
-    """The span of a service that is linked to another one."""
+    """Return the span of a service that has a link to another span."""
     return receiver.wait_for(
         lambda span: span.service == f"ledgerline-{service}" and to.context in span.links, f"{service} for {to.name}"
     )
@@ -109,7 +109,7 @@ def test_one_request_is_one_connected_trace(pipeline: Pipeline, settings: Settin
         assert proved.name == f"process {settings.topic_prefix}ledger.journal"
         assert not proved.is_error
 
-    # The one that its caller did not sample left no span anywhere.
+    # The request that its caller did not sample left no span.
     assert {span.trace_id for span in receiver.spans() if span.kind == "SERVER"} == {CALLER_TRACE}
     assert len([span for span in receiver.spans() if span.service == "ledgerline-posting"]) == 2
     assert receiver.paths == {"/v1/traces"}
@@ -122,7 +122,7 @@ def test_one_request_is_one_connected_trace(pipeline: Pipeline, settings: Settin
 
 
 def test_without_a_collector_named_the_sdk_is_not_even_imported(settings: Settings, tmp_path: Path) -> None:
-    """And nothing is told to anybody: what Python imports, it says with -v on standard error."""
+    """Without the SDK no span can be sent; with PYTHONVERBOSE, Python names each import on standard error."""
     with ServiceProcess("posting", settings, tmp_path, PYTHONVERBOSE="1") as worker:
         worker.wait_until_ready(120.0)
         imported = worker.log()
@@ -155,5 +155,5 @@ def test_a_collector_that_is_away_slows_nothing_and_is_told_of_once(settings: Se
 
 
 def loggers_of(process: ServiceProcess) -> set[str]:
-    """Who said anything in a process' log, each line of which is JSON."""
+    """Return the loggers that wrote to a process's log, in which each line is JSON."""
     return {json.loads(line)["logger"] for line in process.log().splitlines()}

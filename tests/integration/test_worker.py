@@ -1,4 +1,4 @@
-"""The real posting worker, as a process: posted once and only once whatever ends it or takes its lanes away."""
+"""The posting worker as a real process: each intent is posted exactly once, whatever ends it or takes its lanes."""
 
 import json
 import re
@@ -26,12 +26,12 @@ Start = Callable[..., ServiceProcess]
 
 @pytest.fixture
 def slow_batches(settings: Settings) -> Settings:
-    """Settings with small batches, so that a run takes long enough to be met in the middle."""
+    """Return settings with small batches, so that a run takes long enough to be interrupted."""
     return settings.model_copy(update={"posting_batch_intents_max": 100})
 
 
 def moves(count: int, first: int = 0) -> list[Intent]:
-    """Deposits, each of one cent."""
+    """Return deposits of one cent each."""
     return [
         transfer(f"k{number}", *pair("external:b", f"users:{number % 50}", 1))
         for number in range(first, first + count)
@@ -39,20 +39,20 @@ def moves(count: int, first: int = 0) -> list[Intent]:
 
 
 def send(bench: PostingBench, count: int) -> None:
-    """The moves, half of them in each lane."""
+    """Send the moves, half of them to each lane."""
     asked = moves(count)
     bench.send_all(asked[::2], lane=0)
     bench.send_all(asked[1::2], lane=1)
 
 
 def posted(bench: PostingBench) -> int:
-    """How many offsets have their fate."""
+    """Return how many offsets have their fate."""
     found = bench.rows("SELECT coalesce(sum(next_offset), 0)::bigint AS posted FROM ledger.lane")
     return int(found[0]["posted"])
 
 
 def wait_for(bench: PostingBench, count: int, *workers: ServiceProcess, seconds: float = 60.0) -> None:
-    """Until so many offsets have their fate; the workers must live meanwhile."""
+    """Wait until so many offsets have their fate; raise AssertionError if a worker ends meanwhile."""
 
     def reached() -> bool:
         for worker in workers:
@@ -63,7 +63,7 @@ def wait_for(bench: PostingBench, count: int, *workers: ServiceProcess, seconds:
 
 
 def check(bench: PostingBench, count: int) -> None:
-    """All of them were posted, each once."""
+    """Check that so many intents were posted, each once."""
     assert posted(bench) == count
     assert Counter(bench.fates(0) + bench.fates(1)) == {"posted": count}
     assert bench.balance("external:b") == count
@@ -71,12 +71,12 @@ def check(bench: PostingBench, count: int) -> None:
 
 
 def lanes_of(worker: ServiceProcess) -> int:
-    """How many lanes a worker says that it has."""
+    """Return how many lanes a worker reports."""
     return int(worker.metric("ledgerline_agent_partitions"))
 
 
 def lanes_by_name(settings: Settings) -> dict[str, set[int]]:
-    """The lanes of each member that has a name, as the broker tells them."""
+    """Return the lanes of each named member of the group, as the broker reports them."""
     group = Topics(settings.topic_prefix).group("posting")
     admin = AdminClient({"bootstrap.servers": settings.kafka_bootstrap})
     description = admin.describe_consumer_groups([group])[group].result(timeout=30)
@@ -87,7 +87,7 @@ def lanes_by_name(settings: Settings) -> dict[str, set[int]]:
 
 
 def told_lanes(worker: ServiceProcess) -> list[str]:
-    """The lanes whose lag a worker tells."""
+    """Return the lanes whose lag a worker reports."""
     return re.findall(r'^ledgerline_agent_lag_seconds\{.*partition="(\d+)"', worker.metrics(), re.MULTILINE)
 
 
@@ -221,7 +221,7 @@ def test_on_a_topic_made_anew_it_refuses_to_start_in_one_sentence(
 def test_a_topic_made_anew_under_a_running_worker_is_never_posted_from(
     bench: PostingBench, settings: Settings, topics: Topics, tmp_path: Path
 ) -> None:
-    """Its offsets begin anew, and pass those of the old one: none of them may be taken for the old one's."""
+    """The new topic's offsets start at 0 and pass those of the old topic; none may be taken for an old one."""
     with ServiceProcess("posting", settings, tmp_path) as worker:
         worker.wait_until_ready()
         bench.send_all(moves(50))
@@ -239,7 +239,7 @@ def test_a_topic_made_anew_under_a_running_worker_is_never_posted_from(
 def test_a_named_worker_that_comes_back_has_its_lanes_again_and_nobody_else_notices(
     bench: PostingBench, settings: Settings, tmp_path: Path
 ) -> None:
-    """Static membership: the generation of the group stands still, and the other worker keeps what it has."""
+    """Static membership: the group's generation does not change, and the other worker keeps its lane."""
 
     def worker(name: str) -> ServiceProcess:
         return ServiceProcess("posting", settings.model_copy(update={"instance_id": name}), tmp_path)

@@ -1,4 +1,4 @@
-"""Kafka, Postgres and the registry away under a worker and a relay at work: nothing is lost or doubled."""
+"""Kafka, Postgres and the registry fail while a worker and a relay run: nothing is lost or doubled."""
 
 import os
 import threading
@@ -32,7 +32,7 @@ TOTAL = 12_000
 
 @pytest.fixture
 def fragile(stack: Endpoints, tmp_path: Path) -> Iterator[EmbeddedStack]:
-    """A broker and a database of the test's own, as they are killed; the registry is everyone's."""
+    """Yield a broker and a database of the test's own, because it kills them; the registry is the session's."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     parts = EmbeddedStack(tmp_path / "stack", cache=cache, registry=stack.registry_url)
     with parts:
@@ -41,7 +41,7 @@ def fragile(stack: Endpoints, tmp_path: Path) -> Iterator[EmbeddedStack]:
 
 @pytest.fixture
 def ledger(fragile: EmbeddedStack, stack: Endpoints, tmp_path: Path) -> Iterator[PostingBench]:
-    """A ledger on them, with everything sent that there is to post."""
+    """Yield a ledger on these parts, with all intents already sent."""
     topics = Topics("fragile.")
     make_topics(Kafka(fragile.kafka.bootstrap), topics, LANES, Replication())
     migrate(fragile.postgres.dsn)
@@ -67,26 +67,26 @@ def ledger(fragile: EmbeddedStack, stack: Endpoints, tmp_path: Path) -> Iterator
 
 
 def posted(bench: PostingBench) -> int:
-    """How many offsets have their fate."""
+    """Return how many offsets have their fate."""
     found = bench.rows("SELECT coalesce(sum(next_offset), 0)::bigint AS posted FROM ledger.lane")
     return int(found[0]["posted"])
 
 
 def relayed(bench: PostingBench, lane: int) -> list[int]:
-    """The sequence numbers that a read_committed reader gets of a lane."""
+    """Return the sequence numbers of a lane that a read_committed reader gets."""
     schema = parsed_schema("ledger.journal-value")
     found = read_partition(bench.kafka, bench.topics.journal, lane)
     return [read_body(message.value(), schema)["seq"] for message in found]
 
 
 def restart_postgres(parts: EmbeddedStack) -> None:
-    """As after a crash of the server."""
+    """Kill Postgres and start it again, as after a crash."""
     parts.postgres.kill()
     parts.postgres.start()
 
 
 def restart_kafka(parts: EmbeddedStack) -> None:
-    """As after a crash of the broker."""
+    """Kill the broker and start it again, as after a crash."""
     parts.kafka.kill()
     parts.kafka.start()
 
@@ -118,7 +118,7 @@ def test_a_part_that_crashes_under_load_is_waited_for(
 
 
 class _Proxy(ThreadingHTTPServer):
-    """The registry at another address, which a test opens when it likes."""
+    """A proxy to the registry at another address, which a test opens when it needs it."""
 
     def __init__(self, port: int, target: str) -> None:
         class Handler(BaseHTTPRequestHandler):
@@ -135,7 +135,7 @@ class _Proxy(ThreadingHTTPServer):
                 self.wfile.write(body)
 
             def log_message(self, format: str, *args: object) -> None:
-                """Nothing."""
+                """Log nothing."""
 
         super().__init__(("127.0.0.1", port), Handler)
 
@@ -176,7 +176,7 @@ def test_told_to_stop_while_it_waits_a_worker_ends_soon(settings: Settings, topi
 def test_a_worker_that_is_stuck_ends_itself_to_be_started_again(
     settings: Settings, topics: Topics, tmp_path: Path
 ) -> None:
-    """Someone holds the lane for longer than a worker may stand still."""
+    """Another session locks the lane for longer than a worker may make no progress."""
     bench = PostingBench(settings, topics)
     bench.take_over()
     bench.send(transfer("k", *pair("external:b", "users:1", 1)))

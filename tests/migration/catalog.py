@@ -1,10 +1,10 @@
-"""All that makes up a database's schema, from the system catalogs, as sets of lines that can be compared."""
+"""Everything in a database's schema, from the system catalogs, as lines that can be compared."""
 
 from typing import Final
 
 from psycopg import Connection
 
-# Each query gives one text column. public is left out, as it holds the migrations' own list.
+# Each query returns one text column. Schema public is left out, because it holds the list of migrations.
 OURS: Final = "nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')"
 
 QUERIES: Final = {
@@ -57,7 +57,7 @@ QUERIES: Final = {
 
 
 def catalog(connection: Connection[tuple[str]]) -> dict[str, list[str]]:
-    """Everything about the schema of this database, by kind, sorted."""
+    """Return everything about the schema of this database, by kind, sorted."""
     found = {}
     for kind, query in QUERIES.items():
         rows = connection.execute(query.replace("OURS", OURS).encode()).fetchall()

@@ -14,7 +14,7 @@ from ops.embedded.stack import Endpoints
 
 @pytest.fixture
 def new_dsn(stack: Endpoints) -> Iterator[Callable[[], str]]:
-    """Makes DSNs of databases that do not exist yet; whatever comes of them is dropped at the end."""
+    """Makes DSNs of databases that do not exist yet, and drops these databases at the end."""
     names: list[str] = []
 
     def make() -> str:
@@ -29,6 +29,6 @@ def new_dsn(stack: Endpoints) -> Iterator[Callable[[], str]]:
 
 @pytest.fixture
 def owner(database: str) -> Iterator[Connection[Any]]:
-    """The owner's connection to a fresh database; each statement commits."""
+    """The owner's connection to a fresh database, in autocommit."""
     with psycopg.connect(database, autocommit=True) as connection:
         yield connection

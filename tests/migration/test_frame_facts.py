@@ -1,4 +1,4 @@
-"""Each change of the books' frame is a fact in a hash chain, with its author, whoever makes it."""
+"""Each change of the books' frame is a fact in a hash chain, with its author, whatever makes the change."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ OPEN = (
 
 
 def facts(connection: Connection[Any], chain: int = OPERATORS_CHAIN) -> list[dict[str, Any]]:
-    """A chain's facts in order, each held against the hash that Python computes for it."""
+    """Return a chain's facts in order; check each against the hash that Python computes for it."""
     found = facts_of(connection, chain, 0, 1000)
     head = GENESIS_HASH
     for seq, fact in enumerate(found):
@@ -45,7 +45,7 @@ def test_what_operators_change_is_told_in_one_chain_with_its_author(owner: Conne
     owner.execute("SET ROLE ledgerline_operator")
     assert add_tenant(owner, "other", [LINE], done_by="ann")
     assert add_unit(owner, "other", "MILES", 2, 'Air "miles" \x7f\u20ac\n', done_by="ben")
-    set_chart_pattern(owner, "other", LINE, done_by="ann")  # as it stands: nothing changes
+    set_chart_pattern(owner, "other", LINE, done_by="ann")  # the line is the same: nothing changes
     set_chart_pattern(owner, "other", LINE._replace(floor_minor=None))
     remove_chart_pattern(owner, "other", "loans:**", done_by="carl")
     owner.execute("RESET ROLE")
@@ -88,7 +88,7 @@ CHANGES = [
     "TRUNCATE ledger.chart_pattern",
     "DELETE FROM ledger.fact",
 ]
-# The owner may do it: reconciliation sees what he does.
+# The owner may run these: reconciliation finds out.
 CALLS = [
     "SELECT ledger.append_facts(-1, 'mallory', '{}')",
     "SELECT ledger.adopt_frame('mallory')",

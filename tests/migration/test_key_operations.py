@@ -1,4 +1,4 @@
-"""Each change of an API key is a row of ledger.operation with an author, whoever makes it."""
+"""Each change of an API key is a row of ledger.operation with an author, whatever makes the change."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from db.access import Scope, add_key, revoke_key
 
 
 def recorded(connection: Connection[Any]) -> list[tuple[Any, ...]]:
-    """(operation, done_by, detail) in order."""
+    """Return (operation, done_by, detail) in order."""
     return connection.execute(
         "SELECT operation, done_by, detail FROM ledger.operation WHERE operation ~ '^key_' ORDER BY operation_id"
     ).fetchall()
@@ -17,7 +17,7 @@ def recorded(connection: Connection[Any]) -> list[tuple[Any, ...]]:
 
 @pytest.fixture
 def login(owner: Connection[Any]) -> str:
-    """As whom this session logged in."""
+    """The user with which this session logged in."""
     return str(owner.execute("SELECT session_user").fetchall()[0][0])
 
 

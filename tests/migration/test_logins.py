@@ -1,4 +1,4 @@
-"""A login for each service: what it may become, that its password can be changed, and what is refused."""
+"""A login for each service: the role that it can become, changes of its password, and what is refused."""
 
 import uuid
 from collections.abc import Callable, Iterator
@@ -17,7 +17,10 @@ from db.migrate import migrate
 
 
 class Folder:
-    """A folder as a deployment mounts it; its users are dropped at the end, as they are the whole server's."""
+    """A folder as a deployment mounts it.
+
+    Its users are dropped at the end, because users belong to the whole server.
+    """
 
     def __init__(self, path: Path, database: str) -> None:
         self.path, self._database = path, database
@@ -139,14 +142,14 @@ def test_what_kubernetes_keeps_beside_the_files_is_passed_over(tmp_path: Path) -
 def test_an_owner_who_is_no_superuser_prepares_as_at_a_managed_postgres(
     folder: Folder, owner: Connection[Any], new_dsn: Callable[[], str]
 ) -> None:
-    """He may make roles and databases; of the roles that he made he is no member who could act as them."""
+    """The owner may create roles and databases. It only has ADMIN on the roles that it made, and cannot act as them."""
     user = f"test_owner_{uuid.uuid4().hex[:8]}"
     name = sql.Identifier(user)
     owner.execute(sql.SQL("CREATE ROLE {} LOGIN CREATEROLE CREATEDB PASSWORD 'first'").format(name))
     for role in ROLES:
         made = sql.SQL("GRANT {} TO {} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE")
         owner.execute(made.format(sql.Identifier(role), name))
-    owner.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(name))  # he makes databases from there
+    owner.execute(sql.SQL("GRANT CONNECT ON DATABASE postgres TO {}").format(name))  # databases are created from there
     word = "first"
     dsn = make_conninfo(new_dsn(), user=user, password=word)
     migrate(dsn)

@@ -1,4 +1,4 @@
-"""The migrations add up to db/schema.sql, run once each, and refuse a database that is not theirs."""
+"""The migrations add up to db/schema.sql, each runs once, and they refuse a database that has other migrations."""
 
 import re
 import subprocess
@@ -23,7 +23,7 @@ NewDsn = Callable[[], str]
 
 
 def from_schema(dsn: str) -> None:
-    """Make a database of db/schema.sql alone."""
+    """Make a database from db/schema.sql alone."""
     ensure_database(dsn)
     with psycopg.connect(dsn) as connection:
         connection.execute((FOLDER / "roles.sql").read_bytes())
@@ -108,7 +108,7 @@ def test_migrations_at_once_apply_each_file_once(new_dsn: NewDsn) -> None:
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of migrations that stands in for the project's."""
+    """A folder of migrations in place of the project's."""
     monkeypatch.setattr(migrating, "MIGRATIONS", tmp_path)
     (tmp_path / "0001_first.sql").write_text("CREATE TABLE first (a integer);")
     return tmp_path
@@ -215,7 +215,7 @@ def test_a_migration_waits_for_locks_a_little_at_a_time(
             waits = "SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
             with psycopg.connect(dsn, autocommit=True) as other:
                 assert wait_until(lambda: other.execute(waits).rowcount == 1, timeout_seconds=60)
-                # Whoever comes behind the waiting ALTER is through as soon as that gives up.
+                # A query that queues behind the waiting ALTER runs as soon as the ALTER gives up.
                 other.execute("SET statement_timeout = '30s'")
                 other.execute("SELECT * FROM first")
             reader.rollback()
@@ -240,12 +240,12 @@ def test_postgres_away_is_told(new_dsn: NewDsn) -> None:
         migrate(psycopg.conninfo.make_conninfo(**parts))
 
 
-# What squawk asks for and `migrate` does for every file: time limits for locks, and one transaction for the whole.
+# squawk asks for these, and `migrate` does them for every file: time limits for locks, and one transaction for all.
 _DONE_BY_MIGRATE = "require-lock-timeout,require-statement-timeout,prefer-robust-stmts"
 
 
 def squawk(*paths: Path) -> subprocess.CompletedProcess[str]:
-    """What squawk finds in migrations that lock or rewrite what is in use; it ends with 1 where it finds anything."""
+    """Run squawk: it finds migrations that lock or rewrite tables in use. Its exit code is 1 if it finds any."""
     return subprocess.run(
         [
             Path(sys.executable).parent / "squawk",

@@ -1,4 +1,4 @@
-"""What the database itself refuses, whoever asks: the owner, or a posting worker with a fault in it."""
+"""What the database itself refuses to everyone: to the owner, and to a posting worker with a bug."""
 
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ HASH: Final = bytes(32)
 
 
 def journal(connection: Connection[Any], seq: int, outcome: str = "posted", legs: int = 2, **changes: Any) -> None:
-    """One journal row of lane 0, as posting would write it."""
+    """Insert one journal row of lane 0, as posting would write it."""
     row = {
         "lane": 0, "seq": seq, "outcome": outcome,
         "reason": "unbalanced" if outcome == "rejected" else "empty" if outcome == "quarantined" else "",
@@ -41,7 +41,7 @@ def journal(connection: Connection[Any], seq: int, outcome: str = "posted", legs
 
 
 def entries(connection: Connection[Any], *legs: tuple[int, int, int, int, str]) -> None:
-    """Entries of lane 0, all in one statement: (seq, leg, direction, amount, currency)."""
+    """Insert entries of lane 0 in one statement: (seq, leg, direction, amount, currency)."""
     values = ", ".join(["(0, %s, %s, 1, %s, %s, %s)"] * len(legs))
     columns = "lane, seq, leg, account_id, direction, amount_minor, currency"
     flat = [value for leg in legs for value in leg]
@@ -50,7 +50,7 @@ def entries(connection: Connection[Any], *legs: tuple[int, int, int, int, str]) 
 
 @pytest.fixture
 def posted(owner: Connection[Any]) -> Connection[Any]:
-    """A ledger with one posted row and one row of quarantine."""
+    """A ledger with one posted row and one quarantined row."""
     journal(owner, 0)
     entries(owner, (0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "EUR"))
     journal(owner, 1, "quarantined", tenant=None, intent_id=None, idempotency_key=None)
@@ -67,14 +67,14 @@ def test_even_the_owner_cannot_change_what_is_append_only(posted: Connection[Any
     ).fetchall()
     names = {"table": sql.Identifier(*table.split(".")), "column": sql.Identifier(columns[0][0])}
     for statement in ("UPDATE {table} SET {column} = {column}", "DELETE FROM {table}", "TRUNCATE {table} CASCADE"):
-        # With rows or without: the triggers are of the statement.
+        # The triggers are statement triggers, so they also fire for an empty table.
         with pytest.raises(psycopg.errors.RestrictViolation, match="is refused"):
             posted.execute(sql.SQL(statement).format(**names))  # type: ignore[arg-type]
     assert posted.execute("SELECT count(*) FROM ledger.entry").fetchall() == [(2,)]
 
 
 def test_append_only_is_complete(owner: Connection[Any]) -> None:
-    """Whatever no role may update or delete is guarded by a trigger too, but for the migrations' own list."""
+    """Every table that no role may update or delete also has a trigger, except the list of migrations."""
     guarded = {
         row[0]
         for row in owner.execute(
@@ -84,7 +84,7 @@ def test_append_only_is_complete(owner: Connection[Any]) -> None:
     assert guarded == set(APPEND_ONLY)
 
 
-# Entries of one statement, for journal row 0 with two legs; what the database says of them.
+# Entries of one statement for journal row 0 with two legs, and the constraint that refuses them.
 ENTRY_SETS: Final = [
     ("balanced", [(0, 0, 1, 500, "EUR"), (0, 1, -1, 500, "EUR")], None),
     ("one side", [(0, 0, 1, 500, "EUR")], "entry_balances"),
@@ -145,7 +145,7 @@ def copied(connection: Connection[Any], *rows: tuple[Any, ...]) -> None:
             copy.write_row(row)
 
 
-# A change to a good row, and which error it makes.
+# A change to a good row, and the error that it causes.
 ROWS: Final = [
     ({"outcome": "perhaps"}, psycopg.errors.CheckViolation),
     ({"outcome": "posted", "leg_count": 0}, psycopg.errors.CheckViolation),
@@ -171,14 +171,14 @@ def test_an_intent_is_settled_once_but_delivered_often(posted: Connection[Any]) 
     same = {"intent_id": "00000000-0000-5000-8000-000000000000", "idempotency_key": "k0"}
     journal(posted, 2, "duplicate", **same)
     journal(posted, 3, "idempotency_conflict", **same)
-    # An id is of one tenant and key, as posting checks: so of whichever tenant it is said to be, it is the same intent.
+    # An intent id belongs to one tenant and key, and posting checks that: the same id is the same intent.
     for tenant in ("default", "other"):
         with pytest.raises(psycopg.errors.UniqueViolation):
             journal(posted, 4, "rejected", **same, tenant=tenant)
 
 
 def test_whence_the_rows_of_a_lane_came_cannot_change(owner: Connection[Any]) -> None:
-    """Topic and offset of a row are told by its lane alone."""
+    """Only the lane stores the topic and the first offset of its rows."""
     owner.execute(
         "INSERT INTO ledger.lane (lane, topic, topic_id, first_offset, next_offset) VALUES (0, 't', 'i', 9, 9)"
     )
@@ -219,7 +219,7 @@ def test_a_retry_needs_its_quarantined_row(posted: Connection[Any]) -> None:
         posted.execute(insert, (0,))
 
 
-# What the lane is moved to over journal rows 0 and 1, of which only row 0 has its entries: (next_seq, head), allowed.
+# Journal rows 0 and 1; only row 0 has its entries. The lane is moved to (next_seq, head); then whether that is allowed.
 ADVANCES: Final = [
     ("over the whole row", 1, HASH, True),
     ("to another head", 1, b"\x01" * 32, False),

@@ -1,4 +1,4 @@
-"""Least privilege, as a table: what each role may do on each table. The table below is the truth."""
+"""Least privilege as a table: what each role may do on each table. The table below is the specification."""
 
 from typing import Any, Final
 
@@ -10,8 +10,8 @@ from db.connections import ROLES
 from db.migrate import FOLDER, migrate
 from ops.embedded.stack import Endpoints
 
-# s: SELECT, i: INSERT, u: UPDATE, d: DELETE, c: UPDATE of some columns only (Postgres asks it of whoever locks rows).
-# No role may TRUNCATE, refer to, or put a trigger on any table; ledgerline_owner is a name for whoever owns them.
+# s: SELECT, i: INSERT, u: UPDATE, d: DELETE, c: UPDATE of some columns only (Postgres requires it to lock rows).
+# No role may TRUNCATE, refer to, or put a trigger on any table. ledgerline_owner is a name for the owner of the tables.
 RIGHTS: Final = """
                                posting  relay  api  reconciliation  audit  operator
 access.api_key                 -        -      s    -               -      siu
@@ -67,7 +67,7 @@ ORDER BY 2
 
 
 def expected() -> dict[tuple[str, str], str]:
-    """(table, role) -> letters."""
+    """Return (table, role) -> letters."""
     heading, *lines = RIGHTS.strip("\n").splitlines()
     roles = heading.split()
     rows = [line.split() for line in lines]
@@ -79,7 +79,7 @@ def expected() -> dict[tuple[str, str], str]:
 
 
 def found(connection: Connection[Any], oid: int, role: str) -> str:
-    """The letters of a role on a table, by the catalog; column rights count."""
+    """Return the letters of a role on a table, from the catalog; column rights count."""
     letters = ""
     for privilege, letter in LETTERS.items():
         asked = connection.execute(
@@ -123,7 +123,7 @@ def test_no_role_may_make_tables_or_log_in_or_be_another(owner: Connection[Any])
         assert memberships == [], role
 
 
-# What a role might try; each is refused by privilege, before any trigger sees it.
+# Statements that a role might try. Postgres refuses each for lack of privilege, before any trigger runs.
 ATTEMPTS: Final = [
     ("posting", "UPDATE ledger.journal SET outcome = 'posted'"),
     ("posting", "DELETE FROM ledger.journal"),
@@ -178,7 +178,7 @@ def test_an_attempt_is_refused(owner: Connection[Any], role: str, statement: str
         owner.execute(statement.encode())
 
 
-# ------------------------------------------------------------------------------------- what everybody may by default
+# ------------------------------------------------------------------------------------- the default rights of PUBLIC
 
 EVERYBODYS: Final = """
 SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(), 'TEMPORARY')),
@@ -204,7 +204,7 @@ $$
 
 
 def test_everybody_on_the_server_has_no_right_here_even_after_an_upgrade_or_a_copy(database: str) -> None:
-    """A copy of a database has its server's defaults, as one of an earlier release has."""
+    """A copied database has the defaults of its server, and so has a database of an earlier release."""
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute(DEFAULTS)
         before = owner.execute(EVERYBODYS).fetchone()
@@ -240,7 +240,7 @@ def test_no_role_may_do_what_it_does_not_use(database: str, role: str) -> None:
 
 
 def test_an_owner_who_may_not_decide_it_is_not_stopped(database: str) -> None:
-    """A managed Postgres keeps its own functions to itself: all else is done."""
+    """A managed Postgres does not let the owner change rights on built-in functions. Everything else is done."""
     migrate(database)
     with psycopg.connect(database, autocommit=True) as owner:
         owner.execute(DEFAULTS)

@@ -1,4 +1,4 @@
-"""A whole running ledger with a real Prometheus beside it, for all tests of this folder."""
+"""A whole running ledger with a real Prometheus, for all tests of this folder."""
 
 import os
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ from runtime.settings import REPOSITORY_ROOT
 
 CACHE: Final = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
 HASTE: Final = Haste(factor=30, window_seconds_min=12, wait_seconds_min=6, seconds_max=30, scrape_seconds=3)
-"""Ten minutes become twenty seconds, and nothing takes longer than thirty; a busy machine may miss a scrape."""
-# Agents that look often, so that what is wrong is found within seconds.
+"""Ten minutes become twenty seconds, and nothing takes longer than thirty. A busy machine may miss a scrape."""
+# The agents sweep every second, so that a fault is found within seconds.
 FASTER: Final = {
     "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "1",
     "LEDGERLINE_AUDIT_SWEEP_SECONDS": "1",
@@ -28,22 +28,22 @@ FASTER: Final = {
 
 @dataclass(frozen=True)
 class Observed:
-    """A ledger that runs, and who watches it."""
+    """A running ledger and the observatory that watches it."""
 
     state: RunState
     observatory: Observatory
 
     @property
     def prometheus(self) -> PrometheusPart:
-        """The server to ask."""
+        """The Prometheus server."""
         return self.observatory.prometheus
 
 
 @pytest.fixture(scope="session")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """A ledger of this session's own, parts included, with the rules hastened; every target is up.
+    """A ledger of this session's own, servers included, with shortened times in the rules; every target is up.
 
-    Running parts that the environment names are not used: their brokers need not tell of themselves.
+    Running servers that the environment names are not used: their brokers need not export metrics.
     """
     home = tmp_path_factory.mktemp("observed")
     with pytest.MonkeyPatch.context() as monkeypatch:
@@ -61,4 +61,4 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
 
 
 def _ignore(_message: str) -> None:
-    """Take a line of progress."""
+    """Ignore a line of progress."""

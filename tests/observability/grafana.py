@@ -1,4 +1,4 @@
-"""Dashboards as Grafana would ask them: each panel's queries with the variables filled in, put to a real Prometheus."""
+"""Dashboards queried as Grafana does: each panel's queries, with variables filled in, sent to a real Prometheus."""
 
 import json
 import math
@@ -16,7 +16,7 @@ GLOBALS: Final = {"__rate_interval": "1m", "__interval": "15s", "__range": "5m",
 RANGE_SECONDS: Final = 60
 STEP_SECONDS: Final = 5
 REQUEST_SECONDS: Final = 30
-# One for all: to make a client takes as long as to ask.
+# One client for all queries: to make a client takes as long as a query.
 CLIENT: Final = httpx.Client(timeout=REQUEST_SECONDS)
 
 _VARIABLE: Final = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
@@ -37,17 +37,17 @@ class Asked:
 
 
 def dashboards() -> list[dict[str, Any]]:
-    """Every dashboard that Grafana is provisioned with, as in its file."""
+    """Return every dashboard that Grafana is provisioned with, as its file has it."""
     return [json.loads(file.read_text()) for file in sorted(FOLDER.glob("*.json"))]
 
 
 def panels(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Its panels, without the rows between them."""
+    """Return a dashboard's panels, without the rows between them."""
     return (panel for panel in dashboard["panels"] if panel["type"] != "row")
 
 
 def filled_in(expression: str, dashboard: dict[str, Any]) -> str:
-    """The expression with all of every variable chosen; raises KeyError for a variable that nobody defines."""
+    """Return the expression with all values of every variable chosen; raise KeyError if a variable is not defined."""
     chosen = dict(GLOBALS)
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
@@ -56,7 +56,7 @@ def filled_in(expression: str, dashboard: dict[str, Any]) -> str:
 
 
 def asked(dashboard: dict[str, Any]) -> Iterator[Asked]:
-    """Every query of its panels."""
+    """Yield every query of a dashboard's panels."""
     for panel in panels(dashboard):
         for target in panel["targets"]:
             expression = filled_in(target["expr"], dashboard)
@@ -64,7 +64,7 @@ def asked(dashboard: dict[str, Any]) -> Iterator[Asked]:
 
 
 def values(url: str, query: Asked) -> dict[str, list[float]]:
-    """What Prometheus answers now, or over the last minute where the panel is a graph: labels -> values."""
+    """Return Prometheus's answer as labels -> values: of this moment, or of the last minute if the panel is a graph."""
     now = time.time()
     moment = {"time": now} if query.is_instant else {"start": now - RANGE_SECONDS, "end": now, "step": STEP_SECONDS}
     path = "query" if query.is_instant else "query_range"

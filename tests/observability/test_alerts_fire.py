@@ -1,6 +1,7 @@
-"""For each alert, its fault: provoked in a running ledger, seen to fire in a real Prometheus, mended, seen to end.
+"""For each alert, a test causes its fault in a running ledger, sees it fire in a real Prometheus, and sees it end.
 
-Faults that do not hide one another are provoked at the same time. The rules are those of ops/prometheus, hastened.
+Faults that do not hide one another are caused at the same time. The rules are those of ops/prometheus with shorter
+times.
 """
 
 import threading
@@ -101,7 +102,7 @@ def test_nothing_fires_while_all_is_well(watched: Watched) -> None:
 
 # ------------------------------------------------------------------------------------------------------- the books
 
-# Each is its own opposite with the sign turned round, so that what is posted meanwhile stays.
+# Each statement is undone by itself with the opposite sign, so amounts that are posted in between stay.
 RECORD: Final = "UPDATE ledger.entry SET amount_minor = amount_minor + ({0}) WHERE lane = {1} AND seq = {2}"
 BALANCE: Final = "UPDATE ledger.balance SET credits_minor = credits_minor + ({0}) WHERE lane = {1} AND account_id = {2}"
 TOTAL: Final = (
@@ -135,7 +136,7 @@ def test_books_that_were_altered(watched: Watched) -> None:
 
 # ------------------------------------------------------------------------------- a frozen worker, a blind Prometheus
 
-# Two series on either side that do not tell whose partner is whose.
+# Several series of one job on both sides: Prometheus cannot tell which belong together, so the rule fails.
 BAD_RULE: Final = """
 groups:
   - name: bad
@@ -147,7 +148,7 @@ groups:
 
 @contextmanager
 def less_watched(watched: Watched) -> Iterator[None]:
-    """Without targets for Kafka and the relay, without the node exporter, and with a rule that cannot be evaluated."""
+    """Remove the targets of Kafka and the relay, stop the node exporter, and add a rule that cannot be evaluated."""
     server, folder = watched.prometheus, watched.prometheus.configuration_folder
     exporters = watched.observatory.exporters
     targets = {job: (exporter.target,) for job, exporter in exporters.items()}
@@ -184,7 +185,7 @@ READERS: Final = 60
 
 @contextmanager
 def refused_relay(watched: Watched) -> Iterator[None]:
-    """ledger.journal takes no message that the relay sends."""
+    """Make ledger.journal refuse every message of the relay."""
     admin = AdminClient({"bootstrap.servers": watched.bootstrap})
 
     def alter(operation: AlterConfigOpType) -> None:
@@ -202,7 +203,7 @@ def refused_relay(watched: Watched) -> Iterator[None]:
 
 @contextmanager
 def flooded_reads(watched: Watched) -> Iterator[None]:
-    """Many more readers than the API has connections, of a table that somebody holds for seconds on end."""
+    """Run many more readers than the API has connections, on a table that is locked for seconds at a time."""
     over = threading.Event()
 
     def read() -> None:

@@ -1,4 +1,4 @@
-"""The tile of the checkpoint's age, which must neither cry after an idle night nor be silent when audit is stuck."""
+"""The dashboard tile of the checkpoint's age must not alarm after an idle night, and must alarm if audit is stuck."""
 
 import json
 import subprocess
@@ -15,9 +15,9 @@ SIGNED: Final = 'ledgerline_audit_checkpoint_timestamp_seconds{job="ledgerline"}
 UNSIGNED: Final = 'ledgerline_audit_unsigned_records{job="ledgerline",lane="0"}'
 BEHIND: Final = 'ledgerline_audit_lag_records{job="ledgerline",lane="0"}'
 
-# Samples each 10 s in promtool's notation, of when the newest was signed, of records not yet signed, of those not yet
-# verified; the moment; the answer, None for none. Audit tells NaN of a time that never was; promtool cannot write that,
-# and neither NaN nor 0 is above 0.
+# Samples every 10 s in promtool's notation: the time of the newest checkpoint, the records not signed yet, the records
+# not verified yet. Then the moment of the query, and the answer (None for no answer). Audit reports NaN for a time that
+# never was. promtool cannot write NaN, so these cases use 0: neither is above 0.
 CASES: Final = {
     "idle for an hour": ("5x400", "0x400", "0x400", 3000, 0),
     "something new after an idle hour": ("5x400", "0x300 7x100", "0x400", 3030, 0),

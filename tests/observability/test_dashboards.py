@@ -1,6 +1,6 @@
-"""Every query of every dashboard, put to a real Prometheus that scrapes a running ledger: each must return data.
+"""Every query of every dashboard, sent to a real Prometheus that scrapes a running ledger, must return data.
 
-A panel that is empty when it is looked at for the first time in earnest is worse than none.
+A panel that turns out empty in a real emergency is worse than no panel.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from tests.posting_bench import eventually
 
 PATIENCE_SECONDS: Final = 120.0
 OUTCOMES: Final = {"posted", "rejected", "duplicate", "idempotency_conflict", "quarantined"}
-# Each of these shows that something happened, which it did: 0 would mean that the panel asks for the wrong thing.
+# Each of these counts something that did happen here. 0 would mean that the panel's query is wrong.
 MUST_BE_POSITIVE: Final = (
     "Hash chains, records / A",
     "Posted within 5 s, last hour / A",
@@ -63,7 +63,7 @@ MUST_BE_POSITIVE: Final = (
 
 @pytest.fixture(scope="module")
 def watched(observed: Observed) -> Iterator[PrometheusPart]:
-    """Prometheus after enough traffic that rates of all outcomes, and of the provers, can be seen in it."""
+    """Prometheus after enough traffic to show rates of all outcomes and of the provers."""
     traffic = Traffic(observed.state)
     try:
         prometheus = observed.prometheus
@@ -73,7 +73,7 @@ def watched(observed: Observed) -> Iterator[PrometheusPart]:
             return _rising(prometheus) and prometheus.value("sum(ledgerline_audit_checkpoints_total)") > 0
 
         eventually(has_seen_all, "every outcome reconciled, audited and signed", PATIENCE_SECONDS)
-        # A checkpoint that is signed between two scrapes is seen as an increase only from the second one on.
+        # If a checkpoint is signed between two scrapes, Prometheus sees an increase only from the next checkpoint on.
         seen = prometheus.value("sum(ledgerline_audit_checkpoints_total)")
         eventually(
             lambda: traffic.round() and prometheus.value("sum(ledgerline_audit_checkpoints_total)") > seen,
@@ -86,7 +86,7 @@ def watched(observed: Observed) -> Iterator[PrometheusPart]:
 
 
 def _rising(prometheus: PrometheusPart) -> bool:
-    """Whether rates over the last minute show each outcome posted and reconciled."""
+    """Return whether rates over the last minute show each outcome posted and reconciled."""
     for metric in ("ledgerline_posting_outcomes_total", "ledgerline_reconciled_records_total"):
         rising = prometheus.query(f"sum by (outcome) (rate({metric}[1m])) > 0")
         if {sample.labels["outcome"] for sample in rising} != OUTCOMES:
@@ -100,7 +100,7 @@ def test_every_query_returns_data(dashboard: dict[str, Any], watched: Prometheus
     answers = {query: values(watched.url, query) for query in queries}
 
     def asked_again() -> bool:
-        """What is recorded over windows may not be there at each moment that a ledger is young."""
+        """Ask again the queries without data. A young ledger may not have every series recorded over windows yet."""
         for query in [query for query, found in answers.items() if not found]:
             answers[query] = values(watched.url, query)
         return all(answers.values())
@@ -140,7 +140,7 @@ def test_alerts_are_drawn_into_the_graphs(watched: PrometheusPart) -> None:
     for dashboard in dashboards():
         (annotation,) = dashboard["annotations"]["list"]
         query = Asked(dashboard["title"], "Alerts", "Anno", annotation["target"]["expr"], is_instant=False)
-        values(watched.url, query)  # which a query that Prometheus refuses does not survive; a healthy ledger has none
+        values(watched.url, query)  # raises if Prometheus refuses the query; a healthy ledger has no alerts
 
 
 def test_what_must_be_positive_is_asked_somewhere() -> None:

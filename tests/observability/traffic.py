@@ -1,4 +1,4 @@
-"""Traffic with every outcome that the pipeline knows, over HTTP and past it, so that no panel has nothing to show."""
+"""Traffic with every outcome of the pipeline, over HTTP and directly to Kafka, so that every panel has data."""
 
 import uuid
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ KAFKA_SECONDS: Final = 30
 
 
 def transfer(key: str, debit: str = "external:bank", amount_minor: int = 250) -> dict[str, Any]:
-    """One intent with its key, as an item of a batch."""
+    """Return one intent with its key, as an item of a batch."""
     return {
         "idempotency_key": key,
         "type": "transfer",
@@ -30,7 +30,7 @@ def transfer(key: str, debit: str = "external:bank", amount_minor: int = 250) ->
 
 
 class Traffic:
-    """A client of a running ledger; each round is of keys of its own."""
+    """A client of a running ledger. Each round uses new keys."""
 
     def __init__(self, state: RunState) -> None:
         assert state.endpoints is not None
@@ -43,11 +43,11 @@ class Traffic:
         self._producer = Producer({"bootstrap.servers": state.endpoints.kafka_bootstrap})
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the HTTP connections."""
         self._client.close()
 
     def round(self) -> int:
-        """Send some of everything, and wait for what was posted singly; returns how many offsets it took."""
+        """Send some of every kind, and wait for the single intents to be posted; return how many offsets were used."""
         name = uuid.uuid4().hex
         self._single(f"{name}-single")
         first = [transfer(f"{name}-{number}") for number in range(40)]
@@ -55,7 +55,7 @@ class Traffic:
         poor = [transfer(f"{name}-poor", debit="users:without:wallet")]
         unknown = [transfer(f"{name}-unknown", debit="no:such:account")]
         self._batch([*first, *again, *poor, *unknown], taken=44)
-        # Refused for its shape, before Kafka; and what only a route that does not exist answers.
+        # One intent is refused for its shape before Kafka. A route that does not exist gives a 404.
         self._batch([{**transfer(f"{name}-refused"), "legs": []}], taken=0)
         assert self._client.get("/v1/nothing").status_code == 404
         for path in ("/v1/balances?prefix=users", "/v1/journal?limit=5", "/v1/accounts"):
@@ -67,7 +67,7 @@ class Traffic:
         body = transfer(key)
         del body["idempotency_key"]
         headers = {"Idempotency-Key": key, "Prefer": "wait=20"}
-        for _ in range(2):  # the second is answered from the journal
+        for _ in range(2):  # the second answer comes from the journal
             answer = self._client.post("/v1/intents", json=body, headers=headers)
             assert answer.status_code == 200, answer.text
             assert answer.json()["status"] == "posted"

@@ -1,4 +1,4 @@
-"""A watched ledger under load: what is done to it, and what Prometheus says of that."""
+"""A watched ledger under load: the faults that tests cause, and the alerts that Prometheus shows."""
 
 import os
 import signal
@@ -27,17 +27,17 @@ POSTED: Final = "sum(rate(ledgerline_posting_latency_seconds_count[10s])) > 0"
 
 @dataclass
 class Load:
-    """Somebody who posts intents and reads balances all the time, whatever the answers."""
+    """A client that posts intents and reads balances all the time, whatever the answers are."""
 
     url: str
     key: str
     answers: dict[int, int] = field(default_factory=dict)
-    """HTTP status -> how often; 0 for no answer."""
+    """HTTP status -> count; 0 counts requests without an answer."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _number: int = 0
 
     def run(self) -> None:
-        """Until `stop`: a batch of intents and a read, then a pause."""
+        """Send a batch of intents and a read, then pause; repeat until `stop`."""
         headers = {"Authorization": f"Bearer {self.key}"}
         with httpx.Client(base_url=self.url, headers=headers, timeout=15.0) as client:
             while not self._stop.wait(PAUSE_SECONDS):
@@ -45,7 +45,7 @@ class Load:
                 self._ask(client, "GET", "/v1/accounts/external:bank")
 
     def stop(self) -> None:
-        """End with the request under way."""
+        """Stop after the request that is under way."""
         self._stop.set()
 
     def _ask(self, client: httpx.Client, method: str, path: str, **more: object) -> None:
@@ -70,7 +70,7 @@ class Load:
 
 @dataclass
 class Watched:
-    """What the tests of this folder share."""
+    """The objects that the tests of this folder share."""
 
     state: RunState
     observatory: Observatory
@@ -78,12 +78,12 @@ class Watched:
 
     @property
     def prometheus(self) -> PrometheusPart:
-        """The server that is to see it."""
+        """The server that must see the faults."""
         return self.observatory.prometheus
 
     @property
     def dsn(self) -> str:
-        """The database, as its owner."""
+        """The DSN of the database, as its owner."""
         assert self.state.endpoints is not None
         return self.state.endpoints.postgres_dsn
 
@@ -94,19 +94,19 @@ class Watched:
         return self.state.endpoints.kafka_bootstrap
 
     def firing(self) -> set[str]:
-        """The names of the alerts that fire now, without those about the machine's own disks, which are not ours."""
+        """Return the names of the alerts that fire now, without the alerts about the machine's own disks."""
         return {alert.name for alert in self.prometheus.alerts()} - OF_THE_MACHINE
 
     def until_green(self) -> None:
-        """Return when no alert fires."""
+        """Wait until no alert fires."""
         assert wait_until(lambda: not self.firing(), timeout_seconds=PATIENCE_SECONDS), self.firing()
 
     def until_posting(self) -> None:
-        """Return when intents are posted."""
+        """Wait until intents are posted."""
         assert wait_until(lambda: bool(self.prometheus.query(POSTED)), timeout_seconds=PATIENCE_SECONDS)
 
     def until_firing(self, *alerts: str) -> None:
-        """Return when each of these has been seen to fire, at the same time or one after the other."""
+        """Wait until each of these alerts has fired, at the same time or one after the other."""
         missing = set(alerts)
 
         def seen() -> bool:
@@ -116,13 +116,13 @@ class Watched:
         assert wait_until(seen, timeout_seconds=PATIENCE_SECONDS), f"{missing} did not fire, but {self.firing()}"
 
     def process(self, service: str) -> psutil.Process:
-        """The process of a service, as it runs now."""
+        """Return the current process of a service."""
         (instance,) = self._latest().instances(service)
         assert instance.pid is not None
         return psutil.Process(instance.pid)
 
     def kill(self, service: str) -> None:
-        """End a service as a crash would, and return when another process of it is ready and was scraped."""
+        """Kill a service like a crash. Return when a new process of it is ready and was scraped."""
         before = self.process(service)
         started = f'process_start_time_seconds{{service="{service}"}} > {before.create_time() + 1.5}'
         before.kill()
@@ -141,13 +141,13 @@ class Watched:
         return state
 
     def part(self, name: str) -> psutil.Process:
-        """The process of an embedded server."""
+        """Return the process of an embedded server."""
         (pid,) = (part.pid for part in self.state.parts if part.name == name)
         assert pid is not None
         return psutil.Process(pid)
 
     def execute(self, *statements: str, past_triggers: bool = False) -> None:
-        """Do what no service can: run statements as the database's owner, in one transaction."""
+        """Run statements as the database's owner, in one transaction. No service could run them."""
         with psycopg.connect(self.dsn) as connection:
             if past_triggers:
                 connection.execute("SET LOCAL session_replication_role = replica")
@@ -156,7 +156,7 @@ class Watched:
 
     @contextmanager
     def locked(self, statement: str) -> Iterator[None]:
-        """Hold what a statement locks."""
+        """Hold the locks of a statement until the end of the block."""
         with psycopg.connect(self.dsn) as connection:
             connection.execute(statement)
             yield
@@ -164,7 +164,7 @@ class Watched:
 
 @contextmanager
 def frozen(*processes: psutil.Process) -> Iterator[None]:
-    """Stop processes and all below them where they are (SIGSTOP), and let them go on at the end."""
+    """Stop processes and all their descendants (SIGSTOP), and let them go on at the end (SIGCONT)."""
     every = [member for process in processes for member in (process, *process.children(recursive=True))]
     _send(every, signal.SIGSTOP)
     try:

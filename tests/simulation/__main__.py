@@ -1,7 +1,7 @@
-"""Explore by chance: `python -m tests.simulation --seed 1 --minutes 5` (or --runs N); `make simulate` does the same.
+"""Explore random interleavings: `python -m tests.simulation --seed 1 --minutes 5` (or --runs N), or `make simulate`.
 
-Prints how many interleavings a minute, and of the first run that fails its seed, the shortest plan that fails the same
-way, and its story. Exit code 1 then, 0 where all held.
+It prints the number of interleavings a minute. For the first failing run it prints the seed, the shortest plan that
+fails the same way, and the story of that plan. The exit code is 1 after a failure, and 0 if every invariant held.
 """
 
 import argparse
@@ -20,7 +20,10 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def explore(seed: int, runs: int, seconds: float) -> tuple[Counter[str], Result | None, int]:
-    """Run seed after seed until the runs or the seconds are over, or one fails: what happened, it, and its seed."""
+    """Run one seed after another until the runs or the seconds are over, or a run fails.
+
+    Return the counts, the failing result or None, and its seed.
+    """
     counts: Counter[str] = Counter()
     deadline = time.monotonic() + seconds
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -42,7 +45,7 @@ def explore(seed: int, runs: int, seconds: float) -> tuple[Counter[str], Result 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command; returns its exit code."""
+    """Run the command; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Explore posting and relay.")
     parser.add_argument("--seed", type=int, default=0, help="the first run's seed; each run has the next (default 0)")
     bound = parser.add_mutually_exclusive_group()

@@ -1,8 +1,9 @@
-"""A model of Kafka, as far as posting and relay lean on it: a topic of intents, a group, transactional producers.
+"""A model of Kafka with what posting and relay rely on: a topic of intents, a consumer group, transactional producers.
 
-A transaction's records stand in their partitions from the start; a read_committed reader sees nothing behind one that
-is undecided. A commit is decided in one instant, and then told to each partition by a marker that comes later. Who
-calls init_transactions() with an id ends what is open under it and shuts out all earlier producers of that id.
+A transaction's records are in their partitions as soon as they are sent. A read_committed reader sees nothing behind a
+record of an undecided transaction. A commit is decided at one instant; each partition learns of it later, by a marker.
+A call of init_transactions() ends the open transaction of that transactional id and fences all earlier producers with
+the id.
 """
 
 from collections.abc import Callable, Iterable
@@ -20,18 +21,18 @@ from tests.simulation.scheduler import Scheduler
 
 TOPIC: Final = "payments.intents"
 HOLE: Final = "hole"
-"""In place of an intent: an offset that holds no record, as a transaction marker leaves it."""
+"""Stands for an offset without a record, such as the offset of a transaction marker."""
 
 
 class Transaction:
-    """A producer's transaction: open, then told to each of its partitions."""
+    """A producer's transaction: first open, then decided, then announced to each of its partitions."""
 
     def __init__(self) -> None:
         self.is_committed: bool | None = None
         self.untold: set[tuple[str, int]] = set()
 
     def is_decided_in(self, partition: tuple[str, int]) -> bool:
-        """Whether a reader of the partition knows how it ended."""
+        """Return whether a reader of the partition knows how the transaction ended."""
         return self.is_committed is not None and partition not in self.untold
 
 
@@ -50,19 +51,19 @@ class Log:
         self.slots: list[Slot] = []
 
     def stable_end(self) -> int:
-        """The last stable offset: where the first undecided transaction begins."""
+        """Return the last stable offset: the offset where the first undecided transaction begins."""
         for offset, slot in enumerate(self.slots):
             if not slot.transaction.is_decided_in(self.partition):
                 return offset
         return len(self.slots)
 
     def committed(self, end: int) -> list[Any]:
-        """What a read_committed reader gets below an offset."""
+        """Return the values that a read_committed reader gets below the offset `end`."""
         return [slot.value for slot in self.slots[:end] if slot.transaction.is_committed]
 
 
 class Broker:
-    """All topics, and who owns which lane."""
+    """All topics, and the owner of each lane."""
 
     def __init__(self, scheduler: Scheduler, lanes: list[list[str]], workers: list[str]) -> None:
         self.scheduler = scheduler
@@ -76,13 +77,13 @@ class Broker:
         self.on_told: Callable[[Log], None] = lambda _: None
 
     def log(self, topic: str, partition: int) -> Log:
-        """A partition, made at its first use."""
+        """Return a partition; create it at its first use."""
         return self.logs.setdefault((topic, partition), Log((topic, partition)))
 
     # ------------------------------------------------------------------------------------------ intents and their group
 
     def rebalance(self, number: int) -> None:
-        """Give one lane to one worker; who had it finds out later."""
+        """Give one lane to one worker. The former owner finds out later."""
         lane, worker = number % len(self.lanes), self.workers[number // len(self.lanes) % len(self.workers)]
         if self.owners[lane] != worker:
             self.scheduler.tell("the broker gives lane {} to {}", lane, worker)
@@ -90,27 +91,27 @@ class Broker:
             self.generation += 1
 
     def owned(self, worker: str) -> list[int]:
-        """The lanes that a worker has, as the group knows it."""
+        """Return the lanes that the group has assigned to a worker."""
         return [lane for lane, owner in self.owners.items() if owner == worker]
 
     def message(self, lane: int, offset: int) -> Message | None:
-        """The record at an offset; None where there is none."""
+        """Return the record at an offset, or None if the offset holds no record."""
         text = self.lanes[lane][offset]
         return None if text == HOLE else Message(TOPIC, lane, offset, 0, None, text.encode(), ())
 
     def describe(self, process: Process) -> Source:
-        """As describe_source."""
+        """See describe_source."""
         _reached(process)
         lanes = range(len(self.lanes))
         return Source(TOPIC, "id", dict.fromkeys(lanes, 0), {lane: len(self.lanes[lane]) for lane in lanes})
 
     def with_record(self, process: Process, lane: int, start: int, end: int) -> set[int]:
-        """As offsets_with_record."""
+        """See offsets_with_record."""
         _reached(process)
         return {offset for offset in range(start, end) if self.lanes[lane][offset] != HOLE}
 
     def published(self, process: Process, lanes: Iterable[int]) -> dict[int, Published]:
-        """As last_published, look by look."""
+        """See last_published. Each of its requests to Kafka is one step."""
         wanted = list(lanes)
         _reached(process)
         ends = {lane: len(self.log("ledger.journal", lane).slots) for lane in wanted}
@@ -129,7 +130,7 @@ class Broker:
     # ------------------------------------------------------------------------------------------ transactions
 
     def end(self, transactional_id: str, *, commit: bool) -> None:
-        """Decide the open transaction of an id; its partitions are told one by one, later."""
+        """Decide the open transaction of an id. Its partitions learn of the decision one by one, later."""
         transaction = self.transactions.get(transactional_id)
         if transaction is None or transaction.is_committed is not None:
             return
@@ -148,12 +149,15 @@ class Broker:
         self.on_told(self.logs[partition])
 
     def is_ended(self, transactional_id: str) -> bool:
-        """Whether nothing of the id's last transaction is left to be told."""
+        """Return whether the id's last transaction is decided and every partition has learnt of it."""
         transaction = self.transactions.get(transactional_id)
         return transaction is None or (transaction.is_committed is not None and not transaction.untold)
 
     def checkpoints(self, process: Process, topic: str) -> dict[int, Checkpoint]:
-        """As read_checkpoints: the committed ones up to the very end, which may have to be waited for."""
+        """See read_checkpoints.
+
+        Return the committed checkpoints up to the end; first wait until all transactions there are decided.
+        """
         _kafka_reached(process)
         log = self.log(topic, 0)
         end = len(log.slots)
@@ -165,7 +169,7 @@ class Broker:
 
 
 class SimulatedProducer:
-    """confluent_kafka's transactional Producer, as far as the relay uses it."""
+    """The part of confluent_kafka's transactional Producer that the relay uses."""
 
     def __init__(self, broker: Broker, process: Process, settings: dict[str, Any]) -> None:
         self._broker = broker
@@ -176,7 +180,7 @@ class SimulatedProducer:
         self._is_fatal = False
 
     def init_transactions(self, _timeout: float) -> None:
-        """Shut out earlier producers of the id, and end what they left open."""
+        """Fence earlier producers of the id, and roll back the transaction that they left open."""
         _kafka_reached(self._process)
         broker = self._broker
         self._epoch = broker.epochs[self._id] = broker.epochs.get(self._id, 0) + 1
@@ -186,11 +190,11 @@ class SimulatedProducer:
         _kafka_reached(self._process)
 
     def begin_transaction(self) -> None:
-        """Purely the client's."""
+        """Begin a transaction. Only the client knows of it yet."""
         self._transaction = Transaction()
 
     def produce(self, topic: str, value: Any, _key: bytes | None = None, *, partition: int = 0) -> None:
-        """Send at once; what the broker refuses is fatal, and told by the next call."""
+        """Send the record at once. A refusal by the broker is fatal, and the next call raises it."""
         self._process.step("code")
         if self._is_fatal:
             raise KafkaException(KafkaError(KafkaError._FATAL, "fenced"))
@@ -210,11 +214,11 @@ class SimulatedProducer:
         return self._is_fenced() or own or self._broker.is_ended(self._id)
 
     def poll(self, _timeout: float) -> int:
-        """Nothing is ever queued here."""
+        """Return 0: nothing is ever queued here."""
         return 0
 
     def commit_transaction(self, _timeout: float) -> None:
-        """Commit, or fail, or leave it open which."""
+        """Commit, fail, or leave open whether the commit happened."""
         tell, name = self._broker.scheduler.tell, self._process.name
         choice = self._process.step("kafka commit")
         what = "" if choice is None else choice.what
@@ -241,7 +245,7 @@ class SimulatedProducer:
             self._broker.end(self._id, commit=True)
 
     def abort_transaction(self, _timeout: float) -> None:
-        """Roll back; of one that is shut out, say so."""
+        """Roll back. Raise KafkaException if the producer is fenced."""
         self._process.step("code")
         if self._is_fatal or self._is_fenced():
             raise KafkaException(KafkaError(KafkaError._FENCED, "fenced"))

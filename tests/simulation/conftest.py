@@ -1,4 +1,4 @@
-"""The simulation's tests log nothing: thousands of faults would each be worth some lines."""
+"""The simulation's tests log nothing, because each of thousands of faults would write some lines."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from tests.simulation.world import quiet
 
 @pytest.fixture(autouse=True)
 def silence() -> Iterator[None]:
-    """No log lines during a test."""
+    """Write no log lines during a test."""
     with quiet():
         yield

@@ -1,9 +1,10 @@
-"""A model of Postgres, as far as posting and relay lean on it: read committed, row locks, unique indexes, checks.
+"""A model of Postgres with what posting and relay rely on: read committed, row locks, unique indexes, checks.
 
-A transaction keeps what it writes to itself until its commit. Each statement sees what is committed when it begins,
-and its own transaction's writes; one that locks a row sees the row's last committed version. Whoever writes a key that
-another transaction has written waits for that one's end. Locks are granted in no order: any that Postgres would grant
-in, and more. A ring of waits fails the one that closes it.
+The writes of a transaction are invisible to others until its commit. Each statement sees what was committed when the
+statement began, and its own transaction's writes. A statement that locks a row sees the last committed version of the
+row. A transaction that writes a key which another open transaction has written waits for the end of that transaction.
+Locks are granted in no fixed order, so the model covers every order that Postgres could choose, and more. If a wait
+would close a cycle of waits, it fails with a deadlock error.
 """
 
 from collections import Counter
@@ -36,13 +37,13 @@ TABLES: Final = (
     "signed_head",
 )
 GUARDS: Final = frozenset({"journal_pkey", "journal_settled", "lane_check", "lane_advances", "entry"})
-"""What the database refuses by itself; a test may take some of them away to see what is behind them."""
+"""What the database itself refuses. A test may remove some of these guards to see what stands behind them."""
 
 Rows = dict[Any, Any]
 
 
 class Process:
-    """A life of a simulated process, as the servers that it speaks to know it."""
+    """One life of a simulated process, as its servers know it."""
 
     def __init__(self, name: str, scheduler: Scheduler) -> None:
         self.name = name
@@ -51,7 +52,7 @@ class Process:
         self.sessions: list[Session] = []
 
     def step(self, menu: str) -> Choice | None:
-        """A step of this process, unless it is dead already and only unwinds."""
+        """Do a step of this process. Do nothing if the process is dead and only unwinds its stack."""
         return None if self.is_dead else self._living_step(menu)
 
     def _living_step(self, menu: str) -> Choice | None:
@@ -62,29 +63,29 @@ class Process:
             raise
 
     def fault(self, point: str) -> None:
-        """The fault hook of the real code."""
+        """Act as the fault hook of the real code."""
         self.scheduler.tell("{} is at '{}'", self.name, point)
         self.step("code")
 
     def crash_now(self) -> None:
-        """Die, wherever it stands."""
+        """Kill the process, wherever it is."""
         self.is_dead = True
         raise Crashed
 
     @property
     def is_in_transaction(self) -> bool:
-        """Whether a session of it has a transaction open on the server."""
+        """Return whether one of the process's sessions has a transaction open on the server."""
         return any(session.info.transaction_status for session in self.sessions)
 
     def lose_sessions(self) -> None:
-        """The server ends its sessions: it is dead, or has slept in a transaction for too long."""
+        """End the process's sessions on the server, because it is dead or has slept in a transaction for too long."""
         for session in self.sessions:
             session.is_ended = True
             session.let_go()
 
 
 class Database:
-    """All that is committed, and who holds which lock."""
+    """All committed data, and the holder of each lock."""
 
     def __init__(self, scheduler: Scheduler, guards: frozenset[str] = GUARDS) -> None:
         self.scheduler = scheduler
@@ -97,7 +98,7 @@ class Database:
         self.counts: Counter[str] = Counter()
 
     def connect(self, process: Process) -> "Session":
-        """A new session; DatabaseError where the server is away."""
+        """Open a new session; raise DatabaseError if the server cannot be reached."""
         found = process.step("statement")
         if found is not None:
             raise DatabaseError("Postgres cannot be reached: a fault.")
@@ -107,7 +108,7 @@ class Database:
 
 
 class Session:
-    """One connection, as psycopg shows it, and the server's side of it."""
+    """One connection, as psycopg shows it, and its server side."""
 
     def __init__(self, database: Database, process: Process) -> None:
         self._database = database
@@ -117,7 +118,7 @@ class Session:
         self._waits_for: Hashable | None = None
         self.closed = False
         self.is_ended = False
-        """By the server; the client finds out, and then it is closed, with its next statement."""
+        """True once the server has ended the session. The client finds out at its next statement and closes then."""
         self.notified = database.commits
 
     @property
@@ -126,7 +127,7 @@ class Session:
         return SimpleNamespace(transaction_status=TransactionStatus.IDLE if idle else TransactionStatus.INTRANS)
 
     def close(self) -> None:
-        """The client lets go; the server aborts what is open."""
+        """Close the connection; the server rolls back what is open."""
         self.closed = True
         if not self._process.is_dead:
             self.let_go()
@@ -135,12 +136,12 @@ class Session:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """As psycopg's: COMMIT at the end, ROLLBACK where an exception leaves the block."""
+        """Do as psycopg's transaction(): COMMIT at the end, ROLLBACK if an exception leaves the block."""
         self._own = {name: {} for name in TABLES}
         try:
             yield
         except BaseException:
-            # Of a dead process nothing is heard; what the server does then is told in lose_sessions.
+            # A dead process sends no ROLLBACK. lose_sessions does what the server then does.
             if not self._process.is_dead and not self.closed:
                 self.let_go()
             raise
@@ -164,7 +165,7 @@ class Session:
         self._break("the server closed the connection in the commit", crash=what == "crash in commit")
 
     def _orphan(self, *, commits: bool) -> None:
-        """Leave the transaction open on the server, which ends it when it gets to it; locks are held until then."""
+        """Leave the transaction open on the server, which ends it later. Its locks are held until then."""
         orphan = Session(self._database, Process(f"{self._process.name} (gone)", self._database.scheduler))
         orphan._own, orphan._locks = self._own, self._locks
         for key in self._locks:
@@ -181,7 +182,7 @@ class Session:
         raise psycopg.OperationalError(why)
 
     def _apply(self) -> None:
-        """The commit, in one instant."""
+        """Commit at one instant."""
         own, self._own = self._own, None
         assert own is not None
         for name, rows in own.items():
@@ -191,7 +192,7 @@ class Session:
         self._database.on_commit(own)
 
     def let_go(self) -> None:
-        """The server rolls back what is open and lets go of all locks."""
+        """Roll back what is open on the server, and release all locks."""
         self._own = None
         self._release()
 
@@ -210,7 +211,7 @@ class Session:
             raise psycopg.OperationalError("the connection is closed")
 
     def statement(self) -> None:
-        """A statement reaches the server, unless the connection dies of it."""
+        """Send a statement to the server, unless the connection breaks at it."""
         self._alive()
         choice = self._process.step("statement")
         self._alive()
@@ -221,19 +222,19 @@ class Session:
             self._break("the server closed the connection")
 
     def rows(self, table: str) -> Rows:
-        """What the statement sees of a table, by key."""
+        """Return what the statement sees of a table, by key."""
         committed = self._database.tables[table]
         return {**committed, **self._own[table]} if self._own is not None and self._own[table] else committed
 
     def write(self, table: str, key: Any, row: Any) -> None:
-        """Write a row that is locked; outside of a transaction it is committed at once."""
+        """Write a row that is locked. Outside of a transaction the write is committed at once."""
         if self._own is None:
             self._database.tables[table][key] = row
         else:
             self._own[table][key] = row
 
     def lock(self, key: Hashable) -> None:
-        """Wait for a row, a key or an advisory lock, and hold it until the transaction ends."""
+        """Wait for the lock on a row, a key or an advisory lock, and hold it until the transaction ends."""
         holders = self._database.holders
         while holders.get(key, self) is not self:
             self._wait(key)
@@ -265,7 +266,7 @@ class Session:
     # ------------------------------------------------------------------------------------------ writes that are checked
 
     def insert_journal(self, row: JournalRow) -> None:
-        """A journal row, with its checks and unique indexes, in the order in which Postgres looks at them."""
+        """Insert a journal row. Its checks and unique indexes are applied in the order of Postgres."""
         quarantined, posted = row.outcome is Outcome.QUARANTINED, row.outcome is Outcome.POSTED
         _check(quarantined == (row.intent_id is None), "journal_check")
         _check(posted == bool(row.legs), "journal_check1")
@@ -285,7 +286,7 @@ class Session:
             raise psycopg.errors.UniqueViolation(f"duplicate key value violates {index}: {key}")
 
     def check_entries(self, added: Rows) -> None:
-        """The trigger entry_balances, at the end of the statement."""
+        """Do as the trigger entry_balances, at the end of the statement."""
         if "entry" not in self._database.guards:
             return
         for place, entries in added.items():
@@ -297,13 +298,13 @@ class Session:
             _check(row is not None and len(row.legs) == len(entries), "entry_legs")
 
     def add_balance(self, key: tuple[int, str, int], debits_minor: int, credits_minor: int, seq: int) -> None:
-        """Insert a shard, or add to it, as ON CONFLICT DO UPDATE does."""
+        """Insert a balance shard or add to it, as ON CONFLICT DO UPDATE does."""
         self.lock(("balance", *key))
         debits, credits, _ = self.rows("balance").get(key, (0, 0, 0))
         self.write("balance", key, (debits + debits_minor, credits + credits_minor, seq))
 
     def append_facts(self, chain: int, facts: list[dict[str, Any]]) -> None:
-        """The function append_facts, as the trigger of accounts calls it; the chain's row is locked."""
+        """Do as the function append_facts, which the trigger of accounts calls. Lock the chain's row."""
         self.lock(("chain", chain))
         next_seq, head = self.rows("chain").get(chain, (0, GENESIS_HASH))
         for fact in facts:

@@ -1,7 +1,7 @@
-"""What must hold at each commit, of Postgres and of Kafka, and at the end; worked out without the poster's code.
+"""Check what must hold at each commit of Postgres and of Kafka, and at the end, without using the poster's code.
 
-It sees only what is committed: rows, entries, balances and lanes as the database is told of them, and the journal's
-topic as a read_committed reader gets it.
+The judge sees only committed data: rows, entries, balances and lanes as the database reports them, and the topic of the
+journal as a read_committed reader gets it.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ from tests.simulation.scheduler import Violation
 
 _PRIVATE: Final = Ed25519PrivateKey.from_private_bytes(bytes(32))
 KEY: Final = SigningKey(_PRIVATE, _PRIVATE.public_key().public_bytes_raw(), "")
-"""The same in each run, as Ed25519 signs the same with the same."""
+"""The same key in each run. Ed25519 is deterministic: the same key and the same bytes give the same signature."""
 
 
 def asked(text: str) -> Intent | None:
-    """The intent that a lane's text stands for; None where there is none."""
+    """Return the intent that a lane's text stands for, or None if it stands for none."""
     return None if text == HOLE or text.startswith("?") else script(text)[0]
 
 
 def require(holds: object, invariant: str, detail: str) -> None:
-    """Raise the Violation where it does not hold."""
+    """Raise Violation if the condition does not hold."""
     if not holds:
         raise Violation(invariant, detail)
 
 
 class Judge:
-    """Keeps books of its own from the commits, and holds the ledger and the topic against them."""
+    """Keeps its own books from the commits, and compares the ledger and the topic with them."""
 
     def __init__(self, database: Database, broker: Broker) -> None:
         self._database = database
@@ -58,7 +58,7 @@ class Judge:
     # ------------------------------------------------------------------------------------------ Postgres
 
     def committed(self, written: dict[str, Rows]) -> None:
-        """Called with what a transaction of Postgres wrote, just after its commit."""
+        """Check what a transaction of Postgres wrote, just after its commit."""
         addresses = {account.account_id: name[1] for name, account in self._database.tables["account"].items()}
         for place in sorted(written["journal"]):
             self._row(written["journal"][place], written["entry"].get(place, []), addresses)
@@ -82,10 +82,10 @@ class Judge:
         self._floors({account_id for account_id, _, _ in written["balance"]})
 
     def _signature(self, lane: int, next_seq: int, signed: SignedHead | None) -> None:
-        """Each head that moved is signed, over just the rows that moved it."""
+        """Check that each head that moved is signed, over exactly the rows that moved it."""
         first = self._signed_up_to[lane]
         if next_seq == first:
-            return  # a lane that was made
+            return  # a lane that was only created
         rows = self._database.tables["journal"]
         hashes = b"".join(rows[lane, seq].hash for seq in range(first, next_seq))
         right = SignedHead(lane, first, next_seq, KEY.private.sign(head_bytes(lane, first, hashes)))
@@ -163,7 +163,7 @@ class Judge:
     # ------------------------------------------------------------------------------------------ Kafka
 
     def told(self, log: Log) -> None:
-        """Called when a partition learns how a transaction ended: what is readable must be the next of the table."""
+        """Check the topic when a partition learns how a transaction ended: it must hold the next rows of the table."""
         topic, lane = log.partition
         end = log.stable_end()
         if topic == "ledger.frame":
@@ -188,7 +188,7 @@ class Judge:
         self._scanned[lane] = end
 
     def _facts_told(self, log: Log, end: int) -> None:
-        """Each fact once, in the order of its chain."""
+        """Check that each fact is published once, in the order of its chain."""
         for slot in log.slots[self._facts_scanned : end]:
             if slot.transaction.is_committed:
                 chain, seq = slot.value["chain"], slot.value["seq"]
@@ -202,7 +202,7 @@ class Judge:
     # ------------------------------------------------------------------------------------------ the end
 
     def is_settled(self) -> bool:
-        """Whether each offset is posted, and each row and each fact readable on its topic."""
+        """Return whether each offset is posted, and each row and each fact is readable on its topic."""
         lanes = self._broker.lanes
         owed = {chain for chain, (seq, _) in self._database.tables["chain"].items() if seq != self._facts_read[chain]}
         return not owed and all(
@@ -210,12 +210,12 @@ class Judge:
         )
 
     def fates(self) -> list[str]:
-        """What became of each offset, for statistics."""
+        """Return the outcome of each offset, for statistics."""
         return [row.reason or row.outcome.value for row in self._database.tables["journal"].values()]
 
 
 def hash_of(row: JournalRow) -> bytes:
-    """The hash of a row, from the documented members alone."""
+    """Return the hash of a row, computed from the documented members only."""
     members = {name: value for name, value in row._asdict().items() if name not in ("previous_hash", "hash")}
     members |= {
         "intent_id": row.intent_id and str(row.intent_id),

@@ -1,4 +1,4 @@
-"""What is taken out, one at a time, to see that the simulation misses it; each is a part in the place of a real one."""
+"""Parts with one safeguard removed each. The tests check that the simulation then finds a violation."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from tests.simulation.world import Parts
 
 
 class UnfencedPoster(Poster):
-    """Believes that the lanes stand where its batch begins."""
+    """Believes that each lane stands where its batch begins."""
 
     def _post_once(self, work: Sequence[Work], *, is_poison: bool) -> None:
         begins: dict[int, int] = {}
@@ -34,7 +34,7 @@ class UnfencedPoster(Poster):
 
 
 class UnfencedStore(SimulatedPostingStore):
-    """Says of locked lanes that they stand where the poster believes."""
+    """Reports locked lanes at the offsets that the poster believes."""
 
     begins: dict[int, int]
 
@@ -45,7 +45,7 @@ class UnfencedStore(SimulatedPostingStore):
 
 
 class ForgetfulStore(SimulatedPostingStore):
-    """Finds no intent settled."""
+    """Reports every intent as not yet settled."""
 
     @contextmanager
     def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
@@ -75,14 +75,14 @@ class EarlyBalancesStore(SimulatedPostingStore):
 
 
 class UnlockedOriginalsStore(SimulatedPostingStore):
-    """Reads what is reversed so far without keeping other reversals out."""
+    """Reads what is reversed so far without a lock against other reversals."""
 
     def _lock_originals(self, _: Sequence[IntentName]) -> None:
         self._statement()
 
 
 class UnsigningStore(SimulatedPostingStore):
-    """Moves lanes without what was signed of them."""
+    """Moves lanes without storing the signed heads."""
 
     def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:  # noqa: ARG002
         super().advance(lanes)
@@ -100,7 +100,7 @@ class HastyPoster(Poster):
 
 
 class PessimisticRunner(_Runner):
-    """Assumes that an unknown commit failed, and does not ask."""
+    """Assumes that a commit with an unknown result failed, and does not look."""
 
     def _try_once(self, fetch: Fetch) -> None:
         batch = self._batch(fetch)
@@ -111,7 +111,7 @@ class PessimisticRunner(_Runner):
 
 
 class OptimisticRunner(_Runner):
-    """Assumes that an unknown commit came through, and does not ask."""
+    """Assumes that a commit with an unknown result succeeded, and does not look."""
 
     def _try_once(self, fetch: Fetch) -> None:
         batch = self._batch(fetch)
@@ -125,7 +125,7 @@ class OptimisticRunner(_Runner):
 
 
 class EarlyReadingRelay(Relay):
-    """Reads its checkpoint first, and only then shuts out earlier relays."""
+    """Reads its checkpoint first, and fences earlier relays only after that."""
 
     def start(self) -> None:
         """See the class."""
@@ -139,7 +139,7 @@ class EarlyReadingRelay(Relay):
 
 
 class TwoTransactionsProducer(SimulatedProducer):
-    """Commits the records first, and the checkpoints in a transaction of their own."""
+    """Commits the records first, and then the checkpoints in a second transaction."""
 
     def begin_transaction(self) -> None:
         """See the class."""
@@ -164,7 +164,7 @@ class TwoTransactionsProducer(SimulatedProducer):
 
 
 class UnrelatedProducer(SimulatedProducer):
-    """Has a transactional id of its own, and so shuts nobody out."""
+    """Gives each producer its own transactional id, and so fences no other producer."""
 
     def __init__(self, broker: Any, process: Any, settings: dict[str, Any]) -> None:
         number = len(broker.epochs)
@@ -172,15 +172,15 @@ class UnrelatedProducer(SimulatedProducer):
 
 
 class Mutation(NamedTuple):
-    """What is taken out, and what is to notice."""
+    """The removed safeguard, and the invariants that must find it."""
 
     parts: Parts
     invariants: frozenset[str]
-    """Of those, one is to notice."""
+    """At least one of these invariants must be violated."""
     runs_max: int
-    """So many seeds are tried."""
+    """The most seeds that are tried."""
     lanes: tuple[tuple[str, ...], ...] | None
-    """What stands in the lanes, where chance alone would bring it too seldom."""
+    """The lanes, if random lanes would show the fault too seldom."""
 
 
 def _caught(parts: Parts, *invariants: str, runs_max: int = 1500, lanes: Any = None) -> Mutation:
@@ -192,12 +192,13 @@ ONCE, TWICE, DIES = "one row for each offset", "an intent is settled once", "no 
 LIVENESS, TOPIC = "liveness", "the topic is the table"
 
 MUTATIONS: Final = {
-    # A second batch for the same offsets is refused by the check of the lanes, for ever: the worker gives up and dies.
+    # The check of the lanes refuses a second batch for the same offsets on every retry, so the worker gives up and
+    # dies.
     "no fence": _caught(Parts(poster=UnfencedPoster, posting_store=UnfencedStore), DIES),
     "no fence, and no check behind it": _caught(
         Parts(poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED), ONCE
     ),
-    # What the look-up misses meets the index, for ever.
+    # The unique index refuses a duplicate that the lookup missed, on every retry.
     "no look-up of settled intents": _caught(Parts(posting_store=ForgetfulStore), DIES),
     "no index of settled intents": _caught(Parts(guards=GUARDS - {"journal_settled"}), TWICE),
     "no look-up and no index of settled intents": _caught(
@@ -218,7 +219,7 @@ MUTATIONS: Final = {
     "the relay reads its checkpoint first": _caught(Parts(relay=EarlyReadingRelay), TOPIC),
     "the checkpoint in a transaction of its own": _caught(Parts(producer=TwoTransactionsProducer), TOPIC),
     "each relay with an id of its own": _caught(Parts(producer=UnrelatedProducer), TOPIC),
-    # Nothing follows the batch that did not come through, so nobody notices.
+    # No batch follows the one that was lost, so no check fails.
     "an unknown commit is taken for done": _caught(Parts(runner=OptimisticRunner), LIVENESS),
     "an unknown commit is taken for done, without fence and check": _caught(
         Parts(runner=OptimisticRunner, poster=UnfencedPoster, posting_store=UnfencedStore, guards=UNCHECKED),
@@ -230,9 +231,12 @@ MUTATIONS: Final = {
 }  # fmt: skip
 
 HARMLESS: Final = {
-    # The fence finds the lane moved, and the worker seeks.
+    # The fence finds that the lane has moved, and the worker seeks.
     "an unknown commit is taken for failed": Parts(runner=PessimisticRunner),
-    # The look-ups and the fence refuse all that these would.
+    # The lookups and the fence refuse everything that these guards would refuse.
     "no check of the lanes": Parts(guards=GUARDS - {"lane_check"}),
 }
-"""What may be taken out without harm, as what is behind it does its work; with the fence gone as well it is seen."""
+"""Removing one of these does no harm, because a second safeguard does its work.
+
+Remove the fence too, and a violation is found.
+"""

@@ -1,8 +1,9 @@
-"""One thread, many simulated processes: who goes on at each step, and what befalls it, are choices to be replayed.
+"""Run many simulated processes in one thread, and make every switch and every fault a choice that can be replayed.
 
-Processes are greenlets. Each call into the model, and each fault point of the real code, is a step: `Scheduler.step`.
-By default the one that runs goes on; a choice makes another go on, or brings a fault. Choices are drawn by chance or
-read from a list. When they have come to an end there is calm: nothing is drawn any more, and all that hangs is let go.
+The processes are greenlets. Each call into the model and each fault point of the real code is one step:
+`Scheduler.step`. By default the running process goes on. A choice makes another process go on, or brings a fault.
+Choices are drawn at random or read from a list. After the last choice comes calm: no more choices are drawn, and
+everything that waits is released.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,12 @@ from typing import Any, Final, NamedTuple
 from greenlet import GreenletExit, getcurrent, greenlet
 
 NUMBERS: Final = 60
-"""A choice's number is below this; it is taken modulo whatever there is to choose from, so 60 for its divisors."""
+"""A choice's number is below this. The number is taken modulo the count of alternatives; 60 has many divisors."""
 CALM_STEPS_MAX: Final = 6000
-"""So many steps after the last fault everything is to be posted and relayed; an unharmed small world takes some 400."""
+"""Everything must be posted and relayed within this many steps after the last fault.
+
+A small world without faults takes about 400 steps.
+"""
 
 Condition = Callable[[], object]
 
@@ -28,24 +32,24 @@ MENUS: Final[Mapping[str, tuple[str, ...]]] = {
     "broker": (*ANYWHERE, "Kafka away"),
     "kafka commit": (*ANYWHERE, "commit lost", "answer lost", "commit late", "crash in commit", "timeout"),
 }
-"""Place -> what may happen there."""
+"""Kind of step -> what may happen there."""
 
 
 class Choice(NamedTuple):
-    """What happens at a step instead of nothing."""
+    """An event at one step, in place of nothing."""
 
     step: int
     what: str
     number: int
-    """Which: a process, a lane, a count; see where it is used."""
+    """Selects a process, a lane or a count; the code that handles the event says which."""
 
 
 class Crashed(BaseException):
-    """The process is killed here. Not an Exception, as no code of the process may survive it."""
+    """The process is killed here. It is not an Exception, so that no code of the process can survive it."""
 
 
 class Violation(BaseException):
-    """An invariant that does not hold; not an Exception, as no code under test may catch it."""
+    """An invariant does not hold. It is not an Exception, so that no code under test can catch it."""
 
     def __init__(self, invariant: str, detail: str) -> None:
         super().__init__(f"{invariant}: {detail}")
@@ -54,7 +58,7 @@ class Violation(BaseException):
 
 
 class Drawn:
-    """Choices by chance: each run has some of the faults only, at rates of its own, up to a last step."""
+    """Random choices. Each run has only some of the faults, at its own rates, up to its own last step."""
 
     def __init__(self, random: Random) -> None:
         self._random = random
@@ -76,7 +80,7 @@ class Drawn:
         return ladder
 
     def at(self, step: int, menu: str) -> Choice | None:
-        """The choice at this step, if any."""
+        """Return the choice at this step, or None."""
         ladder = self._thresholds[menu]
         drawn = self._random.random()
         if drawn >= ladder[-1][0]:
@@ -88,7 +92,7 @@ class Drawn:
 
 
 class Replayed:
-    """Choices from a list; one that cannot be made where it now stands is passed over."""
+    """Choices from a list. A choice that its step does not allow is skipped."""
 
     def __init__(self, choices: Sequence[Choice], calm_step: int = 0) -> None:
         self._choices = {choice.step: choice for choice in choices}
@@ -96,7 +100,7 @@ class Replayed:
         self.taken: list[Choice] = []
 
     def at(self, step: int, menu: str) -> Choice | None:
-        """The choice at this step, if any."""
+        """Return the choice at this step, or None."""
         choice = self._choices.get(step)
         if choice is None or choice.what not in MENUS[menu]:
             return None
@@ -105,29 +109,29 @@ class Replayed:
 
 
 class Task:
-    """A simulated process: what it runs, and what it waits for."""
+    """A simulated process: its body, and the condition that it waits for."""
 
     def __init__(self, scheduler: "Scheduler", name: str, body: Callable[["Task"], None]) -> None:
         self.scheduler = scheduler
         self.name = name
         self.condition: Condition | None = None
         self.idle = False
-        """Waits for work, not for another process."""
+        """True while the task waits for work, and not for another process."""
         self.woken = False
         self.asleep_until = 0
         self.process: Any = None
-        """The present life, as its world knows it."""
+        """The process object of the present life, set by the world."""
         self.greenlet = greenlet(lambda: scheduler.run_task(self, body))
 
     def is_ready(self, step: int) -> bool:
-        """Whether it can go on."""
+        """Return whether the task can go on."""
         if self.greenlet.dead or self.asleep_until > step:
             return False
         return self.woken or self.condition is None or bool(self.condition())
 
 
 class Scheduler:
-    """Lets one task run at a time; see the module."""
+    """Runs one task at a time; see the module."""
 
     def __init__(self, choices: Drawn | Replayed, story: list[str] | None = None) -> None:
         self._choices = choices
@@ -148,22 +152,22 @@ class Scheduler:
         return self.steps >= self._choices.steps
 
     def tell(self, sentence: str, *values: object) -> None:
-        """Add a sentence to the story, if one is told."""
+        """Add a sentence to the story, if a story is kept."""
         if self._story is not None:
             self._story.append(sentence.format(*values))
 
     def add(self, name: str, body: Callable[[Task], None]) -> None:
-        """A process that begins when it is its turn."""
+        """Add a process. It begins at its first turn."""
         self._tasks.append(Task(self, name, body))
 
     def later(self, sentence: str, action: Callable[[], None]) -> None:
-        """Something that happens by itself, outside of all processes, at some step to come."""
+        """Register an event that happens outside of all processes, at some later step."""
         self._late.append((sentence, action))
 
     # ------------------------------------------------------------------------------------------ run
 
     def run(self) -> Violation | None:
-        """Run until all is done, or an invariant is violated, which is returned."""
+        """Run until everything is done or an invariant is violated. Return the violation, or None."""
         while not self._is_over and self.violation is None:
             following = self._next(None)
             if following is None:
@@ -176,14 +180,17 @@ class Scheduler:
         return self.violation
 
     def run_task(self, task: Task, body: Callable[[Task], None]) -> None:
-        """What a task's greenlet does."""
+        """Run the body of a task inside its greenlet."""
         try:
             body(task)
         except Violation as violation:
             self.violation = self.violation or violation
 
     def step(self, menu: str) -> Choice | None:
-        """One step of the running process: here it may be switched from, stall or crash; other faults are returned."""
+        """Do one step of the running process.
+
+        A switch, a stall, a rebalance and a crash happen here. Every other fault is returned to the caller.
+        """
         if self._is_over or self.violation is not None:
             raise GreenletExit
         self.steps += 1
@@ -209,7 +216,7 @@ class Scheduler:
         return None
 
     def wait(self, condition: Condition, *, idle: bool = False) -> None:
-        """Let others run until the condition holds; an idle process is also woken when no other can go on."""
+        """Let others run until the condition holds. An idle process is also woken when no other process can go on."""
         task = self._running()
         while not condition():
             task.condition, task.idle = condition, idle
@@ -271,7 +278,10 @@ class Scheduler:
             self._resume(following)
 
     def _next(self, after: Task | None) -> Task | None:
-        """Who goes on when `after` cannot or will not: the others in turn, then itself; None when all is over."""
+        """Return the task that goes on in place of `after`: the next ready one of the others, else `after` itself.
+
+        Return None when everything is over.
+        """
         while self.violation is None:
             start = 0 if after is None else self._tasks.index(after) + 1
             for task in (*self._tasks[start:], *self._tasks[:start]):
@@ -283,7 +293,10 @@ class Scheduler:
         return None
 
     def _let_time_pass(self) -> bool:
-        """Nobody can go on: the late happens, sleepers wake, the idle look again; False where all is done."""
+        """Let time pass when no task can go on; return False if everything is done.
+
+        First a registered late event happens, then the first sleeper wakes, then all idle tasks look for work again.
+        """
         if self._late:
             self._happen(0)
             return True
@@ -295,7 +308,7 @@ class Scheduler:
         idle = [task for task in living if task.idle]
         if len(idle) == len(living) and self.is_done():
             return False
-        # Waiting takes no steps of its own, but is bounded like all else.
+        # Waiting takes no steps by itself. It counts as 10 steps here, so that waiting is bounded like everything else.
         self.steps += 10
         if not idle or self.steps > self._choices.steps + CALM_STEPS_MAX:
             waiting = ", ".join(task.name for task in living) or "nobody"

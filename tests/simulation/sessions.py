@@ -1,4 +1,4 @@
-"""Sessions of the model and of Postgres that do the same things in turn, and say which of them waits."""
+"""Sessions of the model and of Postgres that run the same jobs in turn, and report which session waits."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,24 +23,24 @@ Change = tuple[int, str, int, int, int, int]
 
 
 class Undone(Exception):
-    """Leaves a transaction, which is rolled back."""
+    """Leaves a transaction so that it is rolled back."""
 
 
 class Runner(Protocol):
-    """Runs one session's jobs one by one, and says which waits for another session."""
+    """Runs the jobs of one session one by one, and says whether a job waits for another session."""
 
     def begin(self, job: Job) -> Any:
-        """What the job returns, or WAITS."""
+        """Return what the job returns, or WAITS."""
 
     def finish(self) -> Any:
-        """What the job returns that waited."""
+        """Return what the waiting job returns."""
 
     def outwait(self) -> None:
-        """Let the waiting job wait so long that Postgres has looked for a ring of waits behind it, and found none."""
+        """Let the waiting job wait until Postgres has looked for a cycle of waits behind it and found none."""
 
 
 class Actor:
-    """One session with its transaction; what it does and what comes of it goes into the common trace."""
+    """One session with its transaction. Its calls and their answers go into the common trace."""
 
     def __init__(self, name: str, store: PostingStore, runner: Runner, trace: list[Any]) -> None:
         self.store = store
@@ -67,7 +67,7 @@ class Actor:
         self._do("commit" if commit else "roll back", lambda: found.__exit__(*undone))
 
     def settled(self, names: Sequence[IntentName]) -> None:
-        """Look up what was settled before."""
+        """Look up which intents are already settled."""
 
         def look() -> dict[IntentName, bytes]:
             with self.store.settled(names) as found:
@@ -89,7 +89,7 @@ class Actor:
         self._do("write", write)
 
     def finish(self) -> None:
-        """See to its end what had to wait."""
+        """Run the job that waited to its end, and record its answer."""
         self._note("... then", self._runner.finish())
 
     def outwait(self) -> None:
@@ -102,12 +102,12 @@ class Actor:
     def _safely(self, job: Job) -> Any:
         try:
             return job()
-        except Exception as error:  # noqa: BLE001 - that it is raised is the answer
+        except Exception as error:  # noqa: BLE001 - the error is the answer
             found, self._open = self._open, None
             if found is not None:
                 try:
                     found.__exit__(type(error), error, None)
-                except Exception as told:  # noqa: BLE001 - as the poster would get it
+                except Exception as told:  # noqa: BLE001 - the poster would get this error
                     return f"raises {type(told).__name__}"
             return f"raises {type(error).__name__}"
 
@@ -119,17 +119,17 @@ class Actor:
 
 
 class Turns(Scheduler):
-    """No chance and no faults: a session runs until it is through, or waits."""
+    """Turns without random choices and faults: a session runs until its job is done or waits."""
 
     def __init__(self) -> None:
         super().__init__(Replayed(()))
         self._outside = getcurrent()
 
     def step(self, menu: str) -> None:
-        """Nothing happens."""
+        """Do nothing: no faults here."""
 
     def wait(self, condition: Callable[[], object], *, idle: bool = False) -> None:  # noqa: ARG002
-        """Back to the script, until the session is asked to finish."""
+        """Return to the script until the session is asked to finish."""
         while not condition():
             self._outside.switch()
 
@@ -148,7 +148,7 @@ class GreenletRunner:
         return self._go_on()
 
     def outwait(self) -> None:
-        """The model looks at once."""
+        """Do nothing: the model looks for cycles at once."""
 
     def _go_on(self) -> Any:
         self._greenlet.switch()
@@ -167,7 +167,7 @@ class ThreadRunner:
         self._watch = psycopg.connect(dsn, autocommit=True)
 
     def begin(self, job: Job) -> Any:
-        """See Runner; who closes a ring of waits is told of it by Postgres a second later."""
+        """See Runner. Postgres reports a cycle of waits only a second later, to the session that closed it."""
         waiting_before = self._waiting()
         self._future = self._thread.submit(job)
         eventually(lambda: self._future.done() or self._waiting() > waiting_before, "the job is through or waits")
@@ -180,7 +180,7 @@ class ThreadRunner:
         return self._future.result(60)
 
     def outwait(self) -> None:
-        """See Runner; Postgres looks for rings once, a second (deadlock_timeout) after the wait began."""
+        """See Runner. Postgres looks for cycles once, one second (deadlock_timeout) after the wait began."""
         query = "SELECT 1 FROM pg_locks WHERE NOT granted AND waitstart < clock_timestamp() - interval '1.5 seconds'"
         eventually(lambda: self._watch.execute(query).fetchall(), "the job has waited for long")
 
@@ -189,7 +189,7 @@ class ThreadRunner:
         return self._watch.execute(query).fetchall()[0][0]
 
     def _in_ring(self) -> bool:
-        """Whether two sessions wait for each other."""
+        """Return whether two sessions wait for each other."""
         query = """
             SELECT 1 FROM pg_stat_activity AS a, pg_stat_activity AS b
             WHERE a.pid = ANY(pg_blocking_pids(b.pid)) AND b.pid = ANY(pg_blocking_pids(a.pid))
@@ -197,6 +197,6 @@ class ThreadRunner:
         return bool(self._watch.execute(query).fetchall())
 
     def close(self) -> None:
-        """End the thread and its look-out."""
+        """End the thread and the connection that watches it."""
         self._thread.shutdown()
         self._watch.close()

@@ -1,4 +1,4 @@
-"""From a run that fails to the least that still fails the same way: delta debugging (Zeller, Hildebrandt, 2002)."""
+"""Shrink a failing run to the smallest plan that fails the same way: delta debugging (Zeller, Hildebrandt, 2002)."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -10,7 +10,7 @@ RUNS_MAX: Final = 1500
 
 
 class Shrinker:
-    """Drops faults and switches, then intents, then relays and workers, while the same invariant is violated."""
+    """Drops choices, then intents, then spare relays, as long as the same invariant is violated."""
 
     def __init__(self, failed: Result, parts: Parts) -> None:
         assert failed.violation is not None
@@ -20,14 +20,14 @@ class Shrinker:
         self.plan = failed.plan
 
     def shrink(self) -> Result:
-        """The shortest that was found, with its story."""
+        """Return the shortest failing run that was found, with its story."""
         self._try(replace(self.plan, calm_step=0))
         size = None
         while size != (size := self._size()) and self._runs < RUNS_MAX:
             self._drop(self.plan.choices, lambda kept: replace(self.plan, choices=tuple(kept)))
             for lane in range(len(self.plan.lanes)):
                 self._drop(self.plan.lanes[lane], lambda kept, lane=lane: self._with_lane(lane, kept))
-            if len(set(self.plan.relays)) < len(self.plan.relays):  # without any, nothing would be relayed
+            if len(set(self.plan.relays)) < len(self.plan.relays):  # without any relay, nothing would be relayed
                 self._try(replace(self.plan, relays=self.plan.relays[:1]))
         return run(self.plan, parts=self._parts, telling=True)
 
@@ -39,12 +39,12 @@ class Shrinker:
         return replace(self.plan, lanes=tuple(lanes))
 
     def _try(self, plan: Plan) -> bool:
-        """Take the plan if it fails the same way."""
+        """Take the plan if it fails the same way; return whether it was taken."""
         self._runs += 1
         found = run(plan, parts=self._parts)
         if found.violation is None or found.violation.invariant != self._invariant:
             return False
-        # What the run passed over had no part in it.
+        # Choices that the run skipped had no part in the failure.
         self.plan = replace(plan, choices=found.plan.choices)
         return True
 

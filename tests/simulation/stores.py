@@ -1,6 +1,7 @@
-"""The stores of posting and relay over the model of Postgres: their methods, statement by statement.
+"""The stores of posting and relay over the model of Postgres: each method does the same statements.
 
-What they inherit is real: which error of Postgres becomes which of the store's, and when a connection is let go of.
+The inherited code is real: it turns errors of Postgres into errors of the store, and decides when a connection is
+closed.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +20,7 @@ from domain.outcomes import Outcome
 from domain.signed_heads import SignedHead
 from tests.simulation.database import SETTLING, Database, Process, Session
 
-# Postgres has 1024; a few make reversals of different originals meet, as now and then they do.
+# Postgres has 1024 buckets. With 3, reversals of different originals often meet in one bucket.
 ADVISORY_BUCKETS: Final = 3
 BOOKS: Final = Books(1, {"default": Chart(DEFAULT_CHART)}, {})
 
@@ -27,7 +28,7 @@ Name = tuple[str, str]
 
 
 class SimulatedPostingStore(PostingStore):
-    """PostingStore with another server behind it."""
+    """PostingStore with the model as its server."""
 
     def __init__(self, database: Database, process: Process) -> None:
         super().__init__("simulated")
@@ -46,14 +47,14 @@ class SimulatedPostingStore(PostingStore):
             return session  # type: ignore[return-value]
 
     def make_lane(self, lane: int, topic: str, topic_id: str, first_offset: int) -> None:
-        """As PostingStore."""
+        """See PostingStore."""
         session = self._statement()
         if lane not in session.rows("lane"):
             session.write("first_offset", lane, first_offset)
             session.write("lane", lane, Lane(lane, topic, topic_id, first_offset, 0, GENESIS_HASH, 0))
 
     def lanes(self, lanes: Iterable[int], *, lock: bool = False) -> dict[int, Lane]:
-        """As PostingStore."""
+        """See PostingStore."""
         session = self._statement()
         asked = sorted(lanes)
         if lock:
@@ -64,23 +65,26 @@ class SimulatedPostingStore(PostingStore):
         return {lane: rows[lane] for lane in asked if lane in rows}
 
     def row_hash(self, lane: int, seq: int) -> bytes | None:
-        """As PostingStore."""
+        """See PostingStore."""
         row = self._statement().rows("journal").get((lane, seq))
         return None if row is None else row.hash
 
     def books_version(self) -> int:
-        """As PostingStore."""
+        """See PostingStore."""
         self._statement()
         return BOOKS.version
 
     def books(self) -> Books:
-        """As PostingStore."""
+        """See PostingStore."""
         self._statement()
         return BOOKS
 
     @contextmanager
     def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
-        """As PostingStore; what is done meanwhile touches nothing of it, so it may come before."""
+        """See PostingStore.
+
+        The real lookup runs during the block. The block touches none of its data, so the model looks before the block.
+        """
         rows = self._statement().rows("journal").values()
         asked = set(names)
         yield {
@@ -90,7 +94,7 @@ class SimulatedPostingStore(PostingStore):
         }
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
-        """As PostingStore, in its four statements."""
+        """See PostingStore; the same four statements."""
         self._lock_originals(names)
         asked = set(names)
         heads = [
@@ -136,12 +140,15 @@ class SimulatedPostingStore(PostingStore):
         }
 
     def accounts(self, names: Sequence[Name]) -> dict[Name, Account]:
-        """As PostingStore."""
+        """See PostingStore."""
         rows = self._statement().rows("account")
         return {name: rows[name] for name in names if name in rows}
 
     def open_accounts(self, wanted: Mapping[Name, ChartPattern], chain: int) -> None:
-        """As PostingStore: ON CONFLICT DO NOTHING waits for who opens the same, and numbers are never given back."""
+        """See PostingStore. ON CONFLICT DO NOTHING waits for a transaction that opens the same account.
+
+        Account numbers are never reused, not even after a rollback.
+        """
         self._statement()
         session = self._statement()
         opened = []
@@ -158,7 +165,7 @@ class SimulatedPostingStore(PostingStore):
             session.append_facts(chain, opened)
 
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
-        """As PostingStore."""
+        """See PostingStore."""
         self._lock_accounts(account_ids)
         balances: dict[tuple[int, str], int] = {}
         for (account_id, currency, _), (debits, credits, _) in self._statement().rows("balance").items():
@@ -173,7 +180,7 @@ class SimulatedPostingStore(PostingStore):
 
     @contextmanager
     def writing(self, rows: Iterable[JournalRow], account_ids: Mapping[Name, int]) -> Iterator[list[JournalRow]]:
-        """As PostingStore: journal, then entries."""
+        """See PostingStore: journal rows first, then entries."""
         written = list(rows)
         session = self._statement()
         for row in written:
@@ -195,7 +202,10 @@ class SimulatedPostingStore(PostingStore):
 
     @contextmanager
     def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
-        """As PostingStore; what is done meanwhile touches nothing of it, so it may come after."""
+        """See PostingStore.
+
+        The real statement runs during the block. The block touches no balances, so the model adds before the block.
+        """
         if changes.seqs:
             session = self._statement()
             for account_id, currency, lane, debits_minor, credits_minor, seq in zip(*changes, strict=True):
@@ -203,12 +213,12 @@ class SimulatedPostingStore(PostingStore):
         yield
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
-        """As PostingStore."""
+        """See PostingStore."""
         for raw in quarantined:
             self._statement().write("quarantine", (raw.lane, raw.seq), raw)
 
     def advance(self, lanes: Sequence[Lane], signed: Mapping[int, SignedHead] = MappingProxyType({})) -> None:
-        """As PostingStore; who listens is told by the commit."""
+        """See PostingStore. The commit notifies the listeners."""
         for lane in lanes:
             session = self._statement()
             if lane.lane in signed:
@@ -216,12 +226,12 @@ class SimulatedPostingStore(PostingStore):
             session.update_lane(lane)
 
     def tell_traced(self, traceparent: str, lanes: Sequence[Lane]) -> None:
-        """Nobody traces here."""
+        """Raise AssertionError: nothing is traced here."""
         raise AssertionError(f"A batch was traced: {traceparent}, {lanes}.")
 
 
 class SimulatedRelayStore(RelayStore):
-    """RelayStore with another server behind it."""
+    """RelayStore with the model as its server."""
 
     def __init__(self, database: Database, process: Process) -> None:
         super().__init__("simulated")
@@ -239,7 +249,7 @@ class SimulatedRelayStore(RelayStore):
             return session  # type: ignore[return-value]
 
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
-        """As RelayStore."""
+        """See RelayStore."""
         session = self._statement()
         rows, chains = session.rows("lane"), session.rows("chain")
         return [
@@ -252,12 +262,12 @@ class SimulatedRelayStore(RelayStore):
         ]
 
     def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
-        """As RelayStore."""
+        """See RelayStore."""
         rows = self._statement().rows("fact")
         return [rows[chain, seq] for seq in range(first_seq, first_seq + facts_max) if (chain, seq) in rows]
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
-        """As RelayStore, in its three statements."""
+        """See RelayStore; the same three statements."""
         session = self._statement()
         journal, quarantine = session.rows("journal"), session.rows("quarantine")
         places = [(lane, seq) for seq in range(first_seq, first_seq + records_max) if (lane, seq) in journal]
@@ -279,19 +289,19 @@ class SimulatedRelayStore(RelayStore):
         return with_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
 
     def wait(self, seconds: float) -> bool:  # noqa: ARG002
-        """As RelayStore; true also when the time is over, as nothing but another look follows from it."""
+        """See RelayStore. Return True also after a timeout: the relay only looks once more then."""
         session = self._statement()
         self._database.scheduler.wait(lambda: self._database.commits > session.notified, idle=True)
         session.notified = self._database.commits
         return True
 
     def traced(self) -> list[TracedBatch]:
-        """Nobody traces here."""
+        """Raise AssertionError: nothing is traced here."""
         raise AssertionError("The relay asked for what was traced.")
 
 
 def opening_of(name: Name, line: ChartPattern) -> dict[str, Any]:
-    """The fact of an account that is opened, without its place; as the trigger has it, at time 0."""
+    """Return the fact of a newly opened account as the trigger writes it, without chain and seq, at time 0."""
     return {
         "part": "account",
         "change": "added",
@@ -310,7 +320,7 @@ def opening_of(name: Name, line: ChartPattern) -> dict[str, Any]:
 
 
 def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:
-    """A journal row as the relay reads it, without its legs."""
+    """Return a journal row as the relay reads it, without its legs."""
     members = row._asdict()
     return {
         **members,
@@ -326,7 +336,7 @@ def record_of(row: JournalRow, raw: QuarantinedBytes | None) -> dict[str, Any]:
 
 
 def shown_row(row: JournalRow) -> str:
-    """A row in words."""
+    """Return a row in words."""
     return f"lane {row.lane} seq {row.seq}: offset {row.source_offset} {row.idempotency_key or ''} {row.outcome.value}"
 
 

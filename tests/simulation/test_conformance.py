@@ -1,7 +1,7 @@
-"""The model of Postgres against Postgres: one script, run on both, with the same answers, refusals and waits.
+"""The model of Postgres against real Postgres: the same script gives the same answers, refusals and waits on both.
 
-So the model cannot drift from what it stands for. The script is of several sessions, as what matters is what one sees
-of another, and what it waits for.
+So the model cannot drift from Postgres. The script uses several sessions, because it tests what one session sees of
+another and what it waits for.
 """
 
 import inspect
@@ -37,12 +37,12 @@ CARL = ("default", "users:4")
 
 
 def lines(*names: tuple[str, str]) -> dict[tuple[str, str], Any]:
-    """What open_accounts takes."""
+    """Return the argument that open_accounts takes."""
     return {name: CHART.match(name[1]) for name in names}
 
 
 def row(lane: int, seq: int, key: str, head: bytes = GENESIS_HASH, *legs: Leg, reverses: str | None = None) -> Any:
-    """A journal row at the offset of its sequence number: posted where there are legs, else rejected."""
+    """Return a journal row whose offset is its sequence number: posted if it has legs, else rejected."""
     fields: dict[str, Any] = dict.fromkeys(JournalRow._fields)
     fields |= {"lane": lane, "seq": seq, "source_topic": "t", "source_offset": seq, "detail": "", "metadata": {}}
     fields |= {"tenant": "default", "intent_id": intent_id_of("default", key), "idempotency_key": key, "legs": legs}
@@ -53,13 +53,13 @@ def row(lane: int, seq: int, key: str, head: bytes = GENESIS_HASH, *legs: Leg, r
 
 
 def reached(*rows: JournalRow, offset: int = 0) -> list[Lane]:
-    """The lane behind its rows."""
+    """Return the lane as it stands after its rows."""
     last = rows[-1]
     return [Lane(last.lane, "t", "id", last.seq + 1 + offset, last.seq + 1, last.hash, last.booked_time)]
 
 
 def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: Sequence[Change] = ()) -> None:
-    """A whole posting transaction."""
+    """Run a whole posting transaction."""
     actor.begin()
     actor.lanes([rows[0].lane], lock=True)
     actor.write(rows, ids, changes)
@@ -68,7 +68,7 @@ def commit_rows(actor: Actor, *rows: JournalRow, ids: dict[Any, int], changes: S
 
 
 def script(one: Actor, two: Actor, three: Actor) -> None:
-    """What one session does, and what the others see of it and wait for."""
+    """Run the script: what one session does, what the others see of it, and what they wait for."""
     for lane, first in ((0, 0), (1, 0), (0, 9)):
         one.make_lane(lane, "t", "id", first)
     ids, name = {BANK: 1, ANN: 2}, ("default", intent_id_of("default", "fund"))
@@ -105,7 +105,7 @@ def script(one: Actor, two: Actor, three: Actor) -> None:
 
 
 def _intent_twice(one: Actor, two: Actor) -> None:
-    """Two lanes settle one intent at once: the second waits for how the first ends."""
+    """Two lanes settle one intent at the same time: the second waits until the first ends."""
     first, second = row(1, 0, "both"), row(0, 1, "both")
     for commit in (False, True):
         one.begin()
@@ -121,7 +121,7 @@ def _intent_twice(one: Actor, two: Actor) -> None:
 
 
 def _accounts(one: Actor, two: Actor) -> None:
-    """Two lanes open one account at once; locks and balances; numbers are not given twice."""
+    """Two lanes open one account at the same time; then locks and balances; a number is never given twice."""
     one.begin()
     one.open_accounts(lines(BEN), lane_chain(0))
     two.begin()
@@ -142,7 +142,7 @@ def _accounts(one: Actor, two: Actor) -> None:
 
 
 def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
-    """What Postgres refuses by itself."""
+    """Try what Postgres itself refuses."""
     lopsided = row(0, 1, "lopsided", fund.hash, Leg("external:b", 1, 5, "EUR"), Leg("users:1", -1, 4, "EUR"))
     plain = row(0, 1, "plain", fund.hash)
     for written, moved in (
@@ -169,7 +169,7 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
 
 
 def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
-    """Reversals of one original wait for each other, and then see each other."""
+    """Reversals of one original wait for each other, and each then sees the one before it."""
     asked = [("default", fund.intent_id), ("default", intent_id_of("default", "never"))]
     back = row(0, 1, "back", fund.hash, *pair("users:1", "external:b", 4), reverses="fund")
     one.begin()
@@ -185,7 +185,7 @@ def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) ->
 
 
 def post(store: PostingStore) -> None:
-    """The real poster over a store: transfers, duplicates, conflicts, reversals, bytes that are none, a hole."""
+    """Run the real poster over a store: transfers, duplicates, conflicts, reversals, unreadable bytes, a hole."""
     texts = (
         "fund external:b>users:1 10", "spend users:1>external:b 6", "spend users:1>external:b 6",
         "spend users:1>external:b 5", "back ~spend", "again ~spend", "part ~fund users:1>external:b 4", "?", HOLE,
@@ -210,7 +210,7 @@ def post(store: PostingStore) -> None:
 
 
 def answers(stores: Sequence[PostingStore], runners: Sequence[Runner]) -> list[Any]:
-    """The trace of the script over three sessions."""
+    """Return the trace of the script over three sessions."""
     trace: list[Any] = []
     one, two, three = (
         Actor(name, store, runner, trace)
@@ -222,7 +222,7 @@ def answers(stores: Sequence[PostingStore], runners: Sequence[Runner]) -> list[A
 
 @pytest.fixture
 def real(database: str) -> Iterator[tuple[list[PostingStore], RelayStore, list[ThreadRunner]]]:
-    """Three sessions, and a relay's, of a fresh database."""
+    """Three sessions of a fresh database, and one session of a relay."""
     stores, relay = [PostingStore(database) for _ in range(3)], RelayStore(database)
     runners = [ThreadRunner(database) for _ in stores]
     yield stores, relay, runners
@@ -231,7 +231,7 @@ def real(database: str) -> Iterator[tuple[list[PostingStore], RelayStore, list[T
 
 
 def model() -> tuple[list[PostingStore], RelayStore]:
-    """The same of the model."""
+    """Return the same sessions over the model."""
     database = Database(Turns())
     stores: list[PostingStore] = [
         SimulatedPostingStore(database, Process(name, database.scheduler)) for name in ("one", "two", "three")
@@ -265,7 +265,7 @@ def test_the_poster_posts_the_same_on_both(real: Any) -> None:
 
 
 def compare_relays(simulated: RelayStore, relay: RelayStore) -> None:
-    """Both hand the relay the same lanes and facts, but for the operators' chain, which the model has not."""
+    """Both stores give the relay the same lanes and facts, except the operators' chain, which the model lacks."""
     standing = [lane for lane in relay.lanes(0, 1) if lane.lane != OPERATORS_CHAIN]
     shown = [lane._replace(booked_time=0) if lane.lane < 0 else lane for lane in standing]
     assert simulated.lanes(0, 1) == shown
@@ -281,7 +281,7 @@ def compare_relays(simulated: RelayStore, relay: RelayStore) -> None:
 
 
 def named(fact: dict[str, Any]) -> dict[str, Any]:
-    """A fact without what differs from run to run."""
+    """Return a fact without the members that differ from run to run."""
     return {name: value for name, value in fact.items() if name not in TIMES_AND_HASHES}
 
 
@@ -289,12 +289,12 @@ TIMES_AND_HASHES = {"made_time", "booked_time", "author", "previous_hash", "hash
 
 
 def comparable(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Records without what only one of the two has beside the record's own members."""
+    """Return the records without `leg_count`, which only one of the two stores adds."""
     return [{name: value for name, value in record.items() if name != "leg_count"} for record in records]
 
 
 def public(kind: type) -> dict[str, list[str]]:
-    """The methods that a store has of its own, with the names of what they take."""
+    """Return the public methods that a store defines itself, each with its parameter names."""
     return {
         name: list(inspect.signature(method).parameters)
         for name, method in vars(kind).items()

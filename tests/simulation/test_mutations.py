@@ -1,4 +1,4 @@
-"""That the simulation is no decoration: what is taken out is missed, by the invariant that it stands for."""
+"""The simulation finds every removed safeguard, by the invariant that the safeguard protects."""
 
 from itertools import count
 

@@ -1,4 +1,4 @@
-"""Posting and relay under thousands of interleavings and faults; and that what is found can be replayed and shrunk."""
+"""Posting and relay under thousands of interleavings and faults; failures can be replayed and shrunk."""
 
 import time
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.simulation.world import Plan, run, run_seed
 
 SEEDS = range(1500)
 SECONDS_MAX = 25.0
-"""On a machine that is busy with other things not all the seeds are run, but at least as many as LEAST."""
+"""A busy machine may not run all seeds within this time. It runs at least LEAST of them."""
 LEAST = 300
 
 CALM = Plan(
@@ -36,7 +36,7 @@ def test_every_invariant_holds_in_every_interleaving() -> None:
         seen.update(result.counts)
         if seed >= LEAST and time.monotonic() - began > SECONDS_MAX:
             break
-    # The runs are worth something only where all of this comes about.
+    # The runs prove something only if each of these events occurs in at least one of them.
     wanted = {what for menu in MENUS.values() for what in menu}
     wanted |= {"posted", "duplicate", "idempotency_conflict", "insufficient_funds", "undecodable", "no_record"}
     wanted |= {"amount_overflow", "reversal_exceeds_original", "waits", "journal_settled"}
@@ -78,7 +78,7 @@ def test_a_failure_shrinks_to_a_story() -> None:
     assert sum(map(len, shortest.plan.lanes)) <= 6
     assert shortest.story[-1].startswith("=> an intent is settled once")
     assert len(shortest.story) < 100
-    # The shortest plan is a test of its own: it fails as it is, and with the index in place it does not.
+    # The shortest plan works as a test: it fails without the index and passes with it.
     assert run(shortest.plan, parts=mutation.parts).violation is not None
     assert run(shortest.plan).violation is None
 
@@ -93,7 +93,7 @@ def test_the_command_says_how_much_it_did(capsys: pytest.CaptureFixture[str]) ->
 def test_the_command_tells_the_story_of_a_failure(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A judge that finds fault with a posted row stands in for a bug."""
+    """A judge that objects to every settled row stands in for a bug."""
 
     def unfair(self: object, row: object, place: str) -> None:
         from tests.simulation.scheduler import Violation

@@ -1,4 +1,4 @@
-"""A small world: two lanes of intents, workers, relays, a database and a broker, run by the real code."""
+"""A small world: two lanes of intents, workers, relays, a database and a broker. The real code runs in it."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ BUFFERED_MAX: Final = 2
 
 @dataclass(frozen=True)
 class Parts:
-    """What a world is made of; a mutation is another part in the place of a real one."""
+    """The parts of a world. A mutation replaces a real part by another one."""
 
     poster: type[Poster] = Poster
     runner: type[_Runner] = _Runner
@@ -51,23 +51,26 @@ class Parts:
 
 @dataclass(frozen=True)
 class Plan:
-    """A run: what stands in the lanes, who is there, and what happens when. The same plan is the same run."""
+    """A run: the intents of the lanes, the processes, and the choices. The same plan always gives the same run."""
 
     lanes: tuple[tuple[str, ...], ...]
-    """Of each lane the intents, as posting_model.script has them; `?...` are bytes that are none, HOLE is no record."""
+    """The intents of each lane, in the notation of posting_model.script.
+
+    `?...` are bytes that are no intent. HOLE is an offset without a record.
+    """
     workers: int
     relays: tuple[tuple[int, int], ...]
-    """(shard, shards) of each; two of the same shard have the same transactional id."""
+    """(shard, shards) of each relay. Two relays of the same shard have the same transactional id."""
     records_max: int = 9
-    """So many of a lane are fetched at once."""
+    """The most records of a lane in one fetch."""
     choices: tuple[Choice, ...] = ()
     calm_step: int = 0
-    """Chaos lasts until this step, or the last choice's if that is later."""
+    """Faults can happen until this step, or until the last choice's step if that is later."""
 
 
 @dataclass
 class Result:
-    """What became of a run."""
+    """The result of a run."""
 
     plan: Plan
     violation: Violation | None
@@ -77,13 +80,13 @@ class Result:
     counts: dict[str, int] = field(default_factory=dict)
 
 
-# ---------------------------------------------------------------------------------------------- what is asked
+# ---------------------------------------------------------------------------------------------- the plan
 
 _SPENDS: Final = ("users:1>external:b", "users:1>users:2", "users:2>external:b")
 
 
 def drawn_plan(random: Random) -> Plan:
-    """A small world by chance: accounts near their floor, the same intents in several lanes, reversals."""
+    """Return a random small plan: accounts near their floor, the same intents in several lanes, reversals."""
     funds = [f"fund{number} external:b>users:{number} {random.choice((6, 10))}" for number in (1, 2)]
     pool = list(funds)
     spends = range(random.randint(2, 5))
@@ -113,32 +116,32 @@ def _intent(text: str) -> Intent:
 
 
 class Decoder:
-    """Takes an intent's text for its bytes, in place of Avro."""
+    """Decodes an intent from its text, in place of Avro."""
 
     def decode(self, value: bytes | None) -> Intent:
-        """The intent, or Undecodable."""
+        """Return the intent, or raise Undecodable."""
         text = (value or b"").decode()
         if not text or text.startswith("?"):
             raise Undecodable(QuarantineReason.UNDECODABLE, "These bytes are no intent.")
         return _intent(text)
 
     def is_ready_for(self, _: bytes | None) -> bool:
-        """Always: there is no registry to be asked."""
+        """Return True always: there is no registry to ask."""
         return True
 
 
 class Pauses:
-    """In place of the event by which a process is told to stop: its waiting is a turn for the others."""
+    """Replaces the event that tells a process to stop. A wait on it gives the other processes a turn."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     def is_set(self) -> bool:
-        """Nobody is told to stop here, only killed."""
+        """Return False: processes are never told to stop here, only killed."""
         return False
 
     def wait(self, _: float) -> bool:
-        """A pause between two tries."""
+        """Pause between two tries."""
         self._process.step("code")
         self._process.scheduler.pause()
         return False
@@ -148,7 +151,7 @@ class Pauses:
 
 
 class Worker:
-    """One life of a posting worker: the loop that Faust runs, around the real runner and poster."""
+    """One life of a posting worker: the loop that Faust runs, with the real runner and poster."""
 
     reader: ClassVar[IntentReader] = IntentReader(cast(IntentDecoder, Decoder()))
 
@@ -173,7 +176,7 @@ class Worker:
         self._buffer: list[Fetch] = []
 
     def run(self) -> None:
-        """Fetch and process, for ever."""
+        """Fetch and process for ever."""
         while True:
             choice = self._process.step("consumer")
             what = "" if choice is None else choice.what
@@ -209,7 +212,7 @@ class Worker:
         return any(offset < len(self._broker.lanes[lane]) for lane, offset in self._next.items())
 
     def _fetch(self, what: str, number: int) -> None:
-        """One look at the broker; whoever thinks that it has a lane may fetch it."""
+        """Fetch once from the broker. A worker may fetch every lane that it believes it owns."""
         partitions: dict[TP, Any] = {}
         for lane, start in self._next.items():
             end = min(len(self._broker.lanes[lane]), start + self._records_max)
@@ -245,24 +248,24 @@ class World:
         self._time = 0
         for name in workers:
             self.scheduler.add(name, partial(self._lives, self._worker))
-        # Of two relays of one shard the one that is shut out may end when there is calm: run one relay for each shard.
+        # If a shard has two relays, the fenced one may end once there is calm, as long as one relay of each shard runs.
         self._spare_relays = len(plan.relays) - len(set(plan.relays))
         for number, (shard, shards) in enumerate(plan.relays):
             self.scheduler.add(f"relay {'RS'[number]}", partial(self._lives, partial(self._relay, shard, shards)))
 
     def clock(self) -> int:
-        """Microseconds; each look is a little later."""
+        """Return the time in microseconds; each call returns a later time."""
         self._time += 1
         return self._time
 
     def _stalled(self, task: Task, number: int) -> None:
-        """Postgres ends the session of who sleeps in a transaction, if it sleeps for long."""
+        """Let Postgres end the session of a task that sleeps in a transaction, if the sleep is long."""
         process: Process = task.process
         if number % 2 and process.is_in_transaction:
             self.scheduler.later(f"Postgres ends the session of {task.name}, which sleeps", process.lose_sessions)
 
     def _lives(self, live: Callable[[Process], None], task: Task) -> None:
-        """Life after life of one process."""
+        """Run one life of a process after another."""
         while True:
             process = Process(task.name, self.scheduler)
             task.process = process
@@ -304,7 +307,10 @@ class World:
 def run(
     plan: Plan, choices: Drawn | Replayed | None = None, parts: Parts = Parts(), *, telling: bool = False
 ) -> Result:
-    """Run a plan: with the choices in it, or with others, which the result's plan then has."""
+    """Run a plan with its own choices, or with other choices.
+
+    The plan in the result holds the choices that were made.
+    """
     made = choices or Replayed(plan.choices, plan.calm_step)
     story: list[str] | None = [] if telling else None
     world = World(plan, made, parts, story)
@@ -317,7 +323,7 @@ def run(
 
 
 def run_seed(seed: int, parts: Parts = Parts(), lanes: tuple[tuple[str, ...], ...] | None = None) -> Result:
-    """The run that belongs to a seed; with these lanes, or with lanes by chance."""
+    """Run the plan of a seed, with the given lanes or with random lanes."""
     random = Random(seed)
     plan = drawn_plan(random)
     return run(plan if lanes is None else replace(plan, lanes=lanes), Drawn(random), parts)
@@ -325,7 +331,7 @@ def run_seed(seed: int, parts: Parts = Parts(), lanes: tuple[tuple[str, ...], ..
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No log lines meanwhile: thousands of faults would each be worth some."""
+    """Write no log lines inside the block: every one of thousands of faults would write some."""
     kept = structlog.get_config()
     structlog.configure(processors=[_drop])
     try:

@@ -1,4 +1,4 @@
-"""What unit tests share."""
+"""Fixtures that several unit tests use."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 
 @pytest.fixture
 def no_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No ledger runs at this home, and none is named; the folder is the test's own, as a command may write into it."""
+    """Point LEDGERLINE_HOME at an empty folder without a ledger, and work there, because commands may write files."""
     for name in [name for name in os.environ if name.startswith("LEDGERLINE_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("LEDGERLINE_HOME", str(tmp_path))

@@ -1,4 +1,4 @@
-"""The rules of ops/prometheus: promtool's checks and tests, and each alert with its tests, its runbook, its metrics."""
+"""promtool accepts the rules of ops/prometheus, and each alert has tests, a runbook and metrics that exist."""
 
 import json
 import os
@@ -30,9 +30,9 @@ ALERTS: Final = {
 RECORDED: Final = {
     rule["record"] for file in RULES.values() for group in file["groups"] for rule in group["rules"] if "record" in rule
 }
-# What the rules ask of others: the first words of their names.
+# Prefixes of metrics that others export and the rules read.
 EXPORTED: Final = ("kafka_", "node_filesystem_", "pg_", "process_start_time_seconds", "prometheus_rule_", "up")
-# Pages that are no alert's: what an operator does of his own accord.
+# Runbook pages without an alert: an operator starts these procedures.
 OTHER_PAGES: Final = {"lanes.md", "offsets.md", "replay.md", "restore.md"}
 
 
@@ -76,7 +76,7 @@ def test_rules_fire_and_do_not(path: Path) -> None:
 
 
 def cases(alert: str) -> Iterator[tuple[dict[str, Any], bool]]:
-    """Each test group that asks for an alert, and whether it is to fire there."""
+    """Yield each test group that asks for an alert, and whether the alert must fire there."""
     for path in TESTS:
         for group in yaml.safe_load(path.read_text())["tests"]:
             for asked in group["alert_rule_test"]:
@@ -105,7 +105,7 @@ def test_each_alert_says_how_urgent_it_is_and_what_to_do(alert: str) -> None:
 
 
 def spelled_out(text: str) -> str:
-    """A runbook's text with `...6h` written as the name before it says."""
+    """Return a runbook's text with each `...6h` written out as the full name of the alert."""
     return text.replace("`...", "`LedgerlineIntentsLateBurn")
 
 

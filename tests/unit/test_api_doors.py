@@ -1,4 +1,4 @@
-"""What each answer of the API carries, and what it says to a query that is odd: rules that need no ledger."""
+"""Headers of the API's answers, HEAD requests and odd queries: rules that need no ledger."""
 
 import asyncio
 from functools import cache
@@ -27,9 +27,9 @@ SOME_ID = "00000000-0000-0000-0000-000000000001"
 
 
 class Everybody:
-    """An authentication that lets everybody in, without limits."""
+    """An authentication that accepts every request and has no limits."""
 
-    async def key_of(self, credentials: str, request: Any) -> ApiKey:  # noqa: ARG002 - its form
+    async def key_of(self, credentials: str, request: Any) -> ApiKey:  # noqa: ARG002 - the API passes both arguments
         return KEY
 
     async def count_request(self, key: ApiKey) -> None:
@@ -37,7 +37,7 @@ class Everybody:
 
 
 def application(**changes: Any) -> FastAPI:
-    """The API without its parts: what asks none of them is answered."""
+    """Return the API without Kafka and Postgres: it answers requests that need neither."""
     app = create_app(Configuration("", "", "", Topics(""), **changes))  # type: ignore[arg-type]
     metrics = Metrics()
     app.state.service = SimpleNamespace(
@@ -51,12 +51,12 @@ def application(**changes: Any) -> FastAPI:
 
 @cache
 def shared() -> FastAPI:
-    """One application for all who change nothing in it: to make one takes half a second."""
+    """Return one application for all tests that do not change it, because making one takes half a second."""
     return application()
 
 
 def ask(method: str, path: str, app: FastAPI | None = None, **options: Any) -> httpx.Response:
-    """One request."""
+    """Send one request and return the answer."""
 
     async def asked() -> httpx.Response:
         transport = httpx.ASGITransport(app or shared(), raise_app_exceptions=False)
@@ -67,7 +67,7 @@ def ask(method: str, path: str, app: FastAPI | None = None, **options: Any) -> h
 
 
 def problem(answer: httpx.Response) -> str:
-    """The kind of a problem, which is in its documented form."""
+    """Return the kind of a problem, and check that the answer has the documented form."""
     assert answer.headers["content-type"] == "application/problem+json"
     document = answer.json()
     assert document["status"] == answer.status_code
@@ -153,7 +153,7 @@ def test_pages_and_their_files_have_the_same_guards(path: str) -> None:
 
 def test_the_documents_page_keeps_no_key() -> None:
     assert PARAMETERS["persistAuthorization"] is False
-    assert "<script>" not in ask("GET", "/docs").text  # its policy would refuse one
+    assert "<script>" not in ask("GET", "/docs").text  # the page's content security policy refuses inline scripts
     start = ask("GET", "/docs/start.js").text
     assert '"persistAuthorization": false' in start
     assert 'localStorage.removeItem("authorized")' in start

@@ -1,4 +1,4 @@
-"""The API's rules that need no ledger: problems, cursors, times, preferences, traces, bodies, pages."""
+"""Rules of the API that need no ledger: problems, cursors, times, preferences, traces, bodies, pages."""
 
 import base64
 import re
@@ -69,7 +69,7 @@ def test_a_cursor_comes_back_as_it_went_and_only_to_its_own_list(place: tuple[An
         with pytest.raises(Problem):
             CURSORS.decode(cursor, other, (str, int))
     with pytest.raises(Problem):
-        Cursors(b"\x08" * 32).decode(cursor, scope, (str, int))  # another ledger's
+        Cursors(b"\x08" * 32).decode(cursor, scope, (str, int))  # the key of another ledger
 
 
 @given(st.text(max_size=100))
@@ -79,7 +79,7 @@ def test_what_is_no_cursor_is_a_problem_and_no_crash(cursor: str) -> None:
 
 
 def forged(place: Any, scope: tuple[Any, ...]) -> str:
-    """A cursor as anybody can make it who has read the source of release 0.1.0, in which its check is no secret."""
+    """Return a cursor made as in release 0.1.0, whose check anybody can compute from the source."""
     body = orjson.dumps(place)
     check = sha256(b"\x01" + orjson.dumps(scope) + b"\x00" + body).digest()[:8]
     return base64.urlsafe_b64encode(b"\x01" + check + body).rstrip(b"=").decode()
@@ -100,7 +100,7 @@ def forged(place: Any, scope: tuple[Any, ...]) -> str:
     ],
 )
 def test_a_cursor_of_another_shape_is_a_problem(place: tuple[Any, ...], shape: tuple[Any, ...]) -> None:
-    """Such as one of a release in which the list had another order."""
+    """A cursor can come from a release in which the list had another order."""
     scope = ("accounts", "default")
     with pytest.raises(Problem):
         CURSORS.decode(CURSORS.encode(place, scope), scope, shape)

@@ -1,4 +1,4 @@
-"""Hashes against the rfc8785 package and the poster's own; chains and stored rows as tables of cases."""
+"""Audit computes the same hashes as the rfc8785 package and as posting, and names each broken record or row."""
 
 from hashlib import sha256
 from typing import Any, cast
@@ -61,7 +61,7 @@ rows = st.builds(
 
 
 def avro(row: JournalRow) -> JournalRecord:
-    """A row as it stands on the topic."""
+    """Return a journal row in its form on the topic."""
     directions = {1: "debit", -1: "credit"}
     record = {
         **row._asdict(),
@@ -107,7 +107,7 @@ def test_fingerprints_are_those_of_the_poster(
 
 
 def test_metadata_keys_beyond_ascii_sort_as_the_rfc_says() -> None:
-    """By UTF-16 units a surrogate pair comes before U+FB33, by UTF-8 bytes behind it (RFC 8785, 3.2.3)."""
+    """In UTF-16 code units a surrogate pair sorts before U+FB33, in UTF-8 bytes after it (RFC 8785, 3.2.3)."""
     record = avro(posted_chain()[0])
     record["metadata"] = {"דּ": "1", "😀": "2"}
     assert record_json(record) == rfc8785.dumps(record_members(record))
@@ -156,7 +156,7 @@ def test_a_sound_chain_is_kept_whole() -> None:
         ({"reference": "x"}, [2]),
         ({"booked_time": 3}, [2]),
         ({"legs": []}, [2]),
-        # Its hash is kept as it came, so the next one does not follow from it either.
+        # Audit keeps the altered hash as it came, so the next record does not follow from it either.
         ({"hash": b"h" * 32}, [2, 3]),
         ({"previous_hash": b"p" * 32}, [2]),
     ],
@@ -212,7 +212,7 @@ def stored(chain: list[JournalRow]) -> tuple[list[StoredRow], list[StoredLeg]]:
         ({}, []),
         ({"detail": "x"}, [3]),
         ({"hash": b"h" * 32}, [3]),
-        # The row before has another hash: that row is named, not this one.
+        # Here `previous_hash` says that the row before has another hash: audit names that row, not this one.
         ({"previous_hash": b"p" * 32}, []),
         ({"leg_count": 9}, [3]),
         ({"metadata": {"a": "b"}}, [3]),

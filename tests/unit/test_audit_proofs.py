@@ -1,4 +1,4 @@
-"""Proofs made by hand, without a database: a sound one holds, and a change of any byte of any part is refused."""
+"""Proofs made without a database: the verifier accepts a sound proof and refuses a change in any part of it."""
 
 import copy
 import json
@@ -53,7 +53,7 @@ def proof_of(key: key_files.SigningKey) -> dict[str, Any]:
     previous = sha256(b"before").digest()
     record_hash = sha256(previous + rfc8785.dumps(RECORD)).digest()
     leaves = [sha256(bytes([number])).digest() for number in range(5)]
-    leaves[2] = record_hash  # seq 12 of 10 to 14
+    leaves[2] = record_hash  # seq 12; the leaves are seq 10 to 14
     heads = [
         LaneHead(0, 0, 0, bytes(32), root_of([])),
         LaneHead(1, 10, 15, leaves[-1], root_of(leaves)),
@@ -77,7 +77,7 @@ def proof_of(key: key_files.SigningKey) -> dict[str, Any]:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every scalar in a proof."""
+    """Yield the path to every scalar in a proof."""
     if isinstance(value, dict):
         for name, member in value.items():
             yield from places(member, (*path, name))
@@ -89,7 +89,7 @@ def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def changed(value: Any) -> Any:
-    """A little other than the value."""
+    """Return a value that differs slightly from the given one."""
     if value is None:
         return "x"
     if isinstance(value, int):
@@ -155,7 +155,7 @@ def test_another_key_is_refused(key: key_files.SigningKey, tmp_path: Path) -> No
 
 
 def test_the_verifier_runs_alone(key: key_files.SigningKey, tmp_path: Path) -> None:
-    """Copied out of the project, it needs only the two packages that it imports."""
+    """A copy of the verifier outside the project needs only the two packages that it imports."""
     script = tmp_path / "verifier.py"
     script.write_bytes(Path(verifier.__file__).read_bytes())
     (tmp_path / "key.pem").write_bytes(public_pem(key.public_raw))

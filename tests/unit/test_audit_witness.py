@@ -1,4 +1,4 @@
-"""Witnesses and kept checkpoints: what goes in comes out, and what was taken away or is forged is named."""
+"""Witnesses keep checkpoints in order, and missing or forged checkpoints are named."""
 
 import json
 import subprocess
@@ -31,7 +31,7 @@ KEYS = {KEY.key_id: PUBLIC}
 
 
 def signed(count: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
-    """That many checkpoints, each of one more record of lane 0."""
+    """Return `count` signed checkpoints, each with one more record of lane 0."""
     made: list[tuple[CheckpointRow, list[LaneHead]]] = []
     previous_hash = GENESIS
     for number in range(count):
@@ -46,7 +46,7 @@ CHECKPOINTS = signed(4)
 
 
 def git(repository: Path, *arguments: str) -> str:
-    """Run git as somebody else would."""
+    """Run git without the witness, as another user of the repository would."""
     command = ["git", "-C", str(repository), "-c", "user.name=n", "-c", "user.email=e@example.org", *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -95,7 +95,7 @@ def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
     witness.add(CHECKPOINTS)
     path = tmp_path / "checkpoints.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
-    assert len(witness.lines()) == 4  # what is committed counts, not what lies there
+    assert len(witness.lines()) == 4  # the committed lines count, not the file in the folder
     git(tmp_path, "commit", "-q", "-am", "shorter")
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
     assert witness.history_faults() == [f"The commit {commit} took 2 lines away."]

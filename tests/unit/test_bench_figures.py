@@ -1,4 +1,4 @@
-"""The bench's pure parts: what is made of measurements, and how the table shows it."""
+"""The bench's functions without a ledger: figures from measurements, and the tables that show them."""
 
 import json
 from pathlib import Path
@@ -45,9 +45,9 @@ def test_one_wild_round_does_not_move_the_ratio() -> None:
         ([10, 10, 10, 10], 0.0),
         ([10, 10, 12, 12], 0.2),
         ([20, 20, 99, 10, 10], -0.5),
-        # One of ten at each end, but never less than two of them.
+        # The median at each end takes a tenth of the values, here one, but never fewer than two.
         ([10, 30, *[99] * 6, 40, 40], 1.0),
-        # Three of thirty: one wild window at an end does not count.
+        # A tenth is three of thirty: one outlier at an end does not change the median.
         ([10, 10, 99, *[50] * 24, 11, 11, 99], 0.1),
     ],
 )
@@ -83,12 +83,12 @@ def test_a_lag_that_grows_late_is_seen_though_it_shrank_before() -> None:
     ("figure", "held"),
     [
         (RATE, True),
-        (Figure("rate", "", 99.0, "/s", 0.5, limit=1.0, ratio=0.499), False),  # the ratio counts, not the value
+        (Figure("rate", "", 99.0, "/s", 0.5, limit=1.0, ratio=0.499), False),  # the ratio decides, not the value
         (LATENCY, False),
         (Figure("latency", "", 24.9, "ms", 25.0, is_ceiling=True), True),
-        (Figure("memory", "", 300.0, "MB", 300.0, is_ceiling=True), False),  # "under"
-        (Figure("http", "", 15_000.0, "/s", 15_000.0), True),  # "at least"
-        (Figure("loop", "", 9.0, "/s", 0.2, limit=1.0, ratio=0.3, also=False), False),  # a lag grew
+        (Figure("memory", "", 300.0, "MB", 300.0, is_ceiling=True), False),  # the value must be under a ceiling
+        (Figure("http", "", 15_000.0, "/s", 15_000.0), True),  # the value may equal a floor
+        (Figure("loop", "", 9.0, "/s", 0.2, limit=1.0, ratio=0.3, also=False), False),  # `also` is false: a lag grew
     ],
 )
 def test_a_figure_holds_or_does_not(figure: Figure, held: bool) -> None:
@@ -170,27 +170,27 @@ COSTS = Costs(
 
 
 def test_a_core_is_planned_for_three_fifths() -> None:
-    assert vcpus(12.0) == pytest.approx(1.0)  # 50,000 times 12 us are 0.6 s of each second
+    assert vcpus(12.0) == pytest.approx(1.0)  # 50,000 intents at 12 us each use 0.6 s of processor time per second
 
 
 def test_lanes_are_enough_for_batches_one_after_the_other() -> None:
-    # A batch of 5,000 takes 0.3 s and 5 ms, so a lane does 16,393 a second, of which three fifths are planned.
+    # A batch of 5,000 takes 0.3 s plus 5 ms, so a lane does 16,393 per second. The plan uses three fifths of that.
     assert lanes(COSTS) == 6
 
 
 def test_the_plan_has_every_part_and_counts_each_once() -> None:
     lines = {line.name: line for line in plan(COSTS)}
     assert lines["together"].processor_us == 40 + 12 + 6 + 30
-    assert lines["together"].machines == "3 x c7g.xlarge"  # 7.3 vCPUs fit two; three for when one is lost
+    assert lines["together"].machines == "3 x c7g.xlarge"  # two hold the 7.3 vCPUs; the third covers a loss
     assert lines["Postgres, with a standby"].processor_us == 24
     assert lines["Postgres, with a standby"].machines == "db.m7g, 4 vCPU"
-    assert lines["Kafka"].processor_us == 15  # three brokers each do it
+    assert lines["Kafka"].processor_us == 15  # each of the three brokers spends 5 us
 
 
 def test_a_million_postings_cost_what_the_machines_cost_meanwhile() -> None:
     hourly = sum(line.usd_per_hour for line in plan(COSTS))
     assert f"| machines that are busy all day | {hourly / 180:.3f} |" in cluster_text(COSTS)
-    assert "| kept in Postgres, each month | 0.115 |" in cluster_text(COSTS)  # half a gigabyte, twice
+    assert "| kept in Postgres, each month | 0.115 |" in cluster_text(COSTS)  # 500 MB, stored twice
 
 
 def test_the_cluster_is_computed_from_a_whole_run_only() -> None:

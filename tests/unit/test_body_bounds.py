@@ -1,4 +1,4 @@
-"""Bodies that cost their sender little: each is refused before a model, and mostly before the parser, sees it."""
+"""Bodies that are cheap to send: each is refused before the models read it, and mostly before the parser does."""
 
 import json
 import time
@@ -20,19 +20,20 @@ from api.intent_bodies import batch_of, intent_of
 from api.problems import Kind, Problem
 from domain.intents import ADDRESS_CHARACTERS_MAX, LEGS_MAX, METADATA_ENTRIES_MAX, Intent
 
-# Processor time, which the neighbours on a busy machine do not use up. The bodies took from 1 s to 32 s.
+# Processor time in seconds: other processes on a busy machine do not add to it. Before the bounds, the bodies took
+# from 1 s to 32 s.
 SECONDS_MAX = 1.0
 BYTES_MAX = 64_000_000
 BODY_BYTES_MAX = 4_000_000
 
 
 def legs(count: int, leg: str = "{}") -> str:
-    """A transfer with so many of these legs."""
+    """Return a transfer with `count` copies of a leg."""
     return '{"type":"transfer","legs":[' + ",".join([leg] * count) + "]}"
 
 
 def members(count: int) -> str:
-    """An object with so many members that no model knows."""
+    """Return an object with `count` members that no model has."""
     return json.dumps({f"m{number}": 1 for number in range(count)})
 
 
@@ -55,7 +56,7 @@ INTENTS: list[tuple[str, str, Kind, dict[str, Any]]] = [
 
 
 def bounded(read: Any) -> Any:
-    """What `read` answers; fails if it took much time, and, in a second run, if it took much memory."""
+    """Return what `read` answers. Fail if it takes too much time or, in a second run, too much memory."""
     began = time.process_time()
     found = answer_of(read)
     assert time.process_time() - began < SECONDS_MAX
@@ -69,7 +70,7 @@ def bounded(read: Any) -> Any:
 
 
 def answer_of(read: Any) -> Any:
-    """What `read` returns, or the problem that it raises."""
+    """Return what `read` returns, or the problem that it raises."""
     try:
         return read()
     except Problem as problem:
@@ -113,7 +114,7 @@ def test_blank_lines_without_end_are_not_looked_through() -> None:
 
 
 def test_an_intent_at_every_limit_is_taken() -> None:
-    """The bounds are beyond what the ledger's own limits allow: an honest sender never meets them."""
+    """The bounds on a body are wider than the ledger's own limits, so an honest sender never reaches them."""
     account = "users:" + "u" * (ADDRESS_CHARACTERS_MAX - 6)
     leg = {"account": account, "amount_minor": 2**53, "currency": "EUR"}
     long_legs = [leg | {"direction": "debit"}, leg | {"direction": "credit"}]

@@ -21,7 +21,7 @@ def line(pattern: str) -> ChartPattern:
 
 
 def opened_by(chart: Chart, address: str) -> str | None:
-    """The pattern that opens the address."""
+    """Return the pattern that opens the address."""
     found = chart.match(address)
     return found.pattern if found else None
 
@@ -48,7 +48,7 @@ CHART = Chart(map(line, ("a:b", "a:*", "a:**", "*:b", "*:*:c", "a:*:c", "a:b:**"
         ("x:y", None),
         ("users:wallet", None),
         ("users:4:2:wallet", None),
-        ("A:B", None),  # letters are told apart by case
+        ("A:B", None),  # upper and lower case differ
         ("", None),
         (":", None),
         ("a:", None),
@@ -139,7 +139,7 @@ def test_the_cache_of_matches_is_bounded() -> None:
 
 
 def matches(pattern: list[str], address: list[str]) -> bool:
-    """Whether a pattern covers an address, segment by segment."""
+    """Return whether a pattern covers an address, segment by segment."""
     if not pattern or not address:
         return not pattern and not address
     if pattern[0] == "**":
@@ -148,7 +148,7 @@ def matches(pattern: list[str], address: list[str]) -> bool:
 
 
 def beats(left: list[str], right: list[str]) -> bool:
-    """Whether, of two patterns that cover the same address, the left one wins: a name over *, * over **."""
+    """Return whether the left pattern wins; both cover the address. A name beats *, and * beats **."""
     for one, other in zip(left, right, strict=False):
         if one != other:
             return {"*": 1, "**": 2}.get(one, 0) < {"*": 1, "**": 2}.get(other, 0)

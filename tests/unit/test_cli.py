@@ -1,4 +1,4 @@
-"""The command line without a ledger: every command is mounted, mistakes and outages are sentences, nothing is slow."""
+"""The command line without a ledger: all commands are mounted, mistakes and outages give sentences, help is quick."""
 
 import io
 import json
@@ -31,7 +31,7 @@ from tests.command_line import run
 
 @pytest.fixture
 def nowhere(tmp_path: Path) -> dict[str, str]:
-    """An environment that names no ledger, with a home where none ever ran."""
+    """Return an environment without the address of a ledger; no ledger ever ran at its home."""
     return {"LEDGERLINE_HOME": str(tmp_path), "COLUMNS": "160"}
 
 
@@ -59,7 +59,7 @@ def test_help_is_quick(nowhere: dict[str, str]) -> None:
 
     before = used_seconds()
     run(nowhere, "--help")
-    assert used_seconds() - before < 0.6  # of the processor, as others may keep it busy
+    assert used_seconds() - before < 0.6  # processor seconds: other processes may keep the machine busy
 
 
 def test_no_arguments_show_help_as_wrong_use(nowhere: dict[str, str]) -> None:
@@ -119,7 +119,7 @@ def test_down_where_nothing_runs_is_done(nowhere: dict[str, str]) -> None:
     assert json.loads(run(nowhere, "down", "--json").stdout) == {"stopped": False}
 
 
-# ---------------------------------------------------------------------------------------------------- troubles
+# ---------------------------------------------------------------------------------------------------- errors
 
 
 def test_outages_of_libraries_are_sentences() -> None:

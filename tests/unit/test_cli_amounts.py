@@ -1,4 +1,4 @@
-"""Amounts on a command line: what is taken, and the best sentence for each of the mistakes that people make."""
+"""Amounts on a command line: which forms are accepted, and the sentence for each common mistake."""
 
 import pytest
 

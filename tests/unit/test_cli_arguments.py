@@ -1,4 +1,4 @@
-"""Arguments that nothing can use are told for what they are; no command shows a traceback, whatever it is given."""
+"""Arguments that no command can use give a sentence with the reason, and no argument causes a traceback."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -74,7 +74,7 @@ ODD = {"empty": "", "NUL": "\x00", "absurd": "9" * 40, "control": "\x1b[2J", "br
 
 
 def filled(command: Any, odd: str) -> Iterator[list[str]]:
-    """The command with the odd value as each of its arguments and options in turn, the others fit."""
+    """Yield command lines: each argument and option in turn gets the odd value, and the others get usable ones."""
     fit = {"uuid": INTENT, "int": "1", "float": "1", "path": "/nowhere/file"}
 
     def value(parameter: Any) -> str:
@@ -95,7 +95,7 @@ def filled(command: Any, odd: str) -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_command_shows_a_traceback_whatever_it_is_given(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that would run first find no ledger; that nothing starts one is seen to here."""
+    """Commands that accept the odd value find no ledger, and the patch makes sure that none starts one."""
     monkeypatch.setattr("cli.supervision.supervisor.up", _refuse)
     tried = 0
     for path, command in EVERY:

@@ -1,6 +1,6 @@
 """The command line as people and scripts really use it: odd arguments, odd outputs, odd terminals.
 
-Whatever is given, no traceback is shown: one sentence on standard error, and the right exit code.
+Every failure gives one sentence on standard error and the right exit code, never a traceback.
 """
 
 import json
@@ -63,7 +63,7 @@ SHELL = [
 
 
 def test_closed_and_full_streams_of_a_process(tmp_path: Path) -> None:
-    """What cannot be tried in this process; all at once, as a process takes a second to start."""
+    """These cases need processes of their own. All start together, because one takes a second to start."""
     variables = {**os.environ, "LEDGERLINE_HOME": str(tmp_path)}
     started = [
         subprocess.Popen(
@@ -98,7 +98,7 @@ def test_a_piped_table_has_a_line_for_each_row(
 
 
 def on_a_terminal(width: int, rows: list[dict[str, Any]]) -> str:
-    """What a terminal of this width is shown."""
+    """Return what a terminal of this width shows."""
     ours, theirs = pty.openpty()
     code = (
         "import sys, json; from cli.output import show_rows;show_rows('Rows', json.loads(sys.argv[1]), as_json=False)"
@@ -113,7 +113,7 @@ def on_a_terminal(width: int, rows: list[dict[str, Any]]) -> str:
         while block := os.read(ours, 65536):
             text += block
     except OSError:
-        pass  # how Linux tells that the other end is closed
+        pass  # Linux raises OSError once the other end of the terminal is closed
     finally:
         os.close(ours)
     assert shown.wait(timeout=60) == 0
@@ -134,19 +134,19 @@ def test_a_terminal_breaks_between_words_and_never_within_an_id() -> None:
 
 
 class _Answers(BaseHTTPRequestHandler):
-    """An API that keeps what came and gives one answer."""
+    """An API that keeps the idempotency keys of requests and gives one answer."""
 
     answer: tuple[int, dict[str, Any]] = (200, {})
-    keys: list[bytes] = []  # noqa: RUF012 - of the class, so that the test sees it
+    keys: list[bytes] = []  # noqa: RUF012 - on the class, so that the test can read it
 
     def do_POST(self) -> None:
-        """Answer."""
+        """Keep the request's idempotency key and give the answer."""
         self.rfile.read(int(self.headers["Content-Length"]))
         self.keys.append(self.headers["Idempotency-Key"].encode("latin-1"))
         self.do_GET()
 
     def do_GET(self) -> None:
-        """Answer."""
+        """Give the answer."""
         status, document = self.answer
         body = json.dumps(document).encode()
         self.send_response(status)
@@ -156,7 +156,7 @@ class _Answers(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
-        """Say nothing."""
+        """Print no access log."""
 
 
 @pytest.fixture
@@ -259,7 +259,7 @@ def test_a_file_of_another_encoding_is_named(
     assert "Traceback" not in done.told
 
 
-# ------------------------------------------------------------------------------------------------ without end
+# ------------------------------------------------------------------------------------------------ endless commands
 
 
 def test_watching_ends_with_its_reader(api: type[_Answers], tmp_path: Path) -> None:

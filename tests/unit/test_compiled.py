@@ -1,4 +1,4 @@
-"""Compiled readers and writers against fastavro, whose word counts: by the project's schemas, hostile bytes too."""
+"""The compiled readers and writers agree with fastavro for the project's schemas, on hostile bytes too."""
 
 import io
 from typing import Any
@@ -26,7 +26,7 @@ longs = st.integers(-(2**63), 2**63 - 1) | st.integers(-200, 200) | st.sampled_f
 
 
 def values(schema: Any) -> st.SearchStrategy[Any]:
-    """All that a schema takes."""
+    """Return a strategy for all values that a schema accepts."""
     match schema:
         case "string":
             return texts
@@ -58,7 +58,7 @@ def by_fastavro(subject: str, record: dict[str, Any]) -> bytes | str:
     out = io.BytesIO()
     try:
         fastavro.schemaless_writer(out, parsed_schema(subject), record)
-    except Exception:  # noqa: BLE001 - whatever it raises, it refuses
+    except Exception:  # noqa: BLE001 - every exception is a refusal
         return REFUSED
     return out.getvalue()
 
@@ -67,13 +67,13 @@ def read_by_fastavro(subject: str, value: bytes) -> Any:
     body = io.BytesIO(value)
     try:
         record = fastavro.schemaless_reader(body, parsed_schema(subject), None)
-    except Exception:  # noqa: BLE001 - whatever it raises, it refuses
+    except Exception:  # noqa: BLE001 - every exception is a refusal
         return REFUSED
     return record if body.tell() == len(value) else REFUSED
 
 
 def check_reading(subject: str, value: bytes) -> bool:
-    """Whatever is read is what fastavro reads; True where the compiled reader did not refuse it."""
+    """Check that the compiled reader agrees with fastavro. Return False if the compiled reader refuses the bytes."""
     try:
         record = READ[subject](b"12345" + value, 5)
     except readers.REFUSALS:
@@ -99,7 +99,7 @@ def test_what_is_read_is_what_fastavro_reads(data: st.DataObject, subject: str) 
 
 
 def numbers(value: Any) -> list[int]:
-    """All integers in a record."""
+    """Return all integers in a record."""
     if isinstance(value, dict):
         return [number for member in value.values() for number in numbers(member)]
     if isinstance(value, list):
@@ -109,7 +109,7 @@ def numbers(value: Any) -> list[int]:
 
 @given(st.data(), subjects)
 def test_hostile_bytes_are_read_as_fastavro_reads_them_or_refused(data: st.DataObject, subject: str) -> None:
-    """Any bytes, and those of records that were cut, lengthened, changed or spliced."""
+    """The bytes are arbitrary, or come from records that were cut, extended, changed or spliced."""
     written = by_fastavro(subject, data.draw(RECORDS[subject]))
     assert isinstance(written, bytes)
     at = data.draw(st.integers(0, len(written)))
@@ -124,7 +124,7 @@ def test_hostile_bytes_are_read_as_fastavro_reads_them_or_refused(data: st.DataO
 
 @pytest.mark.parametrize("subject", sorted(SUBJECTS))
 def test_every_byte_of_a_record_may_be_another(subject: str) -> None:
-    """A record with something in every member; each of its bytes takes all 256 values."""
+    """The record has a value in every member, and each of its bytes takes all 256 values."""
     written = by_fastavro(subject, full(parsed_schema(subject)))
     assert isinstance(written, bytes)
     assert check_reading(subject, written)
@@ -137,7 +137,7 @@ def test_every_byte_of_a_record_may_be_another(subject: str) -> None:
 
 
 def full(schema: Any) -> Any:
-    """A value with nothing null and nothing empty."""
+    """Return a value of the schema in which nothing is null or empty."""
     match schema:
         case "string":
             return "äb"
@@ -192,8 +192,8 @@ def test_a_member_that_is_missing_has_its_default(missing: str) -> None:
 
 
 def encoded(subject: str, record: dict[str, Any]) -> bytes | str:
-    """What the encoder makes of a record, without its frame."""
+    """Return what the encoder makes of a record, without the five bytes of the frame."""
     try:
         return ENCODE[subject](record)[5:]
-    except Exception:  # noqa: BLE001 - whatever it raises, it refuses
+    except Exception:  # noqa: BLE001 - every exception is a refusal
         return REFUSED

@@ -1,4 +1,4 @@
-"""Modules that mypyc compiled: they are those of setup.py's list, and nobody runs ones that are older than a source."""
+"""The compiled modules are those that setup.py lists, and a library compiled from other sources is refused."""
 
 import ast
 import json
@@ -25,7 +25,7 @@ SENTENCE: Final = (
 
 
 def listed() -> tuple[str, ...]:
-    """The modules that setup.py compiles, without running it."""
+    """Return the modules that setup.py compiles. Read the list without running setup.py."""
     assigned = {
         ast.unparse(node.targets[0]): node.value
         for node in ast.parse((REPOSITORY_ROOT / "setup.py").read_text()).body
@@ -38,7 +38,7 @@ def listed() -> tuple[str, ...]:
 
 @pytest.fixture
 def built(tmp_path: Path) -> Path:
-    """A folder with one source, its digest as it was compiled, and the library."""
+    """Return a folder with one source, its library, and the digest that the source had when it was compiled."""
     (tmp_path / "domain").mkdir()
     (tmp_path / SOURCE).write_text("RULE = 1\n")
     (tmp_path / LIBRARY).write_bytes(b"")
@@ -55,7 +55,7 @@ def test_what_was_compiled_as_it_stands_is_run(built: Path) -> None:
 
 
 def test_the_content_counts_and_not_the_time(built: Path) -> None:
-    """As a checkout of another branch and back touches files without changing them."""
+    """Switching to another branch and back changes the times of files but not their content."""
     os.utime(built / SOURCE)
     assert changed_sources(built) == []
 
@@ -79,14 +79,14 @@ def test_a_library_that_nobody_recorded_is_not_trusted(built: Path) -> None:
 
 
 def test_without_a_library_nothing_is_stale(built: Path) -> None:
-    """Interpreted, as in a fresh clone."""
+    """Without a library Python interprets the sources, as in a fresh clone."""
     (built / LIBRARY).unlink()
     (built / SOURCE).write_text("RULE = 2\n")
     assert changed_sources(built) == []
 
 
 def test_pytest_refuses_in_one_sentence(built: Path) -> None:
-    """With the real guard, in a folder whose source was edited."""
+    """The real guard runs in a folder whose source was edited after compilation."""
     (built / SOURCE).write_text("RULE = 2\n")
     (built / "pytest.ini").write_text("[pytest]\n")
     for name in ("domain/__init__.py", "domain/errors.py", "ops/__init__.py", "runtime/compiled_modules.py"):
@@ -144,7 +144,7 @@ def test_the_modules_of_the_list_are_compiled_and_no_others() -> None:
 
 
 def builds(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """What setup.py does in a folder that has what it reads, and an old library."""
+    """Run setup.py in a folder that holds the files it reads and an old library."""
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY_ROOT / name, folder)
     (folder / "domain").mkdir()
@@ -166,7 +166,7 @@ def test_without_a_compiler_ledgerline_says_so_and_runs_interpreted(tmp_path: Pa
 
 
 def test_nothing_is_compiled_that_nobody_asked_for(tmp_path: Path) -> None:
-    """As by a plain `pip install -e .`, for which no compiler is needed."""
+    """A plain `pip install -e .` needs no compiler."""
     run = builds(tmp_path, COMPILE_WITH_MYPYC="", CC="compiler-that-is-not-there")
     assert (run.returncode, run.stderr) == (0, "")
     assert (tmp_path / LIBRARY).exists()

@@ -1,4 +1,4 @@
-"""docker-compose.yml follows the compose schema, checks every service's health, and is reached from here only."""
+"""docker-compose.yml follows the compose schema, checks each service's health, and is reachable from this host only."""
 
 import importlib.util
 import json
@@ -30,7 +30,7 @@ REFERENCE = re.compile(r"\$\{(?P<name>[A-Z_]+)(?P<rest>[^}]*)\}")
 
 
 def compose_schema() -> dict[str, Any]:
-    """The compose schema that check-jsonschema carries, found without importing its command line."""
+    """Return check-jsonschema's copy of the compose schema. Find it without importing that tool's command line."""
     package = importlib.util.find_spec("check_jsonschema")
     assert package is not None
     assert package.submodule_search_locations
@@ -40,7 +40,7 @@ def compose_schema() -> dict[str, Any]:
 
 
 def example_settings() -> dict[str, str]:
-    """What .env.example sets."""
+    """Return the settings in .env.example."""
     lines = (REPOSITORY_ROOT / ".env.example").read_text().splitlines()
     pairs = [line.partition("=") for line in lines if line and not line.startswith("#")]
     return {name: value for name, _, value in pairs}
@@ -175,7 +175,7 @@ def test_the_example_sets_every_variable_that_the_file_reads() -> None:
 
 
 def test_prometheus_finds_each_container_that_tells_of_itself() -> None:
-    """Where it looks by name and port is where a container listens."""
+    """The names and ports that Prometheus looks for are those at which containers listen."""
     scraped = yaml.safe_load((REPOSITORY_ROOT / "ops" / "prometheus" / "prometheus-compose.yml").read_text())
     looked_for = {
         name: found["port"]
@@ -190,7 +190,7 @@ def test_prometheus_finds_each_container_that_tells_of_itself() -> None:
 
 
 def test_the_brokers_agent_is_the_embedded_ones() -> None:
-    """Built of the same pom.xml, and told the same rules."""
+    """The compose broker's JMX agent comes from the same pom.xml and uses the same rules as the embedded broker's."""
     dockerfile = (DOCKER / "kafka.Dockerfile").read_text()
     assert "COPY ops/embedded/kafka_exporter/pom.xml" in dockerfile
     assert "jmx_prometheus_javaagent" in KAFKA_EXPORTER.pom.read_text()
@@ -206,7 +206,7 @@ def test_hadolint_has_nothing_to_say(path: Path) -> None:
 
 
 def test_the_parts_are_those_of_the_embedded_stack() -> None:
-    """The same Kafka, the same Postgres, and the registry's API under the same path."""
+    """Compose runs the same Kafka and Postgres versions and serves the registry's API under the same path."""
     version = re.search(r"<kafka\.version>([^<]+)<", KAFKA.pom.read_text())
     assert version is not None
     assert f"FROM apache/kafka:{version[1]}@" in (DOCKER / "kafka.Dockerfile").read_text()

@@ -1,4 +1,4 @@
-"""What `ledgerline config check` says of settings and their files, before anything is asked of any part."""
+"""What `ledgerline config check` reports about settings and their files, before it contacts any part."""
 
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Each bound on a connection: where it is, what is said there, and that the others are served."""
+"""Each bound on a connection: at which value it acts, what the client gets, and that other clients are still served."""
 
 import asyncio
 import socket
@@ -41,9 +41,10 @@ CHUNKED: Final = b"POST /read HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\
 
 
 class Application:
-    """Answers at once; /read once the body is there, /large with much, /held when it is let go.
+    """An ASGI application that answers at once, with other behaviour at five paths.
 
-    /parts writes much part by part, and /stream sends beats until its client leaves.
+    /read answers after the whole request body, and /held after `release` is set. /large answers with a large body, and
+    /parts sends that body in parts. /stream sends beats until its client leaves.
     """
 
     def __init__(self) -> None:
@@ -58,7 +59,7 @@ class Application:
             return
         try:
             await self._answer(scope, receive, send)
-        except RuntimeError as error:  # which uvloop raises for a closed socket
+        except RuntimeError as error:  # uvloop raises this for a closed socket
             self.failures.append(error)
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
@@ -98,7 +99,7 @@ async def _until_the_client_leaves(receive: Any) -> None:
 
 
 class Served:
-    """A server within the bounds."""
+    """A running server with bounds on its connections."""
 
     def __init__(self, port: int, application: Application, all_connections: Connections, metrics: Metrics) -> None:
         self.port = port
@@ -115,7 +116,7 @@ class Served:
         return client
 
     def ask(self, request: bytes) -> bytes:
-        """All that is said until the server ends the connection."""
+        """Send a request and return everything that the server sends until it ends the connection."""
         with self.connect() as client:
             client.sendall(request)
             return read_to_end(client)
@@ -276,7 +277,7 @@ def test_who_waits_for_an_answer_is_not_idle() -> None:
         client.settimeout(10)
         served.application.release.set()
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
-        # The second head has its time from now on, as nothing was read from this client meanwhile.
+        # The time for the second head starts now, because the server did not read from this client during the answer.
         client.sendall(b"TP/1.1\r\n\r\n")
         assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
 
@@ -295,7 +296,7 @@ def test_an_answer_that_is_read_slowly_comes_whole() -> None:
         pause = threading.Event()
         read = 0
         ends = time.monotonic() + 4 * SHORT_SECONDS
-        while time.monotonic() < ends:  # which is longer than any answer may be left unread
+        while time.monotonic() < ends:  # this is longer than the longest time for which an answer may stay unread
             read += len(client.recv(100_000))
             assert served.ended("unread") == 0
             pause.wait(0.02)
@@ -309,7 +310,7 @@ def test_an_answer_that_is_read_slowly_comes_whole() -> None:
 
 @pytest.mark.parametrize("unread_bytes_max", [1_000_000_000, 10_000])
 def test_a_client_that_leaves_in_the_midst_of_several_answers_is_no_failure(unread_bytes_max: int) -> None:
-    """uvicorn tells only the request that came last; the one that is being answered wrote to a closed socket."""
+    """uvicorn tells only the latest request of the disconnect, so an earlier request wrote to a closed socket."""
     with serving(unread_bytes_max=unread_bytes_max) as served:
         with served.connect(4_096) as client:
             client.sendall(GET_PARTS * 3)

@@ -1,4 +1,4 @@
-"""The console's figures, without a database: what is measured, what is summed up, who gets what in time."""
+"""The console's figures without a database: measurements, sums, and pulses for each viewer."""
 
 import asyncio
 from types import SimpleNamespace
@@ -16,7 +16,7 @@ from tests.posting_bench import eventually
 
 
 def lane(number: int, **changes: Any) -> LaneProgress:
-    """A lane with ten rows, all of them followed."""
+    """Return a lane with ten rows, all reconciled and audited."""
     figures = {
         "lane": number, "topic": "payments.intents", "topic_id": "a", "first_offset": 5, "next_offset": 15,
         "next_seq": 10, "head": bytes(32), "booked_time": 3_000_000, "reconciled_seq": 10, "audited_seq": 10,
@@ -72,7 +72,7 @@ def test_a_viewer_that_is_slow_loses_the_oldest() -> None:
 
 
 class Clock:
-    """Microseconds that the test sets."""
+    """A clock that returns the microseconds set by the test."""
 
     now = 0
 
@@ -96,7 +96,7 @@ def test_latency_is_from_accepted_to_announced() -> None:
     clock.now = 2_000_000
     times.announce({1: 8})
     assert times.take() == (1, 2.0, 2.0, 2.0)
-    times.note(1, 3, 1_500_000)  # announced before Kafka's word came here
+    times.note(1, 3, 1_500_000)  # posting announced offset 3 before Kafka acknowledged it to the API
     assert times.take() == (1, 0.5, 0.5, 0.5)
 
 
@@ -113,7 +113,7 @@ def test_nothing_is_kept_while_nobody_watches() -> None:
 
 
 class Ends:
-    """Stands for Kafka, and counts."""
+    """Stands in for Kafka and counts the reads."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -128,7 +128,7 @@ class Ends:
 
 
 class Away:
-    """Stands for a Postgres that is away."""
+    """Stands in for a Postgres that does not answer."""
 
     async def ask(self, _question: Any) -> Any:
         raise DatabaseError("Postgres does not answer.")

@@ -1,4 +1,4 @@
-"""The dashboards as files: made from their code, explained, linked to runbooks, and of metrics that there are."""
+"""The dashboard files match their code, explain each panel, link to runbooks, and use only metrics that exist."""
 
 import itertools
 import json
@@ -48,7 +48,7 @@ def test_grafanas_own_model_reads_it_and_writes_the_same(name: str) -> None:
     model = Dashboard.from_json(DASHBOARDS[name])
     again = json.loads(json.dumps(model, cls=JSONEncoder))
     for shown in (*again["links"], *again["annotations"]["list"]):
-        del shown["placement"]  # the SDK adds it to whatever it reads
+        del shown["placement"]  # Grafana's SDK adds this member to everything that it reads
     assert again == DASHBOARDS[name]
 
 
@@ -82,7 +82,7 @@ def test_what_is_not_known_never_looks_good(name: str) -> None:
         for listed in steps:
             assert listed[0]["value"] is None
             assert listed[0]["color"] != "green", tile["title"]
-        # Over a range the last value of a process that is gone would go on being shown.
+        # A range query would still show the last value of a process that no longer runs.
         assert all(target["instant"] and not target["range"] for target in tile["targets"]), tile["title"]
 
 

@@ -1,4 +1,4 @@
-"""The posting decision: tables of cases, then any sequence of intents in any batches against a naive ledger."""
+"""The posting decision: tables of cases, then random intents in random batches against a simple ledger."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -25,7 +25,7 @@ EMPTY_VIEW = LedgerView({}, {}, {}, {})
 
 
 def event_of(intent: Intent, offset: int = 0, lane: int = 0) -> Event:
-    """The event that decoding and screening make of an intent."""
+    """Return the event that decoding and screening make of an intent."""
     fingerprint = fingerprint_of(
         intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
     )
@@ -33,20 +33,20 @@ def event_of(intent: Intent, offset: int = 0, lane: int = 0) -> Event:
 
 
 def label(fate: Fate) -> str:
-    """The reason where there is one, else the outcome."""
+    """Return the reason, or the outcome if there is no reason."""
     return fate.reason or fate.outcome.value
 
 
 @dataclass
 class MemoryLedger:
-    """What Postgres would hold: gives each batch its view, and keeps what the batch decided."""
+    """Stands in for Postgres: gives each batch its view, and keeps the decisions of the batch."""
 
     settled: dict[object, bytes] = field(default_factory=dict)
     originals: dict[object, Original] = field(default_factory=dict)
     balances: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     def post(self, intents: Sequence[Intent]) -> list[Fate]:
-        """Decide one batch and keep what it moved."""
+        """Decide one batch, keep its effects, and return the fates."""
         events = [event_of(intent, offset) for offset, intent in enumerate(intents)]
         names = {(intent.tenant, each.account) for intent in intents for each in intent.legs}
         names |= {(tenant, account) for tenant, account, _ in self.balances}

@@ -1,4 +1,4 @@
-"""Decoding hostile bytes: an intent, or a reason of the closed list; never another exception."""
+"""Decoding hostile bytes gives an intent or a reason from the closed list, and never another exception."""
 
 import io
 import struct
@@ -25,7 +25,7 @@ RECORD = intent("key", [leg("external:bank", "debit", 700), leg("users:1", "cred
 
 @pytest.fixture
 def decoder() -> IntentDecoder:
-    """A decoder that knows the project's schema by an id, and has no registry to ask for others."""
+    """Return a decoder that knows the project's schema by its id and has no registry for other ids."""
     return knowing_decoder()
 
 
@@ -87,7 +87,7 @@ VALID_ID = str(intent_id_of("default", "key")).encode()
         (GOOD.replace(b"default", b"a\xed\xa0\x80bcd"), QuarantineReason.UNDECODABLE),  # a lone surrogate
         (GOOD[:5] + b"\xff" * 20, QuarantineReason.UNDECODABLE),
         (GOOD[:5] + b"\x80" * 50, QuarantineReason.UNDECODABLE),
-        # an array that says it has 2^62 legs
+        # An array that claims to have 2^62 legs.
         (
             GOOD[: GOOD.index(b"external") - 3] + b"\xfe\xff\xff\xff\xff\xff\xff\xff\x7f" + b"\x00" * 8,
             QuarantineReason.UNDECODABLE,
@@ -99,7 +99,7 @@ def test_bytes_that_are_no_intent(decoder: IntentDecoder, value: bytes | None, r
 
 
 def test_fields_of_an_older_or_newer_writer_are_resolved(decoder: IntentDecoder) -> None:
-    """A writer without value_time and with a field of its own is read by the reader's defaults."""
+    """The writer has no value_time and one extra field. The reader's defaults fill the missing fields."""
     schema: dict[str, Any] = {
         "type": "record",
         "name": "ledgerline.payments.PaymentIntent",
@@ -120,7 +120,7 @@ def test_fields_of_an_older_or_newer_writer_are_resolved(decoder: IntentDecoder)
 
 
 def fate_of(value: bytes) -> QuarantineReason | None:
-    """Why these bytes are no intent; None where they are one."""
+    """Return the reason for which the bytes are no intent, or None if they are an intent."""
     try:
         found = knowing_decoder().decode(value)
     except Undecodable as error:

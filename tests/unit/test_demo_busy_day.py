@@ -1,4 +1,4 @@
-"""The busy day: what it says will become of each intent follows from its lines alone."""
+"""The busy day of the demo: its lines alone determine the outcome that it announces for each intent."""
 
 import json
 from collections import Counter, defaultdict
@@ -57,7 +57,7 @@ def test_every_request_keeps_its_size_and_holds_a_repeat_with_its_original() -> 
 
 @pytest.mark.parametrize("share", [Share(), Share(0, 0, 0, 0, 0), Share(200, 200, 200, 200, 200)])
 def test_a_ledger_that_follows_the_rules_comes_to_what_is_expected(share: Share) -> None:
-    """A plain model: keys, chart, units, floors, one intent after the other, with the funding first."""
+    """A simple model applies keys, chart, units and floors to one intent after the other, the funding first."""
     day = _day(share=share)
     chart = Chart(DEFAULT_CHART)
     seen: dict[str, dict[str, Any]] = {}

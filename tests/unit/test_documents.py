@@ -1,4 +1,4 @@
-"""What is documented is what there is: settings, metrics, outcomes, errors, commands, targets, problems. Both ways."""
+"""The documents and the code name the same settings, metrics, outcomes, errors, commands, targets and problems."""
 
 import ast
 import importlib
@@ -27,14 +27,14 @@ def document(name: str) -> str:
 
 
 def rows(text: str) -> Iterator[list[str]]:
-    """The cells of each row of each table in a document, without its heading."""
+    """Yield the cells of each row of all tables in a document."""
     for line in text.splitlines():
         if line.startswith("| ") and not line.startswith("|---"):
             yield [cell.strip() for cell in re.split(r"(?<!\\)\|", line.strip().strip("|"))]
 
 
 def rows_of(name: str, first: str) -> dict[str, list[str]]:
-    """Rows whose first cell is code that matches, by that code."""
+    """Return the other cells of each row whose first cell is code that matches `first`, by that code."""
     found = {}
     for cells in rows(document(name)):
         match = re.fullmatch(rf"`({first})`", cells[0])
@@ -67,7 +67,7 @@ def test_every_setting_is_used() -> None:
         for path in (REPOSITORY_ROOT / top).rglob("*.py")
         if path.stem != "settings"
     )
-    # What Settings itself makes of its fields, such as where Kafka is.
+    # Settings itself uses some of its fields, for example to make the address of Kafka.
     sources += (REPOSITORY_ROOT / "runtime" / "settings.py").read_text().replace("self.", "settings.")
     assert [name for name in Settings.model_fields if not re.search(rf"settings\.{name}\b", sources)] == []
 
@@ -87,7 +87,7 @@ KINDS: Final = {
 
 
 def metrics() -> Iterator[tuple[str, str, tuple[str, ...]]]:
-    """Exposed name, type and labels of each metric that the code makes."""
+    """Yield the exposed name, the type and the labels of each metric in the code."""
     for top in PACKAGES:
         for path in sorted((REPOSITORY_ROOT / top).rglob("*.py")):
             for node in ast.walk(ast.parse(path.read_text())):
@@ -144,7 +144,7 @@ def test_outcomes_and_reasons_are_documented_in_order() -> None:
 
 
 def every_module() -> None:
-    """Import everything, so that every error class is known; what is a program by itself is left out."""
+    """Import all modules, so that every error class is known. Skip modules that run as programs."""
     for top in PACKAGES:
         package = importlib.import_module(top)
         for found in pkgutil.walk_packages(package.__path__, f"{top}."):
@@ -164,7 +164,7 @@ def dotted(found: type) -> str:
 
 
 def drawn_tree() -> set[tuple[str, str]]:
-    """(parent, child) of the tree in the docstring of domain/errors.py, which draws it by indentation."""
+    """Return (parent, child) for each error in the tree of domain/errors.py's docstring; indentation is depth."""
     pairs = set()
     above = [dotted(LedgerlineError)]
     for line in (importlib.import_module("domain.errors").__doc__ or "").splitlines():
@@ -206,7 +206,7 @@ def test_every_kind_of_break_is_documented() -> None:
 
 
 def leaves(command: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every command that does something, with the words that name it."""
+    """Yield the path and the command for every command without subcommands."""
     children = getattr(command, "commands", None)
     if children is None:
         yield path, command
@@ -240,7 +240,7 @@ def options_of(command: Any) -> set[str]:
     }
 
 
-# A service logs; a proof is JSON and a key is PEM whoever asks for it.
+# These have no JSON option: a service writes logs, a proof is always JSON, and a key is always PEM.
 WITHOUT_JSON: Final = {("service",), ("audit", "prove"), ("audit", "public-key")}
 
 

@@ -1,4 +1,4 @@
-"""Parts are built once for each pom, by one process at a time, and a failure is one sentence that names a log."""
+"""Each part is built once for each pom.xml, by one process at a time. A failure is one sentence that names a log."""
 
 import threading
 from pathlib import Path
@@ -22,7 +22,7 @@ def recipe(tmp_path: Path) -> Recipe:
 
 
 def install_maven(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Path:
-    """Put a stand-in for mvn, beside a java, at the front of PATH."""
+    """Put stand-ins for mvn and java at the front of PATH, and return the path of mvn."""
     binaries = folder / "bin"
     binaries.mkdir(exist_ok=True)
     for name, text in (("mvn", script), ("java", "echo 'openjdk version \"21.0.1\"' >&2")):

@@ -1,4 +1,4 @@
-"""What can be missing or taken is said in one sentence that says what to do."""
+"""If something is missing or already taken, one sentence says what to do."""
 
 import fcntl
 import importlib.util
@@ -16,7 +16,7 @@ from ops.embedded.ports import pick_free
 
 
 def fake_java(folder: Path, answer: str, exit_code: int = 0) -> Path:
-    """A program called java that answers `-version`."""
+    """Make a program called java that answers `-version`, and return its path."""
     folder.mkdir(exist_ok=True)
     program = folder / "java"
     program.write_text(f"#!/bin/sh\necho '{answer}' >&2\nexit {exit_code}\n")

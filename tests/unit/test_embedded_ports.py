@@ -1,4 +1,4 @@
-"""Ports are free, outside the kernel's own range, remembered, and changed only when taken."""
+"""Ports are free, outside the kernel's ephemeral range, remembered, and changed only if another process takes them."""
 
 import json
 import socket
@@ -15,7 +15,7 @@ from ops.embedded.stack import ports_from_environment
 
 @contextmanager
 def listening(port: int = 0) -> Iterator[int]:
-    """A server that accepts connections; yields its port."""
+    """Run a server that accepts connections, and yield its port."""
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         server.bind((LOOPBACK, port))

@@ -1,4 +1,4 @@
-"""Children end with their owner, stop in order, and say why they ended."""
+"""Child processes end with their owner, stop in order, and report why they ended."""
 
 import os
 import signal
@@ -29,7 +29,7 @@ STUBBORN = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); " + SL
 
 
 def spawn(folder: Path, code: str) -> Child:
-    """Start a child that runs Python code and wait for its first line, if it writes one."""
+    """Start a child that runs Python code. Wait until it writes to its log or ends."""
     child = Child.spawn("The child", Command(argv=(sys.executable, "-c", code), log=folder / "child.log"))
     assert wait_until(lambda: child.exit_code() is not None or child.log.stat().st_size > 0, timeout_seconds=20)
     return child
@@ -48,13 +48,13 @@ def test_a_child_that_ignores_its_signals_is_killed(tmp_path: Path) -> None:
 
 
 def test_a_child_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
-    """The kernel ties the death signal to the forking thread; a worker of a pool must not take a server along."""
+    """The kernel ties the death signal to the forking thread: a pool's worker must not kill a server when it ends."""
     children: list[Child] = []
     thread = threading.Thread(target=lambda: children.append(spawn(tmp_path, SLEEPER)))
     thread.start()
     thread.join()
     pause = threading.Event()
-    pause.wait(0.2)  # the signal would have come at once
+    pause.wait(0.2)  # a death signal would arrive at once
     assert children[0].exit_code() is None
     children[0].kill()
 

@@ -1,4 +1,4 @@
-"""What the consumer's thread knows of each fetch: where it began, whatever seeks and rebalances came in between."""
+"""The consumer thread knows where each fetch began, even if seeks and rebalances came in between."""
 
 import asyncio
 from types import SimpleNamespace
@@ -15,7 +15,7 @@ LANE = TP("payments.intents", 0)
 
 
 class Broker:
-    """Stands in for aiokafka's consumer: one partition, its position, and what the next look at it brings."""
+    """Stands in for aiokafka's consumer: one partition, its position, and the records of the next fetch."""
 
     def __init__(self, position: int = 0) -> None:
         self.state = SimpleNamespace(position=position, has_valid_position=True)
@@ -25,20 +25,20 @@ class Broker:
         self.reassign()
 
     def assignment(self) -> set[TP]:
-        """As aiokafka has it."""
+        """Return the assigned partitions, as aiokafka's consumer does."""
         return set(self._subscription.subscription.assignment.tps)
 
     def revoke(self) -> None:
-        """A rebalance takes the partition."""
+        """Take the partition, as a rebalance does."""
         self._subscription.subscription.assignment.tps.clear()
 
     def reassign(self) -> None:
-        """A rebalance gives the same partition again."""
+        """Give the same partition again, as a rebalance does."""
         assignment = SimpleNamespace(tps=[LANE], state_value=lambda _: self.state)
         self._subscription = SimpleNamespace(subscription=SimpleNamespace(assignment=assignment))
 
     def holds(self, first: int, end: int) -> None:
-        """The next fetch brings these offsets."""
+        """Make the next fetch return the offsets from `first` to before `end`."""
         self.records = [
             SimpleNamespace(
                 topic=LANE.topic, partition=0, offset=offset, timestamp=0, key=None, value=b"", headers=()
@@ -50,7 +50,7 @@ class Broker:
 
 @pytest.fixture
 def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
-    """The thread without its loop, over a broker that does what it is told."""
+    """Return the consumer thread without its loop. Its fetches and seeks use the stand-in broker."""
 
     async def fetch(_: Any, consumer: Broker, *__: Any, **___: Any) -> dict[TP, list[Any]]:
         records, consumer.records = consumer.records, []
@@ -71,7 +71,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
 
 
 async def fetched(thread: _ConsumerThread, broker: Broker) -> tuple[int, int, list[int]] | None:
-    """What one fetch says of the partition."""
+    """Return the start, the end and the record offsets of one fetch, or None if the fetch brings nothing."""
     found = await thread._fetch_records(broker)
     if not found:
         return None
@@ -93,13 +93,13 @@ def test_what_waits_is_read_ahead_in_place_and_once() -> None:
     dropped, taken, waiting = (Fetch({LANE: (start, start + 2, [start, start + 1])}) for start in (0, 2, 4))
     for fetch in (dropped, taken, waiting):
         ahead.add(fetch)
-    ahead.take(taken)  # the one before it was dropped at a seek, and neither is read any more
+    ahead.take(taken)  # a seek dropped the fetch before this one, so neither is read ahead any more
     ahead.read()
     ahead.read()
     assert seen == [4, 5]
     assert waiting.partitions[LANE] == (4, 6, ["read 4", "read 5"])
     assert taken.partitions[LANE] == (2, 4, [2, 3])
-    ahead.take(waiting)  # read, and no longer among those that wait
+    ahead.take(waiting)  # this fetch was read ahead already and no longer waits
     ahead.take(dropped)
     late = Fetch({LANE: (6, 7, [6])})
     ahead.add(late)
@@ -114,9 +114,9 @@ async def test_fetches_follow_one_another(thread: _ConsumerThread) -> None:
     assert await fetched(thread, broker) is None
     broker.holds(5, 8)
     assert await fetched(thread, broker) == (5, 8, [5, 6, 7])
-    broker.holds(9, 10)  # a transaction marker stood at 8
+    broker.holds(9, 10)  # a transaction marker has offset 8
     assert await fetched(thread, broker) == (8, 10, [9])
-    broker.state.position = 12  # two more, and nothing else
+    broker.state.position = 12  # two more transaction markers and no record
     assert await fetched(thread, broker) == (10, 12, [])
     assert await fetched(thread, broker) is None
 
@@ -133,7 +133,7 @@ async def test_each_fetch_is_told_to_who_reads_ahead(thread: _ConsumerThread) ->
 
 
 async def test_a_partition_that_was_taken_meanwhile_is_not_sought(thread: _ConsumerThread) -> None:
-    """aiokafka raises IllegalStateError for it, which ended a worker after a standstill of Kafka."""
+    """aiokafka raises IllegalStateError for such a seek, which ended a worker after Kafka had stood still."""
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 5, TP("payments.intents", 1): 7})
     assert thread._next_of(broker) == {LANE: 5}
@@ -156,7 +156,7 @@ async def test_a_partition_that_is_taken_while_it_is_sought_ends_no_worker(
 
 
 async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_sought(thread: _ConsumerThread) -> None:
-    """Without care, all between the two places would seem to be left out."""
+    """Otherwise the offsets between the old and the new position would seem to be lost."""
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 10})
     broker.sought.clear()
@@ -173,7 +173,7 @@ async def test_a_fetch_that_comes_while_a_seek_is_under_way_begins_where_it_was_
 
 
 async def test_the_store_alone_says_where_to_seek(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Kafka has as committed trails by a second, and a fetch from there would look like a topic made anew."""
+    """Kafka's committed offset lags by a second, and a fetch from there would look like a recreated topic."""
     sought: list[dict[TP, int]] = []
 
     async def positions(assigned: set[TP]) -> dict[TP, int]:
@@ -199,7 +199,7 @@ async def test_the_store_alone_says_where_to_seek(monkeypatch: pytest.MonkeyPatc
 async def test_nothing_is_committed_while_the_group_reassigns(
     thread: _ConsumerThread, monkeypatch: pytest.MonkeyPatch, reassigning: bool
 ) -> None:
-    """Such a commit is refused for its old generation, and the refusal makes all members join anew, without an end."""
+    """Kafka refuses such a commit for its old generation. The refusal makes all members rejoin, again and again."""
     committed: list[dict[TP, int]] = []
 
     async def commit(offsets: dict[Any, Any]) -> None:

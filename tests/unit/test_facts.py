@@ -1,4 +1,4 @@
-"""The facts of the books' frame: canonical JSON, hashes, and how a difference is told."""
+"""Facts about the frame of the books: canonical JSON, hashes, and how a difference is reported."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The runner between Faust and a handler: what of a fetch is handed on, and what happens when a batch fails."""
+"""The runner between Faust and a handler: which records of a fetch it hands on, and what it does if a batch fails."""
 
 import asyncio
 from collections.abc import Callable, Iterable, Iterator
@@ -22,7 +22,7 @@ OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), TOPIC, "group")
 
 
 def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
-    """One fetch of one partition: where it began and ended, and the records that it has."""
+    """Return a fetch of one partition from `start` to `end`. Without `offsets` it has a record at each offset."""
     records = [
         SimpleNamespace(
             topic=tp.topic, partition=tp.partition, offset=offset, timestamp_ms=0, key=None, value=b"", headers=()
@@ -34,7 +34,7 @@ def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
 
 @dataclass
 class Handler:
-    """Stands where its store says, notes what it is handed, and first does what `troubles` say."""
+    """A handler that keeps positions and notes its batches. Each batch first runs the next of `troubles`."""
 
     stands: dict[int, int] = field(default_factory=lambda: {0: 0, 1: 0})
     troubles: list[Callable[["Handler"], None]] = field(default_factory=list)
@@ -55,11 +55,11 @@ class Handler:
             self.stands[part.partition] = part.end_offset
 
     def idle(self) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
 
 def failing(error: Exception, committed: int | None = None) -> Callable[[Handler], None]:
-    """A trouble: the connection dies, before or after lane 0's commit up to an offset."""
+    """Return a trouble that raises the error. If `committed` is given, lane 0 commits up to that offset first."""
 
     def trouble(handler: Handler) -> None:
         if committed is not None:
@@ -94,11 +94,11 @@ def process(runner: _Runner, fetch: Fetch) -> bool:
     [
         (0, fetched(0, 3), (0, 0, [0, 1, 2], 3)),
         (5, fetched(5, 7), (0, 5, [5, 6], 7)),
-        # fetched before the store moved on: what it has already is dropped
+        # The store moved on after this fetch, so the runner drops the records that the store already has.
         (2, fetched(0, 4), (0, 2, [2, 3], 4)),
         (4, fetched(0, 4), None),
         (9, fetched(0, 4), None),
-        # transaction markers occupy offsets
+        # Transaction markers occupy offsets.
         (0, fetched(0, 6, 0, 1, 4), (0, 0, [0, 1, 4], 6)),
         (3, fetched(0, 6, 0, 1, 4), (0, 3, [4], 6)),
         (5, fetched(0, 6, 0, 1, 4), (0, 5, [], 6)),
@@ -208,11 +208,11 @@ def test_a_stop_ends_the_waiting(handler: Handler, runner: _Runner) -> None:
 @pytest.mark.parametrize(
     ("error", "away", "is_stall"),
     [
-        # a part that does not answer a new connection either: to be killed would not bring it back
+        # Postgres does not answer a new connection either, so killing this process would not help.
         (Outage("Postgres is away."), "Postgres", False),
-        # all parts answer new connections: a client of this process is stuck, and a new process has new clients
+        # All parts answer new connections: a client of this process is stuck, and a new process gets new clients.
         (Outage("Kafka is away."), None, True),
-        # the part answered, and says what it waits for
+        # The part answered and said what it waits for.
         (Unready("A transaction is open."), None, False),
         (psycopg.errors.DiskFull("the disk is full"), None, False),
     ],
@@ -238,7 +238,7 @@ def test_waiting_is_no_stall_if_a_part_is_really_away(
 
 
 def test_a_call_that_was_silent_for_long_counts_before_the_parts_are_asked(handler: Handler) -> None:
-    """A statement without an answer takes 30 seconds: to wait another quarter of the term would be too late."""
+    """A statement without an answer takes 30 seconds, so another wait of a quarter of the term would come too late."""
     asked: list[None] = []
     runner = _Runner(handler, OPTIONS, AgentMetrics("test"), find_away=lambda: asked.append(None))
     take_over(runner, LANE_0)
@@ -250,7 +250,7 @@ def test_a_call_that_was_silent_for_long_counts_before_the_parts_are_asked(handl
 
 
 def test_the_parts_are_not_asked_at_once(handler: Handler) -> None:
-    """Most outages are over before the first quarter of the watchdog's term."""
+    """Most outages end before the first quarter of the watchdog's term."""
     asked: list[None] = []
     runner = _Runner(handler, OPTIONS, AgentMetrics("test"), find_away=lambda: asked.append(None))
     take_over(runner, LANE_0)

@@ -1,4 +1,4 @@
-"""Fingerprints: the same for the same request, another for any other; canonical JSON as RFC 8785 has it."""
+"""Equal requests have equal fingerprints, and different requests differ. The canonical JSON follows RFC 8785."""
 
 import hashlib
 from typing import Any
@@ -63,7 +63,7 @@ def test_amounts_are_decimal_strings_beyond_what_json_numbers_hold() -> None:
     assert leg["amount_minor"] == "9223372036854775807"
 
 
-# All of unicode that UTF-8 can carry, control characters, quotes and the rare planes among it.
+# All Unicode that UTF-8 can encode, including control characters, quotes and characters beyond U+FFFF.
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 ascii_keys = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=10)
 legs = st.lists(
@@ -107,7 +107,7 @@ def test_a_fingerprint_is_over_rfc_8785_json(
     assert fingerprint_of(intent_type, legs, reverses, value_time, reference, metadata) == expected
 
 
-# By UTF-16 code units a pair of surrogates (D800 to DFFF) comes before E000 to FFFF; by code points it comes behind.
+# In UTF-16 code units a surrogate pair (D800 to DFFF) sorts before E000 to FFFF, in code points after it.
 MONEY_BAG = "\N{MONEY BAG}"  # D83D DCB0
 KEYS_IN_ORDER = [
     ["a", "b"],
@@ -157,6 +157,6 @@ def test_awkward_text_is_written_as_rfc_8785_says(text: str) -> None:
 
 @pytest.mark.parametrize("value_time", [2**53, -(2**53), 2**63 - 1, -(2**63)])
 def test_a_value_time_beyond_all_years_still_has_a_fingerprint(value_time: int) -> None:
-    """What is to be rejected must have one too, and json's numbers end at 2^53."""
+    """A request that will be rejected needs a fingerprint too, although exact JSON numbers end at 2^53."""
     near = fingerprint_of(**{**ASKED, "value_time": value_time - (1 if value_time > 0 else -1)})
     assert fingerprint_of(**{**ASKED, "value_time": value_time}) != near

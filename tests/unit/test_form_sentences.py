@@ -1,4 +1,4 @@
-"""The commonest mistakes of a newcomer in a body have the best sentences, each behind the pointer of its part."""
+"""The most common mistakes in a body give a precise sentence after the JSON pointer of the wrong part."""
 
 from typing import Any
 

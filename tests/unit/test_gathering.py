@@ -1,4 +1,4 @@
-"""Questions of many, asked together."""
+"""Questions that callers ask at the same time go together in one look-up."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from api.gathering import PACE_SECONDS, Gathering
 
 
 class LookUp:
-    """Notes what it is asked, and answers when it is let."""
+    """A look-up that notes its questions and answers when the test allows it."""
 
     def __init__(self) -> None:
         self.asked: list[list[int]] = []

@@ -1,4 +1,4 @@
-"""The hash chain: anyone who knows RFC 8785 and SHA-256 can recompute it."""
+"""The hash chain can be recomputed with nothing but RFC 8785 and SHA-256."""
 
 import hashlib
 from typing import Any
@@ -38,7 +38,7 @@ ROW = JournalRow(
 
 
 def members(row: JournalRow) -> dict[str, Any]:
-    """All that is hashed, written down a second time."""
+    """Return all members that the hash covers, listed here independently of the code under test."""
     return {
         **{name: getattr(row, name) for name in ("lane", "seq", "source_topic", "source_offset", "reason", "detail")},
         **{name: getattr(row, name) for name in ("tenant", "idempotency_key", "type", "reference", "metadata")},

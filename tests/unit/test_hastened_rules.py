@@ -1,4 +1,4 @@
-"""A test's Prometheus has the same rules, only sooner: waits and windows are shortened, comparisons are not."""
+"""A test's Prometheus has the same rules with shorter waits and windows. The comparisons do not change."""
 
 import re
 from pathlib import Path
@@ -16,8 +16,8 @@ HASTE = Haste(factor=60, window_seconds_min=4, wait_seconds_min=1)
     [
         ("rate(x[5m])", "rate(x[5000ms])"),
         ("increase(x[1h30m])", "increase(x[90000ms])"),
-        ("rate(x[1m])", "rate(x[4000ms])"),  # two scrapes must fit in
-        ("x[3s]", "x[3000ms]"),  # never longer than it was
+        ("rate(x[1m])", "rate(x[4000ms])"),  # a window must hold two scrapes
+        ("x[3s]", "x[3000ms]"),  # a window never becomes longer
         ("max_over_time(x[1h:1m])", "max_over_time(x[60000ms:1000ms])"),
         ("x offset 10m", "x offset 10000ms"),
         ("x offset 5s > 5", "x offset 4000ms > 5"),
@@ -46,7 +46,7 @@ def test_what_is_long_is_bounded() -> None:
 
 
 def test_every_wait_and_window_of_the_rules_is_shortened(tmp_path: Path) -> None:
-    """And nothing else: with durations and thresholds taken out, the files are the same."""
+    """Without durations the two sets of files are the same, so nothing else changes."""
     write_configuration(tmp_path, {}, HASTE)
     duration = re.compile(r"\b(\d+(?:ms|[smhd]))+\b")
     for source in (SOURCE / "prometheus.yml", *(SOURCE / "rules").glob("*.yml")):

@@ -1,4 +1,4 @@
-"""When an agent that does nothing counts as idle: in each row one fact, and whether the watchdog's term runs."""
+"""When an agent that does nothing counts as idle: each row changes one fact and names the work found, if any."""
 
 import re
 
@@ -37,21 +37,21 @@ SPARE = standing(set(), {})
         (ALL_DONE, look({0: 5, 1: 9}), None),
         (ALL_DONE._replace(is_busy=True), look({0: 5, 1: 9}), "a batch is under way"),
         (ALL_DONE, look({0: 5, 1: 10}), "partition 1 has records that were not fetched"),
-        # Kafka's answer is a second old, the engine's fetch is newer
+        # The look at Kafka is a second old, and the engine's fetch is newer.
         (standing({0, 1}, {0: 5, 1: 9}, fetched={0: 6}), look({0: 5, 1: 9}), "partition 0 has records"),
-        # a rebalance gave a partition, and the engine never asked the store for it
+        # A rebalance assigned a partition, and the engine has not asked the store for its position.
         (standing({0, 1}, {0: 5}), look({0: 5}), "partition 1 is assigned and not taken over"),
         (standing({0, 1}, {0: 5}), look({0: 5}, is_away=True), None),
-        # nobody looked, or the thread that looks is stuck
+        # No look was made, or the thread that looks is stuck.
         (ALL_DONE, None, "nobody has looked"),
         (ALL_DONE, look({0: 5, 1: 9}, age=LOOK_AGE_SECONDS_MAX + 1), "nobody has looked"),
-        # a client that has no answer is no proof that Kafka is away, a new one is
+        # A client without an answer does not prove that Kafka is away, but a new client without an answer does.
         (ALL_DONE, look({0: 5}), r"Kafka did not tell the ends of the partitions \[1\]"),
         (ALL_DONE, look({}, is_away=True), None),
-        # what waits cannot be fetched while Kafka is away; a batch under way is judged by its own progress
+        # Waiting records cannot be fetched while Kafka is away. A batch under way is judged by its own progress.
         (ALL_DONE, look({1: 10}, is_away=True), None),
         (ALL_DONE._replace(is_busy=True), look({}, is_away=True), "a batch is under way"),
-        # without partitions only the broker's word that the member is spare counts
+        # If the agent has no partition, only the broker's word that the member is spare counts.
         (SPARE, look({}, membership=Membership.SPARE), None),
         (SPARE, look({}, membership=Membership.LOST), "the group's word is lost"),
         (SPARE, look({}, membership=Membership.JOINING), "the group's word is joining"),

@@ -1,4 +1,4 @@
-"""What the image has is enough: each service loads from what ops/docker/Dockerfile copies, and by what it installs."""
+"""The image is complete: each service loads with the files and packages that ops/docker/Dockerfile puts there."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from cli.commands.services import RUNNERS
 from runtime.settings import REPOSITORY_ROOT
 
 DOCKERFILE: Final = (REPOSITORY_ROOT / "ops" / "docker" / "Dockerfile").read_text()
-# As the runners of cli/commands/services.py import them, each in its own process.
+# The modules that the runners of cli/commands/services.py import, each in its own process.
 MODULES: Final = {
     "posting": "streams.posting.service",
     "relay": "producers.relay",
@@ -26,7 +26,7 @@ MODULES: Final = {
     "audit": "streams.proof.audit.service",
     "api": "api.server",
 }
-# Imports modules where some others are not to be had, and prints the files of all that was loaded with them.
+# A program that imports modules while others cannot be found, and prints the files of everything loaded.
 LOAD: Final = """
 import importlib, json, sys
 lacking = set(sys.argv[1].split(","))
@@ -42,7 +42,7 @@ print(json.dumps([m.__file__ for m in list(sys.modules.values()) if getattr(m, "
 
 
 def installed_by_the_image() -> set[str]:
-    """The distributions that `pip install .` brings, without any extra of ours."""
+    """Return the distributions that `pip install .` installs without our extras."""
     project = tomllib.loads((REPOSITORY_ROOT / "pyproject.toml").read_text())["project"]
     waiting = [Requirement(text) for text in project["dependencies"]]
     found: set[str] = set()
@@ -63,7 +63,7 @@ def installed_by_the_image() -> set[str]:
 
 
 def lacking_in_the_image() -> set[str]:
-    """The packages and modules at the top that are installed here, and are not there."""
+    """Return the top-level packages and modules that are installed here but not in the image."""
     there = installed_by_the_image() | {"ledgerline"}
     return {
         top
@@ -74,7 +74,7 @@ def lacking_in_the_image() -> set[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What the last stage copies, interpreted."""
+    """Return a folder with what the Dockerfile's last stage copies, without compiled libraries."""
     folder = tmp_path_factory.mktemp("app")
     last = DOCKERFILE.split("\nFROM ")[-1]
     copied = re.findall(r"^COPY (?:--from=compiled /app/)?([a-z]+) \./\1$", last, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""Beancount ledgers as intents: small ones in text, then the whole of bean-example."""
+"""Beancount ledgers as intents: small ledgers as text, then the whole of bean-example."""
 
 import json
 import subprocess
@@ -33,7 +33,7 @@ ACCOUNTS = """\
 
 @pytest.fixture
 def imported(tmp_path: Path):
-    """A function: the text of a ledger (accounts opened already) -> what was read, and what it is mapped to."""
+    """Return a function that reads a ledger's text, with accounts opened, and returns the source and its mapping."""
 
     def run(
         text: str,
@@ -87,7 +87,7 @@ def test_a_purchase_and_a_sale_at_cost_go_through_the_clearing_account(imported)
     assert buy.legs == (
         Leg("assets:Broker", DEBIT, 105, "VBX"),
         Leg(clearing, CREDIT, 105, "VBX"),
-        Leg(clearing, DEBIT, 105_10, "USD"),  # 105.105, half to even
+        Leg(clearing, DEBIT, 105_10, "USD"),  # 105.105 is rounded half to even
         Leg("assets:Cash", CREDIT, 105_10, "USD"),
     )
     assert sell.legs[:3] == (
@@ -113,7 +113,7 @@ def test_a_price_is_an_exchange_too(imported) -> None:
 
 
 def test_what_beancounts_tolerance_leaves_is_booked_to_the_rounding_account(imported) -> None:
-    """7 shares at 14.2901 weigh 100.0307, and 100.02 were paid: beancount lets that pass for the digits of 100.0."""
+    """7 shares at 14.2901 weigh 100.0307. Beancount accepts a payment of 100.0, because it has one decimal place."""
     _, mapped = imported("""
         2024-01-02 * "Buy"
           Assets:Broker   7 VBX {14.2901 USD}
@@ -205,7 +205,7 @@ def test_equal_transactions_get_keys_of_their_own_that_other_lines_do_not_move(i
 
 
 def test_a_pad_whose_amount_changes_keeps_its_key(imported) -> None:
-    """Posting it again under another key would move money twice; a conflict is reported instead."""
+    """Another key would post the pad twice and move money twice. With the same key the API reports a conflict."""
     text = """
         2024-01-01 pad Assets:Cash Equity:Opening-Balances
         {0}
@@ -277,7 +277,7 @@ def test_addresses_do_not_collide() -> None:
 
 
 def test_only_the_reader_process_has_beancount_in_it() -> None:
-    """The GPL's parser runs as an outside program; nothing of ours has it in its process."""
+    """Beancount's parser is under the GPL and runs as a separate program, so no process of ours imports it."""
     code = (
         "import sys, producers.importing.beancount_source, cli.commands.importing;"
         "print([name for name in sys.modules if name.startswith('beancount')])"
@@ -301,7 +301,7 @@ def test_a_reader_without_beancount_says_what_to_install(tmp_path: Path, monkeyp
 
 @pytest.fixture(scope="module")
 def example(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Beancount's own example: four years, stocks at cost, vacation hours."""
+    """Return beancount's own example: four years, stocks at cost, vacation hours."""
     path = tmp_path_factory.mktemp("example") / "example.beancount"
     subprocess.run(
         [

@@ -1,4 +1,4 @@
-"""Beancount ledgers that are wrong, odd or written by people with other habits; each test's docstring is the ledger."""
+"""Beancount ledgers that are wrong or unusual. Each test's docstring holds a sentence, a blank line and the ledger."""
 
 import inspect
 from collections.abc import Callable
@@ -28,7 +28,7 @@ Read = Callable[..., Prepared]
 
 @pytest.fixture
 def read(request: pytest.FixtureRequest, tmp_path: Path) -> Read:
-    """A function that reads the ledger in the test's docstring."""
+    """Return a function that reads the ledger in the test's docstring."""
     document = inspect.cleandoc(request.function.__doc__).partition("\n\n")[2]
 
     def run(text: str = document, tickers: tuple[str, ...] = (), **options: Any) -> Prepared:
@@ -40,7 +40,7 @@ def read(request: pytest.FixtureRequest, tmp_path: Path) -> Read:
 
 
 def agrees(prepared: Prepared) -> bool:
-    """Whether posting these intents gives beancount's own sums and meets its assertions."""
+    """Return whether posting these intents gives beancount's own sums and meets its assertions."""
     movements = [
         Movement(leg.account, leg.currency, leg.direction * leg.amount_minor, intent.value_time)
         for intent in prepared.mapped.intents
@@ -66,7 +66,7 @@ def agrees(prepared: Prepared) -> bool:
 def test_after_a_plugin_that_failed_nothing_is_posted(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str | None, sentence: str
 ) -> None:
-    """A plugin that halves amounts, say, and does not load: the balance would be doubled.
+    """Without a plugin that halves amounts, for example, the balance would be doubled.
 
     plugin "a_plugin"
     2024-01-02 * "Lunch"
@@ -83,7 +83,7 @@ def test_after_a_plugin_that_failed_nothing_is_posted(
 
 
 def test_a_file_that_an_include_does_not_find_posts_nothing(read: Read) -> None:
-    """The rest of the money would be missing.
+    """Without the included file a part of the money would be missing.
 
     include "other.beancount"
     2024-01-02 * "Lunch"
@@ -95,7 +95,7 @@ def test_a_file_that_an_include_does_not_find_posts_nothing(read: Read) -> None:
 
 
 def test_a_plugin_that_prints_does_not_disturb(read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Standard output carries the records.
+    """A plugin must not print among the records, which the reader writes to standard output.
 
     plugin "a_plugin"
     2024-01-02 * "Lunch"
@@ -112,7 +112,7 @@ def test_a_plugin_that_prints_does_not_disturb(read: Read, tmp_path: Path, monke
 
 
 def test_a_posting_without_a_currency_is_listed_and_the_rest_is_read(read: Read) -> None:
-    """No other posting says which currency it is.
+    """The currency of the first transaction cannot be inferred, because no posting names one.
 
     2024-01-02 * "Nothing says of what"
       Expenses:Food   3.50
@@ -129,7 +129,7 @@ def test_a_posting_without_a_currency_is_listed_and_the_rest_is_read(read: Read)
 def test_a_plugin_that_breaks_a_posting_is_one_sentence_and_posts_nothing(
     read: Read, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A plugin may hand on what beancount's parser would not: beancount's own checks stumble over it.
+    """A plugin may pass on a value that beancount's parser never makes, and beancount's own checks fail on it.
 
     plugin "a_plugin"
     2024-01-02 * "Lunch"
@@ -155,7 +155,7 @@ def test_a_plugin_that_breaks_a_posting_is_one_sentence_and_posts_nothing(
 
 
 def test_an_interpolated_amount_is_rounded_and_told(read: Read) -> None:
-    """Valid for beancount: the cash is worked out with five decimals.
+    """Beancount accepts this ledger: it computes the cash with five decimals.
 
     2024-01-02 * "Buy"
       Assets:Broker   10.932 HOOL {43.91 USD}
@@ -192,7 +192,7 @@ def test_no_two_commodities_share_a_unit() -> None:
 
 
 def test_commodities_that_are_no_codes_of_ours_are_booked(read: Read) -> None:
-    """Both are valid commodities.
+    """Beancount accepts both commodities.
 
     2024-01-02 * "Buy"
       Assets:Broker   2 HOOL'A {10.00 USD}
@@ -207,7 +207,7 @@ def test_commodities_that_are_no_codes_of_ours_are_booked(read: Read) -> None:
 
 
 def test_a_ticker_that_equals_an_iso_code_is_a_unit(read: Read) -> None:
-    """ALL is Allstate here, and the Albanian lek in ISO 4217; USD is money.
+    """ALL is the ticker of Allstate here and the Albanian lek in ISO 4217. USD is money.
 
     2024-01-02 * "Buy"
       Assets:Broker   10.932 ALL {43.91 USD}
@@ -228,7 +228,7 @@ def test_a_ticker_that_equals_an_iso_code_is_a_unit(read: Read) -> None:
 
 
 def test_a_commodity_can_be_told_to_be_a_ticker(read: Read) -> None:
-    """Without a cost nothing tells a ticker from the currency.
+    """Without a cost the importer cannot tell a ticker from a currency.
 
     2024-01-02 * "A gift of shares"
       Assets:Broker   10.932 ALL
@@ -249,7 +249,7 @@ def test_a_commodity_can_be_told_to_be_a_ticker(read: Read) -> None:
 
 
 def test_18_decimals_are_cut_to_what_fits_or_told_how_to(read: Read) -> None:
-    """15.5 ETH at 18 decimals are more than 64 bits hold.
+    """15.5 ETH with 18 decimals exceeds 64 bits.
 
     2024-01-02 * "Stake"
       Assets:Broker   15.500000000000000000 ETH
@@ -260,7 +260,7 @@ def test_18_decimals_are_cut_to_what_fits_or_told_how_to(read: Read) -> None:
 
 
 def test_amounts_that_cannot_fit_are_listed_and_fit_with_round(read: Read) -> None:
-    """All 18 decimals are used.
+    """The amounts use all 18 decimals.
 
     2024-01-02 * "Stake"
       Assets:Broker   15.500000000000000001 ETH
@@ -279,7 +279,7 @@ def test_amounts_that_cannot_fit_are_listed_and_fit_with_round(read: Read) -> No
 def test_a_unit_is_not_registered_with_decimals_that_its_amounts_leave_no_room_for(
     read: Read, is_rounded: bool
 ) -> None:
-    """An exponent never changes, so a unit that carries nothing of the file would be of no use for ever.
+    """An exponent never changes, so a unit that fits no amount of the file would be useless forever.
 
     2024-01-02 * "Stake"
       Assets:Broker   15.5 ETH
@@ -294,7 +294,7 @@ def test_a_unit_is_not_registered_with_decimals_that_its_amounts_leave_no_room_f
 
 @pytest.mark.parametrize("is_rounded", [False, True])
 def test_a_unit_whose_amounts_no_exponent_carries_is_not_registered(read: Read, is_rounded: bool) -> None:
-    """Twenty digits before the point, and twenty behind it.
+    """The amounts have twenty digits before or after the decimal point.
 
     2024-01-02 * "Too much"
       Assets:Broker   12345678901234567890 SHIB
@@ -311,7 +311,7 @@ def test_a_unit_whose_amounts_no_exponent_carries_is_not_registered(read: Read, 
 
 
 def test_round_works_for_registered_units(read: Read) -> None:
-    """The books count whole hours.
+    """HOURS is registered with 0 decimals.
 
     2024-01-02 * "Leave"
       Assets:Cash     7.25 HOURS
@@ -333,7 +333,7 @@ def test_reports_show_decimals_as_people_write_them(number: str, text: str) -> N
 
 
 def test_the_same_text_in_nfc_and_nfd_is_one_account(read: Read) -> None:
-    """Two editors wrote the same name.
+    """One account name is written in two Unicode normal forms.
 
     2020-01-01 open Expenses:Caf\u00e9
     2020-01-01 open Expenses:Cafe\u0301
@@ -352,12 +352,12 @@ def test_the_same_text_in_nfc_and_nfd_is_one_account(read: Read) -> None:
 
 
 def keys_of(prepared: Prepared) -> list[str]:
-    """The keys in order of the file."""
+    """Return the keys in the order of the file."""
     return [intent.idempotency_key for intent in prepared.mapped.intents]
 
 
 def test_neither_the_files_name_nor_the_flag_nor_the_order_moves_a_key(read: Read, tmp_path: Path) -> None:
-    """Two lunches with tags of their own, two equal ones, and one whose flag changes.
+    """Of four lunches two have tags of their own, two are equal, and the flag of the first changes.
 
     2024-01-02 ! "Lunch" #work
       Expenses:Food   3.50 EUR

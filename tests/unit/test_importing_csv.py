@@ -1,4 +1,4 @@
-"""CSV files as intents: tables of cells, and the example that docs/IMPORT.md shows."""
+"""CSV files as intents: tables of cells, and the example in docs/IMPORT.md."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ HEADER = "Date,Text,Category,Amount\n"
 
 @pytest.fixture
 def imported(tmp_path: Path):
-    """A function: rows and a mapping -> what was read, and what it is mapped to."""
+    """Return a function that reads rows by a mapping and returns the source and its mapped intents."""
 
     def run(rows: str, mapping: str = MAPPING, header: str = HEADER) -> tuple[SourceLedger, MappedLedger]:
         (tmp_path / "book.csv").write_text(header + rows)

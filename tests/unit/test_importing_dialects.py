@@ -1,4 +1,4 @@
-"""CSV files as banks write them: a small sample of each dialect, and the rules of status, fee, balance and group."""
+"""CSV files of banks: a small sample of each dialect, and the rules for status, fee, balance and group."""
 
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from producers.importing.importer import Prepared, prepare, refuse_faulty
 from producers.importing.model import ImportingError, rfc3339
 from producers.importing.preview import describe
 
-# dialect -> the file, and the bank account's movements in minor units, in order of the file
+# By dialect: the text of the file, and the bank account's movements in minor units in the order of the file.
 SAMPLES: dict[str, tuple[str, list[int]]] = {
     "deutsche-bank": (
         "Umsaetze Girokonto;;;\n\nBuchungstag;Begünstigter / Auftraggeber;Verwendungszweck;Betrag;Währung\n"
@@ -105,7 +105,7 @@ def test_each_dialect_has_a_sample() -> None:
 
 
 def bank_movements(prepared: Prepared) -> list[int]:
-    """What each row moved on the account that the file tells of."""
+    """Return the amounts by which the intents move the bank account, in the order of the file."""
     return [
         leg.direction * leg.amount_minor
         for intent in prepared.mapped.intents
@@ -139,7 +139,7 @@ BASE: dict[str, Any] = {
 
 
 def read(folder: Path, text: str, **members: Any) -> Prepared:
-    """A file read by the base mapping and these members."""
+    """Read a file by the base mapping, with the given members changed."""
     (folder / "a.csv").write_text(text)
     return prepare(read_ledger(folder / "a.csv", build_mapping(BASE | members, "The mapping")), {})
 

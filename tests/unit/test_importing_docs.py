@@ -19,7 +19,7 @@ def test_every_option_is_documented() -> None:
 
 
 def members(model: type[BaseModel], prefix: str = "") -> list[str]:
-    """The members of a mapping's part, each with the parts it lies in."""
+    """Return the dotted names of all members of a mapping's part."""
     found = []
     for name, field in model.model_fields.items():
         part = field.annotation

@@ -1,4 +1,4 @@
-"""The keys of imported rows: exports that are renamed, overlap, are re-sorted and extended post each row once."""
+"""The keys of imported rows: renamed, overlapping, re-sorted and extended exports post each row once."""
 
 import csv
 import io
@@ -27,7 +27,7 @@ MAPPING = Mapping.model_validate(
 
 
 class Row(NamedTuple):
-    """A row of an export; `day` counts from the first."""
+    """A row of an export; `day` is the number of days after the first."""
 
     day: int
     account: str
@@ -35,7 +35,7 @@ class Row(NamedTuple):
     cents: int
 
 
-# Few values, so that many rows are equal.
+# The values are few, so that many rows are equal.
 ROWS = st.lists(
     st.builds(
         Row,
@@ -49,7 +49,7 @@ ROWS = st.lists(
 
 
 def posted(folder: Path, name: str, rows: list[Row]) -> dict[str, Any]:
-    """The intents of an export by their keys."""
+    """Write and read an export, and return its intents by key."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["Date", "Account", "Text", "Amount"])

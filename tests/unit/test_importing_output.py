@@ -1,4 +1,4 @@
-"""Tables show addresses and references as they are written."""
+"""Tables show addresses and references unchanged."""
 
 import pytest
 

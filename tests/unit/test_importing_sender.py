@@ -1,4 +1,4 @@
-"""The sender against an API that is throttled, away for a moment, or refuses: what it repeats, and when it gives up."""
+"""The sender against an API that throttles, is away for a moment, or refuses: what it retries, and when it gives up."""
 
 import asyncio
 import json
@@ -20,18 +20,18 @@ Answer = tuple[int, dict[str, str], Any]
 
 
 def items(*entries: dict[str, Any]) -> Answer:
-    """An answer to a whole batch."""
+    """Return the answer to a whole batch."""
     return 200, {}, {"items": list(entries)}
 
 
 def problem(status: int, name: str, detail: str = "Not now.") -> dict[str, Any]:
-    """The problem of one item."""
+    """Return the problem of one item."""
     return {"status": status, "problem": {"type": f"https://ledgerline.dev/problems/{name}", "detail": detail}}
 
 
 @contextmanager
 def api(*answers: Answer) -> Iterator[tuple[str, list[list[str]]]]:
-    """A server that gives these answers in turn; beside its URL the keys of each request."""
+    """Run a server that gives these answers in turn. Yield its URL and the keys of each request."""
     requests: list[list[str]] = []
     waiting = list(answers)
 
@@ -50,7 +50,7 @@ def api(*answers: Answer) -> Iterator[tuple[str, list[list[str]]]]:
             self.wfile.write(content)
 
         def log_message(self, *_arguments: Any) -> None:
-            """Say nothing."""
+            """Print no access log."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})

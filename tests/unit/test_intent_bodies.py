@@ -1,4 +1,4 @@
-"""The quick reading of a plain transfer against the models that document it."""
+"""The fast reader of plain transfers agrees with the pydantic models that document them."""
 
 import json
 from typing import Any
@@ -23,7 +23,7 @@ ITEM: dict[str, Any] = {
     "reference": "r",
     "metadata": {"a": "b"},
 }
-# What may stand where something else belongs: of each type, and at both sides of each bound.
+# Odd values of each type, and values on both sides of each bound.
 ODD_VALUES: list[Any] = [
     None, True, False, 0, -1, 1, 1.5, AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX + 1, 10**30, "", "x", "debit", "EUR", [], [1],
      {}, {"a": 1}, {"a": None}, "transfer", "reversal", "x" * 24, "x" * 25, "x" * 40, "x" * 41, "x" * 64, "x" * 65,
@@ -33,7 +33,7 @@ ODD_VALUES: list[Any] = [
 
 @st.composite
 def altered(draw: st.DrawFn, members: dict[str, Any]) -> dict[str, Any]:
-    """The object as it is, or with some members replaced, left out or added."""
+    """Return the object unchanged, or with some members replaced, left out or added."""
     made = dict(members)
     for name in draw(st.lists(st.sampled_from([*members, "more"]), max_size=2)):
         if draw(st.booleans()):
@@ -52,7 +52,7 @@ items = (
 
 
 def one_changed() -> list[Any]:
-    """The item with one member, of its own or of a leg, replaced by each odd value or left out."""
+    """Return variants of the item: one member of the item or of a leg is left out or has an odd value."""
     changes = [(name, value) for name in [*ITEM, "more"] for value in ODD_VALUES]
     leg_changes = [(name, value) for name in [*LEG, "more"] for value in ODD_VALUES]
     return [
@@ -64,7 +64,7 @@ def one_changed() -> list[Any]:
 
 
 def modelled(value: Any, model: type[IntentBody]) -> Any:
-    """What the models make of it; None where they refuse it."""
+    """Return what the models make of the value, or None if they refuse it."""
     try:
         return intent_bodies._modelled(model.model_validate(value))
     except ValidationError:
@@ -72,18 +72,18 @@ def modelled(value: Any, model: type[IntentBody]) -> Any:
 
 
 def check_quick(value: Any) -> None:
-    """What is read quickly the models read too, and as the same."""
+    """Check that the models read everything that the fast reader reads, with equal results."""
     for model, members in ((IntentBody, intent_bodies._INTENT_MEMBERS), (BatchItem, intent_bodies._ITEM_MEMBERS)):
         asked = intent_bodies._plain(value, members)
         if asked is not None:
             with_key = value | {"idempotency_key": "k"} if model is BatchItem else value
             found = modelled(with_key, model)
             assert asked == found
-            assert repr(asked) == repr(found)  # True equals 1
+            assert repr(asked) == repr(found)  # == alone takes True for 1
 
 
 def check_answers(value: Any) -> None:
-    """The answer is the same without the quick reading."""
+    """Check that the answer is the same without the fast reader."""
     raw = json.dumps([value]).encode()
     quick = answers(raw)
     with pytest.MonkeyPatch.context() as patch:
@@ -92,7 +92,7 @@ def check_answers(value: Any) -> None:
 
 
 def answers(raw: bytes) -> list[Any]:
-    """What is said of a body, as a batch, as its lines and alone: intents without their time, problems as documents."""
+    """Return the answers to a body as a batch, as lines and as one intent, without the accepted times."""
     found: list[Any] = []
     for read in (
         lambda: batch_of(raw, is_ndjson=False, tenant="t"),

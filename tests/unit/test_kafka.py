@@ -1,4 +1,4 @@
-"""Where Kafka is and how to get in: what is said of it, and what files are refused."""
+"""Kafka's address and credentials: how they are shown, and which files are refused."""
 
 import ssl
 from pathlib import Path

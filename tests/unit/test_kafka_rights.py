@@ -1,4 +1,4 @@
-"""Kafka's rights as data say what the table of docs/SECURITY.md says."""
+"""The Kafka rights in the code match the table in docs/SECURITY.md."""
 
 import json
 import re

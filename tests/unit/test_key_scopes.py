@@ -1,4 +1,4 @@
-"""`ledgerline keys add` gives the scopes that somebody named, and no others."""
+"""`ledgerline keys add` gives exactly the scopes that its caller names."""
 
 import os
 import pty

@@ -1,7 +1,7 @@
-"""ops/kubernetes follows Kubernetes' own schemas, and says what the code says: services, settings, lanes, times, flows.
+"""ops/kubernetes follows Kubernetes' schemas and agrees with the code on services, settings, lanes, times and flows.
 
-The real kustomize is no package, so tests/kustomize.py renders. Where kustomize is at hand, `kustomize build` of an
-overlay gives the same resources, but for the digests at the ends of generated names.
+Kustomize is not a Python package, so tests/kustomize.py renders the overlays. The real `kustomize build` gives the same
+resources, except for the digests at the ends of generated names.
 """
 
 import base64
@@ -42,7 +42,7 @@ from tests.kubernetes_bench import (
 from tests.kustomize import Resource
 
 SECRETS: Final = {name for name, field in Settings.model_fields.items() if "SecretStr" in str(field.annotation)}
-# The oldest that has all that is asked for, such as a pod's number as a label, and the newest whose schemas are here.
+# The oldest version with all features in use, such as a pod's number as a label, and the newest with schemas here.
 VERSIONS: Final = ("1.32.0", kubernetes_validate.latest_version())
 
 
@@ -61,7 +61,7 @@ def definitions(version: str) -> Registry[Any]:
 
 @cache
 def validator(kind: str, api_version: str, version: str) -> Draft7Validator:
-    """Strict: a member that the schema does not know is refused."""
+    """Return a strict validator, which refuses members that the schema does not have."""
     name = "-".join((kind.lower(), *api_version.split("/"))).replace(".k8s.io", "")
     schema = json.loads((SCHEMAS / f"v{version}-local-strict" / f"{name}.json").read_text())
     return Draft7Validator(schema, registry=definitions(version))
@@ -160,7 +160,7 @@ def named(resource: Resource, name: str) -> bool:
 
 
 def test_the_autoscaler_asks_for_lag_in_seconds_that_a_service_tells() -> None:
-    """What is scaled by is the same in Kubernetes' autoscaler, in prometheus-adapter's rule and in KEDA's trigger."""
+    """Kubernetes' autoscaler, prometheus-adapter's rule and KEDA's trigger scale by the same metric."""
     lag, processor = of_kind("production", "HorizontalPodAutoscaler")["posting"]["spec"]["metrics"]
     values = yaml.safe_load((FOLDER / "components" / "autoscaling" / "prometheus-adapter.yaml").read_text())
     (rule,) = values["rules"]["external"]
@@ -180,7 +180,7 @@ def test_the_autoscaler_asks_for_lag_in_seconds_that_a_service_tells() -> None:
 
 
 def test_the_autoscalers_do_not_flap() -> None:
-    """They go up on what lasts a minute, and down later and slower than a move of lanes takes."""
+    """Scaling up follows a load of a minute. Scaling down waits longer and goes slower than a move of lanes takes."""
     for name, scaler in of_kind("production", "HorizontalPodAutoscaler").items():
         down = scaler["spec"]["behavior"]["scaleDown"]
         assert down["stabilizationWindowSeconds"] >= 300, name
@@ -188,7 +188,7 @@ def test_the_autoscalers_do_not_flap() -> None:
         assert scaler["spec"]["metrics"][-1]["resource"]["name"] == "cpu"
 
 
-# ------------------------------------------------------------------------------------------------ life and death
+# ------------------------------------------------------------------------------------------------ probes and stop times
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -203,7 +203,7 @@ def test_probes_ask_where_the_service_answers(overlay: str, name: str) -> None:
     asked = {probe: container[f"{probe}Probe"]["httpGet"] for probe in ("startup", "liveness", "readiness")}
     assert {each["port"] for each in asked.values()} == {port["name"]}
     assert [asked[probe]["path"] for probe in ("startup", "liveness", "readiness")] == ["/livez", "/livez", "/readyz"]
-    # Whoever waits for a part that is away is alive, however long; only /readyz tells of it.
+    # A service that waits for a part is alive, however long it waits, and only /readyz reports the wait.
 
 
 @pytest.mark.parametrize("name", sorted(NAMES))
@@ -234,7 +234,7 @@ def test_every_container_says_what_it_needs(overlay: str) -> None:
         for container in pod["containers"]:
             wanted = container["resources"]
             assert wanted["requests"].keys() == {"cpu", "memory"}, name
-            # No limit of processor time: it would stop a batch in its transaction, with lanes locked.
+            # A processor limit could pause a batch in its transaction, with lanes locked.
             assert wanted["limits"].keys() == {"memory"}, name
 
 
@@ -314,7 +314,7 @@ def test_secrets_of_development_say_so() -> None:
         assert any("development-only" in value for value in decoded), name
 
 
-# ------------------------------------------------------------------------------------------------ what is watched
+# ------------------------------------------------------------------------------------------------ metrics and rules
 
 
 def test_the_rules_are_those_of_prometheus() -> None:
@@ -334,7 +334,7 @@ def test_prometheus_finds_every_service_under_the_labels_of_its_rules() -> None:
         assert relabeling["targetLabel"] == "service"
 
 
-# ------------------------------------------------------------------------------------------------ one home
+# ------------------------------------------------------------------------------------------------ one source
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

@@ -23,7 +23,7 @@ def peers(overlay: str, entries: list[Resource], policy: str) -> set[str]:
 
 
 def flows(overlay: str) -> tuple[set[tuple[str, str]], set[tuple[str, str]]]:
-    """(from, to) that may go out, and that may come in."""
+    """Return two sets of (from, to): the flows that policies let out, and the flows that they let in."""
     out, into = set(), set()
     for name, policy in of_kind(overlay, "NetworkPolicy").items():
         chosen = picked(overlay, policy["spec"]["podSelector"])

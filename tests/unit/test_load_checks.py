@@ -1,4 +1,4 @@
-"""The pure parts of the load tests: what was promised, what breaks a promise, what it costs, what is documented."""
+"""The load tests without a load: promises and their violations, costs, and agreement with docs/LOAD.md."""
 
 import re
 from collections.abc import Mapping
@@ -63,7 +63,7 @@ def test_every_key_is_known_from_the_number_of_iterations() -> None:
 def test_what_was_acknowledged_and_posted_once_holds() -> None:
     assert judged(k6_run(), evidence(ALL)) == {}
     assert judged(k6_run(refused(KEYS[3])), evidence(ALL[:3])) == {}
-    # Nothing is promised of what was refused: it may be posted all the same.
+    # A refusal promises nothing, so a refused intent may be posted nevertheless.
     assert judged(k6_run(refused(KEYS[3])), evidence(ALL)) == {}
 
 
@@ -249,7 +249,7 @@ def test_cost_is_that_of_the_ledger_alone() -> None:
     cost = cost_per_thousand(used, 2000)
     assert cost is not None
     assert cost.processor_seconds == 3600
-    # A vCPU-hour of c7g.xlarge, and one of each of three brokers, 60 percent busy, for two thousand.
+    # One vCPU-hour of c7g.xlarge and one of each of three brokers, at 60 percent use, for two thousand intents.
     assert cost.usd == pytest.approx((0.145 / 4 + 3 * 0.204 / 2) / 0.6 / 2)
     assert cost_per_thousand(used, POSTED_MIN - 1) is None
     assert cost_per_thousand({"k6": 1.0}, 2000) is None
@@ -294,13 +294,13 @@ def test_a_ledger_that_is_named_in_part_is_refused_in_a_sentence(
     assert "set LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN" in " ".join(capsys.readouterr().err.split())
 
 
-# ------------------------------------------------------------------------------------------------- what is documented
+# ------------------------------------------------------------------------------------------------- docs/LOAD.md
 
 DOCUMENT: Final = (REPOSITORY_ROOT / "docs" / "LOAD.md").read_text()
 
 
 def documented(heading: str) -> list[list[str]]:
-    """The cells of the rows of the table below a heading."""
+    """Return the cells of the table below a heading, row by row."""
     section = re.split(r"^## ", DOCUMENT.split(f"## {heading}\n")[1], flags=re.MULTILINE)[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| ")]
     return [[cell.strip() for cell in row] for row in rows]

@@ -1,4 +1,4 @@
-"""What a line of a service's log is: JSON with the same fields, whoever says it, and said once."""
+"""Each line of a service's log is JSON with the same fields, from our code and from libraries, and appears once."""
 
 import io
 import json
@@ -18,7 +18,7 @@ TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def told(stream: Any) -> list[dict[str, Any]]:
-    """The lines so far, each of which must be JSON."""
+    """Return the lines so far. Each must be JSON."""
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 

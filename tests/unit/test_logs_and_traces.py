@@ -1,4 +1,4 @@
-"""docs/LOGS_AND_TRACES.md is what the code does, both ways: fields, spans, events, attributes."""
+"""docs/LOGS_AND_TRACES.md and the code name the same fields, spans, events and attributes."""
 
 import json
 import re
@@ -16,7 +16,7 @@ DOCUMENT = (REPOSITORY_ROOT / "docs" / "LOGS_AND_TRACES.md").read_text()
 
 
 def table(heading: str) -> dict[str, list[str]]:
-    """The rows of each table with this first heading: code of the first cell, and the other cells."""
+    """Return the other cells of each row, by the code in its first cell, of all tables with this first heading."""
     found: dict[str, list[str]] = {}
     for part in re.findall(rf"^\| {heading} \|.*\n\|[-|]+\n((?:\|.*\n)+)", DOCUMENT, re.MULTILINE):
         for line in part.splitlines():

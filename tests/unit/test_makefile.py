@@ -1,4 +1,4 @@
-"""Every target of the Makefile is one that `make help` explains."""
+"""`make help` explains every target of the Makefile."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""The Merkle tree against RFC 6962's own recursive definition, for every size up to 70."""
+"""The Merkle tree agrees with the recursive definition of RFC 6962 for every size up to 70."""
 
 from hashlib import sha256
 
@@ -11,7 +11,7 @@ from streams.proof.audit.verifier import Refused, climb
 
 
 def defined_root(leaves: list[bytes]) -> bytes:
-    """MTH of RFC 6962, 2.1, word for word."""
+    """Return the root by the definition of MTH in RFC 6962, 2.1."""
     if not leaves:
         return sha256(b"").digest()
     if len(leaves) == 1:
@@ -21,7 +21,7 @@ def defined_root(leaves: list[bytes]) -> bytes:
 
 
 def defined_path(index: int, leaves: list[bytes]) -> list[bytes]:
-    """PATH of RFC 6962, 2.1.1, word for word."""
+    """Return the path by the definition of PATH in RFC 6962, 2.1.1."""
     if len(leaves) == 1:
         return []
     split = max(2**power for power in range(10) if 2**power < len(leaves))

@@ -1,4 +1,4 @@
-"""Metrics that are more than a counter: latencies by the batch, lag in seconds, symmetry, and lanes that move away."""
+"""Metrics with logic behind them: latencies by batch, lag in seconds, symmetry, and lanes that move away."""
 
 import time
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ NOW_MS = 1_700_000_000_000
 
 
 def samples(registry: Any) -> dict[str, float]:
-    """Every series of a registry, as it is written out: name and labels -> value."""
+    """Return every exposed series of a registry as name and labels -> value."""
     return {
         sample.name + "".join(f" {name}={value}" for name, value in sorted(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(generate_latest(registry).decode())
@@ -69,7 +69,7 @@ def test_a_clock_ahead_counts_as_now_and_no_timestamp_as_nothing() -> None:
 
 
 def looked(*ends: int, start: float = 1000.0) -> PartitionEnd:
-    """A partition at which we looked each second; the last look was at start + len(ends) - 1."""
+    """Return a partition whose end was looked up each second. The last look is at start + len(ends) - 1."""
     made = PartitionEnd()
     for second, end in enumerate(ends):
         made.look(end, start + second)
@@ -119,7 +119,7 @@ def test_a_lane_that_is_read_again_from_its_beginning_is_as_late_as_its_records(
 
 
 def test_after_a_sleep_the_timestamp_decides() -> None:
-    """The process slept from 1001 to 8000: the record came somewhere in between."""
+    """The process slept from 1001 to 8000, so the looks do not show when the record arrived in between."""
     end = looked(5, 5)
     end.look(9, 8000)
     assert end.lag(5, 7990.0) == Lag(4, 7990)
@@ -150,12 +150,12 @@ def test_a_lane_that_stands_for_days_costs_little_and_keeps_its_age() -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 5)), max_size=60))
 def test_the_age_is_exact_to_the_pace_of_looks(steps: list[tuple[int, int]]) -> None:
-    """Whatever comes and is processed when: the age told is that of the oldest record, by one look at most."""
+    """The reported age is that of the oldest record, with an error of one look at most, for any arrivals and pace."""
     arrivals: list[int] = []
     end, done = PartitionEnd(), 0
     end.look(0, 1.0)
     for now, (came, processed) in enumerate(steps, 2):
-        arrivals += [now] * came  # just before the look
+        arrivals += [now] * came  # just before this look
         end.look(len(arrivals), float(now))
         done = min(done + processed, len(arrivals))
         expected = Lag(len(arrivals) - done, arrivals[done]) if done < len(arrivals) else Lag(0, None)
@@ -163,7 +163,7 @@ def test_the_age_is_exact_to_the_pace_of_looks(steps: list[tuple[int, int]]) -> 
 
 
 def lag_of(agent: str) -> dict[str, float]:
-    """What this process tells of an agent's lag."""
+    """Return what this process reports of an agent's lag."""
     from prometheus_client import REGISTRY
 
     return {
@@ -209,7 +209,7 @@ def test_an_age_grows_by_itself_and_never_falls_below_nothing() -> None:
 
 @pytest.fixture
 def symmetry() -> Iterator[Any]:
-    """Show totals, and read what the gauges say: currency -> debits, credits, difference."""
+    """Yield a function that shows totals and returns the gauges as currency -> debits, credits, difference."""
     from prometheus_client import REGISTRY
 
     from streams.proof.reconciliation.metrics import SYMMETRY_CREDITS, SYMMETRY_DEBITS, SYMMETRY_DIFFERENCE
@@ -285,7 +285,7 @@ def test_breaks_of_every_kind_are_told_and_those_that_are_gone_read_0() -> None:
     assert len(ages) == len(BreakKind)
 
 
-# ---------------------------------------------------------------------------------------------------- others' figures
+# ---------------------------------------------------------------------------------------------------- pool and clients
 
 
 def test_the_pool_is_asked_at_each_scrape() -> None:
@@ -322,7 +322,7 @@ def test_of_several_brokers_the_slowest_counts() -> None:
 
 
 def watch(expected: dict[int, int], in_hand: dict[int, tuple[int, int]], shown: list[Any]) -> LagWatch:
-    """A watch over a broker that is not there."""
+    """Return a watch without a client or a broker."""
     made: LagWatch = object.__new__(LagWatch)
     made._expected, made._in_hand = lambda: expected, lambda: in_hand
     made._show = shown.append
@@ -357,7 +357,7 @@ def test_partitions_come_and_go_with_the_assignment(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_end_that_no_partition_can_have_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """librdkafka gave OFFSET_INVALID without an error while the broker stood still: it seemed not to be away."""
+    """librdkafka gave OFFSET_INVALID without an error while the broker stood still, which hid the outage."""
     told = SimpleNamespace(result=lambda _: SimpleNamespace(offset=OFFSET_INVALID))
     client = SimpleNamespace(list_offsets=lambda asked, **_: dict.fromkeys(asked, told))
     monkeypatch.setattr("streams.lag.AdminClient", lambda _: client)

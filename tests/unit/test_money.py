@@ -1,4 +1,4 @@
-"""Minor units: exact or refused."""
+"""Amounts become minor units exactly or are refused."""
 
 from decimal import Context, Decimal
 
@@ -46,7 +46,7 @@ def test_a_registered_unit_never_hides_an_iso_code(code: str, exponent: int | No
         ("1.5", 0, "has more than 0 decimal places"),
         ("92233720368547758.08", 2, "does not fit in 64 bits"),
         ("1E+400", 2, "does not fit in 64 bits"),
-        # More digits than Decimal's default context keeps: what it would round away must still count.
+        # Decimal's default context would round away some of these digits, but they must count.
         ("92233720368547758.070000000000000000000000000001", 2, "has more than 2 decimal places"),
         ("1.0000000000000000000000000000000001", 2, "has more than 2 decimal places"),
         ("1.0000000000000000000000000000000000", 2, 100),

@@ -1,4 +1,4 @@
-"""Prometheus and its exporters: of the PATH, else Debian's, unpacked once, and one sentence where that cannot be."""
+"""Prometheus and its exporters come from PATH or from Debian, unpacked once. If neither works, one sentence says so."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ DPKG = 'mkdir -p "$3/usr/bin" && touch "$3/usr/bin/prometheus" "$3/usr/bin/promt
 
 
 def install(folder: Path, scripts: dict[str, str]) -> str:
-    """Make programs of these names; returns the folder, as a PATH."""
+    """Make programs with these names, and return their folder for use as PATH."""
     binaries = folder / "bin"
     binaries.mkdir()
     for name, text in scripts.items():

@@ -1,4 +1,4 @@
-"""A ledger that runs here says which of its parts ask nobody for a login, and only those that it started itself."""
+"""The sentence about parts without a login names only the parts that this run started."""
 
 import io
 

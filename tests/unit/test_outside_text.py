@@ -1,4 +1,4 @@
-"""Text from outside is shown without what a terminal, a log or a page would obey, in every place by the same rule."""
+"""Text from outside shows no characters that a terminal, a log or a page would obey, by the same rule everywhere."""
 
 import json
 import logging

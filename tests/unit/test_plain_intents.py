@@ -1,4 +1,4 @@
-"""The quick reading of intents says what fastavro says, or nothing."""
+"""The fast reader of intents gives the same intent as fastavro, or none."""
 
 import io
 from typing import Any
@@ -38,17 +38,17 @@ RECORDS = st.builds(
 
 
 def by_fastavro(value: bytes) -> Intent | None:
-    """What the library reads, whole; None where it reads nothing."""
+    """Return the intent that fastavro reads from all the bytes, or None if it reads none."""
     body = io.BytesIO(value[BODY:])
     try:
         found = intent_of(fastavro.schemaless_reader(body, SCHEMA, None))  # type: ignore[arg-type]
-    except Exception:  # noqa: BLE001 - whatever it raises at hostile bytes
+    except Exception:  # noqa: BLE001 - hostile bytes may raise anything
         return None
     return found if body.tell() == len(value) - BODY else None
 
 
 def plainly(value: bytes) -> Intent | None:
-    """What is read quickly; None where that is left to fastavro."""
+    """Return the intent from the fast reader, or None if it leaves the bytes to fastavro."""
     try:
         return plain_intent(value, BODY)
     except (Unusual, IndexError, KeyError, ValueError):
@@ -86,8 +86,8 @@ def test_what_is_read_of_spoilt_bytes_is_what_fastavro_reads(record: dict[str, A
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        (b"\x04\x1aexternal", b"\x03\x40\x1aexternal"),  # a block that tells its size in bytes
-        (b"\x0edefault", b"\x8e\x00default"),  # a length of 7 in two bytes
+        (b"\x04\x1aexternal", b"\x03\x40\x1aexternal"),  # a block that gives its size in bytes
+        (b"\x0edefault", b"\x8e\x00default"),  # a length of 7, encoded in two bytes
     ],
 )
 def test_what_no_encoder_writes_has_the_same_meaning_as_by_fastavro(old: bytes, new: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What lies under the home is for its user alone, whatever the umask; what an earlier release left open is mended."""
+"""Files under the home are private to their user with any umask, and files left open by earlier releases are fixed."""
 
 import os
 import stat
@@ -19,7 +19,7 @@ def mode_of(path: Path) -> int:
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
-    """A home as earlier releases made it with the usual umask."""
+    """Return a home as earlier releases made it with the usual umask."""
     home = tmp_path / "home"
     (home / "data" / "logs").mkdir(parents=True)
     (home / "data" / "logs" / "api.log").write_text("a line")
@@ -98,7 +98,7 @@ def test_what_a_child_makes_is_private_whatever_the_umask(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("arguments", ["cli audit keygen", "cli.supervision.supervisor --home HOME"])
 def test_what_a_process_makes_is_private_whatever_the_umask(tmp_path: Path, arguments: str) -> None:
-    """The supervisor fails, as Kafka's address is none; what it has made by then is looked at."""
+    """The supervisor fails because Kafka's address is invalid. The test looks at the files made before that."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("LEDGERLINE_")}
     home = tmp_path / "home"
     given = {"LEDGERLINE_HOME": str(home), "LEDGERLINE_KAFKA_BOOTSTRAP": "127.0.0.1:none"}

@@ -1,4 +1,4 @@
-"""The sweep's share of an agent's time: all of it while nothing comes in, a page at a time while batches take it."""
+"""A sweep takes all of an agent's time while no batch comes, and one page per call while batches take all of it."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from streams.proof.proving import PagedSweep, SpareTime
 
 
 class Clock:
-    """Time that is set by hand."""
+    """A clock that the test sets."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -52,7 +52,7 @@ def test_a_sweep_that_has_no_time_turns_a_page_at_each_call() -> None:
     for count in (1, 2, 3):
         made.turn_pages(0.0)
         assert len(turned) == count
-    made.turn_pages(0.0)  # the end, after which it begins anew
+    made.turn_pages(0.0)  # this call ends the sweep, and the next call starts a new one
     made.turn_pages(0.0)
     assert turned == [0, 1, 2, 0]
 

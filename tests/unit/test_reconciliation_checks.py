@@ -1,4 +1,4 @@
-"""The rules of reconciliation as tables: one line for each case, what is said last."""
+"""The rules of reconciliation as tables: each row is a case, and its last value is the expected findings."""
 
 from hashlib import sha256
 from typing import Any, cast
@@ -110,8 +110,8 @@ REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
         (asked(), {"reference": None}, ["Its reference is not the intent's."]),
         (asked(), {"metadata": {}}, ["Its metadata are not the intent's."]),
         (asked(), {"value_time": 78}, ["Its value time is not the intent's."]),
-        (asked(accepted_time=0), {"value_time": 99}, []),  # when it was booked
-        (asked(accepted_time=0), {"value_time": 0}, []),  # as 0.1.0 wrote it
+        (asked(accepted_time=0), {"value_time": 99}, []),  # the value time is the booked time
+        (asked(accepted_time=0), {"value_time": 0}, []),  # release 0.1.0 wrote 0
         (asked(accepted_time=0), {"value_time": 98}, ["Its value time is not the intent's."]),
         (asked(accepted_time=0, value_time=0), {"value_time": 99}, ["Its value time is not the intent's."]),
         (asked(), {"outcome": "rejected", "reason": "unbalanced", **NOT_POSTED}, []),
@@ -147,7 +147,7 @@ HOLDS = ", and yet the record holds something."
     ("changes", "said"),
     [
         ({**NOTHING, "reason": "no_record"}, []),
-        ({**NOTHING, "reason": "empty"}, []),  # as 0.1.0 called it
+        ({**NOTHING, "reason": "empty"}, []),  # the name in release 0.1.0
         ({**NOTHING, "reason": "bad_magic"}, [f"{NO_MESSAGE}."]),
         ({**NOTHING, "reason": "poison"}, [f"{NO_MESSAGE}."]),
         ({}, [f"{NO_MESSAGE}."]),
@@ -238,8 +238,8 @@ KEY = ("default", "a", "EUR", 0)
     [
         (Sums(5, 0, 3), Sums(5, 0, 3), 9, False),
         (Sums(5, 0, 3), Sums(5, 1, 3), 9, True),
-        (Sums(5, 0, 3), Sums(7, 0, 9), 9, False),  # newer than what reconciliation has seen
-        (Sums(5, 0, 3), Sums(7, 0, 8), 9, True),  # names a record that it has seen, and that touched nothing here
+        (Sums(5, 0, 3), Sums(7, 0, 9), 9, False),  # reconciliation has not seen seq 9 yet
+        (Sums(5, 0, 3), Sums(7, 0, 8), 9, True),  # reconciliation has seen seq 8, which did not touch this shard
         (Sums(5, 0, 3), Sums(5, 0, 2), 9, True),
         (Sums(5, 0, 3), None, 9, True),
         (None, Sums(5, 0, 9), 9, False),

@@ -1,4 +1,4 @@
-"""Whether a rejection was right, as tables: one line for each case, what is said last."""
+"""Whether a rejection was right, as tables: each row is a case, and its last value is the expected findings."""
 
 from typing import Any, cast
 
@@ -27,7 +27,7 @@ OPEN_SIDE = Holding(1, None, 5, 0, 0, True)
 
 
 class Ledger:
-    """Answers from what a case says."""
+    """A ledger whose answers the case gives."""
 
     def __init__(self, **says: Any) -> None:
         self._says = says
@@ -50,7 +50,7 @@ class Ledger:
 
 
 def rejected(reason: str, intent: IntentRecord, **says: Any) -> list[str]:
-    """What is said of the rejection of an intent at lane 1, seq 4."""
+    """Return the findings about the rejection of an intent at lane 1, seq 4."""
     record = {"lane": 1, "seq": 4, "reason": reason, "booked_time": BOOKED, "reverses": intent["reverses"]}
     rejection = Rejection(cast("JournalRecord", record), intent, says.pop("asked_time", BOOKED))
     return [detail for _, detail in judge([rejection], cast("Any", Ledger(**says)))]
@@ -94,7 +94,7 @@ def test_what_its_shape_gets_an_intent_is_said_by_the_intent_alone(changes: dict
 
 
 def test_no_reason_goes_unjudged() -> None:
-    """A posted transfer from a rich account is called wrong under whatever reason it may be turned into."""
+    """If a posted transfer from a rich account is marked as rejected, every reason is found to be wrong."""
     intent = asked(legs=DRAW)
     rich = Holding(-1, 0, 0, 1000, 0, True)
     for reason in (*(reason.value for reason in Reason), "some_new_reason"):

@@ -1,4 +1,4 @@
-"""A planted secret never comes out of a log, wherever and in whatever form somebody logs it."""
+"""A planted secret never appears in a log, in whatever form and place somebody logs it."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from runtime.redaction import REDACTED, Redactor
 from tests.log_capture import captured_logs
 
-# As long and as mixed as secrets are; shorter ones would be found in ordinary words.
+# As long and as mixed as real secrets. A shorter secret would also match ordinary words.
 SECRETS = st.from_regex(r"[A-Za-z0-9_-]{6}[0-9][A-Za-z0-9!$%*+_~^-]{9,30}", fullmatch=True)
 WORDS = st.text("abcdefghij .,", max_size=20)
 FORMS = (
@@ -39,7 +39,7 @@ NAMES = ("password", "Password", "sasl_password", "api_key", "apiKey", "authoriz
 
 
 def nested(leaf: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Lists and mappings, some levels deep, with the leaf somewhere in them."""
+    """Return a strategy for lists and mappings, several levels deep, that contain the leaf."""
     return st.recursive(
         leaf,
         lambda inner: st.one_of(
@@ -72,7 +72,7 @@ def test_a_field_that_is_named_for_a_secret_is_empty(name: str, value: Any) -> N
 
 
 class Holder:
-    """Something whose repr tells more than it should."""
+    """An object whose repr contains its secret."""
 
     def __init__(self, secret: str) -> None:
         self.secret = secret
@@ -83,7 +83,7 @@ class Holder:
 
 @given(secret=SECRETS, before=WORDS, after=WORDS)
 def test_a_secret_that_is_known_comes_out_nowhere(secret: str, before: str, after: str) -> None:
-    """In no form that anybody thought of: as text, bytes, key, repr, exception or traceback, by us or by a library."""
+    """The forms are text, bytes, key, repr, exception and traceback, logged by our code and by a library."""
     text = f"{before}{secret}{after}"
     with captured_logs(secrets=[secret]) as stream:
         log, library = structlog.get_logger("ours"), logging.getLogger("theirs")

@@ -1,4 +1,4 @@
-"""The table of changes to a schema, with the verdict that a payments team wants of each."""
+"""Changes to a schema, each with the verdict that a payments team wants."""
 
 import copy
 import json
@@ -43,7 +43,7 @@ OLD: Final[Schema] = {
 
 
 def field(field_name: str, /, **changed: Any) -> Callable[[Schema], None]:
-    """Change members of a field; None under `drop` takes one away."""
+    """Return a change to a field: the given members replace its own, and the member named by `drop` is removed."""
 
     def change(schema: Schema) -> None:
         found = next(each for each in schema["fields"] if each["name"] == field_name)
@@ -107,7 +107,8 @@ SYMBOLS: Final = ["unknown", "debit", "credit"]
 RENAMED: Final = "amount_minor was renamed to amount, and readers of the old schema know no alias"
 GONE: Final = "was removed, or renamed without an alias"
 
-# What changes; how; at BACKWARD_TRANSITIVE and at FULL_TRANSITIVE: empty where it may, else part of why not.
+# The change, how to make it, and the reasons under BACKWARD_TRANSITIVE and FULL_TRANSITIVE. Empty means allowed,
+# other text is a part of the reason.
 CHANGES: Final[list[tuple[str, Callable[[Schema], None], str, str]]] = [
     ("nothing", whole(), "", ""),
     ("the doc of the record", whole(doc="Two."), "", ""),

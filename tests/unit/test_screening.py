@@ -1,4 +1,4 @@
-"""What an intent must keep whatever the balances are: one line per case, the outcome last."""
+"""The rules for an intent that do not depend on balances: each row is a case, and its last value is the outcome."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ MONEY_BAG = "\N{MONEY BAG}"
 
 
 def reason_of(intent: Intent) -> str:
-    """The reason of the shape's refusal, or `fine`."""
+    """Return the reason for which the shape is refused, or `fine`."""
     refusal = shape_refusal(intent)
     return refusal.reason.value if refusal else "fine"
 
@@ -146,7 +146,7 @@ CHART = Chart(
         (pair("euro:a", "free:b", 1, "MILES"), "fine"),
         (pair("euro:a", "free:b", 1, "USD"), "currency_not_allowed"),
         (pair("closed:a", "free:b", 1), "currency_not_allowed"),
-        # the order of precedence, wherever the legs stand
+        # The precedence of the reasons does not depend on the order of the legs.
         ((*pair("closed:a", "else:b", 1), *pair("free:a", "free:b", 1, "SHARES")), "unknown_currency"),
         ((*pair("closed:a", "free:b", 1), *pair("free:a", "else:b", 1)), "unknown_account"),
     ],
@@ -171,7 +171,7 @@ def test_a_currency_that_is_not_known_is_told_how_it_is_written(code: str, sente
     assert refusal.detail == sentence
 
 
-# An intent that has every fault, and for each reason in order what mends it.
+# An intent with every fault. MENDINGS lists each reason in order of precedence and the change that removes its fault.
 WORST: dict[str, Any] = {
     "reference": "\x00",
     "type": "gift",

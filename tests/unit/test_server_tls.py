@@ -1,4 +1,4 @@
-"""The API's and the metrics' own TLS: what is served with it, and the sentences where its files cannot serve."""
+"""TLS of the API and of the metrics: what is served with it, and the sentences for files that cannot be used."""
 
 import socket
 import ssl
@@ -43,7 +43,7 @@ def test_metrics_are_served_by_tls_alone_and_a_silent_connection_keeps_nobody_wa
     port = serve_metrics("127.0.0.1", 0, lambda: None, files)
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    with socket.create_connection(("127.0.0.1", port)):  # says nothing
+    with socket.create_connection(("127.0.0.1", port)):  # this connection sends nothing
         for path in ("metrics", "livez", "readyz"):
             with urlopen(f"https://127.0.0.1:{port}/{path}", timeout=10, context=context) as answer:
                 assert answer.status == 200
@@ -87,7 +87,7 @@ def test_up_says_that_it_has_no_tls(files: ServerTls, tmp_path: Path) -> None:
     assert "serves this machine alone, without TLS" in run(variables, "up", code=1).stderr.replace("\n", " ")
 
 
-# ------------------------------------------------------------------------------------------------ what carries it
+# ------------------------------------------------------------------------------------------------ deployment
 
 SERVICES_BY_TLS = {"LEDGERLINE_TLS_CERTIFICATE_FILE", "LEDGERLINE_TLS_KEY_FILE"}
 PROBES = ("startupProbe", "livenessProbe", "readinessProbe")
@@ -133,7 +133,7 @@ def test_the_compose_files_tell_each_service_of_its_certificate() -> None:
         for path in container["environment"].values():
             assert Path(path).name in container["secrets"]
             assert Path(path).name in override["secrets"]
-        # Its probe is that of the file below, by HTTPS.
+        # The TLS file's health check is that of docker-compose.yml, but by HTTPS.
         below = CONTAINERS[name]["healthcheck"]["test"][-1]
         address = below.partition("'http://")[2].partition("'")[0]
         assert f"'https://{address}'" in container["healthcheck"]["test"][-1]

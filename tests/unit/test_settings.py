@@ -1,4 +1,4 @@
-"""Settings from the environment and from files, and what is shown of them."""
+"""Settings from the environment and from files, and which of their values are shown."""
 
 import pickle
 from pathlib import Path
@@ -11,12 +11,12 @@ from runtime.kafka import Kafka
 from runtime.secret_files import SettingsError
 from runtime.settings import SECRETS, Settings
 
-SECRET = "hunter2-and-more"  # noqa: S105 - it is no one's
+SECRET = "hunter2-and-more"  # noqa: S105 - not a real secret
 
 
 @pytest.fixture
 def secret_file(tmp_path: Path) -> Path:
-    """A file with a secret that this user alone may read."""
+    """Return a file with a secret that only this user may read."""
     path = tmp_path / "secret"
     path.touch(mode=0o600)
     path.write_text(f"{SECRET}\n")

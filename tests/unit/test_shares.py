@@ -1,4 +1,4 @@
-"""Shares of tenants and keys: tables, and requests that wait for their turn."""
+"""Shares of tenants and keys: tables of cases, and requests that wait for their turn."""
 
 import asyncio
 from typing import Any, cast
@@ -61,7 +61,7 @@ def test_bounds_are_three_numbers_that_do_not_grow(text: str, bounds: Bounds | N
     ],
 )
 def test_who_is_refused_and_how(held: list[ApiKey], asked: ApiKey, refusal: tuple[int, str | None] | None) -> None:
-    """Four in all, three of a tenant, two of a key."""
+    """The bounds are four in all, three for a tenant and two for a key."""
     metrics = Metrics()
     share = Share("requests", "requests under way", Bounds(4, 3, 2), metrics)
     for one in held:
@@ -86,7 +86,7 @@ def test_who_is_refused_and_how(held: list[ApiKey], asked: ApiKey, refusal: tupl
 def test_a_request_gives_back_what_it_holds_and_only_that() -> None:
     shares = Shares(ShareBounds(requests=Bounds(2, 2, 1), body_bytes=Bounds(10, 10, 10)), Metrics())
     holder, refused = Holder(), Holder()
-    holder.take_body(100)  # nobody's yet: a body is read only behind a key
+    holder.take_body(100)  # not counted: the holder has no key yet, and the API reads no body without one
     holder.begin(A, shares)
     holder.take_body(6)
     holder.take_body(4)
@@ -102,7 +102,7 @@ def test_a_request_gives_back_what_it_holds_and_only_that() -> None:
 
 
 async def hold(turns: Turns, asking: ApiKey, holding: list[str], release: asyncio.Event) -> str:
-    """`held`, once released, or the bound that refused."""
+    """Return `held` after the release, or the bound that refused the turn."""
     try:
         async with turns.turn(asking):
             holding.append(asking.key_id)
@@ -123,7 +123,7 @@ async def hold(turns: Turns, asking: ApiKey, holding: list[str], release: asynci
     ],
 )
 def test_who_waits_for_a_turn_in_vain(asked: list[ApiKey], answers: list[str]) -> None:
-    """Three in all, two of a tenant, one of a key. A tenant's queue does not keep another tenant waiting."""
+    """The bounds are three in all, two for a tenant, one for a key. A tenant's queue does not block other tenants."""
 
     async def run() -> list[str]:
         turns = Turns("reads", "connections", Bounds(3, 2, 1), Metrics(), 0.05)
@@ -160,7 +160,7 @@ def test_a_turn_comes_when_another_ends_and_none_is_lost_when_a_request_is_cance
 
 
 def test_no_tenant_has_all_of_anything() -> None:
-    """What the others have left while one tenant uses its whole share, by default."""
+    """By default at least a third of each bound remains for others while one tenant uses its whole share."""
     bounds: Any = [value for value in SHARE_BOUNDS if isinstance(value, Bounds)]
     assert [(one.in_all - one.by_tenant) * 3 >= one.in_all for one in bounds] == [True] * 5
     assert Kind.SHARE_USED_UP.status == 429
@@ -179,7 +179,7 @@ def test_no_tenant_has_all_of_anything() -> None:
 def test_away_follows_from_what_means_away(
     monkeypatch: pytest.MonkeyPatch, raised: DatabaseError, is_there: bool, told: type[DatabaseError], is_away: bool
 ) -> None:
-    """A busy pool counts as an outage only if Postgres takes no connection beside it."""
+    """A busy pool counts as an outage only if Postgres also refuses a new connection outside the pool."""
 
     async def look(_watch: PostgresWatch) -> bool:
         return is_there

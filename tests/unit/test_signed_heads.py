@@ -1,4 +1,4 @@
-"""What posting signs, byte for byte; the rules by which audit judges it; receipts, of which no part can be changed."""
+"""The bytes that posting signs, the rules by which audit judges them, and receipts that any change makes invalid."""
 
 import copy
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ OTHER: Final = Ed25519PrivateKey.from_private_bytes(bytes(31) + b"1")
 
 
 class Keys(PostingKeys):
-    """The one key, without a file."""
+    """Posting keys that hold one key without a file."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -49,7 +49,7 @@ def test_the_signed_bytes_are_the_documented_ones() -> None:
     assert head_bytes(3, 5, joined) == rfc8785.dumps(members)
 
 
-# What was judged before, what is signed, and which ranges are found; then what is covered.
+# The judged range so far, the signed heads, the ranges with findings, and the judged range afterwards.
 CASES: Final[list[tuple[Any, list[SignedHead], list[str], Any]]] = [
     ((None, None), [], [], (None, None)),
     ((0, 0), [signed(0, 2), signed(2, 3)], [], (0, 3)),
@@ -81,7 +81,7 @@ def test_signatures_must_cover_a_lane_range_by_range(
 
 
 def made(seq: int, next_seq: int = 40) -> dict[str, Any]:
-    """The receipt of one record of a range of 37."""
+    """Return the receipt of one record from a range that begins at seq 3."""
     record = {**dict.fromkeys(RECORD_MEMBERS, "x"), "lane": 3, "seq": seq}
     own = sha256(bytes(32) + rfc8785.dumps(record)).digest()
     joined = hashes(3, seq) + own + hashes(seq + 1, next_seq)
@@ -89,7 +89,7 @@ def made(seq: int, next_seq: int = 40) -> dict[str, Any]:
 
 
 def altered(part: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
-    """Each value within, by its place, with another in its stead."""
+    """Yield the place of each value within a part, with another value to put there."""
     if isinstance(part, dict):
         for name, value in part.items():
             yield from altered(value, (*at, name))

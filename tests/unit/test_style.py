@@ -1,4 +1,4 @@
-"""The style that a linter does not know (docs: CONTRIBUTING.md), as tests over the files that git has."""
+"""Rules of style that a linter does not know (docs: CONTRIBUTING.md), as tests over the files in git."""
 
 import ast
 import re
@@ -17,7 +17,7 @@ PACKAGES: Final = ("api", "cli", "db", "domain", "ops", "producers", "runtime", 
 MODULE_LINES_MAX: Final = 400
 FUNCTION_LINES_MAX: Final = 70
 
-# Where waiting for time itself is the task, and not a guess at when something will have happened.
+# Modules that may sleep: waiting is their task, and they do not guess when something will have happened.
 SLEEPERS: Final = {
     "api/gathering.py": "the pause between the beginnings of two look-ups",
     "db/migrate.py": "between two tries to get a lock, so that those who queued behind the last one are served",
@@ -28,7 +28,7 @@ SLEEPERS: Final = {
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
 }
 
-# SQL outside db/: what is measured or planted there must not go through the code that it is a measure of.
+# SQL outside db/: measurements, and faults that a test plants, must not use the code that they check.
 SQL_ALLOWED: Final = {
     "tools/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
     "tools/bench/disk.py": "asks the catalogue how large tables and indexes are",
@@ -46,7 +46,7 @@ SQL_ALLOWED: Final = {
 
 @cache
 def tracked() -> tuple[str, ...]:
-    """Every file that git has or would have: tracked, and new ones that are not ignored."""
+    """Return all files that git tracks, and new files that it does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=REPOSITORY_ROOT,
@@ -78,7 +78,7 @@ def functions(name: str) -> Iterator[Function]:
 
 
 def calls(name: str) -> Iterator[tuple[int, str]]:
-    """Line and dotted name of each call whose function is a plain name or attribute."""
+    """Yield the line and the dotted name of each call whose function is a plain name or attribute."""
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func)
@@ -113,7 +113,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
-    """Public functions and classes, and the public methods of those; properties that only name something are let be."""
+    """Yield public functions and classes with their paths, and the public methods of those classes."""
     for node in body:
         if not isinstance(node, Function | ast.ClassDef) or node.name.startswith("_"):
             continue
@@ -123,7 +123,7 @@ def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Functi
 
 
 def is_plain(node: Function | ast.ClassDef) -> bool:
-    """A one-line property or an override whose base has the words."""
+    """Return whether a definition needs no docstring: a one-line property, or an override."""
     if isinstance(node, ast.ClassDef):
         return False
     decorators = {ast.unparse(decorator) for decorator in node.decorator_list}
@@ -131,7 +131,7 @@ def is_plain(node: Function | ast.ClassDef) -> bool:
     return ("property" in decorators and one_line) or "override" in decorators
 
 
-# Methods that a framework calls by this name and documents itself.
+# Methods whose names a framework chooses and documents.
 FRAMEWORK_METHODS: Final = {"do_GET", "log_message", "perform_seek", "fetches", "shutdown", "dispatch"}
 
 
@@ -155,7 +155,7 @@ def test_nothing_sleeps_in_place_of_a_condition() -> None:
 
 
 def swallowing(name: str) -> Iterator[int]:
-    """Handlers that catch everything and do nothing about it."""
+    """Yield the lines of handlers that catch every exception and ignore it."""
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.ExceptHandler):
             broad = node.type is None or ast.unparse(node.type) in ("Exception", "BaseException")
@@ -190,10 +190,11 @@ def test_sql_is_in_queries_and_nowhere_else() -> None:
 
 def test_in_db_too() -> None:
     found = {name for name in OURS if name.startswith("db/") for _, text in strings(name) if SQL.match(text)}
-    assert found == {"db/migrate.py", "db/reads.py"}  # and the one LISTEN, which takes no parameter and no row
+    # LISTEN in db/reads.py is not among the queries: it takes no parameter and returns no row.
+    assert found == {"db/migrate.py", "db/reads.py"}
 
 
-# Put together here, so that this file does not hold what it looks for.
+# The host names are assembled here, so that this file does not contain what it searches for.
 HOSTS: Final = [
     ".".join(parts)
     for parts in (
@@ -237,7 +238,7 @@ def test_text_files_end_with_one_newline_and_have_no_trailing_space() -> None:
     assert wrong == []
 
 
-# Abbreviations that the project spells out; as whole words of a name.
+# Abbreviations that the project spells out. Each counts as a whole word of a name.
 SHORT: Final = {
     "acct", "amt", "btn", "cfg", "cnt", "conn", "ctx", "cur", "curr", "db_conn", "desc", "dst", "err", "idx", "impl",
     "len_", "mgr", "msg", "num", "obj", "param", "pos", "prev", "proc", "qty", "recv", "repo", "req", "res", "resp",
@@ -245,12 +246,12 @@ SHORT: Final = {
 }  # fmt: skip
 
 
-# Arguments that override a library's, under its name.
+# Arguments that must keep the name that a library's method gives them.
 GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("cli/__init__.py", "ctx")}
 
 
 def named(name: str) -> Iterator[tuple[int, str]]:
-    """Names that a module gives: arguments, variables, functions, classes."""
+    """Yield the line and the name of everything that a module names: arguments, variables, functions, classes."""
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.arg):
             yield node.lineno, node.arg
@@ -272,7 +273,7 @@ def test_names_are_whole_words() -> None:
 
 @pytest.mark.parametrize("top", PACKAGES)
 def test_packages_import_downwards_only_at_their_top(top: str) -> None:
-    """A quick look at what import-linter proves in `make imports`: nothing reaches up from domain or db."""
+    """A quick version of what import-linter proves in `make imports`: domain, runtime and db import nothing higher."""
     allowed = {"domain": {"domain"}, "runtime": {"domain", "runtime"}, "db": {"db", "domain", "runtime"}}.get(top)
     if allowed is None:
         return
@@ -293,6 +294,6 @@ def test_beside_the_packages_there_is_no_python() -> None:
 
 
 def test_no_installed_distribution_hides_a_package_of_ours() -> None:
-    """Site-packages come before the editable installation on the path: python-hcl2 8 brought a package named cli."""
+    """Installed packages come before ours on the import path: python-hcl2 8 brought a package named cli."""
     theirs = metadata.packages_distributions()
     assert {name: theirs[name] for name in PACKAGES if set(theirs.get(name, ())) - {"ledgerline"}} == {}

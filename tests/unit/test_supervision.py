@@ -1,6 +1,6 @@
-"""The supervisor starts services in order, starts dead ones again, tells run.json, and leaves nothing behind.
+"""The supervisor starts services in order, restarts dead ones, writes run.json, and leaves no process behind.
 
-The services are tiny web servers and the stack stands in for the real one; tests/integration starts that.
+The services are tiny web servers, and a stand-in replaces the stack. tests/integration starts the real stack.
 """
 
 import os
@@ -44,7 +44,7 @@ SUCCEED = "print('prepared')"
 
 
 class StandInStack:
-    """What the supervisor needs of an EmbeddedStack, without servers."""
+    """Stands in for an EmbeddedStack without servers: the methods that the supervisor calls."""
 
     def __init__(self, error: EmbeddedError | None = None) -> None:
         self.parts: dict[str, object] = {}
@@ -97,7 +97,7 @@ def make_supervisor(
 
 @contextmanager
 def running(supervisor: Supervisor) -> Iterator[Callable[[], RunState]]:
-    """Run a supervisor beside the test until the block ends; yields what reads its state."""
+    """Run a supervisor in a thread until the block ends, and yield a function that reads its state."""
     thread = threading.Thread(target=supervisor.run)
     thread.start()
 
@@ -303,7 +303,7 @@ def test_a_database_that_a_file_names_is_not_started(tmp_path: Path, monkeypatch
     monkeypatch.delenv("LEDGERLINE_POSTGRES_DSN", raising=False)
     environment = environment_of_services()
     assert environment["LEDGERLINE_POSTGRES_DSN"] == "postgresql://elsewhere/ledger"
-    assert "LEDGERLINE_POSTGRES_DSN_FILE" not in environment  # given twice, each service would refuse it
+    assert "LEDGERLINE_POSTGRES_DSN_FILE" not in environment  # services refuse a setting that is given twice
     stack = EmbeddedStack.from_environment(tmp_path, environment)
     with pytest.raises(EmbeddedError, match="it was given an address"):
         assert stack.postgres

@@ -1,4 +1,4 @@
-"""What is carried is what the table says, images are pinned, and scan and bill of materials say what is true."""
+"""The table of components matches what is installed, images are pinned, and scan and bill of materials are correct."""
 
 import json
 import os
@@ -34,8 +34,8 @@ def carried() -> list[Component]:
 
 
 def test_the_table_is_what_is_carried(carried: list[Component]) -> None:
-    """Who changes a version runs `make components`."""
-    of_other_machines = re.compile(r"linux|osx|native")  # a jar of one processor's code
+    """`make components` writes the table anew after a version changed."""
+    of_other_machines = re.compile(r"linux|osx|native")  # jars with code for one kind of machine
     written = {key for key in rows((REPOSITORY_ROOT / PAGE).read_text()) if not of_other_machines.search(key[1])}
     assert written == {one.key for one in carried if not of_other_machines.search(one.name)}
     assert {one.part for one in carried} >= {
@@ -202,7 +202,7 @@ def test_the_scan_says_what_is_found_and_exits_with_1(tmp_path: Path, capsys: py
     assert main(["--cache", str(CACHE), "scan", str(tmp_path / "nowhere")]) == 2
 
 
-# ------------------------------------------------------------------------------------------------ the bill
+# ------------------------------------------------------------------------------------------------ the bill of materials
 
 
 def test_the_bill_of_materials_follows_its_schema(carried: list[Component]) -> None:

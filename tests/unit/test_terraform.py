@@ -1,6 +1,7 @@
 """ops/terraform parses, is documented and pinned, keeps its secrets out, and agrees with ops/kubernetes and the code.
 
-Terraform itself is in no package. `terraform fmt -check`, and every argument against the provider's schema, were run by
+No package installs Terraform. So `terraform fmt -check`, and the check of every argument against the provider's schema,
+were run by hand.
 """
 
 import ipaddress
@@ -24,7 +25,7 @@ README: Final = FOLDER / "README.md"
 
 
 def plain(value: Any) -> Any:
-    """Without the quotes that python-hcl2 leaves around strings, and without its own marks."""
+    """Remove the quotes that python-hcl2 leaves around strings, and the marks that it adds."""
     if isinstance(value, dict):
         return {plain(key): plain(each) for key, each in value.items() if not str(key).startswith("__")}
     if isinstance(value, list):
@@ -34,12 +35,12 @@ def plain(value: Any) -> Any:
 
 @cache
 def blocks(kind: str) -> list[dict[str, Any]]:
-    """All blocks of a kind, over all files."""
+    """Return all blocks of a kind, from all files."""
     return [plain(block) for path in FILES for block in hcl2.loads(path.read_text()).get(kind, [])]
 
 
 def resources(kind: str) -> dict[str, dict[str, Any]]:
-    """By name."""
+    """Return the resources of a kind by name."""
     return {name: body for block in blocks("resource") if kind in block for name, body in block[kind].items()}
 
 
@@ -79,7 +80,7 @@ def test_providers_are_pinned() -> None:
 
 
 def test_no_password_is_in_the_state() -> None:
-    """Made by ephemeral resources, and handed over by arguments that are written and never read."""
+    """Ephemeral resources make the passwords, and write-only arguments pass them on, so the state never holds them."""
     assert not resources("random_password")
     for name, body in resources("aws_secretsmanager_secret_version").items():
         assert "secret_string_wo" in body, name

@@ -1,4 +1,4 @@
-"""What is followed and what is not: headers of a batch, batches that the relay was told of, the flag of a request."""
+"""Which traces are followed: headers of a batch, batches that the relay knows, and the flag of a request."""
 
 from typing import Any
 
@@ -17,18 +17,18 @@ from streams.tracing import sampled_of
 
 
 def traceparent(number: int, *, sampled: bool = True) -> str:
-    """A valid one, each of another trace."""
+    """Return a valid traceparent, with another trace for each number."""
     return f"00-{number + 1:032x}-{number + 1:016x}-{'01' if sampled else '00'}"
 
 
 def batch(*headers: list[tuple[str, bytes | None]]) -> PartitionBatch:
-    """Messages of one partition with these headers."""
+    """Return one message for each list of headers, as a batch of one partition."""
     messages = [Message("topic", 0, offset, 0, None, None, given) for offset, given in enumerate(headers)]
     return PartitionBatch("topic", 0, 0, messages, len(messages))
 
 
 def header(value: str) -> tuple[str, bytes]:
-    """The header that carries a trace."""
+    """Return the header that carries a trace."""
     return "traceparent", value.encode()
 
 
@@ -63,7 +63,7 @@ def test_what_is_told_late_is_linked_to_nothing() -> None:
 
 
 class _Tracer:
-    """Remembers what it is asked for; `chance` decides of traces that begin here."""
+    """A tracer that keeps the spans it is asked for. `chance` decides whether traces that begin here are sampled."""
 
     def __init__(self, *, chance: bool) -> None:
         self.chance = chance
@@ -127,7 +127,7 @@ def test_what_a_server_fails_at_is_an_error(status: int, failed: list[str]) -> N
 
 
 def test_a_trace_that_begins_here_is_not_said_to_be_sampled() -> None:
-    """Nobody recorded the span that it names."""
+    """Nobody recorded the span that this traceparent names."""
     assert not tracing.is_sampled(trace_of(Headers({})).traceparent)
     assert tracing.is_traceparent(trace_of(Headers({})).traceparent)
 

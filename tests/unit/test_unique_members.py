@@ -1,4 +1,4 @@
-"""A member that stands twice in one JSON object is refused, wherever it stands and however it is written."""
+"""A JSON object with a repeated member is refused, at any depth and in any spelling of the name."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def test_a_batch_with_a_member_twice_is_refused_whole_and_a_line_alone() -> None
 
 
 def test_a_repeat_behind_many_members_is_found_at_once() -> None:
-    """A search for each member among all others took a minute here."""
+    """Comparing each member with all others took a minute for this body."""
     members = ",".join(f'"{number}":1' for number in range(50_000))
     begin = time.process_time()
     with pytest.raises(Problem, match="The member '49999' stands twice"):
@@ -84,7 +84,7 @@ TEXTS = st.sampled_from(["", "a", ":", ':"', "x:y", "\\"])
 
 @st.composite
 def objects(draw: st.DrawFn, values: st.SearchStrategy[tuple[str, bool]]) -> tuple[str, bool]:
-    """An object as text, and whether a member stands twice in it or below."""
+    """Draw an object as text, and whether it or an object within it repeats a member."""
     members = draw(st.lists(st.tuples(NAMES, SPACES, SPACES, values), max_size=4))
     text = ",".join(f"{json.dumps(name)}{before}:{after}{value}" for name, before, after, (value, _) in members)
     counts = Counter(name for name, *_ in members)
@@ -92,7 +92,7 @@ def objects(draw: st.DrawFn, values: st.SearchStrategy[tuple[str, bool]]) -> tup
 
 
 def arrays(values: st.SearchStrategy[tuple[str, bool]]) -> st.SearchStrategy[tuple[str, bool]]:
-    """An array as text, and whether a member stands twice below it."""
+    """Return a strategy for arrays as text, each with whether an object within it repeats a member."""
     return st.lists(values, max_size=4).map(
         lambda parts: (f"[{','.join(text for text, _ in parts)}]", any(twice for _, twice in parts))
     )

@@ -1,1 +1,1 @@
-"""The way from the release before to this one, and back."""
+"""The upgrade from the previous release to this one, and back."""

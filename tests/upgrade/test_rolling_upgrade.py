@@ -1,6 +1,6 @@
-"""A ledger of the release before is upgraded under load, one process after another, and back again; nothing is lost.
+"""A ledger of the previous release is upgraded under load, process by process, and back; nothing is lost.
 
-The oracle of `make chaos` judges what is left. It shares no code with either release's pipeline.
+The oracle of `make chaos` judges the result. It shares no code with either release's pipeline.
 """
 
 import json
@@ -31,7 +31,7 @@ FLOW_SECONDS_MAX = 120.0
 
 
 class Upgrade:
-    """One ledger whose processes are of two releases."""
+    """One ledger with processes of two releases."""
 
     def __init__(self, endpoints: Endpoints, folder: Path) -> None:
         self.folder = folder
@@ -68,7 +68,7 @@ class Upgrade:
         )
 
     def run(self, sources: Path, *arguments: str) -> str:
-        """The command line of one release; returns what it says."""
+        """Run the command line of one release; return its output."""
         done = subprocess.run(
             [sys.executable, "-m", releases.COMMANDS if sources == self.before else "cli", *arguments],
             cwd=sources,
@@ -81,14 +81,14 @@ class Upgrade:
         return done.stdout
 
     def instance(self, name: str, number: int, sources: Path) -> Instance:
-        """One process of a release, not started yet."""
+        """Return one process of a release, not started yet."""
         folder = self.folder / sources.name
         folder.mkdir(exist_ok=True)
         module = {"module": releases.CHAOS_SERVICE} if sources == self.before else {}
         return Instance(name, number, folder, self.environment, sources, **module)
 
     def replace(self, name: str, number: int, sources: Path) -> None:
-        """Stop a process in order, and start one of the release in its place; returns when all are ready."""
+        """Stop a process cleanly, and start one of the release in its place; return when all are ready."""
         place = next(
             index for index, each in enumerate(self.fleet.instances) if (each.name, each.number) == (name, number)
         )
@@ -98,17 +98,17 @@ class Upgrade:
         self.fleet.wait_ready()
 
     def posted(self) -> int:
-        """How many offsets have their journal row."""
+        """Return how many offsets have a journal row; -1 if that is not known."""
         progress = self.ledger.progress()
         return -1 if progress is None else sum(progress.posted.values())
 
     def let_flow(self, intents: int = 200) -> None:
-        """Wait until so many more are posted."""
+        """Wait until this many more intents are posted."""
         aim = self.posted() + intents
         assert wait_until(lambda: self.posted() >= aim, timeout_seconds=FLOW_SECONDS_MAX), f"{intents} more posted"
 
     def releases_connected(self, role: str) -> set[str]:
-        """The application names with which a role's sessions are connected."""
+        """Return the application names of a role's sessions."""
         rows = self.ledger.rows(
             "SELECT DISTINCT application_name FROM pg_stat_activity"
             " WHERE datname = current_database() AND starts_with(application_name, %s)",
@@ -119,7 +119,7 @@ class Upgrade:
 
 @pytest.fixture
 def upgrade(tmp_path: Path) -> Iterator[Upgrade]:
-    """A running ledger of the release before, on parts that never saw a later one, its schemas least of all."""
+    """A running ledger of the previous release, on servers that never saw a later release or its schemas."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     with EmbeddedStack(tmp_path / "parts", cache=cache) as endpoints:
         made = Upgrade(endpoints, tmp_path)
@@ -142,12 +142,13 @@ def test_an_upgrade_under_load_posts_all_and_can_be_undone(
     upgrade.let_flow()
     assert upgrade.releases_connected("ledgerline_posting") == {"ledgerline_posting"}
 
-    # Expand, while the release before serves: `prepare` of this one.
+    # Expand while the previous release serves: run `prepare` of this release.
     prepared = json.loads(upgrade.run(this, "prepare", "--json"))
     assert prepared["migrations"] == [path.name for path in sorted(migrating.MIGRATIONS.glob("*_expand_*"))]
     upgrade.let_flow()
 
-    # One after the other, provers first, so that whatever the new workers write is read by agents that know it.
+    # Replace one process after the other. The provers come first, so that agents know everything that new workers
+    # write.
     for name in ("reconciliation", "audit", "relay", "posting", "api"):
         for number in range(COUNTS[name]):
             upgrade.replace(name, number, this)
@@ -156,14 +157,14 @@ def test_an_upgrade_under_load_posts_all_and_can_be_undone(
     assert len(current) == 1
     assert current.pop().startswith("ledgerline_posting ")
 
-    # And back: workers of the release before, on this one's schema, beside this one's.
+    # And back: workers of the previous release on this release's schema, beside workers of this release.
     upgrade.replace("posting", 0, upgrade.before)
     upgrade.replace("api", 0, upgrade.before)
     assert len(upgrade.releases_connected("ledgerline_posting")) == 2
     upgrade.run(this, "prepare")
     upgrade.let_flow()
 
-    # What would break the release before waits until that is gone.
+    # A contract migration would break the previous release, so it waits until that release is gone.
     contracts = tmp_path / "migrations"
     contracts.mkdir()
     for path in migrating.MIGRATIONS.glob("*.sql"):

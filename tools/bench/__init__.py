@@ -1,4 +1,4 @@
-"""Figures of speed and memory, each measured in one run beside its baseline: `make bench`.
+"""Figures of speed and memory, each measured in the same run as its baseline: `make bench`.
 
-These machines are shared and noisy, so the ratio is the figure; rates are printed for orientation.
+The machines are shared and noisy, so the ratio to the baseline is judged; rates are printed only for orientation.
 """

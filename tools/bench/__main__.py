@@ -41,7 +41,7 @@ LOOP_MINUTES: Final = 1.0
 ROWS: Final = 500_000
 REPLAY_ROUNDS: Final = 2
 REPLAY_INTENTS: Final = 200_000
-# Of a ledger that is worth a replay: starting its processes and learning what is there takes 2 s of any.
+# A ledger large enough for a fair replay: starting the processes and examining the topics takes 2 s of every replay.
 REPLAY_INTENTS_LONG: Final = 1_000_000
 REPLAY_ROUNDS_LONG: Final = 3
 DOCUMENT: Final = REPOSITORY_ROOT / "docs" / "performance.md"
@@ -62,9 +62,9 @@ PARTS: Final[dict[str, Part]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure on parts of the bench's own, or on those that LEDGERLINE_* names; returns the exit code."""
+    """Measure on parts that the bench starts, or on those that LEDGERLINE_* names, and return the exit code."""
     options = _parse(arguments)
-    # Ended from outside, the bench takes what it started with it.
+    # On SIGTERM, exit as an exception does, so that everything that was started is stopped.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(2))
     started = time.monotonic()
 
@@ -88,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _write_document(figures: Sequence[Figure]) -> None:
-    """Put into DOCUMENT what the figures have for it."""
+    """Write the tables into DOCUMENT for which there are figures."""
     text = written_into(DOCUMENT.read_text(), TABLE_MARK, markdown_table(figures))
     for figure in figures:
         if figure.key == "disk_per_posting":
@@ -153,13 +153,13 @@ def _measure(endpoints: Endpoints, options: argparse.Namespace, report: Report) 
             for figure in found:
                 report(f"{figure.name}: {'held' if figure.held else 'NOT held'}{_costs(figure)}")
             figures += found
-            if options.json:  # part by part, so that a later one's failure takes nothing with it
+            if options.json:  # after each part: a later failure loses nothing
                 options.json.write_text(json.dumps(run_document(figures), indent=2) + "\n")
     return figures
 
 
 def _costs(figure: Figure) -> str:
-    """What explains a figure, for whoever watches."""
+    """Return the processor time that explains a figure, for the progress log."""
     each = figure.detail.get("processor_us_per_intent")
     return "" if not each else f"; processor us each: {', '.join(f'{name} {used}' for name, used in each.items())}"
 

@@ -1,4 +1,7 @@
-"""The bare limit: the same rows by COPY, and the same balance upsert, into tables without index, trigger or key."""
+"""The bare limit: the same rows by COPY and the same balance upsert, into tables without triggers.
+
+Only bare.balance has an index: its primary key, which the upsert needs.
+"""
 
 import gc
 import time
@@ -9,7 +12,7 @@ from typing import Any, Final, NamedTuple
 import psutil
 import psycopg
 
-# As the limit was measured when the design was made.
+# The batch size with which the limit was measured for the design.
 BATCH_ROWS: Final = 1000
 
 _TABLES: Final = """
@@ -43,14 +46,14 @@ credits_minor = balance.credits_minor + excluded.credits_minor
 
 
 class BareBatch(NamedTuple):
-    """What one transaction writes."""
+    """The rows that one transaction writes."""
 
     journal: Sequence[Any]
     entries: Sequence[Any]
 
 
 class BareRun(NamedTuple):
-    """How long the rows of so many intents took, and the processor time that client and Postgres used for them."""
+    """The time to write the rows of some intents, and the processor time that client and Postgres used for it."""
 
     intents: int
     seconds: float
@@ -63,7 +66,7 @@ class BareRun(NamedTuple):
 
 
 class BareLimit:
-    """The bare tables in the ledger's own database, and a clock around what goes into them."""
+    """The bare tables in the ledger's own database, and the measurement of writing into them."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -73,11 +76,11 @@ class BareLimit:
             self._entry_types = _types(connection, "bare.entry")
 
     def measure(self, first_seqs: Mapping[int, int], next_seqs: Mapping[int, int]) -> BareRun:
-        """Write the ledger's own rows of these spans of the lanes again, bare."""
+        """Write the ledger's own rows of these spans of the lanes again, into the bare tables, and measure it."""
         return self._write(self._batches(first_seqs, next_seqs))
 
     def _batches(self, first_seqs: Mapping[int, int], next_seqs: Mapping[int, int]) -> list[BareBatch]:
-        """The rows, cut into batches as posting cuts them."""
+        """Return the rows in batches of BATCH_ROWS."""
         journal: list[Any] = []
         entries: list[Any] = []
         with psycopg.connect(self._dsn) as connection:
@@ -92,7 +95,7 @@ class BareLimit:
         ]
 
     def _write(self, batches: Sequence[BareBatch]) -> BareRun:
-        """Each batch in a transaction of its own."""
+        """Write each batch in its own transaction."""
         with psycopg.connect(self._dsn) as connection, _rows_left_to_themselves():
             backend_before = _backend_seconds(connection)
             client_before = time.process_time()
@@ -135,7 +138,7 @@ class BareLimit:
 
 @contextmanager
 def _rows_left_to_themselves() -> Iterator[None]:
-    """Python's collector looks at nothing that is there already: it would walk over all rows in the middle of a run."""
+    """Exclude all existing objects from garbage collection: the collector would walk over all rows during a run."""
     gc.collect()
     gc.freeze()
     try:
@@ -145,12 +148,12 @@ def _rows_left_to_themselves() -> Iterator[None]:
 
 
 def _types(connection: psycopg.Connection[Any], table: str) -> dict[str, int]:
-    """The columns of a table in order, each with its type's number."""
+    """Return the columns of a table in order, each with the OID of its type."""
     return {str(name): int(number) for name, number in connection.execute(_TYPES, (table,))}
 
 
 def _backend_seconds(connection: psycopg.Connection[Any]) -> float:
-    """Processor seconds that the connection's backend has used; 0 where Postgres is on another machine."""
+    """Return the processor seconds that the connection's backend has used; 0 if Postgres is on another machine."""
     try:
         process = psutil.Process(connection.info.backend_pid)
         if not process.name().startswith("postgres"):

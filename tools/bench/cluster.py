@@ -1,6 +1,6 @@
-"""What a larger cluster would do and cost: arithmetic on what `make bench` measured here. Computed, never measured.
+"""Size and cost of a larger cluster, computed from the figures of `make bench` on this machine. Never measured.
 
-The prices are Amazon's for us-east-1, on demand, as they were told in the middle of 2026. They change: check them.
+The prices are Amazon's on-demand prices for us-east-1 from the middle of 2026. They change: check them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,58 +10,58 @@ from typing import Any, Final, NamedTuple
 from tools.bench.figures import Figure
 
 POSTINGS_PER_SECOND: Final = 50_000
-# What of a core is planned to be used, so that bursts, sweeps and a lost machine find room.
+# The planned load of a core. The rest is room for bursts, sweeps and a lost machine.
 PLANNED_SHARE: Final = 0.6
 BATCH_INTENTS: Final = 5000
-# Of a standby in another zone that has the commit too before it counts.
+# With a synchronous standby in another zone: a commit counts only after the standby has it.
 COMMIT_SECONDS: Final = 0.005
-# Larger than the bench's own: with headers, and with content that does not compress.
+# Larger than the bench's intents: with headers, and with content that does not compress.
 INTENT_BYTES: Final = 400
 JOURNAL_BYTES: Final = 400
-# Rows to Postgres and back, for the worker, the relay and the provers together.
+# Rows to and from Postgres for one posting, for the worker, the relay and the provers together.
 SQL_BYTES: Final = 3000
 KAFKA_COPIES: Final = 3
 TOPIC_READERS: Final = 2
 INTENTS_KEPT_MONTHS: Final = 1
 
 SERVICE_VCPUS: Final = 4
-SERVICE_USD: Final = 0.145  # c7g.xlarge, an hour
-POSTGRES_VCPU_USD: Final = 2 * 0.0843  # db.m7g with a standby in another zone (Multi-AZ), an hour and vCPU
+SERVICE_USD: Final = 0.145  # c7g.xlarge, per hour
+POSTGRES_VCPU_USD: Final = 2 * 0.0843  # db.m7g with a standby in another zone (Multi-AZ), per hour and vCPU
 POSTGRES_SIZES: Final = (4, 8, 16, 32, 64)
 BROKER_VCPUS: Final = 2
-BROKER_USD: Final = 0.204  # kafka.m7g.large, an hour
-POSTGRES_GB_MONTH_USD: Final = 2 * 0.115  # gp3 with its standby's
+BROKER_USD: Final = 0.204  # kafka.m7g.large, per hour
+POSTGRES_GB_MONTH_USD: Final = 2 * 0.115  # gp3, for the primary and its standby
 KAFKA_GB_MONTH_USD: Final = 0.10
 ZONE_GB_USD: Final = 0.02  # between zones: a cent to send, a cent to receive
-OTHER_ZONES: Final = 2 / 3  # the share of traffic whose other end is in another of three zones
+OTHER_ZONES: Final = 2 / 3  # the share of traffic to another one of three zones
 
 
 class Costs(NamedTuple):
-    """What one posting takes, as measured by the bench."""
+    """The resources that one posting uses, as measured by the bench."""
 
     processor_us: Mapping[str, float]
-    """Of the whole loop, and of the API for one intent in a batch: by the name of the process."""
+    """By process: microseconds for each intent in the whole loop, and of the API for each intent in a batch."""
     disk_bytes: float
     wal_bytes: float
 
     def of(self, *beginnings: str) -> float:
-        """The sum of those processes whose names begin like this."""
+        """Return the processor microseconds of all processes whose names begin with one of these texts."""
         return sum(used for name, used in self.processor_us.items() if name.startswith(beginnings))
 
 
 class Line(NamedTuple):
-    """One kind of machine: what one posting costs it, how many there are, and what they cost."""
+    """One line of the plan: the processor time of one posting, the machines and their cost."""
 
     name: str
     processor_us: float
     vcpus: float
-    """As planned: with room for bursts."""
+    """The planned number, with room for bursts."""
     machines: str
     usd_per_hour: float
 
 
 def measured_costs(figures: Sequence[Figure]) -> Costs | None:
-    """What the figures of a run say of one posting; None where the loop, HTTP or the disk was not measured."""
+    """Return the costs of one posting from the figures of a run; None if the loop, HTTP or the disk is missing."""
     details: dict[str, Mapping[str, Any]] = {figure.key: figure.detail for figure in figures}
     if not {"loop", "http_batch", "disk_per_posting"} <= details.keys():
         return None
@@ -72,18 +72,18 @@ def measured_costs(figures: Sequence[Figure]) -> Costs | None:
 
 
 def vcpus(processor_us: float) -> float:
-    """How many cores POSTINGS_PER_SECOND of so much processor time need, as planned."""
+    """Return the planned number of vCPUs for POSTINGS_PER_SECOND, if one posting uses so much processor time."""
     return POSTINGS_PER_SECOND * processor_us / 1e6 / PLANNED_SHARE
 
 
 def lanes(costs: Costs) -> int:
-    """Lanes that are enough: one writes at a time, in batches whose steps are all taken one after the other."""
+    """Return the number of lanes that is enough. A lane posts one batch at a time, and its steps run in sequence."""
     batch_seconds = BATCH_INTENTS * (costs.of("worker") + costs.of("postgres posting")) / 1e6 + COMMIT_SECONDS
     return ceil(POSTINGS_PER_SECOND * batch_seconds / BATCH_INTENTS / PLANNED_SHARE)
 
 
 def plan(costs: Costs) -> list[Line]:
-    """The machines for POSTINGS_PER_SECOND, all stages included."""
+    """Return the machines for POSTINGS_PER_SECOND, including all stages."""
     services = {
         "API, batches": costs.of("api"),
         "posting workers": costs.of("worker"),
@@ -112,7 +112,7 @@ def plan(costs: Costs) -> list[Line]:
 
 
 def cluster_text(costs: Costs) -> str:
-    """The plan and what follows from it, as Markdown."""
+    """Return the plan and its consequences as Markdown."""
     lines = plan(costs)
     rows = [
         f"| {line.name} | {line.processor_us:,.0f} | {line.vcpus:.1f} | {line.machines} |"

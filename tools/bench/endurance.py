@@ -1,4 +1,4 @@
-"""One long run of one worker: its memory, how its cost grows with the journal, and the disk that each posting takes."""
+"""One long run of one worker: its memory, the growth of its cost with the journal, and the disk space of a posting."""
 
 from statistics import median
 from typing import Final, NamedTuple
@@ -19,24 +19,24 @@ WINDOWS_MAX: Final = 50
 
 
 class Window(NamedTuple):
-    """What one stretch of the run cost."""
+    """The cost of one part of the run."""
 
     rows: int
-    """That the journal had at its end."""
+    """Rows of the journal at the end of the window."""
     per_second: float
     worker_bytes: int
-    """The worker's largest resident memory until then."""
+    """The worker's largest resident memory until the end of the window."""
     processor_us: dict[str, float]
     """Processor microseconds for each intent."""
 
     @property
     def posting_us(self) -> float:
-        """Of the worker and of its own backend in Postgres: what posting costs, whoever else uses the machine."""
+        """Processor microseconds of the worker and its Postgres backend: they do not depend on other load."""
         return sum(used for name, used in self.processor_us.items() if name in ("worker 1", "postgres posting"))
 
 
 def measure_endurance(endpoints: Endpoints, rows: int, report: Report) -> list[Figure]:
-    """Post `rows` transfers between random accounts, from an empty journal on, in windows of equal size."""
+    """Post `rows` transfers between random accounts into an empty journal, in windows of equal size."""
     with bench_ledger(endpoints) as ledger:
         wal_begun = wal_bytes(ledger.dsn)
         windows = _run(ledger, rows, report)

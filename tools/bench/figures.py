@@ -1,4 +1,4 @@
-"""A figure of the bench: what was measured, the limit beside it, and what it must reach. Pure: no clock, no I/O."""
+"""A figure of the bench: the measured value, its baseline, and the value to reach. Pure: no clock, no I/O."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -8,29 +8,29 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Figure:
-    """One row of the table. What is judged is the ratio where there is one, else the value itself."""
+    """One row of the table. The ratio is judged if there is one, else the value itself."""
 
     key: str
-    """Names the figure in the JSON, over releases."""
+    """The name of the figure in the JSON. It stays the same over releases."""
     name: str
     ours: float
     unit: str
-    """Of `ours` and `limit`: `/s`, `ms`, `MB`, `bytes` or `%`."""
+    """The unit of `ours` and `limit`: `/s`, `ms`, `MB`, `bytes` or `%`."""
     reach: float
     is_ceiling: bool = False
-    """Whether the judged value must stay under `reach`; else it must be at least that."""
+    """Whether the judged value must stay below `reach`; else it must be at least `reach`."""
     limit: float | None = None
-    """What the value is held against, measured in the same minute."""
+    """The baseline of the value, measured in the same minute."""
     ratio: float | None = None
-    """The median of the rounds' own ratios, so not `ours / limit` to the last digit."""
+    """The median of the rounds' own ratios, which may differ slightly from `ours / limit`."""
     detail: Mapping[str, Any] = field(default_factory=dict)
-    """What explains it: for the JSON."""
+    """Data that explain the figure, for the JSON."""
     also: bool = True
-    """Whether everything else that the figure promises held as well, such as lags that do not grow."""
+    """Whether the other conditions of the figure held as well, such as lags that do not grow."""
 
     @property
     def judged(self) -> float:
-        """The number that is held against `reach`."""
+        """The number that is compared with `reach`."""
         return self.ours if self.ratio is None else self.ratio
 
     @property
@@ -39,24 +39,24 @@ class Figure:
         return self.also and (self.judged < self.reach if self.is_ceiling else self.judged >= self.reach)
 
     def document(self) -> dict[str, Any]:
-        """The figure for JSON."""
+        """Return the figure as a document for JSON."""
         return asdict(self) | {"held": self.held}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> "Figure":
-        """The figure that `document` wrote."""
+        """Return the figure of a document that `document` returned."""
         return cls(**{name: value for name, value in document.items() if name != "held"})
 
 
 def median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
-    """The median of each pair's first value over its second: noise that both of a pair share drops out."""
+    """Return the median of the pairs' ratios, first over second. Noise that both values of a pair share cancels out."""
     return median(one / other for one, other in pairs)
 
 
 def growth(values: Sequence[float]) -> float:
-    """By what share the values grew from the beginning to the end: medians of their first and last tenth, two at least.
+    """Return the relative growth from the median of the first tenth of the values to that of the last tenth.
 
-    ValueError for fewer than four values, as beginning and end would overlap.
+    A tenth has at least two values. Raise ValueError for fewer than four values, as the two parts would overlap.
     """
     if len(values) < 4:
         raise ValueError(f"growth needs four values or more, not {len(values)}")
@@ -65,11 +65,11 @@ def growth(values: Sequence[float]) -> float:
 
 
 def slope(samples: Sequence[tuple[float, float]]) -> float:
-    """What the second value of the samples gains for each unit of the first, by least squares."""
+    """Return the growth of the samples' second value for each unit of the first, by least squares."""
     return linear_regression([at for at, _ in samples], [value for _, value in samples]).slope
 
 
 def second_half(samples: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
-    """The samples of the second half of the time, which is their first value."""
+    """Return the samples of the second half of the time. The time is their first value."""
     middle = (samples[0][0] + samples[-1][0]) / 2
     return [sample for sample in samples if sample[0] >= middle]

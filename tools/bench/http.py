@@ -1,6 +1,6 @@
-"""HTTP with k6, against one API process: batches into Kafka as fast as it goes, single posts at a fixed rate.
+"""HTTP with k6 against one API process: batches into Kafka as fast as possible, and single posts at a fixed rate.
 
-k6 runs on the same cores; its share of them is told beside each figure.
+k6 runs on the same cores. Each figure has k6's share of them in its detail.
 """
 
 import secrets
@@ -34,19 +34,19 @@ SINGLE_RATE: Final = 500
 ACCEPTED_MS_MAX: Final = 25.0
 POSTED_MS_MAX: Final = 150.0
 WAIT_SECONDS: Final = 10
-# A generator that cannot keep its rate measures something else.
+# Below this rate the generator is too slow, and the latency is not the one to measure.
 SINGLE_RATE_MIN: Final = 0.98 * SINGLE_RATE
 
 
 class Client(NamedTuple):
-    """Where the API answers, and the key that it takes."""
+    """The address of the API, and an API key."""
 
     url: str
     key: str
 
 
 class Run(NamedTuple):
-    """One run of k6: its metrics, and the processor time that everything used meanwhile."""
+    """One run of k6: its metrics, and the processor time that all processes used meanwhile."""
 
     metrics: Mapping[str, Mapping[str, Any]]
     seconds: float
@@ -63,11 +63,11 @@ class Run(NamedTuple):
         return float(self.metrics["http_reqs"]["rate"])
 
     def milliseconds(self, which: str) -> float:
-        """A value of the duration's distribution, such as `p(95)` or `med`."""
+        """Return a value of the duration's distribution, such as `p(95)` or `med`."""
         return float(self.metrics["http_req_duration"][which])
 
     def detail(self, intents: int) -> dict[str, Any]:
-        """What explains the run; the share is that of one core which the generator used."""
+        """Return the data that explain the run. `generator_share` is the share of one core that k6 used."""
         return {
             "median_ms": self.milliseconds("med"),
             "p95_ms": self.milliseconds("p(95)"),
@@ -78,7 +78,7 @@ class Run(NamedTuple):
 
 
 def measure_http(endpoints: Endpoints, report: Report) -> list[Figure]:
-    """Batches with no worker beside the API, as that figure ends at Kafka; single posts with one worker."""
+    """Measure batches without a worker, as that figure ends at Kafka, and single posts with one worker."""
     with bench_ledger(endpoints) as ledger, api(ledger) as client:
         batches = _batches(ledger, client)
     intents = batches.requests * BATCH_ITEMS
@@ -116,7 +116,7 @@ def _latency(key: str, until: str, run: Run, reach_ms: float) -> Figure:
 
 @contextmanager
 def api(ledger: BenchLedger) -> Iterator[Client]:
-    """One API process that is ready, and a key that may do all and is never throttled."""
+    """Start one API process and wait until it is ready. Its key has all scopes and is never throttled."""
     with connect(ledger.dsn, "ledgerline_operator", autocommit=True) as connection:
         _, key = add_key(connection, TENANT, "bench", list(Scope), REQUESTS_PER_MINUTE)
     port = _free_port()
@@ -135,7 +135,7 @@ def api(ledger: BenchLedger) -> Iterator[Client]:
 
 
 def _batches(ledger: BenchLedger, client: Client) -> Run:
-    """As many batches as BATCH_CLIENTS that never rest come to send; BenchFault unless Kafka has every intent."""
+    """Send batches with BATCH_CLIENTS clients without pause. Raise BenchFault unless Kafka has every intent."""
     sizes = {"ITEMS": str(BATCH_ITEMS), "VUS": str(BATCH_CLIENTS)}
     _k6(ledger, client, "batch_posts.js", SECONDS=str(WARM_SECONDS), **sizes)
     before = ledger.on_topic()
@@ -157,7 +157,7 @@ def _require_posted_soon(ledger: BenchLedger, intents: int) -> None:
 
 
 def _k6(ledger: BenchLedger, client: Client, script: str, **variables: str) -> Run:
-    """One run; BenchFault where an answer had another status than it should."""
+    """Run k6 once. Raise BenchFault if an answer had a wrong status."""
     before = ledger.processor_time.seconds()
     named = {"RUN": f"bench-{secrets.token_hex(4)}", **variables}
     run = run_k6(script, url=client.url, key=client.key, variables=named)

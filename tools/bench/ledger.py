@@ -1,4 +1,4 @@
-"""A ledger of the bench's own: a database and topics under a fresh name, and the services as real processes."""
+"""A ledger for the bench: a database and topics with a new name, and the services as real processes."""
 
 import os
 import signal
@@ -39,9 +39,9 @@ TENANT: Final = "bench"
 LANES: Final = 4
 WAIT_SECONDS_MAX: Final = 300.0
 STOP_SECONDS_MAX: Final = 30.0
-# What a service writes to its standard output has no place in the table that we write to ours.
+# The standard output of a service must not mix with the table that the bench writes to its own standard output.
 STANDARD_ERROR: Final = 2
-# How a broker says that no worker has come to it, or that it is too young or too busy to know.
+# Errors of a broker that has no worker in the group yet, or that is still starting or too busy to answer.
 NO_GROUP_YET: Final = (
     KafkaError.GROUP_ID_NOT_FOUND,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
@@ -53,7 +53,7 @@ ACCEPTED_TIME: Final = 1_790_000_000_000_000
 
 
 class BenchFault(LedgerlineError):
-    """What was measured is not what should have been, or not in time, so there is no figure."""
+    """The run did not do the work to be measured, or not in time, so there is no figure."""
 
 
 @dataclass
@@ -64,7 +64,7 @@ class BenchLedger:
     lanes: int = LANES
     name: str = field(default_factory=lambda: f"bench_{uuid.uuid4().hex[:8]}")
     variables: dict[str, str] = field(default_factory=dict)
-    """Environment variables of its services, beside those that name the ledger."""
+    """Environment variables of its services, in addition to those that name the ledger."""
 
     def __post_init__(self) -> None:
         self.dsn = make_conninfo(self.endpoints.postgres_dsn, dbname=self.name)
@@ -92,7 +92,7 @@ class BenchLedger:
         self.sent = 0
 
     def send(self, load: Load, count: int) -> None:
-        """Put `count` transfers on the topic, and wait until Kafka has them."""
+        """Send `count` transfers to the topic, and wait until Kafka has them. Raise BenchFault if it takes too long."""
         for _ in range(count):
             debited, credited = next(load.pairs)
             idempotency_key = f"bench-{self.sent}"
@@ -123,12 +123,12 @@ class BenchLedger:
             raise BenchFault("Kafka did not take the bench's intents in time: see its log.")
 
     def next_seqs(self) -> dict[int, int]:
-        """How many rows the journal has of each lane."""
+        """Return the number of journal rows of each lane."""
         with psycopg.connect(self.dsn) as connection:
             return dict(connection.execute("SELECT lane, next_seq FROM ledger.lane").fetchall())
 
     def outcomes(self, since: Mapping[int, int]) -> dict[str, int]:
-        """How many journal rows there are of each outcome, behind these sequence numbers of the lanes."""
+        """Return the number of journal rows of each outcome, from these sequence numbers of the lanes on."""
         rows: dict[str, int] = {}
         with psycopg.connect(self.dsn) as connection:
             for lane in self.next_seqs():
@@ -141,30 +141,30 @@ class BenchLedger:
         return rows
 
     def on_topic(self) -> int:
-        """How many intents Kafka has."""
+        """Return the number of intents in Kafka."""
         return sum(topic_state(self._admin, self.topics.intents).high.values())
 
     def posted(self, connection: psycopg.Connection[Any]) -> int:
-        """How many offsets have their journal row."""
+        """Return how many offsets have a journal row."""
         row = connection.execute("SELECT coalesce(sum(next_seq), 0)::bigint FROM ledger.lane").fetchone()
         return int(row[0]) if row else 0
 
     def wait_posted(self, watch: Callable[[], None] = lambda: None) -> float:
-        """Wait until all that was sent is posted; returns the seconds that it took."""
+        """Wait until all sent intents are posted. Return the seconds, or raise BenchFault if it takes too long."""
         started = time.monotonic()
         with psycopg.connect(self.dsn, autocommit=True) as connection:
             while self.posted(connection) < self.sent:
                 if time.monotonic() > started + WAIT_SECONDS_MAX:
                     raise BenchFault("The bench's intents were not posted in time: see the worker's log above.")
                 watch()
-                time.sleep(0.01)  # between two looks at a condition, so that the looking costs the worker little
+                time.sleep(0.01)  # so that polling takes little processor time from the worker
         return time.monotonic() - started
 
     @contextmanager
     def service(self, name: str, *, called: str | None = None, **variables: str) -> Iterator[psutil.Process]:
-        """A service of this ledger as a process of its own, stopped at the end; its log goes to our standard error.
+        """Run a service of this ledger as a process, and stop it at the end. Its log goes to our standard error.
 
-        Its processor time counts as `called`, which is its name where none is given.
+        Its processor time counts under the name `called`, or under the service's name if `called` is not given.
         """
         environment = os.environ | {
             "LEDGERLINE_KAFKA_BOOTSTRAP": self.endpoints.kafka_bootstrap,
@@ -184,12 +184,12 @@ class BenchLedger:
                 yield started
             finally:
                 process.send_signal(signal.SIGTERM)
-                process.send_signal(signal.SIGCONT)  # one that stands still does not hear the other
+                process.send_signal(signal.SIGCONT)  # a suspended process does not handle SIGTERM
                 process.wait(STOP_SECONDS_MAX)
 
     @contextmanager
     def workers(self, count: int = 1, **variables: str) -> Iterator[list[psutil.Process]]:
-        """So many posting workers, each with its share of the lanes."""
+        """Run so many posting workers, each with its share of the lanes."""
         with ExitStack() as running:
             started = [
                 running.enter_context(self.service("posting", called=f"worker {number}", **variables))
@@ -200,7 +200,7 @@ class BenchLedger:
             yield started
 
     def _members(self) -> int:
-        """How many workers have lanes."""
+        """Return how many workers have lanes."""
         group = self.topics.group("posting")
         asked = self._admin.describe_consumer_groups([group], request_timeout=REQUEST_SECONDS_MAX)
         try:
@@ -220,7 +220,7 @@ class BenchLedger:
 
 @contextmanager
 def bench_ledger(endpoints: Endpoints, lanes: int = LANES) -> Iterator[BenchLedger]:
-    """A ledger that is removed at the end, whatever happens."""
+    """Create a ledger, and always remove it at the end."""
     with tempfile.TemporaryDirectory() as folder:
         key_file = Path(folder) / POSTING_KEY_FILE
         make_key(key_file)
@@ -236,7 +236,7 @@ def bench_ledger(endpoints: Endpoints, lanes: int = LANES) -> Iterator[BenchLedg
 
 
 def drop_database(dsn: str) -> None:
-    """Remove a database, where there is one."""
+    """Remove a database if it exists."""
     name = sql.Identifier(str(conninfo_to_dict(dsn)["dbname"]))
     with psycopg.connect(make_conninfo(dsn, dbname="postgres"), autocommit=True) as admin:
         admin.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(name))

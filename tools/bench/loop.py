@@ -1,8 +1,8 @@
-"""The whole loop at once: intents to the journal topic, reconciled and audited, by every agent on the same cores.
+"""The whole loop: all agents on the same cores post, relay, reconcile and audit intents at the same time.
 
-The stream is a closed one: a new intent enters when fewer than IN_FLIGHT_INTENTS are on the way, from Kafka to the last
-stage. So it offers what the slowest stage can take, without rest and for as long as asked, and the rate is one that all
-stages keep up with. What lies between two stages can still grow at another's cost: that is watched.
+The stream is a closed loop: a new intent enters only while fewer than IN_FLIGHT_INTENTS are between Kafka and the end
+of the last stage. So the load always equals what the slowest stage can take, and all stages keep up with the measured
+rate. The queue between two stages can still grow while another one shrinks, so the lags are checked.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ SEND_INTENTS_MIN: Final = 1000
 SAMPLE_SECONDS: Final = 1.0
 REPORT_SAMPLES: Final = 30
 WARM_INTENTS: Final = 40_000
-# A lag that has grown by less than this much of the stream in the second half did not grow: it swings by batches.
+# A lag may grow in the second half of the run by less than the intents of this many seconds: batches make it vary.
 LAG_GROWTH_SECONDS_MAX: Final = 1.0
 
 _STANDS: Final = """
@@ -44,7 +44,7 @@ SELECT
 
 
 class Sample(NamedTuple):
-    """How many intents were through each stage, so many seconds after the beginning."""
+    """The number of intents that had passed each stage, so many seconds after the beginning."""
 
     seconds: float
     sent: int
@@ -55,11 +55,11 @@ class Sample(NamedTuple):
 
     @property
     def through(self) -> int:
-        """How many were through all stages."""
+        """How many intents had passed all stages."""
         return min(self.posted, self.relayed, self.reconciled, self.audited)
 
     def lags(self) -> dict[str, int]:
-        """How many intents each stage has before it; relayed records go to reconciliation and audit alike."""
+        """Return how many intents wait for each stage. Reconciliation and audit both read the relayed records."""
         return {
             "posting": self.sent - self.posted,
             "relay": self.posted - self.relayed,
@@ -69,7 +69,7 @@ class Sample(NamedTuple):
 
 
 class LoopWatch:
-    """Looks at all stages from outside: lanes in Postgres, the relay's checkpoints in Kafka."""
+    """An observer of all stages: it reads the lanes in Postgres and the relay's checkpoints in Kafka."""
 
     def __init__(self, ledger: BenchLedger) -> None:
         self._ledger = ledger
@@ -95,7 +95,7 @@ class LoopWatch:
         self._connection.close()
 
     def look(self) -> Sample:
-        """Where everything stands now. The later stages are looked at first, so that no lag comes out negative."""
+        """Return the current position of each stage. Later stages are read first, so that no lag is negative."""
         found = self._connection.execute(_STANDS).fetchone()
         if found is None:
             raise BenchFault("A SELECT without FROM had no row.")
@@ -110,7 +110,7 @@ class LoopWatch:
         return Sample(time.monotonic() - self._started, self._ledger.sent, posted, relayed, reconciled, audited)
 
     def wait_through(self) -> float:
-        """Wait until all that was sent is through all stages; returns the seconds that it took."""
+        """Wait until all sent intents have passed all stages. Return the seconds. Raise BenchFault after a timeout."""
         started = time.monotonic()
         if not wait_until(lambda: self.look().through == self._ledger.sent, timeout_seconds=WAIT_SECONDS_MAX):
             raise BenchFault(f"Not all stages came to the end in time, but to {self.look()}: see their logs above.")
@@ -120,7 +120,7 @@ class LoopWatch:
 def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[Figure]:
     """Run worker, relay, reconciliation and audit under a stream that saturates them.
 
-    The bare limit is measured before the agents start and after they have ended, as idle ones take their share too.
+    The bare limit is measured before the agents start and after they have ended, as idle agents use processor time too.
     """
     load = random_load(6)
     with bench_ledger(endpoints) as ledger:
@@ -129,7 +129,7 @@ def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[F
             bare = warm_up(ledger, opening(), (load, WARM_INTENTS))
             span = ledger.next_seqs()
             limits = [bare.measure({}, span).per_second]
-            # Audit makes its key in its home: this one's is gone with the figures.
+            # Audit creates its key in its home. This home is temporary, so the key is deleted after the run.
             home = running.enter_context(tempfile.TemporaryDirectory())
             for name in ("relay", "reconciliation", "audit"):
                 running.enter_context(ledger.service(name, LEDGERLINE_HOME=home))
@@ -152,7 +152,7 @@ def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[F
 def stream(
     ledger: BenchLedger, load: Load, watch: LoopWatch, is_over: Callable[[Sample], bool], report: Report
 ) -> list[Sample]:
-    """Keep IN_FLIGHT_INTENTS on the way until it is over; returns a sample for each second."""
+    """Keep IN_FLIGHT_INTENTS in flight until `is_over`. Return a sample for each second."""
     samples = [watch.look()]
 
     def room(seen: Sample) -> int:
@@ -178,7 +178,7 @@ def stream(
 
 
 def lag_growths(samples: Sequence[Sample]) -> dict[str, float]:
-    """By how many intents a second each stage's lag grew in the second half of the time."""
+    """Return the growth of each stage's lag in the second half of the time, in intents a second."""
     return {
         stage: slope(second_half([(sample.seconds, float(sample.lags()[stage])) for sample in samples]))
         for stage in samples[0].lags()
@@ -215,7 +215,7 @@ def _figure(samples: Sequence[Sample], limits: Sequence[float], used: dict[str, 
 
 
 def _require_no_breaks(ledger: BenchLedger) -> None:
-    """BenchFault where reconciliation or audit found one."""
+    """Raise BenchFault if reconciliation or audit found a break."""
     with psycopg.connect(ledger.dsn) as connection:
         found = connection.execute(
             "SELECT kind, subject FROM reconciliation.break UNION ALL SELECT kind, subject FROM audit.break"

@@ -1,6 +1,6 @@
-"""How cost grows with work: a plot over batch size, accounts, size of the journal and workers.
+"""Plot how the cost grows with batch size, number of accounts, size of the journal and number of workers.
 
-Each panel is measured by itself; its points are kept in a JSON file beside the picture, so that one panel can be
+Each panel is measured separately. Its points are kept in a JSON file beside the picture, so that one panel can be
 measured again without the others.
 """
 
@@ -27,17 +27,17 @@ PROCESSOR_COLOUR: Final = "#c2571a"
 
 
 class Point(NamedTuple):
-    """One measurement: at so much of what the panel varies."""
+    """One measurement. `at` is the value of the quantity that the panel varies."""
 
     at: float
     ratio: float
-    """To the bare limit of the same rows in the same minute."""
+    """The rate divided by the bare limit of the same rows in the same minute."""
     processor_us: float
-    """Of the workers and their backends in Postgres, for each posting."""
+    """Processor microseconds of the workers and their Postgres backends for each posting."""
 
 
 class Panel(NamedTuple):
-    """What is varied, and how it is measured."""
+    """A part of the plot: the quantity that it varies, and its measurement."""
 
     title: str
     label: str
@@ -96,7 +96,7 @@ PANELS: Final = {
 
 
 def plot(endpoints: Endpoints, picture: Path, panels: Sequence[str], report: Report) -> None:
-    """Measure these panels, keep their points beside the picture, and draw all that are known."""
+    """Measure these panels, keep their points beside the picture, and draw all panels that have points."""
     kept = picture.with_suffix(".json")
     known: dict[str, Any] = json.loads(kept.read_text()) if kept.exists() else {}
     for name in panels:
@@ -110,8 +110,8 @@ def plot(endpoints: Endpoints, picture: Path, panels: Sequence[str], report: Rep
 
 
 def draw(known: dict[str, list[dict[str, float]]], picture: Path) -> None:
-    """The picture of the points of each panel, in the format that the file's name says."""
-    # What draws is installed for developers only, and takes a second to import.
+    """Draw the points of each panel into a picture file, in the format of the file's suffix."""
+    # matplotlib is installed for developers only, and takes a second to import.
     import matplotlib as mpl  # noqa: PLC0415
     from matplotlib.figure import Figure as Picture  # noqa: PLC0415
 

@@ -1,4 +1,7 @@
-"""Posting from Kafka to committed journal beside the bare limit: random, hot and constrained accounts, two workers."""
+"""Posting from Kafka to the committed journal, compared with the bare limit.
+
+The loads have random, hot and constrained accounts, with one worker, and random accounts with two workers.
+"""
 
 from collections.abc import Callable, Sequence
 from statistics import median
@@ -24,14 +27,14 @@ Report = Callable[[str], None]
 
 
 def measure_posting(endpoints: Endpoints, rounds: int, report: Report) -> list[Figure]:
-    """One worker. Each round has random accounts and a hot one, without floors and with them, in turn."""
+    """Measure one worker. Each round posts to random accounts and to a hot one, first without and then with floors."""
     plain: list[MeasuredRound] = []
     floored: list[MeasuredRound] = []
     hot: list[Round] = []
     hot_floored: list[Round] = []
     loads = random_load(1), hot_load(2), constrained_load(3), hot_constrained_load(4)
     with bench_ledger(endpoints) as ledger, ledger.workers() as workers:
-        warm_up(ledger, opening(), *funds())  # before anything is drawn down, which other lanes do
+        warm_up(ledger, opening(), *funds())  # fund the accounts first: other lanes draw them down
         bare = warm_up(ledger, *((load, WARM_INTENTS) for load in loads))
         for number in range(rounds):
             plain.append(run_measured_round(ledger, bare, workers, loads[0]))
@@ -57,7 +60,7 @@ def measure_posting(endpoints: Endpoints, rounds: int, report: Report) -> list[F
 
 
 def measure_two_workers(endpoints: Endpoints, rounds: int, report: Report) -> list[Figure]:
-    """Two workers with two lanes each, between random accounts."""
+    """Measure two workers with two lanes each, with transfers between random accounts."""
     done: list[MeasuredRound] = []
     load = random_load(5)
     with bench_ledger(endpoints) as ledger, ledger.workers(2) as workers:
@@ -73,7 +76,7 @@ def measure_two_workers(endpoints: Endpoints, rounds: int, report: Report) -> li
 
 
 def require_floors(ledger: BenchLedger) -> None:
-    """BenchFault unless the ledger refuses to draw an account below its floor: else nothing was checked before."""
+    """Raise BenchFault unless the ledger rejects a draw below a floor: else it did not check floors before either."""
     first_seqs = ledger.next_seqs()
     ledger.send(overdraft(), 1)
     ledger.wait_posted()

@@ -1,4 +1,4 @@
-"""Processor time of everything that works for one ledger: what explains a rate, and hardly moves with the noise."""
+"""Processor time of all processes that work for one ledger. It explains a rate, and varies little with noise."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -21,11 +21,11 @@ WHERE backend_type <> 'client backend' AND coalesce(datname, current_database())
 
 
 class ProcessorTime:
-    """Sums processor seconds by name: given processes, Kafka's broker, and Postgres' backends of one database.
+    """Processor seconds by name: of given processes, of Kafka's broker, and of Postgres' backends of one database.
 
-    Of Postgres each service's backends count by the service's name (`postgres posting`), the server's own processes as
-    `postgres background`. What does not run on this machine is left out. A process that ended keeps what it had used
-    when it was seen last.
+    The Postgres backends of a service count under the service's name (`postgres posting`), and the server's own
+    processes count as `postgres background`. Processes on other machines are left out. An ended process keeps the value
+    of its last reading.
     """
 
     def __init__(self, endpoints: Endpoints, dsn: str) -> None:
@@ -41,7 +41,7 @@ class ProcessorTime:
         self._processes[name] = process
 
     def seconds(self) -> dict[str, float]:
-        """What each has used so far."""
+        """Return the processor seconds of each name so far."""
         for name, process in self._processes.items():
             self._note(name, process.pid)
         with psycopg.connect(self._dsn, autocommit=True) as connection:
@@ -53,7 +53,7 @@ class ProcessorTime:
         try:
             process = psutil.Process(pid)
             if name.startswith("postgres") and not process.name().startswith("postgres"):
-                return  # the number of a process elsewhere
+                return  # Postgres is on another machine, and this pid is another process
             times = process.cpu_times()
         except psutil.NoSuchProcess:
             return
@@ -61,18 +61,18 @@ class ProcessorTime:
 
 
 def used_since(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str, float]:
-    """Seconds that each used between two looks."""
+    """Return the seconds that each name used between two readings."""
     return {name: seconds - before.get(name, 0.0) for name, seconds in after.items()}
 
 
 def microseconds_each(seconds: Mapping[str, float], intents: int) -> dict[str, float]:
-    """Processor microseconds for each intent, of those that used a tenth of one or more; the greatest first."""
+    """Return processor microseconds for each intent by name, the largest first. Leave out values below 0.1."""
     each = {name: round(used / intents * 1e6, 1) for name, used in seconds.items()}
     return dict(sorted(((name, used) for name, used in each.items() if used >= 0.1), key=lambda item: -item[1]))
 
 
 def _listener(port: int | None) -> psutil.Process | None:
-    """The process of this machine that listens on a port; None where there is none, or none that we may see."""
+    """Return the process of this machine that listens on a port; None if there is none, or none that is visible."""
     for connection in psutil.net_connections("tcp"):
         is_it = connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,)
         if is_it and connection.pid is not None:

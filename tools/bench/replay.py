@@ -1,4 +1,4 @@
-"""A replay beside the live posting of the same intents: both from topics that hold them already, to the last commit."""
+"""A replay compared with the live posting of the same intents. Both read filled topics and end with the last commit."""
 
 import random
 from statistics import median
@@ -23,7 +23,7 @@ RATIO_MIN: Final = 1.2
 
 
 def measure_replay(endpoints: Endpoints, intents: int, rounds: int, report: Report) -> list[Figure]:
-    """Post so many intents with one worker, and replay their journal into an empty database; a few times over."""
+    """Post so many intents with one worker, and replay their journal into an empty database; `rounds` times."""
     pairs = [_round(endpoints, intents, report) for _ in range(rounds)]
     return [
         Figure(
@@ -40,7 +40,7 @@ def measure_replay(endpoints: Endpoints, intents: int, rounds: int, report: Repo
 
 
 def _round(endpoints: Endpoints, intents: int, report: Report) -> tuple[float, float]:
-    """Records replayed and intents posted live, each a second."""
+    """Return the records replayed a second and the intents posted live a second."""
     with bench_ledger(endpoints) as ledger:
         live = intents / _post(ledger, intents)
         _relay(ledger)
@@ -50,7 +50,7 @@ def _round(endpoints: Endpoints, intents: int, report: Report) -> tuple[float, f
 
 
 def _post(ledger: BenchLedger, intents: int) -> float:
-    """The seconds that a warm worker takes for so many."""
+    """Return the seconds that a warm worker takes to post so many intents."""
     load = random_load(random.randrange(2**32))  # noqa: S311 - another load each time, no secret
     seconds = 0.0
     with ledger.workers() as workers:
@@ -61,7 +61,7 @@ def _post(ledger: BenchLedger, intents: int) -> float:
 
 
 def _relay(ledger: BenchLedger) -> None:
-    """Publish the whole journal, which a replay reads."""
+    """Relay the whole journal to its topic, which a replay reads."""
     options = RelayOptions(ledger.endpoints.kafka, ledger.topics)
     relay = Relay(RelayStore(ledger.dsn), RelayEncoders.registered(ledger.endpoints.registry), options)
     relay.start()
@@ -71,7 +71,7 @@ def _relay(ledger: BenchLedger) -> None:
 
 
 def _replay(ledger: BenchLedger) -> float:
-    """Records a second into an empty database, which then holds the same; BenchFault where it does not."""
+    """Replay into an empty database, and return records a second. Raise BenchFault if the two databases differ."""
     target = make_conninfo(ledger.endpoints.postgres_dsn, dbname=f"{ledger.name}_replayed")
     try:
         with snapshot(ledger.dsn, "ledgerline_operator") as connection:

@@ -1,4 +1,4 @@
-"""A round: a topic that is filled while its workers stand still, and the clock from their wake to the last commit."""
+"""A round: fill the topic while the workers are suspended, and measure from their resumption to the last commit."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,12 +12,12 @@ from tools.bench.loads import Load
 from tools.bench.processor_time import microseconds_each, used_since
 
 ROUND_INTENTS: Final = 50_000
-# A worker that stands still for 10 s is put out of its group: what is sent meanwhile takes a fraction of that.
+# A worker suspended for 10 s is removed from its consumer group. Sending so many intents takes a fraction of that.
 ROUND_INTENTS_MAX: Final = 100_000
 
 
 class Round(NamedTuple):
-    """What one round took, and the spans of the lanes that it posted."""
+    """The time of one round, and the spans of the lanes that it posted."""
 
     intents: int
     seconds: float
@@ -45,7 +45,7 @@ class MeasuredRound(NamedTuple):
 
 @contextmanager
 def standing_still(processes: Sequence[psutil.Process]) -> Iterator[None]:
-    """Suspend the processes for a while."""
+    """Suspend the processes within the block."""
     try:
         for process in processes:
             process.suspend()
@@ -56,7 +56,7 @@ def standing_still(processes: Sequence[psutil.Process]) -> Iterator[None]:
 
 
 def run_round(ledger: BenchLedger, workers: Sequence[psutil.Process], load: Load, intents: int) -> Round:
-    """Fill the topic while the workers stand still, and wait until they have posted it; BenchFault for other fates."""
+    """Fill the topic while the workers are suspended, and wait for the posting. Raise BenchFault for other outcomes."""
     if intents > ROUND_INTENTS_MAX:
         raise ValueError(f"a round has at most {ROUND_INTENTS_MAX} intents")
     first_seqs = ledger.next_seqs()
@@ -72,15 +72,15 @@ def run_round(ledger: BenchLedger, workers: Sequence[psutil.Process], load: Load
 def run_measured_round(
     ledger: BenchLedger, bare: BareLimit, workers: Sequence[psutil.Process], load: Load, intents: int = ROUND_INTENTS
 ) -> MeasuredRound:
-    """A round, and right after it the same rows bare."""
+    """Run a round, and right after it measure the bare limit of the same rows."""
     done = run_round(ledger, workers, load, intents)
     return MeasuredRound(done, bare.measure(done.first_seqs, done.next_seqs))
 
 
 def warm_up(ledger: BenchLedger, *loads: tuple[Load, int]) -> BareLimit:
-    """Post what opens the accounts, makes their balances and readies the workers; returns a bare limit as ready.
+    """Post loads that open the accounts, create their balances and warm the workers. Return a warm bare limit.
 
-    Nothing of it is measured.
+    None of this is measured.
     """
     first_seqs = ledger.next_seqs()
     for load, intents in loads:
@@ -93,14 +93,14 @@ def warm_up(ledger: BenchLedger, *loads: tuple[Load, int]) -> BareLimit:
 
 
 def require_posted(ledger: BenchLedger, first_seqs: Mapping[int, int], intents: int) -> None:
-    """BenchFault unless just so many intents were posted behind these sequence numbers, and nothing else happened."""
+    """Raise BenchFault unless the rows from these sequence numbers on are exactly `intents` posted ones."""
     outcomes = ledger.outcomes(first_seqs)
     if outcomes != {"posted": intents}:
         raise BenchFault(f"The bench's {intents:,} intents should all be posted, and became {outcomes}.")
 
 
 def processor_us(runs: Sequence[Round | BareRun]) -> dict[str, dict[str, float]]:
-    """Processor microseconds of each process for each intent, over all runs together, for a figure's detail."""
+    """Return processor microseconds of each process for each intent over all runs, for a figure's detail."""
     total: dict[str, float] = {}
     for run in runs:
         for name, seconds in run.processor_seconds.items():

@@ -19,11 +19,11 @@ END_MARK: Final = "<!-- end -->"
 
 
 class DocumentError(LedgerlineError):
-    """The table cannot be written into a document, or is no table."""
+    """The document lacks the marks of the table, or a file has no figures of the bench."""
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
-    """The figure as the table shows it, one text for each of HEADINGS."""
+    """Return a figure as a row of the table, one text for each of HEADINGS."""
     sign = "<" if figure.is_ceiling else ">="
     is_ratio = figure.ratio is not None
     return (
@@ -43,7 +43,7 @@ def _amount(value: float, unit: str) -> str:
 
 
 def text_table(figures: Iterable[Figure]) -> str:
-    """Plain columns, for a terminal and a log alike."""
+    """Return plain columns for a terminal or a log."""
     rows = [HEADINGS, *(cells(figure) for figure in figures)]
     widths = [max(len(row[at]) for row in rows) for at in range(len(HEADINGS))]
     lines = []
@@ -54,13 +54,13 @@ def text_table(figures: Iterable[Figure]) -> str:
 
 
 def markdown_table(figures: Iterable[Figure]) -> str:
-    """The same as Markdown."""
+    """Return the same table as Markdown."""
     rows = [f"| {' | '.join(cells(figure))} |" for figure in figures]
     return "\n".join((f"| {' | '.join(HEADINGS[:-1])} | |", "|---|--:|--:|--:|--:|---|", *rows))
 
 
 def run_document(figures: Sequence[Figure]) -> dict[str, Any]:
-    """A run for machines: when and where it was, and its figures."""
+    """Return a run as a document for JSON: its time, its machine and its figures."""
     return {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": {"cores": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()},
@@ -69,7 +69,10 @@ def run_document(figures: Sequence[Figure]) -> dict[str, Any]:
 
 
 def read_figures(paths: Sequence[Path]) -> list[Figure]:
-    """The figures of several runs in the order of their first sight; where two have the same key, the later file's."""
+    """Return the figures of several runs, in order of first appearance. For equal keys the later file's figure counts.
+
+    Raise DocumentError if a file has no figures of the bench.
+    """
     found: dict[str, Figure] = {}
     for path in paths:
         try:
@@ -83,13 +86,16 @@ def read_figures(paths: Sequence[Path]) -> list[Figure]:
 
 
 def disk_table(parts: Mapping[str, float]) -> str:
-    """Bytes for each posting, part by part, the largest first, as Markdown."""
+    """Return the bytes for each posting by part, the largest first, as Markdown."""
     rows = [f"| {name} | {size:.1f} |" for name, size in sorted(parts.items(), key=lambda part: -part[1])]
     return "\n".join(("| part | bytes each |", "|---|--:|", *rows, f"| all | {sum(parts.values()):.1f} |"))
 
 
 def written_into(text: str, mark: str, written: str) -> str:
-    """The document with this between the mark and the next END_MARK; DocumentError where it lacks them."""
+    """Return the document with `written` between `mark` and the next END_MARK.
+
+    Raise DocumentError if the document lacks one of the two marks.
+    """
     before, begin, rest = text.partition(mark)
     _, end, after = rest.partition(END_MARK)
     if not begin or not end:

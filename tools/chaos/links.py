@@ -129,7 +129,7 @@ class Side(asyncio.Protocol):
     # ------------------------------------------------------------------------------------------ called by asyncio
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Send the chunks that came before the connection, and be told of every byte that the kernel does not take."""
+        """Send the chunks that waited for the connection. The limit 0 makes asyncio report each unsent byte."""
         assert isinstance(transport, asyncio.Transport)  # noqa: S101 - the protocol is only given to TCP
         self._transport = transport
         transport.set_write_buffer_limits(high=0)

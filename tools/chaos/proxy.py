@@ -22,7 +22,7 @@ class _Mode(Enum):
 
 
 class Proxy:
-    """Forwards connections to `target`, (host, port), until told otherwise; a context manager.
+    """A proxy that forwards connections to `target`, (host, port), until an order changes that; a context manager.
 
     One thread forwards for all connections. Every method may be called from any thread, and returns after its order
     was carried out. `target` may be changed: each new connection reads it.

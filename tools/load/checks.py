@@ -173,7 +173,7 @@ def _is_due(line: Mapping[str, Any]) -> bool:
 
 
 def hot_checks(name: str, run: K6Run, promised: Promised, evidence: Evidence) -> list[Check]:
-    """Check that no credit of the hot account is lost, and that the account with a floor gave all it had, never more."""
+    """Check that no credit of the hot account is lost, and that the account with a floor gave all it had, not more."""
     hot, floored = f"liabilities:{name}:hot", f"users:{name}:wallet"
     sums = {found.address: found for found in evidence.sums}
     credits = [key for key in promised.acknowledged if key.startswith(f"{name}-credits-")]

@@ -29,7 +29,7 @@ class Cost(NamedTuple):
 
 
 def vcpu_usd_per_hour(process: str) -> float:
-    """Return the price of one vCPU of the machine type for a process, in USD an hour; for Kafka, of all three copies."""
+    """Return the price of one vCPU of the process's machine type, in USD an hour; for Kafka, of all three copies."""
     if process.startswith("postgres"):
         return POSTGRES_VCPU_USD
     if process == "kafka":

@@ -216,7 +216,10 @@ def _checked(
 
 
 def _read(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Iterator[Message]:
-    """Yield the committed messages of a partition from `begin` to before `end`, which must not be past the last one."""
+    """Yield the committed messages of a partition from offset `begin` to before `end`.
+
+    `end` must not be past the partition's end. Raise NotReconciled if Kafka does not hand all of them over in time.
+    """
     if begin >= end:
         return
     consumer = Consumer(

@@ -201,7 +201,7 @@ class Victim:
                     errors += 1
             times.append(time.monotonic() - began)
 
-        # aiohttp, as httpx walks through all connections and waiting requests for each request, and would limit the rate.
+        # Not httpx: for each request it walks through all connections and waiting requests, which would limit the rate.
         connections = aiohttp.TCPConnector(limit=200, keepalive_timeout=2)
         timeout = aiohttp.ClientTimeout(total=POST_SECONDS_MAX)
         async with aiohttp.ClientSession(

@@ -42,7 +42,7 @@ class K6Run(NamedTuple):
     """The results of one run."""
 
     metrics: Mapping[str, Mapping[str, Any]]
-    """Metrics by name, such as `http_req_duration` or `http_req_duration{scenario:posts}`; durations in milliseconds."""
+    """By name, such as `http_req_duration` or `http_req_duration{scenario:posts}`; durations in milliseconds."""
     lines: list[dict[str, Any]]
     """The lines that the script logged, in order."""
     broken: list[str]

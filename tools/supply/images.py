@@ -1,4 +1,4 @@
-"""The images that the compose file, the Dockerfiles and the manifests name, and their pinning by digest."""
+"""Find the images that the compose file, the Dockerfiles and the manifests name, and pin them by digest."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ _PYTHON: Final = re.compile(
 _BUILT_HERE: Final = frozenset({"ledgerline", "ledgerline-kafka"})
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _ASK_SECONDS: Final = 60
-# Each prints the digest of what a registry has under a reference: of the index over all platforms.
+# Each command prints the digest of a reference in a registry: the digest of the index over all platforms.
 _CLIENTS: Final = (
     ("crane", "digest", "{}"),
     ("skopeo", "inspect", "--no-tags", "--format", "{{.Digest}}", "docker://{}"),
@@ -32,16 +32,16 @@ _CLIENTS: Final = (
 
 @dataclass(frozen=True, order=True)
 class Image:
-    """One image of others, as a file names it."""
+    """One third-party image, as a file names it."""
 
     name: str
     tag: str
     digest: str
-    """`sha256:` and 64 hexadecimal digits; empty where the file names the tag alone."""
+    """`sha256:` and 64 hexadecimal digits; empty if the file names only the tag."""
 
     @property
     def version(self) -> str:
-        """The tag, and the digest behind it where there is one."""
+        """The tag, followed by the digest if there is one."""
         return f"{self.tag}@{self.digest}" if self.digest else self.tag
 
 
@@ -57,12 +57,12 @@ def files(root: Path) -> list[Path]:
 
 
 def references(root: Path) -> list[Image]:
-    """Return the images of others that the files name, each once, sorted."""
+    """Return the third-party images that the files name, each once, sorted."""
     return sorted({_image(match) for path in files(root) for match in _matches(path.read_text())})
 
 
 def pin(root: Path, ask: Callable[[str], str]) -> list[str]:
-    """Write the digest that `ask` returns for `name:tag` behind each tag; return a line for each one that changed."""
+    """Write after each tag the digest that `ask` returns for `name:tag`. Return a line for each changed digest."""
     told = []
     for path in files(root):
         text = path.read_text()
@@ -79,7 +79,7 @@ def pin(root: Path, ask: Callable[[str], str]) -> list[str]:
 
 
 def ask_registry(reference: str) -> str:
-    """Ask a registry for the digest of a reference, by crane, skopeo or docker; LedgerlineError where none answers."""
+    """Ask a registry for the digest of a reference, with crane, skopeo or docker. Raise LedgerlineError on failure."""
     clients = [client for client in _CLIENTS if shutil.which(client[0])]
     if not clients:
         raise LedgerlineError("crane, skopeo or docker with buildx is needed to ask a registry: install one of them.")

@@ -1,4 +1,4 @@
-"""What is carried as a software bill of materials: CycloneDX 1.6 in JSON, held against its schema."""
+"""The components as a software bill of materials: CycloneDX 1.6 in JSON, validated with its schema."""
 
 import json
 import uuid
@@ -18,7 +18,7 @@ _SPACE: Final = uuid.UUID("5d4fae2d-3ae4-5c4c-8ed3-b2b2ac9b4c6f")
 
 
 def bill_of_materials(found: Sequence[Component], made: datetime) -> dict[str, Any]:
-    """Return the document: each component once, the parts that need it as its properties, and who needs whom."""
+    """Return the document: each component once, with the parts that need it as properties, and the dependencies."""
     parts: dict[str, set[str]] = {}
     for one in found:
         parts.setdefault(one.package_url, set()).add(one.part)
@@ -57,7 +57,7 @@ def bill_of_materials(found: Sequence[Component], made: datetime) -> dict[str, A
 
 
 def check(document: dict[str, Any]) -> None:
-    """Raise LedgerlineError where a document does not follow CycloneDX's schema."""
+    """Raise LedgerlineError if a document does not follow CycloneDX's schema."""
     trouble = JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(document))
     if trouble is not None:
         raise LedgerlineError(f"The bill of materials does not follow CycloneDX's schema: {str(trouble)[:400]}")

@@ -1,4 +1,4 @@
-"""docs/COMPONENTS.md: the table of what is carried, with the day of each release, and what was judged of it."""
+"""docs/COMPONENTS.md: the table of third-party components with release days, and the judged advisories."""
 
 import json
 import re
@@ -50,7 +50,7 @@ _TABLE: Final = """
 
 @dataclass(frozen=True)
 class Judgement:
-    """An advisory of something that is carried all the same, and why."""
+    """An advisory of a component that is used nevertheless, and the reason."""
 
     component: str
     version: str
@@ -59,13 +59,13 @@ class Judgement:
 
 
 def judgements(path: Path = JUDGED) -> list[Judgement]:
-    """Return what was judged, in the order of the file."""
+    """Return the judgements in the order of the file."""
     rows = json.loads(path.read_text())
     return [Judgement(row["component"], row["version"], tuple(row["advisories"]), row["verdict"]) for row in rows]
 
 
 def rows(page: str) -> dict[tuple[str, str, str], str | None]:
-    """Return the day of each (part, component, version) in a page; None where it is not told."""
+    """Return the release day of each (part, component, version) in a page; None if the page does not tell it."""
     table = page.partition("## Carried")[2]
     return {
         (part, name, version): None if day == "not told" else day for part, name, version, day in _ROW.findall(table)
@@ -73,7 +73,7 @@ def rows(page: str) -> dict[tuple[str, str, str], str | None]:
 
 
 def render(found: Iterable[Component], judged: Sequence[Judgement], today: date) -> str:
-    """Write the whole page: the oldest first within a part, those of no day last."""
+    """Return the whole page. Within a part, the oldest component is first, and those without a day are last."""
     lines = [f"| `{row.component}` | {row.version} | {', '.join(row.advisories)} | {row.verdict} |" for row in judged]
     page = _HEAD.format(day=today.isoformat()) + "".join(f"{line}\n" for line in lines) + _TABLE
     for one in sorted(found, key=lambda one: (one.part, one.released or "9999", one.name, one.version)):
@@ -83,7 +83,7 @@ def render(found: Iterable[Component], judged: Sequence[Judgement], today: date)
 
 
 def with_days(found: Sequence[Component], known: Mapping[tuple[str, str, str], str | None]) -> Iterator[Component]:
-    """Return the components with days: what a page knows already, and what the package index tells of the others."""
+    """Yield the components with release days. Days that `known` lacks come from the package index."""
     days = {(name, version): day for (_, name, version), day in known.items() if day is not None}
     missing = [
         one for one in found if one.ecosystem == "PyPI" and not one.released and (one.name, one.version) not in days
@@ -94,7 +94,7 @@ def with_days(found: Sequence[Component], known: Mapping[tuple[str, str, str], s
 
 
 def _ask_index(packages: Sequence[Component]) -> dict[tuple[str, str], str]:
-    """Ask pip's index for the day of each package, by uv, which is installed for the moment."""
+    """Ask pip's index for the release day of each package, with uv in a temporary environment."""
     if not packages:
         return {}
     with tempfile.TemporaryDirectory() as name:

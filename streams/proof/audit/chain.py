@@ -21,7 +21,7 @@ def chain_finding(lane: int, seq: int, detail: str, state: BreakState = BreakSta
 
 
 def link_faults(record: JournalRecord, head: bytes) -> list[str]:
-    """Return what is wrong with the record after the hash `head`: its previous hash or its own hash differs."""
+    """Return what is wrong with a record after the hash `head`: another previous hash, or a wrong hash of its own."""
     wrong = []
     if record["previous_hash"] != head:
         wrong.append("It does not follow from the record before it.")
@@ -56,7 +56,7 @@ class LaneChain:
         if seq > self._next_seq:
             self._skip_to(record)
         self.findings += [chain_finding(lane, seq, detail) for detail in link_faults(record, self._head)]
-        # Keep the hash that arrived, even a wrong one: the copy records what was published, and the break what is wrong.
+        # Keep the hash that arrived, right or wrong: the copy says what was published, and the break what is wrong.
         is_hash = len(record["hash"]) == HASH_BYTES
         self._append(record["hash"] if is_hash else ABSENT)
         signature = record["signature"]

@@ -101,7 +101,7 @@ def _hash(text: Any) -> bytes:
 
 
 def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, bytes]) -> list[str]:
-    """Return why a kept checkpoint is not genuine: the key did not sign it, or its proof does not hold.
+    """Return why a kept checkpoint is not genuine: its root, its signature or its proof does not hold.
 
     `public_key`: the raw key that must have signed; None for one of `keys`, the raw keys that audit remembers, by id.
     """

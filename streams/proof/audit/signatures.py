@@ -19,7 +19,7 @@ from runtime.key_names import POSTING_KEY_FILE, public_file
 from runtime.settings import Settings
 
 RANGE_RECORDS_MAX: Final = 1_000_000
-"""The longest range that audit reads for one signature. Every batch is shorter; a forged range could be a whole lane."""
+"""The longest range that audit reads for one signature. No batch is as long; a forged range could be a whole lane."""
 
 PATIENCE_SECONDS: Final = 10.0
 
@@ -39,7 +39,7 @@ class PostingKeys:
         return bool(self._keys)
 
     def have_signed(self, message: bytes, signature: bytes) -> bool:
-        """Return whether one of the keys signed. Before a no, read the file again, as it may have a new key."""
+        """Return whether one of the keys signed. If none did, first read the file again, as it may have a new key."""
         if is_signed(message, signature, self._keys):
             return True
         if self._path is None:

@@ -28,7 +28,7 @@ def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]
 def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
     """Return what is wrong with a stored row, compared with the copy of its hash; None if nothing is."""
     if kept == ABSENT:
-        return None  # the topic did not bring this record, so there is nothing to compare; the gap is a break of its own
+        return None  # the topic did not bring this record: nothing to compare, and the gap is a break of its own
     if content_hash != kept:
         return "The stored row is not what was published: its content or its entries were altered."
     if row.hash != kept:

@@ -86,7 +86,7 @@ def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], ch
 
 
 def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
-    """Return the seq of the first fact that the ledger lacks or has otherwise than the topic; None if there is none."""
+    """Return the first seq at which the ledger lacks the topic's fact or has another one; None if there is none."""
     head = GENESIS_HASH
     for first in range(0, len(hashes), FACTS_PER_QUERY):
         last = min(first + FACTS_PER_QUERY, len(hashes))

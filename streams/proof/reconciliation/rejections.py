@@ -1,4 +1,4 @@
-"""Checks whether a rejection was right: would the books of that time refuse the intent for the same reason?
+"""Checks whether a rejection was right: the books of that time must refuse the intent for the same reason again.
 
 This is an independent implementation of docs/OUTCOMES.md. If the order of commits between lanes decides, a rule reports
 a rejection only if it is wrong in every order that the evidence allows. docs/PROOF.md says what is not judged.

@@ -68,7 +68,7 @@ class IntentSource:
         """Replace the consumer and drop everything that was read.
 
         A consumer that got no answer may not recover: after Kafka had stalled for 87 seconds, one consumer failed for
-        three more minutes while Kafka answered every other client.
+        three minutes while Kafka answered every other client.
         """
         self._consumer.close()
         self._consumer = Consumer(self._options)

@@ -1,4 +1,4 @@
-"""Canonical JSON, hashes and fingerprints, written from docs/PROOF.md alone, so as to find faults of the poster's."""
+"""Canonical JSON, hashes and fingerprints, written anew from docs/PROOF.md to find faults in the poster's."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -96,7 +96,10 @@ def uuid_number(text: str) -> int:
 
 
 def intent_fingerprint(intent: IntentRecord) -> bytes:
-    """Return SHA-256 over the canonical JSON of what an intent asks; raise ValueError if `reverses` is not a UUID."""
+    """Return SHA-256 (32 bytes) over the canonical JSON of what an intent asks.
+
+    Raise ValueError if `reverses` is not a UUID.
+    """
     reverses = intent["reverses"]
     asked = {
         "legs": legs_members(intent["legs"]),

@@ -1,4 +1,4 @@
-"""The accounts that records name: those that are open, and those that the chart opens."""
+"""The accounts that records name: finds their ids, and opens those that the chart allows."""
 
 from collections.abc import Iterable
 from typing import Final
@@ -16,16 +16,17 @@ Name = tuple[str, str]
 
 
 class AccountIds:
-    """Ids of accounts in the database that is replayed into. Not safe for threads."""
+    """The ids of accounts in the database that a replay writes. Not thread-safe."""
 
     def __init__(self, store: PostingStore) -> None:
         self._store = store
         self._known: dict[Name, int] = {}
 
     def learn(self, records: Iterable[JournalRecord]) -> dict[Name, int]:
-        """The ids of all accounts that these records touch, and of others; opens those that are not open yet.
+        """Return the ids of all accounts that these records touch, and of others; open those that are not open yet.
 
-        They are open for good then, whatever becomes of the records. ReplayRefused where no line of a chart opens one.
+        The accounts stay open even if the records are not written. Raise ReplayRefused if no line of a chart opens an
+        account.
         """
         names = {(record["tenant"] or "", leg["account"]) for record in records for leg in record["legs"]}
         missing = sorted(names - self._known.keys())

@@ -1,4 +1,4 @@
-"""What stands beside the lanes: the raw bytes of what is quarantined, and the checkpoints that audit has published."""
+"""Restores what the lanes do not have: the raw bytes of quarantined messages, and audit's published checkpoints."""
 
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ Checkpoint = tuple[CheckpointRow, list[LaneHead]]
 def restore_quarantine(
     connection: Any, kafka: Kafka, registry: SchemaRegistry, topic: str, lanes: list[int]
 ) -> tuple[int, int]:
-    """Give quarantined rows their raw bytes, as payments.quarantine has them; harmless to repeat.
+    """Give quarantined rows their raw bytes from payments.quarantine; harmless to repeat.
 
-    Returns how many messages the topic has, and how many rows are without bytes now, as retention has deleted those.
+    Return how many messages the topic has, and how many rows have no bytes, because retention has deleted them. Raise
+    ReplayRefused if a message of the topic cannot be read.
     """
     reader = RecordReader(registry, "payments.quarantine-value")
     found = 0
@@ -49,12 +50,13 @@ def restore_quarantine(
 def restore_checkpoints(
     connection: Any, kafka: Kafka, registry: SchemaRegistry, topic: str, journal: str, own_key: bytes | None
 ) -> int:
-    """Give audit the checkpoints that it has published and this database lacks, so that it goes on behind the last.
+    """Give audit the published checkpoints that this database lacks, so that audit continues after the last one.
 
-    Each is verified, and each of its heads must be the hash of the replayed record there, which stands for all hashes
-    before it. Audit's own copy of the hashes comes with them, up to what the last one covers; audit reads on from
-    there by itself. `own_key`: the raw public key of this home, for checkpoints that were signed by no remembered one.
-    Returns how many were restored.
+    Each checkpoint is verified, and each of its heads must be the hash of the replayed record at its place. As hashes
+    are chained, that hash stands for all before it. Audit's own copy of the hashes is restored up to the end of the
+    last checkpoint; from there audit reads on by itself. `own_key`: the raw public key of this home, for checkpoints
+    that no remembered key signed. Return the number of restored checkpoints. Raise ReplayRefused if a checkpoint is
+    missing or does not hold.
     """
     reader = RecordReader(registry, "audit.checkpoints-value")
     records = (message for _, message in read_all(kafka, topic, reader) if not isinstance(message, str))
@@ -125,7 +127,7 @@ def _verify(
 
 
 def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneHead]) -> None:
-    """Put audit behind the last checkpoint: its copy of the hashes up to there, and empty trees."""
+    """Set audit to the end of the last checkpoint, with its copy of the hashes up to there, and with empty trees."""
     own = audit.lock_lanes(connection, [head.lane for head in heads])
     for head in heads:
         stands = own[head.lane]

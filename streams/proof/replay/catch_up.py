@@ -1,4 +1,4 @@
-"""The ordinary way into a ledger that holds something already, such as a backup: batches, with every rule in force."""
+"""Replays into a ledger that has records already, such as a restored backup: in batches, with all rules in force."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -27,11 +27,11 @@ from streams.proof.replay.journal import (
 RECORDS_MAX: Final = 2000
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 
 class CatchUp:
-    """Brings each lane from where the ledger has it to where ledger.journal ends."""
+    """A replay of each lane from the end of the ledger's lane to the end of ledger.journal."""
 
     def __init__(
         self, connection: Any, store: PostingStore, kafka: Kafka, registry: SchemaRegistry, journal: str, source: str
@@ -47,9 +47,9 @@ class CatchUp:
     def run(
         self, published: dict[int, Published], topic_id: str, progress: Progress, *, compare_heads: bool = True
     ) -> int:
-        """Replay what the ledger lacks; returns how many records. ReplayRefused where it is not this ledger's.
+        """Replay what the ledger lacks; return the number of records. Raise ReplayRefused if topic and ledger differ.
 
-        `compare_heads`: also where it lacks nothing; not so where all is compared afterwards.
+        `compare_heads`: also compare lanes that lack nothing. This is not needed if everything is compared afterwards.
         """
         lanes = self._store.lanes(published)
         missing = {
@@ -68,7 +68,7 @@ class CatchUp:
         return done
 
     def _compare(self, lane: int, end: Published) -> None:
-        """The ledger has all that was published: its row at the topic's end must be that record."""
+        """Check a lane that has all published records: its row at the topic's end must be the topic's last record."""
         if end.next_seq and db.hash_at(self._connection, lane, end.next_seq - 1) != end.head:
             raise ReplayRefused(
                 f"This ledger has another record than {self._journal} at lane {lane} seq {end.next_seq - 1}:"
@@ -76,7 +76,7 @@ class CatchUp:
             )
 
     def _replay(self, number: int, lane: Lane | None, topic_id: str) -> Any:
-        """Replay one lane; yields how many records each batch had."""
+        """Replay one lane; yield the number of records of each batch."""
         place = self._place(number, lane)
         taking = LaneReplay(place, self._source)
         for messages in read_to_ends(self._kafka, self._journal, {number: place.journal_offset}):
@@ -98,7 +98,7 @@ class CatchUp:
     def _write(
         self, before: db.LoadedLane, after: db.LoadedLane, records: Sequence[JournalRecord], topic_id: str
     ) -> None:
-        """One batch, one transaction, through the statements and the triggers of posting."""
+        """Write one batch in one transaction, with the statements and the triggers of posting."""
         rows = [journal_row(record) for record in records]
         ids = self._accounts.learn(records)
         number = before.lane
@@ -129,7 +129,7 @@ class CatchUp:
 
 
 def journal_row(record: JournalRecord) -> JournalRow:
-    """The row of a record, as posting wrote it."""
+    """Return the row of a record, as posting wrote it."""
     return JournalRow(
         record["lane"],
         record["seq"],

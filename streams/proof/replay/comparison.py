@@ -1,4 +1,4 @@
-"""A replayed ledger held against the one that it is to equal: row by row, by address, up to where both have come."""
+"""Compares a replayed ledger with the live one, row by row and by address, up to the end of the replayed lanes."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -9,7 +9,7 @@ from db.agent_connection import snapshot
 PAGE_ROWS: Final = 5000
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 
 class Difference(NamedTuple):
@@ -18,14 +18,14 @@ class Difference(NamedTuple):
     table: str
     lane: int
     place: str
-    """Such as seq 17, or an account and currency."""
+    """Such as `seq 17`, or tenant, account and currency."""
     member: str
     replayed: str
     live: str
 
 
 class Comparison(NamedTuple):
-    """What a comparison found."""
+    """The result of a comparison."""
 
     rows: int
     """Journal rows that were compared."""
@@ -33,10 +33,10 @@ class Comparison(NamedTuple):
 
 
 def compare(replayed_dsn: str, live_dsn: str, progress: Progress = lambda *_: None) -> Comparison:
-    """Compare lanes, journal, entries, balances and quarantined bytes; ends at the first difference.
+    """Compare lanes, journal, entries, balances and quarantined bytes; stop at the first difference.
 
-    Where the live ledger has more rows, as it goes on, what it has up to the replayed lane's end is compared; where it
-    has fewer, that is the difference. Each side is seen in one unchanging state.
+    If the live ledger has more rows, because it goes on, only its rows up to the replayed lane's end are compared. If
+    it has fewer rows, that is the difference. Each side is read in one snapshot.
     """
     with snapshot(replayed_dsn, db.ROLE) as replayed, snapshot(live_dsn, db.ROLE) as live:
         lanes = db.lanes(replayed)

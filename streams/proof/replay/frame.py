@@ -1,4 +1,4 @@
-"""The frame of the books from ledger.frame: facts and rows as they were, before any record names an account."""
+"""Restores the frame of the books from ledger.frame: its facts and rows, before any record names an account."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,11 +16,11 @@ Fact = Mapping[str, Any]
 
 
 def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic: str, *, is_empty: bool) -> bool:
-    """Give the database the facts that it lacks, and its tables what they say; harmless to repeat.
+    """Give the database the facts that it lacks, and apply them to its tables; harmless to repeat.
 
-    `is_empty`: nothing was ever posted here, so that facts of its own may be replaced by those of the topic. False if
-    the topic has no facts, as of a ledger that is older than they are: then the database keeps its own. ReplayRefused
-    if the topic's chains do not hold, or are not those of a ledger that has postings.
+    `is_empty`: nothing was ever posted here, so the topic's facts may replace the database's own. Return False if the
+    topic has no facts, because the ledger is older than facts are; the database then keeps its own. Raise ReplayRefused
+    if the topic's chains do not hold, or if they differ from those of a database that has postings.
     """
     reader = RecordReader(registry, "ledger.frame-value")
     facts = []
@@ -50,7 +50,7 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
 
 
 def _chained(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
-    """The facts by chain, in order; ReplayRefused at the first that does not follow."""
+    """Return the facts by chain, in order; raise ReplayRefused at the first fact that does not follow the last."""
     told: dict[int, list[Fact]] = {}
     for fact in facts:
         chain = told.setdefault(fact["chain"], [])

@@ -1,4 +1,4 @@
-"""Reading ledger.journal for a replay: from any sequence number, each record held against the one before it."""
+"""Reads ledger.journal for a replay, from any sequence number, and checks each record against the one before it."""
 
 import time
 from collections.abc import Iterator, Mapping
@@ -20,16 +20,16 @@ SILENCE_SECONDS_MAX: Final = 30.0
 
 
 class ReplayRefused(LedgerlineError):
-    """What the topic says does not follow from what the ledger holds, or does not hold in itself."""
+    """A replay cannot go on: topic and ledger differ, the topic is faulty, or the books are missing."""
 
 
 def beginning(lane: int) -> LoadedLane:
-    """Before the first record of a lane."""
+    """Return the place before the first record of a lane."""
     return LoadedLane(lane, 0, "", 0, 0, GENESIS_HASH, 0)
 
 
 class LaneReplay:
-    """Takes one lane's records in order of offset; ReplayRefused at the first that cannot be its next."""
+    """One lane, which takes its records in order of offset and raises ReplayRefused if one cannot be its next."""
 
     def __init__(self, place: LoadedLane, source_topic: str) -> None:
         self._source_topic = source_topic
@@ -41,7 +41,7 @@ class LaneReplay:
         self._booked_time = place.booked_time
 
     def place(self) -> LoadedLane:
-        """Where the lane stands behind what was taken."""
+        """Return the place of the lane after the records taken."""
         return LoadedLane(
             self._lane,
             self._journal_offset,
@@ -53,7 +53,7 @@ class LaneReplay:
         )
 
     def take(self, record: JournalRecord, offset: int) -> bool:
-        """Whether the record is the next one; False for one that came before, of which audit judges the repeat."""
+        """Check a record and return whether it is the next one; False for a repeated record, which audit judges."""
         self._journal_offset = offset + 1
         seq = record["seq"]
         if seq != self._next_seq or record["lane"] != self._lane:
@@ -85,7 +85,7 @@ class LaneReplay:
 
 def _balances(record: JournalRecord) -> bool:
     legs = record["legs"]
-    if len(legs) == 2:  # as nearly all
+    if len(legs) == 2:  # nearly all records
         one, other = legs
         return (
             one["amount_minor"] == other["amount_minor"]
@@ -102,7 +102,7 @@ def _balances(record: JournalRecord) -> bool:
 
 
 def read_record(reader: RecordReader, message: Message) -> JournalRecord:
-    """The record in a message; ReplayRefused where there is none."""
+    """Return the record in a message; raise ReplayRefused if there is none."""
     try:
         return cast("JournalRecord", reader.read(message.value()))
     except Unreadable as unreadable:
@@ -116,14 +116,14 @@ def read_record(reader: RecordReader, message: Message) -> JournalRecord:
 
 
 def replay_consumer(kafka: Kafka) -> Consumer:
-    """A consumer that is only ever assigned, sees what is committed, and tells of ends."""
+    """Return a consumer for assigned partitions: it reads committed messages and reports the end of each partition."""
     return Consumer(
         {
             **kafka.client_options(),
-            "group.id": "ledgerline-replay",  # asked for, though nothing is ever committed
+            "group.id": "ledgerline-replay",  # librdkafka requires it; no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
-            # What was deleted before an offset asked for is noticed as a hole.
+            # If the requested offset was deleted, reading starts at the earliest one. The gap in the seqs is noticed.
             "auto.offset.reset": "earliest",
             "isolation.level": "read_committed",
             "enable.partition.eof": True,
@@ -134,7 +134,7 @@ def replay_consumer(kafka: Kafka) -> Consumer:
 
 
 def partitions_of(kafka: Kafka, topic: str) -> list[int]:
-    """The numbers of a topic's partitions; KafkaAway where the broker does not tell, or has no such topic."""
+    """Return the numbers of a topic's partitions; raise KafkaAway if the broker does not answer or lacks the topic."""
     consumer = replay_consumer(kafka)
     try:
         found = consumer.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
@@ -148,7 +148,10 @@ def partitions_of(kafka: Kafka, topic: str) -> list[int]:
 
 
 def read_to_ends(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> Iterator[list[Message]]:
-    """The messages of each partition from an offset to where it ends when it is reached, some thousand at a time."""
+    """Yield the messages of each partition from its start offset up to its end, at most MESSAGES_PER_CALL at a time.
+
+    A partition is done when its end is reached. Raise KafkaAway if the broker falls silent.
+    """
     consumer = replay_consumer(kafka)
     try:
         consumer.assign([TopicPartition(topic, lane, offset) for lane, offset in starts.items()])
@@ -180,10 +183,11 @@ def _ended(message: Message, kafka: Kafka, topic: str) -> set[int]:
 
 
 def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
-    """The offset at which the topic has this sequence number, or the first after it.
+    """Return the offset at which the topic has this sequence number, or the first one after it.
 
-    It cannot lie before offset `seq`, as each record takes one, and no nearer to any record than their numbers are:
-    so each look brings it nearer, and none passes it. ReplayRefused where the lane ends before.
+    Each record takes at least one offset. So the offset is `seq` or higher, and two offsets are at least as far apart
+    as their sequence numbers: each step comes nearer, and no step passes the offset. Raise ReplayRefused if the lane
+    ends before `seq`, and KafkaAway if the broker does not answer.
     """
     consumer = replay_consumer(kafka)
     try:

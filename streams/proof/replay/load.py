@@ -1,7 +1,7 @@
-"""The fast way into an empty ledger: processes that decode, check and COPY, each for its lanes, without indexes.
+"""The fast load of an empty ledger: processes decode, check and COPY, each for its own lanes, without indexes.
 
-The rules of the tables hold again before the ledger's own lanes move, in the last transaction: until then a posting
-worker finds an empty ledger behind a full topic, and refuses it (streams/posting/published.py).
+All rules of the tables are in force again before the last transaction moves the ledger's own lanes. Until then a
+posting worker finds an empty ledger although the topic has records, and refuses it (streams/posting/published.py).
 """
 
 import gc
@@ -26,11 +26,11 @@ PROCESSES_MAX: Final = 4
 LOOK_SECONDS: Final = 0.5
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 
 class LoadJob(NamedTuple):
-    """What one process loads."""
+    """The work of one process."""
 
     kafka: Kafka
     registry: SchemaRegistry
@@ -39,16 +39,16 @@ class LoadJob(NamedTuple):
     source_topic: str
     lanes: tuple[int, ...]
     parent: int
-    """Process id of who waits for it; without it, nobody does."""
+    """The id of the process that waits for this one. If that process has ended, this one ends too."""
 
 
 class ParentGone(Exception):
-    """The process that this one works for has ended: the next replay goes on from here."""
+    """The parent process has ended, so this one ends; the next replay continues from its last commit."""
 
 
 def load_lanes(job: LoadJob) -> None:
-    """Load these lanes to their ends, from where they stand; in a process of its own."""
-    gc.set_threshold(1_000_000, 20, 100)  # a chunk makes a million objects and no cycles
+    """Load these lanes from where they stand to their ends; runs in a process of its own."""
+    gc.set_threshold(1_000_000, 20, 100)  # a chunk makes a million objects and no reference cycles
     store = PostingStore(job.dsn)
     try:
         with db.connect_owner(job.dsn, synchronous=False) as connection:
@@ -56,7 +56,7 @@ def load_lanes(job: LoadJob) -> None:
                 try:
                     _Loading(job, connection, AccountIds(store)).run()
                 except db.LaneMoved:
-                    continue  # by a process that an earlier replay left behind
+                    continue  # a process that an earlier replay left behind has moved the lane
                 else:
                     return
     finally:
@@ -109,8 +109,8 @@ class _Loading:
 def load(connection: Any, jobs: Sequence[LoadJob], ends: dict[int, int], topic_id: str, progress: Progress) -> int:
     """Load all lanes, make keys and indexes again, and move the ledger's lanes to their ends.
 
-    `ends`: about how many records each lane has, for the progress. Begun by `db.begin_load`; where it was killed, the
-    next call goes on from there. Returns how many records are loaded, in this call or before.
+    Call `db.begin_load` first. `ends`: about how many records each lane has, for the progress. If a call was killed,
+    the next call continues. Return how many records are loaded, by this call or before.
     """
     total = sum(ends.values())
     with ProcessPoolExecutor(len(jobs), mp_context=multiprocessing.get_context("spawn")) as pool:
@@ -134,7 +134,7 @@ def load(connection: Any, jobs: Sequence[LoadJob], ends: dict[int, int], topic_i
 
 
 def _restore(dsn: str, restoring: dict[str, list[tuple[int, str]]], progress: Progress) -> None:
-    """Make keys and indexes again, those of each table in a thread of its own; then learn what the tables hold."""
+    """Make keys and indexes again, with one thread for each table; then ANALYZE the tables."""
     total = sum(map(len, restoring.values()))
     done: list[int] = []
 

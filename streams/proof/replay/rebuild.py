@@ -1,4 +1,4 @@
-"""A replay from its beginning to its end: the frame of the books, the lanes, and what stands beside them."""
+"""A replay from its beginning to its end: the frame of the books, the lanes, quarantined bytes and checkpoints."""
 
 import os
 import time
@@ -22,35 +22,35 @@ from streams.proof.replay.journal import ReplayRefused, partitions_of
 from streams.proof.replay.load import PROCESSES_MAX, LoadJob, load
 
 Progress = Callable[[str, int, int], None]
-"""Told the step, how much of it is done, and how much it is in all."""
+"""Called with the name of the step, the amount done, and the total amount."""
 
 STEPS: Final = ("load", "indexes", "check", "replay")
 
 
 @dataclass(frozen=True)
 class Report:
-    """What a replay did."""
+    """The result of a replay."""
 
     records: int
     """Records that were replayed in this call."""
     lanes: int
     seconds: float
     loaded: bool
-    """Whether the ledger was empty, or half loaded, and so went the fast way."""
+    """Whether the ledger was empty or partly loaded, so that the fast load was used."""
     checkpoints: int
     """Checkpoints of audit that were restored."""
     quarantined_without_bytes: int
-    """Quarantined rows whose bytes payments.quarantine has no longer."""
+    """Quarantined rows whose bytes payments.quarantine no longer has."""
 
     @property
     def records_per_second(self) -> int:
-        """How fast it was, from the first look to the last commit."""
+        """Return how many records were replayed per second, from the start of the call to the last commit."""
         return int(self.records / self.seconds) if self.seconds else 0
 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a replay reads from."""
+    """The sources that a replay reads."""
 
     kafka: Kafka
     registry: SchemaRegistry
@@ -58,7 +58,7 @@ class Origin:
     audit_public_key: bytes | None = None
     """The raw public key of audit in this home, if there is one."""
     processes: int = 0
-    """How many decode; 0: one for each core, at most PROCESSES_MAX."""
+    """The number of processes that decode; 0: one for each core, at most PROCESSES_MAX."""
 
 
 def replay(
@@ -69,11 +69,12 @@ def replay(
     *,
     compare_heads: bool = True,
 ) -> Report:
-    """Bring the database to where ledger.journal ends, and make it one that every service can go on with.
+    """Bring the database to the end of ledger.journal, so that every service can continue with it.
 
-    `frame` becomes the frame of its books; None where it has its own. Begun again after a crash it goes on where it
-    was. ReplayRefused or TargetError where that cannot be; Outages as they come. Where all is compared afterwards, a
-    ledger that lacks nothing need not be held against the topic here (`compare_heads`).
+    `frame` becomes the frame of its books; None if the database or the topic has one. After a crash, a second call
+    continues where the first one stopped. `compare_heads`: compare the lanes that lack nothing with the topic; not
+    needed if everything is compared afterwards. Raise ReplayRefused or TargetError if a replay is impossible, and an
+    Outage if Kafka or Postgres is away.
     """
     started = time.monotonic()
     migrate(dsn)
@@ -83,7 +84,7 @@ def replay(
         published = last_published(origin.kafka, origin.topics.journal, lanes)
         topic_id = _topic_id(origin, frame)
         loading = db.is_loading(connection) or db.is_empty(connection)
-        # Read behind the journal's ends: a fact is published before the records that name its account.
+        # Read the facts after the journal's ends: a fact is published before the records that name its account.
         is_told = restore_frame(connection, origin.kafka, origin.registry, origin.topics.frame, is_empty=loading)
         if frame is not None:
             import_frame(connection, frame, only_keys=is_told)
@@ -112,7 +113,7 @@ def replay(
 
 
 def _topic_id(origin: Origin, frame: Frame | None) -> str:
-    """The id of the topic of intents: as the books know it, so that another topic is noticed, or as it is now."""
+    """Return the intents topic's id from the books, so that another topic is noticed; else the id that it has now."""
     known = {row["topic"]: row["topic_id"] for row in frame["topics"]} if frame is not None else {}
     return str(known.get(origin.topics.intents) or describe_source(origin.kafka, origin.topics.intents).topic_id)
 
@@ -148,7 +149,7 @@ def _load(
 
 
 def _groups(lanes: Iterable[int], processes: int) -> list[tuple[int, ...]]:
-    """The lanes dealt out in turn."""
+    """Deal the lanes out to the processes in turn."""
     dealt = list(lanes)
     return [tuple(dealt[first::processes]) for first in range(min(processes, len(dealt)))]
 

@@ -1,6 +1,6 @@
 """The oracle judges a ledger at rest from raw reads alone. It shares no code with the pipeline that it judges.
 
-It imports the standard library, confluent_kafka, fastavro, httpx, psycopg and rfc8785, and no module of Ledgerline:
+It imports the standard library, confluent_kafka, fastavro, httpx and psycopg, and no other module of Ledgerline:
 import-linter and a test enforce this. Schemas come from the registry, by the id in each record's frame.
 """
 

@@ -2,8 +2,8 @@
 
 How floors are checked. A transaction that draws an account down locks the account before it reads the balance, and
 holds the lock until it has committed. A transaction that only raises an account takes no lock. The check orders rows by
-the commit timestamp of their transaction, which Postgres tracks. Postgres takes this timestamp before the commit
-becomes visible and before the locks are released. Two facts follow:
+the commit timestamp of their transaction (`moment`), which Postgres tracks. Postgres takes this timestamp before the
+commit becomes visible and before the locks are released. Two facts follow:
 
 - If two transactions draw down one account, the second reads the balance after the first one's timestamp, and its own
   timestamp is later. So the timestamp order of draw-downs is the order of the decisions.

@@ -160,7 +160,7 @@ class Tables:
         return {row[0]: Kept(*row[1:]) for row in self._all(_KEPT, lane)}
 
     def originals(self, intent_ids: list[str]) -> dict[tuple[str, str], tuple[str, list[Leg]]]:
-        """Return type and legs, by tenant and id, of those of these intents that are posted."""
+        """Return type and legs of the posted ones of these intents, by tenant and id."""
         found: dict[tuple[str, str], tuple[str, list[Leg]]] = {}
         for tenant, intent_id, kind, address, direction, amount_minor, currency in self._all(_ORIGINALS, intent_ids):
             legs = found.setdefault((tenant, intent_id), (kind, []))[1]
