@@ -30,6 +30,8 @@ READ_BYTES_MIN: Final = 16_384
 """A client that reads an answer takes so much of it within `unread_seconds_max`."""
 _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
+BODY_IS_WHOLE: Final = "ledgerline.body_is_whole"
+"""The ASGI extension that says if a request's body has come: who waits for it then needs no timer."""
 
 
 class ConnectionBounds(NamedTuple):
@@ -232,6 +234,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        extensions: dict[str, Any] = {BODY_IS_WHOLE: lambda: not cycle.more_body}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def _tell_answering(self) -> None:
