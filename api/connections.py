@@ -9,7 +9,7 @@ from collections import Counter
 from enum import Enum
 from functools import partial
 from heapq import nsmallest
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import httptools
@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
+from api.connection_bounds import Cause, ConnectionBounds
 from api.metrics import Metrics
 from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
 from api.security_headers import ANSWER_HEADERS
@@ -32,35 +33,6 @@ _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
 BODY_IS_WHOLE: Final = "ledgerline.body_is_whole"
 """The ASGI extension that says if a request's body has come: who waits for it then needs no timer."""
-
-
-class ConnectionBounds(NamedTuple):
-    """The settings; docs/SETTINGS.md says what each is for."""
-
-    head_bytes_max: int
-    headers_max: int
-    pipelined_max: int
-    connections_max: int
-    address_connections_max: int
-    unread_bytes_max: int
-    head_seconds_max: float
-    body_seconds_max: float
-    unread_seconds_max: float
-    idle_seconds_max: float
-
-
-class Cause(Enum):
-    """Why the API ended a connection; the values are labels of a metric."""
-
-    HEAD_TOO_LARGE = "head_too_large"
-    HEAD_TOO_SLOW = "head_too_slow"
-    BODY_TOO_SLOW = "body_too_slow"
-    NO_HTTP = "no_http"
-    PIPELINE = "pipeline"
-    UNREAD = "unread"
-    IDLE = "idle"
-    CONNECTIONS = "connections"
-    ADDRESS = "address"
 
 
 class _Part(Enum):

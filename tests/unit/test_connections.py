@@ -13,7 +13,8 @@ import uvicorn
 
 from api import connections
 from api.addresses import NO_PROXIES, TrustedProxies, trusted_proxies_of
-from api.connections import ConnectionBounds, Connections
+from api.connection_bounds import ConnectionBounds
+from api.connections import Connections
 from api.metrics import Metrics
 
 WIDE: Final = ConnectionBounds(
