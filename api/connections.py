@@ -9,7 +9,7 @@ from collections import Counter
 from enum import Enum
 from functools import partial
 from heapq import nsmallest
-from typing import Any, Final, NamedTuple, cast
+from typing import Any, Final, cast
 from uuid import uuid4
 
 import httptools
@@ -20,6 +20,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
+from api.connection_bounds import Cause, ConnectionBounds
 from api.metrics import Metrics
 from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
 from api.security_headers import ANSWER_HEADERS
@@ -30,35 +31,8 @@ READ_BYTES_MIN: Final = 16_384
 """The least that a client must read of a waiting answer within `unread_seconds_max`; else the connection is ended."""
 _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
-
-
-class ConnectionBounds(NamedTuple):
-    """The bounds from the settings; docs/SETTINGS.md explains each."""
-
-    head_bytes_max: int
-    headers_max: int
-    pipelined_max: int
-    connections_max: int
-    address_connections_max: int
-    unread_bytes_max: int
-    head_seconds_max: float
-    body_seconds_max: float
-    unread_seconds_max: float
-    idle_seconds_max: float
-
-
-class Cause(Enum):
-    """Why the API ended a connection; the values are labels of a metric."""
-
-    HEAD_TOO_LARGE = "head_too_large"
-    HEAD_TOO_SLOW = "head_too_slow"
-    BODY_TOO_SLOW = "body_too_slow"
-    NO_HTTP = "no_http"
-    PIPELINE = "pipeline"
-    UNREAD = "unread"
-    IDLE = "idle"
-    CONNECTIONS = "connections"
-    ADDRESS = "address"
+BODY_IS_WHOLE: Final = "ledgerline.body_is_whole"
+"""The ASGI extension that tells if all of a request's body has arrived. Reading such a body needs no timer."""
 
 
 class _Part(Enum):
@@ -238,6 +212,8 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        extensions: dict[str, Any] = {BODY_IS_WHOLE: lambda: not cycle.more_body}
+        cycle.scope["extensions"] = extensions
         super()._start_asgi_task(cycle, app)
 
     def _tell_answering(self) -> None:

@@ -12,6 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from api.connections import BODY_IS_WHOLE
 from api.head_requests import as_get
 from api.metrics import Metrics
 from api.problems import Kind, Problem, unavailable
@@ -43,13 +44,27 @@ DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]
 """(method, path) -> endpoint, called without FastAPI: for a post, its layers cost more than the work of the post."""
 
 
+def _never() -> bool:
+    """Stand in for a server that does not tell."""
+    return False
+
+
 class _BodyLimit:
     """Receives the body of one request. Raises Problem as soon as the body is known to be too large or too slow."""
 
     def __init__(
-        self, receive: Receive, headers: Headers, holder: Holder, bytes_max: int, ends_time: float, seconds_max: float
+        self,
+        receive: Receive,
+        is_whole: Callable[[], bool],
+        headers: Headers,
+        holder: Holder,
+        bytes_max: int,
+        ends_time: float,
+        seconds_max: float,
     ) -> None:
+        """`is_whole` says if all of the body has come."""
         self._receive = receive
+        self._has_come = is_whole
         self._holder = holder
         self._ends_time = ends_time
         self._seconds_max = seconds_max
@@ -80,6 +95,8 @@ class _BodyLimit:
         return message
 
     async def _next(self) -> Message:
+        if self._has_come():  # a timer costs more than the rest of this
+            return await self._receive()
         try:
             async with asyncio.timeout_at(self._ends_time):
                 return await self._receive()
@@ -200,7 +217,8 @@ class RequestLayer:
     def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
         bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
         ends_time = asyncio.get_running_loop().time() + self._body_seconds_max
-        return _BodyLimit(receive, headers, holder, bytes_max, ends_time, self._body_seconds_max)
+        is_whole = scope.get("extensions", {}).get(BODY_IS_WHOLE, _never)
+        return _BodyLimit(receive, is_whole, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         coding = _content_coding(scope)

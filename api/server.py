@@ -14,7 +14,8 @@ from fastapi import FastAPI
 
 from api.addresses import TrustedProxies, trusted_proxies_of
 from api.app import create_app
-from api.connections import ConnectionBounds, Connections
+from api.connection_bounds import ConnectionBounds
+from api.connections import Connections
 from api.service import Configuration
 from api.sockets import allow_open_files
 from domain.topics import Topics

@@ -13,7 +13,8 @@ import uvicorn
 
 from api import connections
 from api.addresses import NO_PROXIES, TrustedProxies, trusted_proxies_of
-from api.connections import ConnectionBounds, Connections
+from api.connection_bounds import ConnectionBounds
+from api.connections import Connections
 from api.metrics import Metrics
 
 WIDE: Final = ConnectionBounds(
@@ -51,6 +52,7 @@ class Application:
         self.answered = 0
         self.body_bytes = 0
         self.clients_left = 0
+        self.found_whole: list[bool] = []
         self.failures: list[Exception] = []
         self.release = asyncio.Event()
 
@@ -69,6 +71,7 @@ class Application:
             await self._stream(receive, send)
             return
         while scope["path"] == "/read":
+            self.found_whole.append(scope["extensions"][connections.BODY_IS_WHOLE]())
             message = await receive()
             self.body_bytes += len(message.get("body", b""))
             if not message.get("more_body"):
@@ -228,6 +231,19 @@ def test_a_body_in_many_small_chunks_is_taken() -> None:
         answer = served.ask(CHUNKED + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
         assert answer.startswith(b"HTTP/1.1 200 ")
         assert served.application.body_bytes == 20_000
+
+
+def test_the_application_is_told_if_a_body_has_come() -> None:
+    post = b"POST /read HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n"
+    with serving() as served, served.connect() as client:
+        client.sendall(post + b"body")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert served.application.found_whole == [True]
+        client.sendall(post + b"bo")
+        served.await_that(lambda: served.application.body_bytes == 6)
+        client.sendall(b"dy")
+        assert client.recv(65_536).startswith(b"HTTP/1.1 200 ")
+        assert served.application.found_whole[1] is False
 
 
 def test_so_many_requests_may_be_sent_at_once_and_then_the_connection_ends() -> None:
