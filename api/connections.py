@@ -32,7 +32,7 @@ READ_BYTES_MIN: Final = 16_384
 _EVICTED_AT_ONCE: Final = 64
 _NEVER: Final = float("inf")
 BODY_IS_WHOLE: Final = "ledgerline.body_is_whole"
-"""The ASGI extension that says if a request's body has come: who waits for it then needs no timer."""
+"""The ASGI extension that tells if all of a request's body has arrived. Reading such a body needs no timer."""
 
 
 class _Part(Enum):

@@ -1,4 +1,4 @@
-"""The name that somebody meant, where a query or a body has one that is not known."""
+"""Find the name that a caller meant if a query or a body has an unknown one."""
 
 from collections.abc import Collection
 from difflib import get_close_matches

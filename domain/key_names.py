@@ -1,16 +1,16 @@
-"""How key files are named in a home. Apart from domain/key_files.py, as that loads cryptography, which takes time."""
+"""Names of the key files in a home. domain/key_files.py loads cryptography, which is slow, so the names stand here."""
 
 from pathlib import Path
 from typing import Final
 
 AUDIT_KEY_FILE: Final = "audit-key.pem"
-"""Of the private key that audit signs checkpoints with."""
+"""The file of the private key that audit signs checkpoints with."""
 POSTING_KEY_FILE: Final = "posting-key.pem"
-"""Of the private key that posting signs heads with."""
+"""The file of the private key that posting signs heads with."""
 
 
 def public_file(key_file: Path) -> Path:
-    """Where the public half of a key file lies."""
+    """Return the file of the public key that belongs to this private key's file."""
     return key_file.with_suffix(".pub.pem")
 
 
