@@ -17,6 +17,7 @@ from setuptools import setup
 # The only list of them. What is here must not be patched in tests, which compiled callers would not see, and has no
 # subclasses that are not here.
 MODULES = (
+    "api/plain_bodies.py",
     "domain/chart.py",
     "domain/decision.py",
     "domain/fingerprint.py",

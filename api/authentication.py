@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -142,21 +143,28 @@ def address_group(address: str) -> str:
     return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
 
 
+async def _authenticate(scope: Scope, request: Request) -> ApiKey:
+    """Return the request's key, counted and found to have `scope`; the query has only names that are known."""
+    service = request.app.state.service
+    authentication: Authentication = service.authentication
+    kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+    key = await authentication.key_of(credentials if kind.lower() == "bearer" else "", request)
+    await authentication.count_request(key)
+    holder_of(request).begin(key, service.shares)
+    if scope not in key.scopes:
+        raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
+    if request.scope["query_string"]:
+        require_known(request)
+    return key
+
+
 def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
-    """A dependency: the request's key, counted and found to have `scope`; the query has only names that are known."""
+    """Make the dependency of a route whose key must have `scope`."""
 
     async def authenticated(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> ApiKey:
-        authentication: Authentication = request.app.state.service.authentication
-        key = await authentication.key_of(credentials.credentials if credentials is not None else "", request)
-        await authentication.count_request(key)
-        holder_of(request).begin(key, request.app.state.service.shares)
-        if scope not in key.scopes:
-            raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
-        if request.scope["query_string"]:
-            require_known(request)
-        return key
+        return await _authenticate(scope, request)
 
     return authenticated
 
@@ -164,11 +172,10 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
 def direct(
     scope: Scope, endpoint: Callable[[Request, ApiKey], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
-    """The endpoint behind the same check as `needs` makes, for a request that FastAPI does not see."""
-    authenticated = needs(scope)
+    """Put the endpoint behind the same check as `needs` makes, for a request that FastAPI does not see."""
 
     async def answer(request: Request) -> Response:
-        return await endpoint(request, await authenticated(request, await _bearer(request)))
+        return await endpoint(request, await _authenticate(scope, request))
 
     return answer
 

@@ -241,9 +241,9 @@ class RequestLayer:
         is_direct = (scope["method"], scope["path"]) in self._direct
         route = scope["path"] if is_direct else getattr(scope.get("route"), "path", _UNMATCHED)
         method = asked if asked in _METHODS else "other"
-        self._metrics.requests.labels(method, route, status).inc()
+        self._metrics.requests(method, route, status).inc()
         if route not in _ENDLESS:
-            self._metrics.request_seconds.labels(method, route).observe(seconds)
+            self._metrics.request_seconds(method, route).observe(seconds)
         if span is not None:
             end_span(span, method, route, status)
         if _library_log.isEnabledFor(logging.DEBUG):  # the processors would run for a line that is dropped
