@@ -11,6 +11,7 @@ from typing import Annotated, Final
 
 from fastapi import Depends, Request, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -145,6 +146,21 @@ def address_group(address: str) -> str:
     return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
 
 
+async def _authenticate(scope: Scope, request: Request) -> ApiKey:
+    """Return the request's key, counted and found to have `scope`; the query has only names that are known."""
+    service = request.app.state.service
+    authentication: Authentication = service.authentication
+    kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+    key = await authentication.key_of(credentials if kind.lower() == "bearer" else "", request)
+    await authentication.count_request(key)
+    holder_of(request).begin(key, service.shares)
+    if scope not in key.scopes:
+        raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
+    if request.scope["query_string"]:
+        require_known(request)
+    return key
+
+
 def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
     """Return a FastAPI dependency that authenticates a request and returns its key.
 
@@ -153,17 +169,9 @@ def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
     """
 
     async def authenticated(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
     ) -> ApiKey:
-        authentication: Authentication = request.app.state.service.authentication
-        key = await authentication.key_of(credentials.credentials if credentials is not None else "", request)
-        await authentication.count_request(key)
-        holder_of(request).begin(key, request.app.state.service.shares)
-        if scope not in key.scopes:
-            raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
-        if request.scope["query_string"]:
-            require_known(request)
-        return key
+        return await _authenticate(scope, request)
 
     return authenticated
 
@@ -172,10 +180,9 @@ def direct(
     scope: Scope, endpoint: Callable[[Request, ApiKey], Awaitable[Response]]
 ) -> Callable[[Request], Awaitable[Response]]:
     """Return the endpoint behind the same checks as `needs` makes, for requests that do not pass through FastAPI."""
-    authenticated = needs(scope)
 
     async def answer(request: Request) -> Response:
-        return await endpoint(request, await authenticated(request, await _bearer(request)))
+        return await endpoint(request, await _authenticate(scope, request))
 
     return answer
 

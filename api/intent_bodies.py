@@ -18,6 +18,7 @@ from api.body_bounds import (
     require_small,
 )
 from api.form_sentences import form_sentence
+from api.plain_bodies import CURRENCY_CHARACTERS_MAX, TIME_CHARACTERS_MAX, Asked, plain_legs, plain_transfer
 from api.problems import Kind, Problem, kind_of
 from api.times import PATTERN, from_rfc3339
 from api.unique_members import require_unique_members
@@ -27,7 +28,6 @@ from domain.intents import (
     AMOUNT_MINOR_MAX,
     DIRECTIONS,
     KEY_CHARACTERS_MAX,
-    LEGS_MAX,
     METADATA_ENTRIES_MAX,
     METADATA_VALUE_CHARACTERS_MAX,
     REFERENCE_CHARACTERS_MAX,
@@ -40,8 +40,6 @@ from domain.screening import key_fault, shape_refusal
 BATCH_ITEMS_MAX: Final = 1000
 _FAULTS_SHOWN_MAX: Final = 20
 _POINTER_CHARACTERS_MAX: Final = 200
-_CURRENCY_CHARACTERS_MAX: Final = 24
-_TIME_CHARACTERS_MAX: Final = 40
 _UUID_PATTERN: Final = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 
 _TRANSFER: Final[dict[str, Any]] = {
@@ -83,7 +81,7 @@ class LegBody(BaseModel):
         str,
         Field(
             min_length=1,
-            max_length=_CURRENCY_CHARACTERS_MAX,
+            max_length=CURRENCY_CHARACTERS_MAX,
             description="ISO 4217 or registered unit.",
             examples=["EUR"],
         ),
@@ -108,7 +106,7 @@ class IntentBody(BaseModel):
     value_time: Annotated[
         str | None,
         Field(
-            max_length=_TIME_CHARACTERS_MAX,
+            max_length=TIME_CHARACTERS_MAX,
             description="When the movement takes effect: RFC 3339, from 1900 to 2199; default: on acceptance.",
             json_schema_extra={"format": "date-time", "pattern": PATTERN},
         ),
@@ -139,9 +137,6 @@ _validate_item = BatchItem.__pydantic_validator__.validate_python
 
 _INTENT_MEMBERS: Final = frozenset(IntentBody.model_fields)
 _ITEM_MEMBERS: Final = frozenset(BatchItem.model_fields)
-_LEG_MEMBERS: Final = len(LegBody.model_fields)
-_Asked = tuple[str, tuple[Leg, ...], UUID | None, str | None, str | None, dict[str, str]]
-"""What a body asks for: type, legs, reverses, value time as text, reference, metadata."""
 
 
 def now_microseconds() -> int:
@@ -193,7 +188,7 @@ def _cut(value: Any) -> Any:
     legs = value["legs"]
     odd = 0
     for place, leg in enumerate(legs):
-        if _plain_legs([leg]) is None:
+        if plain_legs([leg]) is None:
             odd += 1
             if odd == ODD_LEGS_SHOWN_MAX:
                 return value | {"legs": legs[: place + 1]}
@@ -213,57 +208,13 @@ def _validated(
         raise form_problem(error, members, faults_max) from error
 
 
-def _plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
-    legs = []
-    for value in values:
-        if type(value) is not dict or len(value) != _LEG_MEMBERS:
-            return None
-        account, currency = value.get("account"), value.get("currency")
-        direction, amount_minor = value.get("direction"), value.get("amount_minor")
-        if type(account) is not str or type(currency) is not str or type(direction) is not str:
-            return None
-        if not 0 < len(account) <= ADDRESS_CHARACTERS_MAX or not 0 < len(currency) <= _CURRENCY_CHARACTERS_MAX:
-            return None
-        side = DIRECTIONS.get(direction)
-        if side is None or type(amount_minor) is not int:
-            return None
-        legs.append(Leg(account, side, amount_minor, currency))
-    return tuple(legs)
-
-
-def _plain(value: Any, members: frozenset[str]) -> _Asked | None:
-    """Read a plain transfer without the pydantic models, at a fifth of their cost.
-
-    Return None for everything else: the models read it, and can say what is wrong. A property test holds that the
-    models read each value that is accepted here in the same way.
-    """
-    if type(value) is not dict or not value.keys() <= members:
-        return None
-    intent_type, legs = value.get("type"), value.get("legs")
-    if intent_type != "transfer" or type(legs) is not list or value.get("reverses") is not None:
-        return None
-    if len(legs) > LEGS_MAX:
-        return None
-    value_time, reference, metadata = value.get("value_time"), value.get("reference"), value.get("metadata", {})
-    if value_time is not None and (type(value_time) is not str or len(value_time) > _TIME_CHARACTERS_MAX):
-        return None
-    if reference is not None and type(reference) is not str:
-        return None
-    if type(metadata) is not dict or len(metadata) > METADATA_ENTRIES_MAX:
-        return None
-    if any(type(entry) is not str for entry in metadata.values()):
-        return None
-    plain_legs = _plain_legs(legs)
-    return None if plain_legs is None else ("transfer", plain_legs, None, value_time, reference, metadata)
-
-
-def _modelled(body: IntentBody) -> _Asked:
+def _modelled(body: IntentBody) -> Asked:
     legs = tuple([Leg(leg.account, DIRECTIONS[leg.direction], leg.amount_minor, leg.currency) for leg in body.legs])
     reverses = None if body.reverses is None else UUID(body.reverses)
     return body.type, legs, reverses, body.value_time, body.reference, body.metadata
 
 
-def _judged(asked: _Asked, tenant: str, idempotency_key: str, accepted_time: int) -> Intent:
+def _judged(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) -> Intent:
     intent_type, legs, reverses, value_time_text, reference, metadata = asked
     value_time = None
     if value_time_text is not None:
@@ -303,14 +254,14 @@ def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
     """Return the intent in a body. Raise Problem if the body is too large, or is not an intent in form or shape."""
     require_few_parts(raw, INTENT_PARTS_MAX)
     value = json_value(raw)
-    asked = _plain(value, _INTENT_MEMBERS)
+    asked = plain_transfer(value, _INTENT_MEMBERS)
     if asked is None:
         asked = _modelled(_validated(_validate_intent, value, _INTENT_MEMBERS))
     return _judged(asked, tenant, idempotency_key, now_microseconds())
 
 
 def _item(value: Any, tenant: str, accepted_time: int, faults_max: int) -> Intent:
-    asked = _plain(value, _ITEM_MEMBERS)
+    asked = plain_transfer(value, _ITEM_MEMBERS)
     if asked is not None and type(value.get("idempotency_key")) is str:
         return _judged(asked, tenant, value["idempotency_key"], accepted_time)
     item: BatchItem = _validated(_validate_item, value, _ITEM_MEMBERS, faults_max)

@@ -149,7 +149,7 @@ async def post_intent(request: Request, key: IntentsWriter) -> Response:
     try:
         intent = intent_of(await request.body(), key.tenant, idempotency_key)
     except Problem:
-        service.metrics.intents.labels("refused").inc()
+        service.metrics.intents("refused").inc()
         raise
     result = (await submit(service, key.tenant, [intent], _trace(request)))[0]
     if isinstance(result, Problem):
@@ -221,7 +221,7 @@ async def post_batch(request: Request, key: IntentsWriter) -> Response:
     wait, applied = _wait_of(request)
     items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=key.tenant)
     intents = [item for item in items if isinstance(item, Intent)]
-    service.metrics.intents.labels("refused").inc(len(items) - len(intents))
+    service.metrics.intents("refused").inc(len(items) - len(intents))
     results = await submit(service, key.tenant, intents, _trace(request)) if intents else []
     outcomes = await _batch_outcomes(service, key.tenant, intents, results, wait)
     answers = iter(zip(intents, results, strict=True))

@@ -44,8 +44,8 @@ DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]
 """(method, path) -> endpoint, called without FastAPI: for a post, its layers cost more than the work of the post."""
 
 
-def _never() -> bool:
-    """Stand in for a server that does not tell."""
+def _is_never_whole() -> bool:
+    """Return False: stand in for a server that does not tell if a body has arrived."""
     return False
 
 
@@ -55,16 +55,16 @@ class _BodyLimit:
     def __init__(
         self,
         receive: Receive,
-        is_whole: Callable[[], bool],
+        has_come: Callable[[], bool],
         headers: Headers,
         holder: Holder,
         bytes_max: int,
         ends_time: float,
         seconds_max: float,
     ) -> None:
-        """`is_whole` says if all of the body has come."""
+        """`has_come` tells if all of the body has arrived."""
         self._receive = receive
-        self._has_come = is_whole
+        self._has_come = has_come
         self._holder = holder
         self._ends_time = ends_time
         self._seconds_max = seconds_max
@@ -95,7 +95,7 @@ class _BodyLimit:
         return message
 
     async def _next(self) -> Message:
-        if self._has_come():  # a timer costs more than the rest of this
+        if self._has_come():  # Without a timer, which would cost more than the rest of this function.
             return await self._receive()
         try:
             async with asyncio.timeout_at(self._ends_time):
@@ -217,8 +217,8 @@ class RequestLayer:
     def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
         bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
         ends_time = asyncio.get_running_loop().time() + self._body_seconds_max
-        is_whole = scope.get("extensions", {}).get(BODY_IS_WHOLE, _never)
-        return _BodyLimit(receive, is_whole, headers, holder, bytes_max, ends_time, self._body_seconds_max)
+        has_come = scope.get("extensions", {}).get(BODY_IS_WHOLE, _is_never_whole)
+        return _BodyLimit(receive, has_come, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         coding = _content_coding(scope)
@@ -241,9 +241,9 @@ class RequestLayer:
         is_direct = (scope["method"], scope["path"]) in self._direct
         route = scope["path"] if is_direct else getattr(scope.get("route"), "path", _UNMATCHED)
         method = asked if asked in _METHODS else "other"
-        self._metrics.requests.labels(method, route, status).inc()
+        self._metrics.requests(method, route, status).inc()
         if route not in _ENDLESS:
-            self._metrics.request_seconds.labels(method, route).observe(seconds)
+            self._metrics.request_seconds(method, route).observe(seconds)
         if span is not None:
             end_span(span, method, route, status)
         if _library_log.isEnabledFor(logging.DEBUG):  # else structlog's processors run for a line that is dropped

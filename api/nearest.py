@@ -1,4 +1,4 @@
-"""The known name that a client probably meant, if a query or a body has an unknown one."""
+"""Find the name that a caller meant if a query or a body has an unknown one."""
 
 from collections.abc import Collection
 from difflib import get_close_matches

@@ -12,9 +12,9 @@ from db.connections import DatabaseError
 from db.reads import Settled, settled_originals
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
-from domain.money import minor_unit_fault
 from domain.outcomes import Reason
-from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account, kafka_key
+from domain.screening import currency_fault
+from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account
 from runtime.tracing import Trace
 
 Result = Settled | Delivered | Problem
@@ -47,18 +47,6 @@ def publish_problem(error: PublishError) -> Problem:
     return unavailable(kind, f"{error} The same request with the same key may be sent again safely.")
 
 
-def _currency_fault(intent: Intent, units: dict[str, int]) -> str | None:
-    """Return why a currency cannot be used, such as an ISO 4217 code without a minor unit (XAU).
-
-    Return None if only the ledger can decide: a unit may be registered that this process has not read yet.
-    """
-    for leg in intent.legs:
-        fault = minor_unit_fault(leg.currency)
-        if fault is not None and leg.currency not in units:  # an early release let tenants register such codes
-            return f"{leg.currency} {fault}"
-    return None
-
-
 async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
     chart, units = service.chart(tenant), service.units(tenant)
     originals = [intent.reverses for intent in intents if intent.reverses is not None]
@@ -70,15 +58,15 @@ async def _addressed(service: Service, tenant: str, intents: Sequence[Intent]) -
             settled = error
     addressed: list[Addressed | Problem] = []
     for intent in intents:
-        fault = _currency_fault(intent, units)
+        fault = currency_fault(intent.legs, units)
         if fault is not None:
             addressed.append(Problem(Kind.UNKNOWN_CURRENCY, fault, reason=Reason.UNKNOWN_CURRENCY.value))
         elif intent.reverses is None:
-            addressed.append(Addressed(intent, kafka_key(intent, drained_account(intent.legs, chart))))
+            addressed.append(Addressed(intent, drained_account(intent.legs, chart)))
         elif isinstance(settled, DatabaseError):
             addressed.append(database_problem(settled))
         elif intent.reverses in settled:  # the original is settled, so posting's decision on the reversal is final
-            addressed.append(Addressed(intent, kafka_key(intent, settled[intent.reverses])))
+            addressed.append(Addressed(intent, settled[intent.reverses]))
         else:
             addressed.append(
                 Problem(
@@ -117,11 +105,14 @@ async def submit(service: Service, tenant: str, intents: Sequence[Intent], trace
         replayed(intent, known[intent.intent_id]) if intent.intent_id in known else fault for intent in intents
     ]
     places = [place for place, result in enumerate(results) if result is None]
+    addressed = await _addressed(service, tenant, [intents[place] for place in places])
+    late = outdated(looked_time)
     ready: list[tuple[int, Addressed]] = []
-    for place, found in zip(places, await _addressed(service, tenant, [intents[at] for at in places]), strict=True):
-        late = outdated(looked_time)
-        if isinstance(found, Problem) or late is not None:
-            results[place] = found if isinstance(found, Problem) else late
+    for place, found in zip(places, addressed, strict=True):
+        if isinstance(found, Problem):
+            results[place] = found
+        elif late is not None:
+            results[place] = late
         else:
             ready.append((place, found))
     delivered = await service.producer.publish_many([found for _, found in ready], trace)
@@ -151,4 +142,4 @@ def _count(service: Service, results: Sequence[Result]) -> None:
             name = names.get(result.kind, "failed")
         counts[name] = counts.get(name, 0) + 1
     for name, count in counts.items():
-        service.metrics.intents.labels(name).inc(count)
+        service.metrics.intents(name).inc(count)

@@ -161,6 +161,15 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
     return refusal
 
 
+def currency_fault(legs: Sequence[Leg], units: dict[str, int]) -> str | None:
+    """Why a currency of the legs is none whatever may be registered, in a sentence; None if the books must decide."""
+    for leg in legs:
+        fault = minor_unit_fault(leg.currency)
+        if fault is not None and leg.currency not in units:  # An early release took XAU for a unit's code.
+            return f"{leg.currency} {fault}"
+    return None
+
+
 def _unknown_currency_sentence(code: str, units: dict[str, int]) -> str:
     fault = minor_unit_fault(code)
     if fault is not None:

@@ -57,10 +57,11 @@ class Delivered(NamedTuple):
 
 
 class Addressed(NamedTuple):
-    """An intent and the Kafka key that chooses its lane."""
+    """An intent and the account that it draws down, by which its lane is chosen."""
 
     intent: Intent
-    key: bytes
+    drained: str | None
+    """None if no account of the intent can run dry."""
 
 
 class _Flight:
@@ -103,9 +104,9 @@ def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
     return None
 
 
-def kafka_key(intent: Intent, drained: str | None) -> bytes:
+def kafka_key(tenant: str, intent_id: str, drained: str | None) -> bytes:
     """Return the drained account as the key, so that its draw-downs share a lane; else the id, to spread the load."""
-    return (str(intent.intent_id) if drained is None else f"{intent.tenant}/{drained}").encode()
+    return (intent_id if drained is None else f"{tenant}/{drained}").encode()
 
 
 def record_of(intent: Intent) -> dict[str, Any]:
@@ -282,9 +283,10 @@ class IntentProducer:
         self._flights.add(flight)
         try:
             headers = _shared_headers(trace, self._source)
-            for index, ((intent, key), record, value) in enumerate(zip(addressed, records, values, strict=True)):
-                own = {"ce_id": record["intent_id"].encode(), "ce_time": _as_rfc3339(intent.accepted_time)}
-                self._produce(flight, index, value, key, headers | own)
+            for index, ((intent, drained), record, value) in enumerate(zip(addressed, records, values, strict=True)):
+                intent_id = record["intent_id"]
+                own = {"ce_id": intent_id.encode(), "ce_time": _as_rfc3339(intent.accepted_time)}
+                self._produce(flight, index, value, kafka_key(intent.tenant, intent_id, drained), headers | own)
             await flight.future
         finally:
             self._flights.remove(flight)

@@ -1,4 +1,4 @@
-"""Names of key files in a home. This is not in runtime/key_files.py, because that loads cryptography, which is slow."""
+"""Names of the key files in a home. runtime/key_files.py loads cryptography, which is slow, so the names stand here."""
 
 from pathlib import Path
 from typing import Final
@@ -10,7 +10,7 @@ POSTING_KEY_FILE: Final = "posting-key.pem"
 
 
 def public_file(key_file: Path) -> Path:
-    """Return the path of the public key that belongs to a key file."""
+    """Return the file of the public key that belongs to this private key's file."""
     return key_file.with_suffix(".pub.pem")
 
 

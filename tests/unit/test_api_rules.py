@@ -24,7 +24,7 @@ from api.service import Configuration
 from api.times import from_rfc3339, to_rfc3339
 from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
-from domain.intents import CREDIT, DEBIT, Intent, Leg
+from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
 from domain.topics import Topics
 from producers.intents import drained_account, kafka_key
@@ -261,10 +261,8 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     assert drained_account(legs, chart) == "users:2:wallet"
     assert drained_account(legs[:2], chart) is None
     assert drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
-    intent = intent_of(b'{"type":"reversal","reverses":"00000000-0000-0000-0000-000000000001"}', "default", "k")
-    assert isinstance(intent, Intent)
-    assert kafka_key(intent, None) == str(intent.intent_id).encode()
-    assert kafka_key(intent, "users:2:wallet") == b"default/users:2:wallet"
+    assert kafka_key("default", "the-id", None) == b"the-id"
+    assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
 
 
 def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:

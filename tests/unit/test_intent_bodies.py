@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from api import intent_bodies
 from api.intent_bodies import BatchItem, IntentBody, batch_of, intent_of
+from api.plain_bodies import plain_transfer
 from api.problems import Problem
 from domain.intents import ADDRESS_CHARACTERS_MAX, AMOUNT_MINOR_MAX
 
@@ -74,7 +75,7 @@ def modelled(value: Any, model: type[IntentBody]) -> Any:
 def check_quick(value: Any) -> None:
     """Check that the models read everything that the fast reader reads, with equal results."""
     for model, members in ((IntentBody, intent_bodies._INTENT_MEMBERS), (BatchItem, intent_bodies._ITEM_MEMBERS)):
-        asked = intent_bodies._plain(value, members)
+        asked = plain_transfer(value, members)
         if asked is not None:
             with_key = value | {"idempotency_key": "k"} if model is BatchItem else value
             found = modelled(with_key, model)
@@ -87,7 +88,7 @@ def check_answers(value: Any) -> None:
     raw = json.dumps([value]).encode()
     quick = answers(raw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intent_bodies, "_plain", lambda _value, _members: None)
+        patch.setattr(intent_bodies, "plain_transfer", lambda _value, _members: None)
         assert answers(raw) == quick
 
 
@@ -122,6 +123,6 @@ def test_whatever_comes_is_answered_the_same_by_either_reading(value: Any) -> No
 
 
 def test_a_plain_transfer_is_read_quickly() -> None:
-    assert intent_bodies._plain(ITEM, intent_bodies._ITEM_MEMBERS) is not None
+    assert plain_transfer(ITEM, intent_bodies._ITEM_MEMBERS) is not None
     bare = {name: ITEM[name] for name in ("type", "legs")}
-    assert intent_bodies._plain(bare, intent_bodies._INTENT_MEMBERS) is not None
+    assert plain_transfer(bare, intent_bodies._INTENT_MEMBERS) is not None

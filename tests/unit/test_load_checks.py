@@ -8,12 +8,13 @@ from typing import Any, Final
 import pytest
 
 from db.reconciled import ReconciledLane, ReconciledSum
+from domain.errors import LedgerlineError
 from runtime.settings import REPOSITORY_ROOT
 from tools.load.__main__ import main
 from tools.load.checks import Check, hot_checks, posted_ratio, promises, proof_checks, refusal_checks, storm_checks
 from tools.load.costs import POSTED_MIN, cost_per_thousand, of_the_ledger
 from tools.load.evidence import Evidence, NotReconciled, Record, require_agreement
-from tools.load.hostile import MEMORY_BYTES_MAX, Phase, judge_phases
+from tools.load.hostile import MEMORY_BYTES_MAX, Hostile, Phase, judge_phases
 from tools.load.k6 import SCRIPTS, K6Run, broken_thresholds
 from tools.load.report import HEADINGS, broken, cells, markdown, run_document, text_table
 from tools.load.runner import Result, percentiles
@@ -369,3 +370,8 @@ def test_a_hostile_tenant_may_double_what_was_quiet_and_no_more(phase: Phase, lo
     table, found = judge_phases([*QUIET, phase], lost)
     assert found is held
     assert table.endswith(f"{lost} acknowledged intents were lost.")
+
+
+async def test_an_attacker_who_reaches_nothing_is_told_so() -> None:
+    with pytest.raises(LedgerlineError, match=r"does not reach /docs/assets/\S+ from 127\.0\.0\.2"):
+        await Hostile("http://127.0.0.1:1", "llk_x").require_effect()

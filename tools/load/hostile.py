@@ -13,7 +13,6 @@ import multiprocessing
 import os
 import resource
 import secrets
-import statistics
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,17 +25,17 @@ import httpx
 import orjson
 import psutil
 
-from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
 from domain.errors import LedgerlineError
 from tools.load.evidence import wait_posted
-from tools.load.ledger import REQUESTS_PER_MINUTE, LoadLedger, Report, own_ledger
+from tools.load.ledger import REQUESTS_PER_MINUTE, LoadLedger, Report, make_api_key, own_ledger
+from tools.load.runner import percentiles
 
 POSTS_PER_SECOND: Final = 200
 QUIET_SECONDS: Final = 15.0
 ATTACK_SECONDS: Final = 20.0
-"""Long enough that the burst at the start of an attack, up to a tenth of this time, is not taken for the whole."""
+"""Every attack begins with a burst. The time is long enough that the p95 shows the attack that goes on."""
 FACTOR_MAX: Final = 2.0
 MEMORY_BYTES_MAX: Final = 512_000_000
 ENTRIES: Final = 97_500
@@ -46,12 +45,16 @@ POST_SECONDS_MAX: Final = 20.0
 OPEN_FILES: Final = 8_192
 NICE: Final = 19
 HOSTILE_ADDRESS: Final = ("127.0.0.2", 0)
-"""The API's limits by client address count each address alone, and an attacker has another address than its victims."""
+"""The API bounds connections by address. The attacker must not use up the bounds of the victim's address."""
+PAGE: Final = "/docs/assets/swagger-ui-bundle.js"
+STATEMENT: Final = "/v1/accounts/users:1:wallet/statement?currency=EUR&by=value"
+FORGED: Final = "/v1/accounts?cursor=bm9ib2R5"
+WRONG_KEY: Final = {"Authorization": "Bearer llk_wrong"}
 GET: Final = b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n"
 
 
 class Phase(NamedTuple):
-    """The other tenant's measurements during one attack or quiet time."""
+    """The posts of the other tenant during one attack or one quiet time."""
 
     name: str
     posts: int
@@ -118,7 +121,7 @@ class Hostile:
 
     async def unread_pages(self) -> None:
         """400 answers of a megabyte that nobody reads."""
-        request = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: a\r\n\r\n" * 10
+        request = f"GET {PAGE} HTTP/1.1\r\nHost: a\r\n\r\n".encode() * 10
         await asyncio.gather(*(self._send(request, b"") for _ in range(400)))
 
     async def half_sent(self) -> None:
@@ -138,27 +141,41 @@ class Hostile:
 
     async def statements(self) -> None:
         """40 statements by value date at once."""
-        path = "/v1/accounts/users:1:wallet/statement?currency=EUR&by=value"
-        await self._ask(40, lambda client: client.get(path))
+        await self._ask(40, lambda client: client.get(STATEMENT))
 
     async def wrong_keys(self) -> None:
         """Keys that are wrong, as many as go."""
-        headers = {"Authorization": "Bearer llk_wrong"}
-        await self._ask(4, lambda client: client.get("/v1/accounts", headers=headers))
+        await self._ask(4, lambda client: client.get("/v1/accounts", headers=WRONG_KEY))
 
     async def forged_cursors(self) -> None:
         """Cursors that nobody made."""
-        await self._ask(4, lambda client: client.get("/v1/accounts?cursor=bm9ib2R5"))
+        await self._ask(4, lambda client: client.get(FORGED))
+
+    async def require_effect(self) -> None:
+        """Raise LedgerlineError unless the attacker reaches the API and gets the answers that the attacks need.
+
+        An attack ignores the errors of its connections, so an attack that reaches nothing would seem to be held.
+        """
+        async with self.client() as client:
+            for path, headers, status in (
+                (PAGE, None, 200), (STATEMENT, None, 200), ("/v1/accounts", WRONG_KEY, 401), (FORGED, None, 400),
+            ):  # fmt: skip
+                try:
+                    answer = await client.get(path, headers=headers)
+                except httpx.HTTPError as error:
+                    raise LedgerlineError(f"The attacker does not reach {path} from {HOSTILE_ADDRESS[0]}.") from error
+                if answer.status_code != status:
+                    raise LedgerlineError(f"{path} answered {answer.status_code} to the attacker, and not {status}.")
 
     async def fill(self) -> None:
-        """Post the entries that the attack `statements` makes the API sort."""
+        """Post the entries that the statements sort."""
         async with self.client() as client:
             for first in range(0, ENTRIES, BATCH_ITEMS):
-                items = [_intent(1) | {"idempotency_key": f"e{at}"} for at in range(first, first + BATCH_ITEMS)]
+                items = [_make_intent(1) | {"idempotency_key": f"e{at}"} for at in range(first, first + BATCH_ITEMS)]
                 (await client.post("/v1/intents/batch", json=items[: ENTRIES - first])).raise_for_status()
 
 
-def _intent(user: int) -> dict[str, object]:
+def _make_intent(user: int) -> dict[str, object]:
     legs = [
         {"account": account, "direction": direction, "amount_minor": 1, "currency": "EUR"}
         for account, direction in (("external:bank", "debit"), (f"users:{user}:wallet", "credit"))
@@ -166,7 +183,7 @@ def _intent(user: int) -> dict[str, object]:
     return {"type": "transfer", "legs": legs}
 
 
-BODY: Final = orjson.dumps(_intent(2))
+BODY: Final = orjson.dumps(_make_intent(2))
 
 
 class Victim:
@@ -181,7 +198,7 @@ class Victim:
         self._sent = 0
 
     async def watch(self, name: str, seconds: float) -> Phase:
-        """Post for so many seconds, and return the measurements."""
+        """Post for so many seconds; return the times, the errors and the API's memory."""
         times: list[float] = []
         errors = 0
         memory = 0
@@ -215,7 +232,7 @@ class Victim:
                     posts.create_task(post(client, f"{self.run}-{self._sent}"))
                     if at % 50 == 0:
                         memory = max(memory, self._api.memory_info().rss)
-        return Phase(name, len(times), statistics.quantiles(times, n=20)[-1] * 1000, errors, memory)
+        return Phase(name, len(times), percentiles(times)["p95"] * 1000, errors, memory)
 
 
 ATTACKS: Final = (
@@ -226,7 +243,7 @@ ATTACKS: Final = (
 
 
 def _attack_for_ever(number: int, url: str, key: str) -> None:
-    """Run one attack until the process is killed."""
+    """Run one attack until its process is killed."""
     os.nice(NICE)
     asyncio.run(ATTACKS[number](Hostile(url, key)))
 
@@ -256,24 +273,18 @@ def _watch_attacks(url: str, key: str, victim: Victim, report: Report) -> list[P
     return [*phases, asyncio.run(victim.watch("quiet again", QUIET_SECONDS))]
 
 
-def _lost(target: LoadLedger, victim: Victim) -> set[str]:
+def _count_lost(target: LoadLedger, victim: Victim) -> int:
     wait_posted(target.ledger, POSTED_SECONDS_MAX)
     with connect(target.ledger.postgres_dsn, "ledgerline_operator") as connection:
         query = (
             "SELECT idempotency_key FROM ledger.journal WHERE outcome = 'posted' AND starts_with(idempotency_key, %s)"
         )
         posted = {key for (key,) in connection.execute(query, (victim.run,)).fetchall()}
-    return victim.acknowledged - posted
-
-
-def _key(target: LoadLedger, tenant: str, requests_per_minute: int | None) -> str:
-    with connect(target.ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        add_tenant(connection, tenant)
-        return add_key(connection, tenant, "hostile load", list(Scope), requests_per_minute)[1]
+    return len(victim.acknowledged - posted)
 
 
 def judge_phases(phases: list[Phase], lost: int) -> tuple[str, bool]:
-    """Return a Markdown table, and whether everything held. A quiet value is the worse of those before and after."""
+    """Return a table in Markdown, and whether all of it held. The worse of the two quiet phases is the measure."""
     quiet = [phase for phase in phases if phase.name.startswith("quiet")]
     p95_ms_max = FACTOR_MAX * max(phase.p95_ms for phase in quiet)
     errors_max = FACTOR_MAX * max(phase.errors / phase.posts for phase in quiet)
@@ -294,14 +305,20 @@ def judge_phases(phases: list[Phase], lost: int) -> tuple[str, bool]:
 
 
 def run_hostile(home: Path, report: Report) -> tuple[str, bool]:
-    """Run all attacks on a ledger started for them. Return the table, and whether everything held."""
+    """Run the suite on a ledger of its own; return its table in Markdown, and whether all of it held."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = OPEN_FILES if hard == resource.RLIM_INFINITY else min(OPEN_FILES, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
     with own_ledger(home / "load", home / "cache", report) as target:
+        ledger = target.ledger
+        with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+            for tenant in ("hostile", "victim"):
+                add_tenant(connection, tenant)
         report(f"hostile: posting {ENTRIES:,} entries for the statements")
-        asyncio.run(Hostile(target.url, _key(target, "hostile", REQUESTS_PER_MINUTE)).fill())
-        wait_posted(target.ledger, POSTED_SECONDS_MAX)
-        victim = Victim(target.url, _key(target, "victim", REQUESTS_PER_MINUTE), target.services()["api"])
-        phases = _watch_attacks(target.url, _key(target, "hostile", None), victim, report)
-        return judge_phases(phases, len(_lost(target, victim)))
+        asyncio.run(Hostile(target.url, make_api_key(ledger, "hostile", REQUESTS_PER_MINUTE)).fill())
+        wait_posted(ledger, POSTED_SECONDS_MAX)
+        hostile_key = make_api_key(ledger, "hostile", None)
+        asyncio.run(Hostile(target.url, hostile_key).require_effect())
+        victim = Victim(target.url, make_api_key(ledger, "victim", REQUESTS_PER_MINUTE), target.services()["api"])
+        phases = _watch_attacks(target.url, hostile_key, victim, report)
+        return judge_phases(phases, _count_lost(target, victim))

@@ -94,7 +94,9 @@ def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
         ledger = running_ledger()
         if ledger.api_url is None:
             raise LoadTarget("The API of the load's own ledger did not start: read its log.")
-        key, throttled = (_key(ledger, limit) for limit in (REQUESTS_PER_MINUTE, THROTTLED_REQUESTS_PER_MINUTE))
+        key, throttled = (
+            make_api_key(ledger, KEY_TENANT, limit) for limit in (REQUESTS_PER_MINUTE, THROTTLED_REQUESTS_PER_MINUTE)
+        )
         yield LoadLedger(ledger, ledger.api_url, key, throttled, state)
     finally:
         supervisor.down(home, report)
@@ -103,7 +105,8 @@ def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
         os.environ.update(environment)
 
 
-def _key(ledger: Ledger, requests_per_minute: int) -> str:
+def make_api_key(ledger: Ledger, tenant: str, requests_per_minute: int | None) -> str:
+    """Make a key of a tenant that exists, with every scope; None for the limit leaves the default one."""
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        _, key = add_key(connection, KEY_TENANT, "load", list(Scope), requests_per_minute)
+        _, key = add_key(connection, tenant, "load", list(Scope), requests_per_minute)
     return key
