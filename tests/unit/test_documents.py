@@ -320,6 +320,13 @@ def test_a_newcomer_is_led_from_page_to_page(name: str, after: str) -> None:
     assert ((REPOSITORY_ROOT / name).parent / target).resolve() == (REPOSITORY_ROOT / after).resolve()
 
 
+@pytest.mark.parametrize("name", PATH)
+def test_the_files_that_a_newcomer_is_told_of_are_there(name: str) -> None:
+    """`loans` is the capability of the examples; N stands for a number."""
+    named = set(re.findall(r"`?\b((?:[a-z_]+/)+[a-z_]+\.(?:py|sql|json|toml))\b", document(name)))
+    assert [path for path in sorted(named) if "loans" not in path and not (REPOSITORY_ROOT / path).exists()] == []
+
+
 def test_every_page_is_on_the_list_of_pages() -> None:
     listed = set(re.findall(r"\]\(([^)#]+)", document("docs/README.md")))
     pages = {path.relative_to(REPOSITORY_ROOT / "docs") for path in (REPOSITORY_ROOT / "docs").rglob("*.md")}
