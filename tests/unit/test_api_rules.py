@@ -34,22 +34,27 @@ ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
 METRICS = (REPOSITORY_ROOT / "docs" / "METRICS.md").read_text()
 SHAPE_REASONS = list(Reason)[: list(Reason).index(Reason.UNKNOWN_CURRENCY)]
 
+
 def test_each_kind_of_problem_is_documented_once_with_its_status() -> None:
     documented = re.findall(r"^\| `([a-z-]+)` \| (\d{3}) \|", ERRORS, re.MULTILINE)
     assert sorted(documented) == sorted((kind.slug, str(kind.status)) for kind in Kind)
     assert TYPE_BASE in ERRORS
+
 
 def test_each_metric_is_documented() -> None:
     exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", METRICS, re.MULTILINE))
     assert {name for name in exposed if name.startswith("ledgerline_api_")} == documented
 
+
 @pytest.mark.parametrize("reason", SHAPE_REASONS)
 def test_each_reason_of_shape_has_its_kind(reason: Reason) -> None:
     assert kind_of(reason).status == 422
     assert kind_of(reason).slug == reason.value.replace("_", "-")
 
+
 CURSORS = Cursors(b"\x07" * 32)
+
 
 @given(place=st.tuples(st.text(max_size=200), st.integers(0, 2**63 - 1)), prefix=st.text(max_size=50))
 def test_a_cursor_comes_back_as_it_went_and_only_to_its_own_list(place: tuple[Any, ...], prefix: str) -> None:
@@ -66,16 +71,19 @@ def test_a_cursor_comes_back_as_it_went_and_only_to_its_own_list(place: tuple[An
     with pytest.raises(Problem):
         Cursors(b"\x08" * 32).decode(cursor, scope, (str, int))  # the key of another ledger
 
+
 @given(st.text(max_size=100))
 def test_what_is_no_cursor_is_a_problem_and_no_crash(cursor: str) -> None:
     with pytest.raises(Problem):
         CURSORS.decode(cursor, ("accounts",), (str,))
+
 
 def forged(place: Any, scope: tuple[Any, ...]) -> str:
     """Return a cursor made as in release 0.1.0, whose check anybody can compute from the source."""
     body = orjson.dumps(place)
     check = sha256(b"\x01" + orjson.dumps(scope) + b"\x00" + body).digest()[:8]
     return base64.urlsafe_b64encode(b"\x01" + check + body).rstrip(b"=").decode()
+
 
 @pytest.mark.parametrize(
     ("place", "shape"),
@@ -99,7 +107,9 @@ def test_a_cursor_of_another_shape_is_a_problem(place: tuple[Any, ...], shape: t
     with pytest.raises(Problem):
         CURSORS.decode(forged(place, scope), scope, shape)
 
+
 PROXY, OTHER = "10.1.1.1", "10.1.1.2"
+
 
 @pytest.mark.parametrize(
     ("setting", "peer", "headers", "address"),
@@ -127,10 +137,12 @@ def test_only_what_a_trusted_proxy_added_is_believed(
 ) -> None:
     assert client_address(peer, headers, trusted_proxies_of(setting)) == address
 
+
 @pytest.mark.parametrize("setting", ["33", "-1", "10.0.0.1/8", "proxy.example", "10.0.0.0/8;", "1,2.5"])
 def test_a_setting_that_names_no_proxies_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="prox"):
         trusted_proxies_of(setting)
+
 
 @pytest.mark.parametrize(
     ("address", "group"),
@@ -143,6 +155,7 @@ def test_a_setting_that_names_no_proxies_is_refused(setting: str) -> None:
 )
 def test_wrong_keys_are_counted_for_whom_an_address_is_given_to(address: str, group: str) -> None:
     assert address_group(address) == group
+
 
 @pytest.mark.parametrize(
     ("text", "microseconds"),
@@ -170,6 +183,7 @@ def test_times(text: str, microseconds: int | None) -> None:
         assert from_rfc3339(text) == microseconds
         assert from_rfc3339(to_rfc3339(microseconds)) == microseconds
 
+
 @pytest.mark.parametrize(
     ("prefer", "seconds"),
     [
@@ -187,6 +201,7 @@ def test_times(text: str, microseconds: int | None) -> None:
 )
 def test_preferences(prefer: list[str], seconds: float | None) -> None:
     assert wait_seconds(prefer, 30.0) == seconds
+
 
 @pytest.mark.parametrize(
     ("traceparent", "is_kept"),
@@ -206,6 +221,7 @@ def test_traces(traceparent: str, *, is_kept: bool) -> None:
     assert made.correlation_id == "caller-1"
     assert trace_of(Headers({"x-correlation-id": "a b\n"})).correlation_id != "a b\n"
 
+
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_no_bytes_crash_the_reading_of_a_body(raw: bytes) -> None:
     with pytest.raises(Problem):
@@ -216,6 +232,7 @@ def test_no_bytes_crash_the_reading_of_a_body(raw: bytes) -> None:
         except Problem:
             continue
         assert all(isinstance(item, Problem) for item in items)
+
 
 def test_an_intent_is_read_as_it_was_asked() -> None:
     body = {
@@ -232,6 +249,7 @@ def test_an_intent_is_read_as_it_was_asked() -> None:
     assert found.legs == (Leg("a:b", DEBIT, 2**63 - 1, "EUR"), Leg("a:c", CREDIT, 2**63 - 1, "EUR"))
     assert (found.value_time, found.reference, found.metadata) == (1_000_000, "😀", {"k": "v"})
 
+
 def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     chart = Chart(DEFAULT_CHART)
     legs = (
@@ -246,6 +264,7 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     assert kafka_key("default", "the-id", None) == b"the-id"
     assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
 
+
 def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:
     app = create_app(Configuration("", "", "", Topics("")))
     documented = app.openapi()["paths"]
@@ -253,8 +272,10 @@ def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:
     for method, path in DIRECT:
         assert documented[path][method.lower()]["security"] == [{"ApiKey": []}]
 
+
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:
     assert json_response({"sum": 2**70}).body == b'{"sum":1180591620717411303424}'
+
 
 def test_a_link_keeps_the_filters() -> None:
     assert next_link("/v1/journal", None, {"lane": 1}) is None

@@ -43,6 +43,7 @@ SQL_ALLOWED: Final = {
     "tools/chaos/oracle/tables.py": "the oracle shares no code with what it judges",
 }
 
+
 @cache
 def tracked() -> tuple[str, ...]:
     """Return all files that git tracks, and new files that it does not ignore."""
@@ -55,21 +56,26 @@ def tracked() -> tuple[str, ...]:
     )
     return tuple(sorted(name for name in listed.stdout.splitlines() if (REPOSITORY_ROOT / name).is_file()))
 
+
 def modules(*tops: str) -> list[str]:
     return [name for name in tracked() if name.endswith(".py") and name.split("/")[0] in tops]
+
 
 @cache
 def tree(name: str) -> ast.Module:
     return ast.parse((REPOSITORY_ROOT / name).read_text(), name)
 
+
 OURS: Final = modules(*PACKAGES)
 TESTS: Final = modules("tests")
 Function = ast.FunctionDef | ast.AsyncFunctionDef
+
 
 def functions(name: str) -> Iterator[Function]:
     for node in ast.walk(tree(name)):
         if isinstance(node, Function):
             yield node
+
 
 def calls(name: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the dotted name of each call whose function is a plain name or attribute."""
@@ -77,13 +83,16 @@ def calls(name: str) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Call):
             yield node.lineno, ast.unparse(node.func)
 
+
 def test_the_packages_are_there() -> None:
     assert {name.split("/")[0] for name in OURS} == set(PACKAGES)
     assert len(TESTS) > 10
 
+
 @pytest.mark.parametrize("name", OURS + TESTS)
 def test_a_module_is_at_most_400_lines(name: str) -> None:
     assert len((REPOSITORY_ROOT / name).read_text().splitlines()) <= MODULE_LINES_MAX
+
 
 def test_a_function_is_at_most_70_lines() -> None:
     long = [
@@ -94,12 +103,14 @@ def test_a_function_is_at_most_70_lines() -> None:
     ]
     assert long == []
 
+
 def test_every_module_says_what_it_is_for() -> None:
     assert [name for name in OURS if ast.get_docstring(tree(name)) is None] == []
     silent = [
         name for name in TESTS if ast.get_docstring(tree(name)) is None and (REPOSITORY_ROOT / name).read_text().strip()
     ]
     assert silent == []
+
 
 def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Function | ast.ClassDef]]:
     """Yield public functions and classes with their paths, and the public methods of those classes."""
@@ -110,6 +121,7 @@ def public(body: list[ast.stmt], prefix: str = "") -> Iterator[tuple[str, Functi
         if isinstance(node, ast.ClassDef):
             yield from public(node.body, f"{node.name}.")
 
+
 def is_plain(node: Function | ast.ClassDef) -> bool:
     """Return whether a definition needs no docstring: a one-line property, or an override."""
     if isinstance(node, ast.ClassDef):
@@ -118,8 +130,10 @@ def is_plain(node: Function | ast.ClassDef) -> bool:
     one_line = len(node.body) == 1 and node.body[0].lineno == node.body[0].end_lineno
     return ("property" in decorators and one_line) or "override" in decorators
 
+
 # Methods whose names a framework chooses and documents.
 FRAMEWORK_METHODS: Final = {"do_GET", "log_message", "perform_seek", "fetches", "shutdown", "dispatch"}
+
 
 def test_everything_public_has_a_docstring() -> None:
     silent = [
@@ -130,12 +144,15 @@ def test_everything_public_has_a_docstring() -> None:
     ]
     assert silent == []
 
+
 def test_nothing_is_printed_past_the_console() -> None:
     assert [f"{name}:{line}" for name in OURS for line, called in calls(name) if called == "print"] == []
+
 
 def test_nothing_sleeps_in_place_of_a_condition() -> None:
     sleeping = {name for name in OURS + TESTS for _, called in calls(name) if called.split(".")[-1] == "sleep"}
     assert sleeping == set(SLEEPERS)
+
 
 def swallowing(name: str) -> Iterator[int]:
     """Yield the lines of handlers that catch every exception and ignore it."""
@@ -145,8 +162,10 @@ def swallowing(name: str) -> Iterator[int]:
             if broad and all(isinstance(line, ast.Pass | ast.Continue) for line in node.body):
                 yield node.lineno
 
+
 def test_no_exception_is_swallowed_whole() -> None:
     assert [f"{name}:{line}" for name in OURS + TESTS for line in swallowing(name)] == []
+
 
 SQL: Final = re.compile(
     r"^\s*(SELECT\s.+\sFROM\s|SELECT\s+\w+\(|INSERT\s+INTO\s|UPDATE\s+[\w.\"]+\s+SET\s|DELETE\s+FROM\s|TRUNCATE\s"
@@ -155,21 +174,25 @@ SQL: Final = re.compile(
     re.DOTALL,
 )
 
+
 def strings(name: str) -> Iterator[tuple[int, str]]:
     for node in ast.walk(tree(name)):
         if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes):
             value = node.value
             yield node.lineno, value.decode("latin-1") if isinstance(value, bytes) else value
 
+
 def test_sql_is_in_queries_and_nowhere_else() -> None:
     outside = [name for name in OURS if not name.startswith("db/")]
     found = {name for name in outside for _, text in strings(name) if SQL.match(text)}
     assert found == set(SQL_ALLOWED)
 
+
 def test_in_db_too() -> None:
     found = {name for name in OURS if name.startswith("db/") for _, text in strings(name) if SQL.match(text)}
     # LISTEN in db/reads.py is not among the queries: it takes no parameter and returns no row.
     assert found == {"db/migrate.py", "db/reads.py"}
+
 
 # The host names are assembled here, so that this file does not contain what it searches for.
 HOSTS: Final = [
@@ -188,6 +211,7 @@ PLACES: Final = [f"/{top}/" for top in ("work/main", "work/shared", "tmp/w", "ro
 MARKS: Final = [first + second for first, second in (("TO", "DO"), ("FIX", "ME"), ("XX", "X"))]
 TEXT: Final = [name for name in tracked() if not re.search(r"\.(png|jpg|gif|svg|ico|lock)$", name)]
 
+
 @pytest.mark.parametrize("needles", [HOSTS, PLACES], ids=["package registries", "this machine"])
 def test_no_file_names_a_registry_host_or_a_path_of_one_machine(needles: list[str]) -> None:
     found = [
@@ -198,9 +222,11 @@ def test_no_file_names_a_registry_host_or_a_path_of_one_machine(needles: list[st
     ]
     assert found == []
 
+
 def test_nothing_is_left_for_later() -> None:
     pattern = re.compile(rf"\b({'|'.join(MARKS)})\b")
     assert [name for name in TEXT if pattern.search((REPOSITORY_ROOT / name).read_text(errors="replace"))] == []
+
 
 def test_text_files_end_with_one_newline_and_have_no_trailing_space() -> None:
     wrong = []
@@ -210,6 +236,7 @@ def test_text_files_end_with_one_newline_and_have_no_trailing_space() -> None:
             wrong.append(f"{name}: its end")
         wrong += [f"{name}:{number}" for number, line in enumerate(text.split("\n"), 1) if line != line.rstrip(" \t")]
     assert wrong == []
+
 
 # Abbreviations that the project spells out. Each counts as a whole word of a name.
 SHORT: Final = {
@@ -221,6 +248,7 @@ SHORT: Final = {
 # Arguments that must keep the name that a library's method gives them.
 GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("cli/__init__.py", "ctx")}
 
+
 def named(name: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the name of everything that a module names: arguments, variables, functions, classes."""
     for node in ast.walk(tree(name)):
@@ -231,6 +259,7 @@ def named(name: str) -> Iterator[tuple[int, str]]:
         elif isinstance(node, Function | ast.ClassDef):
             yield node.lineno, node.name
 
+
 def test_names_are_whole_words() -> None:
     short = [
         f"{name}:{line} {given}"
@@ -239,6 +268,7 @@ def test_names_are_whole_words() -> None:
         if set(given.lower().strip("_").split("_")) & SHORT and (name, given) not in GIVEN_NAMES
     ]
     assert short == []
+
 
 @pytest.mark.parametrize("top", PACKAGES)
 def test_packages_import_downwards_only_at_their_top(top: str) -> None:
@@ -255,11 +285,13 @@ def test_packages_import_downwards_only_at_their_top(top: str) -> None:
     }
     assert reached & set(PACKAGES) <= allowed
 
+
 def test_beside_the_packages_there_is_no_python() -> None:
     strays = [name for name in tracked() if name.endswith(".py") and name.split("/")[0] not in (*PACKAGES, "tests")]
     # A program for those who have no Ledgerline.
     assert strays == ["examples/post-from-kafka/post.py", "setup.py"]
     assert not list(Path(REPOSITORY_ROOT / "avro").rglob("*.py"))
+
 
 def test_no_installed_distribution_hides_a_package_of_ours() -> None:
     """Installed packages come before ours on the import path: python-hcl2 8 brought a package named cli."""
