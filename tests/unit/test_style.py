@@ -245,6 +245,7 @@ SHORT: Final = {
     "ret", "sched", "src", "svc", "tmp", "tot", "txn", "val", "vals", "wrk",
 }  # fmt: skip
 
+
 # Arguments that must keep the name that a library's method gives them.
 GIVEN_NAMES: Final = {("db/binary.py", "obj"), ("cli/__init__.py", "ctx")}
 
