@@ -1,7 +1,6 @@
-"""The programs of docs/how-to/post-from-kafka.md, word for word, run where Ledgerline cannot be imported."""
+"""The programs of examples/post-from-kafka run where Ledgerline cannot be imported."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -22,17 +21,11 @@ from runtime.settings import REPOSITORY_ROOT
 from streams.decode import IntentDecoder
 
 GO_MODULES = ("github.com/twmb/franz-go/pkg/kgo@v1.22.3", "github.com/hamba/avro/v2@v2.31.0")
+PROGRAMS = REPOSITORY_ROOT / "examples" / "post-from-kafka"
 BUILD_SECONDS = 540
 RUN_SECONDS = 60
 HAS_COMPILER = shutil.which("javac") is not None
 HAS_GO = shutil.which("go") is not None
-
-
-def written(language: str) -> str:
-    """Return the page's one program in that language."""
-    page = (REPOSITORY_ROOT / "docs" / "how-to" / "post-from-kafka.md").read_text()
-    (text,) = re.findall(rf"^```{language}\n(.+?)^```$", page, re.DOTALL | re.MULTILINE)
-    return str(text)
 
 
 def python(folder: Path) -> list[str]:
@@ -43,7 +36,7 @@ def python(folder: Path) -> list[str]:
         f"sys.path = [path for path in sys.path if path != {str(REPOSITORY_ROOT)!r}]\n"
         "sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(finder).lower()]\n"
         "assert importlib.util.find_spec('domain') is None and importlib.util.find_spec('producers') is None\n"
-        + written("python")
+        + (PROGRAMS / "post.py").read_text()
     )
     return [sys.executable, "-I", str(program)]
 
@@ -55,16 +48,16 @@ def java(folder: Path) -> list[str]:
     )
     (avro,) = cache.get(REGISTRY).glob("lib/main/org.apache.avro.avro-*.jar")
     classes = f"{cache.get(KAFKA)}/*:{avro}:{folder}"
-    source = folder / "Post.java"
-    source.write_text(written("java"))
     options = ["-Xlint:all", "-Werror", "-proc:none", "-cp", classes]
-    subprocess.run(["javac", *options, "-d", str(folder), str(source)], check=True, timeout=BUILD_SECONDS)
+    subprocess.run(
+        ["javac", *options, "-d", str(folder), str(PROGRAMS / "Post.java")], check=True, timeout=BUILD_SECONDS
+    )
     return ["java", "-cp", classes, "Post"]
 
 
 def go(folder: Path) -> list[str]:
     """Build with the module versions that the program was tried with."""
-    (folder / "main.go").write_text(written("go"))
+    shutil.copy(PROGRAMS / "main.go", folder)
     for command in (
         ["go", "mod", "init", "example.com/post"],
         ["go", "get", *GO_MODULES],

@@ -31,7 +31,7 @@ from producers.intents import drained_account, kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
 ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
-API = (REPOSITORY_ROOT / "docs" / "API.md").read_text()
+METRICS = (REPOSITORY_ROOT / "docs" / "METRICS.md").read_text()
 SHAPE_REASONS = list(Reason)[: list(Reason).index(Reason.UNKNOWN_CURRENCY)]
 
 
@@ -43,7 +43,7 @@ def test_each_kind_of_problem_is_documented_once_with_its_status() -> None:
 
 def test_each_metric_is_documented() -> None:
     exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
-    documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", API, re.MULTILINE))
+    documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", METRICS, re.MULTILINE))
     assert {name for name in exposed if name.startswith("ledgerline_api_")} == documented
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import itertools
 import json
 import pkgutil
 import re
@@ -284,12 +285,59 @@ DOCUMENTS: Final = sorted(
 )
 
 
+def anchors(text: str) -> set[str]:
+    """Return the anchors that GitHub gives to a document's headings."""
+    headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_links_between_documents_lead_somewhere(name: str) -> None:
     folder = (REPOSITORY_ROOT / name).parent
-    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", document(name)):
-        if not re.match(r"[a-z]+:", target):
-            assert (folder / target).exists(), target
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", document(name)):
+        if re.match(r"[a-z]+:", target):
+            continue
+        page = folder / target if target else REPOSITORY_ROOT / name
+        assert page.exists(), target
+        assert not anchor or anchor in anchors(page.read_text()), f"{target}#{anchor}"
+
+
+# A newcomer reads these in order. Each ends with a link to the next one.
+PATH: Final = (
+    "README.md",
+    "docs/ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/CAPABILITIES.md",
+    "docs/decisions/README.md",
+)
+
+
+@pytest.mark.parametrize(("name", "after"), list(itertools.pairwise(PATH)))
+def test_a_newcomer_is_led_from_page_to_page(name: str, after: str) -> None:
+    last = document(name).strip().splitlines()[-1]
+    assert last.startswith("Next: ")
+    (target,) = re.findall(r"\]\(([^)]+)\)", last)
+    assert ((REPOSITORY_ROOT / name).parent / target).resolve() == (REPOSITORY_ROOT / after).resolve()
+
+
+@pytest.mark.parametrize("name", PATH)
+def test_the_files_that_a_newcomer_is_told_of_are_there(name: str) -> None:
+    """`loans` is the capability of the examples; N stands for a number."""
+    named = set(re.findall(r"`?\b((?:[a-z_]+/)+[a-z_]+\.(?:py|sql|json|toml))\b", document(name)))
+    assert [path for path in sorted(named) if "loans" not in path and not (REPOSITORY_ROOT / path).exists()] == []
+
+
+def test_every_page_is_on_the_list_of_pages() -> None:
+    listed = set(re.findall(r"\]\(([^)#]+)", document("docs/README.md")))
+    pages = {path.relative_to(REPOSITORY_ROOT / "docs") for path in (REPOSITORY_ROOT / "docs").rglob("*.md")}
+    assert {str(page) for page in pages if page.parts[0] != "decisions"} - {"README.md"} <= listed
+
+
+def test_every_decision_is_on_the_list_of_decisions() -> None:
+    listed = re.findall(r"\[(\d+) [^]]+\]\((\d{4}-[a-z0-9-]+\.md)\)", document("docs/decisions/README.md"))
+    assert all(int(number) == int(name[:4]) for number, name in listed)
+    pages = (REPOSITORY_ROOT / "docs" / "decisions").glob("0*.md")
+    assert sorted(name for _, name in listed) == sorted(page.name for page in pages)
 
 
 def test_each_cell_of_the_attackers_table_is_refused_or_named_by_a_test_or_says_that_nobody_notices() -> None:

@@ -70,10 +70,13 @@ def test_a_page_is_read_as_it_was_written() -> None:
         Component("service", "PyPI", "young", "2", "2026-11-01"),
         Component("service", "PyPI", "old", "1", "2024-11-28"),
         Component("registry", "Maven", "group:artifact", "1.0.Final"),
+        Component("registry", "Maven", "group:other", "1.0.Final"),
+        Component("registry", "Maven", "strangers:artifact", "1.0.Final"),
     ]
     page = render(found, [Judgement("old", "1", ("CVE-1",), "Not reached.")], date(2026, 11, 28))
     assert rows(page) == {one.key: one.released for one in found}
-    assert page.index("`old` | 1 | 2024-11-28 | 2.0 |") < page.index("`young`")
+    assert page.index("| `old` | 1 | 2024-11-28 |") < page.index("`young`")
+    assert "| `group:artifact` `group:other` | 1.0.Final | not told |\n| `strangers:artifact` | 1.0.Final |" in page
     assert "| `old` | 1 | CVE-1 | Not reached. |" in page
 
 

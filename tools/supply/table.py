@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -17,34 +18,31 @@ from tools.supply.components import Component
 
 PAGE: Final = Path("docs") / "COMPONENTS.md"
 JUDGED: Final = Path(__file__).parent / "judged.json"
-_ROW: Final = re.compile(
-    r"^\| ([\w-]+) \| `([^`]+)` \| ([^|]+) \| (\d{4}-\d\d-\d\d|not told) \| [^|]* \|$", re.MULTILINE
-)
+_ROW: Final = re.compile(r"^\| ((?:`[^`]+` )+)\| ([^|]+) \| (\d{4}-\d\d-\d\d|not told) \|$", re.MULTILINE)
 _ASKED_WITH: Final = "uv==0.13.9"
 _ASK_SECONDS: Final = 300
-_DAYS_A_YEAR: Final = 365.25
 
 _HEAD: Final = """\
 # Components: what others wrote, and how old it is
 
-Written by `make components`, as of {day}; a test holds it against `constraints.txt`, the built jars and the files
-that name images. *part* says what needs a component: the services, the `embedded` and `import` extras, development and
-tests alone, a part that `make parts` builds, or an image of others. The day is that of a package's first file in the
-index, or of the newest file in a jar; where a builder hides it, it is not told. `make scan` looks for advisories,
-`make sbom` writes all of this as CycloneDX; [decision 24](decisions/0024-supply-chain.md) says why so.
+Written by `make components`, as of {day}; a test holds it. A part is what needs a component: the services, the
+`embedded` and `import` extras, development and tests alone, a part that `make parts` builds, or an image of others. The
+day is that of a package's first file in the index, or of the newest file in a jar, if its builder tells it. `make scan`
+looks for advisories, `make sbom` writes all of this as CycloneDX ([decision 24](decisions/0024-supply-chain.md)).
 
 ## Judged
 
-Advisories that are known of what is carried, and why each is carried all the same. `make scan` leaves these out.
+Known advisories, and why each component is carried all the same. `make scan` leaves these out.
 
 | component | version | advisory | judged |
 |---|---|---|---|
 """
+_CARRIED: Final = "\n## Carried\n"
 _TABLE: Final = """
-## Carried
+### {part}
 
-| part | component | version | released | years |
-|---|---|---|---|---|
+| components | version | released |
+|---|---|---|
 """
 
 
@@ -66,19 +64,31 @@ def judgements(path: Path = JUDGED) -> list[Judgement]:
 
 def rows(page: str) -> dict[tuple[str, str, str], str | None]:
     """Return the release day of each (part, component, version) in a page; None if the page does not tell it."""
-    table = page.partition("## Carried")[2]
-    return {
-        (part, name, version): None if day == "not told" else day for part, name, version, day in _ROW.findall(table)
-    }
+    found: dict[tuple[str, str, str], str | None] = {}
+    for section in page.partition(_CARRIED)[2].split("\n### ")[1:]:
+        part = section.partition("\n")[0]
+        for names, version, day in _ROW.findall(section):
+            found |= {
+                (part, name, version): None if day == "not told" else day for name in re.findall("`(.+?)`", names)
+            }
+    return found
 
 
 def render(found: Iterable[Component], judged: Sequence[Judgement], today: date) -> str:
-    """Return the whole page. Within a part, the oldest component is first, and those without a day are last."""
+    """Return the whole page. Within a part, the oldest component is first, and those without a day are last.
+
+    Components of one part, family, version and day share a row; the family of a jar is its group.
+    """
     lines = [f"| `{row.component}` | {row.version} | {', '.join(row.advisories)} | {row.verdict} |" for row in judged]
-    page = _HEAD.format(day=today.isoformat()) + "".join(f"{line}\n" for line in lines) + _TABLE
+    page = _HEAD.format(day=today.isoformat()) + "".join(f"{line}\n" for line in lines) + _CARRIED
+    families: dict[tuple[str, str, str, str], list[str]] = {}
     for one in sorted(found, key=lambda one: (one.part, one.released or "9999", one.name, one.version)):
-        years = f"{(today - date.fromisoformat(one.released)).days / _DAYS_A_YEAR:.1f}" if one.released else ""
-        page += f"| {one.part} | `{one.name}` | {one.version} | {one.released or 'not told'} | {years} |\n"
+        family = one.name.partition(":")[0] if ":" in one.name else ""
+        families.setdefault((one.part, one.released or "not told", one.version, family), []).append(one.name)
+    for part, rows_of_part in groupby(families.items(), key=lambda item: item[0][0]):
+        page += _TABLE.format(part=part)
+        for (_, day, version, _), names in rows_of_part:
+            page += f"| {' '.join(f'`{name}`' for name in names)} | {version} | {day} |\n"
     return page
 
 

@@ -70,7 +70,7 @@ export function sentence(error) {
   throw error;
 }
 
-/** An intent's id from its tenant and idempotency key: UUID version 5 (docs/ARCHITECTURE.md). */
+/** An intent's id from its tenant and idempotency key: UUID version 5 (docs/PROOF.md). */
 export async function intentIdOf(tenant, idempotencyKey) {
   const namespace = "caad481a69a259e090048e048d6013ba".match(/../g).map((pair) => parseInt(pair, 16));
   const name = new TextEncoder().encode(`${tenant}\0${idempotencyKey}`);

@@ -1,4 +1,4 @@
-"""Canonical JSON, hashes, fingerprints and ids, implemented from docs/ARCHITECTURE.md and docs/PROOF.md alone."""
+"""Canonical JSON, hashes, fingerprints and ids, implemented from docs/PROOF.md alone."""
 
 import json
 from collections.abc import Iterable
