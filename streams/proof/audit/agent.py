@@ -6,7 +6,6 @@
 3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Then set metrics and send events.
 """
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
@@ -14,7 +13,6 @@ import structlog
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
 from domain.breaks import BreakKind, Finding, break_id_of, record_subject
 from producers.events import EventProducer
 from streams.fenced import FenceLost, PartitionBatch
@@ -40,7 +38,6 @@ class Auditor:
         *,
         keys: PostingKeys | None = None,
         chores: Callable[[float], None] = lambda _: None,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -48,13 +45,12 @@ class Auditor:
         self._keys = keys or PostingKeys(None)
         self._chores = chores
         self._spare_time = SpareTime()
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._breaks = db.BREAKS
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Return the next offset of each partition; 0 if audit has not read the partition."""
         with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
+            rows = db.LANES.read(connection)
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
@@ -62,7 +58,7 @@ class Auditor:
         findings: list[Finding] = []
         chains: list[tuple[PartitionBatch, LaneChain]] = []
         with self._spare_time.batch(), self._store.transaction() as connection:
-            rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
+            rows = db.LANES.lock(connection, sorted(part.partition for part in batch))
             for part in batch:
                 row = rows[part.partition]
                 if row.next_offset != part.expected_offset:
@@ -79,7 +75,7 @@ class Auditor:
             findings += [finding for found in judged for finding in found.findings]
             segments = [segment for segment in taken if segment is not None]
             db.add_segments(connection, segments)
-            db.move_lanes(
+            db.LANES.move(
                 connection,
                 [
                     chain.row(part.end_offset)._replace(
@@ -90,7 +86,7 @@ class Auditor:
             )
             for part, chain in chains:
                 findings += self._repeats(connection, part.partition, chain.repeated)
-            self._breaks.record(connection, findings, self._now_microseconds())
+            self._breaks.record(connection, findings)
         metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
         if findings:
             # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
@@ -150,8 +146,8 @@ class Auditor:
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]
             kept = db.hashes(connection, lane, seq, seq + 1)
-            missing = self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, [record_subject(lane, seq)])
-            finding = repeat_finding(record, kept, bool(missing))
+            missing = self._breaks.is_unresolved(connection, BreakKind.CHAIN, record_subject(lane, seq))
+            finding = repeat_finding(record, kept, missing)
             if finding is not None:
                 findings.append(finding)
         return findings

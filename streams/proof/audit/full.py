@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from db import audit as db
 from db.agent_connection import snapshot
+from db.proving import stray_rows
 from domain.breaks import BreakKind, Finding, merged
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.merkle import root_of
@@ -93,7 +94,7 @@ class _Verification:
         self._progress = progress
         self._posting_keys = posting_keys
         self._ledger = db.ledger_lanes(connection)
-        self._own = db.lane_rows(connection)
+        self._own = db.LANES.read(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
         # Lane -> the hashes that its records must have, joined: audit's own copy, then the topic's hashes after it.
         self._trusted: dict[int, bytes] = {}
@@ -186,7 +187,7 @@ class _Verification:
                 at = self.bounds.get(lane, 0)
                 detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
-        strays = db.stray_rows(self._connection, STRAYS_MAX)
+        strays = stray_rows(self._connection, STRAYS_MAX)
         self.report.findings += [stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:

@@ -1,7 +1,7 @@
 """What audit does between batches: it signs checkpoints, sweeps over stored rows, and rechecks open breaks."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ import structlog
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
+from db.proving import stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.errors import Outage
@@ -48,14 +48,12 @@ class Signer:
         pause_seconds: float,
         *,
         witnesses: Sequence[Witness] = (),
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._key = key
         self._witnesses = witnesses
         self._events = events
         self._pause_microseconds = int(pause_seconds * 1_000_000)
-        self._now_microseconds = now_microseconds
 
     def sign_if_due(self) -> CheckpointRow | None:
         """Sign a checkpoint over all lanes and start new trees; return None if none is due or another worker signs.
@@ -66,7 +64,7 @@ class Signer:
             if db.lock_signer(connection) is None:
                 return None
             last = db.last_checkpoint(connection)
-            now = self._now_microseconds()
+            now = time.time_ns() // 1000
             if last is not None and now - last.signed_time < self._pause_microseconds:
                 return None
             lanes = db.lock_all_lanes(connection)
@@ -81,7 +79,7 @@ class Signer:
             checkpoint = sign(number, previous_hash, heads, now, self._key)
             db.add_signing_key(connection, self._key.key_id, self._key.public_raw)
             db.add_checkpoint(connection, checkpoint, heads)
-            db.move_lanes(connection, [lane._replace(first_seq=lane.next_seq, peaks=b"") for lane in lanes])
+            db.LANES.move(connection, [lane._replace(first_seq=lane.next_seq, peaks=b"") for lane in lanes])
         metrics.CHECKPOINTS.inc()
         metrics.CHECKPOINT_TIME.set(checkpoint.signed_time / 1_000_000)
         return checkpoint
@@ -160,13 +158,10 @@ class Chores:
         store: AgentConnection,
         signer: Signer,
         pause_seconds: float,
-        *,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._signer = signer
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._breaks = db.BREAKS
         self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
         self._gauges_due = 0.0
         self.uncovered = UncoveredEnds()
@@ -198,8 +193,8 @@ class Chores:
     def _pages(self) -> Iterator[None]:
         """Check rows outside the lanes first, as they are few; then check each lane window by window."""
         with self._store.transaction() as connection:
-            lanes = db.lane_rows(connection)
-            self._found(connection, [stray_finding(*stray) for stray in db.stray_rows(connection, STRAYS_MAX)])
+            lanes = db.LANES.read(connection)
+            self._found(connection, [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)])
         yield
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):
@@ -210,8 +205,7 @@ class Chores:
                 yield
 
     def _found(self, connection: Any, findings: list[Finding]) -> None:
-        if findings:
-            self._breaks.record(connection, findings, self._now_microseconds())
+        self._breaks.record(connection, findings)
 
     def recheck(self) -> bool:
         """Check a page of unresolved breaks again and resolve restored ones; return False after the last page."""
@@ -220,17 +214,15 @@ class Chores:
             page = self._breaks.unresolved(connection, RECHECKED_MAX, after, [BreakKind.STORED.value])
             self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
-            if gone:
-                self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
-            now = self._now_microseconds()
-            show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
+            self._breaks.resolve(connection, gone, RESOLVED_DETAIL)
+            show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection))
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
         if item.lane is None or item.seq is None:
             return False  # the break of a lane's head: heads() checks and resolves it
         if item.evidence.get("is_stray"):
-            places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
+            places = {(lane, seq) for lane, seq, _ in stray_rows(connection, STRAYS_MAX)}
             return (item.lane, item.seq) not in places
         return not check_window(connection, item.lane, item.seq, item.seq + 1)
 
@@ -240,23 +232,19 @@ class Chores:
         self._found(connection, findings)
         wrong = {finding.subject for finding in findings}
         right = [subject for row in lanes if (subject := uncovered_subject(row.lane)) not in wrong]
-        gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, right)]
-        if gone:
-            self._breaks.resolve(connection, gone, SIGNED_DETAIL, self._now_microseconds())
+        self._breaks.resolve_about(connection, [(BreakKind.CHAIN, subject) for subject in right], SIGNED_DETAIL)
 
     def heads(self) -> None:
         """Compare the ledger's heads with audit's own, check the ends' signatures, and set the gauges of progress."""
         with self._store.transaction() as connection:
-            own = db.lane_rows(connection)
+            own = db.LANES.read(connection)
             last = db.last_checkpoint(connection)
             ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of audit, never behind
             findings = head_findings(own, ledger)
             self._found(connection, findings)
             wrong = {finding.subject for finding in findings}
             right = [f"lane {lane} head" for lane in own if f"lane {lane} head" not in wrong]
-            gone = [item.break_id for item in self._breaks.unresolved_of(connection, BreakKind.STORED.value, right)]
-            if gone:
-                self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            self._breaks.resolve_about(connection, [(BreakKind.STORED, subject) for subject in right], RESOLVED_DETAIL)
             self._signatures(connection, own.values())
         if last is not None:  # any worker may have signed it
             metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)

@@ -8,7 +8,6 @@
 6. store breaks, counts and positions; commit. Then set metrics and send events.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, cast
@@ -19,7 +18,6 @@ from db import reconciliation as db
 from db import rejections as ledger
 from db.agent_connection import AgentConnection
 from db.books import Books
-from db.breaks import BreakStore
 from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
 from producers.events import EventProducer
 from streams.fenced import FenceLost, PartitionBatch
@@ -94,7 +92,6 @@ class Reconciler:
         source_topic: str,
         *,
         chores: Callable[[float], None] = lambda _: None,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._reader = reader
@@ -103,8 +100,7 @@ class Reconciler:
         self._source_topic = source_topic
         self._chores = chores
         self._spare_time = SpareTime()
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._breaks = db.BREAKS
         self._books = OwnBooks()
         self._recent_books = ledger.RecentBooks()
         self._stands: dict[int, int] = {}
@@ -117,7 +113,7 @@ class Reconciler:
 
     def _stored(self, lanes: Iterable[int]) -> dict[int, int]:
         with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
+            rows = db.LANES.read(connection)
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
@@ -147,7 +143,7 @@ class Reconciler:
         """Run the batch's one transaction; return all findings, and the result of the comparison with the intents."""
         with self._store.transaction() as connection:
             lanes = sorted(part.partition for part in batch)
-            rows = db.lock_lanes(connection, lanes)
+            rows = db.LANES.lock(connection, lanes)
             for part in batch:
                 if rows[part.partition].next_offset != part.expected_offset:
                     at = rows[part.partition].next_offset
@@ -158,14 +154,13 @@ class Reconciler:
             db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
             moved = [counters[part.partition].row(part.end_offset) for part in batch]
             expired = compared.expired
-            db.move_lanes(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
+            db.LANES.move(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
             next_seqs = {lane: counter.next_seq for lane, counter in counters.items()}
             findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
-            now = self._now_microseconds()
-            self._breaks.record(connection, findings, now)
+            self._breaks.record(connection, findings)
             if taken.gaps_closed:
-                came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
-                self._breaks.resolve(connection, came, "The record came late.", now)
+                came = [(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
+                self._breaks.resolve_about(connection, came, "The record came late.")
         return findings, compared
 
     def idle(self) -> None:

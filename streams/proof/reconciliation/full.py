@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from db import reconciliation as db
 from db.agent_connection import snapshot
+from db.proving import stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import BreakKind, Finding, merged, record_subject
 from domain.topics import Topics
@@ -172,7 +173,7 @@ class _Recomputation:
                     self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        for lane, seq, has_row in db.stray_rows(self._connection, STRAYS_MAX):
+        for lane, seq, has_row in stray_rows(self._connection, STRAYS_MAX):
             self.report.findings.append(entries_finding(lane, seq, stray_detail(has_row), is_stray=True))
 
 

@@ -5,13 +5,13 @@ without their counterpart. It works page by page, each page in its own transacti
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from db import reconciled_frame
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
+from db.proving import stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from runtime.metrics import show_age
@@ -83,14 +83,11 @@ class Chores:
         source: IntentSource,
         frame_source: FrameSource,
         pause_seconds: float,
-        *,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
         self._store = store
         self._source = source
         self._frame_source = frame_source
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
+        self._breaks = db.BREAKS
         self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
         self._gauges_due = 0.0
         self._recheck_after: Break | None = None
@@ -132,7 +129,7 @@ class Chores:
                 self._found(connection, compare_shards(connection, [pair for pair in pairs if pair.held is None]))
             yield
         with self._store.transaction() as connection:
-            lanes = db.lane_rows(connection)
+            lanes = db.LANES.read(connection)
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, row.next_seq)
@@ -142,7 +139,7 @@ class Chores:
                 metrics.SWEPT.labels("rows").inc(end - first)
                 yield
         with self._store.transaction() as connection:
-            strays = db.stray_rows(connection, STRAYS_MAX)
+            strays = stray_rows(connection, STRAYS_MAX)
             self._found(
                 connection, [entries_finding(lane, seq, stray_detail(has), is_stray=True) for lane, seq, has in strays]
             )
@@ -171,8 +168,7 @@ class Chores:
                 yield
 
     def _found(self, connection: Any, findings: list[Finding]) -> None:
-        if findings:
-            self._breaks.record(connection, findings, self._now_microseconds())
+        self._breaks.record(connection, findings)
 
     # ------------------------------------------------------------------------------------------ rechecks of open breaks
 
@@ -182,10 +178,9 @@ class Chores:
             after = None if self._recheck_after is None else self._recheck_after.break_id
             page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
             self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
-            now = self._now_microseconds()
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
-            self._breaks.resolve(connection, gone, RESOLVED_DETAIL, now)
-            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
+            self._breaks.resolve(connection, gone, RESOLVED_DETAIL)
+            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection))
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
@@ -197,7 +192,7 @@ class Chores:
             return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
         if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
             if evidence.get("is_stray"):
-                places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
+                places = {(lane, seq) for lane, seq, _ in stray_rows(connection, STRAYS_MAX)}
                 return (item.lane, item.seq) not in places
             return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
         if item.kind == BreakKind.FRAME:
@@ -211,7 +206,7 @@ class Chores:
     def gauges(self) -> None:
         """Set the gauges of conservation, lag and symmetry, and open or resolve the breaks about lanes and totals."""
         with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
+            rows = db.LANES.read(connection)
             owed: dict[int, int] = {}
             for lane, _ in db.gaps(connection, list(rows)):
                 owed[lane] = owed.get(lane, 0) + 1
@@ -235,11 +230,7 @@ class Chores:
             standing = {(finding.kind, finding.subject) for finding in findings}
             whole = self._breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY.value])
             subjects |= {(BreakKind.SYMMETRY, item.subject) for item in whole if item.lane is None}
-            for kind in (BreakKind.CONSERVATION, BreakKind.SYMMETRY):
-                right = [subject for found, subject in subjects - standing if found == kind]
-                gone = [item.break_id for item in self._breaks.unresolved_of(connection, kind.value, right)]
-                if gone:
-                    self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            self._breaks.resolve_about(connection, subjects - standing, RESOLVED_DETAIL)
 
     @staticmethod
     def _show_lane(row: db.LaneRow, bounds: tuple[int, int], owed: int) -> None:
