@@ -3,19 +3,8 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
 
-import structlog
 from prometheus_client import Gauge
-
-from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
-from domain.errors import LedgerlineError
-from producers.events import EventProducer, break_event
-
-logger: Final = structlog.get_logger(__name__)
-
-EVENTS_PER_CALL_MAX: Final = 500
 
 
 class SpareTime:
@@ -77,17 +66,3 @@ class PagedSweep:
         deadline = time.monotonic() + budget_seconds
         while self.turn_page() and time.monotonic() < deadline:
             pass
-
-
-def publish_breaks(store: AgentConnection, breaks: BreakStore, events: EventProducer) -> None:
-    """Publish breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
-    with store.transaction() as connection:
-        waiting = breaks.unpublished(connection, EVENTS_PER_CALL_MAX)
-        if not waiting:
-            return
-        try:
-            events.send(break_event(item) for item in waiting)
-        except LedgerlineError as error:
-            logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
-            return
-        breaks.published(connection, waiting)

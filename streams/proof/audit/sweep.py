@@ -17,7 +17,6 @@ from domain.merkle import MerkleRange
 from producers.events import EventProducer
 from runtime.key_files import SigningKey
 from streams.proof.audit import metrics
-from streams.proof.audit.agent import FOUND_BY
 from streams.proof.audit.signatures import UncoveredEnds, uncovered_subject
 from streams.proof.audit.signing import GENESIS, checkpoint_event, sign, signed_bytes
 from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
@@ -215,7 +214,7 @@ class Chores:
             self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
             self._breaks.resolve(connection, gone, RESOLVED_DETAIL)
-            show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection))
+            show_breaks(self._breaks.found_by, self._breaks.counts(connection), self._breaks.open_breaks(connection))
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:

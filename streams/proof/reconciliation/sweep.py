@@ -17,7 +17,7 @@ from domain.breaks import Break, BreakKind, Finding, record_subject
 from runtime.metrics import show_age
 from streams.proof.proving import PagedSweep
 from streams.proof.reconciliation import checks, frame, metrics, state
-from streams.proof.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
+from streams.proof.reconciliation.agent import LedgerLookups, compare_shards
 from streams.proof.reconciliation.faithful import repeat_still_wrong
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.source import IntentSource
@@ -180,7 +180,9 @@ class Chores:
             self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
             self._breaks.resolve(connection, gone, RESOLVED_DETAIL)
-            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection))
+            metrics.show_breaks(
+                self._breaks.found_by, self._breaks.counts(connection), self._breaks.open_breaks(connection)
+            )
         return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
