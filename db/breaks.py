@@ -61,12 +61,20 @@ class BreakStore:
         self.resolve(connection, [break_id_of(self.found_by, kind, subject) for kind, subject in about], detail)
 
     def unresolved(
-        self, connection: Connection[Any], limit: int, after: UUID | None = None, kinds: Sequence[str] | None = None
+        self,
+        connection: Connection[Any],
+        limit: int,
+        after: UUID | None = None,
+        kinds: Sequence[BreakKind] | None = None,
     ) -> list[Break]:
         """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
         rows = connection.execute(
             self._queries["unresolved_breaks"],
-            {"after": after or UUID(int=0), "kinds": None if kinds is None else list(kinds), "limit": limit},
+            {
+                "after": after or UUID(int=0),
+                "kinds": None if kinds is None else [kind.value for kind in kinds],
+                "limit": limit,
+            },
         )
         return [self._break(row) for row in rows]
 

@@ -18,7 +18,7 @@ from domain.breaks import BreakKind, Finding, break_id_of
 from domain.errors import LedgerlineError
 from producers.events import EventProducer, break_event
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proof.proving import SpareTime
+from streams.proof.chores import SpareTime
 from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
 
 logger: Final = structlog.get_logger(__name__)

@@ -23,7 +23,7 @@ from streams.proof.reconciliation.faithful import Comparison
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.frame_full import compare_frame
 from streams.proof.reconciliation.source import IntentSource
-from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_detail
+from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.journal import read_up_to
 
@@ -174,8 +174,7 @@ class _Recomputation:
                     self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        for lane, seq, has_row in stray_rows(self._connection, STRAYS_MAX):
-            self.report.findings.append(entries_finding(lane, seq, stray_detail(has_row), is_stray=True))
+        self.report.findings += [stray_finding(*stray) for stray in stray_rows(self._connection, STRAYS_MAX)]
 
 
 def recompute(
