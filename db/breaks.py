@@ -5,7 +5,7 @@ There are two tables, because a prover's role sees only its own schema.
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
@@ -13,6 +13,9 @@ from psycopg.types.json import Jsonb
 
 from db.queries import Schema, load
 from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
+
+BEFORE_ALL: Final = UUID(int=0)
+"""It is below the id of every break."""
 
 
 class OpenBreaks(NamedTuple):
@@ -61,21 +64,11 @@ class BreakStore:
         self.resolve(connection, [break_id_of(self.found_by, kind, subject) for kind, subject in about], detail)
 
     def unresolved(
-        self,
-        connection: Connection[Any],
-        limit: int,
-        after: UUID | None = None,
-        kinds: Sequence[BreakKind] | None = None,
+        self, connection: Connection[Any], limit: int, after: UUID = BEFORE_ALL, kinds: Iterable[BreakKind] = BreakKind
     ) -> list[Break]:
         """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
-        rows = connection.execute(
-            self._queries["unresolved_breaks"],
-            {
-                "after": after or UUID(int=0),
-                "kinds": None if kinds is None else [kind.value for kind in kinds],
-                "limit": limit,
-            },
-        )
+        asked = {"after": after, "kinds": [kind.value for kind in kinds], "limit": limit}
+        rows = connection.execute(self._queries["unresolved_breaks"], asked)
         return [self._break(row) for row in rows]
 
     def is_unresolved(self, connection: Connection[Any], kind: BreakKind, subject: str) -> bool:

@@ -20,12 +20,10 @@ SET state = 'resolved', detail = %(detail)s, changed_time = %(now)s
 WHERE break_id = ANY(%(break_ids)s::uuid []) AND state <> 'resolved'
 
 -- name: unresolved_breaks
--- A page of the breaks that are open or explained, in order of id; of all kinds if kinds is null.
+-- A page of the breaks of these kinds that are open or explained, in order of id.
 SELECT break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 FROM {schema}.break
-WHERE
-    state <> 'resolved' AND break_id > %(after)s::uuid
-    AND (%(kinds)s::text [] IS NULL OR kind = ANY(%(kinds)s::text []))
+WHERE state <> 'resolved' AND break_id > %(after)s::uuid AND kind = ANY(%(kinds)s::text [])
 ORDER BY break_id
 LIMIT %(limit)s::integer
 

@@ -2,15 +2,14 @@
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
-from uuid import UUID
 
 from prometheus_client import Gauge
 
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
+from db.breaks import BEFORE_ALL, BreakStore
 from db.proving import stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from streams.proof.metrics import show_breaks
@@ -89,15 +88,15 @@ class Chores(ABC):
     """How long a call may sweep if no batch came."""
     resolved_detail: str
     """The detail of a break that is gone."""
-    rechecked_kinds: Sequence[BreakKind] | None = None
-    """The kinds of breaks to check again; None for all."""
+    rechecked_kinds: Iterable[BreakKind] = BreakKind
+    """The kinds of the breaks that `_is_gone` is asked about."""
 
     def __init__(self, store: AgentConnection, pause_seconds: float, duration: Gauge) -> None:
         """`pause_seconds`: the time between sweeps. `duration`: the gauge that shows how long a sweep took."""
         self._store = store
         self._sweep = PagedSweep(self._pages, pause_seconds, duration)
         self._gauges_due = 0.0
-        self._recheck_after: UUID | None = None
+        self._recheck_after = BEFORE_ALL
 
     @abstractmethod
     def check_progress(self) -> None:
@@ -122,7 +121,7 @@ class Chores(ABC):
         self.check_progress()
         for _ in self._pages():
             pass
-        self._recheck_after = None
+        self._recheck_after = BEFORE_ALL
         while self.recheck():
             pass
 
@@ -130,11 +129,11 @@ class Chores(ABC):
         """Check a page of unresolved breaks again and resolve those that are gone; return False after the last page."""
         with self._store.transaction() as connection:
             page = self.breaks.unresolved(connection, RECHECKED_MAX, self._recheck_after, self.rechecked_kinds)
-            self._recheck_after = page[-1].break_id if len(page) == RECHECKED_MAX else None
+            self._recheck_after = page[-1].break_id if len(page) == RECHECKED_MAX else BEFORE_ALL
             gone = [item.break_id for item in page if self._is_gone(connection, item)]
             self.breaks.resolve(connection, gone, self.resolved_detail)
             show_breaks(self.breaks.found_by, self.breaks.counts(connection), self.breaks.open_breaks(connection))
-        return self._recheck_after is not None
+        return self._recheck_after != BEFORE_ALL
 
     def _check_progress_if_due(self) -> None:
         if time.monotonic() >= self._gauges_due:

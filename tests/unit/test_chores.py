@@ -84,9 +84,9 @@ class Breaks:
         self.recorded: list[Finding] = []
         self.resolved: list[tuple[Any, str]] = []
 
-    def unresolved(self, _: Any, limit: int, after: UUID | None, kinds: Sequence[BreakKind] | None) -> list[Break]:
+    def unresolved(self, _: Any, limit: int, after: UUID, kinds: Sequence[BreakKind]) -> list[Break]:
         assert kinds == (BreakKind.STORED,)
-        numbers = [break_id for break_id in sorted(self.open) if after is None or break_id > after]
+        numbers = [break_id for break_id in sorted(self.open) if break_id > after]
         return [Break(number, "audit", "stored", "s", "open", 0, 0, "", {}, 0, 0) for number in numbers[:limit]]
 
     def record(self, _: Any, findings: list[Finding]) -> None:
