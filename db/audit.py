@@ -5,6 +5,8 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from db.breaks import BreakStore
+from db.proving import LaneStore
 from db.queries import load
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.signed_heads import SignedHead
@@ -12,6 +14,7 @@ from domain.stored_records import StoredLeg, StoredRow
 
 SQL: Final = load("audit")
 ROLE: Final = "ledgerline_audit"
+BREAKS: Final = BreakStore("audit")
 
 HASH_BYTES: Final = 32
 
@@ -31,6 +34,9 @@ class LaneRow(NamedTuple):
     """The seq up to which audit has judged the signatures."""
 
 
+LANES: Final = LaneStore(SQL, LaneRow._make)
+
+
 class Segment(NamedTuple):
     """The joined hashes of consecutive records, 32 bytes each; zeros for a record that the topic did not bring."""
 
@@ -44,29 +50,9 @@ class Segment(NamedTuple):
 # ------------------------------------------------------------------------------------------------ own copy
 
 
-def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
-    """Lock the lanes in order, insert those that are new, and return all of them."""
-    wanted = {"lanes": list(lanes)}
-    rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
-    if len(rows) < len(lanes):
-        connection.execute(SQL["make_lanes"], wanted)
-        rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
-    return {row[0]: LaneRow(*row) for row in rows}
-
-
 def lock_all_lanes(connection: Connection[Any]) -> list[LaneRow]:
     """Lock every lane in order and return all of them, so that a checkpoint is one state of all lanes."""
     return [LaneRow(*row) for row in connection.execute(SQL["lock_all_lanes"])]
-
-
-def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
-    """Return every lane that audit has read from."""
-    return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
-
-
-def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
-    """Store the lanes' positions."""
-    connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
 def add_segments(connection: Connection[Any], segments: Iterable[Segment]) -> None:
@@ -161,11 +147,6 @@ def stored_rows(
     rows = connection.execute(SQL["stored_rows"], values, binary=True).fetchall()
     legs = connection.execute(SQL["stored_legs"], values, binary=True).fetchall()
     return list(map(StoredRow._make, rows)), list(map(StoredLeg._make, legs))
-
-
-def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
-    """Return (lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
-    return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
 
 
 def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:

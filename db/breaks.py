@@ -1,17 +1,21 @@
-"""The rows of breaks, in the schema of the agent that found them: reconciliation.break or audit.break.
+"""The rows of breaks, in the schema of the prover that found them: reconciliation.break or audit.break.
 
-The two schemas have the same queries in db/queries/reconciliation.sql and audit.sql, because a role sees only its own
-schema.
+There are two tables, because a prover's role sees only its own schema.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, LiteralString, NamedTuple
+import time
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.types.json import Jsonb
 
+from db.queries import Schema, load
 from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
+
+BEFORE_ALL: Final = UUID(int=0)
+"""It is below the id of every break."""
 
 
 class OpenBreaks(NamedTuple):
@@ -24,20 +28,21 @@ class OpenBreaks(NamedTuple):
 
 
 class BreakStore:
-    """Opens, explains and resolves breaks within the caller's transactions."""
+    """Opens, explains and resolves one prover's breaks within the caller's transactions."""
 
-    def __init__(self, found_by: str, queries: Mapping[str, LiteralString]) -> None:
-        self._found_by = found_by
-        self._queries = queries
+    def __init__(self, found_by: Schema) -> None:
+        self.found_by = found_by
+        self._queries = load("breaks", found_by)
 
-    def record(self, connection: Connection[Any], findings: Sequence[Finding], now: int) -> None:
+    def record(self, connection: Connection[Any], findings: Sequence[Finding]) -> None:
         """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
+        now = _now_microseconds()
         ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
         for finding in ordered:  # in sorted order, so that two workers do not deadlock
             connection.execute(
                 self._queries["record_break"],
                 {
-                    "break_id": break_id_of(self._found_by, finding.kind, finding.subject),
+                    "break_id": break_id_of(self.found_by, finding.kind, finding.subject),
                     "kind": finding.kind.value,
                     "subject": finding.subject,
                     "state": finding.state.value,
@@ -49,27 +54,27 @@ class BreakStore:
                 },
             )
 
-    def resolve(self, connection: Connection[Any], break_ids: Sequence[UUID], detail: str, now: int) -> None:
-        """Resolve those breaks that are not resolved yet; `detail` says what explained them."""
-        connection.execute(
-            self._queries["resolve_breaks"], {"break_ids": sorted(break_ids), "detail": detail, "now": now}
-        )
+    def resolve(self, connection: Connection[Any], break_ids: Iterable[UUID], detail: str) -> None:
+        """Resolve those of these breaks that are not resolved yet; `detail` says what explained them."""
+        values = {"break_ids": sorted(break_ids), "detail": detail, "now": _now_microseconds()}
+        connection.execute(self._queries["resolve_breaks"], values)
+
+    def resolve_about(self, connection: Connection[Any], about: Iterable[tuple[BreakKind, str]], detail: str) -> None:
+        """Resolve the breaks of these kinds about these subjects."""
+        self.resolve(connection, [break_id_of(self.found_by, kind, subject) for kind, subject in about], detail)
 
     def unresolved(
-        self, connection: Connection[Any], limit: int, after: UUID | None = None, kinds: Sequence[str] | None = None
+        self, connection: Connection[Any], limit: int, after: UUID = BEFORE_ALL, kinds: Iterable[BreakKind] = BreakKind
     ) -> list[Break]:
         """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
-        rows = connection.execute(
-            self._queries["unresolved_breaks"],
-            {"after": after or UUID(int=0), "kinds": None if kinds is None else list(kinds), "limit": limit},
-        )
+        asked = {"after": after, "kinds": [kind.value for kind in kinds], "limit": limit}
+        rows = connection.execute(self._queries["unresolved_breaks"], asked)
         return [self._break(row) for row in rows]
 
-    def unresolved_of(self, connection: Connection[Any], kind: str, subjects: Sequence[str]) -> list[Break]:
-        """Return the unresolved breaks of this kind about these subjects."""
-        break_ids = [break_id_of(self._found_by, kind, subject) for subject in subjects]
-        rows = connection.execute(self._queries["unresolved_of"], {"break_ids": break_ids})
-        return [self._break(row) for row in rows]
+    def is_unresolved(self, connection: Connection[Any], kind: BreakKind, subject: str) -> bool:
+        """Return whether there is an open or explained break of this kind about this subject."""
+        asked = {"break_id": break_id_of(self.found_by, kind, subject)}
+        return connection.execute(self._queries["is_unresolved"], asked).fetchone() is not None
 
     def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:
         """Return up to `limit` breaks whose current state is not on the topic yet, oldest change first."""
@@ -88,8 +93,9 @@ class BreakStore:
         rows = connection.execute(self._queries["break_counts"])
         return {(kind, state): count for kind, state, count in rows}
 
-    def open_breaks(self, connection: Connection[Any], now: int) -> dict[str, OpenBreaks]:
-        """Return kind -> its open breaks; kinds without one are left out. `now` is in microseconds since 1970."""
+    def open_breaks(self, connection: Connection[Any]) -> dict[str, OpenBreaks]:
+        """Return kind -> its open breaks; kinds without one are left out."""
+        now = _now_microseconds()
         asked = {
             "kinds": [kind.value for kind in BreakKind],
             "overdue_before": [now - kind.term_seconds * 1_000_000 for kind in BreakKind],
@@ -99,4 +105,8 @@ class BreakStore:
 
     def _break(self, row: Sequence[Any]) -> Break:
         break_id, *members = row
-        return Break(break_id, self._found_by, *members)
+        return Break(break_id, self.found_by, *members)
+
+
+def _now_microseconds() -> int:
+    return time.time_ns() // 1000

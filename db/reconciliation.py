@@ -3,17 +3,20 @@
 `shards` in the functions below are (tenant, address, currency, lane); names of intents are (tenant, intent id).
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
 from db.binary import Bigints, TextFields, Texts, numerics, text_field
+from db.breaks import BreakStore
+from db.proving import LaneStore
 from db.queries import load
 
 SQL: Final = load("reconciliation")
 ROLE: Final = "ledgerline_reconciliation"
+BREAKS: Final = BreakStore("reconciliation")
 
 IntentName = tuple[str, str]
 ShardKey = tuple[str, str, str, int]
@@ -39,6 +42,9 @@ class LaneRow(NamedTuple):
     quarantined: int = 0
     expired: int = 0
     booked_time: int = 0
+
+
+LANES: Final = LaneStore(SQL, LaneRow._make)
 
 
 class LedgerLane(NamedTuple):
@@ -149,26 +155,6 @@ def _name_columns(names: Sequence[IntentName]) -> dict[str, list[str]]:
 
 
 # ------------------------------------------------------------------------------------------------ own books
-
-
-def lock_lanes(connection: Connection[Any], lanes: Sequence[int]) -> dict[int, LaneRow]:
-    """Lock the lanes in order, insert those that are new, and return all of them."""
-    wanted = {"lanes": list(lanes)}
-    rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
-    if len(rows) < len(lanes):
-        connection.execute(SQL["make_lanes"], wanted)
-        rows = connection.execute(SQL["lock_lanes"], wanted).fetchall()
-    return {row[0]: LaneRow(*row) for row in rows}
-
-
-def lane_rows(connection: Connection[Any]) -> dict[int, LaneRow]:
-    """Return every lane that reconciliation has read from."""
-    return {row[0]: LaneRow(*row) for row in connection.execute(SQL["lanes"])}
-
-
-def move_lanes(connection: Connection[Any], rows: Iterable[LaneRow]) -> None:
-    """Store the lanes' positions and counts after a batch."""
-    connection.cursor().executemany(SQL["move_lane"], [row._asdict() for row in rows])
 
 
 def gaps(connection: Connection[Any], lanes: Sequence[int]) -> set[tuple[int, int]]:
@@ -284,11 +270,6 @@ def faulty_rows(connection: Connection[Any], lane: int, first_seq: int, next_seq
     """Return the window's journal rows that are missing, have a wrong number of entries, or have unbalanced entries."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     return [FaultyRow(*row) for row in connection.execute(SQL["faulty_rows"], values)]
-
-
-def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
-    """Return (lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
-    return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]
 
 
 def accounts(connection: Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], OpenAccount]:

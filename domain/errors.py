@@ -21,7 +21,7 @@ LedgerlineError                               one sentence that says what is wro
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer
     streams.proof.audit.witness.WitnessAway         a witness of checkpoints cannot be read or written now
-    streams.proof.reconciliation.source.SourceAway  the broker does not hand over what the journal says it has
+    streams.proof.records.journal.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
     domain.proofs.ReceiptMissing              posting signed nothing over this record, and never will

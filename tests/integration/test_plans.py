@@ -67,11 +67,10 @@ CASES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("relay", "legs"): RANGE,
     ("audit", "stored_rows"): WINDOW,
     ("audit", "stored_legs"): WINDOW,
-    ("audit", "stray_rows"): {"limit": ASKED},
     ("comparison", "journal"): WINDOW,
     ("comparison", "entry"): WINDOW,
+    ("proving", "stray_rows"): {"limit": ASKED},
     ("reconciliation", "faulty_rows"): WINDOW,
-    ("reconciliation", "stray_rows"): {"limit": ASKED},
     ("reconciliation", "original_sums"): {},
 }
 

@@ -106,7 +106,7 @@ def test_a_batch_that_did_not_come_through_is_forgotten(
         raise psycopg.OperationalError("the server is gone")
 
     with monkeypatch.context() as patched:
-        patched.setattr(agent.reconciler._breaks, "record", fails)
+        patched.setattr(agent.reconciler.breaks, "record", fails)
         with pytest.raises(psycopg.OperationalError):
             proving.feed(agent.reconciler)
     assert agent.reconciler._books._shards == {}

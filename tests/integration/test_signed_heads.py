@@ -46,7 +46,7 @@ def transfers(bench: ProvingBench, *keys: str, lane: int = 0) -> list[str]:
 def found(bench: ProvingBench, agent: Audit) -> set[tuple[str, str]]:
     """Return the agent's unresolved breaks, and check that `audit verify` finds the same by itself."""
     bench.feed(agent.auditor)
-    agent.chores.heads()
+    agent.chores.check_progress()
     breaks = set(bench.breaks("audit"))
     report = verify(
         kafka=bench.kafka,
@@ -112,7 +112,7 @@ def test_the_last_records_are_named_though_no_signature_follows_them(proving: Pr
     proving.tamper("DELETE FROM ledger.signed_head WHERE next_seq = 2")
     proving.relay_all()
     proving.feed(agent.auditor)
-    agent.chores.heads()
+    agent.chores.check_progress()
     assert proving.breaks("audit") == {("chain", "lane 0 signatures"): "open"}
     (row,) = proving.rows("SELECT lane, seq FROM audit.break")
     assert (row["lane"], row["seq"]) == (0, 1)
@@ -162,7 +162,7 @@ def test_who_takes_the_public_key_away_is_asked_for_no_signature(
     transfers(proving, "b")
     proving.relay_all()
     proving.feed(later.auditor)
-    later.chores.heads()
+    later.chores.check_progress()
     assert proving.breaks("audit") == {}
     later.close()
 

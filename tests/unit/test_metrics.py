@@ -19,7 +19,8 @@ from producers.kafka_statistics import QUEUE, RTT, statistics_options
 from runtime.metrics import LATENCY_SECONDS_BUCKETS, LatencyHistogram, show_age
 from streams.lag import STEPS_MAX, Lag, LagWatch, PartitionEnd
 from streams.metrics import AgentMetrics
-from streams.proof.reconciliation.metrics import OTHER_UNITS, show_breaks, show_symmetry
+from streams.proof.metrics import show_breaks
+from streams.proof.reconciliation.metrics import OTHER_UNITS, show_symmetry
 
 NOW_MS = 1_700_000_000_000
 

@@ -1,36 +1,30 @@
-"""The auditing agent: it recomputes the chain of each lane as records arrive, in one transaction for each batch.
+"""The auditing agent: it recomputes the chain of each lane as records arrive.
 
-1. lock the lanes in order and compare their stored offsets with those that the batch expects (the fence);
-2. decode the records and check each against the hash before it; check posting's signatures; compare repeats with
-   audit's own copy;
-3. keep the hashes, grow the lane's Merkle tree, store breaks and positions; commit. Then set metrics and send events.
+1. check each record against the hash before it, and posting's signatures; compare repeats with audit's own copy;
+2. keep the hashes, grow the lane's Merkle tree, store breaks and positions.
 """
 
-import time
-from collections.abc import Callable, Iterable
-from typing import Any, Final, cast
-
-import structlog
+from collections.abc import Callable
+from typing import Any
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
-from domain.breaks import BreakKind, Finding, break_id_of, record_subject
+from domain.breaks import BreakKind, Finding, record_subject
 from producers.events import EventProducer
-from streams.fenced import FenceLost, PartitionBatch
+from streams.batches import PartitionBatch
 from streams.proof.audit import metrics
 from streams.proof.audit.chain import LaneChain, repeat_finding
 from streams.proof.audit.signatures import Judged, PostingKeys, judge
-from streams.proof.proving import SpareTime, publish_breaks
-from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
-
-logger: Final = structlog.get_logger(__name__)
-
-FOUND_BY: Final = "audit"
+from streams.proof.journal_agent import JournalAgent, Proved
+from streams.proof.records.decoding import JournalRecord, RecordReader
 
 
-class Auditor:
-    """A BatchHandler that audits batches of ledger.journal. It gives `chores` the share of time that batches leave."""
+class Auditor(JournalAgent[db.LaneRow]):
+    """Audits batches of ledger.journal."""
+
+    lanes = db.LANES
+    breaks = db.BREAKS
+    misplaced_kind = BreakKind.CHAIN
 
     def __init__(
         self,
@@ -40,92 +34,39 @@ class Auditor:
         *,
         keys: PostingKeys | None = None,
         chores: Callable[[float], None] = lambda _: None,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._store = store
-        self._reader = reader
-        self._events = events
+        super().__init__(store, reader, events, chores)
         self._keys = keys or PostingKeys(None)
-        self._chores = chores
-        self._spare_time = SpareTime()
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
 
-    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
-        """Return the next offset of each partition; 0 if audit has not read the partition."""
-        with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
-        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in partitions}
-
-    def handle(self, batch: list[PartitionBatch]) -> None:
-        """Audit a batch; raise FenceLost if a lane's stored offset is not the one that the batch expects."""
+    def _prove(self, connection: Any, batch: list[PartitionBatch], rows: dict[int, db.LaneRow]) -> Proved:
         findings: list[Finding] = []
-        chains: list[tuple[PartitionBatch, LaneChain]] = []
-        with self._spare_time.batch(), self._store.transaction() as connection:
-            rows = db.lock_lanes(connection, sorted(part.partition for part in batch))
-            for part in batch:
-                row = rows[part.partition]
-                if row.next_offset != part.expected_offset:
-                    raise FenceLost(f"lane {row.lane} stands at {row.next_offset}, not at {part.expected_offset}")
-                chain = LaneChain(row)
-                chains.append((part, chain))
-                findings += self._take(part, chain)
-                findings += chain.findings
-            taken = [chain.segment() for _, chain in chains]
-            judged = [
-                self._judge(connection, rows[part.partition], chain, segment)
-                for (part, chain), segment in zip(chains, taken, strict=True)
-            ]
-            findings += [finding for found in judged for finding in found.findings]
-            segments = [segment for segment in taken if segment is not None]
-            db.add_segments(connection, segments)
-            db.move_lanes(
-                connection,
-                [
-                    chain.row(part.end_offset)._replace(
-                        signatures_first_seq=found.first_seq, signatures_next_seq=found.next_seq
-                    )
-                    for (part, chain), found in zip(chains, judged, strict=True)
-                ],
-            )
-            for part, chain in chains:
-                findings += self._repeats(connection, part.partition, chain.repeated)
-            self._breaks.record(connection, findings, self._now_microseconds())
-        metrics.RECORDS.inc(sum(segment.next_seq - segment.first_seq for segment in segments))
-        if findings:
-            # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
-            first = findings[0]
-            break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
-            logger.error(
-                "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
-            )
-            self.publish()
-
-    def idle(self) -> None:
-        """Do the chores (checkpoints, sweeps, rechecks of open breaks, gauges), and publish what they found."""
-        self._chores(self._spare_time.share())
-        self.publish()
-
-    def publish(self) -> None:
-        """Send the breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
-        publish_breaks(self._store, self._breaks, self._events)
-
-    def _take(self, part: PartitionBatch, chain: LaneChain) -> list[Finding]:
-        """Take the records of a partition; return a finding for each message that is no record of the lane."""
-        lane = part.partition
-        findings = []
-        for message in part.messages:
-            try:
-                record = cast("JournalRecord", self._reader.read(message.value))
-            except Unreadable as unreadable:
-                detail = str(unreadable)
-            else:
-                if record["lane"] == lane:
-                    chain.take(record)
-                    continue
-                detail = f"The record says that it is of lane {record['lane']}."
-            findings.append(Finding(BreakKind.CHAIN, f"lane {lane} journal offset {message.offset}", detail, lane))
-        return findings
+        chains = [LaneChain(rows[part.partition]) for part in batch]
+        for part, chain in zip(batch, chains, strict=True):
+            for record in self._records(part, findings):
+                chain.take(record)
+            findings += chain.findings
+        taken = [chain.segment() for chain in chains]
+        judged = [
+            self._judge(connection, rows[part.partition], chain, segment)
+            for part, chain, segment in zip(batch, chains, taken, strict=True)
+        ]
+        findings += [finding for found in judged for finding in found.findings]
+        segments = [segment for segment in taken if segment is not None]
+        db.add_segments(connection, segments)
+        self.lanes.move(
+            connection,
+            [
+                chain.row(part.end_offset)._replace(
+                    signatures_first_seq=found.first_seq, signatures_next_seq=found.next_seq
+                )
+                for part, chain, found in zip(batch, chains, judged, strict=True)
+            ],
+        )
+        for part, chain in zip(batch, chains, strict=True):
+            findings += self._repeats(connection, part.partition, chain.repeated)
+        self.breaks.record(connection, findings)
+        records = sum(segment.next_seq - segment.first_seq for segment in segments)
+        return Proved(findings, lambda: metrics.RECORDS.inc(records))
 
     def _judge(self, connection: Any, row: db.LaneRow, chain: LaneChain, segment: db.Segment | None) -> Judged:
         """Check posting's signatures against the records that arrived."""
@@ -150,8 +91,8 @@ class Auditor:
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]
             kept = db.hashes(connection, lane, seq, seq + 1)
-            missing = self._breaks.unresolved_of(connection, BreakKind.CHAIN.value, [record_subject(lane, seq)])
-            finding = repeat_finding(record, kept, bool(missing))
+            missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, record_subject(lane, seq))
+            finding = repeat_finding(record, kept, missing)
             if finding is not None:
                 findings.append(finding)
         return findings

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from db import audit as db
 from db.agent_connection import snapshot
+from db.proving import stray_rows
 from domain.breaks import BreakKind, Finding, merged
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.merkle import root_of
@@ -23,6 +24,7 @@ from streams.proof.audit.signatures import PostingKeys, judge, unsigned_finding
 from streams.proof.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
 from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
 from streams.proof.audit.witness import Witness, gaps_of, read_witness
+from streams.proof.journal_agent import misplaced_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.journal import read_all, read_up_to
 
@@ -93,7 +95,7 @@ class _Verification:
         self._progress = progress
         self._posting_keys = posting_keys
         self._ledger = db.ledger_lanes(connection)
-        self._own = db.lane_rows(connection)
+        self._own = db.LANES.read(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
         # Lane -> the hashes that its records must have, joined: audit's own copy, then the topic's hashes after it.
         self._trusted: dict[int, bytes] = {}
@@ -105,9 +107,7 @@ class _Verification:
         chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
         done = 0
         for page in read_up_to(kafka, topic, reader, self.bounds, grace_seconds):
-            for lane, offset, detail in page.unreadable:
-                subject = f"lane {lane} journal offset {offset}"
-                self.report.findings.append(Finding(BreakKind.CHAIN, subject, detail, lane))
+            self.report.findings += [misplaced_finding(BreakKind.CHAIN, *message) for message in page.unreadable]
             for record in page.records:
                 chains[record["lane"]].take(record)
             done += len(page.records)
@@ -186,7 +186,7 @@ class _Verification:
                 at = self.bounds.get(lane, 0)
                 detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
-        strays = db.stray_rows(self._connection, STRAYS_MAX)
+        strays = stray_rows(self._connection, STRAYS_MAX)
         self.report.findings += [stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:

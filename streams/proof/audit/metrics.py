@@ -1,4 +1,4 @@
-"""Metrics of audit; docs/METRICS.md documents each. Breaks are counted by streams.proof.reconciliation.metrics."""
+"""Metrics of audit; docs/METRICS.md documents each. streams/proof/metrics.py counts breaks."""
 
 from typing import Final
 

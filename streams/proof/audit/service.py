@@ -20,7 +20,7 @@ from streams.away import find_away
 from streams.fenced import AgentOptions, run_agent
 from streams.proof.audit.agent import Auditor
 from streams.proof.audit.signatures import posting_keys
-from streams.proof.audit.sweep import Chores, Signer
+from streams.proof.audit.sweep import AuditChores, Signer
 from streams.proof.audit.witness import witnesses_of
 from streams.proof.records.decoding import RecordReader
 
@@ -33,7 +33,7 @@ class Audit:
 
     auditor: Auditor
     signer: Signer
-    chores: Chores
+    chores: AuditChores
     store: AgentConnection
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ def wire(
     store = AgentConnection(dsn, ROLE)
     checkpoints = EventProducer(kafka, registry, topics.checkpoints, CHECKPOINTS_SUBJECT)
     signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds, witnesses=witnesses_of(settings))
-    chores = Chores(store, signer, settings.audit_sweep_seconds)
+    chores = AuditChores(store, signer, settings.audit_sweep_seconds)
     auditor = Auditor(
         store,
         RecordReader(registry, "ledger.journal-value"),

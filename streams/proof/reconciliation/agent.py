@@ -1,37 +1,28 @@
-"""The reconciling agent: it checks, counts and commits a batch of journal records in one transaction.
+"""The reconciling agent: it checks and counts journal records.
 
-1. lock the lanes in order and compare their stored offsets with those that the batch expects (the fence);
-2. decode the records; take them in order, note gaps and repeats, add up what they moved;
-3. read the intents at their offsets and compare; look up the rows that duplicates, conflicts and reversals refer to;
-4. add the movements to reconciliation's own balances and sums (books.py);
-5. compare the touched shards with the ledger's; the ledger commits before the topic is written;
-6. store breaks, counts and positions; commit. Then set metrics and send events.
+1. take the records in order, note gaps and repeats, add up what they moved;
+2. read the intents at their offsets and compare; look up the rows that duplicates, conflicts and reversals refer to;
+3. add the movements to reconciliation's own balances and sums (books.py);
+4. compare the touched shards with the ledger's; the ledger commits before the topic is written;
+5. store breaks, counts and positions.
 """
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, cast
-
-import structlog
+from typing import Any
 
 from db import reconciliation as db
 from db import rejections as ledger
 from db.agent_connection import AgentConnection
 from db.books import Books
-from db.breaks import BreakStore
-from domain.breaks import BreakKind, BreakState, Finding, break_id_of, record_subject
+from domain.breaks import BreakKind, BreakState, Finding, record_subject
 from producers.events import EventProducer
-from streams.fenced import FenceLost, PartitionBatch
-from streams.proof.proving import SpareTime, publish_breaks
+from streams.batches import FenceLost, PartitionBatch
+from streams.proof.journal_agent import JournalAgent, Proved
 from streams.proof.reconciliation import checks, metrics, state
 from streams.proof.reconciliation.books import OwnBooks
 from streams.proof.reconciliation.faithful import Compared, Comparison
-from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
-
-logger: Final = structlog.get_logger(__name__)
-
-FOUND_BY: Final = "reconciliation"
+from streams.proof.records.decoding import JournalRecord, RecordReader
 
 
 def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
@@ -82,8 +73,12 @@ class LedgerLookups:
         return db.tenant_times(self._connection, tenants)
 
 
-class Reconciler:
-    """A BatchHandler that checks batches of ledger.journal. It gives `chores` the share of time that batches leave."""
+class Reconciler(JournalAgent[db.LaneRow]):
+    """Checks batches of ledger.journal."""
+
+    lanes = db.LANES
+    breaks = db.BREAKS
+    misplaced_kind = BreakKind.CONSERVATION
 
     def __init__(
         self,
@@ -94,121 +89,59 @@ class Reconciler:
         source_topic: str,
         *,
         chores: Callable[[float], None] = lambda _: None,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
     ) -> None:
-        self._store = store
-        self._reader = reader
+        super().__init__(store, reader, events, chores)
         self._comparison = comparison
-        self._events = events
         self._source_topic = source_topic
-        self._chores = chores
-        self._spare_time = SpareTime()
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
         self._books = OwnBooks()
         self._recent_books = ledger.RecentBooks()
         self._stands: dict[int, int] = {}
 
-    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return the next offset of each partition; 0 if reconciliation has not read the partition."""
         self._books.forget()
-        self._stands = self._stored(partitions)
+        self._stands = super().positions(topic, partitions)
         return dict(self._stands)
-
-    def _stored(self, lanes: Iterable[int]) -> dict[int, int]:
-        with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
-        return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Check a batch; raise FenceLost if a lane's stored offset is not the one that the batch expects."""
-        taken = state.Taken()
         try:
-            with self._spare_time.batch():
-                findings, compared = self._commit(batch, taken)
+            super().handle(batch)
         except BaseException:
             self._books.forget()
             raise
         self._stands |= {part.partition: part.end_offset for part in batch}
-        for outcome, number in Counter(record["outcome"] for record in taken.records).items():
-            metrics.RECORDS.labels(outcome).inc(number)
-        metrics.EXPIRED.inc(sum(compared.expired.values()))
-        metrics.LATENCY.observe_since(compared.times_ms)
-        if findings:
-            # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
-            first = findings[0]
-            break_id = str(break_id_of(FOUND_BY, first.kind, first.subject))
-            logger.error(
-                "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
-            )
-            self.publish()
-
-    def _commit(self, batch: list[PartitionBatch], taken: state.Taken) -> tuple[list[Finding], Compared]:
-        """Run the batch's one transaction; return all findings, and the result of the comparison with the intents."""
-        with self._store.transaction() as connection:
-            lanes = sorted(part.partition for part in batch)
-            rows = db.lock_lanes(connection, lanes)
-            for part in batch:
-                if rows[part.partition].next_offset != part.expected_offset:
-                    at = rows[part.partition].next_offset
-                    raise FenceLost(f"lane {part.partition} stands at {at}, not at {part.expected_offset}")
-            counters = self._take(batch, rows, db.gaps(connection, lanes), taken)
-            compared = self._comparison.compare(taken.records, LedgerLookups(connection, self._recent_books))
-            findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
-            db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
-            moved = [counters[part.partition].row(part.end_offset) for part in batch]
-            expired = compared.expired
-            db.move_lanes(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
-            next_seqs = {lane: counter.next_seq for lane, counter in counters.items()}
-            findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
-            now = self._now_microseconds()
-            self._breaks.record(connection, findings, now)
-            if taken.gaps_closed:
-                came = [break_id_of(FOUND_BY, BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
-                self._breaks.resolve(connection, came, "The record came late.", now)
-        return findings, compared
 
     def idle(self) -> None:
-        """Do the chores (sweeps, rechecks of open breaks, gauges), and publish what they found.
+        """Do the chores, and publish what they found.
 
         Raise FenceLost if an operator has rewound a lane: a lane without new records would otherwise not be read again.
         """
-        for lane, offset in self._stored(self._stands).items():
+        for lane, offset in self._stored_offsets(self._stands).items():
             if offset != self._stands[lane]:
                 raise FenceLost(f"lane {lane} stands at {offset}, not at {self._stands[lane]}")
-        self._chores(self._spare_time.share())
-        self.publish()
+        super().idle()
 
-    def publish(self) -> None:
-        """Send the breaks whose state is not on the topic yet. If Kafka is away, they wait for the next call."""
-        publish_breaks(self._store, self._breaks, self._events)
-
-    # ------------------------------------------------------------------------------------------ steps of a batch
-
-    def _take(
-        self,
-        batch: list[PartitionBatch],
-        rows: dict[int, db.LaneRow],
-        gaps: set[tuple[int, int]],
-        taken: state.Taken,
-    ) -> dict[int, state.LaneCounter]:
-        counters = {}
-        for part in batch:
-            lane = part.partition
-            counter = state.LaneCounter(rows[lane], gaps, self._source_topic, taken)
-            counters[lane] = counter
-            for message in part.messages:
-                try:
-                    record = cast("JournalRecord", self._reader.read(message.value))
-                except Unreadable as unreadable:
-                    taken.findings.append(misplaced(lane, message.offset, str(unreadable)))
-                    continue
-                if record["lane"] != lane:
-                    detail = f"The record says that it is of lane {record['lane']}."
-                    taken.findings.append(misplaced(lane, message.offset, detail))
-                    continue
+    def _prove(self, connection: Any, batch: list[PartitionBatch], rows: dict[int, db.LaneRow]) -> Proved:
+        taken = state.Taken()
+        gaps = db.gaps(connection, list(rows))
+        counters = [state.LaneCounter(rows[part.partition], gaps, self._source_topic, taken) for part in batch]
+        for part, counter in zip(batch, counters, strict=True):
+            for record in self._records(part, taken.findings):
                 counter.take(record)
-        return counters
+        compared = self._comparison.compare(taken.records, LedgerLookups(connection, self._recent_books))
+        findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
+        db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
+        moved = [counter.row(part.end_offset) for part, counter in zip(batch, counters, strict=True)]
+        expired = compared.expired
+        self.lanes.move(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
+        next_seqs = {counter.lane: counter.next_seq for counter in counters}
+        findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
+        self.breaks.record(connection, findings)
+        if taken.gaps_closed:
+            came = [(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
+            self.breaks.resolve_about(connection, came, "The record came late.")
+        return Proved(findings, lambda: _add_to_metrics(taken.records, compared))
 
     def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
         """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""
@@ -220,16 +153,18 @@ class Reconciler:
         ]
 
 
+def _add_to_metrics(records: Iterable[JournalRecord], compared: Compared) -> None:
+    for outcome, number in Counter(record["outcome"] for record in records).items():
+        metrics.RECORDS.labels(outcome).inc(number)
+    metrics.EXPIRED.inc(sum(compared.expired.values()))
+    metrics.LATENCY.observe_since(compared.times_ms)
+
+
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
     """Return the findings about shards; those that records owed by the topic account for are explained."""
     wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
     explained_by = db.gap_sums(connection) if wrong else {}
     return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
-
-
-def misplaced(lane: int, offset: int, detail: str) -> Finding:
-    """Return the finding for a message of the journal's topic that is no record of its lane."""
-    return Finding(BreakKind.CONSERVATION, f"lane {lane} journal offset {offset}", detail, lane)
 
 
 def repeat_finding(record: JournalRecord) -> Finding:

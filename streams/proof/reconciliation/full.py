@@ -10,18 +10,20 @@ from typing import Any, Final
 
 from db import reconciliation as db
 from db.agent_connection import snapshot
+from db.proving import stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import BreakKind, Finding, merged, record_subject
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from streams.proof.journal_agent import misplaced_finding
 from streams.proof.reconciliation import checks, state
-from streams.proof.reconciliation.agent import LedgerLookups, misplaced, repeat_finding, shard_finding
+from streams.proof.reconciliation.agent import LedgerLookups, repeat_finding, shard_finding
 from streams.proof.reconciliation.faithful import Comparison
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.frame_full import compare_frame
 from streams.proof.reconciliation.source import IntentSource
-from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_detail
+from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.journal import read_up_to
 
@@ -73,7 +75,7 @@ class _Recomputation:
         taken, report = self._taken, self.report
         for page in read_up_to(kafka, self._topics.journal, reader, self.bounds, grace_seconds):
             taken.records.clear()
-            taken.findings += [misplaced(*message) for message in page.unreadable]
+            taken.findings += [misplaced_finding(BreakKind.CONSERVATION, *message) for message in page.unreadable]
             for record in page.records:
                 self._counters[record["lane"]].take(record)
             compared = self._comparison.compare(taken.records, self._lookups)
@@ -172,8 +174,7 @@ class _Recomputation:
                     self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        for lane, seq, has_row in db.stray_rows(self._connection, STRAYS_MAX):
-            self.report.findings.append(entries_finding(lane, seq, stray_detail(has_row), is_stray=True))
+        self.report.findings += [stray_finding(*stray) for stray in stray_rows(self._connection, STRAYS_MAX)]
 
 
 def recompute(

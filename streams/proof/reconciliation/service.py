@@ -16,7 +16,7 @@ from streams.proof.reconciliation.agent import Reconciler
 from streams.proof.reconciliation.faithful import Comparison
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.source import IntentSource
-from streams.proof.reconciliation.sweep import Chores
+from streams.proof.reconciliation.sweep import ReconciliationChores
 from streams.proof.records.decoding import RecordReader
 
 
@@ -25,7 +25,7 @@ class Reconciliation:
     """The batch handler, its chores, and the connections that they hold open."""
 
     reconciler: Reconciler
-    chores: Chores
+    chores: ReconciliationChores
     store: AgentConnection
     source: IntentSource
     frame_source: FrameSource
@@ -42,7 +42,7 @@ def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep
     store = AgentConnection(dsn, ROLE)
     source = IntentSource(kafka, topics.intents)
     frame_source = FrameSource(kafka, registry, topics.frame)
-    chores = Chores(store, source, frame_source, sweep_seconds)
+    chores = ReconciliationChores(store, source, frame_source, sweep_seconds)
     reconciler = Reconciler(
         store,
         RecordReader(registry, "ledger.journal-value"),

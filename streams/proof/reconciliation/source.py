@@ -7,16 +7,12 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
-from domain.errors import Outage
 from runtime.kafka import Kafka
+from streams.proof.records.journal import SourceAway
 
 MESSAGES_PER_CALL_MAX: Final = 5000
 QUIET_SECONDS: Final = 2.0
 WATERMARKS_SECONDS_MAX: Final = 10.0
-
-
-class SourceAway(Outage):
-    """The broker does not deliver messages that the journal refers to."""
 
 
 class Window(NamedTuple):

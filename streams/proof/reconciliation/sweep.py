@@ -4,33 +4,27 @@ A sweep finds faults that no batch would touch: shards that were edited without 
 without their counterpart. It works page by page, each page in its own transaction, within a time budget for each call.
 """
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
 from db import reconciled_frame
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
-from db.breaks import BreakStore
+from db.proving import stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from runtime.metrics import show_age
-from streams.proof.proving import PagedSweep
+from streams.proof.chores import RECHECKED_MAX, STRAYS_MAX, Chores, is_still_stray
 from streams.proof.reconciliation import checks, frame, metrics, state
-from streams.proof.reconciliation.agent import FOUND_BY, LedgerLookups, compare_shards
+from streams.proof.reconciliation.agent import LedgerLookups, compare_shards
 from streams.proof.reconciliation.faithful import repeat_still_wrong
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.source import IntentSource
 
 PAGE_SHARDS: Final = 2000
 PAGE_ROWS: Final = 5000
-STRAYS_MAX: Final = 100
-RECHECKED_MAX: Final = 100
-BUDGET_SECONDS: Final = 0.4
-GAUGE_SECONDS: Final = 2.0
 # For `sweep_all`: how long one read may wait for the end of ledger.frame.
 SETTLING_SECONDS_MAX: Final = 10.0
-RESOLVED_DETAIL: Final = "Checked again, and both sides agree."
 
 
 def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
@@ -39,9 +33,10 @@ def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False)
     return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
 
 
-def stray_detail(has_row: bool) -> str:
-    """Return the sentence for a row or entries outside the lane."""
-    return ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
+def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
+    """Return the finding for a row or entries outside every lane."""
+    detail = ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
+    return entries_finding(lane, seq, detail, is_stray=True)
 
 
 def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> list[Finding]:
@@ -74,80 +69,60 @@ def next_seq_of(lane: db.LedgerLane | None) -> int:
     return 0 if lane is None else lane.next_seq
 
 
-class Chores:
-    """The chores of one reconciling worker; `run` returns within about a second."""
+class ReconciliationChores(Chores):
+    """Reconciliation's chores; it also reads the facts of ledger.frame."""
+
+    breaks = db.BREAKS
+    budget_seconds = 0.4
+    resolved_detail = "Checked again, and both sides agree."
 
     def __init__(
-        self,
-        store: AgentConnection,
-        source: IntentSource,
-        frame_source: FrameSource,
-        pause_seconds: float,
-        *,
-        now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
+        self, store: AgentConnection, source: IntentSource, frame_source: FrameSource, pause_seconds: float
     ) -> None:
-        self._store = store
+        super().__init__(store, pause_seconds, metrics.SWEEP_SECONDS)
         self._source = source
         self._frame_source = frame_source
-        self._now_microseconds = now_microseconds
-        self._breaks = BreakStore(FOUND_BY, db.SQL)
-        self._sweep = PagedSweep(self._pages, pause_seconds, metrics.SWEEP_SECONDS)
-        self._gauges_due = 0.0
-        self._recheck_after: Break | None = None
 
-    def run(self, spare_share: float = 1.0) -> None:
-        """Set gauges, recheck open breaks, then sweep pages for the time that batches leave, but at least one page."""
-        if time.monotonic() >= self._gauges_due:
-            self.gauges()
-            self.take_facts()
-            self._gauges_due = time.monotonic() + GAUGE_SECONDS
-        self.recheck()
-        self._sweep.turn_pages(BUDGET_SECONDS * spare_share)
+    def check_progress(self) -> None:
+        """Check lanes, totals and the chains of facts, and set the gauges."""
+        self._check_lanes()
+        self.take_facts()
 
     def sweep_all(self) -> None:
-        """Do one whole sweep and all rechecks without a time limit; for tests and for a last check before a stop."""
-        self.gauges()
+        """Take all facts, then do one whole sweep and all rechecks."""
         while self.take_facts(SETTLING_SECONDS_MAX):
             pass
-        for _ in self._pages():
-            pass
-        self._recheck_after = None
-        while self.recheck():
-            pass
-
-    # ------------------------------------------------------------------------------------------ the sweep
+        super().sweep_all()
 
     def _pages(self) -> Iterator[None]:
         ledger_end: tuple[int, str, int] | None = (-1, "", -1)
         while ledger_end is not None:
             with self._store.transaction() as connection:
                 pairs, ledger_end = db.sweep_ledger_shards(connection, ledger_end, PAGE_SHARDS)
-                self._found(connection, compare_shards(connection, pairs))
+                self.breaks.record(connection, compare_shards(connection, pairs))
             metrics.SWEPT.labels("shards").inc(len(pairs))
             yield
         own_end: db.ShardKey | None = ("", "", "", -1)
         while own_end is not None:
             with self._store.transaction() as connection:
                 pairs, own_end = db.sweep_own_shards(connection, own_end, PAGE_SHARDS)
-                self._found(connection, compare_shards(connection, [pair for pair in pairs if pair.held is None]))
+                lacking = [pair for pair in pairs if pair.held is None]
+                self.breaks.record(connection, compare_shards(connection, lacking))
             yield
         with self._store.transaction() as connection:
-            lanes = db.lane_rows(connection)
+            lanes = db.LANES.read(connection)
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, row.next_seq)
                 with self._store.transaction() as connection:
                     faulty = db.faulty_rows(connection, lane, first, end)
-                    self._found(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
+                    self.breaks.record(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
                 metrics.SWEPT.labels("rows").inc(end - first)
                 yield
         with self._store.transaction() as connection:
-            strays = db.stray_rows(connection, STRAYS_MAX)
-            self._found(
-                connection, [entries_finding(lane, seq, stray_detail(has), is_stray=True) for lane, seq, has in strays]
-            )
+            strays = [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)]
+            self.breaks.record(connection, strays)
         yield
-
         yield from self._frame_pages()
 
     def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
@@ -155,7 +130,7 @@ class Chores:
         with self._store.transaction() as connection:
             findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
             pairs = reconciled_frame.chain_pairs(connection)
-            self._found(connection, findings + frame.chain_findings(pairs))
+            self.breaks.record(connection, findings + frame.chain_findings(pairs))
         metrics.FACTS_OWED.set(frame.owed(pairs))
         return taken
 
@@ -167,38 +142,19 @@ class Chores:
                     if frame.owed(reconciled_frame.chain_pairs(connection)) > frame.AWAITED_MAX:
                         return
                     pairs, end = reconciled_frame.unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
-                    self._found(connection, frame.judged(connection, pairs))
+                    self.breaks.record(connection, frame.judged(connection, pairs))
                 yield
-
-    def _found(self, connection: Any, findings: list[Finding]) -> None:
-        if findings:
-            self._breaks.record(connection, findings, self._now_microseconds())
-
-    # ------------------------------------------------------------------------------------------ rechecks of open breaks
-
-    def recheck(self) -> bool:
-        """Check a page of unresolved breaks again and resolve those that are gone; return False after the last page."""
-        with self._store.transaction() as connection:
-            after = None if self._recheck_after is None else self._recheck_after.break_id
-            page = self._breaks.unresolved(connection, RECHECKED_MAX, after)
-            self._recheck_after = page[-1] if len(page) == RECHECKED_MAX else None
-            now = self._now_microseconds()
-            gone = [item.break_id for item in page if self._is_gone(connection, item)]
-            self._breaks.resolve(connection, gone, RESOLVED_DETAIL, now)
-            metrics.show_breaks(FOUND_BY, self._breaks.counts(connection), self._breaks.open_breaks(connection, now))
-        return self._recheck_after is not None
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
         evidence = item.evidence
         if item.kind == BreakKind.BALANCE and evidence:
             key = (str(evidence["tenant"]), str(evidence["address"]), str(evidence["currency"]), int(evidence["lane"]))
             pairs = db.shard_pairs(connection, [key])
-            self._found(connection, compare_shards(connection, pairs))
+            self.breaks.record(connection, compare_shards(connection, pairs))
             return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
         if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
             if evidence.get("is_stray"):
-                places = {(lane, seq) for lane, seq, _ in db.stray_rows(connection, STRAYS_MAX)}
-                return (item.lane, item.seq) not in places
+                return not is_still_stray(connection, item)
             return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
         if item.kind == BreakKind.FRAME:
             return frame.is_gone(connection, item)
@@ -206,12 +162,10 @@ class Chores:
             return not repeat_still_wrong(item, LedgerLookups(connection, RecentBooks()))
         return False
 
-    # ------------------------------------------------------------------------------------------ gauges
-
-    def gauges(self) -> None:
+    def _check_lanes(self) -> None:
         """Set the gauges of conservation, lag and symmetry, and open or resolve the breaks about lanes and totals."""
         with self._store.transaction() as connection:
-            rows = db.lane_rows(connection)
+            rows = db.LANES.read(connection)
             owed: dict[int, int] = {}
             for lane, _ in db.gaps(connection, list(rows)):
                 owed[lane] = owed.get(lane, 0) + 1
@@ -223,7 +177,7 @@ class Chores:
             totals = db.totals(connection)
         metrics.show_symmetry(totals)
         findings = state.class_findings(totals)
-        subjects = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
+        checked = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
         for lane, row in rows.items():
             bounds = self._source.bounds(lane)
             findings += lane_findings(row, ledger.get(lane), bounds, owed.get(lane, 0))
@@ -231,15 +185,9 @@ class Chores:
             metrics.LAG_RECORDS.labels(str(lane)).set(max(next_seq_of(ledger.get(lane)) - row.next_seq, 0))
             show_age(metrics.LAG_SECONDS.labels(str(lane)), waiting[lane] / 1_000_000 if lane in waiting else None)
         with self._store.transaction() as connection:
-            self._found(connection, findings)
-            standing = {(finding.kind, finding.subject) for finding in findings}
-            whole = self._breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY.value])
-            subjects |= {(BreakKind.SYMMETRY, item.subject) for item in whole if item.lane is None}
-            for kind in (BreakKind.CONSERVATION, BreakKind.SYMMETRY):
-                right = [subject for found, subject in subjects - standing if found == kind]
-                gone = [item.break_id for item in self._breaks.unresolved_of(connection, kind.value, right)]
-                if gone:
-                    self._breaks.resolve(connection, gone, RESOLVED_DETAIL, self._now_microseconds())
+            whole = self.breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY])
+            checked |= {(BreakKind.SYMMETRY, item.subject) for item in whole if item.lane is None}
+            self._settle(connection, findings, checked, self.resolved_detail)
 
     @staticmethod
     def _show_lane(row: db.LaneRow, bounds: tuple[int, int], owed: int) -> None:

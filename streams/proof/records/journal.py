@@ -6,12 +6,16 @@ from typing import Any, Final, NamedTuple, cast
 
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
+from domain.errors import Outage
 from runtime.kafka import Kafka
-from streams.proof.reconciliation.source import SourceAway
 from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
 
 MESSAGES_PER_CALL: Final = 2000
 SILENCE_SECONDS_MAX: Final = 30.0
+
+
+class SourceAway(Outage):
+    """The broker does not deliver messages that it should have."""
 
 
 class Page(NamedTuple):

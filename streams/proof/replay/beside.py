@@ -128,7 +128,7 @@ def _verify(
 
 def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneHead]) -> None:
     """Set audit to the end of the last checkpoint, with its copy of the hashes up to there, and with empty trees."""
-    own = audit.lock_lanes(connection, [head.lane for head in heads])
+    own = audit.LANES.lock(connection, [head.lane for head in heads])
     for head in heads:
         stands = own[head.lane]
         if stands.next_seq > head.next_seq:
@@ -139,4 +139,4 @@ def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneH
         db.copy_hashes(connection, head.lane, stands.next_seq, head.next_seq)
         offset = offset_of(kafka, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
         moved = audit.LaneRow(head.lane, offset, head.next_seq, head.head, head.next_seq, b"")
-        audit.move_lanes(connection, [moved])
+        audit.LANES.move(connection, [moved])
