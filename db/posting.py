@@ -3,12 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, LiteralString, NamedTuple
 
 import orjson
 import psycopg
 from psycopg import Connection, Cursor
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb, set_json_dumps
 
 from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Texts, Uuids, entries, numerics, register
@@ -27,12 +29,29 @@ SQL: Final = load("posting")
 # A NOTIFY payload has at most 8,000 bytes, so it names at most this many lanes.
 TRACED_LANES_MAX: Final = 300
 
-# fmt: off
-_JOURNAL_TYPES: Final = (
-    "int4", "int8", "text", "text", "text", "text", "uuid", "text", "bytea", "text", "uuid", "int2",
-    "text", "jsonb", "int8", "int8", "bytea",
-)
-# fmt: on
+# The columns of `copy_journal` in its order, with their types; tests/unit/test_posting_rows.py compares the two. The
+# lane and the row before give a row's source topic, source offset and previous hash, so no column has them.
+JOURNAL_TYPES: Final = {
+    "lane": "int4",
+    "seq": "int8",
+    "outcome": "text",
+    "reason": "text",
+    "detail": "text",
+    "tenant": "text",
+    "intent_id": "uuid",
+    "idempotency_key": "text",
+    "fingerprint": "bytea",
+    "type": "text",
+    "reverses": "uuid",
+    "reference": "text",
+    "value_time": "int8",
+    "booked_time": "int8",
+    "hash": "bytea",
+    "leg_count": "int2",
+    "metadata": "jsonb",
+}
+# All columns before leg_count have the value of the JournalRow's field of that name.
+_same_fields: Final = attrgetter(*[name for name in JOURNAL_TYPES if name not in ("leg_count", "metadata")])
 
 ROWS_PER_WRITE: Final = 500
 
@@ -124,8 +143,8 @@ class PostingStore(KeptConnection):
         """Return the positions of these lanes. With `lock`, no other session moves them until the transaction ends."""
         query = SQL["lock_lanes" if lock else "lanes"]
         with self.statements() as connection:
-            rows = connection.execute(query, {"lanes": sorted(lanes)}).fetchall()
-        return {row[0]: Lane(*row) for row in rows}
+            cursor = connection.cursor(row_factory=class_row(Lane))
+            return {lane.lane: lane for lane in cursor.execute(query, {"lanes": sorted(lanes)})}
 
     def row_hash(self, lane: int, seq: int) -> bytes | None:
         """Return the hash of one journal row, or None if there is no such row."""
@@ -177,7 +196,7 @@ class PostingStore(KeptConnection):
             (tenant, intent_id): Original(
                 Outcome(outcome), kind, tuple(legs.get((tenant, intent_id), ())), done.get((tenant, intent_id), {})
             )
-            for tenant, intent_id, outcome, kind, _, _ in heads
+            for tenant, intent_id, outcome, kind in heads
         }
 
     def accounts(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
@@ -231,10 +250,10 @@ class PostingStore(KeptConnection):
         cursor = self._open().cursor()
         written = []
         with cursor.copy(SQL["copy_journal"]) as copy:
-            copy.set_types(_JOURNAL_TYPES)
+            copy.set_types(list(JOURNAL_TYPES.values()))
             for row in rows:
                 written.append(row)
-                copy.write_row(_journal_columns(row))
+                copy.write_row(journal_columns(row))
         with cursor.copy(SQL["copy_entries"]) as copy:
             copy.write(COPY_HEADER)
             for first in range(0, len(written), ROWS_PER_WRITE):
@@ -299,12 +318,6 @@ def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
     return {"tenants": Texts([name[0] for name in names]), "intent_ids": Uuids([name[1] for name in names])}
 
 
-def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
-    """Return the columns in the order of `copy_journal`.
-
-    Legs become their number. Source topic, source offset and previous hash are left out: the lane and the row before
-    give them.
-    """
-    lane, seq, _, _, *fields, legs, reference, metadata, value_time, booked_time, _, row_hash = row
-    kept = Jsonb(metadata) if metadata else None
-    return (lane, seq, *fields, len(legs), reference, kept, value_time, booked_time, row_hash)
+def journal_columns(row: JournalRow) -> tuple[Any, ...]:
+    """Return the values of JOURNAL_TYPES, in that order."""
+    return (*_same_fields(row), len(row.legs), row.metadata or None)
