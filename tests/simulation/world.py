@@ -30,7 +30,7 @@ from tests.simulation.broker import HOLE, TOPIC, Broker, SimulatedProducer
 from tests.simulation.database import GUARDS, Database, Process
 from tests.simulation.judge import KEY, Judge
 from tests.simulation.scheduler import Choice, Crashed, Drawn, Replayed, Scheduler, Task, Violation
-from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
+from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore, done
 
 OPTIONS: Final = AgentOptions("simulated", Kafka("nowhere"), TOPIC, "group")
 METRICS: Final = AgentMetrics("simulated")
@@ -163,7 +163,7 @@ class Worker:
             partial(world.broker.describe, process),
             partial(world.broker.with_record, process),
             published=partial(world.broker.published, process),
-            ask_topic_id=lambda: lambda: "id",
+            ask_topic_id=lambda: done("id"),
             now_microseconds=world.clock,
             sign=signing_with(KEY),
             fault=process.fault,

@@ -1,10 +1,11 @@
-"""The fields of a journal row stand in the right places, from the fate of an event to the columns that COPY writes."""
+"""The fields of a journal row stand in the right places: from an event's fate to COPY, and from the tables to audit."""
 
 import re
 from typing import Any
 
 import pytest
 
+from db.audit import SQL as AUDIT_SQL
 from db.binary import ENTRY, ENTRY_FIELDS, entries
 from db.posting import JOURNAL_TYPES, SQL, Lane, journal_columns
 from domain.decision import Event, Fate
@@ -12,6 +13,7 @@ from domain.hash_chain import chained
 from domain.intents import Intent, Leg, intent_id_of
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, QuarantineReason, Reason
+from domain.stored_records import StoredLeg, StoredRow
 from streams.posting.rows import journal_row
 
 LANE = Lane(3, "payments.intents", "topic-id", 25, 17, b"head", 9)
@@ -104,6 +106,17 @@ def test_copy_writes_the_columns_that_it_names() -> None:
     assert journal_columns(row) == tuple(wanted[name] for name in columns)
     empty = dict(zip(columns, journal_columns(row._replace(metadata={}, legs=())), strict=True))
     assert (empty["metadata"], empty["leg_count"]) == (None, 0)
+
+
+def selected(query: str) -> list[str]:
+    """Return the columns that a query of audit selects, in its order."""
+    columns = re.findall(r"^SELECT\n(.*?)^FROM", AUDIT_SQL[query], re.DOTALL | re.MULTILINE)[0].split(",")
+    return [re.split(r"[\s.]", column.strip())[-1] for column in columns]
+
+
+def test_audit_selects_the_fields_of_a_stored_row_in_their_order() -> None:
+    assert selected("stored_rows") == list(StoredRow._fields)
+    assert selected("stored_legs") == ["address" if name == "account" else name for name in StoredLeg._fields]
 
 
 def test_copy_writes_the_fields_of_an_entry_that_it_names() -> None:
