@@ -131,10 +131,11 @@ def entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], in
     """
     pack = ENTRY.pack
     parts = []
-    for lane, seq, _, _, _, _, _, tenant, _, _, _, _, _, legs, *_ in rows:
-        for leg, (account, direction, amount_minor, currency) in enumerate(legs):
+    for row in rows:
+        lane, seq, tenant = row.lane, row.seq, row.tenant or ""
+        for leg, (account, direction, amount_minor, currency) in enumerate(row.legs):
             code = currency.encode()
-            account_id = account_ids[tenant or "", account]
+            account_id = account_ids[tenant, account]
             parts.append(
                 pack(ENTRY_FIELDS, 4, lane, 8, seq, 2, leg, 8, account_id, 2, direction, 8, amount_minor, len(code))
             )

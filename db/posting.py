@@ -1,14 +1,16 @@
 """The queries of the posting transaction. streams/posting decides; this module reads and writes."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import orjson
 import psycopg
-from psycopg import Connection, Cursor
+from psycopg import Connection
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb, set_json_dumps
 
 from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Texts, Uuids, entries, numerics, register
@@ -27,14 +29,33 @@ SQL: Final = load("posting")
 # A NOTIFY payload has at most 8,000 bytes, so it names at most this many lanes.
 TRACED_LANES_MAX: Final = 300
 
-# fmt: off
-_JOURNAL_TYPES: Final = (
-    "int4", "int8", "text", "text", "text", "text", "uuid", "text", "bytea", "text", "uuid", "int2",
-    "text", "jsonb", "int8", "int8", "bytea",
-)
-# fmt: on
+# The columns of `copy_journal` in its order, with their types; tests/unit/test_posting_rows.py compares the two. The
+# lane and the row before give a row's source topic, source offset and previous hash, so no column has them.
+JOURNAL_TYPES: Final = {
+    "lane": "int4",
+    "seq": "int8",
+    "outcome": "text",
+    "reason": "text",
+    "detail": "text",
+    "tenant": "text",
+    "intent_id": "uuid",
+    "idempotency_key": "text",
+    "fingerprint": "bytea",
+    "type": "text",
+    "reverses": "uuid",
+    "reference": "text",
+    "value_time": "int8",
+    "booked_time": "int8",
+    "hash": "bytea",
+    "leg_count": "int2",
+    "metadata": "jsonb",
+}
+# All columns before leg_count have the value of the JournalRow's field of that name.
+_same_fields: Final = attrgetter(*[name for name in JOURNAL_TYPES if name not in ("leg_count", "metadata")])
 
 ROWS_PER_WRITE: Final = 500
+
+Result = TypeVar("Result")
 
 
 class Collision(Exception):
@@ -95,6 +116,8 @@ class PostingStore(KeptConnection):
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, ROLE)
         self._aside = ThreadPoolExecutor(1, thread_name_prefix="postgres")
+        self._under_way: Future[Any] | None = None
+        """What was started last in this transaction."""
 
     def _prepare(self, connection: Connection[Any]) -> None:
         set_json_dumps(orjson.dumps, connection)
@@ -105,10 +128,19 @@ class PostingStore(KeptConnection):
 
     @contextmanager
     def transaction(self) -> Iterator[Connection[Any]]:
-        """Run one transaction; raise Collision or BatchRefused if Postgres refuses the data. Outages pass unchanged."""
+        """Run one transaction; raise Collision or BatchRefused if Postgres refuses the data. Outages pass unchanged.
+
+        It ends only after what was started in it, even if an error came before the caller asked for the result: the
+        connection must be free for COMMIT or ROLLBACK.
+        """
         try:
             with super().transaction() as connection:
-                yield connection
+                self._under_way = None
+                try:
+                    yield connection
+                finally:
+                    if self._under_way is not None:
+                        self._under_way.result()
         except psycopg.errors.UniqueViolation as error:
             raise Collision(str(error)) from error
         except (psycopg.DataError, psycopg.IntegrityError) as error:
@@ -124,8 +156,8 @@ class PostingStore(KeptConnection):
         """Return the positions of these lanes. With `lock`, no other session moves them until the transaction ends."""
         query = SQL["lock_lanes" if lock else "lanes"]
         with self.statements() as connection:
-            rows = connection.execute(query, {"lanes": sorted(lanes)}).fetchall()
-        return {row[0]: Lane(*row) for row in rows}
+            cursor = connection.cursor(row_factory=class_row(Lane))
+            return {lane.lane: lane for lane in cursor.execute(query, {"lanes": sorted(lanes)})}
 
     def row_hash(self, lane: int, seq: int) -> bytes | None:
         """Return the hash of one journal row, or None if there is no such row."""
@@ -143,16 +175,9 @@ class PostingStore(KeptConnection):
         with self.statements() as connection:
             return load_books(connection)
 
-    @contextmanager
-    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
-        """Look up the fingerprints of those intents that were settled before.
-
-        The yielded dict is empty until the context ends. The body of the context runs while Postgres looks.
-        """
-        found: dict[IntentName, bytes] = {}
-        with self._meanwhile(SQL["settled"], _columns(names)) as looking:
-            yield found
-        found.update(((tenant, intent_id), fingerprint) for tenant, intent_id, fingerprint in looking.result())
+    def look_up_settled(self, names: Sequence[IntentName]) -> Future[dict[IntentName, bytes]]:
+        """Start to look up the fingerprints of those intents that were settled before."""
+        return self._start(_find_settled, self._open(), _columns(names))
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
         """Lock the originals that reversals name against other lanes' reversals, and return those that are settled.
@@ -177,7 +202,7 @@ class PostingStore(KeptConnection):
             (tenant, intent_id): Original(
                 Outcome(outcome), kind, tuple(legs.get((tenant, intent_id), ())), done.get((tenant, intent_id), {})
             )
-            for tenant, intent_id, outcome, kind, _, _ in heads
+            for tenant, intent_id, outcome, kind in heads
         }
 
     def accounts(self, names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Account]:
@@ -219,58 +244,42 @@ class PostingStore(KeptConnection):
         rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
         return {(account_id, currency): int(balance) for account_id, currency, balance in rows}
 
-    @contextmanager
-    def writing(
-        self, rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]
-    ) -> Iterator[list[JournalRow]]:
-        """Write the batch's rows and entries, and yield the rows.
+    def write_journal(self, rows: Iterable[JournalRow]) -> list[JournalRow]:
+        """Write the batch's journal rows, and return them.
 
-        `rows` is consumed one by one, so that Postgres reads the first rows while the last are made. The body of the
-        context runs while Postgres reads the last entries.
+        `rows` is consumed one by one, so that Postgres reads the first rows while the last are made.
         """
-        cursor = self._open().cursor()
         written = []
-        with cursor.copy(SQL["copy_journal"]) as copy:
-            copy.set_types(_JOURNAL_TYPES)
+        with self._open().cursor().copy(SQL["copy_journal"]) as copy:
+            copy.set_types(list(JOURNAL_TYPES.values()))
             for row in rows:
                 written.append(row)
-                copy.write_row(_journal_columns(row))
-        with cursor.copy(SQL["copy_entries"]) as copy:
+                copy.write_row(journal_columns(row))
+        return written
+
+    def write_entries(self, rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> Future[None]:
+        """Send the entries of the rows; the future is done when Postgres has read and checked them."""
+        with ExitStack() as copying:
+            copy = copying.enter_context(self._open().cursor().copy(SQL["copy_entries"]))
             copy.write(COPY_HEADER)
-            for first in range(0, len(written), ROWS_PER_WRITE):
-                copy.write(entries(written[first : first + ROWS_PER_WRITE], account_ids))
+            for first in range(0, len(rows), ROWS_PER_WRITE):
+                copy.write(entries(rows[first : first + ROWS_PER_WRITE], account_ids))
             copy.write(COPY_TRAILER)
-            yield written
+            return self._start(copying.pop_all().close)
 
-    @contextmanager
-    def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
-        """Add the batch's changes to the balances. The body of the context runs while Postgres adds."""
-        if not changes.seqs:
-            yield
-            return
-        asked = {
-            "account_ids": Bigints(changes.account_ids),
-            "currencies": Texts(changes.currencies),
-            "lanes": Bigints(changes.lanes),
-            "debits_minor": numerics(changes.debits_minor),
-            "credits_minor": numerics(changes.credits_minor),
-            "seqs": Bigints(changes.seqs),
-        }
-        with self._meanwhile(SQL["add_balances"], asked):
-            yield
+    def add_balances(self, changes: BalanceChanges) -> Future[None]:
+        """Start to add the batch's changes to the balances."""
+        return self._start(_add_balances, self._open(), changes)
 
-    @contextmanager
-    def _meanwhile(self, query: LiteralString, asked: Mapping[str, Any]) -> Iterator[Future[Cursor[Any]]]:
-        """Execute a statement while the body of the context runs, then wait for the statement's end.
+    def _start(self, work: Callable[..., Result], *arguments: Any) -> Future[Result]:
+        """Start work on the connection in a thread, so that the caller goes on while Postgres works.
 
-        A thread executes it. libpq's pipeline mode is not used: in a pipeline and after one, Postgres does not count
-        the session as idle in transaction, so a frozen worker would keep its lanes locked.
+        libpq's pipeline mode is not used: in a pipeline and after one, Postgres does not count the session as idle in
+        transaction, so a frozen worker would keep its lanes locked.
         """
-        under_way = self._aside.submit(self._open().execute, query, asked, binary=True)
-        try:
-            yield under_way
-        finally:
-            under_way.result()
+        under_way = self._aside.submit(work, *arguments)
+        self._under_way = under_way
+        return under_way
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
         """Store the raw bytes behind the batch's quarantined rows."""
@@ -295,16 +304,29 @@ class PostingStore(KeptConnection):
         self._open().execute(SQL["notify_traced"], {"payload": f"{traceparent} {stands}"})
 
 
+def _find_settled(connection: Connection[Any], asked: Mapping[str, Any]) -> dict[IntentName, bytes]:
+    rows = connection.execute(SQL["settled"], asked, binary=True)
+    return {(tenant, intent_id): fingerprint for tenant, intent_id, fingerprint in rows}
+
+
+def _add_balances(connection: Connection[Any], changes: BalanceChanges) -> None:
+    if not changes.seqs:
+        return
+    asked = {
+        "account_ids": Bigints(changes.account_ids),
+        "currencies": Texts(changes.currencies),
+        "lanes": Bigints(changes.lanes),
+        "debits_minor": numerics(changes.debits_minor),
+        "credits_minor": numerics(changes.credits_minor),
+        "seqs": Bigints(changes.seqs),
+    }
+    connection.execute(SQL["add_balances"], asked, binary=True)
+
+
 def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
     return {"tenants": Texts([name[0] for name in names]), "intent_ids": Uuids([name[1] for name in names])}
 
 
-def _journal_columns(row: JournalRow) -> tuple[Any, ...]:
-    """Return the columns in the order of `copy_journal`.
-
-    Legs become their number. Source topic, source offset and previous hash are left out: the lane and the row before
-    give them.
-    """
-    lane, seq, _, _, *fields, legs, reference, metadata, value_time, booked_time, _, row_hash = row
-    kept = Jsonb(metadata) if metadata else None
-    return (lane, seq, *fields, len(legs), reference, kept, value_time, booked_time, row_hash)
+def journal_columns(row: JournalRow) -> tuple[Any, ...]:
+    """Return the values of JOURNAL_TYPES, in that order."""
+    return (*_same_fields(row), len(row.legs), row.metadata or None)

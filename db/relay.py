@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from db.kept_connection import KeptConnection
 from db.queries import load
@@ -64,7 +64,8 @@ class RelayStore(KeptConnection):
     def lanes(self, shard: int, shards: int) -> list[PostedLane]:
         """Return the shard's lanes and their chains of facts, in order; the first shard has the operators' chain."""
         with self.statements() as connection:
-            return [PostedLane(*row) for row in connection.execute(SQL["lanes"], {"shard": shard, "shards": shards})]
+            cursor = connection.cursor(row_factory=class_row(PostedLane))
+            return cursor.execute(SQL["lanes"], {"shard": shard, "shards": shards}).fetchall()
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Return journal records from `first_seq` on, in the form of Avro's JournalRecord.

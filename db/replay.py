@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from db.binary import COPY_HEADER, COPY_TRAILER, ENTRY, ENTRY_FIELDS, LENGTH
 from db.connections import DatabaseError
+from db.posting import JOURNAL_TYPES
 from db.posting import SQL as POSTING_SQL
 from db.queries import load
 from domain.errors import LedgerlineError
@@ -29,7 +30,6 @@ _BIGINT: Final = struct.Struct(">iq")
 _SMALLINT: Final = struct.Struct(">ih")
 _HASH_LENGTH: Final = LENGTH.pack(32)
 _UUID_LENGTH: Final = LENGTH.pack(16)
-_JOURNAL_FIELDS: Final = 17
 _KEPT_TEXTS_MAX: Final = 10_000
 
 Record = dict[str, Any]
@@ -241,7 +241,7 @@ class Chunk:
         self._rows.append(
             b"".join(
                 (
-                    _PLACE.pack(_JOURNAL_FIELDS, 4, record["lane"], 8, record["seq"]),
+                    _PLACE.pack(len(JOURNAL_TYPES), 4, record["lane"], 8, record["seq"]),
                     kept(record["outcome"]),
                     kept(record["reason"]),
                     kept(record["detail"]),
@@ -251,13 +251,13 @@ class Chunk:
                     _bytes(record["fingerprint"]),
                     kept(record["type"]),
                     _NULL if reverses is None else _uuid(reverses),
-                    _SMALLINT.pack(2, len(record["legs"])),
                     _text(record["reference"]),
-                    _json(metadata) if metadata else _NULL,
                     _NULL if value_time is None else _BIGINT.pack(8, value_time),
                     _BIGINT.pack(8, record["booked_time"]),
                     _HASH_LENGTH,
                     record["hash"],
+                    _SMALLINT.pack(2, len(record["legs"])),
+                    _json(metadata) if metadata else _NULL,
                 )
             )
         )

@@ -36,11 +36,21 @@ class TopicBegunAnew(LedgerlineError):
     """A partition gave an offset below those already read: its offsets no longer mean what the store means by them."""
 
 
+class FetchedPart(NamedTuple):
+    """What one fetch has of a partition."""
+
+    start: int
+    """The offset from which it was fetched."""
+    end: int
+    """The next offset to fetch."""
+    messages: list[Any]
+    """Each is a Message, or what ReadAhead made of it."""
+
+
 class Fetch(NamedTuple):
     """The result of one fetch from Kafka, with the messages of several partitions."""
 
-    partitions: dict[TP, tuple[int, int, list[Any]]]
-    """(start, end, messages) of each partition."""
+    partitions: dict[TP, FetchedPart]
 
 
 class ReadAhead:
@@ -69,8 +79,8 @@ class ReadAhead:
     def read(self) -> None:
         """Read all waiting fetches, in place; called in the handler's thread."""
         while self._waiting:
-            for _, _, messages in self._waiting.popleft().partitions.values():
-                messages[:] = map(self._prepare, messages)
+            for part in self._waiting.popleft().partitions.values():
+                part.messages[:] = map(self._prepare, part.messages)
 
 
 class Positions(Protocol):
@@ -177,7 +187,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             messages = [
                 Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records
             ]
-            partitions[TP(*tp)] = (start, state.position, messages)
+            partitions[TP(*tp)] = FetchedPart(start, state.position, messages)
         for tp in assignment.tps if assignment else ():
             # A fetch with only transaction markers brings no records, but it moves the position. If the agent did not
             # get the new position, it would seem to lag by the markers for ever, and its watchdog would end it.
@@ -185,7 +195,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
                 next_of[TP(*tp)] = state.position
                 if state.position > start:
-                    partitions[TP(*tp)] = (start, state.position, [])
+                    partitions[TP(*tp)] = FetchedPart(start, state.position, [])
         if not partitions:
             return {}
         fetch = Fetch(partitions)
@@ -219,7 +229,7 @@ class _Consumer(driver.Consumer):  # type: ignore[misc]
         """Do nothing: `on_buffer_full` paused no partition."""
 
     def _to_message(self, tp: TP, fetch: Fetch) -> ConsumerMessage:
-        start = next(iter(fetch.partitions.values()))[0]
+        start = next(iter(fetch.partitions.values())).start
         return ConsumerMessage(
             tp.topic, tp.partition, start, 0.0, 0, [], None, fetch, None, 0, 0, TP(*tp),
             generation_id=self.app.consumer_generation_id,

@@ -180,7 +180,7 @@ class _Runner:
             self.ahead.take(fetch)
         # Faust drops a fetch of an earlier generation, and a seek may overtake a fetch. The consumer does not fetch the
         # missing records again without a new seek, and the records after them must not be posted.
-        leaves_out = any(start > self._expected.get(tp, start) for tp, (start, _, _) in fetch.partitions.items())
+        leaves_out = any(part.start > self._expected.get(tp, part.start) for tp, part in fetch.partitions.items())
         return self._keeps_fence(self._try_once, fetch) and not leaves_out
 
     def _keeps_fence(self, function: Any, *arguments: Any) -> bool:
@@ -221,12 +221,14 @@ class _Runner:
         a fetch from before a seek may.
         """
         batch = []
-        for tp, (start, end, messages) in sorted(fetch.partitions.items()):
+        for tp, part in sorted(fetch.partitions.items()):
             expected = self._expected.get(tp)
-            if expected is None or start > expected or end <= expected:
+            if expected is None or part.start > expected or part.end <= expected:
                 continue
-            fresh = messages if start == expected else [message for message in messages if message.offset >= expected]
-            batch.append(PartitionBatch(tp.topic, tp.partition, expected, fresh, end))
+            fresh = part.messages
+            if part.start < expected:
+                fresh = [message for message in fresh if message.offset >= expected]
+            batch.append(PartitionBatch(tp.topic, tp.partition, expected, fresh, part.end))
         return batch
 
 

@@ -28,7 +28,7 @@ from runtime.faults import no_fault
 from streams.engine import FencedApp
 from streams.fenced import _Runner
 from streams.lag import LagWatch
-from streams.posting.source import KafkaAway, TopicLook
+from streams.posting.source import KafkaAway, TopicIdAnswer, TopicLook
 
 
 def wait_for_ever(_: object = None) -> bool:
@@ -75,7 +75,7 @@ def leave_the_group(app: FencedApp, _: object) -> int:
     return 0
 
 
-def refuse_to_answer(look: TopicLook) -> Callable[[], str]:
+def refuse_to_answer(look: TopicLook) -> TopicIdAnswer:
     """Fail like a client whose connections are lost and never made again."""
     raise KafkaAway(f"Kafka does not tell of the topic {look._topic}: this client is stuck.")
 
@@ -97,7 +97,7 @@ def main() -> None:
     if where == "group":
         FencedApp.end_of = leave_the_group  # type: ignore[method-assign]
     if where == "client":
-        TopicLook.__call__ = refuse_to_answer  # type: ignore[method-assign]
+        TopicLook.ask = refuse_to_answer  # type: ignore[method-assign]
     if where == "loop":
         # A timer of the loop reads this property. Hang only once the worker has lanes, as the worker is watched only
         # from then on.

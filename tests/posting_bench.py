@@ -101,7 +101,7 @@ class PostingBench:
             partial(offsets_with_record, self.kafka, self.topics.intents),
             **{
                 "published": partial(last_published, self.kafka, self.topics.journal),
-                "ask_topic_id": TopicLook(self.kafka, self.topics.intents),
+                "ask_topic_id": TopicLook(self.kafka, self.topics.intents).ask,
                 **options,
             },
         )

@@ -3,6 +3,7 @@
 from typing import Any
 
 from domain.hash_chain import chained
+from domain.journal import JournalRow
 from domain.outcomes import Outcome
 from tests.posting_bench import RECORDS
 from tests.proving_bench import ProvingBench
@@ -12,12 +13,9 @@ def turn_into_rejected(bench: ProvingBench, lane: int, reason: str, detail: str 
     """Turn the last row of a lane into a rejection: delete its legs and their sums, and compute hash and head anew."""
     row = bench.rows(RECORDS, lane)[-1]
     seq = row["seq"]
-    fields = (
-        lane, seq, row["source_topic"], row["source_offset"], Outcome.REJECTED, reason, detail, row["tenant"],
-        row["intent_id"], row["idempotency_key"], row["fingerprint"], row["type"], row["reverses"], (),
-        row["reference"], row["metadata"] or {}, None, row["booked_time"],
-    )  # fmt: skip
-    changed = chained(row["previous_hash"], fields)
+    fields = {name: row.get(name) for name in JournalRow._fields}
+    fields |= {"outcome": Outcome.REJECTED, "reason": reason, "detail": detail, "legs": (), "value_time": None}
+    changed = chained(row["previous_hash"], JournalRow(**fields | {"metadata": row["metadata"] or {}}))
     bench.tamper(
         "UPDATE ledger.balance AS b SET debits_minor = b.debits_minor - e.debits, credits_minor = b.credits_minor"
         " - e.credits, seq = coalesce((SELECT max(o.seq) FROM ledger.entry AS o WHERE o.account_id = b.account_id AND"

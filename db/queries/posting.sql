@@ -50,7 +50,7 @@ FROM (
 
 -- name: originals
 -- The settled intents that the batch's reversals name.
-SELECT j.tenant, j.intent_id, j.outcome, j.type, j.lane, j.seq
+SELECT j.tenant, j.intent_id, j.outcome, j.type
 FROM unnest(%(tenants)s::text [], %(intent_ids)s::uuid []) AS asked (tenant, intent_id)
 INNER JOIN ledger.journal AS j
     ON j.tenant = asked.tenant AND j.intent_id = asked.intent_id
@@ -119,8 +119,8 @@ GROUP BY account_id, currency
 -- name: copy_journal
 -- The batch's journal rows.
 COPY ledger.journal (
-    lane, seq, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint, type, reverses, leg_count,
-    reference, metadata, value_time, booked_time, hash
+    lane, seq, outcome, reason, detail, tenant, intent_id, idempotency_key, fingerprint, type, reverses, reference,
+    value_time, booked_time, hash, leg_count, metadata
 ) FROM STDIN (FORMAT BINARY)
 
 -- name: copy_entries

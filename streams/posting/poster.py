@@ -1,50 +1,41 @@
 """The posting transaction: a batch of intents becomes journal rows, entries and balances, or nothing happens.
 
-One batch, one Postgres transaction:
+The path of a batch, each step a function:
 
-1. lock the lanes in order, and compare their next offsets with those that this worker expects (the fence);
-2. look up which intents are settled already, and the originals of reversals;
-3. open missing accounts, lock the constrained ones that are drawn down, in order of id, and read their balances;
-4. decide, with a pure function (domain.decision);
-5. write rows, entries and balance changes, and advance the lanes;
-6. commit. Kafka is told afterwards.
+1. `handle` gets the fetch of streams.fenced, and decodes what was not decoded ahead: that needs no lock;
+2. `_fence` locks the lanes in order, and compares their next offsets with those that this worker expects;
+3. `_look_up` finds which intents are settled already. It screens the intents by the books meanwhile. It then locks and
+   reads the originals of reversals, and opens missing accounts;
+4. `lock_balances` locks the constrained accounts that are drawn down, in order of id, and reads their balances;
+5. `decide_batch`, a pure function of domain.decision, decides;
+6. `_write` writes rows, entries and balance changes, and `_advance` moves the lanes;
+7. the transaction commits, and streams.fenced tells Kafka.
 
-Decoding comes before the transaction, as it needs no lock. Screening by the books runs in step 2, while Postgres looks
-up the intents.
+Steps 2 to 7 are one Postgres transaction.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import structlog
 
-from db.books import Books
-from db.posting import Account, BatchRefused, Collision, PostingStore
-from domain.chart import ChartPattern
-from domain.decision import (
-    Constraint,
-    Event,
-    Holding,
-    IntentName,
-    LedgerView,
-    Original,
-    decide_batch,
-    holdings_drawn_down,
-    mirrored,
-)
+from db.posting import BatchRefused, Collision, Lane, PostingStore
+from domain.decision import Fate, LedgerView, decide_batch
 from domain.facts import lane_chain
-from domain.intents import Intent, Leg
+from domain.journal import JournalRow
+from domain.signed_heads import SignedHead
 from runtime import tracing
 from runtime.faults import Fault, no_fault
 from streams.fenced import FenceLost, PartitionBatch
+from streams.posting.lookups import Found, Lookups
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
 from streams.posting.reading import IntentReader, Work, poisoned, screen, without_record
 from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
 from streams.posting.signing import Sign, sign_nothing
-from streams.posting.source import KafkaAway, Source, check_absent, check_source, check_topic
+from streams.posting.source import KafkaAway, Source, TopicIdAnswer, check_absent, check_source, check_topic
 from streams.tracing import outcome_attributes, transaction_span
 
 logger: Final = structlog.get_logger(__name__)
@@ -65,14 +56,6 @@ ISOLATING: Final = (
     TypeError,
     ValueError,
 )
-ACCOUNTS_CACHED_MAX: Final = 200_000
-
-Name = tuple[str, str]
-"""Tenant and account address."""
-
-
-def _not_asked() -> str:
-    raise RuntimeError("handle() asks for the topic's id")
 
 
 class Poster:
@@ -86,26 +69,24 @@ class Poster:
         with_record: Callable[[int, int, int], set[int]],
         *,
         published: Callable[[Iterable[int]], dict[int, Published]],
-        ask_topic_id: Callable[[], Callable[[], str]],
+        ask_topic_id: Callable[[], TopicIdAnswer],
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
-        meanwhile: Callable[[], None] = lambda: None,
+        read_ahead: Callable[[], None] = lambda: None,
         sign: Sign = sign_nothing,
         fault: Fault = no_fault,
     ) -> None:
-        """`meanwhile` is called while Postgres is busy with the balances, a fifth of a batch's time."""
+        """`read_ahead` is called while Postgres is busy with the balances, a fifth of a batch's time."""
         self._store = store
         self._reader = reader
         self._describe = describe
         self._with_record = with_record
         self._published = published
         self._ask_topic_id = ask_topic_id
-        self._topic_id = _not_asked
         self._now_microseconds = now_microseconds
-        self._meanwhile = meanwhile
+        self._read_ahead = read_ahead
         self._sign = sign
         self._fault = fault
-        self._books: Books | None = None
-        self._accounts: dict[Name, Account] = {}
+        self._lookups = Lookups(store)
 
     # ------------------------------------------------------------------------------------------ BatchHandler
 
@@ -140,7 +121,7 @@ class Poster:
         """Post a batch; every offset in it has its row when this returns."""
         # Request the topic id after the fetch and check it before COMMIT: offsets alone miss a recreated topic that has
         # outgrown the lane.
-        self._topic_id = self._ask_topic_id()
+        topic_id = self._ask_topic_id()
         started = time.perf_counter()
         work: list[Work] = []
         holed: list[tuple[PartitionBatch, list[Work]]] = []
@@ -153,10 +134,10 @@ class Poster:
         observe_read(time.perf_counter() - started)
         self._fault("decoded")
         if work:
-            self._post(work)
+            self._post(work, topic_id)
         for part, read in holed:
             for piece in self._pieces(part, read):
-                self._post(piece)
+                self._post(piece, topic_id)
 
     def idle(self) -> None:
         """Do nothing: posting has no chores between batches."""
@@ -188,17 +169,17 @@ class Poster:
 
     # ------------------------------------------------------------------------------------------ post
 
-    def _post(self, work: Sequence[Work], *, is_poison: bool = False) -> None:
+    def _post(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool = False) -> None:
         """Post all of the work. If an event makes it fail, find the event by halving the work and quarantine it."""
         try:
-            self._post_despite_collisions(work, is_poison=is_poison)
+            self._post_despite_collisions(work, topic_id, is_poison=is_poison)
         except ISOLATING:
             if is_poison:
                 raise
             if len(work) > 1:
                 middle = len(work) // 2
-                self._post(work[:middle])
-                self._post(work[middle:])
+                self._post(work[:middle], topic_id)
+                self._post(work[middle:], topic_id)
                 return
             message, event = work[0]
             logger.exception(
@@ -208,157 +189,93 @@ class Poster:
                 tenant=event.intent.tenant if event.intent is not None else None,
                 correlation_id=tracing.correlation_id_of(message.headers),
             )
-            self._post(work, is_poison=True)
+            self._post(work, topic_id, is_poison=True)
 
-    def _post_despite_collisions(self, work: Sequence[Work], *, is_poison: bool) -> None:
+    def _post_despite_collisions(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool) -> None:
         """Post the work, and retry after a Collision, COLLISIONS_MAX tries in all.
 
         A Collision means that another lane settled one of our intents first. The next look-up sees that commit.
         """
         for tries_left in reversed(range(COLLISIONS_MAX)):
             try:
-                self._post_once(work, is_poison=is_poison)
+                self._post_once(work, topic_id, is_poison=is_poison)
             except Collision:
                 if tries_left == 0:
                     raise
             else:
                 return
 
-    def _post_once(self, work: Sequence[Work], *, is_poison: bool) -> None:
+    def _post_once(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool) -> None:
+        """Post the work in one transaction."""
         watch = Stopwatch()
-        expected: dict[int, int] = {}
-        for item in work:
-            expected.setdefault(item.event.lane, item.event.offset)
         with transaction_span(len(work)), self._store.transaction():
-            lanes = self._store.lanes(expected, lock=True)
-            for number, offset in expected.items():
-                if lanes[number].next_offset != offset:
-                    raise FenceLost(f"lane {number} stands at {lanes[number].next_offset}, not at {offset}")
+            lanes = self._fence(work)
             watch.done("lock")
-            books = self._current_books()
-            asked = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
-            with self._store.settled(asked) as settled:
-                screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
-                events = [item.event for item in screened]
-            view, accounts = self._view(events, settled, books, watch, lane_chain(min(lanes)))
-            fates = decide_batch(events, view)
+            work, found = self._look_up(work, lanes, is_poison=is_poison)
+            watch.done("look_up")
+            balances = self._lookups.lock_balances(found)
+            watch.done("lock")
+            view = LedgerView(found.settled, found.originals, found.constraints, balances)
+            fates = decide_batch([item.event for item in work], view)
             watch.done("decide")
             self._fault("decided")
-            account_ids = {name: account.account_id for name, account in accounts.items()}
-            with self._store.writing(chain(screened, fates, lanes, self._now_microseconds()), account_ids) as rows:
-                changes = balance_changes(rows, account_ids)
-            with self._store.adding_balances(changes):
-                signed = self._sign(rows)
-                self._meanwhile()
-            self._store.add_quarantined(quarantined_bytes(screened, rows))
+            rows, signed = self._write(work, fates, lanes, found)
             self._fault("written")
-            topic_id = self._topic_id()
-            for lane in lanes.values():
-                check_topic(lane, lane.topic, topic_id)
-            standing = moved(lanes, rows)
-            self._store.advance(standing, signed)
-            if (span := tracing.current_span()) is not None:
-                self._store.tell_traced(span.traceparent, standing)
-                span.put(outcome_attributes(fate.outcome for fate in fates))
+            self._advance(lanes, rows, signed, topic_id.result())
             watch.done("write")
             self._fault("before_commit")
         watch.done("commit")
         LATENCY.observe_since([item.message.timestamp_ms for item in work])
         self._fault("committed")
-        self._remember(accounts)
+        self._lookups.remember(found.accounts)
         watch.tell()
         for (outcome, reason), count in Counter((fate.outcome, fate.reason) for fate in fates).items():
             OUTCOMES.labels(outcome.value, reason).inc(count)
 
-    def _remember(self, accounts: dict[Name, Account]) -> None:
-        """Cache the accounts after the commit: accounts that a failed transaction opened do not exist."""
-        if len(self._accounts) > ACCOUNTS_CACHED_MAX:
-            self._accounts.clear()
-        self._accounts.update(accounts)
+    def _fence(self, work: Sequence[Work]) -> dict[int, Lane]:
+        """Lock the lanes and return them. Raise FenceLost if one is not at the offset of its first event."""
+        expected: dict[int, int] = {}
+        for item in work:
+            expected.setdefault(item.event.lane, item.event.offset)
+        lanes = self._store.lanes(expected, lock=True)
+        for number, offset in expected.items():
+            if lanes[number].next_offset != offset:
+                raise FenceLost(f"lane {number} stands at {lanes[number].next_offset}, not at {offset}")
+        return lanes
 
-    def _current_books(self) -> Books:
-        version = self._store.books_version()
-        if self._books is None or self._books.version != version:
-            self._books = self._store.books()
-            self._accounts.clear()
-        return self._books
+    def _look_up(self, work: Sequence[Work], lanes: Mapping[int, Lane], *, is_poison: bool) -> tuple[list[Work], Found]:
+        """Return the work, screened by the books, and what the ledger holds of it."""
+        books = self._lookups.current_books()
+        named = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
+        settled = self._store.look_up_settled(named)
+        screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
+        events = [item.event for item in screened]
+        return screened, self._lookups.find(events, settled.result(), books, lane_chain(min(lanes)))
 
-    # ------------------------------------------------------------------------------------------ what the ledger holds
+    def _write(
+        self, work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], found: Found
+    ) -> tuple[list[JournalRow], dict[int, SignedHead]]:
+        """Write rows, entries, balances and quarantined bytes. Return the rows, and the signed heads of their lanes."""
+        account_ids = {name: account.account_id for name, account in found.accounts.items()}
+        rows = self._store.write_journal(chain(work, fates, lanes, self._now_microseconds()))
+        entries = self._store.write_entries(rows, account_ids)
+        changes = balance_changes(rows, account_ids)
+        entries.result()
+        balances = self._store.add_balances(changes)
+        signed = self._sign(rows)
+        self._read_ahead()
+        balances.result()
+        self._store.add_quarantined(quarantined_bytes(work, rows))
+        return rows, signed
 
-    def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Books, watch: Stopwatch, chain: int
-    ) -> tuple[LedgerView, dict[Name, Account]]:
-        """Look up, open and lock what the decision needs; return it, and every account that the batch may touch."""
-        live = [event.intent for event in events if event.intent is not None and event.refusal is None]
-        if settled:
-            live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
-        named = {(intent.tenant, intent.reverses): None for intent in live if intent.reverses is not None}
-        originals = self._store.originals(list(named)) if named else {}
-        touched = self._touched(live, originals)
-        accounts = self._find_accounts(
-            {(tenant, account) for tenant, legs in touched for account, _, _, _ in legs}, books, chain
-        )
-        constraints = {name: account.constraint for name, account in accounts.items() if account.constraint is not None}
-        watch.done("look_up")
-        balances = self._lock(touched, constraints, accounts) if constraints else {}
-        watch.done("lock")
-        return LedgerView(settled, originals, constraints, balances), accounts
-
-    def _lock(
-        self,
-        touched: Sequence[tuple[str, Sequence[Leg]]],
-        constraints: dict[Name, Constraint],
-        accounts: dict[Name, Account],
-    ) -> dict[Holding, int]:
-        """Lock the constrained accounts that may be drawn down, and return their balances."""
-        names = {
-            accounts[tenant, account].account_id: (tenant, account)
-            for tenant, legs in touched
-            for _, account, _ in holdings_drawn_down(tenant, legs, constraints)
-        }
-        if not names:
-            return {}
-        balances = self._store.locked_balances(list(names))
-        return {(*names[account_id], currency): balance for (account_id, currency), balance in balances.items()}
-
-    def _touched(
-        self, live: Sequence[Intent], originals: dict[IntentName, Original]
-    ) -> list[tuple[str, Sequence[Leg]]]:
-        """Return the legs that each intent may post; for a reversal also the mirrored legs of its original."""
-        if all(intent.reverses is None for intent in live):
-            return [(intent.tenant, intent.legs) for intent in live]
-        # If a batch has several bodies under one key, only the first may be posted: `reversed` makes the first one win.
-        in_batch = {(intent.tenant, intent.intent_id): intent for intent in reversed(live) if intent.reverses is None}
-        touched: list[tuple[str, Sequence[Leg]]] = []
-        for intent in live:
-            touched.append((intent.tenant, intent.legs))
-            if intent.reverses is None:
-                continue
-            name = (intent.tenant, intent.reverses)
-            if name in originals:
-                touched.append((intent.tenant, mirrored(originals[name])))
-            elif name in in_batch:
-                legs = in_batch[name].legs
-                touched.append((intent.tenant, [leg._replace(direction=-leg.direction) for leg in legs]))
-        return touched
-
-    def _find_accounts(self, names: set[Name], books: Books, chain: int) -> dict[Name, Account]:
-        """Return the accounts; open missing ones as the chart says, and record the openings in this chain of facts.
-
-        The result lacks an account that is not open and that no line of the chart matches.
-        """
-        known = self._accounts
-        accounts = {name: known[name] for name in names if name in known}
-        missing = sorted(names - accounts.keys())
-        if not missing:
-            return accounts
-        accounts |= self._store.accounts(missing)
-        wanted: dict[Name, ChartPattern] = {}
-        for tenant, address in missing:
-            line = books.charts[tenant].match(address)
-            if (tenant, address) not in accounts and line is not None:
-                wanted[tenant, address] = line
-        if wanted:
-            self._store.open_accounts(wanted, chain)
-            accounts |= self._store.accounts(list(wanted))
-        return accounts
+    def _advance(
+        self, lanes: Mapping[int, Lane], rows: Sequence[JournalRow], signed: Mapping[int, SignedHead], topic_id: str
+    ) -> None:
+        """Move the lanes past the rows. Raise TopicMismatch if the topic of the fetch is not the lanes' topic."""
+        for lane in lanes.values():
+            check_topic(lane, lane.topic, topic_id)
+        standing = moved(lanes, rows)
+        self._store.advance(standing, signed)
+        if (span := tracing.current_span()) is not None:
+            self._store.tell_traced(span.traceparent, standing)
+            span.put(outcome_attributes(row.outcome for row in rows))

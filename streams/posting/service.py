@@ -38,8 +38,8 @@ def serve(
         partial(describe_source, options.kafka, options.topic),
         partial(offsets_with_record, options.kafka, options.topic),
         published=partial(last_published, options.kafka, journal_topic),
-        ask_topic_id=TopicLook(options.kafka, options.topic),
-        meanwhile=ahead.read,
+        ask_topic_id=TopicLook(options.kafka, options.topic).ask,
+        read_ahead=ahead.read,
         sign=sign,
         fault=fault,
     )

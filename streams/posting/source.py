@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
-from functools import partial
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient, TopicDescription
@@ -65,6 +64,13 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
     )
 
 
+class TopicIdAnswer(Protocol):
+    """The answer to a request for a topic's id."""
+
+    def result(self) -> str:
+        """Wait for the answer; raise KafkaAway if the broker does not answer or has no such topic."""
+
+
 class TopicLook:
     """A repeated request for a topic's id. It keeps one client for as long as Kafka answers that client."""
 
@@ -76,27 +82,29 @@ class TopicLook:
     def _new_client(self) -> AdminClient:
         return AdminClient({**self._kafka.client_options(), "log_level": 0})
 
-    def __call__(self) -> Callable[[], str]:
-        """Request the id, and return a function that waits for the answer.
-
-        Either raises KafkaAway if the broker does not answer or has no such topic.
-        """
+    def ask(self) -> TopicIdAnswer:
+        """Request the id; raise KafkaAway if this client cannot."""
         try:
             asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
         except KafkaException as error:
             raise self._away(error) from error
-        return partial(self._answer, asked[self._topic])
-
-    def _answer(self, asked: "Future[TopicDescription]") -> str:
-        try:
-            return str(asked.result().topic_id)
-        except KafkaException as error:
-            raise self._away(error) from error
+        return _TopicIdAsked(asked[self._topic], self._away)
 
     def _away(self, error: KafkaException) -> KafkaAway:
         # A client that had no answer may be stuck while Kafka answers everyone else.
         self._admin = self._new_client()
         return KafkaAway(f"Kafka at {self._kafka} does not tell of the topic {self._topic}: {error}.")
+
+
+class _TopicIdAsked(NamedTuple):
+    description: "Future[TopicDescription]"
+    away: Callable[[KafkaException], KafkaAway]
+
+    def result(self) -> str:
+        try:
+            return str(self.description.result().topic_id)
+        except KafkaException as error:
+            raise self.away(error) from error
 
 
 def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:

@@ -1,13 +1,14 @@
 """Events that break their batch, outages in the middle of one, and a topic that is no longer the same."""
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 
 import psycopg
 import pytest
 from confluent_kafka import KafkaException, Producer
 from confluent_kafka.admin import AdminClient
 
-from db.posting import PostingStore
+from db.posting import BatchRefused, PostingStore
 from domain import decision
 from domain.decision import Event, Fate, LedgerView
 from domain.errors import Outage
@@ -190,18 +191,33 @@ def test_a_worker_that_dies_between_the_halves_of_an_isolation_goes_on_where_it_
 def test_a_lock_that_someone_holds_is_waited_for_not_for_ever(bench: PostingBench) -> None:
     """An operator's transaction locks the lane: the batch fails after lock_timeout, as in an outage, then is posted."""
     made = bench.batch(MOVES)
-    store = PostingStore(bench.dsn)
-    store._open().execute("SET lock_timeout = '200ms'")
     poster = bench.new_poster()
-    poster._store = store
+    poster._store._open().execute("SET lock_timeout = '200ms'")
     with psycopg.connect(bench.dsn) as holder:
         holder.execute("SELECT * FROM ledger.lane FOR UPDATE")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             poster.handle([made])
     poster.handle([made])
-    store.close()
     assert bench.fates() == ["posted"] * 9
     bench.verify()
+
+
+def test_a_transaction_ends_after_the_statement_that_it_started(bench: PostingBench) -> None:
+    store = PostingStore(bench.dsn)
+    started = []
+    with pytest.raises(LookupError), store.transaction() as connection:  # noqa: PT012 - the statement must be under way
+        started.append(store._start(connection.execute, "SELECT pg_sleep(0.5)"))
+        raise LookupError
+    assert started[0].done()
+    with pytest.raises(BatchRefused), store.transaction() as connection:  # nobody asks for the result
+        store._start(connection.execute, "SELECT 1 / 0")
+    with pytest.raises(BatchRefused) as refused, store.transaction() as connection:  # noqa: PT012
+        store._start(connection.execute, "SELECT 1 / 0")
+        raise LookupError
+    assert isinstance(refused.value.__cause__.__context__, LookupError)  # type: ignore[union-attr]
+    with store.transaction():  # an earlier failure is forgotten
+        assert store.lanes([0], lock=True) == {}
+    store.close()
 
 
 def test_a_batch_from_elsewhere_than_the_lane_stands_moves_nothing(bench: PostingBench) -> None:
@@ -259,9 +275,8 @@ def test_a_batch_is_not_posted_where_the_topic_was_made_anew_before_it_was_fetch
 
 
 def test_a_batch_waits_where_the_topic_cannot_be_asked_for(bench: PostingBench) -> None:
-    def away() -> str:
-        raise KafkaAway("Kafka does not tell.")
-
+    away: Future[str] = Future()
+    away.set_exception(KafkaAway("Kafka does not tell."))
     bench.take_over([0])
     poster = bench.new_poster(ask_topic_id=lambda: away)
     with pytest.raises(KafkaAway):

@@ -1,36 +1,37 @@
 """Parts with one safeguard removed each. The tests check that the simulation then finds a violation."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
 from db.connections import TRANSIENT
-from db.posting import Account, Lane
-from domain.decision import Event, IntentName, LedgerView
+from db.posting import Lane
+from domain.decision import IntentName
 from domain.signed_heads import SignedHead
 from domain.topics import Topics
 from producers.relay import Relay
 from streams.engine import Fetch
 from streams.fenced import _Runner
-from streams.posting.metrics import Stopwatch
-from streams.posting.poster import Name, Poster
+from streams.posting.lookups import Found
+from streams.posting.poster import Poster
 from streams.posting.reading import Work
+from streams.posting.source import TopicIdAnswer
 from tests.simulation.broker import SimulatedProducer
 from tests.simulation.database import GUARDS
-from tests.simulation.stores import SimulatedPostingStore
+from tests.simulation.stores import SimulatedPostingStore, done
 from tests.simulation.world import Parts
 
 
 class UnfencedPoster(Poster):
     """Believes that each lane stands where its batch begins."""
 
-    def _post_once(self, work: Sequence[Work], *, is_poison: bool) -> None:
+    def _post_once(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool) -> None:
         begins: dict[int, int] = {}
         for item in work:
             begins.setdefault(item.event.lane, item.event.offset)
         self._store.begins = begins  # type: ignore[attr-defined]
-        super()._post_once(work, is_poison=is_poison)
+        super()._post_once(work, topic_id, is_poison=is_poison)
 
 
 class UnfencedStore(SimulatedPostingStore):
@@ -47,11 +48,10 @@ class UnfencedStore(SimulatedPostingStore):
 class ForgetfulStore(SimulatedPostingStore):
     """Reports every intent as not yet settled."""
 
-    @contextmanager
-    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
+    def look_up_settled(self, names: Sequence[IntentName]) -> Future[dict[IntentName, bytes]]:
         """See the class."""
-        with super().settled(names):
-            yield {}
+        super().look_up_settled(names)
+        return done({})
 
 
 class UnlockedAccountsStore(SimulatedPostingStore):
@@ -91,12 +91,10 @@ class UnsigningStore(SimulatedPostingStore):
 class HastyPoster(Poster):
     """Remembers accounts before the transaction that opened them has committed."""
 
-    def _view(
-        self, events: Sequence[Event], settled: dict[IntentName, bytes], books: Any, watch: Stopwatch, chain: int
-    ) -> tuple[LedgerView, dict[Name, Account]]:
-        view, accounts = super()._view(events, settled, books, watch, chain)
-        self._remember(accounts)
-        return view, accounts
+    def _look_up(self, work: Sequence[Work], lanes: Mapping[int, Lane], *, is_poison: bool) -> tuple[list[Work], Found]:
+        screened, found = super()._look_up(work, lanes, is_poison=is_poison)
+        self._lookups.remember(found.accounts)
+        return screened, found
 
 
 class PessimisticRunner(_Runner):

@@ -69,22 +69,16 @@ class Actor:
     def settled(self, names: Sequence[IntentName]) -> None:
         """Look up which intents are already settled."""
 
-        def look() -> dict[IntentName, bytes]:
-            with self.store.settled(names) as found:
-                pass
-            return found
-
-        self._do("settled", look)
+        self._do("settled", lambda: self.store.look_up_settled(names).result())
 
     def write(self, rows: Sequence[JournalRow], ids: Mapping[Any, int], changes: Sequence[Change] = ()) -> None:
         """Write rows, entries and balance changes."""
 
         def write() -> None:
-            with self.store.writing(rows, ids):
-                pass
+            self.store.write_journal(rows)
+            self.store.write_entries(rows, ids).result()
             columns = [list(column) for column in zip(*changes, strict=True)] or [[] for _ in BalanceChanges._fields]
-            with self.store.adding_balances(BalanceChanges._make(columns)):
-                pass
+            self.store.add_balances(BalanceChanges._make(columns)).result()
 
         self._do("write", write)
 

@@ -4,10 +4,10 @@ The inherited code is real: it turns errors of Postgres into errors of the store
 closed.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
@@ -25,6 +25,14 @@ ADVISORY_BUCKETS: Final = 3
 BOOKS: Final = Books(1, {"default": Chart(DEFAULT_CHART)}, {})
 
 Name = tuple[str, str]
+Result = TypeVar("Result")
+
+
+def done(result: Result) -> Future[Result]:
+    """Return a future that has its result."""
+    future: Future[Result] = Future()
+    future.set_result(result)
+    return future
 
 
 class SimulatedPostingStore(PostingStore):
@@ -79,19 +87,21 @@ class SimulatedPostingStore(PostingStore):
         self._statement()
         return BOOKS
 
-    @contextmanager
-    def settled(self, names: Sequence[IntentName]) -> Iterator[dict[IntentName, bytes]]:
+    def look_up_settled(self, names: Sequence[IntentName]) -> Future[dict[IntentName, bytes]]:
         """See PostingStore.
 
-        The real lookup runs during the block. The block touches none of its data, so the model looks before the block.
+        The real statement runs until its result is read. The caller touches none of its data until then, so the model
+        runs each such statement at once.
         """
         rows = self._statement().rows("journal").values()
         asked = set(names)
-        yield {
-            (row.tenant, row.intent_id): row.fingerprint
-            for row in rows
-            if row.outcome in SETTLING and (row.tenant, row.intent_id) in asked
-        }
+        return done(
+            {
+                (row.tenant, row.intent_id): row.fingerprint
+                for row in rows
+                if row.outcome in SETTLING and (row.tenant, row.intent_id) in asked
+            }
+        )
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
         """See PostingStore; the same four statements."""
@@ -178,39 +188,38 @@ class SimulatedPostingStore(PostingStore):
         for account_id in sorted(account_ids):
             session.lock(("account", account_id))
 
-    @contextmanager
-    def writing(self, rows: Iterable[JournalRow], account_ids: Mapping[Name, int]) -> Iterator[list[JournalRow]]:
-        """See PostingStore: journal rows first, then entries."""
+    def write_journal(self, rows: Iterable[JournalRow]) -> list[JournalRow]:
+        """See PostingStore."""
         written = list(rows)
         session = self._statement()
         for row in written:
             session.insert_journal(row)
             self._database.scheduler.tell("{} writes {}", self._process.name, shown_row(row))
+        return written
+
+    def write_entries(self, rows: Sequence[JournalRow], account_ids: Mapping[Name, int]) -> Future[None]:
+        """See PostingStore."""
         session = self._statement()
         added = {
             (row.lane, row.seq): [
                 (account_ids[row.tenant or "", account], direction, amount_minor, currency)
                 for account, direction, amount_minor, currency in row.legs
             ]
-            for row in written
+            for row in rows
             if row.legs
         }
         for place, entries in added.items():
             session.write("entry", place, entries)
-        yield written
         session.check_entries(added)
+        return done(None)
 
-    @contextmanager
-    def adding_balances(self, changes: BalanceChanges) -> Iterator[None]:
-        """See PostingStore.
-
-        The real statement runs during the block. The block touches no balances, so the model adds before the block.
-        """
+    def add_balances(self, changes: BalanceChanges) -> Future[None]:
+        """See PostingStore."""
         if changes.seqs:
             session = self._statement()
             for account_id, currency, lane, debits_minor, credits_minor, seq in zip(*changes, strict=True):
                 session.add_balance((account_id, currency, lane), debits_minor, credits_minor, seq)
-        yield
+        return done(None)
 
     def add_quarantined(self, quarantined: Sequence[QuarantinedBytes]) -> None:
         """See PostingStore."""

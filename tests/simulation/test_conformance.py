@@ -28,7 +28,7 @@ from tests.simulation.broker import HOLE
 from tests.simulation.database import Database, Process
 from tests.simulation.judge import KEY
 from tests.simulation.sessions import WAITS, Actor, Change, GreenletRunner, Runner, ThreadRunner, Turns
-from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
+from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore, done
 from tests.simulation.world import Worker
 
 CHART = Chart(DEFAULT_CHART)
@@ -199,7 +199,7 @@ def post(store: PostingStore) -> None:
         lambda: Source("t", "id", {0: 0, 1: 0}, {0: len(texts), 1: 2}),
         lambda _, start, end: {offset for offset in range(start, end) if texts[offset] != HOLE},
         published=lambda lanes: {lane: Published() for lane in lanes},
-        ask_topic_id=lambda: lambda: "id",
+        ask_topic_id=lambda: done("id"),
         now_microseconds=lambda: next(ticks),
         sign=signing_with(KEY),
     )

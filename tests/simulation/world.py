@@ -19,7 +19,7 @@ from domain.topics import Topics
 from producers.relay import Relay, RelayEncoders, RelayFenced, RelayOptions
 from runtime.kafka import Kafka
 from streams.decode import IntentDecoder, Undecodable
-from streams.engine import Fetch
+from streams.engine import Fetch, FetchedPart
 from streams.fenced import AgentOptions, _Runner
 from streams.metrics import AgentMetrics
 from streams.posting.poster import Poster
@@ -30,7 +30,7 @@ from tests.simulation.broker import HOLE, TOPIC, Broker, SimulatedProducer
 from tests.simulation.database import GUARDS, Database, Process
 from tests.simulation.judge import KEY, Judge
 from tests.simulation.scheduler import Choice, Crashed, Drawn, Replayed, Scheduler, Task, Violation
-from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore
+from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore, done
 
 OPTIONS: Final = AgentOptions("simulated", Kafka("nowhere"), TOPIC, "group")
 METRICS: Final = AgentMetrics("simulated")
@@ -163,7 +163,7 @@ class Worker:
             partial(world.broker.describe, process),
             partial(world.broker.with_record, process),
             published=partial(world.broker.published, process),
-            ask_topic_id=lambda: lambda: "id",
+            ask_topic_id=lambda: done("id"),
             now_microseconds=world.clock,
             sign=signing_with(KEY),
             fault=process.fault,
@@ -192,7 +192,7 @@ class Worker:
                 continue
             if self._buffer:
                 fetch = self._buffer.pop(0)
-                spans = {tp.partition: f"{start} to {end - 1}" for tp, (start, end, _) in fetch.partitions.items()}
+                spans = {tp.partition: f"{part.start} to {part.end - 1}" for tp, part in fetch.partitions.items()}
                 self._process.scheduler.tell("{} has fetched (lane: offsets) {}", self._name, spans)
                 if not self._runner._process(fetch):
                     self._process.scheduler.tell("{} has lost its fence", self._name)
@@ -213,7 +213,7 @@ class Worker:
 
     def _fetch(self, what: str, number: int) -> None:
         """Fetch once from the broker. A worker may fetch every lane that it believes it owns."""
-        partitions: dict[TP, Any] = {}
+        partitions: dict[TP, FetchedPart] = {}
         for lane, start in self._next.items():
             end = min(len(self._broker.lanes[lane]), start + self._records_max)
             if what in ("part of it", "fetch ahead"):
@@ -223,7 +223,7 @@ class Worker:
                 messages: list[Work] = [cast(Work, self.reader.prepare(each)) for each in found if each is not None]
                 if what == "record left out" and messages:
                     messages.pop(number % len(messages))
-                partitions[TP(TOPIC, lane)] = (start, end, messages)
+                partitions[TP(TOPIC, lane)] = FetchedPart(start, end, messages)
                 self._next[lane] = end
         if partitions:
             self._buffer.append(Fetch(partitions))

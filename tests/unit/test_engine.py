@@ -9,7 +9,7 @@ from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
-from streams.engine import Fetch, ReadAhead, TopicBegunAnew, _Consumer, _ConsumerThread
+from streams.engine import Fetch, FetchedPart, ReadAhead, TopicBegunAnew, _Consumer, _ConsumerThread
 
 LANE = TP("payments.intents", 0)
 
@@ -90,7 +90,7 @@ def test_what_waits_is_read_ahead_in_place_and_once() -> None:
         return f"read {offset}"
 
     ahead = ReadAhead(prepare)  # type: ignore[arg-type]
-    dropped, taken, waiting = (Fetch({LANE: (start, start + 2, [start, start + 1])}) for start in (0, 2, 4))
+    dropped, taken, waiting = (Fetch({LANE: FetchedPart(start, start + 2, [start, start + 1])}) for start in (0, 2, 4))
     for fetch in (dropped, taken, waiting):
         ahead.add(fetch)
     ahead.take(taken)  # a seek dropped the fetch before this one, so neither is read ahead any more
@@ -101,7 +101,7 @@ def test_what_waits_is_read_ahead_in_place_and_once() -> None:
     assert taken.partitions[LANE] == (2, 4, [2, 3])
     ahead.take(waiting)  # this fetch was read ahead already and no longer waits
     ahead.take(dropped)
-    late = Fetch({LANE: (6, 7, [6])})
+    late = Fetch({LANE: FetchedPart(6, 7, [6])})
     ahead.add(late)
     ahead.take(waiting)
     ahead.read()

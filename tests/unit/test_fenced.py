@@ -12,7 +12,7 @@ from faust.types import TP
 
 from domain.errors import Outage, Unready
 from runtime.kafka import Kafka
-from streams.engine import Fetch
+from streams.engine import Fetch, FetchedPart
 from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
 from streams.metrics import AgentMetrics
 
@@ -29,7 +29,7 @@ def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
         )
         for offset in offsets or range(start, end)
     ]
-    return Fetch({tp: (start, end, records)})
+    return Fetch({tp: FetchedPart(start, end, records)})
 
 
 @dataclass

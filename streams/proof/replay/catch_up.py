@@ -109,10 +109,11 @@ class CatchUp:
                 lane = self._store.lanes([number], lock=True)[number]
                 if (lane.next_seq, lane.head) != (before.next_seq, before.head):
                     raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
-                with self._store.writing(rows, ids):
-                    changes = balance_changes(rows, ids)
-                with self._store.adding_balances(changes):
-                    pass
+                self._store.write_journal(rows)
+                entries = self._store.write_entries(rows, ids)
+                changes = balance_changes(rows, ids)
+                entries.result()
+                self._store.add_balances(changes).result()
                 moved = lane._replace(
                     next_offset=rows[-1].source_offset + 1,
                     next_seq=after.next_seq,
