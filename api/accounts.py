@@ -2,12 +2,11 @@
 
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
-from api.authentication import AccountsReader
+from api.callers import AccountsReader
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
-from api.service import Service
 from api.views import (
     AccountsPage,
     AccountView,
@@ -39,11 +38,6 @@ Address = Annotated[
 ]
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 def _not_open(address: str) -> Problem:
     return Problem(
         Kind.ACCOUNT_NOT_FOUND,
@@ -60,27 +54,25 @@ def _checked(address: str) -> str:
 
 @router.get("/v1/accounts", response_model=AccountsPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_accounts(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     prefix: Prefix = "",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The open accounts, in order of address."""
-    service = _service(request)
-    scope = ("accounts", key.tenant, prefix)
-    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await service.read(key, lambda pool: reads.accounts_page(pool, key.tenant, prefix, after, limit + 1))
+    scope = ("accounts", reader.tenant, prefix)
+    (after,) = ("",) if cursor is None else reader.cursors.decode(cursor, scope, (str,))
+    rows = await reader.read(lambda pool: reads.accounts_page(pool, reader.tenant, prefix, after, limit + 1))
     page = rows[:limit]
-    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
+    following = reader.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
     return json_response({"items": [account_view(row) for row in page], "next": link})
 
 
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
-async def get_account(request: Request, key: AccountsReader, address: Address) -> Response:
+async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await _service(request).read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
+    row = await reader.read(lambda pool: reads.account(pool, reader.tenant, _checked(address)))
     if row is None:
         raise _not_open(address)
     return json_response(account_view(row))
@@ -91,37 +83,32 @@ async def get_account(request: Request, key: AccountsReader, address: Address) -
     response_model=BalancesPage,
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND),
 )
-async def get_account_balances(request: Request, key: AccountsReader, address: Address) -> Response:
+async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
     """One account's balance in each currency it holds; all on one page."""
-    service = _service(request)
-    rows = await service.read(key, lambda pool: reads.account_balances(pool, key.tenant, _checked(address)))
+    rows = await reader.read(lambda pool: reads.account_balances(pool, reader.tenant, _checked(address)))
     if rows is None:
         raise _not_open(address)
-    units = service.units(key.tenant)
+    units = reader.units
     return json_response({"items": [balance_view(row, units) for row in rows], "next": None})
 
 
 @router.get("/v1/balances", response_model=BalancesPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_balances(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     prefix: Prefix = "",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The balances of many accounts, in order of address and currency."""
-    service = _service(request)
-    scope = ("balances", key.tenant, prefix)
-    address, currency = ("", "") if cursor is None else service.cursors.decode(cursor, scope, (str, str))
-    rows = await service.read(
-        key, lambda pool: reads.balances_page(pool, key.tenant, prefix, (address, currency), limit + 1)
+    scope = ("balances", reader.tenant, prefix)
+    address, currency = ("", "") if cursor is None else reader.cursors.decode(cursor, scope, (str, str))
+    rows = await reader.read(
+        lambda pool: reads.balances_page(pool, reader.tenant, prefix, (address, currency), limit + 1)
     )
     page = rows[:limit]
-    following = (
-        service.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
-    )
+    following = reader.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
     link = next_link("/v1/balances", following, {"prefix": prefix, "limit": limit})
-    units = service.units(key.tenant)
+    units = reader.units
     return json_response({"items": [balance_view(row, units) for row in page], "next": link})
 
 
@@ -131,25 +118,19 @@ async def list_balances(
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR),
 )
 async def list_entries(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     address: Address,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
-    service = _service(request)
-    scope = ("entries", key.tenant, _checked(address))
-    lane, seq, leg = (-1, -1, -1) if cursor is None else service.cursors.decode(cursor, scope, (int, int, int))
-    rows = await service.read(
-        key, lambda pool: reads.entries_page(pool, key.tenant, address, (lane, seq, leg), limit + 1)
-    )
-    if not rows and await service.read(key, lambda pool: reads.account(pool, key.tenant, address)) is None:
+    scope = ("entries", reader.tenant, _checked(address))
+    lane, seq, leg = (-1, -1, -1) if cursor is None else reader.cursors.decode(cursor, scope, (int, int, int))
+    rows = await reader.read(lambda pool: reads.entries_page(pool, reader.tenant, address, (lane, seq, leg), limit + 1))
+    if not rows and await reader.read(lambda pool: reads.account(pool, reader.tenant, address)) is None:
         raise _not_open(address)
     page = rows[:limit]
-    following = (
-        service.cursors.encode((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
-    )
+    following = reader.cursors.encode((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
     link = next_link(f"/v1/accounts/{address}/entries", following, {"limit": limit})
-    units = service.units(key.tenant)
+    units = reader.units
     return json_response({"items": [entry_view(row, units) for row in page], "next": link})

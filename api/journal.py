@@ -2,13 +2,12 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from api.accounts import Cursor, Limit
-from api.authentication import JournalReader
+from api.callers import JournalReader
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
-from api.service import Service
 from api.views import JournalPageView, JournalView, journal_view
 from db import reads
 from domain.outcomes import Outcome
@@ -18,8 +17,7 @@ router = APIRouter(tags=["journal"])
 
 @router.get("/v1/journal", response_model=JournalPageView, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_journal(
-    request: Request,
-    key: JournalReader,
+    reader: JournalReader,
     lane: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only this lane.")] = None,
     outcome: Annotated[Outcome | None, Query(description="Only rows with this outcome.")] = None,
     limit: Limit = 100,
@@ -29,17 +27,16 @@ async def list_journal(
 
     Quarantined rows belong to no tenant and are not listed.
     """
-    service: Service = request.app.state.service
     name = None if outcome is None else outcome.value
-    scope = ("journal", key.tenant, lane, name)
-    after = None if cursor is None else service.cursors.decode(cursor, scope, (int, int))
+    scope = ("journal", reader.tenant, lane, name)
+    after = None if cursor is None else reader.cursors.decode(cursor, scope, (int, int))
     begin = None if after is None else (after[0], after[1])
-    page = await service.read(
-        key, lambda pool: reads.journal_page(pool, key.tenant, begin, limit, lane=lane, outcome=outcome)
+    page = await reader.read(
+        lambda pool: reads.journal_page(pool, reader.tenant, begin, limit, lane=lane, outcome=outcome)
     )
-    following = None if page.resume is None else service.cursors.encode(page.resume, scope)
+    following = None if page.resume is None else reader.cursors.encode(page.resume, scope)
     link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
-    units = service.units(key.tenant)
+    units = reader.units
     return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})
 
 
@@ -47,17 +44,15 @@ async def list_journal(
     "/v1/journal/{lane}/{seq}", response_model=JournalView, responses=problem_responses(Kind.JOURNAL_ROW_NOT_FOUND)
 )
 async def get_journal_row(
-    request: Request,
-    key: JournalReader,
+    reader: JournalReader,
     lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the receipt.")],
     seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
 ) -> Response:
     """One journal row, with the hash of the row before it."""
-    service: Service = request.app.state.service
-    row = await service.read(key, lambda pool: reads.journal_row(pool, key.tenant, lane, seq))
+    row = await reader.read(lambda pool: reads.journal_row(pool, reader.tenant, lane, seq))
     if row is None:
         raise Problem(
             Kind.JOURNAL_ROW_NOT_FOUND,
             "The lane is not posted so far, or the row is of another tenant: take both numbers from a receipt.",
         )
-    return json_response(journal_view(row, service.units(key.tenant)))
+    return json_response(journal_view(row, reader.units))

@@ -3,11 +3,11 @@
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Address, Cursor, Limit, _checked, _not_open, _service
-from api.authentication import AccountsReader
+from api.accounts import Address, Cursor, Limit, _checked, _not_open
+from api.callers import AccountsReader
 from api.parameters import period
 from api.problems import Kind, Problem
 from api.responses import json_response, next_link, problem_responses
@@ -132,8 +132,7 @@ class TrialAccountsPage(BaseModel):
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
 )
 async def get_statement(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     address: Address,
     currency: Currency,
     by: By = Dates.BOOKING,
@@ -147,26 +146,23 @@ async def get_statement(
     From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
     date all its entries are put in order, 100,000 at most.
     """
-    service = _service(request)
     begin, end = period(since, until)
-    account = await service.read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
+    account = await reader.read(lambda pool: reads.account(pool, reader.tenant, _checked(address)))
     if account is None:
         raise _not_open(address)
-    scope = ("statement", key.tenant, address, currency, by.value, since, until)
+    scope = ("statement", reader.tenant, address, currency, by.value, since, until)
     place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
     running_net = None
     if cursor is not None:
-        *found, net = service.cursors.decode(cursor, scope, (int, int, int, int, str))
+        *found, net = reader.cursors.decode(cursor, scope, (int, int, int, int, str))
         place, running_net = reports.Place(*found), int(net)
-    asked = (key.tenant, address, currency, place, limit + 1)
+    asked = (reader.tenant, address, currency, place, limit + 1)
     beginning = begin or 0
     try:
         found_statement = (
-            await service.read(
-                key, lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net)
-            )
+            await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
             if by is Dates.BOOKING
-            else await service.read_much(key, lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
+            else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
@@ -177,9 +173,9 @@ async def get_statement(
     opening = lines[-1].net_minor - lines[-1].direction * lines[-1].amount_minor if lines else None
     following = None
     if len(found_statement.lines) > limit:
-        following = service.cursors.encode((*_place(lines[-1], by), str(opening)), scope)
+        following = reader.cursors.encode((*_place(lines[-1], by), str(opening)), scope)
     filters = {"currency": currency, "by": by.value, "since": since, "until": until, "limit": limit}
-    units, sign = service.units(key.tenant), account.normal_direction
+    units, sign = reader.units, account.normal_direction
     closing_minor = sign * found_statement.closing_net_minor
     opening_minor = closing_minor if opening is None else sign * opening
     return json_response(
@@ -232,12 +228,11 @@ def _sides(amounts_minor: dict[str, int], currency: str, units: Units) -> dict[s
 
 
 @router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
-async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
+async def get_trial_balance(reader: AccountsReader) -> Response:
     """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
-    service = _service(request)
-    units = service.units(key.tenant)
+    units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await service.read_much(key, lambda pool: reports.trial_balance(pool, key.tenant)):
+    for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
     items = []
     for currency, rows in classes.items():
@@ -263,24 +258,22 @@ async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
     responses=problem_responses(Kind.INVALID_CURSOR),
 )
 async def list_trial_balance_accounts(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     account_class: Annotated[AccountClass, Query(description="Of these accounts.")],
     currency: Currency,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The accounts behind one class of the trial balance, in order of address."""
-    service = _service(request)
-    scope = ("trial-balance", key.tenant, account_class, currency)
-    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await service.read_much(
-        key, lambda pool: reports.trial_balance_accounts(pool, key.tenant, account_class, currency, after, limit + 1)
+    scope = ("trial-balance", reader.tenant, account_class, currency)
+    (after,) = ("",) if cursor is None else reader.cursors.decode(cursor, scope, (str,))
+    rows = await reader.read_much(
+        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, limit + 1)
     )
     page = rows[:limit]
-    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
+    following = reader.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
     filters = {"account_class": account_class, "currency": currency, "limit": limit}
-    units = service.units(key.tenant)
+    units = reader.units
     return json_response(
         {
             "items": [

@@ -12,21 +12,18 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from api.addresses import client_address, trusted_proxies_of
-from api.app import create_app
 from api.authentication import address_group
 from api.cursors import Cursors
 from api.intent_bodies import batch_of, intent_of
-from api.intents import DIRECT, wait_seconds
+from api.intents import wait_seconds
 from api.metrics import Metrics
 from api.problems import TYPE_BASE, Kind, Problem, kind_of
 from api.responses import json_response, next_link
-from api.service import Configuration
 from api.times import from_rfc3339, to_rfc3339
 from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
-from domain.topics import Topics
 from producers.intents import drained_account, kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
@@ -263,14 +260,6 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     assert drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
     assert kafka_key("default", "the-id", None) == b"the-id"
     assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
-
-
-def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:
-    app = create_app(Configuration("", "", "", Topics("")))
-    documented = app.openapi()["paths"]
-    assert sorted(DIRECT) == [("POST", "/v1/intents"), ("POST", "/v1/intents/batch")]
-    for method, path in DIRECT:
-        assert documented[path][method.lower()]["security"] == [{"ApiKey": []}]
 
 
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:
