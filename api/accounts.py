@@ -1,12 +1,13 @@
 """Accounts, balances and entries of the key's tenant."""
 
-from typing import Annotated, Final
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
 from api.callers import AccountsReader
+from api.lists import Cursor, Limit
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
+from api.responses import json_response, problem_responses
 from api.views import (
     AccountsPage,
     AccountView,
@@ -21,9 +22,6 @@ from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
 
 router = APIRouter(tags=["accounts"])
 
-LIMIT_MAX: Final = 1000
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
-Cursor = Annotated[str | None, Query(max_length=1024, description="From the `next` link; opaque.")]
 Prefix = Annotated[
     str,
     Query(
@@ -60,13 +58,10 @@ async def list_accounts(
     cursor: Cursor = None,
 ) -> Response:
     """The open accounts, in order of address."""
-    scope = ("accounts", reader.tenant, prefix)
-    (after,) = ("",) if cursor is None else reader.cursors.decode(cursor, scope, (str,))
-    rows = await reader.read(lambda pool: reads.accounts_page(pool, reader.tenant, prefix, after, limit + 1))
-    page = rows[:limit]
-    following = reader.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
-    link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
-    return json_response({"items": [account_view(row) for row in page], "next": link})
+    page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
+    (after,) = page.begin("")
+    rows = await reader.read(lambda pool: reads.accounts_page(pool, reader.tenant, prefix, after, page.rows_max))
+    return page.response(rows, account_view, lambda row: (row.address,))
 
 
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
@@ -100,16 +95,13 @@ async def list_balances(
     cursor: Cursor = None,
 ) -> Response:
     """The balances of many accounts, in order of address and currency."""
-    scope = ("balances", reader.tenant, prefix)
-    address, currency = ("", "") if cursor is None else reader.cursors.decode(cursor, scope, (str, str))
+    page = reader.page(("balances", reader.tenant), "/v1/balances", limit, cursor, prefix=prefix)
+    address, currency = page.begin("", "")
     rows = await reader.read(
-        lambda pool: reads.balances_page(pool, reader.tenant, prefix, (address, currency), limit + 1)
+        lambda pool: reads.balances_page(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
-    page = rows[:limit]
-    following = reader.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
-    link = next_link("/v1/balances", following, {"prefix": prefix, "limit": limit})
     units = reader.units
-    return json_response({"items": [balance_view(row, units) for row in page], "next": link})
+    return page.response(rows, lambda row: balance_view(row, units), lambda row: (row.address, row.currency or ""))
 
 
 @router.get(
@@ -124,13 +116,13 @@ async def list_entries(
     cursor: Cursor = None,
 ) -> Response:
     """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
-    scope = ("entries", reader.tenant, _checked(address))
-    lane, seq, leg = (-1, -1, -1) if cursor is None else reader.cursors.decode(cursor, scope, (int, int, int))
-    rows = await reader.read(lambda pool: reads.entries_page(pool, reader.tenant, address, (lane, seq, leg), limit + 1))
+    path = f"/v1/accounts/{_checked(address)}/entries"
+    page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
+    lane, seq, leg = page.begin(-1, -1, -1)
+    rows = await reader.read(
+        lambda pool: reads.entries_page(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
+    )
     if not rows and await reader.read(lambda pool: reads.account(pool, reader.tenant, address)) is None:
         raise _not_open(address)
-    page = rows[:limit]
-    following = reader.cursors.encode((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
-    link = next_link(f"/v1/accounts/{address}/entries", following, {"limit": limit})
     units = reader.units
-    return json_response({"items": [entry_view(row, units) for row in page], "next": link})
+    return page.response(rows, lambda row: entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

@@ -11,9 +11,10 @@ from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from fastapi.security.utils import get_authorization_scheme_param
 
-from api.cursors import Cursors
+from api.cursors import ListName
 from api.database import Database
 from api.known_books import KnownBooks
+from api.lists import Page
 from api.parameters import require_known
 from api.parts import Parts
 from api.problems import Kind, Problem
@@ -83,10 +84,9 @@ class Reader(NamedTuple):
         """The tenant's registered units with their exponents."""
         return self.books.units(self.key.tenant)
 
-    @property
-    def cursors(self) -> Cursors:
-        """The maker and reader of cursors."""
-        return self.books.cursors
+    def page(self, name: ListName, path: str, limit: int, cursor: str | None, **filters: str | int | None) -> Page:
+        """Return the page of the list that the request asks for, as `Page` says."""
+        return Page(self.books, name, path, limit, cursor, filters)
 
     async def read(self, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
         """Return the answer to a question that reads a few rows, as `Database.read` does."""

@@ -4,10 +4,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
 
-from api.accounts import Cursor, Limit
 from api.callers import JournalReader
+from api.lists import Cursor, Limit
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
+from api.responses import json_response, problem_responses
 from api.views import JournalPageView, JournalView, journal_view
 from db import reads
 from domain.outcomes import Outcome
@@ -27,17 +27,16 @@ async def list_journal(
 
     Quarantined rows belong to no tenant and are not listed.
     """
-    name = None if outcome is None else outcome.value
-    scope = ("journal", reader.tenant, lane, name)
-    after = None if cursor is None else reader.cursors.decode(cursor, scope, (int, int))
-    begin = None if after is None else (after[0], after[1])
-    page = await reader.read(
-        lambda pool: reads.journal_page(pool, reader.tenant, begin, limit, lane=lane, outcome=outcome)
+    filters = {"lane": lane, "outcome": None if outcome is None else outcome.value}
+    page = reader.page(("journal", reader.tenant), "/v1/journal", limit, cursor, **filters)
+    after_lane, after_seq = page.begin(-1 if lane is None else lane, -1)
+    place = (after_lane, after_seq)
+    found = await reader.read(
+        lambda pool: reads.journal_page(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
     )
-    following = None if page.resume is None else reader.cursors.encode(page.resume, scope)
-    link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
     units = reader.units
-    return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})
+    items = [journal_view(row, units) for row in found.rows]
+    return json_response({"items": items, "next": page.link(found.resume)})
 
 
 @router.get(

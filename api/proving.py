@@ -7,10 +7,10 @@ from uuid import UUID
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Cursor, Limit
 from api.callers import IntentsReader, JournalReader, Reader
+from api.lists import Cursor, Limit
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
+from api.responses import json_response, problem_responses
 from api.times import to_rfc3339
 from db import overview
 from db.access import Scope
@@ -150,18 +150,11 @@ async def list_breaks(
     """
     tenant = None if Scope.OPERATIONS_READ in reader.key.scopes else reader.tenant
     filters = {"state": None if state is None else state.value, "kind": None if kind is None else kind.value}
-    scope = ("breaks", tenant, *filters.values())
-    before = (overview.TIME_MAX, UUID(int=0))
-    if cursor is not None:
-        opened_time, break_id = reader.cursors.decode(cursor, scope, (int, str))
-        before = (opened_time, UUID(break_id))
-    rows = await reader.read(lambda pool: overview.breaks_page(pool, tenant, before, limit + 1, **filters))
-    page = rows[:limit]
-    following = (
-        reader.cursors.encode((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
-    )
-    link = next_link("/v1/breaks", following, filters | {"limit": limit})
-    return json_response({"items": [_break_view(row) for row in page], "next": link})
+    page = reader.page(("breaks", tenant), "/v1/breaks", limit, cursor, **filters)
+    opened_time, break_id = page.begin(overview.TIME_MAX, str(UUID(int=0)))
+    before = (opened_time, UUID(break_id))
+    rows = await reader.read(lambda pool: overview.breaks_page(pool, tenant, before, page.rows_max, **filters))
+    return page.response(rows, _break_view, lambda row: (row.opened_time, str(row.break_id)))
 
 
 def _break_view(row: Break) -> dict[str, Any]:
@@ -175,13 +168,10 @@ def _break_view(row: Break) -> dict[str, Any]:
 @router.get("/v1/checkpoints", response_model=CheckpointsPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Signed checkpoints over all lanes, the newest first."""
-    scope = ("checkpoints", reader.tenant)
-    (before,) = (overview.TIME_MAX,) if cursor is None else reader.cursors.decode(cursor, scope, (int,))
-    found = await reader.read(lambda pool: overview.checkpoints_page(pool, before, limit + 1))
-    page = found[:limit]
-    following = reader.cursors.encode((page[-1][0].checkpoint,), scope) if len(found) > limit else None
-    link = next_link("/v1/checkpoints", following, {"limit": limit})
-    return json_response({"items": [signed_members(row, lanes) for row, lanes in page], "next": link})
+    page = reader.page(("checkpoints", reader.tenant), "/v1/checkpoints", limit, cursor)
+    (before,) = page.begin(overview.TIME_MAX)
+    rows = await reader.read(lambda pool: overview.checkpoints_page(pool, before, page.rows_max))
+    return page.response(rows, lambda row: signed_members(*row), lambda row: (row[0].checkpoint,))
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=problem_responses())

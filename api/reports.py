@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Address, Cursor, Limit, _checked, _not_open
+from api.accounts import Address, _checked, _not_open
 from api.callers import AccountsReader
+from api.lists import Cursor, Limit
 from api.parameters import period
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
+from api.responses import json_response, problem_responses
 from api.times import PATTERN, to_rfc3339
 from api.views import Side, Units, decimal_text
 from db import reads, reports
@@ -150,16 +151,22 @@ async def get_statement(
     account = await reader.read(lambda pool: reads.account(pool, reader.tenant, _checked(address)))
     if account is None:
         raise _not_open(address)
-    scope = ("statement", reader.tenant, address, currency, by.value, since, until)
+    page = reader.page(
+        ("statement", reader.tenant, address),
+        f"/v1/accounts/{address}/statement",
+        limit,
+        cursor,
+        currency=currency,
+        by=by.value,
+        since=since,
+        until=until,
+    )
     place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
-    running_net = None
-    if cursor is not None:
-        *found, net = reader.cursors.decode(cursor, scope, (int, int, int, int, str))
-        place, running_net = reports.Place(*found), int(net)
-    asked = (reader.tenant, address, currency, place, limit + 1)
-    beginning = begin or 0
+    *found, net = page.begin(*place, "")
+    asked = (reader.tenant, address, currency, reports.Place(*found), page.rows_max)
+    beginning, running_net = begin or 0, int(net) if net else None
     try:
-        found_statement = (
+        statement = (
             await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
             if by is Dates.BOOKING
             else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
@@ -169,15 +176,9 @@ async def get_statement(
             Kind.STATEMENT_TOO_LONG,
             f"By value date a statement can put {reports.ENTRIES_MAX} entries in order: ask for it by=booking.",
         ) from error
-    lines = found_statement.lines[:limit]
-    opening = lines[-1].net_minor - lines[-1].direction * lines[-1].amount_minor if lines else None
-    following = None
-    if len(found_statement.lines) > limit:
-        following = reader.cursors.encode((*_place(lines[-1], by), str(opening)), scope)
-    filters = {"currency": currency, "by": by.value, "since": since, "until": until, "limit": limit}
-    units, sign = reader.units, account.normal_direction
-    closing_minor = sign * found_statement.closing_net_minor
-    opening_minor = closing_minor if opening is None else sign * opening
+    lines, units, sign = page.shown(statement.lines), reader.units, account.normal_direction
+    closing_minor = sign * statement.closing_net_minor
+    opening_minor = sign * _net_before(lines[-1]) if lines else closing_minor
     return json_response(
         {
             "address": address,
@@ -190,9 +191,13 @@ async def get_statement(
             "opening_balance_minor": opening_minor,
             "opening_balance": decimal_text(opening_minor, currency, units),
             "items": [_line_view(line, sign, currency, units) for line in lines],
-            "next": next_link(f"/v1/accounts/{address}/statement", following, filters),
+            "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
         }
     )
+
+
+def _net_before(line: reports.Line) -> int:
+    return line.net_minor - line.direction * line.amount_minor
 
 
 def _place(line: reports.Line, by: Dates) -> reports.Place:
@@ -265,25 +270,26 @@ async def list_trial_balance_accounts(
     cursor: Cursor = None,
 ) -> Response:
     """The accounts behind one class of the trial balance, in order of address."""
-    scope = ("trial-balance", reader.tenant, account_class, currency)
-    (after,) = ("",) if cursor is None else reader.cursors.decode(cursor, scope, (str,))
+    page = reader.page(
+        ("trial-balance", reader.tenant),
+        "/v1/reports/trial-balance/accounts",
+        limit,
+        cursor,
+        account_class=account_class,
+        currency=currency,
+    )
+    (after,) = page.begin("")
     rows = await reader.read_much(
-        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, limit + 1)
+        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
     )
-    page = rows[:limit]
-    following = reader.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
-    filters = {"account_class": account_class, "currency": currency, "limit": limit}
     units = reader.units
-    return json_response(
-        {
-            "items": [
-                {"address": row.address, "account_class": row.account_class, "currency": currency}
-                | _sides(_balance_sides(row), currency, units)
-                for row in page
-            ],
-            "next": next_link("/v1/reports/trial-balance/accounts", following, filters),
-        }
-    )
+    return page.response(rows, lambda row: _trial_account_view(row, units), lambda row: (row.address,))
+
+
+def _trial_account_view(row: reads.BalanceRow, units: Units) -> dict[str, Any]:
+    currency = row.currency or ""
+    account = {"address": row.address, "account_class": row.account_class, "currency": currency}
+    return account | _sides(_balance_sides(row), currency, units)
 
 
 def _balance_sides(row: reads.BalanceRow) -> dict[str, int]:

@@ -260,7 +260,7 @@ def _journal_row(row: dict[str, Any]) -> JournalRow:
 async def journal_page(
     pool: Pool,
     tenant: str,
-    after: tuple[int, int] | None,
+    after: tuple[int, int],
     limit: int,
     *,
     lane: int | None = None,
@@ -272,11 +272,10 @@ async def journal_page(
     At most `scan_rows_max` rows are scanned, of all tenants and outcomes. So a page can have fewer rows and still a
     place to continue from.
     """
-    start = after or ((-1, -1) if lane is None else (lane, -1))
     values = {
         "tenant": tenant,
-        "after_lane": start[0],
-        "after_seq": start[1],
+        "after_lane": after[0],
+        "after_seq": after[1],
         "lane_max": _LANE_MAX if lane is None else lane,
         "outcome": None if outcome is None else outcome.value,
         "limit": limit,
