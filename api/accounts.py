@@ -1,24 +1,20 @@
 """Accounts, balances and entries of the key's tenant."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
-from api.lists import Cursor, Limit
-from api.problems import Kind, Problem
+from api.lists import Cursor, Limit, NextLink
+from api.parameters import Address, account_not_open, checked_address
+from api.problems import Kind
 from api.responses import json_response, problem_responses
-from api.views import (
-    AccountsPage,
-    AccountView,
-    BalancesPage,
-    EntriesPage,
-    account_view,
-    balance_view,
-    entry_view,
-)
+from api.times import to_optional_rfc3339, to_utc_text
+from api.views import AccountClass, Side, Units, amounts, decimal_text
 from db import reads
-from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
+from db.reads import AccountRow, BalanceRow, EntryRow
+from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTION_NAMES
 
 router = APIRouter(tags=["accounts"])
 
@@ -31,23 +27,100 @@ Prefix = Annotated[
         examples=["users:42:"],
     ),
 ]
-Address = Annotated[
-    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
-]
 
 
-def _not_open(address: str) -> Problem:
-    return Problem(
-        Kind.ACCOUNT_NOT_FOUND,
-        "No account is open at this address; one opens with the first intent posted to it.",
-        address=address[:ADDRESS_CHARACTERS_MAX],
-    )
+class AccountView(BaseModel):
+    """An open account."""
+
+    address: str
+    account_class: AccountClass
+    normal_direction: Side
+    floor_minor: int | None = Field(None, description="Lowest balance, in minor units of each currency; null: none.")
+    opened_time: str
 
 
-def _checked(address: str) -> str:
-    if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
-        raise _not_open(address)
-    return address
+class BalanceView(BaseModel):
+    """Sums over all lanes. `balance` is debits less credits, or the reverse, by the account's normal side."""
+
+    address: str
+    account_class: AccountClass
+    normal_direction: Side
+    currency: str
+    debits_minor: int = Field(description="May need more than 64 bits.")
+    credits_minor: int = Field(description="May need more than 64 bits.")
+    balance_minor: int
+    debits: str | None = Field(None, description="debits_minor for people, with the currency's decimals.")
+    credits: str | None = Field(None, description="credits_minor for people, with the currency's decimals.")
+    balance: str | None = Field(None, description="balance_minor for people, with the currency's decimals.")
+
+
+class EntryView(BaseModel):
+    """One leg of one account, with the journal row it belongs to."""
+
+    lane: int
+    seq: int
+    leg: int
+    direction: Side
+    amount_minor: int
+    amount: str | None = None
+    currency: str
+    intent_id: str
+    type: str
+    reference: str | None = None
+    value_time: str | None = None
+    booked_time: str
+
+
+class AccountsPage(BaseModel):
+    """Accounts in order of address."""
+
+    items: list[AccountView]
+    next: NextLink
+
+
+class BalancesPage(BaseModel):
+    """Balances in order of address and currency."""
+
+    items: list[BalanceView]
+    next: NextLink
+
+
+class EntriesPage(BaseModel):
+    """Entries in order of (lane, seq, leg)."""
+
+    items: list[EntryView]
+    next: NextLink
+
+
+def _account_view(row: AccountRow) -> dict[str, Any]:
+    return {
+        "address": row.address,
+        "account_class": row.account_class,
+        "normal_direction": DIRECTION_NAMES[row.normal_direction],
+        "floor_minor": row.floor_minor,
+        "opened_time": to_utc_text(row.opened_time),
+    }
+
+
+def _balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
+    currency = row.currency or ""
+    return {
+        "address": row.address,
+        "account_class": row.account_class,
+        "normal_direction": DIRECTION_NAMES[row.normal_direction],
+        "currency": currency,
+        **amounts(currency, units, debits=row.debits_minor, credits=row.credits_minor, balance=row.balance_minor),
+    }
+
+
+def _entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
+    return row._asdict() | {
+        "intent_id": str(row.intent_id),
+        "direction": DIRECTION_NAMES[row.direction],
+        "amount": decimal_text(row.amount_minor, row.currency, units),
+        "value_time": to_optional_rfc3339(row.value_time),
+        "booked_time": to_optional_rfc3339(row.booked_time),
+    }
 
 
 @router.get("/v1/accounts", response_model=AccountsPage, responses=problem_responses(Kind.INVALID_CURSOR))
@@ -61,16 +134,16 @@ async def list_accounts(
     page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
     (after,) = page.begin("")
     rows = await reader.read(lambda pool: reads.accounts_page(pool, reader.tenant, prefix, after, page.rows_max))
-    return page.response(rows, account_view, lambda row: (row.address,))
+    return page.response(rows, _account_view, lambda row: (row.address,))
 
 
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
 async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await reader.read(lambda pool: reads.account(pool, reader.tenant, _checked(address)))
+    row = await reader.read(lambda pool: reads.account(pool, reader.tenant, checked_address(address)))
     if row is None:
-        raise _not_open(address)
-    return json_response(account_view(row))
+        raise account_not_open(address)
+    return json_response(_account_view(row))
 
 
 @router.get(
@@ -80,11 +153,11 @@ async def get_account(reader: AccountsReader, address: Address) -> Response:
 )
 async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
     """One account's balance in each currency it holds; all on one page."""
-    rows = await reader.read(lambda pool: reads.account_balances(pool, reader.tenant, _checked(address)))
+    rows = await reader.read(lambda pool: reads.account_balances(pool, reader.tenant, checked_address(address)))
     if rows is None:
-        raise _not_open(address)
+        raise account_not_open(address)
     units = reader.units
-    return json_response({"items": [balance_view(row, units) for row in rows], "next": None})
+    return json_response({"items": [_balance_view(row, units) for row in rows], "next": None})
 
 
 @router.get("/v1/balances", response_model=BalancesPage, responses=problem_responses(Kind.INVALID_CURSOR))
@@ -101,7 +174,7 @@ async def list_balances(
         lambda pool: reads.balances_page(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
     units = reader.units
-    return page.response(rows, lambda row: balance_view(row, units), lambda row: (row.address, row.currency or ""))
+    return page.response(rows, lambda row: _balance_view(row, units), lambda row: (row.address, row.currency or ""))
 
 
 @router.get(
@@ -116,13 +189,13 @@ async def list_entries(
     cursor: Cursor = None,
 ) -> Response:
     """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
-    path = f"/v1/accounts/{_checked(address)}/entries"
+    path = f"/v1/accounts/{checked_address(address)}/entries"
     page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
     lane, seq, leg = page.begin(-1, -1, -1)
     rows = await reader.read(
         lambda pool: reads.entries_page(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
     )
     if not rows and await reader.read(lambda pool: reads.account(pool, reader.tenant, address)) is None:
-        raise _not_open(address)
+        raise account_not_open(address)
     units = reader.units
-    return page.response(rows, lambda row: entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))
+    return page.response(rows, lambda row: _entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

@@ -10,13 +10,13 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from api.callers import Needs
 from api.direct_routes import answer_directly
 from api.intent_bodies import BATCH_ITEMS_MAX, BatchItem, IntentBody, batch_of, intent_of
+from api.intent_views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
 from api.known_books import KnownBooks
 from api.outcomes import Outcomes
 from api.parts import Parts
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
 from api.submission import Result, Submission, conflict_problem, fingerprint
-from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 from db.reads import IntentQuestion, Settled

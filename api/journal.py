@@ -1,18 +1,69 @@
 """The journal of the key's tenant."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel
 
 from api.callers import JournalReader
-from api.lists import Cursor, Limit
+from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
-from api.views import JournalPageView, JournalView, journal_view
+from api.times import to_optional_rfc3339
+from api.views import LegView, Units, leg_view
 from db import reads
+from domain.journal import JournalRow
 from domain.outcomes import Outcome
 
 router = APIRouter(tags=["journal"])
+
+
+class JournalView(BaseModel):
+    """One row of the journal."""
+
+    lane: int
+    seq: int
+    outcome: str
+    reason: str
+    detail: str
+    intent_id: str
+    idempotency_key: str
+    type: str
+    reverses: str | None = None
+    legs: list[LegView]
+    reference: str | None = None
+    metadata: dict[str, str]
+    value_time: str | None = None
+    booked_time: str
+    source_topic: str
+    source_offset: int
+    fingerprint: str
+    previous_hash: str
+    hash: str
+
+
+class JournalPageView(BaseModel):
+    """Journal rows in order of (lane, seq). A page can be short, even empty, and still have a next one."""
+
+    items: list[JournalView]
+    next: NextLink
+
+
+def _journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
+    """Return a journal row as JSON, with bytes in hex and without the tenant."""
+    view = row._asdict()
+    del view["tenant"]
+    return view | {
+        "outcome": row.outcome.value,
+        "intent_id": str(row.intent_id),
+        "reverses": None if row.reverses is None else str(row.reverses),
+        "legs": [leg_view(leg, units) for leg in row.legs],
+        "value_time": to_optional_rfc3339(row.value_time),
+        "booked_time": to_optional_rfc3339(row.booked_time),
+        "fingerprint": row.fingerprint.hex(),
+        "previous_hash": row.previous_hash.hex(),
+        "hash": row.hash.hex(),
+    }
 
 
 @router.get("/v1/journal", response_model=JournalPageView, responses=problem_responses(Kind.INVALID_CURSOR))
@@ -35,7 +86,7 @@ async def list_journal(
         lambda pool: reads.journal_page(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
     )
     units = reader.units
-    items = [journal_view(row, units) for row in found.rows]
+    items = [_journal_view(row, units) for row in found.rows]
     return json_response({"items": items, "next": page.link(found.resume)})
 
 
@@ -54,4 +105,4 @@ async def get_journal_row(
             Kind.JOURNAL_ROW_NOT_FOUND,
             "The lane is not posted so far, or the row is of another tenant: take both numbers from a receipt.",
         )
-    return json_response(journal_view(row, reader.units))
+    return json_response(_journal_view(row, reader.units))

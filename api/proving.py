@@ -8,10 +8,10 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
 from api.callers import IntentsReader, JournalReader, Reader
-from api.lists import Cursor, Limit
+from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
-from api.times import to_rfc3339
+from api.times import to_rfc3339, to_utc_text
 from db import overview
 from db.access import Scope
 from db.proofs import prove, receipt
@@ -44,7 +44,7 @@ class BreaksPage(BaseModel):
     """Breaks, the one that was opened last first."""
 
     items: list[BreakView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class LaneHeadView(BaseModel):
@@ -73,7 +73,7 @@ class CheckpointsPage(BaseModel):
     """Checkpoints, the newest first."""
 
     items: list[CheckpointView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class SigningKeyView(BaseModel):
@@ -182,7 +182,7 @@ async def list_signing_keys(reader: JournalReader) -> Response:
         {
             "key_id": row.key_id,
             "public_key": public_pem(row.public_key).decode(),
-            "first_used_time": row.first_used_time.isoformat().replace("+00:00", "Z"),
+            "first_used_time": to_utc_text(row.first_used_time),
         }
         for row in rows
     ]

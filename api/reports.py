@@ -1,28 +1,22 @@
 """Reports for accountants: an account's statement with its running balance, and the trial balance."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Address, _checked, _not_open
 from api.callers import AccountsReader
-from api.lists import Cursor, Limit
-from api.parameters import period
+from api.lists import Cursor, Limit, NextLink
+from api.parameters import Address, Currency, Moment, account_not_open, checked_address, period
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
-from api.times import PATTERN, to_rfc3339
-from api.views import Side, Units, decimal_text
+from api.times import to_optional_rfc3339, to_rfc3339
+from api.views import AccountClass, Side, Units, amounts, decimal_text
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
 
 router = APIRouter(tags=["reports"])
-
-AccountClass = Literal["asset", "liability", "equity", "income", "expense"]
-Currency = Annotated[
-    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
-]
 
 
 class Dates(StrEnum):
@@ -33,15 +27,6 @@ class Dates(StrEnum):
 
 
 By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
-Moment = Annotated[
-    str | None,
-    # The schema only documents the pattern. api.parameters checks the text, and explains a fault in a sentence.
-    Query(
-        description="RFC 3339, with an offset.",
-        examples=["2026-01-31T12:00:00Z"],
-        json_schema_extra={"format": "date-time", "pattern": PATTERN},
-    ),
-]
 
 
 class StatementLineView(BaseModel):
@@ -75,7 +60,7 @@ class StatementView(BaseModel):
     opening_balance_minor: int = Field(description="Before the page's last entry.")
     opening_balance: str | None = None
     items: list[StatementLineView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class SidesView(BaseModel):
@@ -124,7 +109,7 @@ class TrialAccountsPage(BaseModel):
     """Accounts in order of address."""
 
     items: list[TrialAccountView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 @router.get(
@@ -148,9 +133,9 @@ async def get_statement(
     date all its entries are put in order, 100,000 at most.
     """
     begin, end = period(since, until)
-    account = await reader.read(lambda pool: reads.account(pool, reader.tenant, _checked(address)))
+    account = await reader.read(lambda pool: reads.account(pool, reader.tenant, checked_address(address)))
     if account is None:
-        raise _not_open(address)
+        raise account_not_open(address)
     page = reader.page(
         ("statement", reader.tenant, address),
         f"/v1/accounts/{address}/statement",
@@ -186,10 +171,8 @@ async def get_statement(
             "normal_direction": DIRECTION_NAMES[sign],
             "currency": currency,
             "by": by.value,
-            "closing_balance_minor": closing_minor,
-            "closing_balance": decimal_text(closing_minor, currency, units),
-            "opening_balance_minor": opening_minor,
-            "opening_balance": decimal_text(opening_minor, currency, units),
+            **amounts(currency, units, closing_balance=closing_minor),
+            **amounts(currency, units, opening_balance=opening_minor),
             "items": [_line_view(line, sign, currency, units) for line in lines],
             "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
         }
@@ -219,17 +202,16 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
         "intent_id": str(line.intent_id),
         "type": line.type,
         "reference": line.reference,
-        "value_time": None if line.value_time is None else to_rfc3339(line.value_time),
+        "value_time": to_optional_rfc3339(line.value_time),
         "booked_time": to_rfc3339(line.booked_time),
     }
 
 
-SIDES = ("debits", "credits", "debit_balances", "credit_balances")
+_SIDES: Final = ("debits", "credits", "debit_balances", "credit_balances")
 
 
-def _sides(amounts_minor: dict[str, int], currency: str, units: Units) -> dict[str, Any]:
-    minor = {f"{name}_minor": amounts_minor[f"{name}_minor"] for name in SIDES}
-    return minor | {name: decimal_text(minor[f"{name}_minor"], currency, units) for name in SIDES}
+def _sides(row: reports.ClassTotal) -> dict[str, int]:
+    return {side: getattr(row, f"{side}_minor") for side in _SIDES}
 
 
 @router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
@@ -239,22 +221,20 @@ async def get_trial_balance(reader: AccountsReader) -> Response:
     classes: dict[str, list[reports.ClassTotal]] = {}
     for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
-    items = []
-    for currency, rows in classes.items():
-        sums = {f"{name}_minor": sum(getattr(row, f"{name}_minor") for row in rows) for name in SIDES}
-        items.append(
-            {
-                "currency": currency,
-                "is_balanced": sums["debits_minor"] == sums["credits_minor"],
-                **_sides(sums, currency, units),
-                "classes": [
-                    {"account_class": row.account_class, "accounts": row.accounts}
-                    | _sides(row._asdict(), currency, units)
-                    for row in rows
-                ],
-            }
-        )
-    return json_response({"items": items})
+    return json_response({"items": [_currency_view(currency, rows, units) for currency, rows in classes.items()]})
+
+
+def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
+    sums = {side: sum(_sides(row)[side] for row in rows) for side in _SIDES}
+    return {
+        "currency": currency,
+        "is_balanced": sums["debits"] == sums["credits"],
+        **amounts(currency, units, **sums),
+        "classes": [
+            {"account_class": row.account_class, "accounts": row.accounts, **amounts(currency, units, **_sides(row))}
+            for row in rows
+        ],
+    }
 
 
 @router.get(
@@ -283,20 +263,16 @@ async def list_trial_balance_accounts(
         lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
     )
     units = reader.units
-    return page.response(rows, lambda row: _trial_account_view(row, units), lambda row: (row.address,))
+    return page.response(rows, lambda row: _trial_account_view(row, currency, units), lambda row: (row.address,))
 
 
-def _trial_account_view(row: reads.BalanceRow, units: Units) -> dict[str, Any]:
-    currency = row.currency or ""
-    account = {"address": row.address, "account_class": row.account_class, "currency": currency}
-    return account | _sides(_balance_sides(row), currency, units)
-
-
-def _balance_sides(row: reads.BalanceRow) -> dict[str, int]:
+def _trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
     net = row.debits_minor - row.credits_minor
-    return {
-        "debits_minor": row.debits_minor,
-        "credits_minor": row.credits_minor,
-        "debit_balances_minor": max(net, 0),
-        "credit_balances_minor": max(-net, 0),
+    sides = {
+        "debits": row.debits_minor,
+        "credits": row.credits_minor,
+        "debit_balances": max(net, 0),
+        "credit_balances": max(-net, 0),
     }
+    account = {"address": row.address, "account_class": row.account_class, "currency": currency}
+    return account | amounts(currency, units, **sides)
