@@ -1,6 +1,5 @@
 """POST /v1/intents, POST /v1/intents/batch, GET /v1/intents/{intent_id}."""
 
-import re
 from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
@@ -15,12 +14,13 @@ from api.known_books import KnownBooks
 from api.outcomes import Outcomes
 from api.parts import Parts
 from api.problems import Kind, Problem
+from api.request_headers import IDEMPOTENCY_KEY, PREFER_WAIT, idempotency_key, media_type, preferred_wait
 from api.responses import json_response, problem_responses
 from api.submission import Result, Submission, conflict_problem, fingerprint
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 from db.reads import IntentQuestion, Settled
-from domain.intents import KEY_CHARACTERS_MAX, Intent
+from domain.intents import Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered
 from runtime.tracing import Trace
@@ -29,25 +29,7 @@ router = APIRouter(tags=["intents"])
 log = structlog.get_logger(__name__)
 
 _REPLAYED: Final = "Idempotent-Replayed"
-_WAIT: Final = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
-_JSON_TYPES: Final = frozenset({"application/json"})
 _BATCH_TYPES: Final = {"application/json": False, "application/x-ndjson": True, "application/ndjson": True}
-_PREFER: Final = {
-    "name": "Prefer",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "`wait=N` (RFC 7240): answer with the outcome if it is known within N seconds.",
-    "example": "wait=5",
-}
-_KEY_HEADER: Final = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS_MAX},
-    "description": "Names this intent for good within the tenant; a retry sends the same.",
-    "example": "order-17",
-}
 
 
 def _body_schema(name: str) -> dict[str, str]:
@@ -56,11 +38,11 @@ def _body_schema(name: str) -> dict[str, str]:
 
 BODY_MODELS: Final = (IntentBody, BatchItem)
 _POST_EXTRA: Final[dict[str, Any]] = {
-    "parameters": [_KEY_HEADER, _PREFER],
+    "parameters": [IDEMPOTENCY_KEY, PREFER_WAIT],
     "requestBody": {"required": True, "content": {"application/json": {"schema": _body_schema("IntentBody")}}},
 }
 _BATCH_EXTRA: Final[dict[str, Any]] = {
-    "parameters": [_PREFER],
+    "parameters": [PREFER_WAIT],
     "requestBody": {
         "required": True,
         "content": {
@@ -107,39 +89,6 @@ IntentsWriter = Annotated[Writer, Depends(Needs(Scope.INTENTS_WRITE, _writer))]
 IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _asker))]
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
-def _idempotency_key(request: Request) -> str:
-    sent = request.headers.getlist("idempotency-key")
-    if len(sent) > 1:
-        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, f"Send one Idempotency-Key header, not {len(sent)}.")
-    raw = "".join(sent)
-    if not raw.strip():
-        raise Problem(Kind.IDEMPOTENCY_KEY_REQUIRED, "Send an Idempotency-Key header that names this intent for good.")
-    try:
-        # ASGI servers decode headers as Latin-1. Decode as UTF-8, so a key is the same text here as in a batch's JSON.
-        return raw.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
-
-
-def wait_seconds(prefer: list[str], seconds_max: float) -> float | None:
-    """Return the wait that Prefer headers ask for (RFC 7240, 4.3), at most `seconds_max`; None if they ask for none."""
-    for preference in ",".join(prefer).split(","):
-        match = _WAIT.fullmatch(preference)
-        if match is not None:
-            return min(float(match[1]), seconds_max)
-    return None
-
-
-def _wait_of(request: Request, seconds_max: float) -> tuple[float | None, dict[str, str]]:
-    """Return the wait that the request asks for, and the headers that tell what was applied."""
-    wait = wait_seconds(request.headers.getlist("prefer"), seconds_max)
-    return wait, {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
-
-
 @router.post(
     "/v1/intents",
     status_code=202,
@@ -171,12 +120,12 @@ def _wait_of(request: Request, seconds_max: float) -> tuple[float | None, dict[s
 @answer_directly
 async def post_intent(request: Request, writer: IntentsWriter) -> Response:
     """Ask for one intent to be posted."""
-    if _media_type(request) not in _JSON_TYPES:
+    if media_type(request) != "application/json":
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the intent as Content-Type: application/json.")
-    idempotency_key = _idempotency_key(request)
-    wait, applied = _wait_of(request, writer.wait_seconds_max)
+    key = idempotency_key(request)
+    wait, applied = preferred_wait(request, writer.wait_seconds_max)
     try:
-        intent = intent_of(await request.body(), writer.tenant, idempotency_key)
+        intent = intent_of(await request.body(), writer.tenant, key)
     except Problem:
         writer.submission.count_refused(1)
         raise
@@ -233,10 +182,10 @@ async def _outcome(writer: Writer, intent_id: UUID, delivered: Delivered, applie
 @answer_directly
 async def post_batch(request: Request, writer: IntentsWriter) -> Response:
     """Ask for up to 1,000 intents; each item is answered on its own, in order, with the status it would have alone."""
-    is_ndjson = _BATCH_TYPES.get(_media_type(request))
+    is_ndjson = _BATCH_TYPES.get(media_type(request))
     if is_ndjson is None:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send a batch as one of {', '.join(_BATCH_TYPES)}.")
-    wait, applied = _wait_of(request, writer.wait_seconds_max)
+    wait, applied = preferred_wait(request, writer.wait_seconds_max)
     items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=writer.tenant)
     intents = [item for item in items if isinstance(item, Intent)]
     writer.submission.count_refused(len(items) - len(intents))

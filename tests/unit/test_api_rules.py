@@ -16,10 +16,10 @@ from api.addresses import client_address, trusted_proxies_of
 from api.authentication import address_group
 from api.cursors import Cursors
 from api.intent_bodies import batch_of, intent_of
-from api.intents import wait_seconds
 from api.lists import Page
 from api.metrics import Metrics
 from api.problems import TYPE_BASE, Kind, Problem, kind_of
+from api.request_headers import wait_seconds
 from api.responses import json_response
 from api.times import from_rfc3339, to_rfc3339
 from api.tracing import trace_of
