@@ -8,7 +8,8 @@ from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from api.callers import Needs
 from api.direct_routes import answer_directly
-from api.intent_bodies import BATCH_ITEMS_MAX, BatchItem, IntentBody, batch_of, intent_of
+from api.intent_bodies import BATCH_ITEMS_MAX, batch_of, intent_of
+from api.intent_models import BatchItem, IntentBody
 from api.intent_views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
 from api.known_books import KnownBooks
 from api.outcomes import Outcomes

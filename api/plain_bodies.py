@@ -1,10 +1,10 @@
-"""Bodies that plainly have the documented form, told at a fifth of what the models cost.
+"""The quick reader of bodies: it reads what plainly has the documented form, at a fifth of the cost of the models.
 
-What is taken here the models take just so (a property test). None leaves a body to the models, which say what is wrong
-with it.
+It returns None for any other body. Then the models of `api.intent_models` read the body, or say what is wrong with it.
+What is read here, the models read with the same result: tests/unit/test_intent_bodies.py holds that.
 """
 
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTIONS, LEGS_MAX, METADATA_ENTRIES_MAX, Leg
@@ -12,9 +12,18 @@ from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTIONS, LEGS_MAX, METADAT
 CURRENCY_CHARACTERS_MAX: Final = 24
 TIME_CHARACTERS_MAX: Final = 40
 _LEG_MEMBERS: Final = 4
+_KEY_MEMBER: Final = "idempotency_key"
 
-Asked = tuple[str, tuple[Leg, ...], UUID | None, str | None, str | None, dict[str, str]]
-"""Type, legs, reverses, value time as text, reference, metadata."""
+
+class Asked(NamedTuple):
+    """What a body asks for; its form is checked, its values are not."""
+
+    type: str
+    legs: tuple[Leg, ...]
+    reverses: UUID | None
+    value_time: str | None
+    reference: str | None
+    metadata: dict[str, str]
 
 
 def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
@@ -40,11 +49,13 @@ def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
 
 
 def plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
-    """Return what a JSON value asks that is plainly a transfer; `members` are the names that it may have."""
+    """Return what a JSON value asks if it is plainly a transfer; `members` are the names that it may have."""
     if type(value) is not dict:
         return None
     body: dict[str, Any] = value
     if not body.keys() <= members:
+        return None
+    if _KEY_MEMBER in members and type(body.get(_KEY_MEMBER)) is not str:
         return None
     values = body.get("legs")
     if body.get("type") != "transfer" or type(values) is not list or body.get("reverses") is not None:
@@ -62,4 +73,4 @@ def plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
         if type(entry) is not str:
             return None
     legs = plain_legs(values)
-    return None if legs is None else ("transfer", legs, None, value_time, reference, metadata)
+    return None if legs is None else Asked("transfer", legs, None, value_time, reference, metadata)
