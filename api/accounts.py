@@ -133,14 +133,14 @@ async def list_accounts(
     """The open accounts, in order of address."""
     page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
     (after,) = page.begin("")
-    rows = await reader.read(lambda pool: reads.accounts_page(pool, reader.tenant, prefix, after, page.rows_max))
+    rows = await reader.read(lambda pool: reads.list_accounts(pool, reader.tenant, prefix, after, page.rows_max))
     return page.response(rows, _account_view, lambda row: (row.address,))
 
 
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
 async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await reader.read(lambda pool: reads.account(pool, reader.tenant, checked_address(address)))
+    row = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if row is None:
         raise account_not_open(address)
     return json_response(_account_view(row))
@@ -153,7 +153,7 @@ async def get_account(reader: AccountsReader, address: Address) -> Response:
 )
 async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
     """One account's balance in each currency it holds; all on one page."""
-    rows = await reader.read(lambda pool: reads.account_balances(pool, reader.tenant, checked_address(address)))
+    rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, checked_address(address)))
     if rows is None:
         raise account_not_open(address)
     units = reader.units
@@ -171,7 +171,7 @@ async def list_balances(
     page = reader.page(("balances", reader.tenant), "/v1/balances", limit, cursor, prefix=prefix)
     address, currency = page.begin("", "")
     rows = await reader.read(
-        lambda pool: reads.balances_page(pool, reader.tenant, prefix, (address, currency), page.rows_max)
+        lambda pool: reads.list_balances(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
     units = reader.units
     return page.response(rows, lambda row: _balance_view(row, units), lambda row: (row.address, row.currency or ""))
@@ -193,9 +193,9 @@ async def list_entries(
     page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
     lane, seq, leg = page.begin(-1, -1, -1)
     rows = await reader.read(
-        lambda pool: reads.entries_page(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
+        lambda pool: reads.list_entries(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
     )
-    if not rows and await reader.read(lambda pool: reads.account(pool, reader.tenant, address)) is None:
+    if not rows and await reader.read(lambda pool: reads.find_account(pool, reader.tenant, address)) is None:
         raise account_not_open(address)
     units = reader.units
     return page.response(rows, lambda row: _entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

@@ -20,7 +20,7 @@ from api.parts import Parts
 from api.problems import Kind, Problem
 from api.shares import holder_of
 from db.access import ApiKey, Scope
-from db.reads import Pool
+from db.fetch import Pool
 
 Caller = TypeVar("Caller")
 Answer = TypeVar("Answer")

@@ -11,7 +11,7 @@ from api.postgres_watch import PostgresWatch
 from api.shares import Shares
 from db.access import ApiKey
 from db.connections import pool
-from db.reads import Pool
+from db.fetch import Pool
 
 ROLE: Final = "ledgerline_api"
 _POOL_SIZE: Final = 8

@@ -83,7 +83,7 @@ async def list_journal(
     after_lane, after_seq = page.begin(-1 if lane is None else lane, -1)
     place = (after_lane, after_seq)
     found = await reader.read(
-        lambda pool: reads.journal_page(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
+        lambda pool: reads.list_journal(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
     )
     units = reader.units
     items = [_journal_view(row, units) for row in found.rows]
@@ -99,7 +99,7 @@ async def get_journal_row(
     seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
 ) -> Response:
     """One journal row, with the hash of the row before it."""
-    row = await reader.read(lambda pool: reads.journal_row(pool, reader.tenant, lane, seq))
+    row = await reader.read(lambda pool: reads.find_journal_row(pool, reader.tenant, lane, seq))
     if row is None:
         raise Problem(
             Kind.JOURNAL_ROW_NOT_FOUND,

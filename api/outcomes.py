@@ -10,7 +10,7 @@ from api.gathering import Gathering
 from api.known_books import KnownBooks
 from api.metrics import Metrics
 from api.waiting import LaneWaiter
-from db.reads import IntentQuestion, IntentState, Settled, intent_states, settled_intents
+from db.reads import IntentQuestion, IntentState, Settled, find_settled, find_states
 
 
 class Outcomes:
@@ -38,7 +38,7 @@ class Outcomes:
         return await self._settled[tenant].ask(intent_ids)
 
     async def _look_up_settled(self, tenant: str, intent_ids: list[UUID]) -> dict[UUID, Settled]:
-        version, known = await self._database.ask(lambda pool: settled_intents(pool, tenant, intent_ids))
+        version, known = await self._database.ask(lambda pool: find_settled(pool, tenant, intent_ids))
         await self._books.notice_version(version)
         return known
 
@@ -49,7 +49,7 @@ class Outcomes:
         return (await self._states[tenant].ask([question]))[question]
 
     async def _look_up_states(self, tenant: str, questions: list[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
-        return await self._database.ask(lambda pool: intent_states(pool, tenant, questions))
+        return await self._database.ask(lambda pool: find_states(pool, tenant, questions))
 
     async def wait(self, offsets: Mapping[int, int], seconds: float) -> bool:
         """Wait for all lanes at once; return whether each was posted past its offset within `seconds`."""

@@ -133,7 +133,7 @@ async def get_statement(
     date all its entries are put in order, 100,000 at most.
     """
     begin, end = period(since, until)
-    account = await reader.read(lambda pool: reads.account(pool, reader.tenant, checked_address(address)))
+    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if account is None:
         raise account_not_open(address)
     page = reader.page(

@@ -13,7 +13,7 @@ from api.metrics import Metrics
 from api.outcomes import Outcomes
 from api.problems import Kind, Problem, database_problem, unavailable
 from db.connections import DatabaseError
-from db.reads import Settled, settled_originals
+from db.reads import Settled, find_originals
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
 from domain.outcomes import Reason
@@ -139,7 +139,7 @@ class Submission:
         settled: dict[UUID, str | None] | DatabaseError = {}
         if originals:
             try:
-                settled = await self._database.ask(lambda pool: settled_originals(pool, tenant, originals))
+                settled = await self._database.ask(lambda pool: find_originals(pool, tenant, originals))
             except DatabaseError as error:  # a reversal's lane follows from its original, which is not known now
                 settled = error
         addressed: list[Addressed | Problem] = []

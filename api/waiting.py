@@ -8,7 +8,8 @@ import structlog
 
 from api.background import Backoff
 from db.connections import DatabaseError
-from db.reads import Pool, lane_offsets, posted_notifications
+from db.fetch import Pool
+from db.reads import listen_for_postings, read_lane_offsets
 
 log = structlog.get_logger(__name__)
 
@@ -66,9 +67,9 @@ class LaneWaiter:
         backoff = Backoff(stopping)
         while not stopping.is_set():
             try:
-                async for postings in posted_notifications(self._dsn):
+                async for postings in listen_for_postings(self._dsn):
                     # An empty item: listening has just begun, and earlier announcements may have been missed.
-                    self.announce(postings or await lane_offsets(self._pool))
+                    self.announce(postings or await read_lane_offsets(self._pool))
                     backoff.reset()
             except DatabaseError as error:
                 log.warning("listening_failed", error=str(error))
