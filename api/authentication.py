@@ -9,6 +9,7 @@ from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
 
 from fastapi import Request
+from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
@@ -45,12 +46,13 @@ class Authentication:
         # One look-up at a time for all requests, so an attacker who guesses keys keeps at most one connection busy.
         self._keys: Gathering[str, dict[str, ApiKey]] = Gathering(partial(find_keys, database.pool))
 
-    async def key_of(self, credentials: str, request: Request) -> ApiKey:
-        """Return the key of these credentials. Raise Problem if they are not a valid key.
+    async def key_of(self, request: Request) -> ApiKey:
+        """Return the key that the request carries. Raise Problem if it carries no valid key.
 
         A wrong key is answered 401, or 429 once its key id or its address has sent too many wrong keys in a minute.
         """
-        match = KEY_PATTERN.fullmatch(credentials)
+        kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+        match = KEY_PATTERN.fullmatch(credentials) if kind.lower() == "bearer" else None
         if match is not None:
             key = await self._find(match[1], match[2])
             if key is not None:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from fastapi.security.utils import get_authorization_scheme_param
 
 from api.cursors import ListName
 from api.database import Database
@@ -55,8 +54,7 @@ class Needs(Generic[Caller]):
     ) -> Caller:
         """Return the caller. Direct routes call this without FastAPI, which needs `_documented` for its document."""
         parts = parts_of(request)
-        kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
-        key = await parts.authentication.key_of(credentials if kind.lower() == "bearer" else "", request)
+        key = await parts.authentication.key_of(request)
         await parts.authentication.count_request(key)
         holder_of(request).begin(key, parts.shares)
         if self._scope not in key.scopes:

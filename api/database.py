@@ -69,7 +69,8 @@ class Database:
     async def read(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
         """Return the answer to a question that reads a few rows for this key.
 
-        Raise Problem if no connection gets free in time for the key, its tenant or all. Raise DatabaseError as `ask`.
+        Raise Problem if no connection gets free in time for the key, its tenant or all. Raise DatabaseError as
+        `ask` does.
         """
         async with self._shares.reads.turn(key):
             return await self.ask(question)

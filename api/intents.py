@@ -18,13 +18,13 @@ from api.problems import Kind, Problem
 from api.request_headers import IDEMPOTENCY_KEY, PREFER_WAIT, idempotency_key, media_type, preferred_wait
 from api.responses import json_response, problem_responses
 from api.submission import Result, Submission, conflict_problem, fingerprint
+from api.tracing import request_trace
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 from db.reads import IntentQuestion, Settled
 from domain.intents import Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered
-from runtime.tracing import Trace
 
 router = APIRouter(tags=["intents"])
 log = structlog.get_logger(__name__)
@@ -130,7 +130,7 @@ async def post_intent(request: Request, writer: IntentsWriter) -> Response:
     except Problem:
         writer.submission.count_refused(1)
         raise
-    result = (await writer.submission.submit(writer.tenant, [intent], _trace(request)))[0]
+    result = (await writer.submission.submit(writer.tenant, [intent], request_trace(request)))[0]
     if isinstance(result, Problem):
         raise result
     units = writer.books.units(writer.tenant)
@@ -143,11 +143,6 @@ async def post_intent(request: Request, writer: IntentsWriter) -> Response:
             return answer
     headers = applied | {"Location": location_of(intent.intent_id, result)}
     return json_response(pending_view(intent.intent_id, result), 202, headers)
-
-
-def _trace(request: Request) -> Trace:
-    trace: Trace = request.state.trace
-    return trace
 
 
 async def _outcome(writer: Writer, intent_id: UUID, delivered: Delivered, applied: dict[str, str]) -> Response | None:
@@ -190,7 +185,7 @@ async def post_batch(request: Request, writer: IntentsWriter) -> Response:
     items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=writer.tenant)
     intents = [item for item in items if isinstance(item, Intent)]
     writer.submission.count_refused(len(items) - len(intents))
-    results = await writer.submission.submit(writer.tenant, intents, _trace(request)) if intents else []
+    results = await writer.submission.submit(writer.tenant, intents, request_trace(request)) if intents else []
     outcomes = await _batch_outcomes(writer, intents, results, wait)
     answers = iter(zip(intents, results, strict=True))
     units = writer.books.units(writer.tenant)

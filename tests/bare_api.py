@@ -24,7 +24,7 @@ class Everybody:
     def __init__(self, scopes: frozenset[Scope] = frozenset(Scope)) -> None:
         self.key = ApiKey("0" * 16, "default", "test", b"", scopes, None, None)
 
-    async def key_of(self, credentials: str, request: Any) -> ApiKey:  # noqa: ARG002 - the API passes both arguments
+    async def key_of(self, request: Any) -> ApiKey:  # noqa: ARG002 - the API passes it
         return self.key
 
     async def count_request(self, key: ApiKey) -> None:

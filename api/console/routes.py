@@ -12,7 +12,6 @@ from starlette.responses import FileResponse, RedirectResponse
 
 from api.authentication import Authentication
 from api.callers import Needs
-from api.configuration import Configuration
 from api.console.feed import Feed, Pulse
 from api.known_books import KnownBooks
 from api.parts import Parts
@@ -61,12 +60,12 @@ class Watcher(NamedTuple):
     event_streams: Share
     authentication: Authentication
     books: KnownBooks
-    configuration: Configuration
+    topic: str
 
 
 def _watcher(key: ApiKey, parts: Parts) -> Watcher:
-    shares, configuration = parts.shares, parts.configuration
-    return Watcher(key, parts.feed, shares.event_streams, parts.authentication, parts.books, configuration)
+    topic = parts.configuration.topics.intents
+    return Watcher(key, parts.feed, parts.shares.event_streams, parts.authentication, parts.books, topic)
 
 
 @router.get(EVENTS_PATH)
@@ -108,9 +107,8 @@ async def _refusal(request: Request, authentication: Authentication) -> Problem 
 
     The key is looked up as for any other request.
     """
-    _, _, credentials = request.headers.get("authorization", "").partition(" ")
     try:
-        await authentication.key_of(credentials, request)
+        await authentication.key_of(request)
     except Problem as problem:
         return problem
     except DatabaseError:  # the key was valid when Postgres last answered
@@ -128,7 +126,7 @@ def _hello(watcher: Watcher) -> dict[str, Any]:
         "tenant": watcher.key.tenant,
         "is_operator": is_operator(watcher.key),
         "scopes": sorted(watcher.key.scopes),
-        "topic": watcher.configuration.topics.intents,
+        "topic": watcher.topic,
         "history": watcher.feed.history,
     }
 
