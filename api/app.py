@@ -20,7 +20,7 @@ from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
 from api.parameters import invalid
-from api.parts import Parts, running_parts
+from api.parts import Parts
 from api.problems import Kind, Problem, database_problem
 from api.security_headers import ANSWER_HEADERS
 from db.connections import DatabaseError
@@ -61,8 +61,12 @@ def create_app(configuration: Configuration) -> Application:
 
     @asynccontextmanager
     async def lifespan(app: Application) -> AsyncIterator[None]:
-        async with running_parts(configuration, metrics) as app.parts:
+        parts = app.parts = Parts(configuration, metrics)
+        await parts.start()
+        try:
             yield
+        finally:
+            await parts.stop()
 
     app = Application(
         title="Ledgerline",

@@ -17,7 +17,7 @@ from api.lists import Page
 from api.parameters import require_known
 from api.parts import Parts
 from api.problems import Kind, Problem
-from api.shares import holder_of
+from api.shares import Shares, holder_of
 from db.access import ApiKey, Scope
 from db.fetch import Pool
 
@@ -66,9 +66,13 @@ class Needs(Generic[Caller]):
 
 
 class Reader(NamedTuple):
-    """The caller of a route that reads Postgres."""
+    """The caller of a route that reads Postgres. Each read waits for its turn among those of the key and its tenant.
+
+    The reads raise Problem if the turn does not come in time, and DatabaseError as `Database` does.
+    """
 
     key: ApiKey
+    shares: Shares
     database: Database
     books: KnownBooks
 
@@ -87,20 +91,23 @@ class Reader(NamedTuple):
         return Page(self.books, name, path, limit, cursor, filters)
 
     async def read(self, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """Return the answer to a question that reads a few rows, as `Database.read` does."""
-        return await self.database.read(self.key, question)
+        """Return the answer to a question that reads a few rows."""
+        async with self.shares.reads.turn(self.key):
+            return await self.database.ask(question)
 
     async def read_much(self, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """Return the answer to a question that may take Postgres seconds, as `Database.read_much` does."""
-        return await self.database.read_much(self.key, question)
+        """Return the answer to a question that may take Postgres seconds."""
+        async with self.shares.heavy_reads.turn(self.key):
+            return await self.database.ask_much(question)
 
     async def read_in_thread(self, look_up: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Return the answer of a function that blocks, as `Database.read_in_thread` does."""
-        return await self.database.read_in_thread(self.key, look_up, *arguments)
+        """Return the answer of a function that blocks, and that opens a connection of its own."""
+        async with self.shares.heavy_reads.turn(self.key):
+            return await self.database.ask_in_thread(look_up, *arguments)
 
 
 def _reader(key: ApiKey, parts: Parts) -> Reader:
-    return Reader(key, parts.database, parts.books)
+    return Reader(key, parts.shares, parts.database, parts.books)
 
 
 AccountsReader = Annotated[Reader, Depends(Needs(Scope.ACCOUNTS_READ, _reader))]

@@ -1,4 +1,4 @@
-"""Postgres as one API process reads it: its pools of connections, and the turn of each key."""
+"""Postgres as one API process reads it: its pools of connections, and whether it answers."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -8,8 +8,6 @@ from typing import Any, Final, TypeVar
 from api.configuration import Configuration
 from api.metrics import Metrics
 from api.postgres_watch import PostgresWatch
-from api.shares import Shares
-from db.access import ApiKey
 from db.connections import pool
 from db.fetch import Pool
 
@@ -26,10 +24,9 @@ class Database:
     Questions that may take Postgres seconds have a pool of their own, so that they never hold up the others.
     """
 
-    def __init__(self, configuration: Configuration, shares: Shares, metrics: Metrics) -> None:
+    def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
         self._dsn = configuration.postgres_dsn
         self._heavy_seconds_max = configuration.heavy_read_seconds_max
-        self._shares = shares
         self.pool = pool(self._dsn, ROLE, size_max=_POOL_SIZE, statement_seconds_max=configuration.read_seconds_max)
         self._heavy_pool = pool(
             self._dsn,
@@ -60,30 +57,14 @@ class Database:
         return self._watch.away_seconds
 
     async def ask(self, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """Return the answer to a question of the process itself, which takes no key's turn.
-
-        Raise DatabaseError as `PostgresWatch.ask` does.
-        """
+        """Return the answer to a question that reads a few rows. Raise DatabaseError as `PostgresWatch.ask` does."""
         return await self._watch.ask(partial(question, self.pool))
 
-    async def read(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """Return the answer to a question that reads a few rows for this key.
+    async def ask_much(self, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
+        """Do the same as `ask` for a question that may take Postgres seconds."""
+        return await self._watch.ask(partial(question, self._heavy_pool))
 
-        Raise Problem if no connection gets free in time for the key, its tenant or all. Raise DatabaseError as
-        `ask` does.
-        """
-        async with self._shares.reads.turn(key):
-            return await self.ask(question)
-
-    async def read_much(self, key: ApiKey, question: Callable[[Pool], Awaitable[Answer]]) -> Answer:
-        """Do the same as `read` for a question that may take Postgres seconds."""
-        async with self._shares.heavy_reads.turn(key):
-            return await self._watch.ask(partial(question, self._heavy_pool))
-
-    async def read_in_thread(self, key: ApiKey, look_up: Callable[..., Answer], *arguments: Any) -> Answer:
-        """Do the same as `read_much` for a function that blocks, and that opens a connection of its own."""
-
-        def look() -> Answer:
-            return look_up(self._dsn, *arguments, role=ROLE, statement_seconds_max=self._heavy_seconds_max)
-
-        return await self.read_much(key, lambda _pool: asyncio.to_thread(look))
+    async def ask_in_thread(self, look_up: Callable[..., Answer], *arguments: Any) -> Answer:
+        """Do the same as `ask_much` for a function that blocks, and that opens a connection of its own."""
+        options = {"role": ROLE, "statement_seconds_max": self._heavy_seconds_max}
+        return await self._watch.ask(partial(asyncio.to_thread, look_up, self._dsn, *arguments, **options))

@@ -7,7 +7,7 @@ import structlog
 from api.background import Backoff
 from api.cursors import Cursors
 from api.database import Database
-from api.problems import Kind, unavailable
+from api.problems import Kind, Problem, unavailable
 from db.access import read_cursor_key
 from db.books import Books
 from db.connections import DatabaseError
@@ -62,14 +62,14 @@ class KnownBooks:
     def frame(self) -> Books:
         """The frame. Raises Problem until it is read."""
         if self._frame is None:
-            raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
+            raise _not_loaded()
         return self._frame
 
     @property
     def cursors(self) -> Cursors:
         """The maker and reader of the ledger's cursors. Raises Problem until their secret is read."""
         if self._cursors is None:
-            raise unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
+            raise _not_loaded()
         return self._cursors
 
     def chart(self, tenant: str) -> Chart:
@@ -79,3 +79,7 @@ class KnownBooks:
     def units(self, tenant: str) -> dict[str, int]:
         """Return the tenant's registered units with their exponents."""
         return self.frame.units.get(tenant, {})
+
+
+def _not_loaded() -> Problem:
+    return unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")

@@ -1,9 +1,6 @@
 """The parts of one API process, and the order in which they start and stop."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -26,22 +23,40 @@ from runtime.positions import PositionReader
 DELIVERY_SECONDS_AT_STOP: Final = 3.0
 
 
-@dataclass(frozen=True)
 class Parts:
-    """What the routes of one process use. `api.callers` gives each route only the parts that it needs."""
+    """The parts of one API process; make them inside the event loop that it serves.
 
-    configuration: Configuration
-    metrics: Metrics
-    shares: Shares
-    database: Database
-    books: KnownBooks
-    authentication: Authentication
-    waiter: LaneWaiter
-    outcomes: Outcomes
-    intake: Intake
-    submission: Submission
-    feed: Feed
-    readiness: Readiness
+    `api.callers` gives each route only those that it needs. The process starts while Kafka, Postgres or the registry is
+    away. The parts try again until these answer, and /readyz names those that do not.
+    """
+
+    def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
+        topics = configuration.topics
+        self.configuration = configuration
+        self.metrics = metrics
+        self.background = Background()
+        self.shares = Shares(configuration.shares, metrics)
+        self.database = Database(configuration, metrics)
+        self.books = KnownBooks(self.database)
+        self.authentication = Authentication(
+            self.database, configuration.requests_per_minute, configuration.trusted_proxies
+        )
+        accept_times = AcceptTimes()
+        self.waiter = LaneWaiter(self.database.pool, configuration.postgres_dsn, accept_times.announce)
+        self.outcomes = Outcomes(self.database, self.books, self.waiter, metrics)
+        self.intake = Intake(configuration)
+        self.submission = Submission(self.database, self.books, self.outcomes, self.intake, accept_times, metrics)
+        make_reader = partial(PositionReader, configuration.kafka, topics.intents, topics.journal)
+        self.feed = Feed(self.database, accept_times, make_reader)
+        self.readiness = Readiness(self.database, self.books, self.intake, self.background)
+
+    async def start(self) -> None:
+        """Begin to connect, and return at once."""
+        await self.database.open()
+        stopping = self.background.stopping
+        self.background.start("books", self.books.load(stopping))
+        self.background.start("schema", self.intake.load_schema(stopping))
+        self.background.start("postings", self.waiter.run(stopping))
 
     def release_waiting(self) -> None:
         """Let requests that wait for an outcome answer now, because the process is about to end.
@@ -52,53 +67,12 @@ class Parts:
         self.feed.release()
         asyncio.get_running_loop().call_later(DELIVERY_SECONDS_AT_STOP, self.intake.producer.give_up)
 
-
-@asynccontextmanager
-async def running_parts(configuration: Configuration, metrics: Metrics) -> AsyncIterator[Parts]:
-    """Start the parts and return at once, also while Kafka, Postgres or the registry is away; stop them at the end.
-
-    The parts try again until these answer, and /readyz names those that do not. At the end Kafka gets the time to
-    confirm the intents taken.
-    """
-    background = Background()
-    shares = Shares(configuration.shares, metrics)
-    database = Database(configuration, shares, metrics)
-    books = KnownBooks(database)
-    authentication = Authentication(database, configuration.requests_per_minute, configuration.trusted_proxies)
-    accept_times = AcceptTimes()
-    waiter = LaneWaiter(database.pool, configuration.postgres_dsn, accept_times.announce)
-    outcomes = Outcomes(database, books, waiter, metrics)
-    intake = Intake(configuration)
-    submission = Submission(database, books, outcomes, intake, accept_times, metrics)
-    topics = configuration.topics
-    make_reader = partial(PositionReader, configuration.kafka, topics.intents, topics.journal)
-    feed = Feed(database, accept_times, make_reader)
-    readiness = Readiness(database, books, intake, background)
-
-    await database.open()
-    background.start("books", books.load(background.stopping))
-    background.start("schema", intake.load_schema(background.stopping))
-    background.start("postings", waiter.run(background.stopping))
-    try:
-        yield Parts(
-            configuration,
-            metrics,
-            shares,
-            database,
-            books,
-            authentication,
-            waiter,
-            outcomes,
-            intake,
-            submission,
-            feed,
-            readiness,
-        )
-    finally:
-        background.stopping.set()
-        waiter.release()
-        await feed.close()
-        database.stop_probing()
-        await background.stop()
-        await intake.producer.close()
-        await database.close()
+    async def stop(self) -> None:
+        """Stop the background work, wait for Kafka to confirm the intents taken, and close all connections."""
+        self.background.stopping.set()
+        self.waiter.release()
+        await self.feed.close()
+        self.database.stop_probing()
+        await self.background.stop()
+        await self.intake.producer.close()
+        await self.database.close()

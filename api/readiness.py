@@ -46,19 +46,15 @@ class Readiness:
 
     async def _check(self) -> dict[str, str]:
         kafka, postgres = await asyncio.gather(self._intake.kafka_fault(), self._postgres_fault())
-        has_schema = self._intake.has_schema
+        failed = ", ".join(self._background.failed())
         found = {
             "kafka": kafka,
             "postgres": postgres,
-            "schema": None if has_schema else "The schema of intents was not found in the registry yet.",
+            "schema": None if self._intake.has_schema else "The schema of intents was not found in the registry yet.",
             "books": None if self._books.is_loaded else "The books are not loaded yet.",
-            "tasks": self._task_fault(),
+            "tasks": f"Background work ended by an error of ours: {failed}; restart the process." if failed else None,
         }
         return {part: fault for part, fault in found.items() if fault is not None}
-
-    def _task_fault(self) -> str | None:
-        failed = ", ".join(self._background.failed())
-        return f"Background work ended by an error of ours: {failed}; restart the process." if failed else None
 
     async def _postgres_fault(self) -> str | None:
         try:

@@ -1,7 +1,7 @@
 """Request headers that routes read themselves, and their documentation: FastAPI reads no headers of a direct route."""
 
 import re
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from fastapi import Request
 
@@ -48,18 +48,10 @@ def idempotency_key(request: Request) -> str:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
 
 
-class Wait(NamedTuple):
-    """The wait for an outcome that a request asks for, and the response headers that say what was applied."""
-
-    seconds: float | None
-    """None if it asks for none."""
-    applied: dict[str, str]
-
-
-def preferred_wait(request: Request, seconds_max: float) -> Wait:
-    """Return the wait that the Prefer headers ask for, at most `seconds_max`."""
+def preferred_wait(request: Request, seconds_max: float) -> tuple[float | None, dict[str, str]]:
+    """Return the wait that the request prefers, and the response headers that say what was applied."""
     seconds = wait_seconds(request.headers.getlist("prefer"), seconds_max)
-    return Wait(seconds, {} if seconds is None else {"Preference-Applied": f"wait={seconds:g}"})
+    return seconds, {} if seconds is None else {"Preference-Applied": f"wait={seconds:g}"}
 
 
 def wait_seconds(prefer: list[str], seconds_max: float) -> float | None:

@@ -10,7 +10,6 @@ import httpx
 from api.app import Application, create_app
 from api.configuration import Configuration
 from api.outcomes import Outcomes
-from api.parts import Parts
 from api.shares import Shares
 from db.access import ApiKey, Scope
 from domain.topics import Topics
@@ -45,17 +44,17 @@ def application(**changes: Any) -> Application:
     """Return the API without Kafka and Postgres: it answers requests that need neither."""
     configuration = Configuration("", "", "", Topics(""), **changes)  # type: ignore[arg-type]
     app = create_app(configuration)
-    missing: dict[str, Any] = dict.fromkeys(Parts.__dataclass_fields__)
-    present = {
-        "configuration": configuration,
-        "metrics": app.metrics,
-        "shares": Shares(SHARE_BOUNDS, app.metrics),
-        "authentication": Everybody(),
-        "submission": Accepting(),
-        "outcomes": Outcomes(None, None, None, app.metrics),  # type: ignore[arg-type]
-        "books": SimpleNamespace(units=lambda _tenant: {}),
-    }
-    app.parts = Parts(**missing | present)
+    app.parts = SimpleNamespace(  # type: ignore[assignment]
+        configuration=configuration,
+        metrics=app.metrics,
+        shares=Shares(SHARE_BOUNDS, app.metrics),
+        authentication=Everybody(),
+        submission=Accepting(),
+        outcomes=Outcomes(None, None, None, app.metrics),  # type: ignore[arg-type]
+        books=SimpleNamespace(units=lambda _tenant: {}),
+        database=None,
+        feed=None,
+    )
     return app
 
 

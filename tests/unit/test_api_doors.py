@@ -1,6 +1,5 @@
 """Headers of the API's answers, HEAD requests and odd queries: rules that need no ledger."""
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,7 +64,7 @@ def test_a_fault_of_ours_is_a_problem_too(where: str, monkeypatch: pytest.Monkey
         raise RuntimeError("a secret")
 
     if where == "route":
-        app.parts = replace(app.parts, authentication=SimpleNamespace(key_of=fail))  # type: ignore[type-var]
+        app.parts.authentication = SimpleNamespace(key_of=fail)  # type: ignore
     else:
         monkeypatch.setattr(middleware, "trace_of", fail)
     answer = ask("GET", "/v1/accounts", app)
