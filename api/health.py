@@ -12,7 +12,7 @@ router = APIRouter(tags=["service"])
 
 @router.get("/livez")
 async def live() -> Response:
-    """The process answers; nothing else is looked at, as a restart would not mend it."""
+    """The process answers. Nothing else is checked, because a restart would not repair it."""
     return json_response({"status": "live"})
 
 

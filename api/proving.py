@@ -37,11 +37,11 @@ class BreakView(BaseModel):
     detail: str = Field(description="One sentence: what was expected and what was found, or what explained it.")
     evidence: dict[str, str | int]
     opened_time: str
-    changed_time: str = Field(description="When it came into its present state, or was found otherwise than before.")
+    changed_time: str = Field(description="When its state or what was found last changed.")
 
 
 class BreaksPage(BaseModel):
-    """Breaks, the one that was opened last first."""
+    """Breaks, the last opened first."""
 
     items: list[BreakView]
     next: NextLink
@@ -85,7 +85,7 @@ class SigningKeyView(BaseModel):
 
 
 class SigningKeysPage(BaseModel):
-    """Every key that has signed, the first first; all on one page."""
+    """Every key that has signed, in order of first use; all on one page."""
 
     items: list[SigningKeyView]
     next: str | None = Field(description="Always null.")
@@ -176,7 +176,7 @@ async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cu
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=problem_responses())
 async def list_signing_keys(reader: JournalReader) -> Response:
-    """The public keys that checkpoints were signed with. Who trusts nobody gets them by another road."""
+    """The public keys that signed checkpoints. If you do not trust this API, take them from another source."""
     rows = await reader.read(overview.signing_keys)
     items = [
         {

@@ -55,7 +55,7 @@ class StatementView(BaseModel):
     normal_direction: Side
     currency: str
     by: Dates
-    closing_balance_minor: int = Field(description="Behind the page's first entry.")
+    closing_balance_minor: int = Field(description="After the page's first entry.")
     closing_balance: str | None = None
     opening_balance_minor: int = Field(description="Before the page's last entry.")
     opening_balance: str | None = None
