@@ -86,7 +86,7 @@ class Reader(NamedTuple):
         """The tenant's registered units with their exponents."""
         return self.books.units(self.key.tenant)
 
-    def page(self, name: ListName, path: str, limit: int, cursor: str | None, **filters: str | int | None) -> Page:
+    def page(self, name: ListName, path: str, limit: int, cursor: str | None, /, **filters: str | int | None) -> Page:
         """Return the page of the list that the request asks for, as `Page` says."""
         return Page(self.books, name, path, limit, cursor, filters)
 
