@@ -50,10 +50,11 @@ def _read(value: Any, form: Form, faults_max: int) -> Asked:
 
 def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) -> Intent:
     """Return the intent. Raise Problem if the ledger would refuse it for its shape, or its key cannot be used."""
+    intent_type, legs, reverses, value_time_text, reference, metadata = asked
     value_time = None
-    if asked.value_time is not None:
+    if value_time_text is not None:
         try:
-            value_time = from_rfc3339(asked.value_time)
+            value_time = from_rfc3339(value_time_text)
         except (ValueError, OverflowError) as error:
             detail = f"value_time is {error}."
             raise Problem(
@@ -70,12 +71,12 @@ def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) 
         intent_id,
         tenant,
         idempotency_key,
-        asked.type,
-        asked.legs,
-        asked.reverses,
+        intent_type,
+        legs,
+        reverses,
         value_time,
-        asked.reference,
-        asked.metadata,
+        reference,
+        metadata,
         accepted_time,
     )
     refusal = shape_refusal(intent)

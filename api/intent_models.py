@@ -184,4 +184,4 @@ def read_by_model(value: Any, form: Form, faults_max: int) -> Asked:
         raise _form_problem(error, form, faults_max) from error
     legs = tuple([Leg(leg.account, DIRECTIONS[leg.direction], leg.amount_minor, leg.currency) for leg in body.legs])
     reverses = None if body.reverses is None else UUID(body.reverses)
-    return Asked(body.type, legs, reverses, body.value_time, body.reference, body.metadata)
+    return body.type, legs, reverses, body.value_time, body.reference, body.metadata
