@@ -1,30 +1,23 @@
 """Accounts, balances and entries of the key's tenant."""
 
-from typing import Annotated, Final
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, Field
 
-from api.authentication import AccountsReader
-from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
-from api.service import Service
-from api.views import (
-    AccountsPage,
-    AccountView,
-    BalancesPage,
-    EntriesPage,
-    account_view,
-    balance_view,
-    entry_view,
-)
+from api.callers import AccountsReader
+from api.lists import Cursor, Limit, NextLink
+from api.parameters import Address, account_not_open, checked_address
+from api.problems import Kind
+from api.responses import json_response, problem_responses
+from api.times import to_optional_rfc3339, to_utc_text
+from api.views import AccountClass, Side, Units, amounts, decimal_text
 from db import reads
-from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
+from db.reads import AccountRow, BalanceRow, EntryRow
+from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTION_NAMES
 
 router = APIRouter(tags=["accounts"])
 
-LIMIT_MAX: Final = 1000
-Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
-Cursor = Annotated[str | None, Query(max_length=1024, description="From the `next` link; opaque.")]
 Prefix = Annotated[
     str,
     Query(
@@ -34,56 +27,123 @@ Prefix = Annotated[
         examples=["users:42:"],
     ),
 ]
-Address = Annotated[
-    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
-]
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+class AccountView(BaseModel):
+    """An open account."""
+
+    address: str
+    account_class: AccountClass
+    normal_direction: Side
+    floor_minor: int | None = Field(None, description="Lowest balance, in minor units of each currency; null: none.")
+    opened_time: str
 
 
-def _not_open(address: str) -> Problem:
-    return Problem(
-        Kind.ACCOUNT_NOT_FOUND,
-        "No account is open at this address; one opens with the first intent posted to it.",
-        address=address[:ADDRESS_CHARACTERS_MAX],
-    )
+class BalanceView(BaseModel):
+    """Sums over all lanes. `balance` is debits less credits, or the reverse, by the account's normal side."""
+
+    address: str
+    account_class: AccountClass
+    normal_direction: Side
+    currency: str
+    debits_minor: int = Field(description="May need more than 64 bits.")
+    credits_minor: int = Field(description="May need more than 64 bits.")
+    balance_minor: int
+    debits: str | None = Field(None, description="debits_minor for people, with the currency's decimals.")
+    credits: str | None = Field(None, description="credits_minor for people, with the currency's decimals.")
+    balance: str | None = Field(None, description="balance_minor for people, with the currency's decimals.")
 
 
-def _checked(address: str) -> str:
-    if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
-        raise _not_open(address)
-    return address
+class EntryView(BaseModel):
+    """One leg of one account, with the journal row it belongs to."""
+
+    lane: int
+    seq: int
+    leg: int
+    direction: Side
+    amount_minor: int
+    amount: str | None = None
+    currency: str
+    intent_id: str
+    type: str
+    reference: str | None = None
+    value_time: str | None = None
+    booked_time: str
+
+
+class AccountsPage(BaseModel):
+    """Accounts in order of address."""
+
+    items: list[AccountView]
+    next: NextLink
+
+
+class BalancesPage(BaseModel):
+    """Balances in order of address and currency."""
+
+    items: list[BalanceView]
+    next: NextLink
+
+
+class EntriesPage(BaseModel):
+    """Entries in order of (lane, seq, leg)."""
+
+    items: list[EntryView]
+    next: NextLink
+
+
+def _account_view(row: AccountRow) -> dict[str, Any]:
+    return {
+        "address": row.address,
+        "account_class": row.account_class,
+        "normal_direction": DIRECTION_NAMES[row.normal_direction],
+        "floor_minor": row.floor_minor,
+        "opened_time": to_utc_text(row.opened_time),
+    }
+
+
+def _balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
+    currency = row.currency or ""
+    return {
+        "address": row.address,
+        "account_class": row.account_class,
+        "normal_direction": DIRECTION_NAMES[row.normal_direction],
+        "currency": currency,
+        **amounts(currency, units, debits=row.debits_minor, credits=row.credits_minor, balance=row.balance_minor),
+    }
+
+
+def _entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
+    return row._asdict() | {
+        "intent_id": str(row.intent_id),
+        "direction": DIRECTION_NAMES[row.direction],
+        "amount": decimal_text(row.amount_minor, row.currency, units),
+        "value_time": to_optional_rfc3339(row.value_time),
+        "booked_time": to_optional_rfc3339(row.booked_time),
+    }
 
 
 @router.get("/v1/accounts", response_model=AccountsPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_accounts(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     prefix: Prefix = "",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The open accounts, in order of address."""
-    service = _service(request)
-    scope = ("accounts", key.tenant, prefix)
-    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await service.read(key, lambda pool: reads.accounts_page(pool, key.tenant, prefix, after, limit + 1))
-    page = rows[:limit]
-    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
-    link = next_link("/v1/accounts", following, {"prefix": prefix, "limit": limit})
-    return json_response({"items": [account_view(row) for row in page], "next": link})
+    page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
+    (after,) = page.begin("")
+    rows = await reader.read(lambda pool: reads.list_accounts(pool, reader.tenant, prefix, after, page.rows_max))
+    return page.response(rows, _account_view, lambda row: (row.address,))
 
 
 @router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
-async def get_account(request: Request, key: AccountsReader, address: Address) -> Response:
+async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await _service(request).read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
+    row = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if row is None:
-        raise _not_open(address)
-    return json_response(account_view(row))
+        raise account_not_open(address)
+    return json_response(_account_view(row))
 
 
 @router.get(
@@ -91,38 +151,30 @@ async def get_account(request: Request, key: AccountsReader, address: Address) -
     response_model=BalancesPage,
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND),
 )
-async def get_account_balances(request: Request, key: AccountsReader, address: Address) -> Response:
+async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
     """One account's balance in each currency it holds; all on one page."""
-    service = _service(request)
-    rows = await service.read(key, lambda pool: reads.account_balances(pool, key.tenant, _checked(address)))
+    rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, checked_address(address)))
     if rows is None:
-        raise _not_open(address)
-    units = service.units(key.tenant)
-    return json_response({"items": [balance_view(row, units) for row in rows], "next": None})
+        raise account_not_open(address)
+    units = reader.units
+    return json_response({"items": [_balance_view(row, units) for row in rows], "next": None})
 
 
 @router.get("/v1/balances", response_model=BalancesPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_balances(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     prefix: Prefix = "",
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The balances of many accounts, in order of address and currency."""
-    service = _service(request)
-    scope = ("balances", key.tenant, prefix)
-    address, currency = ("", "") if cursor is None else service.cursors.decode(cursor, scope, (str, str))
-    rows = await service.read(
-        key, lambda pool: reads.balances_page(pool, key.tenant, prefix, (address, currency), limit + 1)
+    page = reader.page(("balances", reader.tenant), "/v1/balances", limit, cursor, prefix=prefix)
+    address, currency = page.begin("", "")
+    rows = await reader.read(
+        lambda pool: reads.list_balances(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
-    page = rows[:limit]
-    following = (
-        service.cursors.encode((page[-1].address, page[-1].currency or ""), scope) if len(rows) > limit else None
-    )
-    link = next_link("/v1/balances", following, {"prefix": prefix, "limit": limit})
-    units = service.units(key.tenant)
-    return json_response({"items": [balance_view(row, units) for row in page], "next": link})
+    units = reader.units
+    return page.response(rows, lambda row: _balance_view(row, units), lambda row: (row.address, row.currency or ""))
 
 
 @router.get(
@@ -131,25 +183,19 @@ async def list_balances(
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR),
 )
 async def list_entries(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     address: Address,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
-    service = _service(request)
-    scope = ("entries", key.tenant, _checked(address))
-    lane, seq, leg = (-1, -1, -1) if cursor is None else service.cursors.decode(cursor, scope, (int, int, int))
-    rows = await service.read(
-        key, lambda pool: reads.entries_page(pool, key.tenant, address, (lane, seq, leg), limit + 1)
+    path = f"/v1/accounts/{checked_address(address)}/entries"
+    page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
+    lane, seq, leg = page.begin(-1, -1, -1)
+    rows = await reader.read(
+        lambda pool: reads.list_entries(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
     )
-    if not rows and await service.read(key, lambda pool: reads.account(pool, key.tenant, address)) is None:
-        raise _not_open(address)
-    page = rows[:limit]
-    following = (
-        service.cursors.encode((page[-1].lane, page[-1].seq, page[-1].leg), scope) if len(rows) > limit else None
-    )
-    link = next_link(f"/v1/accounts/{address}/entries", following, {"limit": limit})
-    units = service.units(key.tenant)
-    return json_response({"items": [entry_view(row, units) for row in page], "next": link})
+    if not rows and await reader.read(lambda pool: reads.find_account(pool, reader.tenant, address)) is None:
+        raise account_not_open(address)
+    units = reader.units
+    return page.response(rows, lambda row: _entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

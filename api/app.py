@@ -13,14 +13,16 @@ from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from api import accounts, health, intents, journal, proving, reports
+from api.configuration import Configuration
 from api.console.routes import add_console
+from api.direct_routes import direct_routes
 from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
 from api.parameters import invalid
-from api.problems import Kind, Problem
+from api.parts import Parts
+from api.problems import Kind, Problem, database_problem
 from api.security_headers import ANSWER_HEADERS
-from api.service import Configuration, Service, database_problem
 from db.connections import DatabaseError
 from runtime.release import VERSION
 
@@ -39,6 +41,9 @@ class Application(FastAPI):
     """
 
     request_layer: ASGIApp
+    metrics: Metrics
+    parts: Parts | None = None
+    """None before the start and after a start that failed."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass everything through the request layer."""
@@ -55,14 +60,13 @@ def create_app(configuration: Configuration) -> Application:
     metrics = Metrics()
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        service = Service(configuration, metrics)
-        app.state.service = service
-        await service.start()
+    async def lifespan(app: Application) -> AsyncIterator[None]:
+        parts = app.parts = Parts(configuration, metrics)
+        await parts.start()
         try:
             yield
         finally:
-            await service.close()
+            await parts.stop()
 
     app = Application(
         title="Ledgerline",
@@ -81,13 +85,14 @@ def create_app(configuration: Configuration) -> Application:
             Exception: _pass_on,
         },
     )
-    app.state.metrics = metrics
-    for module in (intents, accounts, journal, reports, proving, health):
-        app.include_router(module.router)
+    app.metrics = metrics
+    routers = [module.router for module in (intents, accounts, journal, reports, proving, health)]
+    for router in routers:
+        app.include_router(router)
     layer = RequestLayer(
         app.behind_layer(),
         metrics=metrics,
-        direct=intents.DIRECT,
+        direct=direct_routes(routers),
         body_bytes_max=min(configuration.intent_bytes_max, configuration.body_bytes_max),
         batch_bytes_max=configuration.body_bytes_max,
         requests_in_flight_max=configuration.shares.requests.in_all,

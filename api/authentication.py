@@ -1,43 +1,31 @@
-"""Authentication of requests: bearer API keys, their scopes, and rate limits."""
+"""Authentication of requests: bearer API keys and rate limits."""
 
 import hmac
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
 from functools import partial
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import Annotated, Final
+from typing import Final
 
-from fastapi import Depends, Request, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
 from fastapi.security.utils import get_authorization_scheme_param
 from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
 from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
+from api.database import Database
 from api.gathering import Gathering
-from api.parameters import require_known
-from api.postgres_watch import PostgresWatch
 from api.problems import Kind, Problem
-from api.shares import holder_of
-from db.access import KEY_PATTERN, ApiKey, Scope, find_keys, secret_hash
+from db.access import KEY_PATTERN, ApiKey, find_keys, secret_hash
 from db.connections import DatabaseError
-from db.reads import Pool
 
 _CACHE_SECONDS: Final = 3.0
 TRUSTED_SECONDS_MAX: Final = 600.0
 """How long after its last check a key is still accepted while Postgres cannot tell whether the key was revoked."""
 _CACHE_KEYS_MAX: Final = 10_000
 FAILURES_PER_MINUTE: Final = 60
-
-_bearer = HTTPBearer(
-    auto_error=False,
-    scheme_name="ApiKey",
-    bearerFormat="llk_<key id>_<secret>",
-    description="An API key, made by `ledgerline keys add`.",
-)
 
 
 class Authentication:
@@ -47,27 +35,24 @@ class Authentication:
     """
 
     def __init__(
-        self,
-        pool: Pool,
-        postgres: PostgresWatch,
-        requests_per_minute: int,
-        trusted_proxies: TrustedProxies = NO_PROXIES,
+        self, database: Database, requests_per_minute: int, trusted_proxies: TrustedProxies = NO_PROXIES
     ) -> None:
-        self._postgres = postgres
+        self._database = database
         self._trusted_proxies = trusted_proxies
         self._known: OrderedDict[str, tuple[float, ApiKey]] = OrderedDict()
         self._limiter = SlidingWindowCounterRateLimiter(MemoryStorage())
         self._requests = RateLimitItemPerMinute(requests_per_minute)
         self._failures = RateLimitItemPerMinute(FAILURES_PER_MINUTE)
         # One look-up at a time for all requests, so an attacker who guesses keys keeps at most one connection busy.
-        self._keys: Gathering[str, dict[str, ApiKey]] = Gathering(partial(find_keys, pool))
+        self._keys: Gathering[str, dict[str, ApiKey]] = Gathering(partial(find_keys, database.pool))
 
-    async def key_of(self, credentials: str, request: Request) -> ApiKey:
-        """Return the key of these credentials. Raise Problem if they are not a valid key.
+    async def key_of(self, request: Request) -> ApiKey:
+        """Return the key that the request carries. Raise Problem if it carries no valid key.
 
         A wrong key is answered 401, or 429 once its key id or its address has sent too many wrong keys in a minute.
         """
-        match = KEY_PATTERN.fullmatch(credentials)
+        kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
+        match = KEY_PATTERN.fullmatch(credentials) if kind.lower() == "bearer" else None
         if match is not None:
             key = await self._find(match[1], match[2])
             if key is not None:
@@ -97,7 +82,7 @@ class Authentication:
         if known is not None and age_seconds < _CACHE_SECONDS:
             return known if is_known else None
         try:
-            found = (await self._postgres.ask(partial(self._keys.ask, [key_id]))).get(key_id)
+            found = (await self._database.ask(lambda _pool: self._keys.ask([key_id]))).get(key_id)
         except DatabaseError:
             if is_known and age_seconds < TRUSTED_SECONDS_MAX:
                 return known
@@ -144,50 +129,3 @@ def address_group(address: str) -> str:
     if not isinstance(parsed, IPv6Address):
         return address
     return str(parsed.ipv4_mapped or ip_network((parsed, 64), strict=False))
-
-
-async def _authenticate(scope: Scope, request: Request) -> ApiKey:
-    """Return the request's key, counted and found to have `scope`; the query has only names that are known."""
-    service = request.app.state.service
-    authentication: Authentication = service.authentication
-    kind, credentials = get_authorization_scheme_param(request.headers.get("authorization"))
-    key = await authentication.key_of(credentials if kind.lower() == "bearer" else "", request)
-    await authentication.count_request(key)
-    holder_of(request).begin(key, service.shares)
-    if scope not in key.scopes:
-        raise Problem(Kind.SCOPE_MISSING, f"This key lacks the scope {scope.value}.", required_scope=scope.value)
-    if request.scope["query_string"]:
-        require_known(request)
-    return key
-
-
-def needs(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
-    """Return a FastAPI dependency that authenticates a request and returns its key.
-
-    It counts the request against the rate limit and the shares. It raises Problem if the key lacks `scope`, or if the
-    query has a parameter that the route does not know.
-    """
-
-    async def authenticated(
-        request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-    ) -> ApiKey:
-        return await _authenticate(scope, request)
-
-    return authenticated
-
-
-def direct(
-    scope: Scope, endpoint: Callable[[Request, ApiKey], Awaitable[Response]]
-) -> Callable[[Request], Awaitable[Response]]:
-    """Return the endpoint behind the same checks as `needs` makes, for requests that do not pass through FastAPI."""
-
-    async def answer(request: Request) -> Response:
-        return await endpoint(request, await _authenticate(scope, request))
-
-    return answer
-
-
-IntentsWriter = Annotated[ApiKey, Depends(needs(Scope.INTENTS_WRITE))]
-IntentsReader = Annotated[ApiKey, Depends(needs(Scope.INTENTS_READ))]
-AccountsReader = Annotated[ApiKey, Depends(needs(Scope.ACCOUNTS_READ))]
-JournalReader = Annotated[ApiKey, Depends(needs(Scope.JOURNAL_READ))]

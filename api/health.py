@@ -2,17 +2,17 @@
 
 from fastapi import APIRouter, Request, Response
 
+from api.callers import parts_of
 from api.metrics import CONTENT_TYPE
 from api.problems import Kind, unavailable
 from api.responses import ProblemDocument, json_response
-from api.service import Service
 
 router = APIRouter(tags=["service"])
 
 
 @router.get("/livez")
 async def live() -> Response:
-    """The process answers; nothing else is looked at, as a restart would not mend it."""
+    """The process answers. Nothing else is checked, because a restart would not repair it."""
     return json_response({"status": "live"})
 
 
@@ -25,10 +25,10 @@ async def ready(request: Request) -> Response:
 
     `degraded` while Postgres is away and intents are taken all the same, for ten minutes at most.
     """
-    service: Service = request.app.state.service
-    missing = await service.missing()
+    readiness = parts_of(request).readiness
+    missing = await readiness.missing()
     if not missing:
-        degraded = service.degraded()
+        degraded = readiness.degraded()
         return json_response({"status": "degraded", "degraded": degraded} if degraded else {"status": "ready"})
     problem = unavailable(Kind.NOT_READY, " ".join(missing.values()))
     problem.members["missing"] = missing
@@ -38,5 +38,4 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    service: Service = request.app.state.service
-    return Response(service.metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(parts_of(request).metrics.exposition(), media_type=CONTENT_TYPE)

@@ -1,12 +1,17 @@
-"""The check before new intents are published: the intake is open, and the producer knows every lane."""
+"""The way of new intents into Kafka: the producer, its schema, and the check whether intents may be published now."""
 
 import asyncio
 import time
 from typing import Final
 
+import structlog
+
+from api.background import Backoff
+from api.configuration import Configuration
 from api.problems import Kind, Problem, unavailable
 from db.books import Books
-from producers.intents import DeliveryError, IntentProducer
+from producers.encoding import SchemaError, registered_id, registry_client
+from producers.intents import SUBJECT, DeliveryError, IntentProducer
 
 LOOK_SECONDS_MAX: Final = 15.0
 """How old a read of the books may be when the intents that it allowed are handed to Kafka. This bound and the delivery
@@ -14,17 +19,64 @@ timeout together limit how long intents still reach the topic after the intake w
 RETRY_SECONDS: Final = 5
 _KAFKA_SECONDS_MAX: Final = 3.0
 
+log = structlog.get_logger(__name__)
 
-class IntakeGate:
-    """The check of the intake, for one producer. Use it in one event loop only."""
 
-    def __init__(self, producer: IntentProducer) -> None:
-        self._producer = producer
+class Intake:
+    """The producer of one API process, and the conditions for its use. Use it in one event loop only."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self._registry = configuration.registry
+        self.producer = IntentProducer(
+            configuration.kafka,
+            configuration.topics.intents,
+            delivery_timeout_seconds=configuration.delivery_timeout_seconds,
+            queue_intents_max=configuration.queue_intents_max,
+            fault=configuration.fault,
+        )
         self._lanes = 0
         self._lock = asyncio.Lock()
 
+    async def load_schema(self, stopping: asyncio.Event) -> None:
+        """Look up the schema of intents; try again until the registry knows it."""
+        backoff = Backoff(stopping)
+        while not self.has_schema and not stopping.is_set():
+            try:
+                self.producer.use_schema(await asyncio.to_thread(self._look_up_schema))
+            except SchemaError as error:
+                log.warning("schema_not_found", error=str(error))
+                await backoff.pause()
+
+    def _look_up_schema(self) -> int:
+        with registry_client(self._registry) as client:
+            return registered_id(client, SUBJECT)
+
+    @property
+    def has_schema(self) -> bool:
+        """Whether the schema of intents is known."""
+        return self.producer.has_schema
+
+    def require_schema(self) -> None:
+        """Raise Problem until the schema of intents is known."""
+        if not self.has_schema:
+            raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
+
+    async def kafka_fault(self) -> str | None:
+        """Return why Kafka cannot take intents; None if it can."""
+        try:
+            await self._count_lanes()
+        except DeliveryError as error:
+            return str(error)
+        return None
+
+    async def _count_lanes(self) -> int:
+        return await asyncio.to_thread(self.producer.partition_count, _KAFKA_SECONDS_MAX)
+
     async def fault(self, books: Books) -> Problem | None:
-        """Return why no new intent may be published under these books; None if it may."""
+        """Return why no new intent may be published under these books; None if it may.
+
+        The intake must be open, and the producer must know every lane.
+        """
         if books.closed_because is not None:
             detail = f"{books.closed_because} Nothing was done: the same request may be sent again."
             return unavailable(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
@@ -35,7 +87,7 @@ class IntakeGate:
             if self._lanes < wanted:
                 # The producer chooses only among the partitions that it knows, and refreshes its list after minutes.
                 try:
-                    self._lanes = await asyncio.to_thread(self._producer.partition_count, _KAFKA_SECONDS_MAX)
+                    self._lanes = await self._count_lanes()
                 except DeliveryError as error:
                     detail = f"{error} The same request with the same key may be sent again safely."
                     return unavailable(Kind.KAFKA_UNAVAILABLE, detail)

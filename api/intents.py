@@ -1,51 +1,36 @@
 """POST /v1/intents, POST /v1/intents/batch, GET /v1/intents/{intent_id}."""
 
-import asyncio
-import re
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 from uuid import UUID
 
 import structlog
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from api.authentication import IntentsReader, IntentsWriter, direct
-from api.intent_bodies import BATCH_ITEMS_MAX, BatchItem, IntentBody, batch_of, intent_of
+from api.callers import Needs
+from api.direct_routes import answer_directly
+from api.intent_bodies import BATCH_ITEMS_MAX, batch_of, intent_of
+from api.intent_models import BatchItem, IntentBody
+from api.intent_views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
+from api.known_books import KnownBooks
+from api.outcomes import Outcomes
+from api.parts import Parts
 from api.problems import Kind, Problem
+from api.request_headers import IDEMPOTENCY_KEY, PREFER_WAIT, idempotency_key, media_type, preferred_wait
 from api.responses import json_response, problem_responses
-from api.service import Service
-from api.submission import Result, conflict_problem, fingerprint, submit
-from api.views import BatchView, IntentView, location_of, pending_view, problem_item, settled_view
-from db.access import Scope
+from api.submission import Result, Submission, conflict_problem, fingerprint
+from api.tracing import request_trace
+from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 from db.reads import IntentQuestion, Settled
-from domain.intents import KEY_CHARACTERS_MAX, Intent
+from domain.intents import Intent
 from domain.outcomes import Outcome
 from producers.intents import Delivered
-from runtime.tracing import Trace
 
 router = APIRouter(tags=["intents"])
 log = structlog.get_logger(__name__)
 
 _REPLAYED: Final = "Idempotent-Replayed"
-_WAIT: Final = re.compile(r'\s*wait\s*=\s*"?(\d{1,9})"?\s*(?:;.*)?', re.IGNORECASE | re.ASCII)
-_JSON_TYPES: Final = frozenset({"application/json"})
 _BATCH_TYPES: Final = {"application/json": False, "application/x-ndjson": True, "application/ndjson": True}
-_PREFER: Final = {
-    "name": "Prefer",
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string"},
-    "description": "`wait=N` (RFC 7240): answer with the outcome if it is known within N seconds.",
-    "example": "wait=5",
-}
-_KEY_HEADER: Final = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": True,
-    "schema": {"type": "string", "minLength": 1, "maxLength": KEY_CHARACTERS_MAX},
-    "description": "Names this intent for good within the tenant; a retry sends the same.",
-    "example": "order-17",
-}
 
 
 def _body_schema(name: str) -> dict[str, str]:
@@ -54,11 +39,11 @@ def _body_schema(name: str) -> dict[str, str]:
 
 BODY_MODELS: Final = (IntentBody, BatchItem)
 _POST_EXTRA: Final[dict[str, Any]] = {
-    "parameters": [_KEY_HEADER, _PREFER],
+    "parameters": [IDEMPOTENCY_KEY, PREFER_WAIT],
     "requestBody": {"required": True, "content": {"application/json": {"schema": _body_schema("IntentBody")}}},
 }
 _BATCH_EXTRA: Final[dict[str, Any]] = {
-    "parameters": [_PREFER],
+    "parameters": [PREFER_WAIT],
     "requestBody": {
         "required": True,
         "content": {
@@ -74,41 +59,35 @@ _BATCH_EXTRA: Final[dict[str, Any]] = {
 }
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
+class Writer(NamedTuple):
+    """The caller of a route that takes intents."""
+
+    tenant: str
+    submission: Submission
+    outcomes: Outcomes
+    books: KnownBooks
+    wait_seconds_max: float
 
 
-def _media_type(request: Request) -> str:
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+class Asker(NamedTuple):
+    """The caller of a route that asks what became of an intent."""
+
+    tenant: str
+    outcomes: Outcomes
+    books: KnownBooks
+    topic: str
 
 
-def _idempotency_key(request: Request) -> str:
-    sent = request.headers.getlist("idempotency-key")
-    if len(sent) > 1:
-        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, f"Send one Idempotency-Key header, not {len(sent)}.")
-    raw = "".join(sent)
-    if not raw.strip():
-        raise Problem(Kind.IDEMPOTENCY_KEY_REQUIRED, "Send an Idempotency-Key header that names this intent for good.")
-    try:
-        # ASGI servers decode headers as Latin-1. Decode as UTF-8, so a key is the same text here as in a batch's JSON.
-        return raw.encode("latin-1").decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
+def _writer(key: ApiKey, parts: Parts) -> Writer:
+    return Writer(key.tenant, parts.submission, parts.outcomes, parts.books, parts.configuration.wait_seconds_max)
 
 
-def wait_seconds(prefer: list[str], seconds_max: float) -> float | None:
-    """Return the wait that Prefer headers ask for (RFC 7240, 4.3), at most `seconds_max`; None if they ask for none."""
-    for preference in ",".join(prefer).split(","):
-        match = _WAIT.fullmatch(preference)
-        if match is not None:
-            return min(float(match[1]), seconds_max)
-    return None
+def _asker(key: ApiKey, parts: Parts) -> Asker:
+    return Asker(key.tenant, parts.outcomes, parts.books, parts.configuration.topics.intents)
 
 
-def _wait_of(request: Request) -> tuple[float | None, dict[str, str]]:
-    wait = wait_seconds(request.headers.getlist("prefer"), _service(request).configuration.wait_seconds_max)
-    return wait, {} if wait is None else {"Preference-Applied": f"wait={wait:g}"}
+IntentsWriter = Annotated[Writer, Depends(Needs(Scope.INTENTS_WRITE, _writer))]
+IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _asker))]
 
 
 @router.post(
@@ -139,50 +118,34 @@ def _wait_of(request: Request) -> tuple[float | None, dict[str, str]]:
         202: {"model": IntentView, "description": "Kafka has it, on all in-sync replicas; the outcome is pending."},
     },
 )
-async def post_intent(request: Request, key: IntentsWriter) -> Response:
+@answer_directly
+async def post_intent(request: Request, writer: IntentsWriter) -> Response:
     """Ask for one intent to be posted."""
-    service = _service(request)
-    if _media_type(request) not in _JSON_TYPES:
+    if media_type(request) != "application/json":
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the intent as Content-Type: application/json.")
-    idempotency_key = _idempotency_key(request)
-    wait, applied = _wait_of(request)
+    key = idempotency_key(request)
+    wait, applied = preferred_wait(request, writer.wait_seconds_max)
     try:
-        intent = intent_of(await request.body(), key.tenant, idempotency_key)
+        intent = intent_of(await request.body(), writer.tenant, key)
     except Problem:
-        service.metrics.intents("refused").inc()
+        writer.submission.count_refused(1)
         raise
-    result = (await submit(service, key.tenant, [intent], _trace(request)))[0]
+    result = (await writer.submission.submit(writer.tenant, [intent], request_trace(request)))[0]
     if isinstance(result, Problem):
         raise result
-    units = service.units(key.tenant)
+    units = writer.books.units(writer.tenant)
     if isinstance(result, Settled):
-        state = await service.intent_state(key.tenant, IntentQuestion(intent.intent_id))
+        state = await writer.outcomes.find_state(writer.tenant, IntentQuestion(intent.intent_id))
         return json_response(settled_view(state.settled or result, units), 200, applied | {_REPLAYED: "true"})
-    if wait is not None and await _passed(service, {result.partition: result.offset}, wait):
-        answer = await _outcome(service, key.tenant, intent.intent_id, result, applied)
+    if wait is not None and await writer.outcomes.wait({result.partition: result.offset}, wait):
+        answer = await _outcome(writer, intent.intent_id, result, applied)
         if answer is not None:
             return answer
     headers = applied | {"Location": location_of(intent.intent_id, result)}
     return json_response(pending_view(intent.intent_id, result), 202, headers)
 
 
-def _trace(request: Request) -> Trace:
-    trace: Trace = request.state.trace
-    return trace
-
-
-async def _passed(service: Service, offsets: dict[int, int], wait: float) -> bool:
-    """Wait up to `wait` seconds for all lanes at once; return whether each was posted past its offset in that time."""
-    if wait <= 0:
-        return False
-    with service.metrics.waiting.track_inprogress():
-        found = await asyncio.gather(*(service.waiter.passed(lane, offset, wait) for lane, offset in offsets.items()))
-    return all(found)
-
-
-async def _outcome(
-    service: Service, tenant: str, intent_id: UUID, delivered: Delivered, applied: dict[str, str]
-) -> Response | None:
+async def _outcome(writer: Writer, intent_id: UUID, delivered: Delivered, applied: dict[str, str]) -> Response | None:
     """Return the answer for a delivery whose lane was posted past its offset. Raise Problem for a conflict of keys.
 
     Return None if the delivery was quarantined, or if Postgres is away or busy. Then the caller answers "pending", as
@@ -190,7 +153,7 @@ async def _outcome(
     """
     try:
         question = IntentQuestion(intent_id, delivered.partition, delivered.offset)
-        state = await service.intent_state(tenant, question)
+        state = await writer.outcomes.find_state(writer.tenant, question)
     except DatabaseError as error:
         log.warning("outcome_not_read", error=str(error))
         return None
@@ -201,7 +164,7 @@ async def _outcome(
     headers = applied | {"Location": location_of(intent_id, delivered)}
     if state.delivery is not None and state.delivery.outcome is Outcome.DUPLICATE:
         headers[_REPLAYED] = "true"
-    return json_response(settled_view(state.settled, service.units(tenant), state.delivery), 200, headers)
+    return json_response(settled_view(state.settled, writer.books.units(writer.tenant), state.delivery), 200, headers)
 
 
 @router.post(
@@ -212,20 +175,20 @@ async def _outcome(
         Kind.INVALID_JSON, Kind.TOO_MANY_ITEMS, Kind.UNSUPPORTED_MEDIA_TYPE, Kind.KAFKA_UNAVAILABLE
     ),
 )
-async def post_batch(request: Request, key: IntentsWriter) -> Response:
+@answer_directly
+async def post_batch(request: Request, writer: IntentsWriter) -> Response:
     """Ask for up to 1,000 intents; each item is answered on its own, in order, with the status it would have alone."""
-    service = _service(request)
-    is_ndjson = _BATCH_TYPES.get(_media_type(request))
+    is_ndjson = _BATCH_TYPES.get(media_type(request))
     if is_ndjson is None:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send a batch as one of {', '.join(_BATCH_TYPES)}.")
-    wait, applied = _wait_of(request)
-    items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=key.tenant)
+    wait, applied = preferred_wait(request, writer.wait_seconds_max)
+    items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=writer.tenant)
     intents = [item for item in items if isinstance(item, Intent)]
-    service.metrics.intents("refused").inc(len(items) - len(intents))
-    results = await submit(service, key.tenant, intents, _trace(request)) if intents else []
-    outcomes = await _batch_outcomes(service, key.tenant, intents, results, wait)
+    writer.submission.count_refused(len(items) - len(intents))
+    results = await writer.submission.submit(writer.tenant, intents, request_trace(request)) if intents else []
+    outcomes = await _batch_outcomes(writer, intents, results, wait)
     answers = iter(zip(intents, results, strict=True))
-    units = service.units(key.tenant)
+    units = writer.books.units(writer.tenant)
     views = [
         problem_item(item) if isinstance(item, Problem) else _batch_item(*next(answers), outcomes, units)
         for item in items
@@ -234,7 +197,7 @@ async def post_batch(request: Request, key: IntentsWriter) -> Response:
 
 
 async def _batch_outcomes(
-    service: Service, tenant: str, intents: list[Intent], results: list[Result], wait: float | None
+    writer: Writer, intents: list[Intent], results: list[Result], wait: float | None
 ) -> dict[UUID, Settled]:
     """Return the outcomes of a batch's delivered intents that are settled within the wait; none without a wait."""
     delivered = [
@@ -247,9 +210,9 @@ async def _batch_outcomes(
     last: dict[int, int] = {}
     for _, (_, partition, offset) in delivered:
         last[partition] = max(offset, last.get(partition, -1))
-    await _passed(service, last, wait)
+    await writer.outcomes.wait(last, wait)
     try:
-        return await service.settled(tenant, [intent_id for intent_id, _ in delivered])
+        return await writer.outcomes.find_settled(writer.tenant, [intent_id for intent_id, _ in delivered])
     except DatabaseError as error:  # Kafka has the intents, so they are answered as pending
         log.warning("outcome_not_read", error=str(error))
         return {}
@@ -269,38 +232,26 @@ def _batch_item(intent: Intent, result: Result, outcomes: dict[UUID, Settled], u
     return {"status": 200, "intent_id": intent_id, "intent": settled_view(settled, units)}
 
 
-DIRECT: Final = {
-    ("POST", "/v1/intents"): direct(Scope.INTENTS_WRITE, post_intent),
-    ("POST", "/v1/intents/batch"): direct(Scope.INTENTS_WRITE, post_batch),
-}
-"""The endpoints of most requests, called without FastAPI. The routes above document them, and answer in their place if
-an application is made without these."""
-
-
 @router.get("/v1/intents/{intent_id}", response_model=IntentView, responses=problem_responses(Kind.INTENT_NOT_FOUND))
 async def get_intent(
-    request: Request,
-    key: IntentsReader,
+    asker: IntentsAsker,
     intent_id: Annotated[UUID, Path(description="As answered when it was posted.")],
     partition: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Of the receipt.")] = None,
     offset: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Of the receipt.")] = None,
 ) -> Response:
     """What became of an intent. With the receipt's partition and offset, pending is told from unknown."""
-    service = _service(request)
     if (partition is None) != (offset is None):
         raise Problem(Kind.BAD_REQUEST, "Give both partition and offset of the receipt, or neither.")
-    state = await service.intent_state(key.tenant, IntentQuestion(intent_id, partition, offset))
+    state = await asker.outcomes.find_state(asker.tenant, IntentQuestion(intent_id, partition, offset))
     if state.settled is not None:
-        return json_response(settled_view(state.settled, service.units(key.tenant), state.delivery))
+        return json_response(settled_view(state.settled, asker.books.units(asker.tenant), state.delivery))
     if partition is None or offset is None:
         raise Problem(
             Kind.INTENT_NOT_FOUND,
             "No intent with this id is settled; with the receipt's partition and offset, pending is told from unknown.",
         )
     if state.next_offset is None or offset >= state.next_offset:
-        return json_response(
-            pending_view(intent_id, Delivered(service.configuration.topics.intents, partition, offset))
-        )
+        return json_response(pending_view(intent_id, Delivered(asker.topic, partition, offset)))
     raise Problem(
         Kind.INTENT_NOT_FOUND,
         "The lane is posted past this offset and did not settle this intent: the receipt is of another one, or what "

@@ -1,25 +1,74 @@
 """The journal of the key's tenant."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import BaseModel
 
-from api.accounts import Cursor, Limit
-from api.authentication import JournalReader
+from api.callers import JournalReader
+from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
-from api.service import Service
-from api.views import JournalPageView, JournalView, journal_view
+from api.responses import json_response, problem_responses
+from api.times import to_optional_rfc3339
+from api.views import LegView, Units, leg_view
 from db import reads
+from domain.journal import JournalRow
 from domain.outcomes import Outcome
 
 router = APIRouter(tags=["journal"])
 
 
+class JournalView(BaseModel):
+    """One row of the journal."""
+
+    lane: int
+    seq: int
+    outcome: str
+    reason: str
+    detail: str
+    intent_id: str
+    idempotency_key: str
+    type: str
+    reverses: str | None = None
+    legs: list[LegView]
+    reference: str | None = None
+    metadata: dict[str, str]
+    value_time: str | None = None
+    booked_time: str
+    source_topic: str
+    source_offset: int
+    fingerprint: str
+    previous_hash: str
+    hash: str
+
+
+class JournalPageView(BaseModel):
+    """Journal rows in order of (lane, seq). A page can be short, even empty, and still have a next one."""
+
+    items: list[JournalView]
+    next: NextLink
+
+
+def _journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
+    """Return a journal row as JSON, with bytes in hex and without the tenant."""
+    view = row._asdict()
+    del view["tenant"]
+    return view | {
+        "outcome": row.outcome.value,
+        "intent_id": str(row.intent_id),
+        "reverses": None if row.reverses is None else str(row.reverses),
+        "legs": [leg_view(leg, units) for leg in row.legs],
+        "value_time": to_optional_rfc3339(row.value_time),
+        "booked_time": to_optional_rfc3339(row.booked_time),
+        "fingerprint": row.fingerprint.hex(),
+        "previous_hash": row.previous_hash.hex(),
+        "hash": row.hash.hex(),
+    }
+
+
 @router.get("/v1/journal", response_model=JournalPageView, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_journal(
-    request: Request,
-    key: JournalReader,
+    reader: JournalReader,
     lane: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only this lane.")] = None,
     outcome: Annotated[Outcome | None, Query(description="Only rows with this outcome.")] = None,
     limit: Limit = 100,
@@ -29,35 +78,31 @@ async def list_journal(
 
     Quarantined rows belong to no tenant and are not listed.
     """
-    service: Service = request.app.state.service
-    name = None if outcome is None else outcome.value
-    scope = ("journal", key.tenant, lane, name)
-    after = None if cursor is None else service.cursors.decode(cursor, scope, (int, int))
-    begin = None if after is None else (after[0], after[1])
-    page = await service.read(
-        key, lambda pool: reads.journal_page(pool, key.tenant, begin, limit, lane=lane, outcome=outcome)
+    filters = {"lane": lane, "outcome": None if outcome is None else outcome.value}
+    page = reader.page(("journal", reader.tenant), "/v1/journal", limit, cursor, **filters)
+    after_lane, after_seq = page.begin(-1 if lane is None else lane, -1)
+    place = (after_lane, after_seq)
+    found = await reader.read(
+        lambda pool: reads.list_journal(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
     )
-    following = None if page.resume is None else service.cursors.encode(page.resume, scope)
-    link = next_link("/v1/journal", following, {"lane": lane, "outcome": name, "limit": limit})
-    units = service.units(key.tenant)
-    return json_response({"items": [journal_view(row, units) for row in page.rows], "next": link})
+    units = reader.units
+    items = [_journal_view(row, units) for row in found.rows]
+    return json_response({"items": items, "next": page.link(found.resume)})
 
 
 @router.get(
     "/v1/journal/{lane}/{seq}", response_model=JournalView, responses=problem_responses(Kind.JOURNAL_ROW_NOT_FOUND)
 )
 async def get_journal_row(
-    request: Request,
-    key: JournalReader,
+    reader: JournalReader,
     lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the receipt.")],
     seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
 ) -> Response:
     """One journal row, with the hash of the row before it."""
-    service: Service = request.app.state.service
-    row = await service.read(key, lambda pool: reads.journal_row(pool, key.tenant, lane, seq))
+    row = await reader.read(lambda pool: reads.find_journal_row(pool, reader.tenant, lane, seq))
     if row is None:
         raise Problem(
             Kind.JOURNAL_ROW_NOT_FOUND,
             "The lane is not posted so far, or the row is of another tenant: take both numbers from a receipt.",
         )
-    return json_response(journal_view(row, service.units(key.tenant)))
+    return json_response(_journal_view(row, reader.units))

@@ -3,21 +3,20 @@
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connections import BODY_IS_WHOLE
+from api.direct_routes import DirectRoutes
 from api.head_requests import as_get
 from api.metrics import Metrics
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, database_problem, unavailable
 from api.security_headers import complete
-from api.service import database_problem
 from api.shares import Holder
 from api.tracing import begin_span, end_span, trace_of
 from db.connections import DatabaseError
@@ -39,9 +38,6 @@ _BATCH_PATH: Final = "/v1/intents/batch"
 _NO_CODING: Final = frozenset({b"", b"identity"})
 _CODING_CHARACTERS_SHOWN_MAX: Final = 40
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-DirectRoutes = Mapping[tuple[str, str], Callable[[Request], Awaitable[Response]]]
-"""(method, path) -> endpoint, called without FastAPI: for a post, its layers cost more than the work of the post."""
 
 
 def _is_never_whole() -> bool:

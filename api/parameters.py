@@ -1,17 +1,34 @@
-"""Query parameters: the names that a route knows, and a sentence for each value that is not valid."""
+"""Parameters: those that several routes have, the names that a route knows, and a sentence for each invalid value."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import Request
+from fastapi import Path, Query, Request
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from starlette.routing import BaseRoute
 
 from api.nearest import find_nearest
 from api.problems import Kind, Problem
-from api.times import explain, from_rfc3339
+from api.times import PATTERN, explain, from_rfc3339
+from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
+
+Address = Annotated[
+    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
+]
+Currency = Annotated[
+    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
+]
+Moment = Annotated[
+    str | None,
+    # The schema only documents the pattern. `moment` checks the text, and explains a fault in a sentence.
+    Query(
+        description="RFC 3339, with an offset.",
+        examples=["2026-01-31T12:00:00Z"],
+        json_schema_extra={"format": "date-time", "pattern": PATTERN},
+    ),
+]
 
 _NAME_CHARACTERS_SHOWN_MAX: Final = 60
 
@@ -89,6 +106,22 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
     faults = [fault_of(error) for error in errors]
     more = f" {len(faults) - 1} more in `errors`." if len(faults) > 1 else ""
     return Problem(Kind.INVALID_REQUEST, faults[0]["detail"] + more, errors=faults)
+
+
+def checked_address(address: str) -> str:
+    """Return the address of an account. Raise Problem if no account can have it."""
+    if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
+        raise account_not_open(address)
+    return address
+
+
+def account_not_open(address: str) -> Problem:
+    """Return the problem for an address without an open account."""
+    return Problem(
+        Kind.ACCOUNT_NOT_FOUND,
+        "No account is open at this address; one opens with the first intent posted to it.",
+        address=address[:ADDRESS_CHARACTERS_MAX],
+    )
 
 
 def moment(text: str | None, name: str) -> int | None:

@@ -1,7 +1,7 @@
-"""Bodies that plainly have the documented form, told at a fifth of what the models cost.
+"""The quick reader of bodies: it reads what plainly has the documented form, at a fifth of the cost of the models.
 
-What is taken here the models take just so (a property test). None leaves a body to the models, which say what is wrong
-with it.
+It returns None for any other body. Then the models of `api.intent_models` read the body, or say what is wrong with it.
+What is read here, the models read with the same result: tests/unit/test_intent_bodies.py holds that.
 """
 
 from typing import Any, Final
@@ -12,9 +12,10 @@ from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTIONS, LEGS_MAX, METADAT
 CURRENCY_CHARACTERS_MAX: Final = 24
 TIME_CHARACTERS_MAX: Final = 40
 _LEG_MEMBERS: Final = 4
+_KEY_MEMBER: Final = "idempotency_key"
 
 Asked = tuple[str, tuple[Leg, ...], UUID | None, str | None, str | None, dict[str, str]]
-"""Type, legs, reverses, value time as text, reference, metadata."""
+"""Type, legs, reverses, value time as text, reference, metadata. A NamedTuple here costs a batch 3 percent."""
 
 
 def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
@@ -40,11 +41,13 @@ def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
 
 
 def plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
-    """Return what a JSON value asks that is plainly a transfer; `members` are the names that it may have."""
+    """Return what a JSON value asks if it is plainly a transfer; `members` are the names that it may have."""
     if type(value) is not dict:
         return None
     body: dict[str, Any] = value
     if not body.keys() <= members:
+        return None
+    if _KEY_MEMBER in members and type(body.get(_KEY_MEMBER)) is not str:
         return None
     values = body.get("legs")
     if body.get("type") != "transfer" or type(values) is not list or body.get("reverses") is not None:

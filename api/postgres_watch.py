@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 import structlog
 
 from db.connections import DatabaseBusy, DatabaseError, PoolBusy, connect_async
-from db.reads import Pool, read_books
+from db.fetch import Pool
+from db.reads import read_books
 
 _PROBE_SECONDS: Final = 1.0
 _LOOK_SECONDS_MAX: Final = 2.0

@@ -11,6 +11,7 @@ from typing import Any, Final
 import orjson
 from fastapi import Response
 
+from db.connections import DatabaseBusy, DatabaseError
 from domain.outcomes import Reason
 
 TYPE_BASE: Final = "https://ledgerline.dev/problems/"
@@ -122,3 +123,9 @@ class Problem(Exception):
 def unavailable(kind: Kind, detail: str, retry_after_seconds: int = 1) -> Problem:
     """Return a 503 that says after how many seconds to try again."""
     return Problem(kind, detail, headers={"Retry-After": str(retry_after_seconds)})
+
+
+def database_problem(error: DatabaseError) -> Problem:
+    """Return the 503 for Postgres that is away or has too much to do."""
+    kind = Kind.DATABASE_BUSY if isinstance(error, DatabaseBusy) else Kind.DATABASE_UNAVAILABLE
+    return unavailable(kind, f"{error} Nothing was done: the same request may be sent again.")

@@ -1,23 +1,20 @@
 """What reconciliation, audit and posting report and sign: breaks, checkpoints, public keys, proofs, receipts."""
 
-import asyncio
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Cursor, Limit
-from api.authentication import IntentsReader, JournalReader
+from api.callers import IntentsReader, JournalReader, Reader
+from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
-from api.service import ROLE, Service
-from api.times import to_rfc3339
+from api.responses import json_response, problem_responses
+from api.times import to_rfc3339, to_utc_text
 from db import overview
-from db.access import ApiKey, Scope
+from db.access import Scope
 from db.proofs import prove, receipt
-from db.reads import Pool
 from domain.breaks import Break, BreakKind, BreakState
 from domain.checkpoints import public_pem, signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending, ReceiptMissing
@@ -40,14 +37,14 @@ class BreakView(BaseModel):
     detail: str = Field(description="One sentence: what was expected and what was found, or what explained it.")
     evidence: dict[str, str | int]
     opened_time: str
-    changed_time: str = Field(description="When it came into its present state, or was found otherwise than before.")
+    changed_time: str = Field(description="When its state or what was found last changed.")
 
 
 class BreaksPage(BaseModel):
-    """Breaks, the one that was opened last first."""
+    """Breaks, the last opened first."""
 
     items: list[BreakView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class LaneHeadView(BaseModel):
@@ -76,7 +73,7 @@ class CheckpointsPage(BaseModel):
     """Checkpoints, the newest first."""
 
     items: list[CheckpointView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class SigningKeyView(BaseModel):
@@ -88,7 +85,7 @@ class SigningKeyView(BaseModel):
 
 
 class SigningKeysPage(BaseModel):
-    """Every key that has signed, the first first; all on one page."""
+    """Every key that has signed, in order of first use; all on one page."""
 
     items: list[SigningKeyView]
     next: str | None = Field(description="Always null.")
@@ -139,15 +136,9 @@ class PostingReceiptView(BaseModel):
     signature: str = Field(description="Ed25519, by posting's key, over the canonical JSON of `signed`, in hex.")
 
 
-def _service(request: Request) -> Service:
-    service: Service = request.app.state.service
-    return service
-
-
 @router.get("/v1/breaks", response_model=BreaksPage, responses=problem_responses(Kind.INVALID_CURSOR))
 async def list_breaks(
-    request: Request,
-    key: JournalReader,
+    reader: JournalReader,
     state: Annotated[BreakState | None, Query(description="Only breaks in this state.")] = None,
     kind: Annotated[BreakKind | None, Query(description="Only breaks of this kind.")] = None,
     limit: Limit = 100,
@@ -157,21 +148,13 @@ async def list_breaks(
 
     With the scope operations:read all of them; else those that are known to be of the key's tenant.
     """
-    service = _service(request)
-    tenant = None if Scope.OPERATIONS_READ in key.scopes else key.tenant
+    tenant = None if Scope.OPERATIONS_READ in reader.key.scopes else reader.tenant
     filters = {"state": None if state is None else state.value, "kind": None if kind is None else kind.value}
-    scope = ("breaks", tenant, *filters.values())
-    before = (overview.TIME_MAX, UUID(int=0))
-    if cursor is not None:
-        opened_time, break_id = service.cursors.decode(cursor, scope, (int, str))
-        before = (opened_time, UUID(break_id))
-    rows = await service.read(key, lambda pool: overview.breaks_page(pool, tenant, before, limit + 1, **filters))
-    page = rows[:limit]
-    following = (
-        service.cursors.encode((page[-1].opened_time, str(page[-1].break_id)), scope) if len(rows) > limit else None
-    )
-    link = next_link("/v1/breaks", following, filters | {"limit": limit})
-    return json_response({"items": [_break_view(row) for row in page], "next": link})
+    page = reader.page(("breaks", tenant), "/v1/breaks", limit, cursor, **filters)
+    opened_time, break_id = page.begin(overview.TIME_MAX, str(UUID(int=0)))
+    before = (opened_time, UUID(break_id))
+    rows = await reader.read(lambda pool: overview.breaks_page(pool, tenant, before, page.rows_max, **filters))
+    return page.response(rows, _break_view, lambda row: (row.opened_time, str(row.break_id)))
 
 
 def _break_view(row: Break) -> dict[str, Any]:
@@ -183,27 +166,23 @@ def _break_view(row: Break) -> dict[str, Any]:
 
 
 @router.get("/v1/checkpoints", response_model=CheckpointsPage, responses=problem_responses(Kind.INVALID_CURSOR))
-async def list_checkpoints(request: Request, key: JournalReader, limit: Limit = 100, cursor: Cursor = None) -> Response:
+async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cursor = None) -> Response:
     """Signed checkpoints over all lanes, the newest first."""
-    service = _service(request)
-    scope = ("checkpoints", key.tenant)
-    (before,) = (overview.TIME_MAX,) if cursor is None else service.cursors.decode(cursor, scope, (int,))
-    found = await service.read(key, lambda pool: overview.checkpoints_page(pool, before, limit + 1))
-    page = found[:limit]
-    following = service.cursors.encode((page[-1][0].checkpoint,), scope) if len(found) > limit else None
-    link = next_link("/v1/checkpoints", following, {"limit": limit})
-    return json_response({"items": [signed_members(row, lanes) for row, lanes in page], "next": link})
+    page = reader.page(("checkpoints", reader.tenant), "/v1/checkpoints", limit, cursor)
+    (before,) = page.begin(overview.TIME_MAX)
+    rows = await reader.read(lambda pool: overview.checkpoints_page(pool, before, page.rows_max))
+    return page.response(rows, lambda row: signed_members(*row), lambda row: (row[0].checkpoint,))
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=problem_responses())
-async def list_signing_keys(request: Request, key: JournalReader) -> Response:
-    """The public keys that checkpoints were signed with. Who trusts nobody gets them by another road."""
-    rows = await _service(request).read(key, overview.signing_keys)
+async def list_signing_keys(reader: JournalReader) -> Response:
+    """The public keys that signed checkpoints. If you do not trust this API, take them from another source."""
+    rows = await reader.read(overview.signing_keys)
     items = [
         {
             "key_id": row.key_id,
             "public_key": public_pem(row.public_key).decode(),
-            "first_used_time": row.first_used_time.isoformat().replace("+00:00", "Z"),
+            "first_used_time": to_utc_text(row.first_used_time),
         }
         for row in rows
     ]
@@ -216,10 +195,10 @@ async def list_signing_keys(request: Request, key: JournalReader) -> Response:
     responses=problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
 )
 async def get_proof(
-    request: Request, key: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
 ) -> Response:
     """The proof that the record which settled an intent is under a signed checkpoint."""
-    return json_response(await _made(request, key, prove, intent_id))
+    return json_response(await _made(reader, prove, intent_id))
 
 
 @router.get(
@@ -228,35 +207,22 @@ async def get_proof(
     responses=problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
 )
 async def get_receipt(
-    request: Request, key: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
 ) -> Response:
     """Posting's signed receipt for the record which settled an intent, there as soon as it is settled.
 
     Keep it: with posting's public key anyone can check it, and `ledgerline audit receipt` holds it against the ledger.
     """
-    return json_response(await _made(request, key, receipt, intent_id))
+    return json_response(await _made(reader, receipt, intent_id))
 
 
-async def _made(request: Request, key: ApiKey, make: Callable[..., dict[str, Any]], intent_id: UUID) -> dict[str, Any]:
+async def _made(reader: Reader, make: Callable[..., dict[str, Any]], intent_id: UUID) -> dict[str, Any]:
     """Return the document that `make` builds for an intent, and turn its errors into Problem.
 
     `make` may read and hash many rows, so it runs in a thread with a connection of its own.
     """
-    service = _service(request)
-
-    async def look_up(_pool: Pool) -> dict[str, Any]:
-        configuration = service.configuration
-        return await asyncio.to_thread(
-            make,
-            configuration.postgres_dsn,
-            str(intent_id),
-            key.tenant,
-            role=ROLE,
-            statement_seconds_max=configuration.heavy_read_seconds_max,
-        )
-
     try:
-        return await service.read_much(key, look_up)
+        return await reader.read_in_thread(make, str(intent_id), reader.tenant)
     except ProofPending as error:
         raise Problem(Kind.PROOF_NOT_FOUND, str(error), headers={"Retry-After": "5"}) from error
     except ReceiptMissing as error:

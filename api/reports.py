@@ -1,27 +1,22 @@
 """Reports for accountants: an account's statement with its running balance, and the trial balance."""
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, Field
 
-from api.accounts import Address, Cursor, Limit, _checked, _not_open, _service
-from api.authentication import AccountsReader
-from api.parameters import period
+from api.callers import AccountsReader
+from api.lists import Cursor, Limit, NextLink
+from api.parameters import Address, Currency, Moment, account_not_open, checked_address, period
 from api.problems import Kind, Problem
-from api.responses import json_response, next_link, problem_responses
-from api.times import PATTERN, to_rfc3339
-from api.views import Side, Units, decimal_text
+from api.responses import json_response, problem_responses
+from api.times import to_optional_rfc3339, to_rfc3339
+from api.views import AccountClass, Side, Units, amounts, decimal_text
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
 
 router = APIRouter(tags=["reports"])
-
-AccountClass = Literal["asset", "liability", "equity", "income", "expense"]
-Currency = Annotated[
-    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
-]
 
 
 class Dates(StrEnum):
@@ -32,15 +27,6 @@ class Dates(StrEnum):
 
 
 By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
-Moment = Annotated[
-    str | None,
-    # The schema only documents the pattern. api.parameters checks the text, and explains a fault in a sentence.
-    Query(
-        description="RFC 3339, with an offset.",
-        examples=["2026-01-31T12:00:00Z"],
-        json_schema_extra={"format": "date-time", "pattern": PATTERN},
-    ),
-]
 
 
 class StatementLineView(BaseModel):
@@ -69,12 +55,12 @@ class StatementView(BaseModel):
     normal_direction: Side
     currency: str
     by: Dates
-    closing_balance_minor: int = Field(description="Behind the page's first entry.")
+    closing_balance_minor: int = Field(description="After the page's first entry.")
     closing_balance: str | None = None
     opening_balance_minor: int = Field(description="Before the page's last entry.")
     opening_balance: str | None = None
     items: list[StatementLineView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 class SidesView(BaseModel):
@@ -123,7 +109,7 @@ class TrialAccountsPage(BaseModel):
     """Accounts in order of address."""
 
     items: list[TrialAccountView]
-    next: str | None = Field(description="URL of the next page; null at the end.")
+    next: NextLink
 
 
 @router.get(
@@ -132,8 +118,7 @@ class TrialAccountsPage(BaseModel):
     responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
 )
 async def get_statement(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     address: Address,
     currency: Currency,
     by: By = Dates.BOOKING,
@@ -147,41 +132,38 @@ async def get_statement(
     From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
     date all its entries are put in order, 100,000 at most.
     """
-    service = _service(request)
     begin, end = period(since, until)
-    account = await service.read(key, lambda pool: reads.account(pool, key.tenant, _checked(address)))
+    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if account is None:
-        raise _not_open(address)
-    scope = ("statement", key.tenant, address, currency, by.value, since, until)
+        raise account_not_open(address)
+    page = reader.page(
+        ("statement", reader.tenant, address),
+        f"/v1/accounts/{address}/statement",
+        limit,
+        cursor,
+        currency=currency,
+        by=by.value,
+        since=since,
+        until=until,
+    )
     place = reports.STATEMENT_END if end is None else reports.STATEMENT_END._replace(time=end)
-    running_net = None
-    if cursor is not None:
-        *found, net = service.cursors.decode(cursor, scope, (int, int, int, int, str))
-        place, running_net = reports.Place(*found), int(net)
-    asked = (key.tenant, address, currency, place, limit + 1)
-    beginning = begin or 0
+    *found, net = page.begin(*place, "")
+    asked = (reader.tenant, address, currency, reports.Place(*found), page.rows_max)
+    beginning, running_net = begin or 0, int(net) if net else None
     try:
-        found_statement = (
-            await service.read(
-                key, lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net)
-            )
+        statement = (
+            await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
             if by is Dates.BOOKING
-            else await service.read_much(key, lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
+            else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
             Kind.STATEMENT_TOO_LONG,
             f"By value date a statement can put {reports.ENTRIES_MAX} entries in order: ask for it by=booking.",
         ) from error
-    lines = found_statement.lines[:limit]
-    opening = lines[-1].net_minor - lines[-1].direction * lines[-1].amount_minor if lines else None
-    following = None
-    if len(found_statement.lines) > limit:
-        following = service.cursors.encode((*_place(lines[-1], by), str(opening)), scope)
-    filters = {"currency": currency, "by": by.value, "since": since, "until": until, "limit": limit}
-    units, sign = service.units(key.tenant), account.normal_direction
-    closing_minor = sign * found_statement.closing_net_minor
-    opening_minor = closing_minor if opening is None else sign * opening
+    lines, units, sign = page.shown(statement.lines), reader.units, account.normal_direction
+    closing_minor = sign * statement.closing_net_minor
+    opening_minor = sign * _net_before(lines[-1]) if lines else closing_minor
     return json_response(
         {
             "address": address,
@@ -189,14 +171,16 @@ async def get_statement(
             "normal_direction": DIRECTION_NAMES[sign],
             "currency": currency,
             "by": by.value,
-            "closing_balance_minor": closing_minor,
-            "closing_balance": decimal_text(closing_minor, currency, units),
-            "opening_balance_minor": opening_minor,
-            "opening_balance": decimal_text(opening_minor, currency, units),
+            **amounts(currency, units, closing_balance=closing_minor),
+            **amounts(currency, units, opening_balance=opening_minor),
             "items": [_line_view(line, sign, currency, units) for line in lines],
-            "next": next_link(f"/v1/accounts/{address}/statement", following, filters),
+            "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
         }
     )
+
+
+def _net_before(line: reports.Line) -> int:
+    return line.net_minor - line.direction * line.amount_minor
 
 
 def _place(line: reports.Line, by: Dates) -> reports.Place:
@@ -218,43 +202,39 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
         "intent_id": str(line.intent_id),
         "type": line.type,
         "reference": line.reference,
-        "value_time": None if line.value_time is None else to_rfc3339(line.value_time),
+        "value_time": to_optional_rfc3339(line.value_time),
         "booked_time": to_rfc3339(line.booked_time),
     }
 
 
-SIDES = ("debits", "credits", "debit_balances", "credit_balances")
+_SIDES: Final = ("debits", "credits", "debit_balances", "credit_balances")
 
 
-def _sides(amounts_minor: dict[str, int], currency: str, units: Units) -> dict[str, Any]:
-    minor = {f"{name}_minor": amounts_minor[f"{name}_minor"] for name in SIDES}
-    return minor | {name: decimal_text(minor[f"{name}_minor"], currency, units) for name in SIDES}
+def _sides(row: reports.ClassTotal) -> dict[str, int]:
+    return {side: getattr(row, f"{side}_minor") for side in _SIDES}
 
 
 @router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
-async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
+async def get_trial_balance(reader: AccountsReader) -> Response:
     """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
-    service = _service(request)
-    units = service.units(key.tenant)
+    units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await service.read_much(key, lambda pool: reports.trial_balance(pool, key.tenant)):
+    for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
-    items = []
-    for currency, rows in classes.items():
-        sums = {f"{name}_minor": sum(getattr(row, f"{name}_minor") for row in rows) for name in SIDES}
-        items.append(
-            {
-                "currency": currency,
-                "is_balanced": sums["debits_minor"] == sums["credits_minor"],
-                **_sides(sums, currency, units),
-                "classes": [
-                    {"account_class": row.account_class, "accounts": row.accounts}
-                    | _sides(row._asdict(), currency, units)
-                    for row in rows
-                ],
-            }
-        )
-    return json_response({"items": items})
+    return json_response({"items": [_currency_view(currency, rows, units) for currency, rows in classes.items()]})
+
+
+def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
+    sums = {side: sum(_sides(row)[side] for row in rows) for side in _SIDES}
+    return {
+        "currency": currency,
+        "is_balanced": sums["debits"] == sums["credits"],
+        **amounts(currency, units, **sums),
+        "classes": [
+            {"account_class": row.account_class, "accounts": row.accounts, **amounts(currency, units, **_sides(row))}
+            for row in rows
+        ],
+    }
 
 
 @router.get(
@@ -263,41 +243,36 @@ async def get_trial_balance(request: Request, key: AccountsReader) -> Response:
     responses=problem_responses(Kind.INVALID_CURSOR),
 )
 async def list_trial_balance_accounts(
-    request: Request,
-    key: AccountsReader,
+    reader: AccountsReader,
     account_class: Annotated[AccountClass, Query(description="Of these accounts.")],
     currency: Currency,
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
     """The accounts behind one class of the trial balance, in order of address."""
-    service = _service(request)
-    scope = ("trial-balance", key.tenant, account_class, currency)
-    (after,) = ("",) if cursor is None else service.cursors.decode(cursor, scope, (str,))
-    rows = await service.read_much(
-        key, lambda pool: reports.trial_balance_accounts(pool, key.tenant, account_class, currency, after, limit + 1)
+    page = reader.page(
+        ("trial-balance", reader.tenant),
+        "/v1/reports/trial-balance/accounts",
+        limit,
+        cursor,
+        account_class=account_class,
+        currency=currency,
     )
-    page = rows[:limit]
-    following = service.cursors.encode((page[-1].address,), scope) if len(rows) > limit else None
-    filters = {"account_class": account_class, "currency": currency, "limit": limit}
-    units = service.units(key.tenant)
-    return json_response(
-        {
-            "items": [
-                {"address": row.address, "account_class": row.account_class, "currency": currency}
-                | _sides(_balance_sides(row), currency, units)
-                for row in page
-            ],
-            "next": next_link("/v1/reports/trial-balance/accounts", following, filters),
-        }
+    (after,) = page.begin("")
+    rows = await reader.read_much(
+        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
     )
+    units = reader.units
+    return page.response(rows, lambda row: _trial_account_view(row, currency, units), lambda row: (row.address,))
 
 
-def _balance_sides(row: reads.BalanceRow) -> dict[str, int]:
+def _trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
     net = row.debits_minor - row.credits_minor
-    return {
-        "debits_minor": row.debits_minor,
-        "credits_minor": row.credits_minor,
-        "debit_balances_minor": max(net, 0),
-        "credit_balances_minor": max(-net, 0),
+    sides = {
+        "debits": row.debits_minor,
+        "credits": row.credits_minor,
+        "debit_balances": max(net, 0),
+        "credit_balances": max(-net, 0),
     }
+    account = {"address": row.address, "account_class": row.account_class, "currency": currency}
+    return account | amounts(currency, units, **sides)

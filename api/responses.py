@@ -1,8 +1,7 @@
-"""JSON responses, links between pages, and the OpenAPI documentation of a route's problems."""
+"""JSON responses, and the OpenAPI documentation of a route's problems."""
 
 import json
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import orjson
 from fastapi import Response
@@ -70,11 +69,3 @@ def json_response(content: Any, status: int = 200, headers: dict[str, str] | Non
     except TypeError:
         body = json.dumps(content, default=str, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(body, status, headers=headers, media_type="application/json")
-
-
-def next_link(path: str, cursor: str | None, filters: dict[str, Any]) -> str | None:
-    """Return the relative URL of the next page; None at the end."""
-    if cursor is None:
-        return None
-    given = {name: value for name, value in filters.items() if value not in (None, "")}
-    return f"{path}?{urlencode(given | {'cursor': cursor})}"

@@ -10,13 +10,12 @@ from typing import Final
 
 import structlog
 import uvicorn
-from fastapi import FastAPI
 
 from api.addresses import TrustedProxies, trusted_proxies_of
-from api.app import create_app
+from api.app import Application, create_app
+from api.configuration import Configuration
 from api.connection_bounds import ConnectionBounds
 from api.connections import Connections
-from api.service import Configuration
 from api.sockets import allow_open_files
 from domain.topics import Topics
 from runtime.faults import Fault, no_fault
@@ -38,7 +37,7 @@ log = structlog.get_logger(__name__)
 class _Server(uvicorn.Server):
     """uvicorn's server. If the process is told to stop, requests that wait for an outcome are answered 202 at once."""
 
-    def __init__(self, config: uvicorn.Config, app: FastAPI, watchdog: Watchdog) -> None:
+    def __init__(self, config: uvicorn.Config, app: Application, watchdog: Watchdog) -> None:
         super().__init__(config)
         self._app = app
         self._watchdog = watchdog
@@ -62,9 +61,8 @@ class _Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._watchdog.told_to_stop()
-        service = getattr(self._app.state, "service", None)
-        if service is not None:
-            service.release_waiting()
+        if self._app.parts is not None:
+            self._app.parts.release_waiting()
         await super().shutdown(sockets)
 
 
@@ -141,7 +139,7 @@ def serve(
         host=settings.api_host,
         port=settings.api_port,
         loop="uvloop",
-        http=Connections(bounds, configuration.trusted_proxies, app.state.metrics).protocol(),
+        http=Connections(bounds, configuration.trusted_proxies, app.metrics).protocol(),
         ws="none",
         log_config=None,
         access_log=False,

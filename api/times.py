@@ -46,3 +46,13 @@ def explain(text: str) -> str:
 def to_rfc3339(microseconds: int) -> str:
     """Return the time as RFC 3339 text in UTC, such as 2026-01-31T12:00:00.000000Z."""
     return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def to_optional_rfc3339(microseconds: int | None) -> str | None:
+    """Return the time as `to_rfc3339` does; None for None."""
+    return None if microseconds is None else to_rfc3339(microseconds)
+
+
+def to_utc_text(moment: datetime) -> str:
+    """Return a time in UTC as RFC 3339 text, with a fraction only if it has one."""
+    return moment.isoformat().replace("+00:00", "Z")

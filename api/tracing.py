@@ -5,6 +5,7 @@ from typing import Final
 from uuid import UUID
 
 from starlette.datastructures import Headers
+from starlette.requests import Request
 from starlette.types import Scope
 
 from runtime import tracing
@@ -28,6 +29,12 @@ def trace_of(headers: Headers) -> Trace:
     if not correlation_id or not tracing.is_correlation_id(correlation_id):
         correlation_id = str(UUID(bytes=drawn[24:], version=4))
     return Trace(correlation_id, traceparent)
+
+
+def request_trace(request: Request) -> Trace:
+    """Return the request's trace, which api/middleware.py has put into its scope."""
+    trace: Trace = request.scope["state"]["trace"]
+    return trace
 
 
 def begin_span(tracer: Tracer, headers: Headers, scope: Scope) -> Span | None:

@@ -6,9 +6,10 @@ from typing import Final
 
 import structlog
 
-from api.retrying import Backoff
+from api.background import Backoff
 from db.connections import DatabaseError
-from db.reads import Pool, lane_offsets, posted_notifications
+from db.fetch import Pool
+from db.reads import listen_for_postings, read_lane_offsets
 
 log = structlog.get_logger(__name__)
 
@@ -16,14 +17,14 @@ log = structlog.get_logger(__name__)
 class LaneWaiter:
     """The waiting requests of one process, and the one connection that listens for all of them."""
 
-    def __init__(self, pool: Pool, dsn: str) -> None:
+    def __init__(self, pool: Pool, dsn: str, announced: Callable[[Mapping[int, int]], None]) -> None:
+        """Take `announced`, which is called with each announcement, before the waiting requests are woken."""
         self._pool = pool
         self._dsn: Final = dsn
         self._next_offsets: dict[int, int] = {}
         self._waiters: dict[int, dict[asyncio.Future[bool], int]] = {}
         self._released = False
-        self.announced: Callable[[Mapping[int, int]], None] = lambda _: None
-        """Called with each announcement, before the waiting requests are woken."""
+        self._announced = announced
 
     async def passed(self, lane: int, offset: int, timeout_seconds: float) -> bool:
         """Wait until the lane is posted past `offset`; return whether that happened within `timeout_seconds`.
@@ -46,7 +47,7 @@ class LaneWaiter:
 
     def announce(self, next_offsets: dict[int, int]) -> None:
         """Wake the requests whose lane is now posted past their offset."""
-        self.announced(next_offsets)
+        self._announced(next_offsets)
         for lane, next_offset in next_offsets.items():
             self._next_offsets[lane] = next_offset
             for future, offset in self._waiters.get(lane, {}).items():
@@ -66,9 +67,9 @@ class LaneWaiter:
         backoff = Backoff(stopping)
         while not stopping.is_set():
             try:
-                async for postings in posted_notifications(self._dsn):
+                async for postings in listen_for_postings(self._dsn):
                     # An empty item: listening has just begun, and earlier announcements may have been missed.
-                    self.announce(postings or await lane_offsets(self._pool))
+                    self.announce(postings or await read_lane_offsets(self._pool))
                     backoff.reset()
             except DatabaseError as error:
                 log.warning("listening_failed", error=str(error))

@@ -17,8 +17,8 @@ from typing import Any, Final
 
 from psycopg import Connection
 
+from api.configuration import Configuration
 from api.intake import LOOK_SECONDS_MAX
-from api.service import Configuration
 from db.operations import (
     Intake,
     OperationKind,

@@ -12,10 +12,9 @@ from typing import Any, Final
 import psycopg
 from psycopg import Connection
 from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool
 
+from db.fetch import Pool, fetch
 from db.queries import load
-from db.reads import fetch
 from domain.errors import LedgerlineError
 
 _QUERIES: Final = load("access")
@@ -119,14 +118,14 @@ def revoke_key(connection: Connection[Any], key_id: str, *, done_by: str | None 
         raise AccessError(f"There is no key {key_id!r}: see `ledgerline keys list`.")
 
 
-async def find_keys(pool: AsyncConnectionPool[Any], key_ids: Iterable[str]) -> dict[str, ApiKey]:
+async def find_keys(pool: Pool, key_ids: Iterable[str]) -> dict[str, ApiKey]:
     """Return the keys that are neither revoked nor expired, by id; raise DatabaseError if Postgres is unreachable."""
     rows = await fetch(pool, _QUERIES["find"], {"key_ids": sorted(set(key_ids))})
     found = [ApiKey(**row | {"scopes": frozenset(row["scopes"])}) for row in rows]
     return {key.key_id: key for key in found if not key.is_expired()}
 
 
-async def read_cursor_key(pool: AsyncConnectionPool[Any]) -> bytes:
+async def read_cursor_key(pool: Pool) -> bytes:
     """Return the secret that authenticates this ledger's cursors, 32 bytes.
 
     Raise DatabaseError if Postgres is unreachable.

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from db.fetch import Pool, fetch
 from db.operations import SQL as OPERATIONS
 from db.operations import BreakCount, Checkpoint, LaneProgress
 from db.queries import load
-from db.reads import Pool, fetch
 from domain.breaks import Break
 from domain.checkpoints import CheckpointRow, LaneHead
 

@@ -5,23 +5,17 @@ All functions raise DatabaseError if Postgres is unreachable. A page begins afte
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from datetime import datetime
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
-
-import psycopg
-from psycopg.rows import dict_row
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.binary import Uuids
 from db.books import Books, load_books_async
-from db.bounded_connection import PostgresSilent
 from db.connections import TRANSIENT, DatabaseError, connect_async, explained
+from db.fetch import Pool, fetch
 from db.queries import load
 from domain.intents import Leg
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
-
-Pool = AsyncConnectionPool[Any]
 
 _QUERIES: Final = load("reads")
 _LANE_MAX: Final = 2**31 - 1
@@ -129,28 +123,6 @@ class JournalPage(NamedTuple):
     resume: tuple[int, int] | None
 
 
-async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return all rows of a query. If its pooled connection was dead, replace it and send the query, a read, again."""
-    with explained("Postgres cannot be reached or does not answer in time."):
-        try:
-            return await _fetch(pool, query, values)
-        except (PoolTimeout, PostgresSilent, psycopg.errors.QueryCanceled):
-            raise  # pool.check() would wait again, for each of the pool's connections
-        except TRANSIENT as lost:
-            await pool.check()
-            try:
-                return await _fetch(pool, query, values)
-            except PoolTimeout:
-                raise lost from None  # the pool is empty because its connections were lost, not because all are in use
-
-
-async def _fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
-    async with pool.connection() as connection:
-        cursor = await connection.cursor(row_factory=dict_row).execute(query, values)
-        rows: list[dict[str, Any]] = await cursor.fetchall()
-        return rows
-
-
 async def read_books(pool: Pool) -> Books:
     """Return the books' current frame."""
     with explained("Postgres cannot be reached to load the books."):
@@ -172,14 +144,14 @@ def _settled(row: dict[str, Any]) -> Settled | None:
     return Settled(**fields, legs=None if legs is None else _legs(legs))
 
 
-async def settled_intents(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -> tuple[int, dict[UUID, Settled]]:
+async def find_settled(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -> tuple[int, dict[UUID, Settled]]:
     """Return the version of the books, and by intent id the rows that settled these intents, without legs."""
     rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     found = [settled for row in rows if (settled := _settled(row)) is not None]
     return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
 
 
-async def intent_states(pool: Pool, tenant: str, asked: Iterable[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
+async def find_states(pool: Pool, tenant: str, asked: Iterable[IntentQuestion]) -> dict[IntentQuestion, IntentState]:
     """Return the state of each intent. A question with lane and offset also gets the delivery and the next offset."""
     questions = list(dict.fromkeys(asked))
     intent_ids, lanes, offsets = zip(*questions, strict=True)
@@ -200,24 +172,24 @@ def _delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
     return Delivery(lane, offset, row["delivery_seq"], outcome, row["delivery_detail"], row["delivery_hash"])
 
 
-async def settled_originals(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
+async def find_originals(pool: Pool, tenant: str, intent_ids: list[UUID]) -> dict[UUID, str | None]:
     """Return the settled ones of these intents, each with the first constrained account that its reversal draws on."""
     rows = await fetch(pool, _QUERIES["reversible"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
     return {row["intent_id"]: row["drained"] for row in rows}
 
 
-async def lane_offsets(pool: Pool) -> dict[int, int]:
+async def read_lane_offsets(pool: Pool) -> dict[int, int]:
     """Return lane -> the offset after the last one that was posted."""
     return {row["lane"]: row["next_offset"] for row in await fetch(pool, _QUERIES["lane_offsets"], {})}
 
 
-async def accounts_page(pool: Pool, tenant: str, prefix: str, after: str, limit: int) -> list[AccountRow]:
+async def list_accounts(pool: Pool, tenant: str, prefix: str, after: str, limit: int) -> list[AccountRow]:
     """Return up to `limit` accounts in order of address, of those that begin with `prefix` and come after `after`."""
     values = {"tenant": tenant, "prefix": prefix, "after": after, "limit": limit}
     return [AccountRow(**row) for row in await fetch(pool, _QUERIES["accounts"], values)]
 
 
-async def account(pool: Pool, tenant: str, address: str) -> AccountRow | None:
+async def find_account(pool: Pool, tenant: str, address: str) -> AccountRow | None:
     """Return one account, or None if it is not open."""
     rows = await fetch(pool, _QUERIES["account"], {"tenant": tenant, "address": address})
     return AccountRow(**rows[0]) if rows else None
@@ -228,19 +200,19 @@ def _balance(row: dict[str, Any]) -> BalanceRow:
     return BalanceRow(**row | sums)
 
 
-async def balances_page(pool: Pool, tenant: str, prefix: str, after: tuple[str, str], limit: int) -> list[BalanceRow]:
+async def list_balances(pool: Pool, tenant: str, prefix: str, after: tuple[str, str], limit: int) -> list[BalanceRow]:
     """Return up to `limit` balances after `after`, in order of (address, currency), of accounts below `prefix`."""
     values = {"tenant": tenant, "prefix": prefix, "after": after[0], "after_currency": after[1], "limit": limit}
     return [_balance(row) for row in await fetch(pool, _QUERIES["balances"], values)]
 
 
-async def account_balances(pool: Pool, tenant: str, address: str) -> list[BalanceRow] | None:
+async def find_account_balances(pool: Pool, tenant: str, address: str) -> list[BalanceRow] | None:
     """Return one account's balances, one for each currency that it holds, or None if the account is not open."""
     rows = await fetch(pool, _QUERIES["account_balances"], {"tenant": tenant, "address": address})
     return [_balance(row) for row in rows if row["currency"] is not None] if rows else None
 
 
-async def entries_page(
+async def list_entries(
     pool: Pool, tenant: str, address: str, after: tuple[int, int, int], limit: int
 ) -> list[EntryRow]:
     """Return up to `limit` entries of one account after the place (lane, seq, leg)."""
@@ -257,10 +229,10 @@ def _journal_row(row: dict[str, Any]) -> JournalRow:
     return JournalRow(**fields)
 
 
-async def journal_page(
+async def list_journal(
     pool: Pool,
     tenant: str,
-    after: tuple[int, int] | None,
+    after: tuple[int, int],
     limit: int,
     *,
     lane: int | None = None,
@@ -272,11 +244,10 @@ async def journal_page(
     At most `scan_rows_max` rows are scanned, of all tenants and outcomes. So a page can have fewer rows and still a
     place to continue from.
     """
-    start = after or ((-1, -1) if lane is None else (lane, -1))
     values = {
         "tenant": tenant,
-        "after_lane": start[0],
-        "after_seq": start[1],
+        "after_lane": after[0],
+        "after_seq": after[1],
         "lane_max": _LANE_MAX if lane is None else lane,
         "outcome": None if outcome is None else outcome.value,
         "limit": limit,
@@ -288,9 +259,9 @@ async def journal_page(
     return JournalPage(rows, None if complete or not found else (found[-1]["lane"], found[-1]["seq"]))
 
 
-async def journal_row(pool: Pool, tenant: str, lane: int, seq: int) -> JournalRow | None:
+async def find_journal_row(pool: Pool, tenant: str, lane: int, seq: int) -> JournalRow | None:
     """Return one journal row, or None if there is none or it is another tenant's."""
-    page = await journal_page(pool, tenant, (lane, seq - 1), 1, lane=lane, scan_rows_max=1)
+    page = await list_journal(pool, tenant, (lane, seq - 1), 1, lane=lane, scan_rows_max=1)
     return next((row for row in page.rows if row.seq == seq), None)
 
 
@@ -299,7 +270,7 @@ def _postings(payload: str) -> dict[int, int]:
     return {int(lane): int(next_offset) for lane, next_offset in pairs}
 
 
-async def posted_notifications(dsn: str) -> AsyncIterator[dict[int, int]]:
+async def listen_for_postings(dsn: str) -> AsyncIterator[dict[int, int]]:
     """Yield lane -> next offset for each commit that posting workers announce, over one connection of its own.
 
     The first item is empty and means that listening has begun: earlier commits must be looked up. Raise DatabaseError

@@ -7,8 +7,9 @@ from decimal import Decimal
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
+from db.fetch import Pool, fetch
 from db.queries import load
-from db.reads import BalanceRow, Pool, fetch
+from db.reads import BalanceRow
 
 _QUERIES: Final = load("reports")
 TIME_MAX: Final = 2**63 - 1

@@ -10,10 +10,11 @@ from typing import Any
 import httpx
 import uvicorn
 
-from api.app import create_app
+from api.app import Application, create_app
+from api.configuration import Configuration
 from api.connections import Connections
+from api.parts import Parts
 from api.server import bounds_of, configuration_of
-from api.service import Configuration, Service
 from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
@@ -38,17 +39,19 @@ class _Server(uvicorn.Server):
         self.listening.set()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self.config.app.state.service.release_waiting()  # type: ignore[union-attr]
+        assert isinstance(self.config.app, Application)
+        assert self.config.app.parts is not None
+        self.config.app.parts.release_waiting()
         await super().shutdown(sockets)
 
 
 class ApiBench:
     """A running API, with an operator's access to its books."""
 
-    def __init__(self, url: str, dsn: str, service: Service | None = None) -> None:
+    def __init__(self, url: str, dsn: str, parts: Parts | None = None) -> None:
         self.url = url
         self.dsn = dsn
-        self.service = service
+        self.parts = parts
 
     def new_key(self, tenant: str = "default", scopes: tuple[Scope, ...] = tuple(Scope), **options: Any) -> str:
         """Return a new API key in full; create the tenant if it is missing."""
@@ -79,7 +82,7 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
     listener = socket.create_server(("127.0.0.1", port))
     configuration = replace(configuration, **changes)
     app = create_app(configuration)
-    connections = Connections(bounds_of(settings), configuration.trusted_proxies, app.state.metrics)
+    connections = Connections(bounds_of(settings), configuration.trusted_proxies, app.metrics)
     server = _Server(
         uvicorn.Config(
             app, http=connections.protocol(), log_config=None, timeout_graceful_shutdown=5, proxy_headers=False
@@ -89,7 +92,7 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
     thread.start()
     try:
         assert server.listening.wait(START_SECONDS_MAX), "the API did not start"
-        bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn, app.state.service)
+        bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn, app.parts)
         if wait_ready:
             await_ready(bench)
         yield bench

@@ -4,17 +4,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any, Final, Protocol
 
 import structlog
 
 from api.console.latency import AcceptTimes, Latency
-from api.postgres_watch import PostgresWatch
+from api.database import Database
 from db.connections import DatabaseError
 from db.operations import LaneProgress
 from db.overview import CurrencySums, Overview, read_overview
-from db.reads import Pool
 from domain.outcomes import Outcome
 from runtime.positions import Positions, PositionsUnknown, lag
 
@@ -62,11 +60,8 @@ class Viewer:
 class Feed:
     """The viewers, and the task that looks up a pulse for them each second. Use it in one event loop only."""
 
-    def __init__(
-        self, pool: Pool, postgres: PostgresWatch, accept_times: AcceptTimes, make_reader: Callable[[], Reader]
-    ) -> None:
-        self._pool = pool
-        self._postgres = postgres
+    def __init__(self, database: Database, accept_times: AcceptTimes, make_reader: Callable[[], Reader]) -> None:
+        self._database = database
         self._accept_times = accept_times
         self._make_reader = make_reader
         self._viewers: set[Viewer] = set()
@@ -159,7 +154,7 @@ class Feed:
         """Look up once; return the pulse, and whether the reader had an answer from Kafka."""
         self.looks += 1
         tenants = sorted({viewer.tenant for viewer in self._viewers})
-        asked = self._postgres.ask(partial(read_overview, self._pool, tenants))
+        asked = self._database.ask(lambda pool: read_overview(pool, tenants))
         found, positions = await asyncio.gather(asked, asyncio.to_thread(reader.read), return_exceptions=True)
         faults = []
         for answer, expected in ((found, DatabaseError), (positions, PositionsUnknown)):

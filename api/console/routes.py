@@ -3,19 +3,21 @@
 import asyncio
 from collections.abc import AsyncIterator
 from importlib.resources import files
-from typing import Any, Final
+from typing import Annotated, Any, Final, NamedTuple
 
 import orjson
-from fastapi import APIRouter, FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
 from starlette.responses import FileResponse, RedirectResponse
 
-from api.authentication import JournalReader
+from api.authentication import Authentication
+from api.callers import Needs
 from api.console.feed import Feed, Pulse
+from api.known_books import KnownBooks
+from api.parts import Parts
 from api.problems import Kind, Problem, unavailable
 from api.security_headers import PageAssets, page_headers
-from api.service import Service
-from api.shares import holder_of
+from api.shares import Share, holder_of
 from api.views import decimal_text
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
@@ -50,23 +52,39 @@ async def console() -> Response:
     return FileResponse(f"{_FOLDER}/index.html", headers=HEADERS, media_type="text/html")
 
 
+class Watcher(NamedTuple):
+    """The caller of the feed of events."""
+
+    key: ApiKey
+    feed: Feed
+    event_streams: Share
+    authentication: Authentication
+    books: KnownBooks
+    topic: str
+
+
+def _watcher(key: ApiKey, parts: Parts) -> Watcher:
+    topic = parts.configuration.topics.intents
+    return Watcher(key, parts.feed, parts.shares.event_streams, parts.authentication, parts.books, topic)
+
+
 @router.get(EVENTS_PATH)
-async def events(request: Request, key: JournalReader) -> Response:
+async def events(
+    request: Request, watcher: Annotated[Watcher, Depends(Needs(Scope.JOURNAL_READ, _watcher))]
+) -> Response:
     """What the console shows, as server-sent events: `hello` once, then `pulse` each second."""
-    service: Service = request.app.state.service
-    if service.feed.is_closed:
+    if watcher.feed.is_closed:
         raise unavailable(Kind.NOT_READY, "This process is about to end: another one will answer.")
-    holder_of(request).take(service.shares.event_streams)
+    holder_of(request).take(watcher.event_streams)
     return EventSourceResponse(
-        _stream(request, service, key), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        _stream(request, watcher), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
 
 
-async def _stream(request: Request, service: Service, key: ApiKey) -> AsyncIterator[bytes]:
-    feed: Feed = service.feed
-    viewer = feed.join(key.tenant)
+async def _stream(request: Request, watcher: Watcher) -> AsyncIterator[bytes]:
+    viewer = watcher.feed.join(watcher.key.tenant)
     try:
-        yield _event("hello", _hello(service, key)) + b"retry: %d\n\n" % RETRY_MILLISECONDS
+        yield _event("hello", _hello(watcher)) + b"retry: %d\n\n" % RETRY_MILLISECONDS
         while True:
             try:
                 pulse = await asyncio.wait_for(viewer.pulses.get(), HEARTBEAT_SECONDS)
@@ -75,23 +93,22 @@ async def _stream(request: Request, service: Service, key: ApiKey) -> AsyncItera
                 continue
             if pulse is None:
                 return
-            refusal = await _refusal(request, service)
+            refusal = await _refusal(request, watcher.authentication)
             if refusal is not None:
                 yield _event("refused", refusal.document())
                 return
-            yield _event("pulse", pulse.shared | {"symmetry": _symmetry(service, key, pulse)})
+            yield _event("pulse", pulse.shared | {"symmetry": _symmetry(watcher, pulse)})
     finally:
-        feed.leave(viewer)
+        watcher.feed.leave(viewer)
 
 
-async def _refusal(request: Request, service: Service) -> Problem | None:
+async def _refusal(request: Request, authentication: Authentication) -> Problem | None:
     """Return the problem if the key is not valid any more, such as a revoked one; None if it is.
 
     The key is looked up as for any other request.
     """
-    _, _, credentials = request.headers.get("authorization", "").partition(" ")
     try:
-        await service.authentication.key_of(credentials, request)
+        await authentication.key_of(request)
     except Problem as problem:
         return problem
     except DatabaseError:  # the key was valid when Postgres last answered
@@ -104,23 +121,23 @@ def is_operator(key: ApiKey) -> bool:
     return Scope.OPERATIONS_READ in key.scopes
 
 
-def _hello(service: Service, key: ApiKey) -> dict[str, Any]:
+def _hello(watcher: Watcher) -> dict[str, Any]:
     return {
-        "tenant": key.tenant,
-        "is_operator": is_operator(key),
-        "scopes": sorted(key.scopes),
-        "topic": service.configuration.topics.intents,
-        "history": service.feed.history,
+        "tenant": watcher.key.tenant,
+        "is_operator": is_operator(watcher.key),
+        "scopes": sorted(watcher.key.scopes),
+        "topic": watcher.topic,
+        "history": watcher.feed.history,
     }
 
 
-def _symmetry(service: Service, key: ApiKey, pulse: Pulse) -> list[dict[str, Any]]:
+def _symmetry(watcher: Watcher, pulse: Pulse) -> list[dict[str, Any]]:
     """Return debits and credits by currency, with minor units as text.
 
     They are of all tenants for an operator, else of the key's own tenant.
     """
-    tenant = None if is_operator(key) else key.tenant
-    units = service.units(key.tenant)
+    tenant = None if is_operator(watcher.key) else watcher.key.tenant
+    units = watcher.books.units(watcher.key.tenant)
     return [
         {
             "currency": sums.currency,

@@ -62,7 +62,8 @@ def test_a_producer_that_stays_deaf_is_replaced(settings: Settings, closed_port:
     """Kafka works; the test gives the API a client without answers, as librdkafka's once was after a standstill."""
     with running_api(settings, delivery_timeout_seconds=DELIVERY_TIMEOUT_SECONDS) as api, api.client() as client:
         assert post(client, "before", top_up(1, 100)).status_code == 202
-        kept = api.service.producer
+        assert api.parts is not None
+        kept = api.parts.intake.producer
         deaf = Producer({"bootstrap.servers": f"127.0.0.1:{closed_port}", "delivery.timeout.ms": 1000, "log_level": 0})
         kept._producer = deaf
         if noticed_by == "an intent":

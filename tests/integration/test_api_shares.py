@@ -32,8 +32,8 @@ def half_sent(api: ApiBench, key: str, sent: bytes = b"{") -> Iterator[socket.so
 
 def held(api: ApiBench) -> int:
     """Return how many requests are under way."""
-    assert api.service is not None
-    return api.service.shares.requests.held[0]
+    assert api.parts is not None
+    return api.parts.shares.requests.held[0]
 
 
 def test_slow_bodies_use_up_the_share_of_their_key_and_tenant_alone(settings: Settings) -> None:
@@ -66,10 +66,10 @@ def test_slow_bodies_use_up_the_share_of_their_key_and_tenant_alone(settings: Se
 def test_bytes_of_bodies_are_shared_out(settings: Settings) -> None:
     shares = SHARE_BOUNDS._replace(body_bytes=Bounds(4000, 3000, 2000))
     with running_api(settings, shares=shares) as api, ExitStack() as open_now:
-        assert api.service is not None
-        key, service = api.new_key("hostile"), api.service
+        assert api.parts is not None
+        key, body_bytes = api.new_key("hostile"), api.parts.shares.body_bytes
         open_now.enter_context(half_sent(api, key, b"x" * 1900))
-        eventually(lambda: service.shares.body_bytes.held[0] == 1900, "the bytes are counted as they come")
+        eventually(lambda: body_bytes.held[0] == 1900, "the bytes are counted as they come")
         with api.client(key) as client, api.client() as other:
             answer = post(client, "k", top_up(1, 1))
             assert (problem(answer), answer.json()["share"]) == ("share-used-up", "body_bytes")

@@ -83,8 +83,8 @@ def bound_of_refusal(api: ApiBench, tenant: str) -> tuple[int, str]:
 def watch_together(api: ApiBench) -> None:
     """Watch with five viewers of one key, which is its share; another key and another tenant have places left."""
     key = api.new_key()
-    assert api.service is not None
-    watched = api.service.feed
+    assert api.parts is not None
+    watched = api.parts.feed
     pulses = 0
 
     def watch() -> None:
@@ -134,7 +134,7 @@ def test_open_streams_do_not_hold_up_the_end(settings: Settings) -> None:
         viewers = [threading.Thread(target=watch) for _ in range(3)]
         for viewer in viewers:
             viewer.start()
-        eventually(lambda: api.service.feed.viewers == 3, "they watch")  # type: ignore[union-attr]
+        eventually(lambda: api.parts.feed.viewers == 3, "they watch")  # type: ignore[union-attr]
         told = time.monotonic()
     assert time.monotonic() - told < STOP_SECONDS_MAX
     for viewer in viewers:

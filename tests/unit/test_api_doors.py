@@ -1,77 +1,18 @@
 """Headers of the API's answers, HEAD requests and odd queries: rules that need no ledger."""
 
-import asyncio
-from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-import httpx
 import pytest
-from fastapi import FastAPI
 
 from api import middleware
-from api.app import create_app
 from api.documentation import PARAMETERS
-from api.metrics import Metrics
 from api.parameters import moment, period
 from api.problems import Problem
-from api.service import Configuration
-from api.shares import Shares
-from db.access import ApiKey, Scope
-from domain.topics import Topics
-from runtime.shares import SHARE_BOUNDS
+from tests.bare_api import application, ask, problem
 
-KEY = ApiKey("0" * 16, "default", "test", b"", frozenset(Scope), None, None)
 PAGES = ("/console", "/console/assets/main.js", "/docs", "/docs/start.js", "/docs/assets/swagger-ui.css")
 SOME_ID = "00000000-0000-0000-0000-000000000001"
-
-
-class Everybody:
-    """An authentication that accepts every request and has no limits."""
-
-    async def key_of(self, credentials: str, request: Any) -> ApiKey:  # noqa: ARG002 - the API passes both arguments
-        return KEY
-
-    async def count_request(self, key: ApiKey) -> None:
-        pass
-
-
-def application(**changes: Any) -> FastAPI:
-    """Return the API without Kafka and Postgres: it answers requests that need neither."""
-    app = create_app(Configuration("", "", "", Topics(""), **changes))  # type: ignore[arg-type]
-    metrics = Metrics()
-    app.state.service = SimpleNamespace(
-        authentication=Everybody(),
-        shares=Shares(SHARE_BOUNDS, metrics),
-        metrics=metrics,
-        configuration=SimpleNamespace(wait_seconds_max=1.0),
-    )
-    return app
-
-
-@cache
-def shared() -> FastAPI:
-    """Return one application for all tests that do not change it, because making one takes half a second."""
-    return application()
-
-
-def ask(method: str, path: str, app: FastAPI | None = None, **options: Any) -> httpx.Response:
-    """Send one request and return the answer."""
-
-    async def asked() -> httpx.Response:
-        transport = httpx.ASGITransport(app or shared(), raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://ledger") as client:
-            return await client.request(method, path, **options)
-
-    return asyncio.run(asked())
-
-
-def problem(answer: httpx.Response) -> str:
-    """Return the kind of a problem, and check that the answer has the documented form."""
-    assert answer.headers["content-type"] == "application/problem+json"
-    document = answer.json()
-    assert document["status"] == answer.status_code
-    return str(document["type"]).rpartition("/")[2]
 
 
 # ------------------------------------------------------------------------------------------------------ headers
@@ -123,7 +64,7 @@ def test_a_fault_of_ours_is_a_problem_too(where: str, monkeypatch: pytest.Monkey
         raise RuntimeError("a secret")
 
     if where == "route":
-        app.state.service.authentication = SimpleNamespace(key_of=fail)
+        app.parts.authentication = SimpleNamespace(key_of=fail)  # type: ignore
     else:
         monkeypatch.setattr(middleware, "trace_of", fail)
     answer = ask("GET", "/v1/accounts", app)

@@ -3,6 +3,7 @@
 import base64
 import re
 from hashlib import sha256
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -12,21 +13,19 @@ from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
 from api.addresses import client_address, trusted_proxies_of
-from api.app import create_app
 from api.authentication import address_group
 from api.cursors import Cursors
 from api.intent_bodies import batch_of, intent_of
-from api.intents import DIRECT, wait_seconds
+from api.lists import Page
 from api.metrics import Metrics
 from api.problems import TYPE_BASE, Kind, Problem, kind_of
-from api.responses import json_response, next_link
-from api.service import Configuration
+from api.request_headers import wait_seconds
+from api.responses import json_response
 from api.times import from_rfc3339, to_rfc3339
 from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
-from domain.topics import Topics
 from producers.intents import drained_account, kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
@@ -265,20 +264,35 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
     assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
 
 
-def test_what_is_answered_without_fastapi_is_what_it_documents() -> None:
-    app = create_app(Configuration("", "", "", Topics("")))
-    documented = app.openapi()["paths"]
-    assert sorted(DIRECT) == [("POST", "/v1/intents"), ("POST", "/v1/intents/batch")]
-    for method, path in DIRECT:
-        assert documented[path][method.lower()]["security"] == [{"ApiKey": []}]
-
-
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:
     assert json_response({"sum": 2**70}).body == b'{"sum":1180591620717411303424}'
 
 
-def test_a_link_keeps_the_filters() -> None:
-    assert next_link("/v1/journal", None, {"lane": 1}) is None
-    assert (
-        next_link("/v1/journal", "abc", {"lane": 0, "outcome": None, "prefix": ""}) == "/v1/journal?lane=0&cursor=abc"
-    )
+LIST = ("accounts", "default")
+PATH = "/v1/accounts"
+BOOKS: Any = SimpleNamespace(cursors=CURSORS)
+
+
+def test_a_link_keeps_the_filters_and_its_cursor_is_of_the_list_and_its_filters() -> None:
+    """Links of an earlier release go on: the cursor's list is its name, the tenant, the path's values, the filters."""
+    page = Page(BOOKS, LIST, PATH, 2, None, {"lane": 0, "outcome": None, "prefix": ""})
+    assert page.link(None) is None
+    link = str(page.link(("a", 7)))
+    path, _, cursor = link.rpartition("&cursor=")
+    assert path == "/v1/accounts?lane=0&limit=2"
+    assert CURSORS.decode(cursor, (*LIST, 0, None, ""), (str, int)) == ("a", 7)
+    assert Page(BOOKS, LIST, PATH, 2, cursor, {"lane": 0, "outcome": None, "prefix": ""}).begin("", -1) == ("a", 7)
+    for other in (Page(BOOKS, LIST, PATH, 2, cursor, {}), Page(BOOKS, ("x",), PATH, 2, cursor, {"lane": 0})):
+        with pytest.raises(Problem):
+            other.begin("", -1)
+
+
+@pytest.mark.parametrize(("rows", "shown", "last"), [([], [], None), ([1, 2], [1, 2], None), ([1, 2, 3], [1, 2], 2)])
+def test_a_page_has_a_next_one_if_one_row_more_was_read(rows: list[int], shown: list[int], last: int | None) -> None:
+    page = Page(BOOKS, LIST, PATH, 2, None, {})
+    assert page.rows_max == 3
+    assert page.begin("") == ("",)
+    body = orjson.loads(page.response(rows, lambda row: {"row": row}, lambda row: (row,)).body)
+    assert body["items"] == [{"row": row} for row in shown]
+    assert (body["next"] is None) == (last is None)
+    assert body["next"] == (None if last is None else page.link((last,)))

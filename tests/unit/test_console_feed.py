@@ -1,7 +1,6 @@
 """The console's figures without a database: measurements, sums, and pulses for each viewer."""
 
 import asyncio
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -141,7 +140,7 @@ async def test_one_look_serves_all_and_none_is_made_for_nobody() -> None:
         made.append(Ends())
         return made[-1]
 
-    feed = Feed(SimpleNamespace(), Away(), AcceptTimes(), ends)  # type: ignore[arg-type]
+    feed = Feed(Away(), AcceptTimes(), ends)  # type: ignore[arg-type]
     viewers = [feed.join("default") for _ in range(3)]
     for _ in range(2):
         pulses = [await viewer.pulses.get() for viewer in viewers]
@@ -172,7 +171,7 @@ async def test_a_bug_in_a_look_ends_the_streams_and_the_next_viewer_begins_anew(
             raise ZeroDivisionError
 
     makes = iter([Broken(), Ends()])
-    feed = Feed(SimpleNamespace(), Away(), AcceptTimes(), lambda: next(makes))  # type: ignore[arg-type]
+    feed = Feed(Away(), AcceptTimes(), lambda: next(makes))  # type: ignore[arg-type]
     viewer = feed.join("default")
     assert (await viewer.pulses.get()) is None
     feed.leave(viewer)
