@@ -14,7 +14,7 @@ from httpx import HTTPError
 
 from domain.errors import Outage
 from domain.topics import SUBJECTS
-from producers.compiled import REFUSALS, compiled_writer
+from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.settings import REPOSITORY_ROOT
 from runtime.wire_format import FRAME, MAGIC
@@ -110,11 +110,11 @@ def encoder(subject: str, schema_id: int) -> Encoder:
     """Return a function that encodes a record (a dict) as framed bytes; it raises fastavro's errors."""
     schema = parsed_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)
-    write = compiled_writer(schema, frame)
+    codec = Codec(schema)
 
     def encode(record: dict[str, Any]) -> bytes:
         try:
-            return write(record)
+            return codec.write(record, frame)
         except REFUSALS:
             out = io.BytesIO()
             out.write(frame)

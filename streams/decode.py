@@ -3,9 +3,8 @@
 import io
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
-from uuid import UUID
 
 import fastavro
 import structlog
@@ -13,7 +12,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
-from domain.intents import DIRECTIONS, Intent, Leg
+from domain.intents import Intent, intent_of
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
 from producers.encoding import (
@@ -25,9 +24,9 @@ from producers.encoding import (
     without_logical_types,
 )
 from producers.schema_rules import MEANING, faults_of_change
+from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.wire_format import FRAME, MAGIC
-from streams.plain_intents import Unusual, plain_intent
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -55,6 +54,7 @@ class IntentDecoder:
     def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
         self._own_schema = parsed_schema("payments.intents-value")
+        self._codec = Codec(self._own_schema)
         # schema id -> parsed writer's schema, and the schema to resolve into. The latter is None if both are the same,
         # because resolution costs as much time again as reading.
         self._schemas: dict[int, tuple[Any, Any]] = {}
@@ -72,13 +72,13 @@ class IntentDecoder:
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._look_up(schema_id)
         if reader_schema is None:
             try:
-                return plain_intent(value, FRAME.size)
-            except (Unusual, IndexError, KeyError, ValueError):
+                return intent_of(self._codec.read(value, FRAME.size))
+            except REFUSALS:
                 pass  # fastavro decides what it is
         body = io.BytesIO(value)
         body.seek(FRAME.size)
         try:
-            record = fastavro.schemaless_reader(body, writer_schema, reader_schema)
+            record: Any = fastavro.schemaless_reader(body, writer_schema, reader_schema)
             if body.tell() != len(value):
                 raise ValueError(f"{len(value) - body.tell()} bytes are left over")
             return intent_of(record)
@@ -164,26 +164,3 @@ def _full_name(schema: Any) -> str | None:
         return None
     name, namespace = str(schema.get("name", "")), schema.get("namespace")
     return name if "." in name or not namespace else f"{namespace}.{name}"
-
-
-def intent_of(record: Mapping[str, Any]) -> Intent:
-    """Return the domain's intent from the Avro record; raise ValueError if an id is not a UUID."""
-    reverses = record["reverses"]
-    direction: Callable[[str, int], int] = DIRECTIONS.get
-    return Intent(
-        UUID(record["intent_id"]),
-        record["tenant"],
-        record["idempotency_key"],
-        record["type"],
-        tuple(
-            [
-                Leg(leg["account"], direction(leg["direction"], 0), leg["amount_minor"], leg["currency"])
-                for leg in record["legs"]
-            ]
-        ),
-        None if reverses is None else UUID(reverses),
-        record["value_time"],
-        record["reference"],
-        record["metadata"],
-        record["accepted_time"],
-    )

@@ -10,9 +10,11 @@ from httpx import HTTPError
 
 from domain.outcomes import QuarantineReason
 from producers.encoding import SchemaError, parsed_schema, registry_client, without_logical_types
+from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.wire_format import FRAME, MAGIC
-from streams.proof.records.compiled import REFUSALS, compiled_reader
+
+INTENTS_SUBJECT: Final = "payments.intents-value"
 
 
 class LegRecord(TypedDict):
@@ -83,7 +85,8 @@ class RecordReader:
         self._registry = registry
         self._reader_schema = parsed_schema(subject)
         self._name = str(self._reader_schema["name"])
-        self._compiled = compiled_reader(self._reader_schema)
+        # Posting reads intents by the codec. Here fastavro reads them, so an error of the codec does not hide itself.
+        self._codec = None if subject == INTENTS_SUBJECT else Codec(self._reader_schema)
         # schema id -> the writer's schema, and ours if the two differ, so that missing fields get their defaults.
         self._schemas: dict[int, tuple[Any, Any]] = {}
 
@@ -95,9 +98,9 @@ class RecordReader:
             raise Unreadable(QuarantineReason.BAD_MAGIC, "The bytes do not begin with zero and a schema id.")
         schema_id = int.from_bytes(value[1:5], "big")
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
-        if reader_schema is None:
+        if reader_schema is None and self._codec is not None:
             try:
-                return self._compiled(value, FRAME.size)
+                return self._codec.read(value, FRAME.size)
             except REFUSALS:
                 pass  # fastavro decides what it is
         body = io.BytesIO(value[5:])
