@@ -88,6 +88,25 @@ def recompute(bench: ProvingBench) -> full.Report:
     )
 
 
+@pytest.mark.parametrize("is_wrong", [False, True])
+def test_a_record_that_comes_late_keeps_its_break_only_if_it_is_wrong(
+    proving: ProvingBench, agent: Reconciliation, is_wrong: bool
+) -> None:
+    busy(proving)
+    messages, end = proving.read(proving.topics.journal, 0, 0)
+    late = messages.pop(2)
+    agent.reconciler.positions(proving.topics.journal, (0,))
+    agent.reconciler.handle([PartitionBatch(proving.topics.journal, 0, 0, messages, end)])
+    missing = ("conservation", "lane 0 seq 2")
+    assert proving.breaks("reconciliation")[missing] == "open"
+    if is_wrong:
+        record = read_body(late.value, parsed_schema("ledger.journal-value"))
+        late = late._replace(value=proving.encode_journal(record | {"source_offset": 77}))
+    agent.reconciler.handle([PartitionBatch(proving.topics.journal, 0, end, [late], end + 1)])
+    assert (missing in proving.breaks("reconciliation")) == is_wrong
+    assert (missing in proving.breaks("reconciliation", "resolved")) != is_wrong
+
+
 def test_reversals_whole_and_in_parts_are_faithful(proving: ProvingBench, agent: Reconciliation) -> None:
     first = proving.transfer("one", "external:bank", "users:1:wallet", 700)
     proving.send(first)

@@ -306,7 +306,8 @@ def test_a_lane_counts_what_it_takes() -> None:
 )
 def test_what_is_out_of_place_is_named(records: list[JournalRecord], subjects: list[str]) -> None:
     _, found = taken(*records)
-    assert [f.subject for f in found.findings if f.kind == BreakKind.CONSERVATION] == subjects
+    named = found.missing + found.findings
+    assert [finding.subject for finding in named if finding.kind == BreakKind.CONSERVATION] == subjects
 
 
 def test_a_late_record_closes_its_gap_and_a_repeat_is_held_back() -> None:

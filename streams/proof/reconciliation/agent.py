@@ -137,11 +137,13 @@ class Reconciler(JournalAgent[db.LaneRow]):
         self.lanes.move(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
         next_seqs = {counter.lane: counter.next_seq for counter in counters}
         findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
-        self.breaks.record(connection, findings)
+        self.breaks.record(connection, taken.missing + findings)
         if taken.gaps_closed:
-            came = [(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed]
+            # A record that came late and is wrong keeps its break.
+            wrong = {(finding.kind, finding.subject) for finding in findings}
+            came = {(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed} - wrong
             self.breaks.resolve_about(connection, came, "The record came late.")
-        return Proved(findings, lambda: _add_to_metrics(taken.records, compared))
+        return Proved(taken.missing + findings, lambda: _add_to_metrics(taken.records, compared))
 
     def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
         """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""

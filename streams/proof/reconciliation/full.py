@@ -89,11 +89,8 @@ class _Recomputation:
             repeats = [r for r in taken.repeated if held.get((r["lane"], r["seq"])) != r["hash"]]
             taken.findings += [repeat_finding(record) for record in repeats]
         closed = {record_subject(*place) for place in taken.gaps_closed}
-        report.findings += [
-            finding
-            for finding in taken.findings
-            if not (finding.subject in closed and "no such record" in finding.detail)
-        ]
+        report.findings += taken.findings
+        report.findings += [finding for finding in taken.missing if finding.subject not in closed]
 
     def count_lanes(self) -> None:
         """Check conservation in total, by lane. A record that the snapshot has and the topic lacks is a break."""

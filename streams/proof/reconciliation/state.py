@@ -24,6 +24,8 @@ class Taken:
     moved: dict[ShardKey, list[int]] = field(default_factory=dict)
     """Shard -> debits, credits (minor units), the last seq that touched it."""
     findings: list[Finding] = field(default_factory=list)
+    missing: list[Finding] = field(default_factory=list)
+    """Findings about records that the topic skipped. Such a record may still come, and is then in `gaps_closed`."""
     gaps_opened: list[tuple[int, int]] = field(default_factory=list)
     gaps_closed: list[tuple[int, int]] = field(default_factory=list)
 
@@ -108,7 +110,7 @@ class LaneCounter:
         for missing in range(self._next_seq, seq):
             self._gaps.add(missing)
             taken.gaps_opened.append((lane, missing))
-            self._find(missing, f"The topic has no such record: it goes on with seq {seq}.")
+            taken.missing.append(self._finding(missing, f"The topic has no such record: it goes on with seq {seq}."))
         return True
 
     def _move(self, record: JournalRecord) -> None:
@@ -124,7 +126,10 @@ class LaneCounter:
             sums[2] = max(sums[2], seq)
 
     def _find(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> None:
-        self._taken.findings.append(Finding(kind, record_subject(self.lane, seq), detail, self.lane, seq))
+        self._taken.findings.append(self._finding(seq, detail, kind))
+
+    def _finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
+        return Finding(kind, record_subject(self.lane, seq), detail, self.lane, seq)
 
 
 def class_sums(
