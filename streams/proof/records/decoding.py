@@ -96,20 +96,20 @@ class RecordReader:
             raise Unreadable(QuarantineReason.EMPTY, "There are no bytes.")
         if value[0] != MAGIC or len(value) < FRAME.size:
             raise Unreadable(QuarantineReason.BAD_MAGIC, "The bytes do not begin with zero and a schema id.")
-        schema_id = int.from_bytes(value[1:5], "big")
+        schema_id = FRAME.unpack_from(value)[1]
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._fetch(schema_id)
         if reader_schema is None and self._codec is not None:
             try:
                 return self._codec.read(value, FRAME.size)
             except REFUSALS:
                 pass  # fastavro decides what it is
-        body = io.BytesIO(value[5:])
+        body = io.BytesIO(value[FRAME.size :])
         try:
             record = fastavro.schemaless_reader(body, writer_schema, reader_schema)
         except Exception as error:
             detail = f"The bytes do not decode by schema {schema_id}: {type(error).__name__}."
             raise Unreadable(QuarantineReason.UNDECODABLE, detail) from error
-        if body.tell() != len(value) - 5:
+        if body.tell() != len(value) - FRAME.size:
             raise Unreadable(QuarantineReason.UNDECODABLE, "There are bytes past the end of the record.")
         return cast("dict[str, Any]", record)
 
