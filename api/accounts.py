@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
 from api.lists import Cursor, Limit, NextLink
-from api.parameters import Address, account_not_open, checked_address
+from api.parameters import Address, checked_address, make_not_open_problem
 from api.problems import Kind
 from api.responses import json_response, problem_responses
 from api.times import to_optional_rfc3339, to_utc_text
-from api.views import AccountClass, Side, Units, amounts, decimal_text
+from api.views import AccountClass, Side, Units, decimal_text, make_amounts
 from db import reads
 from db.reads import AccountRow, BalanceRow, EntryRow
 from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTION_NAMES
@@ -109,7 +109,7 @@ def _balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
         "account_class": row.account_class,
         "normal_direction": DIRECTION_NAMES[row.normal_direction],
         "currency": currency,
-        **amounts(currency, units, debits=row.debits_minor, credits=row.credits_minor, balance=row.balance_minor),
+        **make_amounts(currency, units, debits=row.debits_minor, credits=row.credits_minor, balance=row.balance_minor),
     }
 
 
@@ -142,7 +142,7 @@ async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
     row = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if row is None:
-        raise account_not_open(address)
+        raise make_not_open_problem(address)
     return json_response(_account_view(row))
 
 
@@ -155,7 +155,7 @@ async def get_account_balances(reader: AccountsReader, address: Address) -> Resp
     """One account's balance in each currency it holds; all on one page."""
     rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, checked_address(address)))
     if rows is None:
-        raise account_not_open(address)
+        raise make_not_open_problem(address)
     units = reader.units
     return json_response({"items": [_balance_view(row, units) for row in rows], "next": None})
 
@@ -196,6 +196,6 @@ async def list_entries(
         lambda pool: reads.list_entries(pool, reader.tenant, address, (lane, seq, leg), page.rows_max)
     )
     if not rows and await reader.read(lambda pool: reads.find_account(pool, reader.tenant, address)) is None:
-        raise account_not_open(address)
+        raise make_not_open_problem(address)
     units = reader.units
     return page.response(rows, lambda row: _entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

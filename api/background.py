@@ -24,7 +24,7 @@ class Background:
         """Run the work until it ends or the process stops."""
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    def failed(self) -> list[str]:
+    def list_failed(self) -> list[str]:
         """Return the names of the tasks that ended by an error."""
         return [task.get_name() for task in self._tasks if task.done() and not task.cancelled() and task.exception()]
 

@@ -32,7 +32,7 @@ _bearer = HTTPBearer(
 )
 
 
-def parts_of(request: Request) -> Parts:
+def get_parts(request: Request) -> Parts:
     """Return the parts of the process that answers this request."""
     parts: Parts = request.app.parts
     return parts
@@ -53,7 +53,7 @@ class Needs(Generic[Caller]):
         self, request: Request, _documented: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)] = None
     ) -> Caller:
         """Return the caller. Direct routes call this without FastAPI, which needs `_documented` for its document."""
-        parts = parts_of(request)
+        parts = get_parts(request)
         key = await parts.authentication.key_of(request)
         await parts.authentication.count_request(key)
         holder_of(request).begin(key, parts.shares)
@@ -106,10 +106,10 @@ class Reader(NamedTuple):
             return await self.database.ask_in_thread(look_up, *arguments)
 
 
-def _reader(key: ApiKey, parts: Parts) -> Reader:
+def _make_reader(key: ApiKey, parts: Parts) -> Reader:
     return Reader(key, parts.shares, parts.database, parts.books)
 
 
-AccountsReader = Annotated[Reader, Depends(Needs(Scope.ACCOUNTS_READ, _reader))]
-IntentsReader = Annotated[Reader, Depends(Needs(Scope.INTENTS_READ, _reader))]
-JournalReader = Annotated[Reader, Depends(Needs(Scope.JOURNAL_READ, _reader))]
+AccountsReader = Annotated[Reader, Depends(Needs(Scope.ACCOUNTS_READ, _make_reader))]
+IntentsReader = Annotated[Reader, Depends(Needs(Scope.INTENTS_READ, _make_reader))]
+JournalReader = Annotated[Reader, Depends(Needs(Scope.JOURNAL_READ, _make_reader))]

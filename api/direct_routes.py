@@ -25,18 +25,18 @@ def answer_directly(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def direct_routes(routers: Iterable[APIRouter]) -> DirectRoutes:
+def find_direct_routes(routers: Iterable[APIRouter]) -> DirectRoutes:
     """Return the direct ones of FastAPI's routes."""
     routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
     return {
-        (method, route.path): _answer_of(route)
+        (method, route.path): _make_answer(route)
         for route in routes
         if route.endpoint in _marked
         for method in route.methods or ()
     }
 
 
-def _answer_of(route: APIRoute) -> Callable[[Request], Awaitable[Response]]:
+def _make_answer(route: APIRoute) -> Callable[[Request], Awaitable[Response]]:
     """Return what does for this route what FastAPI does: make the caller, then call the endpoint."""
     endpoint, callers = route.endpoint, route.dependant.dependencies
     names = [route.dependant.request_param_name, *(caller.name for caller in callers)]

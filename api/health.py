@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request, Response
 
-from api.callers import parts_of
+from api.callers import get_parts
 from api.metrics import CONTENT_TYPE
 from api.problems import Kind, unavailable
 from api.responses import ProblemDocument, json_response
@@ -25,7 +25,7 @@ async def ready(request: Request) -> Response:
 
     `degraded` while Postgres is away and intents are taken all the same, for ten minutes at most.
     """
-    readiness = parts_of(request).readiness
+    readiness = get_parts(request).readiness
     missing = await readiness.missing()
     if not missing:
         degraded = readiness.degraded()
@@ -38,4 +38,4 @@ async def ready(request: Request) -> Response:
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(parts_of(request).metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(get_parts(request).metrics.exposition(), media_type=CONTENT_TYPE)

@@ -61,7 +61,7 @@ class Intake:
         if not self.has_schema:
             raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
 
-    async def kafka_fault(self) -> str | None:
+    async def find_kafka_fault(self) -> str | None:
         """Return why Kafka cannot take intents; None if it can."""
         try:
             await self._count_lanes()

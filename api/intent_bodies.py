@@ -14,7 +14,7 @@ from api.body_bounds import (
     require_few_parts,
 )
 from api.intent_models import INTENT_FORM, ITEM_FORM, Form, read_by_model
-from api.plain_bodies import Asked, plain_transfer
+from api.plain_bodies import Asked, read_plain_transfer
 from api.problems import Kind, Problem, kind_of
 from api.times import from_rfc3339
 from api.unique_members import require_unique_members
@@ -44,7 +44,7 @@ def json_value(raw: bytes) -> Any:
 
 
 def _read(value: Any, form: Form, faults_max: int) -> Asked:
-    asked = plain_transfer(value, form.members)
+    asked = read_plain_transfer(value, form.members)
     return read_by_model(value, form, faults_max) if asked is None else asked
 
 

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.body_bounds import ODD_LEGS_SHOWN_MAX, require_small
 from api.form_sentences import form_sentence
-from api.plain_bodies import CURRENCY_CHARACTERS_MAX, TIME_CHARACTERS_MAX, Asked, plain_legs
+from api.plain_bodies import CURRENCY_CHARACTERS_MAX, TIME_CHARACTERS_MAX, Asked, read_plain_legs
 from api.problems import Kind, Problem
 from api.times import PATTERN
 from domain.intents import (
@@ -126,12 +126,12 @@ class Form(NamedTuple):
     validate: Callable[[Any], Any]
 
 
-def _form(model: type[IntentBody]) -> Form:
+def _make_form(model: type[IntentBody]) -> Form:
     return Form(frozenset(model.model_fields), model.__pydantic_validator__.validate_python)
 
 
-INTENT_FORM: Final = _form(IntentBody)
-ITEM_FORM: Final = _form(BatchItem)
+INTENT_FORM: Final = _make_form(IntentBody)
+ITEM_FORM: Final = _make_form(BatchItem)
 
 
 def _pointer(location: tuple[int | str, ...]) -> str:
@@ -140,7 +140,7 @@ def _pointer(location: tuple[int | str, ...]) -> str:
     return "".join(f"/{part}" for part in parts)
 
 
-def _form_problem(error: ValidationError, form: Form, faults_max: int) -> Problem:
+def _make_form_problem(error: ValidationError, form: Form, faults_max: int) -> Problem:
     """Return the problem that lists pydantic's first `faults_max` errors, each with a JSON pointer (RFC 6901)."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     faults = [
@@ -165,7 +165,7 @@ def _cut(value: Any) -> Any:
     legs = value["legs"]
     odd = 0
     for place, leg in enumerate(legs):
-        if plain_legs([leg]) is None:
+        if read_plain_legs([leg]) is None:
             odd += 1
             if odd == ODD_LEGS_SHOWN_MAX:
                 return value | {"legs": legs[: place + 1]}
@@ -181,7 +181,7 @@ def read_by_model(value: Any, form: Form, faults_max: int) -> Asked:
         if cut is not value:
             body = form.validate(value)
     except ValidationError as error:
-        raise _form_problem(error, form, faults_max) from error
+        raise _make_form_problem(error, form, faults_max) from error
     legs = tuple([Leg(leg.account, DIRECTIONS[leg.direction], leg.amount_minor, leg.currency) for leg in body.legs])
     reverses = None if body.reverses is None else UUID(body.reverses)
     return body.type, legs, reverses, body.value_time, body.reference, body.metadata

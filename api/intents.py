@@ -15,10 +15,10 @@ from api.known_books import KnownBooks
 from api.outcomes import Outcomes
 from api.parts import Parts
 from api.problems import Kind, Problem
-from api.request_headers import IDEMPOTENCY_KEY, PREFER_WAIT, idempotency_key, media_type, preferred_wait
+from api.request_headers import IDEMPOTENCY_KEY, PREFER_WAIT, get_idempotency_key, get_media_type, get_preferred_wait
 from api.responses import json_response, problem_responses
 from api.submission import Result, Submission, conflict_problem, fingerprint
-from api.tracing import request_trace
+from api.tracing import get_trace
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 from db.reads import IntentQuestion, Settled
@@ -78,16 +78,16 @@ class Asker(NamedTuple):
     topic: str
 
 
-def _writer(key: ApiKey, parts: Parts) -> Writer:
+def _make_writer(key: ApiKey, parts: Parts) -> Writer:
     return Writer(key.tenant, parts.submission, parts.outcomes, parts.books, parts.configuration.wait_seconds_max)
 
 
-def _asker(key: ApiKey, parts: Parts) -> Asker:
+def _make_asker(key: ApiKey, parts: Parts) -> Asker:
     return Asker(key.tenant, parts.outcomes, parts.books, parts.configuration.topics.intents)
 
 
-IntentsWriter = Annotated[Writer, Depends(Needs(Scope.INTENTS_WRITE, _writer))]
-IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _asker))]
+IntentsWriter = Annotated[Writer, Depends(Needs(Scope.INTENTS_WRITE, _make_writer))]
+IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _make_asker))]
 
 
 @router.post(
@@ -121,16 +121,16 @@ IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _asker))]
 @answer_directly
 async def post_intent(request: Request, writer: IntentsWriter) -> Response:
     """Ask for one intent to be posted."""
-    if media_type(request) != "application/json":
+    if get_media_type(request) != "application/json":
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the intent as Content-Type: application/json.")
-    key = idempotency_key(request)
-    wait, applied = preferred_wait(request, writer.wait_seconds_max)
+    key = get_idempotency_key(request)
+    wait, applied = get_preferred_wait(request, writer.wait_seconds_max)
     try:
         intent = intent_of(await request.body(), writer.tenant, key)
     except Problem:
         writer.submission.count_refused(1)
         raise
-    result = (await writer.submission.submit(writer.tenant, [intent], request_trace(request)))[0]
+    result = (await writer.submission.submit(writer.tenant, [intent], get_trace(request)))[0]
     if isinstance(result, Problem):
         raise result
     units = writer.books.units(writer.tenant)
@@ -178,14 +178,14 @@ async def _outcome(writer: Writer, intent_id: UUID, delivered: Delivered, applie
 @answer_directly
 async def post_batch(request: Request, writer: IntentsWriter) -> Response:
     """Ask for up to 1,000 intents; each item is answered on its own, in order, with the status it would have alone."""
-    is_ndjson = _BATCH_TYPES.get(media_type(request))
+    is_ndjson = _BATCH_TYPES.get(get_media_type(request))
     if is_ndjson is None:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send a batch as one of {', '.join(_BATCH_TYPES)}.")
-    wait, applied = preferred_wait(request, writer.wait_seconds_max)
+    wait, applied = get_preferred_wait(request, writer.wait_seconds_max)
     items = batch_of(await request.body(), is_ndjson=is_ndjson, tenant=writer.tenant)
     intents = [item for item in items if isinstance(item, Intent)]
     writer.submission.count_refused(len(items) - len(intents))
-    results = await writer.submission.submit(writer.tenant, intents, request_trace(request)) if intents else []
+    results = await writer.submission.submit(writer.tenant, intents, get_trace(request)) if intents else []
     outcomes = await _batch_outcomes(writer, intents, results, wait)
     answers = iter(zip(intents, results, strict=True))
     units = writer.books.units(writer.tenant)

@@ -111,11 +111,11 @@ def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
 def checked_address(address: str) -> str:
     """Return the address of an account. Raise Problem if no account can have it."""
     if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
-        raise account_not_open(address)
+        raise make_not_open_problem(address)
     return address
 
 
-def account_not_open(address: str) -> Problem:
+def make_not_open_problem(address: str) -> Problem:
     """Return the problem for an address without an open account."""
     return Problem(
         Kind.ACCOUNT_NOT_FOUND,

@@ -18,7 +18,7 @@ Asked = tuple[str, tuple[Leg, ...], UUID | None, str | None, str | None, dict[st
 """Type, legs, reverses, value time as text, reference, metadata. A NamedTuple here costs a batch 3 percent."""
 
 
-def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
+def read_plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
     """Return the legs in the values of a JSON array; None if a value is not plainly a leg."""
     legs = []
     for value in values:
@@ -40,7 +40,7 @@ def plain_legs(values: list[Any]) -> tuple[Leg, ...] | None:
     return tuple(legs)
 
 
-def plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
+def read_plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
     """Return what a JSON value asks if it is plainly a transfer; `members` are the names that it may have."""
     if type(value) is not dict:
         return None
@@ -64,5 +64,5 @@ def plain_transfer(value: Any, members: frozenset[str]) -> Asked | None:
     for entry in metadata.values():
         if type(entry) is not str:
             return None
-    legs = plain_legs(values)
+    legs = read_plain_legs(values)
     return None if legs is None else ("transfer", legs, None, value_time, reference, metadata)

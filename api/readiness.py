@@ -45,8 +45,8 @@ class Readiness:
         return {"postgres": "Postgres does not answer: intents of keys that were seen lately are taken, unseen before."}
 
     async def _check(self) -> dict[str, str]:
-        kafka, postgres = await asyncio.gather(self._intake.kafka_fault(), self._postgres_fault())
-        failed = ", ".join(self._background.failed())
+        kafka, postgres = await asyncio.gather(self._intake.find_kafka_fault(), self._postgres_fault())
+        failed = ", ".join(self._background.list_failed())
         found = {
             "kafka": kafka,
             "postgres": postgres,

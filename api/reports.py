@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
 from api.lists import Cursor, Limit, NextLink
-from api.parameters import Address, Currency, Moment, account_not_open, checked_address, period
+from api.parameters import Address, Currency, Moment, checked_address, make_not_open_problem, period
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
 from api.times import to_optional_rfc3339, to_rfc3339
-from api.views import AccountClass, Side, Units, amounts, decimal_text
+from api.views import AccountClass, Side, Units, decimal_text, make_amounts
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
 
@@ -135,7 +135,7 @@ async def get_statement(
     begin, end = period(since, until)
     account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
     if account is None:
-        raise account_not_open(address)
+        raise make_not_open_problem(address)
     page = reader.page(
         ("statement", reader.tenant, address),
         f"/v1/accounts/{address}/statement",
@@ -171,8 +171,8 @@ async def get_statement(
             "normal_direction": DIRECTION_NAMES[sign],
             "currency": currency,
             "by": by.value,
-            **amounts(currency, units, closing_balance=closing_minor),
-            **amounts(currency, units, opening_balance=opening_minor),
+            **make_amounts(currency, units, closing_balance=closing_minor),
+            **make_amounts(currency, units, opening_balance=opening_minor),
             "items": [_line_view(line, sign, currency, units) for line in lines],
             "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
         }
@@ -229,9 +229,13 @@ def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) 
     return {
         "currency": currency,
         "is_balanced": sums["debits"] == sums["credits"],
-        **amounts(currency, units, **sums),
+        **make_amounts(currency, units, **sums),
         "classes": [
-            {"account_class": row.account_class, "accounts": row.accounts, **amounts(currency, units, **_sides(row))}
+            {
+                "account_class": row.account_class,
+                "accounts": row.accounts,
+                **make_amounts(currency, units, **_sides(row)),
+            }
             for row in rows
         ],
     }
@@ -275,4 +279,4 @@ def _trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> d
         "credit_balances": max(-net, 0),
     }
     account = {"address": row.address, "account_class": row.account_class, "currency": currency}
-    return account | amounts(currency, units, **sides)
+    return account | make_amounts(currency, units, **sides)

@@ -28,12 +28,12 @@ IDEMPOTENCY_KEY: Final[dict[str, Any]] = {
 }
 
 
-def media_type(request: Request) -> str:
+def get_media_type(request: Request) -> str:
     """Return the media type of the body, without parameters and in small letters."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def idempotency_key(request: Request) -> str:
+def get_idempotency_key(request: Request) -> str:
     """Return the idempotency key. Raise Problem unless there is one such header with text in UTF-8."""
     sent = request.headers.getlist("idempotency-key")
     if len(sent) > 1:
@@ -48,7 +48,7 @@ def idempotency_key(request: Request) -> str:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The Idempotency-Key header is not UTF-8.") from error
 
 
-def preferred_wait(request: Request, seconds_max: float) -> tuple[float | None, dict[str, str]]:
+def get_preferred_wait(request: Request, seconds_max: float) -> tuple[float | None, dict[str, str]]:
     """Return the wait that the request prefers, and the response headers that say what was applied."""
     seconds = wait_seconds(request.headers.getlist("prefer"), seconds_max)
     return seconds, {} if seconds is None else {"Preference-Applied": f"wait={seconds:g}"}

@@ -17,7 +17,7 @@ from db.reads import Settled, find_originals
 from domain.fingerprint import fingerprint_of
 from domain.intents import Intent
 from domain.outcomes import Reason
-from domain.screening import currency_fault
+from domain.screening import find_currency_fault
 from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account
 from runtime.tracing import Trace
 
@@ -144,7 +144,7 @@ class Submission:
                 settled = error
         addressed: list[Addressed | Problem] = []
         for intent in intents:
-            fault = currency_fault(intent.legs, units)
+            fault = find_currency_fault(intent.legs, units)
             if fault is not None:
                 addressed.append(Problem(Kind.UNKNOWN_CURRENCY, fault, reason=Reason.UNKNOWN_CURRENCY.value))
             elif intent.reverses is None:

@@ -31,7 +31,7 @@ def trace_of(headers: Headers) -> Trace:
     return Trace(correlation_id, traceparent)
 
 
-def request_trace(request: Request) -> Trace:
+def get_trace(request: Request) -> Trace:
     """Return the request's trace, which api/middleware.py has put into its scope."""
     trace: Trace = request.scope["state"]["trace"]
     return trace

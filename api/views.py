@@ -28,19 +28,19 @@ class LegView(BaseModel):
 
 def decimal_text(amount_minor: int, currency: str, units: Units) -> str | None:
     """Return the amount with its currency's decimals, such as 12.50; None if the currency is not known (any more)."""
-    return _as_text(amount_minor, exponent_of(currency, units))
+    return _format_amount(amount_minor, exponent_of(currency, units))
 
 
-def _as_text(amount_minor: int, exponent: int | None) -> str | None:
+def _format_amount(amount_minor: int, exponent: int | None) -> str | None:
     return None if exponent is None else format(to_decimal(amount_minor, exponent), "f")
 
 
-def amounts(currency: str, units: Units, **amounts_minor: int) -> dict[str, Any]:
+def make_amounts(currency: str, units: Units, **amounts_minor: int) -> dict[str, Any]:
     """Return each amount twice: `<name>_minor` in minor units, and `<name>` with the currency's decimals."""
     exponent = exponent_of(currency, units)
     view: dict[str, Any] = {f"{name}_minor": amount_minor for name, amount_minor in amounts_minor.items()}
     for name, amount_minor in amounts_minor.items():
-        view[name] = _as_text(amount_minor, exponent)
+        view[name] = _format_amount(amount_minor, exponent)
     return view
 
 

@@ -254,7 +254,7 @@ class PostingStore(KeptConnection):
             copy.set_types(list(JOURNAL_TYPES.values()))
             for row in rows:
                 written.append(row)
-                copy.write_row(journal_columns(row))
+                copy.write_row(list_journal_columns(row))
         return written
 
     def write_entries(self, rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> Future[None]:
@@ -327,6 +327,6 @@ def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
     return {"tenants": Texts([name[0] for name in names]), "intent_ids": Uuids([name[1] for name in names])}
 
 
-def journal_columns(row: JournalRow) -> tuple[Any, ...]:
+def list_journal_columns(row: JournalRow) -> tuple[Any, ...]:
     """Return the values of JOURNAL_TYPES, in that order."""
     return (*_same_fields(row), len(row.legs), row.metadata or None)

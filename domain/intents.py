@@ -68,7 +68,7 @@ class Intent(NamedTuple):
 
 
 _addresses: set[str] = set()
-"""Addresses that were found well formed. This is no lru_cache, because that keeps an order, which costs each hit."""
+"""Addresses that were found well formed. An lru_cache would also keep their order, and so cost more at each hit."""
 
 
 def is_address(text: str) -> bool:
@@ -102,7 +102,7 @@ def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
 _make: Final = tuple.__new__
 
 
-def intent_of(record: dict[str, Any]) -> Intent:
+def make_intent(record: dict[str, Any]) -> Intent:
     """Return the intent in the Avro record PaymentIntent; raise ValueError if an id is not a UUID."""
     rows: list[dict[str, Any]] = record["legs"]
     legs = [

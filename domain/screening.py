@@ -161,7 +161,7 @@ def books_refusal(legs: Sequence[Leg], chart: Chart, units: dict[str, int]) -> R
     return refusal
 
 
-def currency_fault(legs: Sequence[Leg], units: dict[str, int]) -> str | None:
+def find_currency_fault(legs: Sequence[Leg], units: dict[str, int]) -> str | None:
     """Why a currency of the legs is none whatever may be registered, in a sentence; None if the books must decide."""
     for leg in legs:
         fault = minor_unit_fault(leg.currency)

@@ -12,7 +12,7 @@ from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
-from domain.intents import Intent, intent_of
+from domain.intents import Intent, make_intent
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
 from producers.encoding import (
@@ -72,7 +72,7 @@ class IntentDecoder:
         writer_schema, reader_schema = self._schemas.get(schema_id) or self._look_up(schema_id)
         if reader_schema is None:
             try:
-                return intent_of(self._codec.read(value, FRAME.size))
+                return make_intent(self._codec.read(value, FRAME.size))
             except REFUSALS:
                 pass  # fastavro decides what it is
         body = io.BytesIO(value)
@@ -81,7 +81,7 @@ class IntentDecoder:
             record: Any = fastavro.schemaless_reader(body, writer_schema, reader_schema)
             if body.tell() != len(value):
                 raise ValueError(f"{len(value) - body.tell()} bytes are left over")
-            return intent_of(record)
+            return make_intent(record)
         except Exception as error:  # the lane must go on, whatever a decoder raises for hostile bytes
             detail = f"The value is no {RECORD_NAME}: {type(error).__name__}: {str(error)!a}"
             raise Undecodable(QuarantineReason.UNDECODABLE, detail[:DETAIL_CHARACTERS_MAX]) from error

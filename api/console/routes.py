@@ -63,14 +63,14 @@ class Watcher(NamedTuple):
     topic: str
 
 
-def _watcher(key: ApiKey, parts: Parts) -> Watcher:
+def _make_watcher(key: ApiKey, parts: Parts) -> Watcher:
     topic = parts.configuration.topics.intents
     return Watcher(key, parts.feed, parts.shares.event_streams, parts.authentication, parts.books, topic)
 
 
 @router.get(EVENTS_PATH)
 async def events(
-    request: Request, watcher: Annotated[Watcher, Depends(Needs(Scope.JOURNAL_READ, _watcher))]
+    request: Request, watcher: Annotated[Watcher, Depends(Needs(Scope.JOURNAL_READ, _make_watcher))]
 ) -> Response:
     """What the console shows, as server-sent events: `hello` once, then `pulse` each second."""
     if watcher.feed.is_closed:

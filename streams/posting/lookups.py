@@ -38,7 +38,7 @@ class Lookups:
         self._books: Books | None = None
         self._accounts: dict[Name, Account] = {}
 
-    def current_books(self) -> Books:
+    def get_books(self) -> Books:
         """Return the books that this transaction sees."""
         version = self._store.books_version()
         if self._books is None or self._books.version != version:
@@ -56,7 +56,7 @@ class Lookups:
             live = [intent for intent in live if (intent.tenant, intent.intent_id) not in settled]
         named = {(intent.tenant, intent.reverses): None for intent in live if intent.reverses is not None}
         originals = self._store.originals(list(named)) if named else {}
-        legs = _legs_touched(live, originals)
+        legs = _find_touched_legs(live, originals)
         names = {(tenant, account) for tenant, touched in legs for account, _, _, _ in touched}
         accounts = self._find_accounts(names, books, chain)
         constraints = {name: account.constraint for name, account in accounts.items() if account.constraint is not None}
@@ -101,7 +101,9 @@ class Lookups:
         self._accounts.update(accounts)
 
 
-def _legs_touched(live: Sequence[Intent], originals: Mapping[IntentName, Original]) -> list[tuple[str, Sequence[Leg]]]:
+def _find_touched_legs(
+    live: Sequence[Intent], originals: Mapping[IntentName, Original]
+) -> list[tuple[str, Sequence[Leg]]]:
     """Return the legs that each intent may post; for a reversal also the mirrored legs of its original."""
     if all(intent.reverses is None for intent in live):
         return [(intent.tenant, intent.legs) for intent in live]

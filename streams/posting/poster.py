@@ -245,7 +245,7 @@ class Poster:
 
     def _look_up(self, work: Sequence[Work], lanes: Mapping[int, Lane], *, is_poison: bool) -> tuple[list[Work], Found]:
         """Return the work, screened by the books, and what the ledger holds of it."""
-        books = self._lookups.current_books()
+        books = self._lookups.get_books()
         named = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
         settled = self._store.look_up_settled(named)
         screened = [poisoned(item) if is_poison else screen(item, books) for item in work]

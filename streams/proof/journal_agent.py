@@ -121,9 +121,9 @@ class JournalAgent(ABC, Generic[Row]):
                     yield record
                     continue
                 detail = f"The record says that it is of lane {record['lane']}."
-            findings.append(misplaced_finding(self.misplaced_kind, lane, message.offset, detail))
+            findings.append(make_misplaced_finding(self.misplaced_kind, lane, message.offset, detail))
 
 
-def misplaced_finding(kind: BreakKind, lane: int, offset: int, detail: str) -> Finding:
+def make_misplaced_finding(kind: BreakKind, lane: int, offset: int, detail: str) -> Finding:
     """Return the finding for a message of ledger.journal that is no record of its lane."""
     return Finding(kind, f"lane {lane} journal offset {offset}", detail, lane)

@@ -25,17 +25,17 @@ WALK: Final = (
 NAME: Final = re.compile(r"`([a-z_]+(?:\.[a-z_]+)+):(\w+(?:\.\w+)?)`")
 
 
-def processes() -> list[tuple[str, list[tuple[str, str]]]]:
+def read_processes() -> list[tuple[str, list[tuple[str, str]]]]:
     """Return each process of the walk with the modules and names of its steps, in order."""
     parts = re.split(r"^\*\*(.+)\*\*$", WALK, flags=re.MULTILINE)[1:]
     return [(name, NAME.findall(text)) for name, text in zip(parts[::2], parts[1::2], strict=True)]
 
 
-STEPS: Final = [step for _, found in processes() for step in found]
+STEPS: Final = [step for _, found in read_processes() for step in found]
 
 
 @cache
-def used_names() -> tuple[set[str], set[str]]:
+def find_used_names() -> tuple[set[str], set[str]]:
     """Return the plain names that our code uses, with routes, and the attributes; imports do not count."""
     names: set[str] = set()
     attributes: set[str] = set()
@@ -64,17 +64,17 @@ def test_a_step_is_there_and_is_called(module: str, name: str) -> None:
     for part in name.split("."):
         found = getattr(found, part)
     assert callable(found)
-    names, attributes = used_names()
+    names, attributes = find_used_names()
     owner, _, method = name.partition(".")
     is_used = method in attributes if method and method != "__call__" else owner in names | attributes
     assert is_used, f"nobody calls {name}"
 
 
 def test_a_process_goes_down_the_layers_and_never_back() -> None:
-    for process, steps in processes():
+    for process, steps in read_processes():
         rooms = [room for room, _ in groupby(module for module, _ in steps)]
         assert len(rooms) == len(set(rooms)), f"{process}: a module is met twice"
         first, *others = (room.partition(".")[0] for room in rooms)
         assert all(RANKS[top] < RANKS[first] for top in others if top != first), f"{process}: {first} may not call up"
-    firsts = [steps[0][0] for _, steps in processes()]
+    firsts = [steps[0][0] for _, steps in read_processes()]
     assert len(firsts) == len(set(firsts))

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.intents import Intent, Leg, intent_id_of, intent_of
+from domain.intents import Intent, Leg, intent_id_of, make_intent
 from domain.outcomes import QuarantineReason
 from producers.encoding import encoder, parsed_schema
 from producers.intents import record_of
@@ -166,7 +166,7 @@ def test_one_changed_byte_never_makes_another_exception(position: int, byte: int
     )
 )
 def test_any_record_survives_the_way_through_avro(record: dict[str, Any]) -> None:
-    assert knowing_decoder().decode(ENCODE(record)) == intent_of(record)
+    assert knowing_decoder().decode(ENCODE(record)) == make_intent(record)
 
 
 # ------------------------------------------------------- the codec gives the same intent as fastavro, or none
@@ -195,7 +195,7 @@ def by_fastavro(value: bytes) -> Intent | None:
     """Return the intent that fastavro reads from all the bytes, or None if it reads none."""
     body = io.BytesIO(value[BODY:])
     try:
-        found = intent_of(fastavro.schemaless_reader(body, SCHEMA, None))  # type: ignore[arg-type]
+        found = make_intent(fastavro.schemaless_reader(body, SCHEMA, None))  # type: ignore[arg-type]
     except Exception:  # noqa: BLE001 - hostile bytes may raise anything
         return None
     return found if body.tell() == len(value) - BODY else None
@@ -204,7 +204,7 @@ def by_fastavro(value: bytes) -> Intent | None:
 def plainly(value: bytes) -> Intent | None:
     """Return the intent that the codec reads, or None if the codec leaves the bytes to fastavro."""
     try:
-        return intent_of(CODEC.read(value, BODY))
+        return make_intent(CODEC.read(value, BODY))
     except REFUSALS:
         return None
 
@@ -212,15 +212,15 @@ def plainly(value: bytes) -> Intent | None:
 @given(RECORDS)
 @settings(deadline=None)
 def test_whatever_an_encoder_writes_is_read(record: dict[str, Any]) -> None:
-    assert intent_of(CODEC.read(ENCODE(record), BODY)) == intent_of(record)
+    assert make_intent(CODEC.read(ENCODE(record), BODY)) == make_intent(record)
 
 
 @given(RECORDS)
 @settings(deadline=None)
 def test_what_the_api_sends_is_what_is_read(record: dict[str, Any]) -> None:
-    sent = intent_of(record)
+    sent = make_intent(record)
     assert record_of(sent) == record
-    assert intent_of(CODEC.read(ENCODE(record_of(sent)), BODY)) == sent
+    assert make_intent(CODEC.read(ENCODE(record_of(sent)), BODY)) == sent
 
 
 @given(record=RECORDS, data=st.data())

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 
 import api.app
 from api import intents
-from api.direct_routes import answer_directly, direct_routes
+from api.direct_routes import answer_directly, find_direct_routes
 from db.access import Scope
 from tests.bare_api import Everybody, application, ask, shared
 
@@ -38,7 +38,7 @@ POSTS: list[tuple[str, dict[str, Any], int]] = [
 
 def test_a_direct_route_answers_as_fastapi_does(monkeypatch: pytest.MonkeyPatch) -> None:
     quick = application(intent_bytes_max=1024)
-    monkeypatch.setattr(api.app, "direct_routes", lambda _routers: {})
+    monkeypatch.setattr(api.app, "find_direct_routes", lambda _routers: {})
     through = application(intent_bytes_max=1024)
     for path, options, status in POSTS:
         answers = [ask("POST", path, app, **options) for app in (quick, through)]
@@ -64,7 +64,7 @@ def test_a_direct_route_asks_for_the_documented_scope(key_scopes: frozenset[Scop
 
 
 def test_direct_routes_are_the_marked_ones_of_fastapis_routes() -> None:
-    found = direct_routes([intents.router])
+    found = find_direct_routes([intents.router])
     assert sorted(found) == [("POST", "/v1/intents"), ("POST", "/v1/intents/batch")]
     documented = shared().openapi()["paths"]
     for method, path in found:
@@ -80,4 +80,4 @@ def test_an_endpoint_that_needs_fastapi_cannot_be_direct() -> None:
         raise NotImplementedError
 
     with pytest.raises(TypeError, match="/v1/things needs FastAPI"):
-        direct_routes([router])
+        find_direct_routes([router])

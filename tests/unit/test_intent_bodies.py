@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from api import intent_bodies
 from api.intent_bodies import batch_of, intent_of
 from api.intent_models import INTENT_FORM, ITEM_FORM, read_by_model
-from api.plain_bodies import plain_transfer
+from api.plain_bodies import read_plain_transfer
 from api.problems import Problem
 from domain.intents import ADDRESS_CHARACTERS_MAX, AMOUNT_MINOR_MAX
 
@@ -67,7 +67,7 @@ def one_changed() -> list[Any]:
 def check_quick(value: Any) -> None:
     """Check that the models read everything that the fast reader reads, with equal results."""
     for form in (INTENT_FORM, ITEM_FORM):
-        asked = plain_transfer(value, form.members)
+        asked = read_plain_transfer(value, form.members)
         if asked is not None:
             found = read_by_model(value, form, 1)
             assert asked == found
@@ -79,7 +79,7 @@ def check_answers(value: Any) -> None:
     raw = json.dumps([value]).encode()
     quick = answers(raw)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(intent_bodies, "plain_transfer", lambda _value, _members: None)
+        patch.setattr(intent_bodies, "read_plain_transfer", lambda _value, _members: None)
         assert answers(raw) == quick
 
 
@@ -114,6 +114,6 @@ def test_whatever_comes_is_answered_the_same_by_either_reading(value: Any) -> No
 
 
 def test_a_plain_transfer_is_read_quickly() -> None:
-    assert plain_transfer(ITEM, ITEM_FORM.members) is not None
+    assert read_plain_transfer(ITEM, ITEM_FORM.members) is not None
     bare = {name: ITEM[name] for name in ("type", "legs")}
-    assert plain_transfer(bare, INTENT_FORM.members) is not None
+    assert read_plain_transfer(bare, INTENT_FORM.members) is not None

@@ -7,7 +7,7 @@ import pytest
 
 from db.audit import SQL as AUDIT_SQL
 from db.binary import ENTRY, ENTRY_FIELDS, entries
-from db.posting import JOURNAL_TYPES, SQL, Lane, journal_columns
+from db.posting import JOURNAL_TYPES, SQL, Lane, list_journal_columns
 from domain.decision import Event, Fate
 from domain.hash_chain import chained
 from domain.intents import Intent, Leg, intent_id_of
@@ -103,8 +103,8 @@ def test_copy_writes_the_columns_that_it_names() -> None:
     given = set(JournalRow._fields) - {"source_topic", "source_offset", "previous_hash", "legs"}
     assert set(columns) == given | {"leg_count"}
     wanted = row._asdict() | {"leg_count": 2}
-    assert journal_columns(row) == tuple(wanted[name] for name in columns)
-    empty = dict(zip(columns, journal_columns(row._replace(metadata={}, legs=())), strict=True))
+    assert list_journal_columns(row) == tuple(wanted[name] for name in columns)
+    empty = dict(zip(columns, list_journal_columns(row._replace(metadata={}, legs=())), strict=True))
     assert (empty["metadata"], empty["leg_count"]) == (None, 0)
 
 

@@ -24,7 +24,7 @@ from streams.proof.audit.signatures import PostingKeys, judge, unsigned_finding
 from streams.proof.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
 from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
 from streams.proof.audit.witness import Witness, gaps_of, read_witness
-from streams.proof.journal_agent import misplaced_finding
+from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.journal import read_all, read_up_to
 
@@ -107,7 +107,7 @@ class _Verification:
         chains = {lane: LaneChain(db.LaneRow(lane, 0, 0, GENESIS, 0, b"")) for lane in self.bounds}
         done = 0
         for page in read_up_to(kafka, topic, reader, self.bounds, grace_seconds):
-            self.report.findings += [misplaced_finding(BreakKind.CHAIN, *message) for message in page.unreadable]
+            self.report.findings += [make_misplaced_finding(BreakKind.CHAIN, *message) for message in page.unreadable]
             for record in page.records:
                 chains[record["lane"]].take(record)
             done += len(page.records)

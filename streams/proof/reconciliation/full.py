@@ -16,7 +16,7 @@ from domain.breaks import BreakKind, Finding, merged, record_subject
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from streams.proof.journal_agent import misplaced_finding
+from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.reconciliation import checks, state
 from streams.proof.reconciliation.agent import LedgerLookups, repeat_finding, shard_finding
 from streams.proof.reconciliation.faithful import Comparison
@@ -75,7 +75,7 @@ class _Recomputation:
         taken, report = self._taken, self.report
         for page in read_up_to(kafka, self._topics.journal, reader, self.bounds, grace_seconds):
             taken.records.clear()
-            taken.findings += [misplaced_finding(BreakKind.CONSERVATION, *message) for message in page.unreadable]
+            taken.findings += [make_misplaced_finding(BreakKind.CONSERVATION, *message) for message in page.unreadable]
             for record in page.records:
                 self._counters[record["lane"]].take(record)
             compared = self._comparison.compare(taken.records, self._lookups)
