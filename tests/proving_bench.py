@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import psycopg
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, IsolationLevel, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from db.relay import RelayStore
 from domain.topics import Topics
@@ -13,7 +14,7 @@ from producers.encoding import encoder, registered_id, registry_client
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
-from tests.posting_bench import PostingBench
+from tests.posting_bench import PostingBench, eventually
 
 
 class ProvingBench(PostingBench):
@@ -26,6 +27,10 @@ class ProvingBench(PostingBench):
         options = RelayOptions(self.kafka, topics)
         self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry), options)
         self._relay_runs = False
+        self._admin = AdminClient(self.kafka.client_options())
+        relayed = (topics.journal, topics.frame, topics.quarantine)
+        known = self._admin.list_topics(timeout=10).topics
+        self._partitions = [TopicPartition(name, number) for name in relayed for number in known[name].partitions]
 
     def close(self) -> None:
         self.relay.close()
@@ -38,11 +43,22 @@ class ProvingBench(PostingBench):
         return fates
 
     def relay_all(self) -> None:
+        """Relay everything, and wait until a read_committed reader gets it."""
         if not self._relay_runs:
             self.relay.start()
             self._relay_runs = True
         while self.relay.round():
             pass
+        # A commit is done when its coordinator has stored it. The partitions learn of it a moment later.
+        eventually(
+            lambda: self._ends(IsolationLevel.READ_COMMITTED) == self._ends(IsolationLevel.READ_UNCOMMITTED),
+            "what was committed can be read",
+        )
+
+    def _ends(self, level: IsolationLevel) -> list[int]:
+        asked = {partition: OffsetSpec.latest() for partition in self._partitions}
+        answers = self._admin.list_offsets(asked, isolation_level=level)
+        return [answers[partition].result(10).offset for partition in self._partitions]
 
     def read(self, topic: str, lane: int, start: int, *, committed: bool = True) -> tuple[list[Message], int]:
         """Return the messages of a partition from `start`, and the partition's end."""
