@@ -23,7 +23,7 @@ class Service:
     port_variable: str
     """The environment variable with the port at which the process serves /readyz and /metrics."""
     instances: int = 1
-    shard_variables: tuple[str, str] | None = None
+    number_variables: tuple[str, str] | None = None
     """The variables for an instance's number and for the number of instances, if these share the work by number."""
 
     def port_name(self, instance: int) -> str:
@@ -34,8 +34,8 @@ class Service:
     def environment(self, *, instance: int, instances: int, port: int) -> dict[str, str]:
         """Return the variables that one instance needs in addition to those that all services share."""
         variables = {self.port_variable: str(port)}
-        if self.shard_variables is not None:
-            number, count = self.shard_variables
+        if self.number_variables is not None:
+            number, count = self.number_variables
             variables |= {number: str(instance), count: str(instances)}
         return variables
 
@@ -54,7 +54,7 @@ SERVICES: tuple[Service, ...] = (
         "relay",
         _entry_point("relay"),
         METRICS_PORT,
-        shard_variables=("LEDGERLINE_RELAY_SHARD", "LEDGERLINE_RELAY_SHARDS"),
+        number_variables=("LEDGERLINE_RELAY_INSTANCE", "LEDGERLINE_RELAY_INSTANCES"),
     ),
     Service("reconciliation", _entry_point("reconciliation"), METRICS_PORT),
     Service("audit", _entry_point("audit"), METRICS_PORT),

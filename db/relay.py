@@ -61,11 +61,11 @@ class RelayStore(KeptConnection):
         if self._hears_traced:
             connection.execute(SQL["listen_traced"])
 
-    def lanes(self, shard: int, shards: int) -> list[PostedLane]:
-        """Return the shard's lanes and their chains of facts, in order; the first shard has the operators' chain."""
+    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
+        """Return the instance's lanes and their chains of facts, in order; instance 0 has the operators' chain."""
         with self.statements() as connection:
             cursor = connection.cursor(row_factory=class_row(PostedLane))
-            return cursor.execute(SQL["lanes"], {"shard": shard, "shards": shards}).fetchall()
+            return cursor.execute(SQL["lanes"], {"instance": instance, "instances": instances}).fetchall()
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Return journal records from `first_seq` on, in the form of Avro's JournalRecord.

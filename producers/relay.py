@@ -64,18 +64,18 @@ class RelayFenced(LedgerlineError):
 
 @dataclass(frozen=True)
 class RelayOptions:
-    """The shard of lanes that a relay serves, and the most records in one Kafka transaction."""
+    """Which instance of the relay this is, of how many, and the most records in one Kafka transaction."""
 
     kafka: Kafka
     topics: Topics
-    shard: int = 0
-    shards: int = 1
+    instance: int = 0
+    instances: int = 1
     records_max: int = 5000
 
     @property
     def transactional_id(self) -> str:
-        """The same after a restart, so that a new relay of the shard fences the old one."""
-        return f"{self.topics.prefix}ledgerline-relay-{self.shard}-of-{self.shards}"
+        """The same after a restart, so that a new process of the instance fences the old one."""
+        return f"{self.topics.prefix}ledgerline-relay-{self.instance}-of-{self.instances}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class RelayEncoders:
 
 
 class Relay:
-    """Relays one shard's lanes. Call `start` and then `round` repeatedly, or `run` for both with recovery."""
+    """Relays one instance's lanes. Call `start` and then `round` repeatedly, or `run` for both with recovery."""
 
     def __init__(
         self,
@@ -115,7 +115,7 @@ class Relay:
         self._checkpoints = checkpoints
         self._fault = fault
         self._producer: Producer | None = None
-        self._traces = RelayTraces(store, options.topics.journal, options.shard, options.shards)
+        self._traces = RelayTraces(store, options.topics.journal, options.instance, options.instances)
         self._relayed: dict[int, Checkpoint] = {}
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
@@ -126,7 +126,7 @@ class Relay:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
-        """Fence earlier relays of the shard, then read the checkpoints that they left."""
+        """Fence earlier processes of this instance, then read the checkpoints that they left."""
         producer = self._make_producer(
             {
                 **self._options.kafka.client_options(),
@@ -165,7 +165,7 @@ class Relay:
     def round(self) -> int:
         """Relay all facts, and at most one transaction of posted records. Return the number of records."""
         self._started().poll(0)  # calls the statistics callback
-        standing = self._store.lanes(self._options.shard, self._options.shards)
+        standing = self._store.lanes(self._options.instance, self._options.instances)
         pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
             self._transact(read_page(), {}, None)
@@ -222,7 +222,7 @@ class Relay:
             except KafkaException as error:
                 if self._is_locked_out(error.args[0].code()):
                     raise RelayFenced(
-                        f"Another relay took over {self._options.transactional_id}: run one relay for each shard."
+                        f"Another relay took over {self._options.transactional_id}: run one relay for each instance."
                     ) from error
                 cause = str(error.args[0].str())
             except (*TRANSIENT, Outage) as error:

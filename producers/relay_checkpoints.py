@@ -30,7 +30,7 @@ class Checkpoint(NamedTuple):
 def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
     """Return each lane's checkpoint from the committed records of the checkpoint topic, up to its very end.
 
-    An open transaction of another shard hides the records behind it from a read_committed reader. Our own last
+    An open transaction of another instance hides the records behind it from a read_committed reader. Our own last
     checkpoint may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
     in CHECKPOINTS_SECONDS_MAX.
     """

@@ -5,15 +5,18 @@ only what it runs.
 """
 # ruff: noqa: PLC0415
 
+import os
 import signal
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import structlog
 import typer
 
 from cli.commands.topics import described
 from cli.configuration.check import refuse_misconfigured
+from cli.configuration.variables import former_variables
 from cli.context import Ledger, running_ledger
 from cli.observed import observed
 from cli.output import Json, say, show_json
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
     from runtime.key_files import SigningKey
     from runtime.watchdog import Watchdog
     from streams.fenced import AgentOptions
+
+logger: Final = structlog.get_logger(__name__)
 
 DEFAULT_TENANT: Final = "default"
 
@@ -130,7 +135,7 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
-    """Run the relay of one shard."""
+    """Run one instance of the relay."""
     from db.relay import RelayStore
     from producers.relay import Relay, RelayEncoders, RelayOptions
     from runtime.watchdog import Watchdog
@@ -138,7 +143,7 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
 
     settings = ledger.settings
     options = RelayOptions(
-        ledger.kafka, topics, settings.relay_shard, settings.relay_shards, settings.relay_batch_records_max
+        ledger.kafka, topics, settings.relay_instance, settings.relay_instances, settings.relay_batch_records_max
     )
     encoders = RelayEncoders.registered(ledger.registry)
     store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
@@ -197,6 +202,8 @@ def service(name: str) -> None:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
     ledger = running_ledger()
     with observed(name, ledger):
+        for finding in former_variables(os.environ):
+            logger.warning("setting has a new name", error=finding.sentence)
         refuse_misconfigured(ledger.settings, ledger.addresses, ROLE_OF_LOGIN[name])
         RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
 

@@ -10,7 +10,7 @@ from cli.addresses import Addresses, addresses_of
 from cli.configuration.answers import START_SECONDS, kafka_trouble, postgres_trouble, registry_trouble
 from cli.configuration.findings import Finding, error, fine, refuse_errors, warning
 from cli.configuration.rules import contradictions
-from cli.configuration.variables import unknown_variables
+from cli.configuration.variables import former_variables, unknown_variables
 from db.configuration import server_of
 from db.logins import ROLE_OF_LOGIN
 from domain.errors import LedgerlineError
@@ -34,7 +34,7 @@ def unusable(trouble: ValidationError) -> list[Finding]:
 
 def check_settings() -> tuple[Settings | None, list[Finding]]:
     """Return the settings, None if the environment gives no valid ones, and the findings; no part is contacted."""
-    findings = unknown_variables(os.environ)
+    findings = [*former_variables(os.environ), *unknown_variables(os.environ)]
     try:
         settings = Settings.model_validate({})
     except ValidationError as trouble:

@@ -201,15 +201,15 @@ def _numbers(settings: Settings) -> Iterator[Finding]:
     elif settings.replication_factor > 1 and settings.min_insync_replicas == settings.replication_factor:
         about = variable("min_insync_replicas")
         yield warning(about, f"{about} is as many as there are copies: a broker that is away stops the ledger.")
-    if settings.relay_shard >= settings.relay_shards:
-        about = variable("relay_shard")
+    if settings.relay_instance >= settings.relay_instances:
+        about = variable("relay_instance")
         yield error(
             about,
-            f"{about} is {settings.relay_shard} of {settings.relay_shards} ({variable('relay_shards')}): shards are"
-            f" numbered from 0 to {settings.relay_shards - 1}.",
+            f"{about} is {settings.relay_instance} of {settings.relay_instances} ({variable('relay_instances')}):"
+            f" instances are numbered from 0 to {settings.relay_instances - 1}.",
         )
-    if settings.relay_shards > settings.lanes:
-        about = variable("relay_shards")
+    if settings.relay_instances > settings.lanes:
+        about = variable("relay_instances")
         yield warning(about, f"{about} is more than {variable('lanes')}: some relays have nothing to do.")
     if settings.posting_stall_seconds_max <= STALL_SECONDS_MIN:
         about = variable("posting_stall_seconds_max")

@@ -9,7 +9,7 @@ from pydantic import SecretStr
 
 from cli.configuration.findings import Finding, warning
 from runtime.secret_files import PREFIX, file_variable, variable
-from runtime.settings import SECRETS, Settings
+from runtime.settings import FORMER_NAMES, SECRETS, Settings, former_value
 
 PORT_VARIABLES: Final = frozenset(
     f"{PREFIX}{name}_PORT"
@@ -33,8 +33,17 @@ _SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_
 
 def known_variables() -> set[str]:
     """Return every variable that Ledgerline reads."""
-    settings = {variable(name) for name in Settings.model_fields}
+    settings = {variable(name) for name in (*Settings.model_fields, *FORMER_NAMES.values())}
     return settings | {file_variable(name) for name in SECRETS} | PORT_VARIABLES
+
+
+def former_variables(environment: Mapping[str, str]) -> list[Finding]:
+    """Return a warning for each variable that is set by its former name."""
+    return [
+        warning(variable(former), f"{variable(former)} is the former name of {variable(name)}: set that in its place.")
+        for name, former in FORMER_NAMES.items()
+        if former_value(name, environment) is not None
+    ]
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
@@ -60,7 +69,7 @@ def origins(settings: Settings, environment: Mapping[str, str]) -> list[dict[str
         value = getattr(settings, name)
         if name in SECRETS and environment.get(file_variable(name)):
             origin = f"file {environment[file_variable(name)]}"
-        elif environment.get(variable(name)):
+        elif environment.get(variable(name)) or former_value(name, environment) is not None:
             origin = "environment"
         else:
             origin = "default"

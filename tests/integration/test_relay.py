@@ -98,10 +98,10 @@ def test_a_relay_that_starts_later_goes_on_where_the_last_one_was(ledger: RelayB
     ledger.check()
 
 
-def test_shards_share_the_lanes(ledger: RelayBench) -> None:
+def test_instances_share_the_lanes(ledger: RelayBench) -> None:
     ledger.bench.post_now(deposits(5), lane=0)
     ledger.bench.post_now(deposits(7, 5), lane=1)
-    even, odd = ledger.relay(shard=0, shards=2), ledger.relay(shard=1, shards=2)
+    even, odd = ledger.relay(instance=0, instances=2), ledger.relay(instance=1, instances=2)
     even.start()
     odd.start()
     assert (relay_all(even), relay_all(odd)) == (5, 7)
@@ -262,9 +262,9 @@ def test_a_backlog_of_wake_up_calls_is_one_look(ledger: RelayBench) -> None:
     store.close()
 
 
-def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledger: RelayBench) -> None:
+def test_a_checkpoint_behind_another_instances_open_transaction_is_waited_for(ledger: RelayBench) -> None:
     """The topic's last stable offset is before the checkpoint: a relay that stopped there would repeat everything."""
-    relay = ledger.relay(shard=0, shards=2)
+    relay = ledger.relay(instance=0, instances=2)
     relay.start()
     other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
     other.init_transactions(30)
@@ -274,7 +274,7 @@ def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledge
     ledger.bench.post_now(deposits(5))
     assert relay_all(relay) == 5
 
-    successor = ledger.relay(shard=0, shards=2)
+    successor = ledger.relay(instance=0, instances=2)
     starting = threading.Thread(target=successor.start)
     starting.start()
     starting.join(3)

@@ -257,16 +257,20 @@ class SimulatedRelayStore(RelayStore):
             session.statement()  # type: ignore[attr-defined]
             return session  # type: ignore[return-value]
 
-    def lanes(self, shard: int, shards: int) -> list[PostedLane]:
+    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
         """See RelayStore."""
         session = self._statement()
         rows, chains = session.rows("lane"), session.rows("chain")
         return [
-            *(PostedLane(chain, chains[chain][0], 0) for chain in sorted(chains) if (-2 - chain) % shards == shard),
+            *(
+                PostedLane(chain, chains[chain][0], 0)
+                for chain in sorted(chains)
+                if (-2 - chain) % instances == instance
+            ),
             *(
                 PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
                 for lane in sorted(rows)
-                if lane % shards == shard
+                if lane % instances == instance
             ),
         ]
 

@@ -1,5 +1,6 @@
 """What `ledgerline config check` reports about settings and their files, before it contacts any part."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import pytest
 import trustme
 
 from cli.addresses import Addresses
-from cli.configuration.check import refuse_misconfigured
+from cli.configuration.check import check_settings, refuse_misconfigured
 from cli.configuration.findings import Severity
 from cli.configuration.rules import certificate_faults, contradictions
 from cli.configuration.variables import origins, unknown_variables
@@ -77,7 +78,7 @@ def test_settings_that_are_well_meant_are_left_alone(tmp_path: Path) -> None:
         ({"registry_username": "us"}, "REGISTRY_PASSWORD", "of no use alone"),
         ({"registry_url": "registry:80"}, "REGISTRY_URL", "write it as https://host:port"),
         ({"min_insync_replicas": 2}, "MIN_INSYNC_REPLICAS", "nothing could be written"),
-        ({"relay_shard": 2, "relay_shards": 2}, "RELAY_SHARD", "numbered from 0 to 1"),
+        ({"relay_instance": 2, "relay_instances": 2}, "RELAY_INSTANCE", "numbered from 0 to 1"),
     ],
 )
 def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
@@ -109,7 +110,7 @@ def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
         ({"postgres_dsn": "postgresql://us:word@db/ledger"}, "POSTGRES_DSN"),
         ({"registry_url": "http://registry", "registry_username": "us", "registry_password": "word"}, "REGISTRY_URL"),
         ({"replication_factor": 3, "min_insync_replicas": 3}, "MIN_INSYNC_REPLICAS"),
-        ({"relay_shards": 5}, "RELAY_SHARDS"),
+        ({"relay_instances": 5}, "RELAY_INSTANCES"),
         ({"posting_stall_seconds_max": 30}, "POSTING_STALL_SECONDS_MAX"),
     ],
 )
@@ -157,6 +158,30 @@ def test_a_key_of_another_certificate_is_told_of(tmp_path: Path) -> None:
         )
     )
     assert "is not the unencrypted key of the certificate" in found.sentence
+
+
+def test_a_former_name_works_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARD", "1")
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARDS", "2")
+    settings, found = check_settings()
+    assert settings is not None
+    assert (settings.relay_instance, settings.relay_instances) == (1, 2)
+    assert [(finding.severity, finding.sentence) for finding in found] == [
+        (Severity.WARNING, f"{former} is the former name of {name}: set that in its place.")
+        for former, name in (
+            ("LEDGERLINE_RELAY_SHARD", "LEDGERLINE_RELAY_INSTANCE"),
+            ("LEDGERLINE_RELAY_SHARDS", "LEDGERLINE_RELAY_INSTANCES"),
+        )
+    ]
+    (row,) = [row for row in origins(settings, os.environ) if row["variable"] == "LEDGERLINE_RELAY_INSTANCE"]
+    assert (row["value"], row["from"]) == (1, "environment")
+
+
+def test_a_name_outranks_its_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARDS", "2")
+    monkeypatch.setenv("LEDGERLINE_RELAY_INSTANCES", "3")
+    assert Settings().relay_instances == 3
+    assert Settings(relay_instances=4).relay_instances == 4
 
 
 def test_unknown_variables_are_told_with_the_nearest_known() -> None:

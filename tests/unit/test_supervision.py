@@ -34,7 +34,7 @@ class Answer(BaseHTTPRequestHandler):
     def log_message(self, *_arguments):
         pass
 signal.signal(signal.SIGTERM, lambda *_: (print("asked to stop", flush=True), sys.exit(0)))
-print(os.environ["LEDGERLINE_KAFKA_BOOTSTRAP"], os.environ.get("LEDGERLINE_RELAY_SHARD"), flush=True)
+print(os.environ["LEDGERLINE_KAFKA_BOOTSTRAP"], os.environ.get("LEDGERLINE_RELAY_INSTANCE"), flush=True)
 port = int(os.environ.get("LEDGERLINE_API_PORT") or os.environ["LEDGERLINE_METRICS_PORT"])
 HTTPServer(("127.0.0.1", port), Answer).serve_forever()
 """
@@ -171,7 +171,7 @@ def test_a_service_that_dies_is_started_again_and_counted(tmp_path: Path) -> Non
 
 
 def test_instances_share_the_work_by_number(tmp_path: Path) -> None:
-    relay = service("relay", shard_variables=("LEDGERLINE_RELAY_SHARD", "LEDGERLINE_RELAY_SHARDS"))
+    relay = service("relay", number_variables=("LEDGERLINE_RELAY_INSTANCE", "LEDGERLINE_RELAY_INSTANCES"))
     with running(make_supervisor(tmp_path, (relay,), instances={"relay": 2})) as state:
         assert [instance.instance for instance in state().instances("relay")] == [0, 1]
         assert len({instance.port for instance in state().services}) == 2

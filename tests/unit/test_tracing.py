@@ -47,7 +47,7 @@ def test_hostile_headers_are_no_trace(value: bytes | None) -> None:
 
 
 def test_a_batch_is_linked_to_where_it_ends() -> None:
-    waiting = TracedBatches(shard=0, shards=2)
+    waiting = TracedBatches(instance=0, instances=2)
     waiting.add([TracedBatch("a", {0: 10, 1: 7, 2: 5}), TracedBatch("b", {0: 20}), TracedBatch("others", {1: 9, 3: 1})])
     assert waiting.take({0: (0, 9)}) == []
     assert waiting.take({0: (9, 15)}) == ["a"]
@@ -56,7 +56,7 @@ def test_a_batch_is_linked_to_where_it_ends() -> None:
 
 
 def test_what_is_told_late_is_linked_to_nothing() -> None:
-    waiting = TracedBatches(shard=0, shards=1)
+    waiting = TracedBatches(instance=0, instances=1)
     waiting.add([TracedBatch("late", {0: 10})])
     assert waiting.take({0: (10, 12)}) == []
     assert waiting.take({0: (12, 13)}) == []
