@@ -125,5 +125,5 @@ def encoder(subject: str, schema_id: int) -> Encoder:
 
 
 def read_body(value: bytes, schema: Any) -> dict[str, Any]:
-    """Return the record of framed bytes that were written with exactly this parsed schema, such as our checkpoints."""
+    """Return the record of framed bytes that were written with exactly this parsed schema, such as our own."""
     return cast("dict[str, Any]", fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), schema, None))

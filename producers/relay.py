@@ -1,9 +1,9 @@
 """The relay copies the journal from Postgres to ledger.journal, each record exactly once for read_committed readers.
 
-One Kafka transaction holds the records of a round and the checkpoint of each lane. The facts of the books' frame go to
+One Kafka transaction holds the records of a round and the position of each lane. The facts of the books' frame go to
 ledger.frame in the same way, each before the records that name its account. At its start the relay first calls
 init_transactions(), which ends the open transaction of an earlier relay with the same transactional id and fences that
-relay. Only then does it read the checkpoint: in the other order the earlier relay could commit between the two steps.
+relay. Only then does it read the position: in the other order the earlier relay could commit between the two steps.
 The relay recovers from a Kafka error by the same start.
 """
 
@@ -25,14 +25,14 @@ from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, encoder, registered_id, registry_client
 from producers.kafka_statistics import statistics_options
-from producers.relay_checkpoints import (
-    CHECKPOINTS_SECONDS_MAX,
-    TRANSACTION_SECONDS_MAX,
-    Checkpoint,
-    RelayAhead,
-    read_checkpoints,
-)
 from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
+from producers.relay_positions import (
+    POSITIONS_SECONDS_MAX,
+    TRANSACTION_SECONDS_MAX,
+    RelayAhead,
+    RelayPosition,
+    read_relay_positions,
+)
 from producers.relay_traces import RelayTraces
 from runtime import tracing
 from runtime.faults import Fault, no_fault
@@ -55,7 +55,7 @@ LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not 
 LAG_SECONDS: Final = Gauge(
     "ledgerline_relay_lag_seconds", "Age of the lane's first journal record that is not yet relayed.", ["lane"]
 )
-RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its checkpoint.")
+RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its position.")
 
 
 class RelayFenced(LedgerlineError):
@@ -84,7 +84,7 @@ class RelayEncoders:
 
     journal: Encoder
     quarantined: Encoder
-    checkpoint: Encoder
+    position: Encoder
     fact: Encoder
 
     @classmethod
@@ -105,18 +105,18 @@ class Relay:
         options: RelayOptions,
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
-        checkpoints: Callable[[Kafka, str], dict[int, Checkpoint]] = read_checkpoints,
+        read_positions: Callable[[Kafka, str], dict[int, RelayPosition]] = read_relay_positions,
         fault: Fault = no_fault,
     ) -> None:
         self._store = store
         self._encoders = encoders
         self._options = options
         self._make_producer = make_producer
-        self._checkpoints = checkpoints
+        self._read_positions = read_positions
         self._fault = fault
         self._producer: Producer | None = None
         self._traces = RelayTraces(store, options.topics.journal, options.instance, options.instances)
-        self._relayed: dict[int, Checkpoint] = {}
+        self._relayed: dict[int, RelayPosition] = {}
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
         self.progressed_at = time.monotonic()
@@ -126,7 +126,7 @@ class Relay:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
-        """Fence earlier processes of this instance, then read the checkpoints that they left."""
+        """Fence earlier processes of this instance, then read the positions that they left."""
         producer = self._make_producer(
             {
                 **self._options.kafka.client_options(),
@@ -143,8 +143,8 @@ class Relay:
         )
         self._progressed(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._progressed(TRANSACTION_SECONDS_MAX + CHECKPOINTS_SECONDS_MAX)
-        self._relayed = self._checkpoints(self._options.kafka, self._options.topics.relay)
+        self._progressed(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
+        self._relayed = self._read_positions(self._options.kafka, self._options.topics.relay)
         self._producer = producer
         self._progressed()
 
@@ -155,7 +155,7 @@ class Relay:
 
     def missing(self) -> str | None:
         """Return None if the relay has started, else a sentence that says what it waits for."""
-        return None if self._producer is not None else "The relay has not yet read its checkpoint."
+        return None if self._producer is not None else "The relay has not yet read its position."
 
     def _started(self) -> Producer:
         if self._producer is None:
@@ -193,20 +193,20 @@ class Relay:
                 headers = None
         last = {lane: records[-1] for lane, records in (*facts.items(), *pending.items()) if records}
         for lane, record in last.items():
-            checkpoint = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
-            self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+            position = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
+            self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.position(position))
         self._fault("produced")
         self._progressed(TRANSACTION_SECONDS_MAX)
         producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
-        self._relayed |= {lane: Checkpoint(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
+        self._relayed |= {lane: RelayPosition(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
         show_facts_relayed(facts)
         for records in pending.values():
             for outcome, number in Tally(record["outcome"] for record in records).items():
                 RELAYED.labels(outcome).inc(number)
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until `stop` is set. After a Kafka error or an outage, start again from the checkpoints.
+        """Relay until `stop` is set. After a Kafka error or an outage, start again from the positions.
 
         Raise RelayFenced if another relay took over, and RelayAhead if the ledger is behind what was relayed.
         """
@@ -268,7 +268,7 @@ class Relay:
         pending: dict[int, list[dict[str, Any]]] = {}
         self._turn = (self._turn + 1) % max(len(lanes), 1)
         for lane in (*lanes[self._turn :], *lanes[: self._turn]):
-            relayed = self._relayed.get(lane.lane, Checkpoint())
+            relayed = self._relayed.get(lane.lane, RelayPosition())
             behind = lane.next_seq - relayed.next_seq
             LAG_RECORDS.labels(str(lane.lane)).set(behind)
             if behind < 0:

@@ -19,7 +19,7 @@ FAULT_POINTS: Final = {
     },
     "relay": {
         "read": "the records of a round are read, the Kafka transaction is not begun",
-        "produced": "records and checkpoints are handed to the producer, the transaction is open",
+        "produced": "records and positions are handed to the producer, the transaction is open",
         "committed": "Kafka has committed, the relay has not taken note",
     },
     "api": {

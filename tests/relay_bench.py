@@ -8,7 +8,7 @@ from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import parsed_schema, read_body
 from producers.relay import Relay, RelayEncoders, RelayOptions
-from producers.relay_checkpoints import Checkpoint, read_checkpoints
+from producers.relay_positions import RelayPosition, read_relay_positions
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 
@@ -81,8 +81,8 @@ class RelayBench:
                     (leg["address"], leg["direction"], leg["amount_minor"], leg["currency"]) for leg in row["legs"]
                 ]
                 assert hash_of(row) == record["hash"]
-            found = read_checkpoints(self.bench.kafka, self.topics.relay)
-            assert found.get(lane, Checkpoint()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
+            found = read_relay_positions(self.bench.kafka, self.topics.relay)
+            assert found.get(lane, RelayPosition()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
 
 
 def relay_all(relay: Relay) -> int:

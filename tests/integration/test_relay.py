@@ -13,7 +13,7 @@ from domain.intents import LEGS_MAX
 from domain.topics import Topics
 from producers import relay as relay_module
 from producers.relay import RelayFenced
-from producers.relay_checkpoints import Checkpoint, RelayAhead
+from producers.relay_positions import RelayAhead, RelayPosition
 from runtime.kafka import Kafka
 from runtime.settings import Settings
 from tests.posting_bench import PostingBench, eventually
@@ -146,21 +146,21 @@ def test_a_running_relay_that_is_locked_out_ends_with_one_sentence(ledger: Relay
     ledger.check()
 
 
-def test_the_checkpoint_is_read_only_after_earlier_relays_are_locked_out(
+def test_the_position_is_read_only_after_earlier_relays_are_locked_out(
     ledger: RelayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the other order, a zombie could commit in between, and its records would be relayed twice."""
     ledger.bench.post_now(deposits(5))
     zombie, successor = ledger.relay(), ledger.relay()
     zombie.start()
-    read = relay_module.read_checkpoints
+    read = relay_module.read_relay_positions
 
-    def while_reading(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
+    def while_reading(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
         with pytest.raises(KafkaException):
             zombie.round()
         return read(kafka, topic)
 
-    monkeypatch.setattr(relay_module, "read_checkpoints", while_reading)
+    monkeypatch.setattr(relay_module, "read_relay_positions", while_reading)
     successor.start()
     assert successor.round() == 5
     ledger.check()
@@ -262,8 +262,8 @@ def test_a_backlog_of_wake_up_calls_is_one_look(ledger: RelayBench) -> None:
     store.close()
 
 
-def test_a_checkpoint_behind_another_instances_open_transaction_is_waited_for(ledger: RelayBench) -> None:
-    """The topic's last stable offset is before the checkpoint: a relay that stopped there would repeat everything."""
+def test_a_position_behind_another_instances_open_transaction_is_waited_for(ledger: RelayBench) -> None:
+    """The topic's last stable offset is before the position: a relay that stopped there would repeat everything."""
     relay = ledger.relay(instance=0, instances=2)
     relay.start()
     other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})

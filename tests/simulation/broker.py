@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 
 from domain.journal import GENESIS_HASH
-from producers.relay_checkpoints import Checkpoint
+from producers.relay_positions import RelayPosition
 from streams.batches import Message
 from streams.posting.published import Published
 from streams.posting.source import KafkaAway, Source
@@ -153,18 +153,18 @@ class Broker:
         transaction = self.transactions.get(transactional_id)
         return transaction is None or (transaction.is_committed is not None and not transaction.untold)
 
-    def checkpoints(self, process: Process, topic: str) -> dict[int, Checkpoint]:
-        """See read_checkpoints.
+    def read_positions(self, process: Process, topic: str) -> dict[int, RelayPosition]:
+        """See read_relay_positions.
 
-        Return the committed checkpoints up to the end; first wait until all transactions there are decided.
+        Return the committed positions up to the end; first wait until all transactions there are decided.
         """
         _kafka_reached(process)
         log = self.log(topic, 0)
         end = len(log.slots)
         self.scheduler.wait(lambda: log.stable_end() >= end)
         _kafka_reached(process)
-        found = {value["lane"]: Checkpoint(value["next_seq"], value["head"]) for value in log.committed(end)}
-        self.scheduler.tell("{} reads its checkpoints: {}", process.name, {n: c.next_seq for n, c in found.items()})
+        found = {value["lane"]: RelayPosition(value["next_seq"], value["head"]) for value in log.committed(end)}
+        self.scheduler.tell("{} reads its positions: {}", process.name, {n: c.next_seq for n, c in found.items()})
         return found
 
 

@@ -299,7 +299,7 @@ class World:
             RelayEncoders(encoded, lambda _: b"", encoded, encoded),
             RelayOptions(Kafka("nowhere"), Topics(), instance, instances, records_max=3),
             make_producer=cast(Any, partial(self.parts.producer, self.broker, process)),
-            checkpoints=lambda _, topic: self.broker.checkpoints(process, topic),
+            read_positions=lambda _, topic: self.broker.read_positions(process, topic),
             fault=process.fault,
         )
         relay.run(cast(Any, Pauses(process)))

@@ -69,7 +69,7 @@ class Sample(NamedTuple):
 
 
 class LoopWatch:
-    """An observer of all stages: it reads the lanes in Postgres and the relay's checkpoints in Kafka."""
+    """An observer of all stages: it reads the lanes in Postgres and the relay's positions in Kafka."""
 
     def __init__(self, ledger: BenchLedger) -> None:
         self._ledger = ledger
@@ -103,8 +103,8 @@ class LoopWatch:
         for message in self._consumer.consume(10_000, 0):
             if message.error() is not None:
                 raise KafkaException(message.error())
-            checkpoint = read_body(message.value(), self._schema)
-            self._relayed[checkpoint["lane"]] = checkpoint["next_seq"]
+            position = read_body(message.value(), self._schema)
+            self._relayed[position["lane"]] = position["next_seq"]
         relayed = max(sum(self._relayed.values()), reconciled, audited)
         posted = self._ledger.posted(self._connection)
         return Sample(time.monotonic() - self._started, self._ledger.sent, posted, relayed, reconciled, audited)

@@ -97,7 +97,7 @@ def _committed_moment(admin: "psycopg.Connection[Any]", row: Row) -> int | None:
 
 
 def leave_out_record(trial: Trial) -> None:
-    """Make the relay leave one record out of ledger.journal, with a checkpoint that is one record too far."""
+    """Make the relay leave one record out of ledger.journal, with a position that is one record too far."""
     (relay,) = trial.fleet["relay"]
     trial.let_flow()
     relay.stop()
@@ -111,8 +111,8 @@ def leave_out_record(trial: Trial) -> None:
     with registry_client(trial.ledger.endpoints.registry) as client:
         encode = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
     producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
-    checkpoint = encode({"lane": lane, "next_seq": seq + 1, "head": head})
-    producer.produce(trial.ledger.topics.relay, checkpoint, str(lane).encode(), partition=0)
+    position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
+    producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
     producer.flush(30)
     trial.say(f"the relay is told that it has lane {lane} seq {seq} behind it")
     trial.planted += [

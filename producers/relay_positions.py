@@ -1,4 +1,4 @@
-"""The relay's checkpoints, as the topic ledger.relay holds them."""
+"""The relay's positions, as the topic ledger.relay holds them."""
 
 import time
 from typing import Final, NamedTuple
@@ -12,14 +12,14 @@ from runtime.kafka import Kafka
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
 # Long enough for the broker to abort a transaction that another relay left open.
-CHECKPOINTS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
+POSITIONS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
 
 
 class RelayAhead(LedgerlineError):
     """The relayed records are not those of the ledger, for example after the ledger was restored from a backup."""
 
 
-class Checkpoint(NamedTuple):
+class RelayPosition(NamedTuple):
     """The position up to which a lane, or a chain of facts, was relayed."""
 
     next_seq: int = 0
@@ -27,18 +27,18 @@ class Checkpoint(NamedTuple):
     """Hash of the record before `next_seq`."""
 
 
-def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
-    """Return each lane's checkpoint from the committed records of the checkpoint topic, up to its very end.
+def read_relay_positions(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
+    """Return each lane's position from the committed records of the relay's topic, up to its very end.
 
     An open transaction of another instance hides the records behind it from a read_committed reader. Our own last
-    checkpoint may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
-    in CHECKPOINTS_SECONDS_MAX.
+    position may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
+    in POSITIONS_SECONDS_MAX.
     """
     schema = parsed_schema("ledger.relay-value")
-    checkpoints: dict[int, Checkpoint] = {}
+    positions: dict[int, RelayPosition] = {}
     end = _end_of(kafka, topic)
     consumer = _consumer(kafka, "read_committed")
-    deadline = time.monotonic() + CHECKPOINTS_SECONDS_MAX
+    deadline = time.monotonic() + POSITIONS_SECONDS_MAX
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         while time.monotonic() < deadline:
@@ -47,11 +47,11 @@ def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
                 continue
             error = message.error()
             if error is None:
-                checkpoint = read_body(message.value(), schema)
-                checkpoints[checkpoint["lane"]] = Checkpoint(checkpoint["next_seq"], checkpoint["head"])
+                position = read_body(message.value(), schema)
+                positions[position["lane"]] = RelayPosition(position["next_seq"], position["head"])
             elif error.code() == KafkaError._PARTITION_EOF:
                 if message.offset() >= end:
-                    return checkpoints
+                    return positions
             elif not error.retriable():
                 raise KafkaException(error)
     finally:
