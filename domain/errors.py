@@ -21,7 +21,7 @@ LedgerlineError                               one sentence that says what is wro
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer
     streams.proof.audit.witness.WitnessAway         a witness of checkpoints cannot be read or written now
-    streams.proof.records.journal.SourceAway  the broker does not hand over what the journal says it has
+    streams.proof.records.pages.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
     domain.proofs.ReceiptMissing              posting signed nothing over this record, and never will
@@ -61,7 +61,7 @@ LedgerlineError                               one sentence that says what is wro
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
-  streams.proof.replay.journal.ReplayRefused  the topic contradicts the ledger or itself
+  streams.proof.replay.lane_replay.ReplayRefused  the topic contradicts the ledger or itself
 """
 
 

@@ -26,7 +26,7 @@ from streams.proof.audit.stored import stored_finding, stray_finding, window_fau
 from streams.proof.audit.witness import Witness, gaps_of, read_witness
 from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.records.decoding import RecordReader
-from streams.proof.records.journal import read_all, read_up_to
+from streams.proof.records.pages import read_all, read_up_to
 
 PAGE_ROWS: Final = 5000
 PAGE_CHECKPOINTS: Final = 500

@@ -2,7 +2,7 @@
 
 1. take the records in order, note gaps and repeats, add up what they moved;
 2. read the intents at their offsets and compare; look up the rows that duplicates, conflicts and reversals refer to;
-3. add the movements to reconciliation's own balances and sums (books.py);
+3. add the movements to reconciliation's own balances and sums (shards.py);
 4. compare the touched shards with the ledger's; the ledger commits before the topic is written;
 5. store breaks, counts and positions.
 """
@@ -20,8 +20,8 @@ from producers.events import EventProducer
 from streams.batches import FenceLost, PartitionBatch
 from streams.proof.journal_agent import JournalAgent, Proved
 from streams.proof.reconciliation import checks, metrics, state
-from streams.proof.reconciliation.books import OwnBooks
 from streams.proof.reconciliation.faithful import Compared, Comparison
+from streams.proof.reconciliation.shards import OwnBooks
 from streams.proof.records.decoding import JournalRecord, RecordReader
 
 

@@ -18,7 +18,7 @@ from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.records.decoding import RecordReader, Unreadable
-from streams.proof.records.journal import reading_consumer
+from streams.proof.records.pages import reading_consumer
 
 FACTS_PER_READ: Final = 2000
 READ_SECONDS_MAX: Final = 0.4

@@ -8,7 +8,7 @@ from domain.breaks import BreakKind, Finding
 from domain.facts import Change, FrameKey, FrameValues, fact_hash, key_of, values_of
 from domain.journal import GENESIS_HASH
 from streams.proof.reconciliation.frame import FrameSource, TakenFacts, chain_subject, row_finding
-from streams.proof.records.journal import SourceAway
+from streams.proof.records.pages import SourceAway
 
 READ_SECONDS: Final = 2.0
 SILENCE_SECONDS_MAX: Final = 30.0

@@ -25,7 +25,7 @@ from streams.proof.reconciliation.frame_full import compare_frame
 from streams.proof.reconciliation.source import IntentSource
 from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_finding
 from streams.proof.records.decoding import RecordReader
-from streams.proof.records.journal import read_up_to
+from streams.proof.records.pages import read_up_to
 
 ROWS_PER_QUERY: Final = 50_000
 STRAYS_MAX: Final = 1000

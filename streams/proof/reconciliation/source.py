@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from runtime.kafka import Kafka
-from streams.proof.records.journal import SourceAway
+from streams.proof.records.pages import SourceAway
 
 MESSAGES_PER_CALL_MAX: Final = 5000
 QUIET_SECONDS: Final = 2.0

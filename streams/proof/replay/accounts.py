@@ -7,7 +7,7 @@ from db.posting import PostingStore
 from domain.chart import ChartPattern
 from domain.facts import OPERATORS_CHAIN
 from streams.proof.records.decoding import JournalRecord
-from streams.proof.replay.journal import ReplayRefused
+from streams.proof.replay.lane_replay import ReplayRefused
 
 ACCOUNTS_CACHED_MAX: Final = 200_000
 

@@ -9,8 +9,8 @@ from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.audit.signing import GENESIS, checkpoint_faults
 from streams.proof.records.decoding import RecordReader, Unreadable
-from streams.proof.records.journal import read_all
-from streams.proof.replay.journal import ReplayRefused, offset_of, read_to_ends
+from streams.proof.records.pages import read_all
+from streams.proof.replay.lane_replay import ReplayRefused, offset_of, read_to_ends
 
 CHECKPOINTS_PER_PAGE: Final = 500
 

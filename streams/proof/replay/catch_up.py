@@ -15,7 +15,7 @@ from streams.posting.published import Published
 from streams.posting.rows import balance_changes
 from streams.proof.records.decoding import JournalRecord, RecordReader
 from streams.proof.replay.accounts import AccountIds
-from streams.proof.replay.journal import (
+from streams.proof.replay.lane_replay import (
     LaneReplay,
     ReplayRefused,
     beginning,

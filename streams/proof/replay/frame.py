@@ -9,8 +9,8 @@ from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.records.decoding import RecordReader
-from streams.proof.records.journal import read_all
-from streams.proof.replay.journal import ReplayRefused
+from streams.proof.records.pages import read_all
+from streams.proof.replay.lane_replay import ReplayRefused
 
 Fact = Mapping[str, Any]
 

@@ -19,7 +19,7 @@ from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.records.decoding import JournalRecord, RecordReader
 from streams.proof.replay.accounts import AccountIds
-from streams.proof.replay.journal import LaneReplay, read_record, read_to_ends
+from streams.proof.replay.lane_replay import LaneReplay, read_record, read_to_ends
 
 CHUNK_ROWS: Final = 10_000
 PROCESSES_MAX: Final = 4

@@ -18,7 +18,7 @@ from streams.posting.source import describe_source
 from streams.proof.replay.beside import restore_checkpoints, restore_quarantine
 from streams.proof.replay.catch_up import CatchUp
 from streams.proof.replay.frame import restore_frame
-from streams.proof.replay.journal import ReplayRefused, partitions_of
+from streams.proof.replay.lane_replay import ReplayRefused, partitions_of
 from streams.proof.replay.load import PROCESSES_MAX, LoadJob, load
 
 Progress = Callable[[str, int, int], None]

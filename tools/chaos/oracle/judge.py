@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from tools.chaos.oracle.books import Books
+from tools.chaos.oracle.balances import Books
 from tools.chaos.oracle.breaks import check_breaks
 from tools.chaos.oracle.copies import (
     JOURNAL_NAME,

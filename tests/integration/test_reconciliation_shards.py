@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proof.reconciliation import books
+from streams.proof.reconciliation import shards
 from streams.proof.reconciliation.service import Reconciliation, wire
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
@@ -127,7 +127,7 @@ def test_lanes_that_were_rewound_are_added_up_anew(proving: ProvingBench, agent:
 def test_what_has_no_room_in_memory_is_read_again(
     proving: ProvingBench, agent: Reconciliation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "SHARDS_CACHED_MAX", 4)
+    monkeypatch.setattr(shards, "SHARDS_CACHED_MAX", 4)
     for first in (0, 2, 4, 6):
         pay(proving, first, 2)
         proving.feed(agent.reconciler)
