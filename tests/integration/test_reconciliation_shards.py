@@ -1,4 +1,4 @@
-"""Reconciliation's own books: their memory agrees with the tables, whether a batch succeeded or not."""
+"""Reconciliation's own shards: their memory agrees with the tables, whether a batch succeeded or not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -36,7 +36,7 @@ def check(bench: ProvingBench, agent: Reconciliation) -> None:
     assert bench.breaks("reconciliation") == {}
     held = bench.rows(HELD)
     assert bench.rows(OWN) == held
-    kept = agent.reconciler._books._shards
+    kept = agent.reconciler._shards._shards
     by_key = {(row["tenant"], row["address"], row["currency"], row["lane"]): row for row in held}
     for key, shard in kept.items():
         row = by_key[key]
@@ -51,7 +51,7 @@ def test_batch_after_batch_is_added_to_what_is_known(proving: ProvingBench, agen
         pay(proving, first)
         assert proving.feed(agent.reconciler) == 6
         check(proving, agent)
-    assert len(agent.reconciler._books._shards) == 8, "the bank on two lanes, three users on two"
+    assert len(agent.reconciler._shards._shards) == 8, "the bank on two lanes, three users on two"
     totals = proving.rows("SELECT account_class, sum(debits_minor) AS d, sum(credits_minor) AS c"
                           " FROM reconciliation.total GROUP BY account_class")  # fmt: skip
     assert sum(row["d"] for row in totals) == sum(row["c"] for row in totals) == 1800
@@ -109,7 +109,7 @@ def test_a_batch_that_did_not_come_through_is_forgotten(
         patched.setattr(agent.reconciler.breaks, "record", fails)
         with pytest.raises(psycopg.OperationalError):
             proving.feed(agent.reconciler)
-    assert agent.reconciler._books._shards == {}
+    assert agent.reconciler._shards._shards == {}
     proving.feed(agent.reconciler)
     check(proving, agent)
 
@@ -132,7 +132,7 @@ def test_what_has_no_room_in_memory_is_read_again(
         pay(proving, first, 2)
         proving.feed(agent.reconciler)
         check(proving, agent)
-        assert len(agent.reconciler._books._shards) <= 4
+        assert len(agent.reconciler._shards._shards) <= 4
 
 
 def test_sums_beyond_64_bits_are_compared_as_all_others(proving: ProvingBench, agent: Reconciliation) -> None:

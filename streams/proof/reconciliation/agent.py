@@ -2,7 +2,7 @@
 
 1. take the records in order, note gaps and repeats, add up what they moved;
 2. read the intents at their offsets and compare; look up the rows that duplicates, conflicts and reversals refer to;
-3. add the movements to reconciliation's own balances and sums (shards.py);
+3. add the movements to reconciliation's own shards and sums (shards.py);
 4. compare the touched shards with the ledger's; the ledger commits before the topic is written;
 5. store breaks, counts and positions.
 """
@@ -21,7 +21,7 @@ from streams.batches import FenceLost, PartitionBatch
 from streams.proof.journal_agent import JournalAgent, Proved
 from streams.proof.reconciliation import checks, metrics, state
 from streams.proof.reconciliation.faithful import Compared, Comparison
-from streams.proof.reconciliation.shards import OwnBooks
+from streams.proof.reconciliation.shards import OwnShards
 from streams.proof.records.decoding import JournalRecord, RecordReader
 
 
@@ -93,13 +93,13 @@ class Reconciler(JournalAgent[db.LaneRow]):
         super().__init__(store, reader, events, chores)
         self._comparison = comparison
         self._source_topic = source_topic
-        self._books = OwnBooks()
+        self._shards = OwnShards()
         self._recent_books = ledger.RecentBooks()
         self._stands: dict[int, int] = {}
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return the next offset of each partition; 0 if reconciliation has not read the partition."""
-        self._books.forget()
+        self._shards.forget()
         self._stands = super().positions(topic, partitions)
         return dict(self._stands)
 
@@ -108,7 +108,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
         try:
             super().handle(batch)
         except BaseException:
-            self._books.forget()
+            self._shards.forget()
             raise
         self._stands |= {part.partition: part.end_offset for part in batch}
 
@@ -136,7 +136,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
         expired = compared.expired
         self.lanes.move(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
         next_seqs = {counter.lane: counter.next_seq for counter in counters}
-        findings += compare_shards(connection, self._books.add(connection, taken.moved, next_seqs))
+        findings += compare_shards(connection, self._shards.add(connection, taken.moved, next_seqs))
         self.breaks.record(connection, taken.missing + findings)
         if taken.gaps_closed:
             # A record that came late and is wrong keeps its break.

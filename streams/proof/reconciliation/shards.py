@@ -1,4 +1,4 @@
-"""Reconciliation's own books: what each shard must hold. They are in its tables, with a cache of recent shards."""
+"""Reconciliation's own shards: what each must hold. They are in its tables, with a cache of recent ones."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ def _address_of(shard: _Shard) -> str:
     return shard.key[1]
 
 
-class OwnBooks:
+class OwnShards:
     """The sums of all batches by shard; `add` compares the touched shards with the ledger's.
 
     The tables are the truth, and only the worker that holds a lane writes the lane's shards. So the cache need not be
@@ -114,7 +114,7 @@ class OwnBooks:
 
     @staticmethod
     def _unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
-        """Return the shards of which the ledger should have the same sums as these books, and has not."""
+        """Return the shards of which the ledger should have the same sums as these, and has not."""
         looks_wrong: list[db.ShardKey] = []
         plain, account_ids, own = [], [], []
         for shard in shards:
