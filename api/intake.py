@@ -19,7 +19,7 @@ timeout together limit how long intents still reach the topic after the intake w
 RETRY_SECONDS: Final = 5
 _KAFKA_SECONDS_MAX: Final = 3.0
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class Intake:
@@ -44,7 +44,7 @@ class Intake:
             try:
                 self.producer.use_schema(await asyncio.to_thread(self._look_up_schema))
             except SchemaError as error:
-                log.warning("schema_not_found", error=str(error))
+                logger.warning("schema not found", error=str(error))
                 await backoff.pause()
 
     def _look_up_schema(self) -> int:

@@ -27,7 +27,7 @@ from domain.outcomes import Outcome
 from producers.intents import Delivered
 
 router = APIRouter(tags=["intents"])
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 _REPLAYED: Final = "Idempotent-Replayed"
 _BATCH_TYPES: Final = {"application/json": False, "application/x-ndjson": True, "application/ndjson": True}
@@ -155,7 +155,7 @@ async def _outcome(writer: Writer, intent_id: UUID, delivered: Delivered, applie
         question = IntentQuestion(intent_id, delivered.partition, delivered.offset)
         state = await writer.outcomes.find_state(writer.tenant, question)
     except DatabaseError as error:
-        log.warning("outcome_not_read", error=str(error))
+        logger.warning("outcome not read", error=str(error))
         return None
     if state.settled is None:
         return None
@@ -214,7 +214,7 @@ async def _batch_outcomes(
     try:
         return await writer.outcomes.find_settled(writer.tenant, [intent_id for intent_id, _ in delivered])
     except DatabaseError as error:  # Kafka has the intents, so they are answered as pending
-        log.warning("outcome_not_read", error=str(error))
+        logger.warning("outcome not read", error=str(error))
         return {}
 
 

@@ -1,6 +1,7 @@
 """The books' frame as this process last read it, and the secret of the ledger's cursors."""
 
 import asyncio
+from typing import Final
 
 import structlog
 
@@ -14,7 +15,7 @@ from db.connections import DatabaseError
 from db.reads import read_books
 from domain.chart import Chart
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class KnownBooks:
@@ -34,7 +35,7 @@ class KnownBooks:
                 self._frame = await read_books(self._database.pool)
                 self._cursors = Cursors(await read_cursor_key(self._database.pool))
             except DatabaseError as error:
-                log.warning("books_not_loaded", error=str(error))
+                logger.warning("books not loaded", error=str(error))
                 await backoff.pause()
 
     async def refresh(self) -> None:

@@ -23,7 +23,7 @@ from db.connections import DatabaseError
 from runtime import tracing
 from runtime.tracing import Span
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 _library_log = logging.getLogger(__name__)
 
 # A body that is too large is read and dropped up to this multiple of the limit: a client does not see the answer while
@@ -194,9 +194,9 @@ class RequestLayer:
             else:
                 await self._answer(scope, self._bounded(scope, receive, headers, holder), send_noted)
         except ClientDisconnect:
-            log.debug("client_left")
+            logger.debug("client left")
         except Exception as error:
-            log.exception("request_failed", method=method)
+            logger.exception("request failed", method=method)
             if status:  # the answer has begun, so the only way to tell the client is to end the connection
                 raise
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
@@ -243,4 +243,4 @@ class RequestLayer:
         if span is not None:
             end_span(span, method, route, status)
         if _library_log.isEnabledFor(logging.DEBUG):  # else structlog's processors run for a line that is dropped
-            log.debug("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))
+            logger.debug("request", method=method, route=route, status=status, milliseconds=round(seconds * 1000, 2))

@@ -31,7 +31,7 @@ from runtime.watchdog import Watchdog
 _SHUTDOWN_SECONDS: Final = 5
 _COLLECT_OBJECTS: Final = 100_000
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class _Server(uvicorn.Server):
@@ -150,7 +150,7 @@ def serve(
         ssl_keyfile=tls.key_file if tls is not None else None,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
     )
-    log.info("api_starting", host=settings.api_host, port=settings.api_port, tls=tls is not None)
+    logger.info("API starting", host=settings.api_host, port=settings.api_port, tls=tls is not None)
     watchdog = Watchdog("api", time.monotonic)  # it watches only the stop; /livez shows a stall
     watchdog.start()
     _Server(config, app, watchdog).run()

@@ -32,7 +32,7 @@ _POLL_SECONDS: Final = 0.002
 _IDLE_SECONDS: Final = 0.1
 _CLOSE_SECONDS_MAX: Final = 1.0
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 _library_log = logging.getLogger("confluent_kafka")
 
 
@@ -313,7 +313,7 @@ class IntentProducer:
         """
         if producer is not self._producer:
             return
-        log.warning("kafka_producer_replaced", topic=self.topic)
+        logger.warning("Kafka producer replaced", topic=self.topic)
         self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
 
@@ -349,7 +349,7 @@ class IntentProducer:
         deadline = self._loop.time() + _CLOSE_SECONDS_MAX
         while left := sum(len(producer) for producer in (self._producer, *self._replaced)):
             if self._loop.time() > deadline:
-                log.error("intents_unconfirmed_at_close", count=left)
+                logger.error("intents unconfirmed at close", count=left)
                 return
             await asyncio.sleep(_POLL_SECONDS)  # between two polls
             self._take_reports()

@@ -22,7 +22,7 @@ PULSES_WAITING_MAX: Final = 4
 """Most pulses that wait for a slow viewer. The oldest is dropped then, as each pulse holds the whole state."""
 LAGS: Final = ("unposted", "unrelayed", "unreconciled", "unaudited")
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class Reader(Protocol):
@@ -116,7 +116,7 @@ class Feed:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
-            log.error("console_feed_failed", error=repr(task.exception()))
+            logger.error("console feed failed", error=repr(task.exception()))
             for viewer in self._viewers:
                 viewer.hand(None)
 

@@ -154,6 +154,35 @@ def test_nothing_sleeps_in_place_of_a_condition() -> None:
     assert sleeping == set(SLEEPERS)
 
 
+EVENT: Final = re.compile(r"[A-Za-z]+( [A-Za-z]+)*")
+
+
+def test_a_log_event_is_a_fixed_phrase_of_plain_words() -> None:
+    """An operator searches for it: no underscore, no variable part, no sentence (docs/LOGS_AND_TRACES.md)."""
+    levels = {f"logger.{level}" for level in ("debug", "info", "warning", "error", "exception", "critical")}
+    events = [
+        (f"{name}:{node.lineno}", ast.literal_eval(node.args[0]))
+        for name in OURS
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in levels
+    ]
+    assert len(events) > 40
+    assert [place for place, event in events if not EVENT.fullmatch(event)] == []
+
+
+def test_every_logger_of_ours_is_called_logger() -> None:
+    """The rule above finds events by this name."""
+    made = [
+        (name, [ast.unparse(target) for target in (node.targets if isinstance(node, ast.Assign) else [node.target])])
+        for name in OURS
+        for node in ast.walk(tree(name))
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+        and node.value is not None
+        and ast.unparse(node.value).startswith("structlog.get_logger(")
+    ]
+    assert [name for name, targets in made if targets != ["logger"]] == []
+
+
 def swallowing(name: str) -> Iterator[int]:
     """Yield the lines of handlers that catch every exception and ignore it."""
     for node in ast.walk(tree(name)):
