@@ -10,8 +10,8 @@ from api.background import Backoff
 from api.configuration import Configuration
 from api.problems import Kind, Problem, unavailable
 from db.books import Books
-from producers.encoding import SchemaError, registered_id, registry_client
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
+from runtime.schemas import SchemaError, registered_id, registry_client
 
 LOOK_SECONDS_MAX: Final = 15.0
 """How old a read of the books may be when the intents that it allowed are handed to Kafka. This bound and the delivery

@@ -16,7 +16,7 @@ LedgerlineError                               one sentence that says what is wro
         db.connections.PoolBusy               no connection of the pool got free in time
         db.connections.StatementTooLong       Postgres ended a statement that took longer than it may
     runtime.kafka_positions.KafkaSilent           the broker did not answer an operator's question
-    producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
+    runtime.schemas.SchemaError               the registry lacks a schema, refuses one, or is away
     runtime.positions.PositionsUnknown      Kafka does not tell how far the topics go
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer

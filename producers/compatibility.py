@@ -7,10 +7,10 @@ from typing import Any, Final, NamedTuple
 import httpx
 
 from domain.topics import SUBJECTS
-from producers.encoding import SchemaError, schema_text
 from producers.published_schemas import is_published
 from producers.schema_rules import invalidity, losses
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import SchemaError, schema_text
 
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 REQUEST_SECONDS_MAX: Final = 10.0

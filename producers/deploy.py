@@ -14,11 +14,11 @@ from httpx import HTTPError
 
 from domain.errors import LedgerlineError
 from domain.topics import SUBJECTS, Topics
-from producers.encoding import SchemaError, compact_text, registry_client, schema_text
 from producers.published_schemas import is_published, refuse_invalid
 from producers.schema_rules import losses
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import SchemaError, compact_text, registry_client, schema_text
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ADMIN_SECONDS_MAX: Final = 30.0

@@ -7,9 +7,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
 from domain.errors import Outage
-from producers.encoding import Encoder, encoder, registered_id, registry_client
+from producers.encoding import Encoder, encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import registered_id, registry_client
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
 CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"

@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Final
 
 from domain.topics import SUBJECTS
-from producers.encoding import SchemaError, schema_text
 from producers.schema_rules import invalidity
+from runtime.schemas import SchemaError, schema_text
 
 PUBLISHED: Final = frozenset(
     {

@@ -23,7 +23,7 @@ from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
-from producers.encoding import Encoder, encoder, registered_id, registry_client
+from producers.encoding import Encoder, encoder
 from producers.kafka_statistics import statistics_options
 from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
 from producers.relay_positions import (
@@ -39,6 +39,7 @@ from runtime.faults import Fault, no_fault
 from runtime.kafka import Kafka
 from runtime.metrics import show_age
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import registered_id, registry_client
 from runtime.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)

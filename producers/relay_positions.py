@@ -7,8 +7,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
-from producers.encoding import parsed_schema, read_body
 from runtime.kafka import Kafka
+from runtime.schemas import parsed_schema, read_body
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
 # Long enough for the broker to abort a transaction that another relay left open.

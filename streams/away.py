@@ -11,9 +11,9 @@ from httpx import HTTPError
 
 from db.connections import TRANSIENT, connect
 from domain.errors import Outage
-from producers.encoding import registry_client
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import registry_client
 
 ANSWER_SECONDS_MAX = 5.0
 

@@ -15,7 +15,10 @@ from httpx import HTTPError
 from domain.intents import Intent, make_intent
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
-from producers.encoding import (
+from producers.schema_rules import MEANING, faults_of_change
+from runtime.avro_codec import REFUSALS, Codec
+from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import (
     SchemaError,
     parsed_schema,
     registered_id,
@@ -23,9 +26,6 @@ from producers.encoding import (
     schema_text,
     without_logical_types,
 )
-from producers.schema_rules import MEANING, faults_of_change
-from runtime.avro_codec import REFUSALS, Codec
-from runtime.schema_registry import SchemaRegistry
 from runtime.wire_format import FRAME, MAGIC
 
 logger: Final = structlog.get_logger(__name__)

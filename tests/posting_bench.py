@@ -18,9 +18,10 @@ from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from producers import intents
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import registered_id, registry_client
 from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch

@@ -10,8 +10,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder
 from producers.relay import Relay, RelayEncoders, RelayOptions
+from runtime.schemas import registered_id, registry_client
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
 from tests.posting_bench import PostingBench, eventually

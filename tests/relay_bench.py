@@ -6,9 +6,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.encoding import parsed_schema, read_body
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from producers.relay_positions import RelayPosition, read_relay_positions
+from runtime.schemas import parsed_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from producers.encoding import parsed_schema, read_body
+from runtime.schemas import parsed_schema, read_body
 from runtime.settings import Settings
 from streams.proof.audit.service import Audit, ensure_key, wire
 from tests.command_line import environment, run, run_json

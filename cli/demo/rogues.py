@@ -12,10 +12,11 @@ from domain.errors import LedgerlineError
 from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder
 from producers.intents import record_of
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import registered_id, registry_client
 from runtime.wire_format import FRAME, MAGIC
 
 UNBALANCED: Final = 20

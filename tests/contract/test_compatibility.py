@@ -21,9 +21,9 @@ from domain.topics import SUBJECTS
 from ops.embedded.stack import Endpoints
 from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, registered_all
 from producers.deploy import register_schemas
-from producers.encoding import AVRO_FOLDER, SchemaError, compact_text, parsed_schema, registry_client, schema_text
 from producers.schema_rules import losses
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import AVRO_FOLDER, SchemaError, compact_text, parsed_schema, registry_client, schema_text
 from streams.decode import IntentDecoder, Undecodable
 
 Change = Callable[[dict[str, Any]], None]

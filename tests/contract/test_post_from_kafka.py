@@ -16,7 +16,7 @@ from domain.intents import intent_id_of
 from ops.embedded.cache import KAFKA, REGISTRY, Cache
 from ops.embedded.stack import Endpoints
 from producers.deploy import register_schemas
-from producers.encoding import AVRO_FOLDER
+from runtime.schemas import AVRO_FOLDER
 from runtime.settings import REPOSITORY_ROOT
 from streams.decode import IntentDecoder
 

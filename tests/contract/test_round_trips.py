@@ -13,8 +13,8 @@ from fastavro.utils import generate_one
 
 from domain.breaks import Break, BreakKind
 from domain.topics import SUBJECTS
-from producers.encoding import parsed_schema, schema_text, without_logical_types
 from producers.events import break_event
+from runtime.schemas import parsed_schema, schema_text, without_logical_types
 from tests import releases
 
 FULL = [subject for subject, (_, level) in SUBJECTS.items() if level == "FULL_TRANSITIVE"]

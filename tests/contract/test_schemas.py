@@ -11,7 +11,7 @@ import pytest
 
 from domain.outcomes import Outcome
 from domain.topics import SUBJECTS
-from producers.encoding import AVRO_FOLDER, parsed_schema, schema_text
+from runtime.schemas import AVRO_FOLDER, parsed_schema, schema_text
 from runtime.settings import REPOSITORY_ROOT
 
 FILES = sorted(path.relative_to(AVRO_FOLDER).as_posix() for path in AVRO_FOLDER.rglob("*") if path.is_file())

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from producers.encoding import parsed_schema, read_body
+from runtime.schemas import parsed_schema, read_body
 from runtime.settings import Settings
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.audit.service import Audit, ensure_key, wire

@@ -8,8 +8,8 @@ import pytest
 from confluent_kafka import Producer
 
 from domain.journal import GENESIS_HASH
-from producers.encoding import parsed_schema
 from runtime.journal_ends import RECORD_START
+from runtime.schemas import parsed_schema
 from streams.posting.published import JournalAhead, JournalUnsettled, Published, last_published
 from tests.copies import copy_of, settings_for
 from tests.posting_bench import PostingBench, eventually

@@ -15,9 +15,9 @@ from confluent_kafka.schema_registry import Schema
 from db.relay import RelayStore
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
-from producers.encoding import SchemaError, parsed_schema, read_body, registry_client, schema_text
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import SchemaError, parsed_schema, read_body, registry_client, schema_text
 from runtime.settings import Settings
 from streams.fenced import Message
 from tests.posting_bench import PostingBench, read_partition, record_of

@@ -7,7 +7,7 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from producers.encoding import parsed_schema, read_body
+from runtime.schemas import parsed_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.reconciliation import full
 from streams.proof.reconciliation.service import Reconciliation, wire

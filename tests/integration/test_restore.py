@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cli import COMMANDS, load
 from ops.embedded.postgres_part import server_programs
-from producers.encoding import parsed_schema, read_body
+from runtime.schemas import parsed_schema, read_body
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import environment
 from tests.copies import beside, settings_for

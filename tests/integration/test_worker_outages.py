@@ -19,8 +19,8 @@ from domain.topics import Topics
 from ops.embedded.ports import pick_free
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
-from producers.encoding import parsed_schema, read_body
 from runtime.kafka import Kafka
+from runtime.schemas import parsed_schema, read_body
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.posting_bench import PostingBench, eventually, read_partition
 from tests.posting_model import pair, transfer

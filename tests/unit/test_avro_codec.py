@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.topics import SUBJECTS
-from producers.encoding import encoder, parsed_schema
+from producers.encoding import encoder
 from runtime.avro_codec import REFUSALS, Codec
+from runtime.schemas import parsed_schema
 
 CODECS = {subject: Codec(parsed_schema(subject)) for subject in SUBJECTS}
 ENCODE = {subject: encoder(subject, 1) for subject in SUBJECTS}

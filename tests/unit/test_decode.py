@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from domain.intents import Intent, Leg, intent_id_of, make_intent
 from domain.outcomes import QuarantineReason
-from producers.encoding import encoder, parsed_schema
+from producers.encoding import encoder
 from producers.intents import record_of
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import parsed_schema
 from streams.decode import DETAIL_CHARACTERS_MAX, IntentDecoder, Undecodable
 from tests.posting_bench import intent, leg
 

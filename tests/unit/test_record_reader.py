@@ -4,8 +4,9 @@ import pytest
 
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
-from producers.encoding import encoder, parsed_schema
+from producers.encoding import encoder
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import parsed_schema
 from streams.proof.records.decoding import RecordReader, Unreadable
 from tests.posting_bench import intent, leg
 

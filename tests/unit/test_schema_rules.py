@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from domain.topics import SUBJECTS
-from producers.encoding import schema_text
 from producers.published_schemas import fingerprint, is_published
 from producers.schema_rules import faults_of_change, invalidity, losses
+from runtime.schemas import schema_text
 
 Schema = dict[str, Any]
 BACK, FULL = "BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"

@@ -28,10 +28,11 @@ from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
 from producers.deploy import Replication, make_topics, register_schemas, topic_configs
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder
 from runtime.kafka_positions import REQUEST_SECONDS_MAX, admin_client, topic_state
 from runtime.key_files import make_key
 from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.schemas import registered_id, registry_client
 from tools.bench.loads import Load
 from tools.bench.processor_time import ProcessorTime
 

@@ -18,9 +18,9 @@ from db.reconciled import ReconciledLane, ReconciledSum, reconciled_lanes, recon
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.embedded.process import wait_until
-from producers.encoding import parsed_schema, read_body
 from runtime.kafka import Kafka
 from runtime.kafka_positions import admin_client, topic_state
+from runtime.schemas import parsed_schema, read_body
 
 MESSAGES_AT_ONCE: Final = 5000
 READ_SECONDS_MAX: Final = 60.0

@@ -9,9 +9,9 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.outcomes import QuarantineReason
-from producers.encoding import SchemaError, parsed_schema, registry_client, without_logical_types
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import SchemaError, parsed_schema, registry_client, without_logical_types
 from runtime.wire_format import FRAME, MAGIC
 
 INTENTS_SUBJECT: Final = "payments.intents-value"

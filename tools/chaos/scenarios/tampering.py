@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import Producer
 
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder
+from runtime.schemas import registered_id, registry_client
 from tools.chaos.oracle import Planted
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Trial
