@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
+from psycopg.rows import class_row
 
 from db.breaks import BreakStore
 from db.proving import LaneStore
@@ -34,7 +35,7 @@ class LaneRow(NamedTuple):
     """The seq up to which audit has judged the signatures."""
 
 
-LANES: Final = LaneStore(SQL, LaneRow._make)
+LANES: Final = LaneStore(SQL, LaneRow)
 
 
 class Segment(NamedTuple):
@@ -52,7 +53,7 @@ class Segment(NamedTuple):
 
 def lock_all_lanes(connection: Connection[Any]) -> list[LaneRow]:
     """Lock every lane in order and return all of them, so that a checkpoint is one state of all lanes."""
-    return [LaneRow(*row) for row in connection.execute(SQL["lock_all_lanes"])]
+    return connection.cursor(row_factory=class_row(LaneRow)).execute(SQL["lock_all_lanes"]).fetchall()
 
 
 def add_segments(connection: Connection[Any], segments: Iterable[Segment]) -> None:
@@ -64,8 +65,7 @@ def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int
     """Return audit's copy of the hashes of seq first_seq to next_seq - 1, joined; shorter if audit is not that far."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     joined = []
-    for row in connection.execute(SQL["segments"], values):
-        segment = Segment(*row)
+    for segment in connection.cursor(row_factory=class_row(Segment)).execute(SQL["segments"], values):
         start = max(first_seq - segment.first_seq, 0)
         end = min(next_seq, segment.next_seq) - segment.first_seq
         joined.append(segment.hashes[start * HASH_BYTES : end * HASH_BYTES])
@@ -92,8 +92,7 @@ def next_unpublished_checkpoint(connection: Connection[Any]) -> int:
 
 def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
     """Return the newest checkpoint, or None if there is none."""
-    row = connection.execute(SQL["last_checkpoint"]).fetchone()
-    return None if row is None else CheckpointRow(*row)
+    return connection.cursor(row_factory=class_row(CheckpointRow)).execute(SQL["last_checkpoint"]).fetchone()
 
 
 def checkpoints(
@@ -101,7 +100,7 @@ def checkpoints(
 ) -> list[tuple[CheckpointRow, list[LaneHead]]]:
     """Return up to `limit` checkpoints from that number on, each with its lanes in order."""
     values = {"first_checkpoint": first_checkpoint, "limit": limit}
-    rows = [CheckpointRow(*row) for row in connection.execute(SQL["checkpoints"], values)]
+    rows = connection.cursor(row_factory=class_row(CheckpointRow)).execute(SQL["checkpoints"], values).fetchall()
     lanes: dict[int, list[LaneHead]] = {row.checkpoint: [] for row in rows}
     for row in connection.execute(SQL["checkpoint_lanes"], {"checkpoints": list(lanes)}):
         lanes[row[0]].append(LaneHead(*row[1:]))
@@ -110,8 +109,8 @@ def checkpoints(
 
 def covering_checkpoint(connection: Connection[Any], lane: int, seq: int) -> CheckpointRow | None:
     """Return the checkpoint that covers a record, or None if none does yet."""
-    row = connection.execute(SQL["covering_checkpoint"], {"lane": lane, "seq": seq}).fetchone()
-    return None if row is None else CheckpointRow(*row)
+    cursor = connection.cursor(row_factory=class_row(CheckpointRow))
+    return cursor.execute(SQL["covering_checkpoint"], {"lane": lane, "seq": seq}).fetchone()
 
 
 def add_checkpoint(connection: Connection[Any], row: CheckpointRow, lanes: Sequence[LaneHead]) -> None:
@@ -156,8 +155,9 @@ def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
 
 def signed_head_over(connection: Connection[Any], lane: int, seq: int) -> SignedHead | None:
     """Return posting's signed head of the range that contains a row; None if posting signed no such range."""
-    row = connection.execute(SQL["signed_head_over"], {"lane": lane, "seq": seq}).fetchone()
-    return None if row is None or row[1] > seq else SignedHead(*row)
+    cursor = connection.cursor(row_factory=class_row(SignedHead))
+    head = cursor.execute(SQL["signed_head_over"], {"lane": lane, "seq": seq}).fetchone()
+    return None if head is None or head.first_seq > seq else head
 
 
 def stored_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 import psycopg
 from psycopg import AsyncConnection, Connection
-from psycopg.rows import dict_row
+from psycopg.rows import class_row, dict_row
 
 from db.queries import load
 from domain.chart import DEFAULT_CHART, AccountClass, Chart, ChartError, ChartPattern, check_pattern
@@ -207,5 +207,4 @@ def add_unit(
 
 def list_units(connection: Connection[Any], tenant: str) -> list[Unit]:
     """Return a tenant's registered units in order of code."""
-    rows = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["units"], {"tenant": tenant})
-    return [Unit(*row) for row in rows]
+    return connection.cursor(row_factory=class_row(Unit)).execute(_QUERIES["units"], {"tenant": tenant}).fetchall()

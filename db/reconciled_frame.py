@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
+from psycopg.rows import class_row
 
 from db.queries import load
 from db.relay import facts_of
@@ -125,7 +126,7 @@ def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameK
         "tenants": [key.tenant for key in keys],
         "names": [key.name for key in keys],
     }
-    return {FrameKey(*row) for row in connection.execute(SQL["awaited"], asked, prepare=False)}
+    return set(connection.cursor(row_factory=class_row(FrameKey)).execute(SQL["awaited"], asked, prepare=False))
 
 
 def all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValues]]:

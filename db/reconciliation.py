@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
+from psycopg.rows import class_row
 
 from db.binary import Bigints, TextFields, Texts, numerics, text_field
 from db.breaks import BreakStore
@@ -44,7 +45,7 @@ class LaneRow(NamedTuple):
     booked_time: int = 0
 
 
-LANES: Final = LaneStore(SQL, LaneRow._make)
+LANES: Final = LaneStore(SQL, LaneRow)
 
 
 class LedgerLane(NamedTuple):
@@ -269,7 +270,7 @@ def sweep_own_shards(
 def faulty_rows(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> list[FaultyRow]:
     """Return the window's journal rows that are missing, have a wrong number of entries, or have unbalanced entries."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
-    return [FaultyRow(*row) for row in connection.execute(SQL["faulty_rows"], values)]
+    return connection.cursor(row_factory=class_row(FaultyRow)).execute(SQL["faulty_rows"], values).fetchall()
 
 
 def accounts(connection: Connection[Any], names: Sequence[tuple[str, str]]) -> dict[tuple[str, str], OpenAccount]:
@@ -319,7 +320,8 @@ def gap_sums(connection: Connection[Any]) -> dict[ShardKey, tuple[int, int]]:
 
 def ledger_lanes(connection: Connection[Any]) -> dict[int, LedgerLane]:
     """Return the lanes' positions as the ledger's tables have them."""
-    return {row[0]: LedgerLane(*row) for row in connection.execute(SQL["ledger_lanes"])}
+    rows = connection.cursor(row_factory=class_row(LedgerLane)).execute(SQL["ledger_lanes"])
+    return {row.lane: row for row in rows}
 
 
 def booked_times(connection: Connection[Any], places: Sequence[tuple[int, int]]) -> dict[int, int]:

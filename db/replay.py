@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 import psycopg
 from psycopg import Connection
+from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from db.binary import COPY_HEADER, COPY_TRAILER, ENTRY, ENTRY_FIELDS, LENGTH
@@ -117,7 +118,8 @@ def begin_load(connection: Connection[Any], lanes: Iterable[int]) -> None:
 
 def loaded_lanes(connection: Connection[Any]) -> dict[int, LoadedLane]:
     """Return the progress of each lane."""
-    return {row[0]: LoadedLane(*row) for row in connection.execute(SQL["lanes"])}
+    rows = connection.cursor(row_factory=class_row(LoadedLane)).execute(SQL["lanes"])
+    return {row.lane: row for row in rows}
 
 
 def load_chunk(
