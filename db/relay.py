@@ -17,7 +17,7 @@ RAW_BYTES_MAX: Final = 16 * 1024 * 1024
 TRACED_CHANNEL: Final = "ledgerline_traced"
 
 
-class PostedLane(NamedTuple):
+class LaneEnd(NamedTuple):
     """The end of a lane's journal, or of a chain of facts."""
 
     lane: int
@@ -61,10 +61,10 @@ class RelayStore(KeptConnection):
         if self._hears_traced:
             connection.execute(SQL["listen_traced"])
 
-    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
+    def lanes(self, instance: int, instances: int) -> list[LaneEnd]:
         """Return the instance's lanes and their chains of facts, in order; instance 0 has the operators' chain."""
         with self.statements() as connection:
-            cursor = connection.cursor(row_factory=class_row(PostedLane))
+            cursor = connection.cursor(row_factory=class_row(LaneEnd))
             return cursor.execute(SQL["lanes"], {"instance": instance, "instances": instances}).fetchall()
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:

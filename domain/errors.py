@@ -53,7 +53,7 @@ LedgerlineError                               one sentence that says what is wro
   producers.intents.PublishError              Kafka did not confirm an intent
     producers.intents.DeliveryError           Kafka is away, refused, or did not confirm in time
     producers.intents.QueueFullError          more intents wait for Kafka than the producer holds; nothing was sent
-  producers.relay.RelayFenced                 another relay with the same transactional id took over
+  producers.relay_core.RelayFenced            another relay with the same transactional id took over
   producers.relay_positions.RelayAhead        what was relayed is not what the ledger holds
   producers.retry.RetryError                  quarantined bytes could not be sent again
   streams.proof.audit.kept.KeptError          a file holds neither a checkpoint nor a proof

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 
-from db.relay import PostedLane, RelayStore
+from db.relay import LaneEnd, RelayStore
 from producers.relay_positions import RelayAhead, RelayPosition
 
 FACTS_MAX: Final = 5000
@@ -20,7 +20,7 @@ Facts = dict[int, list[dict[str, Any]]]
 
 
 def pages_of_facts(
-    store: RelayStore, chains: Sequence[PostedLane], relayed: Mapping[int, RelayPosition]
+    store: RelayStore, chains: Sequence[LaneEnd], relayed: Mapping[int, RelayPosition]
 ) -> list[Callable[[], Facts]]:
     """Return the chains' facts that are not yet relayed, as pages. A page reads its facts when it is called.
 

@@ -11,7 +11,7 @@ from confluent_kafka import Consumer, KafkaException, Producer, TopicPartition
 from db.relay import RelayStore
 from domain.intents import LEGS_MAX
 from domain.topics import Topics
-from producers import relay as relay_module
+from producers import relay_core
 from producers.relay import RelayFenced
 from producers.relay_positions import RelayAhead, RelayPosition
 from runtime.kafka import Kafka
@@ -153,15 +153,18 @@ def test_the_position_is_read_only_after_earlier_relays_are_locked_out(
     ledger.bench.post_now(deposits(5))
     zombie, successor = ledger.relay(), ledger.relay()
     zombie.start()
-    read = relay_module.read_relay_positions
+    read = successor._read_positions
+    tried = []
 
     def while_reading(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
         with pytest.raises(KafkaException):
             zombie.round()
+        tried.append(topic)
         return read(kafka, topic)
 
-    monkeypatch.setattr(relay_module, "read_relay_positions", while_reading)
+    monkeypatch.setattr(successor, "_read_positions", while_reading)
     successor.start()
+    assert tried == [ledger.topics.relay]
     assert successor.round() == 5
     ledger.check()
 
@@ -173,8 +176,8 @@ def test_what_a_relay_left_open_is_not_seen_and_comes_once_from_the_next(ledger:
     producer = dying._producer
     assert producer is not None
     producer.begin_transaction()
-    for record in dying._store.records(0, 0, 5):
-        dying._produce_record(record)
+    for record in dying._outgoing({}, {0: dying._store.records(0, 0, 5)}, None):
+        dying._produce(record)
     assert producer.flush(10) == 0
     assert ledger.relayed() == 0
     successor.start()
@@ -217,7 +220,7 @@ def test_a_relay_of_another_history_refuses(ledger: RelayBench) -> None:
 
 def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader sees the record soon after the commit, although the relay by itself looks only every 5 s."""
-    assert relay_module.WAIT_SECONDS_MAX == 5.0
+    assert relay_core.WAIT_SECONDS_MAX == 5.0
     relay = ledger.relay()
     stop = threading.Event()
     thread = threading.Thread(target=relay.run, args=(stop,))

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
-from db.relay import PostedLane, RelayStore, TracedBatch, with_signatures
+from db.relay import LaneEnd, RelayStore, TracedBatch, with_signatures
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
@@ -257,18 +257,14 @@ class SimulatedRelayStore(RelayStore):
             session.statement()  # type: ignore[attr-defined]
             return session  # type: ignore[return-value]
 
-    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
+    def lanes(self, instance: int, instances: int) -> list[LaneEnd]:
         """See RelayStore."""
         session = self._statement()
         rows, chains = session.rows("lane"), session.rows("chain")
         return [
+            *(LaneEnd(chain, chains[chain][0], 0) for chain in sorted(chains) if (-2 - chain) % instances == instance),
             *(
-                PostedLane(chain, chains[chain][0], 0)
-                for chain in sorted(chains)
-                if (-2 - chain) % instances == instance
-            ),
-            *(
-                PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
+                LaneEnd(lane, rows[lane].next_seq, rows[lane].booked_time)
                 for lane in sorted(rows)
                 if lane % instances == instance
             ),
