@@ -11,7 +11,7 @@ from api.callers import IntentsReader, JournalReader, Reader
 from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
-from api.times import to_rfc3339, to_utc_text
+from api.times import to_utc_text
 from db import overview
 from db.access import Scope
 from db.proofs import prove, receipt
@@ -20,6 +20,7 @@ from domain.checkpoints import public_pem, signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending, ReceiptMissing
 from domain.signed_heads import FORMAT as HEAD_FORMAT
 from domain.signed_heads import RECEIPT_FORMAT
+from domain.times import format_rfc3339
 
 router = APIRouter(tags=["proofs"])
 
@@ -160,8 +161,8 @@ async def list_breaks(
 def _break_view(row: Break) -> dict[str, Any]:
     return row._asdict() | {
         "break_id": str(row.break_id),
-        "opened_time": to_rfc3339(row.opened_time),
-        "changed_time": to_rfc3339(row.changed_time),
+        "opened_time": format_rfc3339(row.opened_time),
+        "changed_time": format_rfc3339(row.changed_time),
     }
 
 

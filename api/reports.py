@@ -11,10 +11,11 @@ from api.lists import Cursor, Limit, NextLink
 from api.parameters import Address, Currency, Moment, checked_address, make_not_open_problem, period
 from api.problems import Kind, Problem
 from api.responses import json_response, problem_responses
-from api.times import to_optional_rfc3339, to_rfc3339
+from api.times import to_optional_rfc3339
 from api.views import AccountClass, Side, Units, decimal_text, make_amounts
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
+from domain.times import format_rfc3339
 
 router = APIRouter(tags=["reports"])
 
@@ -203,7 +204,7 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
         "type": line.type,
         "reference": line.reference,
         "value_time": to_optional_rfc3339(line.value_time),
-        "booked_time": to_rfc3339(line.booked_time),
+        "booked_time": format_rfc3339(line.booked_time),
     }
 
 

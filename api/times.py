@@ -1,10 +1,11 @@
 """RFC 3339 text and microseconds since 1970 UTC."""
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+from domain.times import EPOCH, format_rfc3339
+
 _MICROSECOND: Final = timedelta(microseconds=1)
 PATTERN: Final = r"^\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}(\.\d{1,6})?([Zz]|[+-]\d{2}:\d{2})$"
 _EXPRESSION: Final = re.compile(PATTERN.rstrip("$") + r"\Z", re.ASCII)
@@ -23,7 +24,7 @@ def from_rfc3339(text: str) -> int:
     if not _EXPRESSION.match(text):
         raise ValueError("not an RFC 3339 date-time with at most six decimals and an offset")
     moment = datetime.fromisoformat(text.upper())
-    return (moment - _EPOCH) // _MICROSECOND
+    return (moment - EPOCH) // _MICROSECOND
 
 
 def explain(text: str) -> str:
@@ -43,14 +44,9 @@ def explain(text: str) -> str:
     return f"is a time with a zone, such as {_EXAMPLE} or 2026-01-31T13:00:00+01:00, and not {shown}"
 
 
-def to_rfc3339(microseconds: int) -> str:
-    """Return the time as RFC 3339 text in UTC, such as 2026-01-31T12:00:00.000000Z."""
-    return (_EPOCH + timedelta(microseconds=microseconds)).isoformat(timespec="microseconds")[:-6] + "Z"
-
-
 def to_optional_rfc3339(microseconds: int | None) -> str | None:
-    """Return the time as `to_rfc3339` does; None for None."""
-    return None if microseconds is None else to_rfc3339(microseconds)
+    """Return the time as RFC 3339 text in UTC; None for None."""
+    return None if microseconds is None else format_rfc3339(microseconds)
 
 
 def to_utc_text(moment: datetime) -> str:

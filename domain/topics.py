@@ -40,6 +40,15 @@ class Topics:
     def checkpoints(self) -> str:
         return f"{self.prefix}audit.checkpoints"
 
+    @property
+    def outbox(self) -> str:
+        """The positions of the outbox's relay."""
+        return f"{self.prefix}outbox.relay"
+
+    def events(self, family: str) -> str:
+        """Return the topic of a family's events."""
+        return f"{self.prefix}{family}.events"
+
     def group(self, agent: str) -> str:
         """Return the consumer group of an agent, such as ledgerline-posting."""
         return f"{self.prefix}ledgerline-{agent}"

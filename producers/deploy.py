@@ -13,6 +13,7 @@ from confluent_kafka.schema_registry.error import SchemaRegistryError
 from httpx import HTTPError
 
 from domain.errors import LedgerlineError
+from domain.events import FAMILIES
 from domain.topics import SUBJECTS, Topics
 from producers.published_schemas import is_published, refuse_invalid
 from producers.schema_rules import losses
@@ -75,13 +76,16 @@ def topic_configs(
         topics.quarantine: for_days(retention.quarantine_days) | {"max.message.bytes": str(QUARANTINED_BYTES_MAX)},
         topics.breaks: for_days(retention.breaks_days),
         topics.checkpoints: for_ever,
+        topics.outbox: common | {"cleanup.policy": "compact"},
+        **{topics.events(name): for_days(family.kept_days) for name, family in FAMILIES.items()},
     }
 
 
 def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
-    """Return the partitions of each topic: one for each lane in the three lane topics, one in each other topic."""
-    by_lane = {topics.intents, topics.journal, topics.quarantine}
-    return {name: lanes if name in by_lane else 1 for name in topic_configs(topics)}
+    """Return the partitions of each topic: as many as lanes in the lane topics, as its family says, else one."""
+    counts = dict.fromkeys(lane_topics(topics), lanes)
+    counts |= {topics.events(name): family.partitions for name, family in FAMILIES.items()}
+    return {name: counts.get(name, 1) for name in topic_configs(topics)}
 
 
 def lane_topics(topics: Topics) -> tuple[str, str, str]:

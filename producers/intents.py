@@ -7,8 +7,7 @@ idempotency key, and the posting worker settles an id once.
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, Final, NamedTuple
 
 import structlog
@@ -17,6 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTION_NAMES, Intent, Leg
+from domain.times import format_rfc3339
 from producers.encoding import Encoder, encoder
 from producers.kafka_statistics import statistics_options
 from runtime import tracing
@@ -26,7 +26,6 @@ from runtime.tracing import Attribute, Kind, Span, SpanName, Trace
 
 SUBJECT: Final = "payments.intents-value"
 CLOUD_EVENT_TYPE: Final = "ledgerline.payments.PaymentIntent"
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _POLL_SECONDS: Final = 0.002
 """Between two polls while delivery reports are missing."""
 _IDLE_SECONDS: Final = 0.1
@@ -132,12 +131,6 @@ def record_of(intent: Intent) -> dict[str, Any]:
         "metadata": metadata,
         "accepted_time": accepted_time,
     }
-
-
-@lru_cache(maxsize=64)
-def _as_rfc3339(microseconds: int) -> bytes:
-    moment = _EPOCH + timedelta(microseconds=microseconds)
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
 def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
@@ -285,7 +278,7 @@ class IntentProducer:
             headers = _shared_headers(trace, self._source)
             for index, ((intent, drained), record, value) in enumerate(zip(addressed, records, values, strict=True)):
                 intent_id = record["intent_id"]
-                own = {"ce_id": intent_id.encode(), "ce_time": _as_rfc3339(intent.accepted_time)}
+                own = {"ce_id": intent_id.encode(), "ce_time": format_rfc3339(intent.accepted_time).encode()}
                 self._produce(flight, index, value, kafka_key(intent.tenant, intent_id, drained), headers | own)
             await flight.future
         finally:

@@ -79,6 +79,7 @@ class Settings(BaseSettings):
     intents_retention_days: int = Field(30, ge=1, description="How long payments.intents keeps a message.")
     quarantine_retention_days: int = Field(90, ge=1, description="How long payments.quarantine keeps a message.")
     breaks_retention_days: int = Field(90, ge=1, description="How long ledger.breaks keeps a message.")
+    outbox_retention_days: int = Field(7, ge=1, description="How long Postgres keeps an event after it was published.")
 
     api_host: str = Field("127.0.0.1", description="Address that the API listens on.")
     api_port: int = Field(8080, ge=0, le=65535, description="Port that the API listens on.")

@@ -135,9 +135,13 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
-    """Run one instance of the relay."""
+    """Run one instance of the relay, of the journal and of the outbox."""
+    from db.outbox import OutboxStore
     from db.relay import RelayStore
+    from producers.deploy import DAY_MS
     from producers.relay import Relay, RelayEncoders, RelayOptions
+    from producers.relay_core import run_together
+    from producers.relay_outbox import OutboxRelay
     from runtime.watchdog import Watchdog
     from streams.metrics import serve_metrics
 
@@ -148,13 +152,19 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     encoders = RelayEncoders.registered(ledger.registry)
     store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
     relay = Relay(store, encoders, options, fault=fault)
+    kept_seconds = settings.outbox_retention_days * DAY_MS / 1000
+    outbox = OutboxRelay(OutboxStore(ledger.postgres_dsn), encoders.position, options, kept_seconds)
     stall_seconds_max = settings.posting_stall_seconds_max
-    watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)
+    watchdog = Watchdog(
+        "relay", lambda: min(relay.progressed_at, outbox.progressed_at), stall_seconds_max=stall_seconds_max
+    )
     stop = _stop_at_signal(watchdog)
     watchdog.start()
-    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing, settings.server_tls)
+    serve_metrics(
+        settings.metrics_host, settings.metrics_port, lambda: relay.missing() or outbox.missing(), settings.server_tls
+    )
     watchdog.watch_for_stalls()
-    relay.run(stop)
+    run_together(relay, [outbox], stop)
 
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:

@@ -42,6 +42,8 @@ ledger.quarantined             s        -      s    s               s      s
 ledger.signed_head             si       s      s    s               s      s
 ledger.tenant                  s        -      s    s               s      siud
 ledger.unit                    s        -      s    s               s      siud
+outbox.event                   -        sd     -    -               -      s
+outbox.lane                    -        s      -    -               -      s
 public.ledgerline_migration    -        -      -    -               -      -
 reconciliation.balance         -        -      s    siu             -      s
 reconciliation.break           -        -      s    siu             -      s
@@ -187,7 +189,7 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         SELECT array_agg(oid::regprocedure::text ORDER BY oid::regprocedure::text) FROM pg_proc
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
-            OR pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay')
+            OR pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox')
         )
     )
 """

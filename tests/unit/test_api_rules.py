@@ -21,11 +21,12 @@ from api.metrics import Metrics
 from api.problems import TYPE_BASE, Kind, Problem, kind_of
 from api.request_headers import wait_seconds
 from api.responses import json_response
-from api.times import from_rfc3339, to_rfc3339
+from api.times import from_rfc3339
 from api.tracing import trace_of
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
+from domain.times import format_rfc3339
 from producers.intents import drained_account, kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
@@ -180,7 +181,7 @@ def test_times(text: str, microseconds: int | None) -> None:
             from_rfc3339(text)
     else:
         assert from_rfc3339(text) == microseconds
-        assert from_rfc3339(to_rfc3339(microseconds)) == microseconds
+        assert from_rfc3339(format_rfc3339(microseconds)) == microseconds
 
 
 @pytest.mark.parametrize(
