@@ -240,8 +240,9 @@ class PostingStore(KeptConnection):
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
         """Lock the accounts in order of id, then return debits less credits by account and currency, over all lanes."""
         connection = self._open()
-        connection.execute(SQL["lock_accounts"], {"account_ids": sorted(account_ids)})
-        rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
+        asked = {"account_ids": Bigints(sorted(account_ids))}
+        connection.execute(SQL["lock_accounts"], asked)
+        rows = connection.execute(SQL["balances"], asked, binary=True)
         return {(account_id, currency): int(balance) for account_id, currency, balance in rows}
 
     def write_journal(self, rows: Iterable[JournalRow]) -> list[JournalRow]:
