@@ -6,8 +6,8 @@ A request gives back what it holds when it ends, also if it fails.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Final
 
 from fastapi import Request
@@ -136,8 +136,9 @@ class Turns(_Bounded):
         try:
             try:
                 async with asyncio.timeout(self._wait_seconds):
-                    for (_, places), name in zip(self._gates, names, strict=True):
-                        await places.take(name)
+                    for (of, places), name in zip(self._gates, names, strict=True):
+                        with self._queued() if of == _OF_ALL else nullcontext():
+                            await places.take(name)
                         passed.append((places, name))
             except TimeoutError as error:
                 raise self.refusal(self._gates[min(len(passed), 2)][0]) from error
@@ -145,6 +146,15 @@ class Turns(_Bounded):
         finally:
             for places, name in reversed(passed):
                 places.give_back(name)
+
+    @contextmanager
+    def _queued(self) -> Iterator[None]:
+        """Count a request as one that waits for a connection."""
+        self._metrics.queued_reads += 1
+        try:
+            yield
+        finally:
+            self._metrics.queued_reads -= 1
 
 
 class Holder:

@@ -306,6 +306,9 @@ def test_the_pool_is_asked_at_each_scrape() -> None:
         "ledgerline_postgres_pool_requests_waiting": 4,
         "ledgerline_postgres_pool_wait_seconds_total": 2.5,
     }
+    queued = CollectorRegistry()
+    queued.register(PoolCollector(lambda: state, lambda: 3))
+    assert samples(queued)["ledgerline_postgres_pool_requests_waiting"] == 7
 
 
 def test_of_several_brokers_the_slowest_counts() -> None:
