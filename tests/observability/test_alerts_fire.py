@@ -233,7 +233,10 @@ def flooded_reads(watched: Watched) -> Iterator[None]:
                 over.wait(3.0)
 
     with ThreadPoolExecutor(READERS + 1) as pool:
-        work = [pool.submit(hold), *(pool.submit(read, key) for _, key in zip(range(READERS), cycle(keys), strict=False))]
+        work = [
+            pool.submit(hold),
+            *(pool.submit(read, key) for _, key in zip(range(READERS), cycle(keys), strict=False)),
+        ]
         try:
             yield
         finally:
