@@ -106,6 +106,14 @@ def registered_id(registry: SchemaRegistryClient, subject: str) -> int:
     return cast("int", found.schema_id)
 
 
+def find_latest_id(registry: SchemaRegistryClient, subject: str) -> int:
+    """Return the registry's id of a subject's latest version, whosever it is. Raise SchemaError if there is none."""
+    try:
+        return int(registry.get_latest_version(subject).schema_id)
+    except (SchemaRegistryError, HTTPError, KafkaException, OSError) as error:
+        raise SchemaError(f"The schema registry does not tell of {subject}: {error}.") from error
+
+
 def encoder(subject: str, schema_id: int) -> Encoder:
     """Return a function that encodes a record (a dict) as framed bytes; it raises fastavro's errors."""
     schema = parsed_schema(subject)

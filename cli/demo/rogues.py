@@ -12,7 +12,7 @@ from domain.errors import LedgerlineError
 from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import encoder, find_latest_id, registry_client
 from producers.intents import record_of
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -38,8 +38,9 @@ class RogueError(LedgerlineError):
 def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     """Return unbalanced intents, and one message for each way in which bytes can fail to be an intent."""
     with registry_client(registry) as client:
-        intents_id = registered_id(client, "payments.intents-value")
-        journal_id = registered_id(client, "ledger.journal-value")
+        # The newest ids that there are: in an upgrade the ledger still has the schemas of the release before.
+        intents_id = find_latest_id(client, "payments.intents-value")
+        journal_id = find_latest_id(client, "ledger.journal-value")
     encode = encoder("payments.intents-value", intents_id)
     good = encode(record_of(_intent(tenant, "rogue:good")))
     stranger = record_of(_intent("nobody", "rogue:stranger"))
