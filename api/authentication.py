@@ -14,7 +14,7 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
+from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, find_client_address
 from api.database import Database
 from api.gathering import Gathering
 from api.problems import Kind, Problem
@@ -71,8 +71,8 @@ class Authentication:
 
     def _address_group(self, request: Request) -> str:
         peer = request.client.host if request.client is not None else UNKNOWN
-        address = client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
-        return address_group(address)
+        address = find_client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
+        return get_address_group(address)
 
     async def _find(self, key_id: str, secret: str) -> ApiKey | None:
         given = secret_hash(secret)
@@ -117,7 +117,7 @@ class Authentication:
         )
 
 
-def address_group(address: str) -> str:
+def get_address_group(address: str) -> str:
     """Return the group for which wrong keys are counted.
 
     That is an IPv4 address, or the /64 network of an IPv6 address, as one client usually gets a whole /64.

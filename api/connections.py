@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
 from api.connection_bounds import Cause, ConnectionBounds
 from api.metrics import Metrics
-from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
+from api.problems import MEDIA_TYPE, Kind, Problem, make_unavailable_problem
 from api.security_headers import ANSWER_HEADERS
 from api.sockets import keep_little_in_the_kernel
 
@@ -199,10 +199,14 @@ class BoundedProtocol(HttpToolsProtocol):
         cause = self._all.add(self)
         if cause is Cause.ADDRESS:
             most = self._bounds.address_connections_max
-            self._refuse(cause, unavailable(Kind.OVERLOADED, f"One address may have {most} connections at once."))
+            self._refuse(
+                cause, make_unavailable_problem(Kind.OVERLOADED, f"One address may have {most} connections at once.")
+            )
         elif cause is not None:
             most = self._bounds.connections_max
-            self._refuse(cause, unavailable(Kind.OVERLOADED, f"All {most} connections of this process are in use."))
+            self._refuse(
+                cause, make_unavailable_problem(Kind.OVERLOADED, f"All {most} connections of this process are in use.")
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell the request that is being answered that its client has left."""

@@ -8,7 +8,7 @@ import structlog
 
 from api.background import Backoff
 from api.configuration import Configuration
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, make_unavailable_problem
 from db.books import Books
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
 from runtime.schemas import SchemaError, registered_id, registry_client
@@ -59,7 +59,9 @@ class Intake:
     def require_schema(self) -> None:
         """Raise Problem until the schema of intents is known."""
         if not self.has_schema:
-            raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
+            raise make_unavailable_problem(
+                Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away."
+            )
 
     async def find_kafka_fault(self) -> str | None:
         """Return why Kafka cannot take intents; None if it can."""
@@ -79,7 +81,7 @@ class Intake:
         """
         if books.closed_because is not None:
             detail = f"{books.closed_because} Nothing was done: the same request may be sent again."
-            return unavailable(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
+            return make_unavailable_problem(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
         wanted = books.lanes or 0
         if self._lanes >= wanted:
             return None
@@ -90,14 +92,18 @@ class Intake:
                     self._lanes = await self._count_lanes()
                 except DeliveryError as error:
                     detail = f"{error} The same request with the same key may be sent again safely."
-                    return unavailable(Kind.KAFKA_UNAVAILABLE, detail)
+                    return make_unavailable_problem(Kind.KAFKA_UNAVAILABLE, detail)
         if self._lanes < wanted:
-            return unavailable(Kind.NOT_READY, "Kafka does not tell this process of all lanes yet: try again.")
+            return make_unavailable_problem(
+                Kind.NOT_READY, "Kafka does not tell this process of all lanes yet: try again."
+            )
         return None
 
 
-def outdated(looked_time: float) -> Problem | None:
+def find_outdated_problem(looked_time: float) -> Problem | None:
     """Return the problem if the read of the books at `looked_time` (monotonic clock) is too old; else None."""
     if time.monotonic() - looked_time <= LOOK_SECONDS_MAX:
         return None
-    return unavailable(Kind.OVERLOADED, "Too much time passed before Kafka was asked: the same may be sent again.")
+    return make_unavailable_problem(
+        Kind.OVERLOADED, "Too much time passed before Kafka was asked: the same may be sent again."
+    )

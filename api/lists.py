@@ -9,7 +9,7 @@ from pydantic import Field
 
 from api.cursors import ListName, Place
 from api.known_books import KnownBooks
-from api.responses import json_response
+from api.responses import make_json_response
 
 LIMIT_MAX: Final = 1000
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
@@ -73,4 +73,6 @@ class Page:
         self, rows: Sequence[Row], view: Callable[[Row], dict[str, Any]], place: Callable[[Row], Place]
     ) -> Response:
         """Return the page as a response; `place` tells a row's place in the list."""
-        return json_response({"items": [view(row) for row in self.shown(rows)], "next": self.link_after(rows, place)})
+        return make_json_response(
+            {"items": [view(row) for row in self.shown(rows)], "next": self.link_after(rows, place)}
+        )

@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connections import BODY_IS_WHOLE
 from api.direct_routes import DirectRoutes
-from api.head_requests import as_get
+from api.head_requests import turn_into_get
 from api.metrics import Metrics
-from api.problems import Kind, Problem, database_problem, unavailable
-from api.security_headers import complete
+from api.problems import Kind, Problem, make_database_problem, make_unavailable_problem
+from api.security_headers import add_security_headers
 from api.shares import Holder
-from api.tracing import begin_span, end_span, trace_of
+from api.tracing import begin_span, end_span, read_trace
 from db.connections import DatabaseError
 from runtime import tracing
 from runtime.tracing import Span
@@ -111,7 +111,7 @@ class _BodyLimit:
             self._bytes += len(message.get("body", b""))
 
 
-def _content_coding(scope: Scope) -> bytes | None:
+def _find_content_coding(scope: Scope) -> bytes | None:
     """Return the body's content coding, such as gzip; None if it has none."""
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in _NO_CODING:
@@ -120,7 +120,7 @@ def _content_coding(scope: Scope) -> bytes | None:
     return None
 
 
-def _unsupported_coding(coding: bytes) -> Problem:
+def _make_unsupported_coding_problem(coding: bytes) -> Problem:
     shown = coding[:_CODING_CHARACTERS_SHOWN_MAX].decode("latin-1")
     return Problem(
         Kind.UNSUPPORTED_MEDIA_TYPE,
@@ -158,13 +158,13 @@ class RequestLayer:
             return
         method = scope["method"]
         if method == "HEAD":
-            scope, receive, send = as_get(scope, receive, send)
+            scope, receive, send = turn_into_get(scope, receive, send)
         await self._serve(scope, receive, send, method)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         started = time.perf_counter()
         headers = Headers(scope=scope)
-        trace = trace_of(headers)
+        trace = read_trace(headers)
         tracer = tracing.tracer()
         span = None
         if tracer is not None and scope["path"] not in _ALWAYS_ANSWERED:
@@ -181,7 +181,7 @@ class RequestLayer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                complete(message, trace.correlation_id)
+                add_security_headers(message, trace.correlation_id)
             await send(message)
 
         self._in_flight += 1
@@ -189,7 +189,9 @@ class RequestLayer:
         try:
             if self._in_flight > self._requests_in_flight_max and scope["path"] not in _ALWAYS_ANSWERED:
                 self._metrics.share_refusals.labels("requests", "all").inc()
-                problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
+                problem = make_unavailable_problem(
+                    Kind.OVERLOADED, "Too many requests are being answered: try again in a moment."
+                )
                 await problem.response()(scope, receive, send_noted)
             else:
                 await self._answer(scope, self._bounded(scope, receive, headers, holder), send_noted)
@@ -217,9 +219,9 @@ class RequestLayer:
         return _BodyLimit(receive, has_come, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        coding = _content_coding(scope)
+        coding = _find_content_coding(scope)
         if coding is not None:
-            await _unsupported_coding(coding).response()(scope, receive, send)
+            await _make_unsupported_coding_problem(coding).response()(scope, receive, send)
             return
         endpoint = self._direct.get((scope["method"], scope["path"]))
         if endpoint is None:
@@ -230,7 +232,7 @@ class RequestLayer:
         except Problem as problem:
             response = problem.response()
         except DatabaseError as error:
-            response = database_problem(error).response()
+            response = make_database_problem(error).response()
         await response(scope, receive, send)
 
     def _note(self, scope: Scope, asked: str, status: int, seconds: float, span: Span | None) -> None:

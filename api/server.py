@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 import uvicorn
 
-from api.addresses import TrustedProxies, trusted_proxies_of
+from api.addresses import TrustedProxies, parse_trusted_proxies
 from api.app import Application, create_app
 from api.configuration import Configuration
 from api.connection_bounds import ConnectionBounds
@@ -66,7 +66,7 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def configuration_of(
+def make_configuration(
     settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
 ) -> Configuration:
     """Return the API's configuration from the settings and the addresses that were found.
@@ -93,20 +93,20 @@ def configuration_of(
         ),
         read_seconds_max=settings.api_read_seconds_max,
         heavy_read_seconds_max=settings.api_heavy_read_seconds_max,
-        trusted_proxies=_trusted_proxies(settings),
+        trusted_proxies=_parse_trusted_proxies(settings),
         documents=settings.api_documents,
         fault=fault,
     )
 
 
-def _trusted_proxies(settings: Settings) -> TrustedProxies:
+def _parse_trusted_proxies(settings: Settings) -> TrustedProxies:
     try:
-        return trusted_proxies_of(settings.api_trusted_proxies)
+        return parse_trusted_proxies(settings.api_trusted_proxies)
     except ValueError as error:
         raise SettingsError(f"LEDGERLINE_API_TRUSTED_PROXIES cannot be used: {error}.") from error
 
 
-def bounds_of(settings: Settings) -> ConnectionBounds:
+def make_connection_bounds(settings: Settings) -> ConnectionBounds:
     """Return the bounds on connections from the settings."""
     return ConnectionBounds(
         head_bytes_max=settings.api_head_bytes_max,
@@ -129,9 +129,9 @@ def serve(
 
     The caller sets up logging. uvicorn uses the same logging, without access lines: the metrics replace them.
     """
-    configuration = configuration_of(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
+    configuration = make_configuration(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
     app = create_app(configuration)
-    bounds = bounds_of(settings)
+    bounds = make_connection_bounds(settings)
     allow_open_files(bounds.connections_max)
     tls = settings.server_tls
     config = uvicorn.Config(

@@ -26,7 +26,7 @@ class LegView(BaseModel):
     currency: str
 
 
-def decimal_text(amount_minor: int, currency: str, units: Units) -> str | None:
+def format_decimal(amount_minor: int, currency: str, units: Units) -> str | None:
     """Return the amount with its currency's decimals, such as 12.50; None if the currency is not known (any more)."""
     return _format_amount(amount_minor, exponent_of(currency, units))
 
@@ -44,12 +44,12 @@ def make_amounts(currency: str, units: Units, **amounts_minor: int) -> dict[str,
     return view
 
 
-def leg_view(leg: Leg, units: Units) -> dict[str, Any]:
+def make_leg_view(leg: Leg, units: Units) -> dict[str, Any]:
     """Return a leg as JSON."""
     return {
         "account": leg.account,
         "direction": DIRECTION_NAMES[leg.direction],
         "amount_minor": leg.amount_minor,
-        "amount": decimal_text(leg.amount_minor, leg.currency, units),
+        "amount": format_decimal(leg.amount_minor, leg.currency, units),
         "currency": leg.currency,
     }

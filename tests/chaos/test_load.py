@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from api.intent_bodies import BATCH_ITEMS_MAX, batch_of, intent_of
+from api.intent_bodies import BATCH_ITEMS_MAX, parse_batch, parse_intent
 from api.problems import Problem
 from db.access import Scope, add_key
 from db.connections import connect
@@ -63,11 +63,11 @@ def test_every_kind_is_asked_for_and_only_the_malformed_are_refused_by_the_api()
     for item in asked:
         if item.kind in {"unbalanced", "malformed"}:
             with pytest.raises(Problem) as refusal:
-                intent_of(item.body, "default", item.idempotency_key)
+                parse_intent(item.body, "default", item.idempotency_key)
             assert refusal.value.kind.status == 422
         else:
-            intent_of(item.body, "default", item.idempotency_key)
-            (in_batch,) = batch_of(item.line, is_ndjson=True, tenant="default")
+            parse_intent(item.body, "default", item.idempotency_key)
+            (in_batch,) = parse_batch(item.line, is_ndjson=True, tenant="default")
             assert not isinstance(in_batch, Problem)
 
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from api.tracing import begin_span, end_span, trace_of
+from api.tracing import begin_span, end_span, read_trace
 from db.relay import TracedBatch
 from producers.relay_traces import TracedBatches
 from runtime import tracing
@@ -128,8 +128,8 @@ def test_what_a_server_fails_at_is_an_error(status: int, failed: list[str]) -> N
 
 def test_a_trace_that_begins_here_is_not_said_to_be_sampled() -> None:
     """Nobody recorded the span that this traceparent names."""
-    assert not tracing.is_sampled(trace_of(Headers({})).traceparent)
-    assert tracing.is_traceparent(trace_of(Headers({})).traceparent)
+    assert not tracing.is_sampled(read_trace(Headers({})).traceparent)
+    assert tracing.is_traceparent(read_trace(Headers({})).traceparent)
 
 
 @given(numbers=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**12)), max_size=30))
