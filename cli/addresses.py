@@ -18,7 +18,7 @@ class Addresses:
     api_url: str | None
 
 
-def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
+def find_addresses(settings: Settings, state: RunState | None) -> Addresses:
     """Return the addresses of the environment, else those of the running stack, with the settings' credentials."""
     endpoints = state.endpoints if state is not None else None
     kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from cli.addresses import addresses_of
+from cli.addresses import find_addresses
 from db.connections import TRANSIENT
 from db.operations import (
     BreakCount,
@@ -111,34 +111,34 @@ class _Streams:
 
 def look(settings: Settings, state: RunState | None) -> StatusReport:
     """Read every part once; a part that is down raises no error but becomes a sentence in `attention`."""
-    addresses = addresses_of(settings, state)
+    addresses = find_addresses(settings, state)
     phase = state.phase if state is not None else "not run from here"
     report = StatusReport(phase, state.started_time if state else None, addresses.api_url)
-    report.processes = _processes(state)
+    report.processes = _list_processes(state)
     report.open = open_parts(state)
     report.attention += _process_troubles(report.processes)
     books: _Books | None = None
     streams: _Streams | None = None
     if addresses.postgres_dsn is not None:
-        with _noted(report.attention):
+        with _note_trouble(report.attention):
             books = _read_books(addresses.postgres_dsn)
     if addresses.kafka is not None:
-        with _noted(report.attention):
+        with _note_trouble(report.attention):
             streams = _read_streams(addresses.kafka, Topics(settings.topic_prefix))
     if addresses.postgres_dsn is None or addresses.kafka is None:
         report.attention.append("The parts are not up yet: look again in a moment.")
-    report.lanes = _lanes(books, streams)
+    report.lanes = _list_lanes(books, streams)
     if books is not None:
         report.totals = books.totals
         report.dead_letters_untried = books.untried
         report.breaks = books.breaks
         report.checkpoint = books.checkpoint
-        report.attention += _ledger_troubles(books, streams)
+        report.attention += _list_ledger_troubles(books, streams)
     return report
 
 
 @contextmanager
-def _noted(attention: list[str]) -> Iterator[None]:
+def _note_trouble(attention: list[str]) -> Iterator[None]:
     """Turn an error of a part that is down into a sentence in `attention`, and go on."""
     try:
         yield
@@ -166,7 +166,7 @@ def _read_streams(kafka: Kafka, topics: Topics) -> _Streams:
         return _Streams(topic_id, reader.read())
 
 
-def _processes(state: RunState | None) -> list[ProcessStatus]:
+def _list_processes(state: RunState | None) -> list[ProcessStatus]:
     if state is None:
         return []
     parts = [
@@ -197,7 +197,7 @@ def _process_troubles(processes: Sequence[ProcessStatus]) -> list[str]:
     ]
 
 
-def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
+def _list_lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
     """Return the lanes of Postgres and Kafka, in order; a lane without rows stands at the topic's first offset."""
     posted = {row.lane: row for row in books.lanes} if books else {}
     low, high = (streams.positions.first, streams.positions.received) if streams else ({}, {})
@@ -231,7 +231,7 @@ def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
     return found
 
 
-def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
+def _list_ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
     troubles = []
     unresolved = sum(found.breaks for found in books.breaks)
     if unresolved:
@@ -247,7 +247,7 @@ def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
     return troubles
 
 
-def age(microseconds: int, now: datetime | None = None) -> str:
+def format_age(microseconds: int, now: datetime | None = None) -> str:
     """Return for people how long ago a time was: `3 s ago`, `5 min ago`, else the date."""
     moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()

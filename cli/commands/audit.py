@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import read_settings, running_ledger
+from cli.context import find_running_ledger, read_settings
 from cli.output import Json, complain, say, show_json, show_rows, show_text
-from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
+from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, make_findings_json, open_progress, show_findings
 from db.proofs import prove as prove_intent
 from domain.checkpoints import public_pem
 from domain.errors import LedgerlineError
@@ -45,9 +45,9 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
     """
     with exit_code_for_outages():
         kept = [read_kept(path) for path in checkpoint or ()]
-        ledger = running_ledger()
-        raw = None if public_key is None else _raw_public_key(public_key)
-        with progress_of(_STEPS, quiet=as_json) as progress:
+        ledger = find_running_ledger()
+        raw = None if public_key is None else _read_raw_public_key(public_key)
+        with open_progress(_STEPS, quiet=as_json) as progress:
             report = verify_all(
                 kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
@@ -60,14 +60,14 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
                 progress=progress,
             )
     if as_json:
-        show_json(report_json(report))
+        show_json(make_report_json(report))
     else:
         _show(report)
     if report.findings:
         raise typer.Exit(BREAKS_FOUND)
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def make_report_json(report: Report) -> dict[str, Any]:
     """Return the report for machines."""
     return {
         "ok": not report.findings,
@@ -77,7 +77,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "records_per_second": report.records_per_second,
         "lanes": report.lanes,
-        "breaks": findings_json(report.findings),
+        "breaks": make_findings_json(report.findings),
     }
 
 
@@ -103,7 +103,7 @@ def prove(
 
     Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
     """
-    proof = prove_intent(running_ledger().postgres_dsn, str(intent), tenant)
+    proof = prove_intent(find_running_ledger().postgres_dsn, str(intent), tenant)
     if out is None:
         show_json(proof)
         return
@@ -156,7 +156,7 @@ def receipt_command(
     published yet.
     """
     with exit_code_for_outages():
-        keys = read_public_keys(public_key or _posting_public_keys())
+        keys = read_public_keys(public_key or _find_posting_public_keys())
         faults, published = [], True
         record = {}
         try:
@@ -165,7 +165,7 @@ def receipt_command(
         except verifier.Refused as refused:
             faults = [str(refused)]
         if not faults and not offline:
-            faults, published = receipts.hold_against(running_ledger().postgres_dsn, found)
+            faults, published = receipts.hold_against(find_running_ledger().postgres_dsn, found)
         if not faults and not published:
             raise LedgerlineError("The receipt is sound, but audit has not met its record yet: ask again.")
     if as_json:
@@ -180,7 +180,7 @@ def receipt_command(
         raise typer.Exit(BREAKS_FOUND)
 
 
-def _posting_public_keys() -> Path:
+def _find_posting_public_keys() -> Path:
     settings = read_settings()
     return settings.posting_public_keys_file or public_file(settings.home / POSTING_KEY_FILE)
 
@@ -214,7 +214,7 @@ def public_key_command(
         raise LedgerlineError(f"The key cannot be written to {out}: {error.strerror}.") from error
 
 
-def _raw_public_key(path: Path) -> bytes:
+def _read_raw_public_key(path: Path) -> bytes:
     try:
         return verifier.raw_bytes(verifier.read_public_key(path))
     except verifier.Refused as refused:

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
+from cli.arguments import find_user_name
 from cli.commands.stack import KEY_TENANT
-from cli.context import Ledger, api_key, running_ledger
+from cli.context import Ledger, find_api_key, find_running_ledger
 from cli.import_preview import show_preview
-from cli.output import Json, complain, progress_bar, say, show_json, show_rows
+from cli.output import Json, complain, open_progress_bar, say, show_json, show_rows
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.errors import LedgerlineError
@@ -72,7 +72,7 @@ def beancount(
 ) -> None:
     """Import a beancount ledger: all its transactions, stocks at cost included."""
     source = beancount_source.read_ledger(file, name, key_metadata, ticker or ())
-    _run(source, _units(unit), tenant, dry_run, allow_unmapped, round_amounts, checked, as_json=as_json)
+    _run(source, _parse_units(unit), tenant, dry_run, allow_unmapped, round_amounts, checked, as_json=as_json)
 
 
 @app.command("csv")
@@ -99,7 +99,7 @@ def csv_file(
     found = choose_mapping(file, mapping, dialect, account, counter_account)
     source = csv_source.read_ledger(file, found, name)
     # A statement is only a part of an account's history, so it has no final sum to compare with the ledger's balance.
-    wanted = dict(found.units) | _units(unit)
+    wanted = dict(found.units) | _parse_units(unit)
     if preview:
         prepared = prepare(source, {}, wanted, round_written=round_amounts)
         show_preview(describe(prepared), as_json=as_json)
@@ -107,7 +107,7 @@ def csv_file(
     _run(source, wanted, tenant, dry_run, allow_unmapped, round_amounts, checked=False, as_json=as_json)
 
 
-def _units(texts: list[str] | None) -> dict[str, int]:
+def _parse_units(texts: list[str] | None) -> dict[str, int]:
     units: dict[str, int] = {}
     for text in texts or ():
         code, _, decimals = text.partition("=")
@@ -133,11 +133,11 @@ def _run(
         prepared = prepare(source, {}, wanted, round_written=round_written)
         _show_intents(prepared, as_json=as_json)
         raise typer.Exit(1 if prepared.problems and not allow_unmapped else 0)
-    ledger = running_ledger()
+    ledger = find_running_ledger()
     if ledger.api_url is None:
         raise LedgerlineError("No API is known: set LEDGERLINE_API_URL, or start the stack with `ledgerline up`.")
     prepared = prepare(source, registered_units(ledger.postgres_dsn, tenant), wanted, round_written=round_written)
-    with posting_key(ledger, tenant) as key:
+    with open_posting_key(ledger, tenant) as key:
         found = import_prepared(prepared, ledger, ledger.api_url, key, tenant, checked=checked, quiet=as_json)
     if as_json:
         show_json(found.document())
@@ -152,7 +152,7 @@ def import_prepared(
     """Register units, post, wait for the outcomes, and check; show a progress bar unless `quiet`."""
     started = time.monotonic()
     units = register_units(ledger.postgres_dsn, tenant, prepared.plan.unregistered)
-    with progress_bar(quiet=quiet) as progress:
+    with open_progress_bar(quiet=quiet) as progress:
         task = progress.add_task("posting", total=len(prepared.mapped.intents))
         results, retries = asyncio.run(
             post(prepared.mapped.intents, api_url, key, lambda items: progress.advance(task, items))
@@ -170,20 +170,20 @@ def import_prepared(
 
 
 @contextmanager
-def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
+def open_posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
     """Yield LEDGERLINE_API_KEY, else the stored key if it is of this tenant, else a new key, revoked at the end."""
-    known = api_key(ledger.settings)
+    known = find_api_key(ledger.settings)
     if known is not None and (ledger.settings.api_key is not None or tenant == KEY_TENANT):
         yield known
         return
     scopes = (Scope.INTENTS_WRITE, Scope.INTENTS_READ, Scope.ACCOUNTS_READ)
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=who_does_it())
+        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=find_user_name())
     try:
         yield key
     finally:
         with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-            revoke_key(connection, key_id, done_by=who_does_it())
+            revoke_key(connection, key_id, done_by=find_user_name())
 
 
 def _show_intents(prepared: Prepared, *, as_json: bool) -> None:

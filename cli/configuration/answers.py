@@ -37,7 +37,7 @@ class Trouble(NamedTuple):
     """True if waiting cannot help."""
 
 
-def kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
+def find_kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
     """Return why Kafka does not answer; None if it answers."""
     reached = [address for address in kafka.bootstrap.split(",") if _is_open(address.strip())]
     if not reached:
@@ -61,10 +61,10 @@ def kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> T
             admin.poll(0)
         else:
             return None
-        sentence = next((found for error in told if (found := _explained(kafka, error))), None)
+        sentence = next((found for error in told if (found := _explain_kafka(kafka, error))), None)
         if sentence is not None:
             return Trouble(sentence, True)
-        if met.is_set() and not kafka.has_tls and _speaks_tls(reached[0].strip()):
+        if met.is_set() and not kafka.has_tls and _is_speaking_tls(reached[0].strip()):
             wanted = "SASL_SSL" if kafka.has_sasl else "SSL or SASL_SSL"
             return Trouble(
                 f"Kafka at {kafka} speaks TLS on that port, and {_PROTOCOL} is {kafka.security_protocol}: set it to"
@@ -75,7 +75,7 @@ def kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS) -> T
     return Trouble(f"Kafka at {kafka} does not answer ({cause}): see its log.", False)
 
 
-def _explained(kafka: Kafka, error: KafkaError) -> str | None:
+def _explain_kafka(kafka: Kafka, error: KafkaError) -> str | None:
     """Return what to change in the configuration after an error of librdkafka; None if the error may be temporary."""
     text = error.str()
     if error.code() == KafkaError._AUTHENTICATION:
@@ -113,7 +113,7 @@ def _is_open(address: str) -> bool:
         return False
 
 
-def _speaks_tls(address: str) -> bool:
+def _is_speaking_tls(address: str) -> bool:
     host, _, port = address.rpartition(":")
     context = ssl.create_default_context()
     # The connection only tests for TLS. Nothing is sent over it, so no certificate is verified.
@@ -131,7 +131,9 @@ def _speaks_tls(address: str) -> bool:
         return False
 
 
-def postgres_trouble(dsn: str, role: str | None = None, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
+def find_postgres_trouble(
+    dsn: str, role: str | None = None, patience_seconds: float = PATIENCE_SECONDS
+) -> Trouble | None:
     """Return why Postgres refuses this login, or the role if one is given; None if it accepts both."""
     options: dict[str, Any] = {"options": f"-c role={role}"} if role is not None else {}
     try:
@@ -140,11 +142,11 @@ def postgres_trouble(dsn: str, role: str | None = None, patience_seconds: float 
         about = variable("postgres_dsn")
         return Trouble(f"{about} is no DSN of libpq's: write it as postgresql://user@host:port/database.", True)
     except psycopg.OperationalError as error:
-        return _postgres_explained(dsn, role, str(error).strip().splitlines()[-1])
+        return _explain_postgres(dsn, role, str(error).strip().splitlines()[-1])
     return None
 
 
-def _postgres_explained(dsn: str, role: str | None, text: str) -> Trouble:
+def _explain_postgres(dsn: str, role: str | None, text: str) -> Trouble:
     parts = conninfo_to_dict(dsn)
     where = f"Postgres at {parts.get('host') or 'its socket'}:{parts.get('port') or 5432}"
     about = variable("postgres_dsn")
@@ -175,7 +177,7 @@ def _postgres_explained(dsn: str, role: str | None, text: str) -> Trouble:
     return Trouble(f"{where} does not answer ({text}): start it, or correct {about}.", False)
 
 
-def registry_trouble(registry: SchemaRegistry, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
+def find_registry_trouble(registry: SchemaRegistry, patience_seconds: float = PATIENCE_SECONDS) -> Trouble | None:
     """Return why the registry does not answer; None if it answers."""
     url, ca = variable("registry_url"), variable("registry_ca_file")
     login = (registry.username, registry.password or "") if registry.username is not None else None

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from cli.configuration.findings import Finding, warning
+from cli.configuration.findings import Finding, make_warning
 from runtime.secret_files import PREFIX, file_variable, variable
 from runtime.settings import FORMER_NAMES, SECRETS, Settings, former_value
 
@@ -31,24 +31,26 @@ PORT_VARIABLES: Final = frozenset(
 _SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)$")
 
 
-def known_variables() -> set[str]:
+def list_known_variables() -> set[str]:
     """Return every variable that Ledgerline reads."""
     settings = {variable(name) for name in (*Settings.model_fields, *FORMER_NAMES.values())}
     return settings | {file_variable(name) for name in SECRETS} | PORT_VARIABLES
 
 
-def former_variables(environment: Mapping[str, str]) -> list[Finding]:
+def find_former_variables(environment: Mapping[str, str]) -> list[Finding]:
     """Return a warning for each variable that is set by its former name."""
     return [
-        warning(variable(former), f"{variable(former)} is the former name of {variable(name)}: set that in its place.")
+        make_warning(
+            variable(former), f"{variable(former)} is the former name of {variable(name)}: set that in its place."
+        )
         for name, former in FORMER_NAMES.items()
         if former_value(name, environment) is not None
     ]
 
 
-def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
+def find_unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
     """Return a warning for each LEDGERLINE_* variable that nothing reads, with the most similar known variable."""
-    known = known_variables()
+    known = list_known_variables()
     found = []
     for name in sorted(environment):
         if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.search(name):
@@ -58,11 +60,13 @@ def unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
         else:
             near = get_close_matches(name, known, 1, cutoff=0.7)
             hint = f"is {near[0]} meant?" if near else "docs/SETTINGS.md lists what there is"
-        found.append(warning(name, f"{name} means nothing: {hint.rstrip('?.')}{'?' if hint.endswith('?') else '.'}"))
+        found.append(
+            make_warning(name, f"{name} means nothing: {hint.rstrip('?.')}{'?' if hint.endswith('?') else '.'}")
+        )
     return found
 
 
-def origins(settings: Settings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
+def list_origins(settings: Settings, environment: Mapping[str, str]) -> list[dict[str, Any]]:
     """Return each setting's variable, its value (secrets masked), and its origin: default, environment or file."""
     rows = []
     for name in Settings.model_fields:

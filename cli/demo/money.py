@@ -108,7 +108,7 @@ def send_day(demo: Demo) -> str:
 
 def send_poison(demo: Demo) -> str:
     """Check that the API refuses unbalanced intents; send such intents and undecodable bytes straight to Kafka."""
-    refused = _send(demo, [[_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
+    refused = _send(demo, [[_make_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
     demo.check(
         "unbalanced intents refused by the API",
         {"refused unbalanced": REFUSED_ITEMS},
@@ -145,14 +145,14 @@ def send_again(demo: Demo) -> str:
     return f"{sum(fates.values()):,} intents sent again: {sum(fates.values()) - new:,} answered from the journal"
 
 
-def expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
+def compute_expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
     """Return every expected balance: debits minus credits, in minor units."""
     sums = Counter(sums_of(demo.prepared.mapped.intents))
     sums.update(demo.day.expected.balances)
     return dict(sums)
 
 
-def _unbalanced(number: int) -> bytes:
+def _make_unbalanced(number: int) -> bytes:
     legs = [
         {"account": "external:treasury", "direction": "debit", "amount_minor": 2, "currency": "USD"},
         {"account": "merchants:anything", "direction": "credit", "amount_minor": 1, "currency": "USD"},

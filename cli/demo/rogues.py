@@ -42,9 +42,9 @@ def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
         intents_id = registered_id(client, "payments.intents-value")
         journal_id = registered_id(client, "ledger.journal-value")
     encode = encoder("payments.intents-value", intents_id)
-    good = encode(record_of(_intent(tenant, "rogue:good")))
-    stranger = record_of(_intent("nobody", "rogue:stranger"))
-    impostor = record_of(_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
+    good = encode(record_of(_make_intent(tenant, "rogue:good")))
+    stranger = record_of(_make_intent("nobody", "rogue:stranger"))
+    impostor = record_of(_make_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
     poison = {
         QuarantineReason.EMPTY: b"",
         QuarantineReason.BAD_MAGIC: b'{"type": "transfer", "amount": 12.5}',
@@ -56,12 +56,12 @@ def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     }
     rogues = [Rogue(value, "quarantined", reason.value) for reason, value in poison.items()]
     for number in range(UNBALANCED):
-        value = encode(record_of(_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
+        value = encode(record_of(_make_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
         rogues.append(Rogue(value, "rejected", Reason.UNBALANCED.value))
     return rogues
 
 
-def _intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
+def _make_intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
     legs = (
         Leg("external:treasury", DEBIT, 100_00 + more_minor, "USD"),
         Leg("merchants:anything", CREDIT, 100_00, "USD"),

@@ -94,10 +94,10 @@ class Screen:
         seconds = time.monotonic() - self._started
         text = Text.from_markup(f"{escape(self._title)} [dim]{seconds:5.1f} s  {escape(self._note)}[/]")
         spinner = Spinner("dots", text=text, style="cyan")
-        return Group(spinner, _stages(*self._watch)) if self._watch else spinner
+        return Group(spinner, _make_stages(*self._watch)) if self._watch else spinner
 
 
-def _stages(watch: PipelineWatch, total: int) -> RenderableType:
+def _make_stages(watch: PipelineWatch, total: int) -> RenderableType:
     """Return each stage as a bar with its count and rate, and the lag of each lane."""
     latest, rates = watch.latest(), watch.rates()
     grid = Table.grid(padding=(0, 2))

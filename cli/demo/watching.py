@@ -122,18 +122,18 @@ class PipelineWatch:
         counts = {
             "sent": self._sent,
             "posted": sum(lane.next_seq for lane in lanes),
-            "relayed": sum(_relayed(client.get(f"{url}/metrics").text) for url in self._relay_urls),
+            "relayed": sum(_count_relayed(client.get(f"{url}/metrics").text) for url in self._relay_urls),
             "reconciled": sum(lane.reconciled_seq or 0 for lane in lanes),
             "audited": sum(lane.audited_seq or 0 for lane in lanes),
         }
-        return Snapshot(time.monotonic(), counts, {lane.lane: _lag(lane) for lane in lanes})
+        return Snapshot(time.monotonic(), counts, {lane.lane: _compute_lag(lane) for lane in lanes})
 
 
-def _lag(lane: LaneProgress) -> int:
+def _compute_lag(lane: LaneProgress) -> int:
     return lane.next_seq - min(lane.reconciled_seq or 0, lane.audited_seq or 0)
 
 
-def _relayed(metrics: str) -> int:
+def _count_relayed(metrics: str) -> int:
     return sum(
         int(sample.value)
         for family in text_string_to_metric_families(metrics)

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from cli.processes import PREPARE, SERVICES, Service, endpoint_variables
+from cli.processes import PREPARE, SERVICES, Service, make_endpoint_variables
 from cli.supervision.part_watch import PartWatch
 from cli.supervision.service_process import ServiceProcess
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
@@ -100,7 +100,7 @@ class Supervisor:
         self._write()
         self._endpoints = self._stack.start()
         self._part_watches = {name: PartWatch(part) for name, part in self._stack.parts.items()}
-        shared = self._environment | endpoint_variables(self._endpoints)
+        shared = self._environment | make_endpoint_variables(self._endpoints)
         shared |= {"LEDGERLINE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
         if not self._environment.get(variable("posting_key_file")):
             # Make the key before the services start: posting and audit start together and must find the same key.

@@ -20,7 +20,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
-from cli.configuration.answers import kafka_trouble, postgres_trouble
+from cli.configuration.answers import find_kafka_trouble, find_postgres_trouble
 from domain.topics import Topics
 from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
@@ -304,9 +304,9 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
 
 def test_each_door_opens_for_who_is_configured_rightly(parts: Secured) -> None:
     for door in parts.doors:
-        assert kafka_trouble(parts.kafka(door), PATIENCE_SECONDS) is None, door
-    assert kafka_trouble(parts.endpoints.kafka, PATIENCE_SECONDS) is None
-    assert postgres_trouble(parts.dsn) is None
+        assert find_kafka_trouble(parts.kafka(door), PATIENCE_SECONDS) is None, door
+    assert find_kafka_trouble(parts.endpoints.kafka, PATIENCE_SECONDS) is None
+    assert find_postgres_trouble(parts.dsn) is None
 
 
 WRONG_KAFKA: dict[str, tuple[Callable[[Secured], Kafka], str]] = {
@@ -341,7 +341,7 @@ WRONG_KAFKA: dict[str, tuple[Callable[[Secured], Kafka], str]] = {
 def test_what_is_wrong_with_kafka_is_said_in_one_sentence(wrong: str, parts: Secured) -> None:
     configured, sentence = WRONG_KAFKA[wrong]
     began = time.monotonic()
-    trouble = kafka_trouble(configured(parts), PATIENCE_SECONDS)
+    trouble = find_kafka_trouble(configured(parts), PATIENCE_SECONDS)
     assert trouble is not None
     assert trouble.is_misconfigured
     assert sentence in trouble.sentence
@@ -363,7 +363,7 @@ def test_what_is_wrong_with_postgres_is_said_in_one_sentence(
 ) -> None:
     if wrong.get("sslrootcert"):
         wrong = {"sslrootcert": str(parts.certificates.other_authority)}
-    trouble = postgres_trouble(psycopg.conninfo.make_conninfo(parts.dsn, **wrong))
+    trouble = find_postgres_trouble(psycopg.conninfo.make_conninfo(parts.dsn, **wrong))
     assert trouble is not None
     assert trouble.is_misconfigured
     assert sentence in trouble.sentence

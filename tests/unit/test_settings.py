@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.addresses import addresses_of
+from cli.addresses import find_addresses
 from cli.context import read_settings
 from runtime.kafka import Kafka
 from runtime.secret_files import SettingsError
@@ -112,7 +112,7 @@ def test_passwords_ride_in_the_addresses_and_are_not_shown() -> None:
         registry_username="us",
         registry_password=SECRET,
     )
-    found = addresses_of(settings, None)
+    found = find_addresses(settings, None)
     assert found.kafka is not None
     assert found.kafka.client_options() == {
         "bootstrap.servers": "broker:9093",
