@@ -18,7 +18,7 @@ from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, find_client_addre
 from api.database import Database
 from api.gathering import Gathering
 from api.problems import Kind, Problem
-from db.access import KEY_PATTERN, ApiKey, find_keys, secret_hash
+from db.access import KEY_PATTERN, ApiKey, find_keys, hash_secret
 from db.connections import DatabaseError
 
 _CACHE_SECONDS: Final = 3.0
@@ -75,7 +75,7 @@ class Authentication:
         return get_address_group(address)
 
     async def _find(self, key_id: str, secret: str) -> ApiKey | None:
-        given = secret_hash(secret)
+        given = hash_secret(secret)
         loaded_at, known = self._known.get(key_id, (0.0, None))
         age_seconds = time.monotonic() - loaded_at
         is_known = known is not None and not known.is_expired() and hmac.compare_digest(known.secret_hash, given)

@@ -14,7 +14,7 @@ from api.responses import make_json_response, make_problem_responses
 from api.times import to_rfc3339, to_utc_text
 from db import overview
 from db.access import Scope
-from db.proofs import prove, receipt
+from db.proofs import prove, read_receipt
 from domain.breaks import Break, BreakKind, BreakState
 from domain.checkpoints import public_pem, signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending, ReceiptMissing
@@ -153,7 +153,7 @@ async def list_breaks(
     page = reader.page(("breaks", tenant), "/v1/breaks", limit, cursor, **filters)
     opened_time, break_id = page.begin(overview.TIME_MAX, str(UUID(int=0)))
     before = (opened_time, UUID(break_id))
-    rows = await reader.read(lambda pool: overview.breaks_page(pool, tenant, before, page.rows_max, **filters))
+    rows = await reader.read(lambda pool: overview.read_breaks_page(pool, tenant, before, page.rows_max, **filters))
     return page.response(rows, _make_break_view, lambda row: (row.opened_time, str(row.break_id)))
 
 
@@ -170,14 +170,14 @@ async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cu
     """Signed checkpoints over all lanes, the newest first."""
     page = reader.page(("checkpoints", reader.tenant), "/v1/checkpoints", limit, cursor)
     (before,) = page.begin(overview.TIME_MAX)
-    rows = await reader.read(lambda pool: overview.checkpoints_page(pool, before, page.rows_max))
+    rows = await reader.read(lambda pool: overview.read_checkpoints_page(pool, before, page.rows_max))
     return page.response(rows, lambda row: signed_members(*row), lambda row: (row[0].checkpoint,))
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=make_problem_responses())
 async def list_signing_keys(reader: JournalReader) -> Response:
     """The public keys that signed checkpoints. If you do not trust this API, take them from another source."""
-    rows = await reader.read(overview.signing_keys)
+    rows = await reader.read(overview.list_signing_keys)
     items = [
         {
             "key_id": row.key_id,
@@ -213,7 +213,7 @@ async def get_receipt(
 
     Keep it: with posting's public key anyone can check it, and `ledgerline audit receipt` holds it against the ledger.
     """
-    return make_json_response(await _make_document(reader, receipt, intent_id))
+    return make_json_response(await _make_document(reader, read_receipt, intent_id))
 
 
 async def _make_document(reader: Reader, make: Callable[..., dict[str, Any]], intent_id: UUID) -> dict[str, Any]:

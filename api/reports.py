@@ -152,9 +152,11 @@ async def get_statement(
     beginning, running_net = begin or 0, int(net) if net else None
     try:
         statement = (
-            await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
+            await reader.read(
+                lambda pool: reports.read_statement(pool, *asked, since=beginning, running_net=running_net)
+            )
             if by is Dates.BOOKING
-            else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
+            else await reader.read_much(lambda pool: reports.read_statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
@@ -221,7 +223,7 @@ async def get_trial_balance(reader: AccountsReader) -> Response:
     """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
     units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
+    for row in await reader.read_much(lambda pool: reports.read_trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
     return make_json_response(
         {"items": [_make_currency_view(currency, rows, units) for currency, rows in classes.items()]}
@@ -268,7 +270,9 @@ async def list_trial_balance_accounts(
     )
     (after,) = page.begin("")
     rows = await reader.read_much(
-        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
+        lambda pool: reports.read_trial_balance_accounts(
+            pool, reader.tenant, account_class, currency, after, page.rows_max
+        )
     )
     units = reader.units
     return page.response(rows, lambda row: _make_trial_account_view(row, currency, units), lambda row: (row.address,))

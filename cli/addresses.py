@@ -26,9 +26,9 @@ def find_addresses(settings: Settings, state: RunState | None) -> Addresses:
     dsn = named or (endpoints.postgres_dsn if endpoints else None)
     registry = settings.registry_url or (endpoints.registry_url if endpoints else None)
     if dsn and settings.postgres_password:
-        from db.connections import with_password  # noqa: PLC0415 - psycopg is loaded when it is needed
+        from db.connections import replace_password  # noqa: PLC0415 - psycopg is loaded when it is needed
 
-        dsn = with_password(dsn, settings.postgres_password.get_secret_value())
+        dsn = replace_password(dsn, settings.postgres_password.get_secret_value())
     return Addresses(
         settings.kafka_at(kafka) if kafka else None,
         dsn,

@@ -24,9 +24,9 @@ from db.operations import (
     OperationKind,
     add_operation,
     change_intake,
-    intake,
-    lane_progress,
-    operator,
+    list_lane_progress,
+    open_operator,
+    read_intake,
     try_lane_lock,
 )
 from domain.errors import LedgerlineError, Outage
@@ -69,7 +69,7 @@ class _Ledger:
 
     def owed(self, reader: PositionReader) -> tuple[int, int]:
         """Return (number of intents that are not posted, number of journal rows that are not relayed)."""
-        lanes = {row.lane: row for row in lane_progress(self.connection)}
+        lanes = {row.lane: row for row in list_lane_progress(self.connection)}
         ends = reader.read()
         unposted = sum(
             end - (lanes[lane].next_offset if lane in lanes else ends.first[lane])
@@ -95,7 +95,7 @@ def add_lanes(
     Raise LanesError if that time is too short, if there are more lanes already, or if another operator is adding lanes.
     An intake that an operator had closed before stays closed.
     """
-    with operator(dsn) as connection:
+    with open_operator(dsn) as connection:
         if not try_lane_lock(connection):
             raise LanesError("Another operator adds lanes at this moment: wait for the end of that.")
         counts = lane_counts(kafka, topics)
@@ -105,7 +105,7 @@ def add_lanes(
                 f"There are {max(counts.values())} lanes, and lanes are never removed: their rows are in the journal"
                 " for ever."
             )
-        was = intake(connection)
+        was = read_intake(connection)
         is_ours = was.closed_because in (None, LANES_REASON)
         if set(counts.values()) == {total} and was.closed_because != LANES_REASON:
             return Added(before, total, was.closed_because is None)

@@ -16,12 +16,12 @@ from db.operations import (
     Checkpoint,
     LaneProgress,
     Which,
-    break_counts,
-    glance,
-    lane_progress,
-    last_checkpoint,
-    outcome_counts,
-    quarantined_count,
+    count_breaks,
+    count_outcomes,
+    count_quarantined,
+    find_last_checkpoint,
+    list_lane_progress,
+    open_glance,
 )
 from domain.errors import LedgerlineError
 from domain.outcomes import Outcome
@@ -149,14 +149,14 @@ def _note_trouble(attention: list[str]) -> Iterator[None]:
 
 
 def _read_books(dsn: str) -> _Books:
-    with glance(dsn) as connection:
-        counts = outcome_counts(connection)
+    with open_glance(dsn) as connection:
+        counts = count_outcomes(connection)
         return _Books(
-            lane_progress(connection),
+            list_lane_progress(connection),
             {outcome.value: counts.get(outcome.value, 0) for outcome in reversed(Outcome)},
-            quarantined_count(connection, which=Which.UNTRIED),
-            break_counts(connection),
-            last_checkpoint(connection),
+            count_quarantined(connection, which=Which.UNTRIED),
+            count_breaks(connection),
+            find_last_checkpoint(connection),
         )
 
 

@@ -56,12 +56,12 @@ class Overlong(ValueError):
 _BIGINT_MAX: Final = 2**63 - 1
 
 
-def numerics(values: Sequence[int]) -> Bigints | list[int]:
+def make_numerics(values: Sequence[int]) -> Bigints | list[int]:
     """Return a numeric[] parameter of whole numbers from 0 on; as a bigint[], which is faster, if all of them fit."""
     return Bigints(values) if max(values, default=0) <= _BIGINT_MAX else list(values)
 
 
-def text_field(text: str) -> bytes:
+def make_text_field(text: str) -> bytes:
     """Return a text after its length, the form of an array's element."""
     data = text.encode()
     return LENGTH.pack(len(data)) + data
@@ -124,7 +124,7 @@ def register(connection: psycopg.BaseConnection[Any]) -> None:
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
 
 
-def entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
+def make_entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
     """Return the rows' entries for `copy_entries`, without COPY's header and trailer.
 
     `account_ids` is keyed by tenant and address.

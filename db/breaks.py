@@ -36,7 +36,7 @@ class BreakStore:
 
     def record(self, connection: Connection[Any], findings: Sequence[Finding]) -> None:
         """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
-        now = _now_microseconds()
+        now = _get_now_microseconds()
         ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
         for finding in ordered:  # in sorted order, so that two workers do not deadlock
             connection.execute(
@@ -56,7 +56,7 @@ class BreakStore:
 
     def resolve(self, connection: Connection[Any], break_ids: Iterable[UUID], detail: str) -> None:
         """Resolve those of these breaks that are not resolved yet; `detail` says what explained them."""
-        values = {"break_ids": sorted(break_ids), "detail": detail, "now": _now_microseconds()}
+        values = {"break_ids": sorted(break_ids), "detail": detail, "now": _get_now_microseconds()}
         connection.execute(self._queries["resolve_breaks"], values)
 
     def resolve_about(self, connection: Connection[Any], about: Iterable[tuple[BreakKind, str]], detail: str) -> None:
@@ -95,7 +95,7 @@ class BreakStore:
 
     def open_breaks(self, connection: Connection[Any]) -> dict[str, OpenBreaks]:
         """Return kind -> its open breaks; kinds without one are left out."""
-        now = _now_microseconds()
+        now = _get_now_microseconds()
         asked = {
             "kinds": [kind.value for kind in BreakKind],
             "overdue_before": [now - kind.term_seconds * 1_000_000 for kind in BreakKind],
@@ -108,5 +108,5 @@ class BreakStore:
         return Break(break_id, self.found_by, *members)
 
 
-def _now_microseconds() -> int:
+def _get_now_microseconds() -> int:
     return time.time_ns() // 1000

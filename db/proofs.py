@@ -6,8 +6,8 @@ from typing import Any
 import rfc8785
 
 from db import audit
-from db.agent_connection import snapshot
-from db.connections import explained
+from db.agent_connection import open_snapshot
+from db.connections import explain_errors
 from domain.breaks import record_subject
 from domain.proofs import ABSENT, ADVICE, ProofError, ProofPending, ReceiptMissing, proof_of
 from domain.signed_heads import receipt_of
@@ -29,19 +29,19 @@ def prove(
     of the queries exceeds its time limit.
     """
     with (
-        explained("Postgres cannot be reached for a proof."),
-        snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
+        explain_errors("Postgres cannot be reached for a proof."),
+        open_snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
     ):
-        lane, seq = _place(connection, intent_id, tenant)
-        checkpoint = audit.covering_checkpoint(connection, lane, seq)
+        lane, seq = _find_place(connection, intent_id, tenant)
+        checkpoint = audit.find_covering_checkpoint(connection, lane, seq)
         if checkpoint is None:
             subject = record_subject(lane, seq)
             raise ProofPending(f"No checkpoint covers {subject} yet: ask again after the next one.")
-        ((_, heads),) = audit.checkpoints(connection, checkpoint.checkpoint, 1)
+        ((_, heads),) = audit.list_checkpoints(connection, checkpoint.checkpoint, 1)
         head = next(head for head in heads if head.lane == lane)
-        joined = audit.hashes(connection, lane, head.first_seq, head.next_seq)
-        before = audit.hashes(connection, lane, seq - 1, seq) if seq else None
-        rows, legs = audit.stored_rows(connection, lane, seq, seq + 1)
+        joined = audit.read_hashes(connection, lane, head.first_seq, head.next_seq)
+        before = audit.read_hashes(connection, lane, seq - 1, seq) if seq else None
+        rows, legs = audit.read_stored_rows(connection, lane, seq, seq + 1)
     leaves = [joined[at : at + audit.HASH_BYTES] for at in range(0, len(joined), audit.HASH_BYTES)]
     ((row, row_legs),) = with_legs(rows, legs)
     # The previous hash is audit's copy of it. The ledger's own is used only if audit does not have that hash.
@@ -49,7 +49,7 @@ def prove(
     return proof_of(stored_members(lane, row, row_legs), previous, leaves, head, checkpoint, heads)
 
 
-def receipt(
+def read_receipt(
     dsn: str,
     intent_id: str,
     tenant: str | None = None,
@@ -64,15 +64,15 @@ def receipt(
     the queries exceeds its time limit.
     """
     with (
-        explained("Postgres cannot be reached for a receipt."),
-        snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
+        explain_errors("Postgres cannot be reached for a receipt."),
+        open_snapshot(dsn, role, statement_seconds_max=statement_seconds_max) as connection,
     ):
-        lane, seq = _place(connection, intent_id, tenant)
-        head = audit.signed_head_over(connection, lane, seq)
+        lane, seq = _find_place(connection, intent_id, tenant)
+        head = audit.find_signed_head_over(connection, lane, seq)
         if head is None:
             raise ReceiptMissing(f"Posting signed no head over {record_subject(lane, seq)}: it had no key then.")
-        hashes = audit.stored_hashes(connection, lane, head.first_seq, head.next_seq)
-        rows, legs = audit.stored_rows(connection, lane, seq, seq + 1)
+        hashes = audit.read_stored_hashes(connection, lane, head.first_seq, head.next_seq)
+        rows, legs = audit.read_stored_rows(connection, lane, seq, seq + 1)
     ((row, row_legs),) = with_legs(rows, legs)
     record = stored_members(lane, row, row_legs)
     stored_hash = sha256(row.previous_hash + rfc8785.dumps(record)).digest()
@@ -81,9 +81,9 @@ def receipt(
     return receipt_of(record, row.previous_hash, head, hashes)
 
 
-def _place(connection: Any, intent_id: str, tenant: str | None) -> tuple[int, int]:
+def _find_place(connection: Any, intent_id: str, tenant: str | None) -> tuple[int, int]:
     """Return lane and seq of the row that settled an intent."""
-    places = list(audit.intent_places(connection, intent_id, tenant))
+    places = list(audit.find_intent_places(connection, intent_id, tenant))
     if not places:
         raise ProofPending(f"No row of the ledger settles the intent {intent_id}: it is pending, or unknown.")
     if len(places) > 1:

@@ -25,12 +25,12 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+def read_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
     """Return chain -> next seq and head, from this database."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["chains"])}
 
 
-def hash_of(connection: Connection[Any], chain: int, seq: int) -> bytes | None:
+def find_fact_hash(connection: Connection[Any], chain: int, seq: int) -> bytes | None:
     """Return the hash of one fact, or None if there is no such fact."""
     row = connection.execute(SQL["fact_hash"], {"chain": chain, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])
@@ -65,13 +65,13 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
 def _put_rows(connection: Connection[Any], last: Mapping[FrameKey, Mapping[str, Any]]) -> None:
     for part, query in _PUT.items():
         of_part = [fact for fact in last.values() if fact["part"] == part]
-        for rows in _pages([fact for fact in of_part if fact["change"] != Change.REMOVED]):
+        for rows in _split_pages([fact for fact in of_part if fact["change"] != Change.REMOVED]):
             connection.execute(SQL[query], {"rows": rows})
-    for rows in _pages([fact for fact in last.values() if fact["change"] == Change.REMOVED]):
+    for rows in _split_pages([fact for fact in last.values() if fact["change"] == Change.REMOVED]):
         connection.execute(SQL["drop_charts"], {"rows": rows})
 
 
-def _pages(facts: Sequence[Mapping[str, Any]]) -> Iterator[Jsonb]:
+def _split_pages(facts: Sequence[Mapping[str, Any]]) -> Iterator[Jsonb]:
     for first in range(0, len(facts), ROWS_PER_STATEMENT):
         page = facts[first : first + ROWS_PER_STATEMENT]
         yield Jsonb([{n: value for n, value in fact.items() if not isinstance(value, bytes)} for fact in page])

@@ -9,7 +9,7 @@ import typer
 
 from cli.context import find_running_ledger
 from cli.output import Json, say, show_json
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from db.comparison import ROLE
 from db.frame import Frame, check_frame, export_frame
 from domain.errors import LedgerlineError
@@ -46,7 +46,7 @@ def export(
 
 def read_frame(dsn: str) -> Frame:
     """Return the frame of a ledger, read in one snapshot."""
-    with snapshot(dsn, ROLE) as connection:
+    with open_snapshot(dsn, ROLE) as connection:
         return export_frame(connection)
 
 

@@ -18,14 +18,14 @@ from db.operations import (
     Which,
     begin_retry,
     confirm_retry,
-    glance,
-    intake,
-    operator,
-    quarantined_bytes,
-    quarantined_count,
-    quarantined_rows,
-    retries_of,
-    unconfirmed_retries,
+    count_quarantined,
+    find_quarantined_bytes,
+    list_quarantined_rows,
+    list_retries,
+    list_unconfirmed_retries,
+    open_glance,
+    open_operator,
+    read_intake,
 )
 from domain.errors import LedgerlineError
 from domain.outcomes import QuarantineReason
@@ -64,9 +64,9 @@ def list_rows(
 ) -> None:
     """List quarantined rows, the oldest first, without their bytes."""
     place = LIST_START if after is None else _parse_place(after)
-    with glance(find_running_ledger().postgres_dsn) as connection:
+    with open_glance(find_running_ledger().postgres_dsn) as connection:
         which = Which.UNTRIED if untried else Which.ALL
-        rows = quarantined_rows(connection, after=place, limit=limit, reason=reason and reason.value, which=which)
+        rows = list_quarantined_rows(connection, after=place, limit=limit, reason=reason and reason.value, which=which)
     cursor = _make_cursor(rows[-1].place) if len(rows) == limit else None
     if as_json:
         show_json({"items": [_make_listed(row) for row in rows], "next": cursor})
@@ -80,9 +80,9 @@ def list_rows(
 @app.command()
 def show(lane: Lane, seq: Seq, dump_bytes: Bytes = DUMP_BYTES, as_json: Json = False) -> None:
     """Show one quarantined row: why, its headers, its bytes, and what became of each retry."""
-    with glance(find_running_ledger().postgres_dsn) as connection:
-        row = _find_bytes(quarantined_bytes(connection, lane, seq), lane, seq)
-        retries = retries_of(connection, lane, seq)
+    with open_glance(find_running_ledger().postgres_dsn) as connection:
+        row = _find_bytes(find_quarantined_bytes(connection, lane, seq), lane, seq)
+        retries = list_retries(connection, lane, seq)
     if as_json:
         show_json(_make_document(row, retries))
         return
@@ -120,8 +120,8 @@ def send_again(
     retrier = Retrier(ledger.kafka)
     _settle_trail(ledger.postgres_dsn, retrier)
     if lane is not None and seq is not None:
-        with glance(ledger.postgres_dsn) as connection:
-            row = _find_bytes(quarantined_bytes(connection, lane, seq), lane, seq)
+        with open_glance(ledger.postgres_dsn) as connection:
+            row = _find_bytes(find_quarantined_bytes(connection, lane, seq), lane, seq)
         if row.reason == QuarantineReason.NO_RECORD.value:
             raise DeadLetterError(_NOTHING_TO_SEND)
         sent = _send(ledger.postgres_dsn, retrier, [row])
@@ -141,8 +141,8 @@ def send_again(
 
 def _send_all(dsn: str, retrier: Retrier, reason: str | None, which: Which, *, yes: bool, quiet: bool) -> list[Sent]:
     """Send each row that is in quarantine at the start again, once and page by page; return what was sent."""
-    with glance(dsn) as connection:
-        count = quarantined_count(connection, reason=reason, which=which)
+    with open_glance(dsn) as connection:
+        count = count_quarantined(connection, reason=reason, which=which)
     if count and not yes:
         typer.confirm(f"Send {count:,} quarantined rows again?", abort=True, err=True)
     sent: list[Sent] = []
@@ -151,10 +151,11 @@ def _send_all(dsn: str, retrier: Retrier, reason: str | None, which: Which, *, y
         task = progress.add_task("retrying", total=count)
         while len(sent) < count:
             page_rows = min(RETRY_PAGE_ROWS, count - len(sent))
-            with glance(dsn) as connection:
-                page = quarantined_rows(connection, after=place, limit=page_rows, reason=reason, which=which)
+            with open_glance(dsn) as connection:
+                page = list_quarantined_rows(connection, after=place, limit=page_rows, reason=reason, which=which)
                 rows = [
-                    _find_bytes(quarantined_bytes(connection, row.lane, row.seq), row.lane, row.seq) for row in page
+                    _find_bytes(find_quarantined_bytes(connection, row.lane, row.seq), row.lane, row.seq)
+                    for row in page
                 ]
             if not rows:
                 break  # someone else retried them meanwhile
@@ -187,17 +188,17 @@ class _Trail:
 
 
 def _send(dsn: str, retrier: Retrier, rows: list[QuarantinedBytes]) -> list[Sent]:
-    with operator(dsn) as connection:
+    with open_operator(dsn) as connection:
         return retry(retrier, rows, _Trail(connection))
 
 
 def _settle_trail(dsn: str, retrier: Retrier) -> None:
     """Record the result of retries that were cut off; raise RetryError while the intake is closed."""
-    with operator(dsn) as connection:
-        because = intake(connection).closed_because
+    with open_operator(dsn) as connection:
+        because = read_intake(connection).closed_because
         if because is not None:
             raise RetryError(f"The intake is closed ({because}): retry when it is open, `ledgerline intake show`.")
-        cut_off = unconfirmed_retries(connection)
+        cut_off = list_unconfirmed_retries(connection)
         found = retrier.find(cut_off)
         for item in cut_off:
             if item.retry_id in found or item.is_over:

@@ -13,10 +13,10 @@ from db.operations import (
     LaneProgress,
     OperationKind,
     add_operation,
-    agent_positions,
-    glance,
-    lane_progress,
-    operator,
+    list_agent_positions,
+    list_lane_progress,
+    open_glance,
+    open_operator,
     rewind_reconciliation,
 )
 from domain.errors import LedgerlineError
@@ -80,9 +80,9 @@ def list_lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
     lane's next sequence number; head: posting's hash of the lane's last row.
     """
     topics = Topics(ledger.settings.topic_prefix)
-    with glance(ledger.postgres_dsn) as connection:
-        posted = {row.lane: row for row in lane_progress(connection)}
-        stands = {(row.agent, row.lane): row for row in agent_positions(connection)}
+    with open_glance(ledger.postgres_dsn) as connection:
+        posted = {row.lane: row for row in list_lane_progress(connection)}
+        stands = {(row.agent, row.lane): row for row in list_agent_positions(connection)}
     admin = admin_client(ledger.kafka)
     states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
     rows = []
@@ -187,8 +187,8 @@ def _choose_offsets(agent: Agent, rows: list[AgentPosition], lanes: list[int] | 
 def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
     admin = admin_client(ledger.kafka)
-    with operator(ledger.postgres_dsn) as connection, connection.transaction():
-        stands = _choose_offsets(agent, agent_positions(connection), lanes)
+    with open_operator(ledger.postgres_dsn) as connection, connection.transaction():
+        stands = _choose_offsets(agent, list_agent_positions(connection), lanes)
         if stands:
             detail = {"agent": agent.value, "offsets": {str(number): at for number, at in stands.items()}}
             add_operation(connection, OperationKind.OFFSETS_TOLD, find_user_name(), detail)
@@ -199,8 +199,8 @@ def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[d
 def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
     journal = topic_state(admin_client(ledger.kafka), topics.journal)
-    with operator(ledger.postgres_dsn) as connection:
-        stands = _choose_offsets(Agent.RECONCILIATION, agent_positions(connection), lanes)
+    with open_operator(ledger.postgres_dsn) as connection:
+        stands = _choose_offsets(Agent.RECONCILIATION, list_agent_positions(connection), lanes)
         for lane in stands:
             if journal.low.get(lane) != 0:
                 raise OffsetsError(

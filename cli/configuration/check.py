@@ -11,7 +11,7 @@ from cli.configuration.answers import START_SECONDS, find_kafka_trouble, find_po
 from cli.configuration.findings import Finding, make_error, make_fine, make_warning, refuse_errors
 from cli.configuration.rules import find_contradictions
 from cli.configuration.variables import find_former_variables, find_unknown_variables
-from db.configuration import server_of
+from db.configuration import query_server
 from db.logins import ROLE_OF_LOGIN
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
@@ -94,7 +94,7 @@ def _check_postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
     if trouble is not None:
         yield make_error("postgres", trouble.sentence)
         return
-    server = server_of(dsn)
+    server = query_server(dsn)
     way = "by TLS" if server.is_encrypted else "without TLS"
     yield make_fine("postgres", f"{' '.join(server.version.split()[:2])} answers {way} as {server.login}.")
     if abs(server.skew_seconds) > SKEW_SECONDS_MAX + server.asked_seconds:

@@ -7,7 +7,7 @@ from typing import Final
 from cli.demo.demo import TENANT, Demo
 from cli.demo.money import compute_expected_balances
 from db import demo as books
-from db.operations import glance, lane_progress
+from db.operations import list_lane_progress, open_glance
 from ops.embedded.process import wait_until
 from streams.proof.audit.full import Report, verify
 from streams.proof.reconciliation.full import recompute
@@ -18,7 +18,7 @@ AGENT_SECONDS_MAX: Final = 40.0
 
 def compare_outcomes(demo: Demo) -> str:
     """Compare the number of journal rows by outcome and reason with what was sent."""
-    found = books.outcome_counts(demo.ledger.postgres_dsn)
+    found = books.count_outcomes(demo.ledger.postgres_dsn)
     demo.check("journal rows by outcome and reason", _name_counts(demo.expected), _name_counts(found))
     demo.figures["outcomes"] = dict(_count_by_outcome(found))
     demo.figures["expected_outcomes"] = dict(_count_by_outcome(demo.expected))
@@ -28,20 +28,20 @@ def compare_outcomes(demo: Demo) -> str:
 
 def compare_balances(demo: Demo) -> str:
     """Compare every balance of every account with the expected one, and debits with credits by currency."""
-    found = books.balances(demo.ledger.postgres_dsn, TENANT)
+    found = books.read_balances(demo.ledger.postgres_dsn, TENANT)
     expected = compute_expected_balances(demo)
     wrong = {where: (expected.get(where), found.get(where)) for where in expected.keys() | found.keys()
              if expected.get(where) != found.get(where)}  # fmt: skip
     demo.check("balances that are not as made", {}, {" ".join(where): pair for where, pair in list(wrong.items())[:5]})
-    sums = books.currency_sums(demo.ledger.postgres_dsn)
+    sums = books.sum_currencies(demo.ledger.postgres_dsn)
     demo.check(
         "currencies whose debits are not its credits",
         [],
         [s.currency for s in sums if s.debits_minor != s.credits_minor],
     )
     demo.figures["sums"] = [found._asdict() for found in sums]
-    with glance(demo.ledger.postgres_dsn) as connection:
-        lanes = lane_progress(connection)
+    with open_glance(demo.ledger.postgres_dsn) as connection:
+        lanes = list_lane_progress(connection)
     demo.figures["heads"] = {lane.lane: {"seq": lane.next_seq - 1, "head": lane.head.hex()} for lane in lanes}
     return f"{len(found):,} balances in {len(sums)} currencies are what was made"
 

@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from db.operations import LaneProgress, glance, lane_progress
+from db.operations import LaneProgress, list_lane_progress, open_glance
 from domain.errors import LedgerlineError
 
 POLL_SECONDS: Final = 0.4
@@ -117,8 +117,8 @@ class PipelineWatch:
                     self._changed.notify_all()
 
     def _look(self, client: httpx.Client) -> Snapshot:
-        with glance(self._dsn) as connection:
-            lanes = lane_progress(connection)
+        with open_glance(self._dsn) as connection:
+            lanes = list_lane_progress(connection)
         counts = {
             "sent": self._sent,
             "posted": sum(lane.next_seq for lane in lanes),

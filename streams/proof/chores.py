@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from db.agent_connection import AgentConnection
 from db.breaks import BEFORE_ALL, BreakStore
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from streams.proof.metrics import show_breaks
 
@@ -151,4 +151,4 @@ class Chores(ABC):
 
 def is_still_stray(connection: Any, item: Break) -> bool:
     """Return whether the row or the entries of this break still lie outside every lane."""
-    return (item.lane, item.seq) in {(lane, seq) for lane, seq, _ in stray_rows(connection, STRAYS_MAX)}
+    return (item.lane, item.seq) in {(lane, seq) for lane, seq, _ in find_stray_rows(connection, STRAYS_MAX)}

@@ -8,7 +8,7 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from db.audit import checkpoints
+from db.audit import list_checkpoints
 from db.proofs import prove
 from domain.breaks import BreakKind
 from domain.checkpoints import public_pem
@@ -174,7 +174,7 @@ def put_checkpoint(bench: ProvingBench, event: dict[str, Any]) -> None:
 def stored_event(bench: ProvingBench, number: int) -> dict[str, Any]:
     """Return a stored checkpoint as it is published on the topic."""
     with psycopg.connect(bench.dsn) as connection:
-        ((row, heads),) = checkpoints(connection, number, 1)
+        ((row, heads),) = list_checkpoints(connection, number, 1)
     return checkpoint_event(row, heads)
 
 

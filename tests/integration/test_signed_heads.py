@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.proofs import receipt
+from db.proofs import read_receipt
 from domain.intents import intent_id_of
 from runtime.key_files import SigningKey, make_key
 from runtime.key_names import POSTING_KEY_FILE, public_file
@@ -194,7 +194,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
     files = {}
     for name in ("a", "b"):
         files[name] = tmp_path / f"{name}.json"
-        files[name].write_text(json.dumps(receipt(proving.dsn, str(intent_id_of("default", name)))))
+        files[name].write_text(json.dumps(read_receipt(proving.dsn, str(intent_id_of("default", name)))))
     variables = environment(proving.settings)
     assert run_json(variables, "audit", "receipt", str(files["a"]), "--offline")["ok"]
     turn_into_rejected(proving, 0, "currency_not_allowed")
@@ -210,7 +210,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
     # The row beside it is unchanged, but the head of its batch is not.
     told = run_json(variables, "audit", "receipt", str(files["a"]), code=1)
     assert told["faults"] == ["The journal has the head at seq 1 with another hash than posting signed."]
-    files["a"].write_text(json.dumps(receipt(proving.dsn, str(intent_id_of("default", "b")))))
+    files["a"].write_text(json.dumps(read_receipt(proving.dsn, str(intent_id_of("default", "b")))))
     told = run_json(variables, "audit", "receipt", str(files["a"]), code=1)
     assert told["faults"] == ["The signature is not that of posting's key."]
 

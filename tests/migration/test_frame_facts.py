@@ -7,7 +7,7 @@ import pytest
 from psycopg import Connection
 
 from db.books import add_tenant, add_unit, remove_chart_pattern, set_chart_pattern
-from db.relay import facts_of
+from db.relay import read_facts
 from domain.chart import AccountClass, ChartPattern
 from domain.facts import OPERATORS_CHAIN, fact_hash, lane_chain
 from domain.journal import GENESIS_HASH
@@ -21,7 +21,7 @@ OPEN = (
 
 def facts(connection: Connection[Any], chain: int = OPERATORS_CHAIN) -> list[dict[str, Any]]:
     """Return a chain's facts in order; check each against the hash that Python computes for it."""
-    found = facts_of(connection, chain, 0, 1000)
+    found = read_facts(connection, chain, 0, 1000)
     head = GENESIS_HASH
     for seq, fact in enumerate(found):
         assert (fact["seq"], fact["previous_hash"]) == (seq, head)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.audit import SQL as AUDIT_SQL
-from db.binary import ENTRY, ENTRY_FIELDS, entries
+from db.binary import ENTRY, ENTRY_FIELDS, make_entries
 from db.posting import JOURNAL_TYPES, SQL, Lane, list_journal_columns
 from domain.decision import Event, Fate
 from domain.hash_chain import chained
@@ -121,7 +121,9 @@ def test_audit_selects_the_fields_of_a_stored_row_in_their_order() -> None:
 
 def test_copy_writes_the_fields_of_an_entry_that_it_names() -> None:
     columns = copied("copy_entries")
-    first = entries([JournalRow(**POSTED)], {("default", "external:bank"): 1, ("default", "users:1"): 2})[: ENTRY.size]
+    first = make_entries([JournalRow(**POSTED)], {("default", "external:bank"): 1, ("default", "users:1"): 2})[
+        : ENTRY.size
+    ]
     number, *fields, length = ENTRY.unpack(first)
     assert (number, len(columns), length) == (ENTRY_FIELDS, ENTRY_FIELDS, len("EUR"))
     values = dict(zip(columns, fields[1::2], strict=False))

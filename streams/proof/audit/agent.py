@@ -80,7 +80,7 @@ class Auditor(JournalAgent[db.LaneRow]):
 
         def hashes_of(first_seq: int, next_seq: int) -> bytes:
             """Return the hashes of a range: from audit's own copy, then from the records that arrived."""
-            kept = db.hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
+            kept = db.read_hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
             start = max(first_seq - row.next_seq, 0) * db.HASH_BYTES
             return kept + arrived[start : (next_seq - row.next_seq) * db.HASH_BYTES]
 
@@ -90,7 +90,7 @@ class Auditor(JournalAgent[db.LaneRow]):
         findings = []
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]
-            kept = db.hashes(connection, lane, seq, seq + 1)
+            kept = db.read_hashes(connection, lane, seq, seq + 1)
             missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, record_subject(lane, seq))
             finding = repeat_finding(record, kept, missing)
             if finding is not None:

@@ -10,8 +10,8 @@ from itertools import islice
 from typing import Any, Final
 
 from db import audit as db
-from db.agent_connection import snapshot
-from db.proving import stray_rows
+from db.agent_connection import open_snapshot
+from db.proving import find_stray_rows
 from domain.breaks import BreakKind, Finding, merged
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.merkle import root_of
@@ -94,7 +94,7 @@ class _Verification:
         self._connection = connection
         self._progress = progress
         self._posting_keys = posting_keys
-        self._ledger = db.ledger_lanes(connection)
+        self._ledger = db.read_ledger_lanes(connection)
         self._own = db.LANES.read(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
         # Lane -> the hashes that its records must have, joined: audit's own copy, then the topic's hashes after it.
@@ -126,7 +126,7 @@ class _Verification:
             late = repeat_finding(record, published[at : at + db.HASH_BYTES], is_missing=False)
             if late is not None:
                 findings.append(late)
-        own = db.hashes(self._connection, lane, 0, self.bounds[lane])
+        own = db.read_hashes(self._connection, lane, 0, self.bounds[lane])
         common = min(len(own), len(published))
         if own[:common] != published[:common]:
             differing = [seq for seq in range(common // db.HASH_BYTES) if _at(own, seq) != _at(published, seq)]
@@ -168,7 +168,7 @@ class _Verification:
             kept = self._trusted[lane]
             for first in range(0, bound, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, bound)
-                rows, legs = db.stored_rows(self._connection, lane, first, end)
+                rows, legs = db.read_stored_rows(self._connection, lane, first, end)
                 before = _at(kept, first - 1) if first else GENESIS
                 window = kept[first * db.HASH_BYTES : end * db.HASH_BYTES]
                 known = [row for row in rows if row.seq < first + len(window) // db.HASH_BYTES]
@@ -186,15 +186,15 @@ class _Verification:
                 at = self.bounds.get(lane, 0)
                 detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
-        strays = stray_rows(self._connection, STRAYS_MAX)
+        strays = find_stray_rows(self._connection, STRAYS_MAX)
         self.report.findings += [stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
         """Check the signature, roots and link of each checkpoint, and that table and topic have the same ones."""
-        keys = db.signing_keys(self._connection)
+        keys = db.list_signing_keys(self._connection)
         previous: tuple[CheckpointRow, list[LaneHead]] | None = None
         total = 0
-        while page := db.checkpoints(self._connection, total, PAGE_CHECKPOINTS):
+        while page := db.list_checkpoints(self._connection, total, PAGE_CHECKPOINTS):
             for row, heads in page:
                 key = public_key or keys.get(row.key_id, b"")
                 faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
@@ -224,7 +224,7 @@ class _Verification:
 
     def check_kept(self, kept: Sequence[Kept], public_key: bytes | None) -> None:
         """Compare the checkpoints that were kept outside with today's ledger."""
-        keys = db.signing_keys(self._connection)
+        keys = db.list_signing_keys(self._connection)
         for item in kept:
             faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
             self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
@@ -258,7 +258,7 @@ class _Verification:
     def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
         """Return a checkpoint as it is stored now; read those after it too, as they are asked for next."""
         if number not in self._stored:
-            page = db.checkpoints(self._connection, number, PAGE_CHECKPOINTS)
+            page = db.list_checkpoints(self._connection, number, PAGE_CHECKPOINTS)
             self._stored = {row.checkpoint: (row, sorted(heads)) for row, heads in page}
         return self._stored.get(number)
 
@@ -313,13 +313,13 @@ def verify(
     possible.
     """
     started = time.monotonic()
-    with snapshot(dsn, db.ROLE) as connection:
-        next_checkpoint = db.next_unpublished_checkpoint(connection)
+    with open_snapshot(dsn, db.ROLE) as connection:
+        next_checkpoint = db.find_next_unpublished_checkpoint(connection)
     # The order matters: first the number of published checkpoints, then the topic, then the tables. So a checkpoint
     # that is signed and published meanwhile cannot look as if it were missing.
     checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
     published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
-    with snapshot(dsn, db.ROLE) as connection:
+    with open_snapshot(dsn, db.ROLE) as connection:
         work = _Verification(connection, progress, posting_keys or PostingKeys(None))
         reader = RecordReader(registry, "ledger.journal-value")
         work.read_topic(kafka, topics.journal, reader, grace_seconds)

@@ -7,7 +7,7 @@ from typing import Any, Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from db import audit as db
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from domain.signed_heads import FORMAT, PAGE_HASHES, RECEIPT_FORMAT, is_signed
 from domain.stored_records import with_legs
 from streams.proof.audit.chain import ABSENT
@@ -79,9 +79,9 @@ def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
     """Compare a receipt that `check_receipt` passed with audit's copy of the topic, and with the tables."""
     record, signed = receipt["record"], receipt["signed"]
     lane, seq = record["lane"], record["seq"]
-    with snapshot(dsn, db.ROLE) as connection:
-        kept = db.hashes(connection, lane, signed["first_seq"], signed["next_seq"])
-        rows, legs = db.stored_rows(connection, lane, seq, seq + 1)
+    with open_snapshot(dsn, db.ROLE) as connection:
+        kept = db.read_hashes(connection, lane, signed["first_seq"], signed["next_seq"])
+        rows, legs = db.read_stored_rows(connection, lane, seq, seq + 1)
     expected = {seq: bytes.fromhex(receipt["hash"]), signed["next_seq"] - 1: bytes.fromhex(signed["head"])}
     faults = []
     for number, value in sorted(expected.items()):

@@ -9,7 +9,7 @@ import structlog
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.errors import Outage
@@ -56,7 +56,7 @@ class Signer:
         with self._store.transaction() as connection:
             if db.lock_signer(connection) is None:
                 return None
-            last = db.last_checkpoint(connection)
+            last = db.find_last_checkpoint(connection)
             now = time.time_ns() // 1000
             if last is not None and now - last.signed_time < self._pause_microseconds:
                 return None
@@ -66,7 +66,7 @@ class Signer:
             heads = [_head(lane) for lane in lanes]
             number, previous_hash = 0, GENESIS
             if last is not None:
-                ((row, previous_heads),) = db.checkpoints(connection, last.checkpoint, 1)
+                ((row, previous_heads),) = db.list_checkpoints(connection, last.checkpoint, 1)
                 number, previous_hash = last.checkpoint + 1, sha256(signed_bytes(row, previous_heads)).digest()
                 now = max(now, last.signed_time + 1)
             checkpoint = sign(number, previous_hash, heads, now, self._key)
@@ -81,7 +81,7 @@ class Signer:
         """Send the checkpoints that the topic lacks, in order; return how many. If Kafka is away, they wait."""
         with self._store.transaction() as connection:
             first = db.lock_signer(connection)
-            waiting = [] if first is None else db.checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
+            waiting = [] if first is None else db.list_checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
             if not waiting:
                 return 0
             try:
@@ -89,7 +89,7 @@ class Signer:
             except Outage as error:
                 logger.warning("checkpoints wait to be published", checkpoints=len(waiting), cause=str(error))
                 return 0
-            db.checkpoints_published(connection, waiting[-1][0].checkpoint + 1)
+            db.record_published_checkpoints(connection, waiting[-1][0].checkpoint + 1)
         return len(waiting)
 
     def tell_witnesses(self) -> None:
@@ -101,7 +101,7 @@ class Signer:
                 return
             for witness in self._witnesses:
                 try:
-                    waiting = db.checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
+                    waiting = db.list_checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
                     if waiting:
                         witness.add(waiting)
                 except WitnessAway as error:
@@ -117,13 +117,13 @@ def _head(lane: db.LaneRow) -> LaneHead:
 def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> list[Finding]:
     """Hash the stored rows of a window again and compare the hashes with audit's own copy."""
     start = max(first_seq - 1, 0)
-    kept = db.hashes(connection, lane, start, next_seq)
+    kept = db.read_hashes(connection, lane, start, next_seq)
     before = None
     if first_seq:
         before, kept = kept[: db.HASH_BYTES], kept[db.HASH_BYTES :]
     else:
         before = GENESIS
-    rows, legs = db.stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
+    rows, legs = db.read_stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
     faults = window_faults(lane, first_seq, rows, legs, kept, before)
     return [stored_finding(lane, seq, detail) for seq, detail in faults]
 
@@ -176,8 +176,10 @@ class AuditChores(Chores):
         """Compare the ledger's heads with audit's own, check the ends' signatures, and set the gauges of progress."""
         with self._store.transaction() as connection:
             own = db.LANES.read(connection)
-            last = db.last_checkpoint(connection)
-            ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of audit, never behind
+            last = db.find_last_checkpoint(connection)
+            ledger = db.read_ledger_lanes(
+                connection
+            )  # a later snapshot: the ledger may be ahead of audit, never behind
             heads = [(BreakKind.STORED, head_subject(lane)) for lane in own]
             self._settle(connection, head_findings(own, ledger), heads, self.resolved_detail)
             ends = [(BreakKind.CHAIN, uncovered_subject(lane)) for lane in own]
@@ -193,7 +195,7 @@ class AuditChores(Chores):
         """Check rows outside the lanes first, as they are few; then check each lane window by window."""
         with self._store.transaction() as connection:
             lanes = db.LANES.read(connection)
-            self.breaks.record(connection, [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)])
+            self.breaks.record(connection, [stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)])
         yield
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):

@@ -54,23 +54,23 @@ class LedgerLookups:
 
     def originals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, ledger.OriginalRow]:
         """Return the rows that settled these intents."""
-        return ledger.originals(self._connection, names)
+        return ledger.find_originals(self._connection, names)
 
     def holdings(self, asked: Sequence[ledger.HoldingAsked]) -> list[ledger.Holding | None]:
         """Return what each of these accounts holds; None for an account that is not open."""
-        return ledger.holdings(self._connection, asked)
+        return ledger.find_holdings(self._connection, asked)
 
     def settled(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Settled]:
         """Return the rows that settled these intents."""
-        return db.settled(self._connection, names)
+        return db.find_settled(self._connection, names)
 
     def reversals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Reversed]:
         """Return what these originals moved and how much of it reversals took back."""
-        return db.reversals(self._connection, names)
+        return db.sum_reversals(self._connection, names)
 
     def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
         """Return when these tenants were made, in microseconds since 1970."""
-        return db.tenant_times(self._connection, tenants)
+        return db.find_tenant_times(self._connection, tenants)
 
 
 class Reconciler(JournalAgent[db.LaneRow]):
@@ -124,7 +124,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
 
     def _prove(self, connection: Any, batch: list[PartitionBatch], rows: dict[int, db.LaneRow]) -> Proved:
         taken = state.Taken()
-        gaps = db.gaps(connection, list(rows))
+        gaps = db.find_gaps(connection, list(rows))
         counters = [state.LaneCounter(rows[part.partition], gaps, self._source_topic, taken) for part in batch]
         for part, counter in zip(batch, counters, strict=True):
             for record in self._records(part, taken.findings):
@@ -149,7 +149,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
         """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""
         if not repeated:
             return []
-        held = db.row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
+        held = db.find_row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
         return [
             repeat_finding(record) for record in repeated if held.get((record["lane"], record["seq"])) != record["hash"]
         ]
@@ -165,7 +165,7 @@ def _add_to_metrics(records: Iterable[JournalRecord], compared: Compared) -> Non
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
     """Return the findings about shards; those that records owed by the topic account for are explained."""
     wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
-    explained_by = db.gap_sums(connection) if wrong else {}
+    explained_by = db.sum_gaps(connection) if wrong else {}
     return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
 
 

@@ -119,8 +119,8 @@ def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECON
 
     A lock lets in one worker at a time: another one waits for the end of the transaction.
     """
-    start = db.next_offset(connection, lock=True)
-    taken = TakenFacts(db.own_chains(connection))
+    start = db.read_next_offset(connection, lock=True)
+    taken = TakenFacts(db.read_own_chains(connection))
     end = source.read(start, seconds, taken)
     if end != start:
         db.apply_facts(connection, taken.facts)
@@ -164,7 +164,7 @@ def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
     """Return the findings about unequal rows, except rows with a fact that the topic does not have yet."""
     if not pairs:
         return []
-    awaited = db.awaited(connection, [pair.key for pair in pairs])
+    awaited = db.find_awaited(connection, [pair.key for pair in pairs])
     found = [row_finding(pair) for pair in pairs if pair.key not in awaited]
     return [finding for finding in found if finding is not None]
 
@@ -185,9 +185,9 @@ def is_gone(connection: Any, item: Break) -> bool:
     """Return whether a break of the frame no longer holds."""
     evidence = item.evidence
     if "chain" in evidence:
-        return not any(finding.subject == item.subject for finding in chain_findings(db.chain_pairs(connection)))
+        return not any(finding.subject == item.subject for finding in chain_findings(db.read_chain_pairs(connection)))
     if "part" in evidence:
         key = FrameKey(str(evidence["part"]), str(evidence["tenant"]), str(evidence["name"]))
-        pair = db.row_pair(connection, key)
+        pair = db.read_row_pair(connection, key)
         return pair.told == pair.held
     return False

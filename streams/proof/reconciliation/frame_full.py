@@ -21,7 +21,7 @@ def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) ->
     `grace_seconds`: how long to wait for facts of the snapshot that the relay has not sent yet. Raise SourceAway if
     the broker falls silent.
     """
-    pairs = db.chain_pairs(connection)
+    pairs = db.read_chain_pairs(connection)
     bounds = {pair.chain: pair.held_next_seq for pair in pairs}
     hashes: dict[int, list[bytes]] = {chain: [] for chain in bounds}
     taken = TakenFacts({})
@@ -30,7 +30,7 @@ def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) ->
     for pair in pairs:
         findings += _chain_findings(connection, pair, hashes[pair.chain], taken.chains)
     missing = dict(told)
-    for key, held in db.all_held(connection):
+    for key, held in db.read_all_held(connection):
         finding = row_finding(db.RowPair(key, missing.pop(key, None), held))
         if finding is not None:
             findings.append(finding)
@@ -90,7 +90,7 @@ def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | Non
     head = GENESIS_HASH
     for first in range(0, len(hashes), FACTS_PER_QUERY):
         last = min(first + FACTS_PER_QUERY, len(hashes))
-        held = {fact["seq"]: fact for fact in db.held_facts(connection, chain, first, last - first)}
+        held = {fact["seq"]: fact for fact in db.read_held_facts(connection, chain, first, last - first)}
         for seq in range(first, last):
             if seq not in held:
                 return seq

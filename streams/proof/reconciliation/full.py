@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from db import reconciliation as db
-from db.agent_connection import snapshot
-from db.proving import stray_rows
+from db.agent_connection import open_snapshot
+from db.proving import find_stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import BreakKind, Finding, merged, record_subject
 from domain.topics import Topics
@@ -60,7 +60,7 @@ class _Recomputation:
         self._comparison = Comparison(RecordReader(registry, "payments.intents-value"), source)
         self._lookups = LedgerLookups(connection, RecentBooks())
         self._topics = topics
-        self._ledger = db.ledger_lanes(connection)
+        self._ledger = db.read_ledger_lanes(connection)
         self.bounds = {lane: row.next_seq for lane, row in self._ledger.items()}
         self._taken = state.Taken()
         self._counters = {
@@ -85,7 +85,7 @@ class _Recomputation:
             report.records += len(taken.records)
             progress("records", report.records, total)
         if taken.repeated:
-            held = db.row_hashes(self._connection, [(record["lane"], record["seq"]) for record in taken.repeated])
+            held = db.find_row_hashes(self._connection, [(record["lane"], record["seq"]) for record in taken.repeated])
             repeats = [r for r in taken.repeated if held.get((r["lane"], r["seq"])) != r["hash"]]
             taken.findings += [repeat_finding(record) for record in repeats]
         closed = {record_subject(*place) for place in taken.gaps_closed}
@@ -118,7 +118,7 @@ class _Recomputation:
 
     def sum_up(self) -> None:
         """Check symmetry in total, by class of account."""
-        classes = db.all_account_classes(self._connection)
+        classes = db.read_all_account_classes(self._connection)
         sums = state.class_sums(self._taken.moved, classes)
         totals: dict[tuple[str, str, str], tuple[int, int]] = {}
         for (_, tenant, currency, account_class), (debits, credits) in sums.items():
@@ -132,10 +132,10 @@ class _Recomputation:
         """Compare the recomputed balances with the ledger's shards, and with the sums of the ledger's entries."""
         own = self._taken.sums()
         self.report.shards = len(own)
-        held = db.all_sums(self._connection, "all_ledger_shards")
+        held = db.read_all_sums(self._connection, "all_ledger_shards")
         for finding in self._differences(own, held, progress, "shards"):
             self.report.findings.append(finding)
-        entries = db.all_sums(self._connection, "all_entry_sums")
+        entries = db.read_all_sums(self._connection, "all_entry_sums")
         for finding in self._differences(own, entries, progress, "entries"):
             detail = f"Entries: {finding.detail}"
             self.report.findings.append(finding._replace(kind=BreakKind.ENTRIES, detail=detail))
@@ -167,11 +167,11 @@ class _Recomputation:
         for lane, bound in self.bounds.items():
             for first in range(0, bound, ROWS_PER_QUERY):
                 end = min(first + ROWS_PER_QUERY, bound)
-                for row in db.faulty_rows(self._connection, lane, first, end):
+                for row in db.find_faulty_rows(self._connection, lane, first, end):
                     self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        self.report.findings += [stray_finding(*stray) for stray in stray_rows(self._connection, STRAYS_MAX)]
+        self.report.findings += [stray_finding(*stray) for stray in find_stray_rows(self._connection, STRAYS_MAX)]
 
 
 def recompute(
@@ -191,7 +191,7 @@ def recompute(
     source = IntentSource(kafka, topics.intents)
     frame_source = FrameSource(kafka, registry, topics.frame)
     try:
-        with snapshot(dsn, db.ROLE) as connection:
+        with open_snapshot(dsn, db.ROLE) as connection:
             work = _Recomputation(connection, source, registry, topics)
             work.read_topics(kafka, RecordReader(registry, "ledger.journal-value"), progress, grace_seconds)
             work.count_lanes()

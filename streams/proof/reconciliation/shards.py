@@ -75,7 +75,7 @@ class OwnShards:
         for sums in self._totals.values():
             sums[:] = 0, 0
         looks_wrong = self._unequal(connection, shards, next_seqs)
-        return db.shard_pairs(connection, looks_wrong) if looks_wrong else []
+        return db.read_shard_pairs(connection, looks_wrong) if looks_wrong else []
 
     def _met(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
         """Return the moved shards in order of address, as in the index of Postgres; read those that are not cached."""
@@ -99,14 +99,14 @@ class OwnShards:
         self, connection: Any, keys: Sequence[db.ShardKey], moved: Mapping[db.ShardKey, Sequence[int]]
     ) -> Iterator[_Shard]:
         """Yield shards from the tables, and cache those whose account is open."""
-        sums = db.own_sums(connection, keys)
-        accounts = db.accounts(connection, sorted({key[:2] for key in keys}))
+        sums = db.read_own_sums(connection, keys)
+        accounts = db.find_accounts(connection, sorted({key[:2] for key in keys}))
         for key in keys:
             account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
             total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
             # Shards stay cached for long, and thousands share a tenant and a currency: keep one copy of each text.
             kept = (intern(key[0]), key[1], intern(key[2]), key[3])
-            fields = db.shard_fields(key)
+            fields = db.make_shard_fields(key)
             shard = _Shard(kept, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
             if account_id is not None:  # else the ledger may open the account before the next batch
                 self._shards[kept] = shard
@@ -127,7 +127,7 @@ class OwnShards:
                 own.append((debits, credits, shard.seq))
         if plain:
             fields = [shard.fields for shard in plain]
-            for index, held in db.unequal_shards(connection, fields, account_ids, own):
+            for index, held in db.find_unequal_shards(connection, fields, account_ids, own):
                 key = plain[index].key
                 if checks.shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
                     looks_wrong.append(key)

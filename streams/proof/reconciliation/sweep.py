@@ -10,7 +10,7 @@ from typing import Any, Final
 from db import reconciled_frame
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, record_subject
 from runtime.metrics import show_age
@@ -115,12 +115,12 @@ class ReconciliationChores(Chores):
             for first in range(0, row.next_seq, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, row.next_seq)
                 with self._store.transaction() as connection:
-                    faulty = db.faulty_rows(connection, lane, first, end)
+                    faulty = db.find_faulty_rows(connection, lane, first, end)
                     self.breaks.record(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
                 metrics.SWEPT.labels("rows").inc(end - first)
                 yield
         with self._store.transaction() as connection:
-            strays = [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)]
+            strays = [stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)]
             self.breaks.record(connection, strays)
         yield
         yield from self._frame_pages()
@@ -129,7 +129,7 @@ class ReconciliationChores(Chores):
         """Read new facts from ledger.frame, compare its chains with the ledger's, and return the number of facts."""
         with self._store.transaction() as connection:
             findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
-            pairs = reconciled_frame.chain_pairs(connection)
+            pairs = reconciled_frame.read_chain_pairs(connection)
             self.breaks.record(connection, findings + frame.chain_findings(pairs))
         metrics.FACTS_OWED.set(frame.owed(pairs))
         return taken
@@ -139,9 +139,9 @@ class ReconciliationChores(Chores):
             end: tuple[str, str] | None = ("", "")
             while end is not None:
                 with self._store.transaction() as connection:
-                    if frame.owed(reconciled_frame.chain_pairs(connection)) > frame.AWAITED_MAX:
+                    if frame.owed(reconciled_frame.read_chain_pairs(connection)) > frame.AWAITED_MAX:
                         return
-                    pairs, end = reconciled_frame.unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
+                    pairs, end = reconciled_frame.find_unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
                     self.breaks.record(connection, frame.judged(connection, pairs))
                 yield
 
@@ -149,13 +149,13 @@ class ReconciliationChores(Chores):
         evidence = item.evidence
         if item.kind == BreakKind.BALANCE and evidence:
             key = (str(evidence["tenant"]), str(evidence["address"]), str(evidence["currency"]), int(evidence["lane"]))
-            pairs = db.shard_pairs(connection, [key])
+            pairs = db.read_shard_pairs(connection, [key])
             self.breaks.record(connection, compare_shards(connection, pairs))
             return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
         if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
             if evidence.get("is_stray"):
                 return not is_still_stray(connection, item)
-            return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
+            return not db.find_faulty_rows(connection, item.lane, item.seq, item.seq + 1)
         if item.kind == BreakKind.FRAME:
             return frame.is_gone(connection, item)
         if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
@@ -167,14 +167,14 @@ class ReconciliationChores(Chores):
         with self._store.transaction() as connection:
             rows = db.LANES.read(connection)
             owed: dict[int, int] = {}
-            for lane, _ in db.gaps(connection, list(rows)):
+            for lane, _ in db.find_gaps(connection, list(rows)):
                 owed[lane] = owed.get(lane, 0) + 1
-            ledger = db.ledger_lanes(connection)
+            ledger = db.read_ledger_lanes(connection)
             behind = [
                 (lane, row.next_seq) for lane, row in rows.items() if row.next_seq < next_seq_of(ledger.get(lane))
             ]
-            waiting = db.booked_times(connection, behind) if behind else {}
-            totals = db.totals(connection)
+            waiting = db.find_booked_times(connection, behind) if behind else {}
+            totals = db.read_totals(connection)
         metrics.show_symmetry(totals)
         findings = state.class_findings(totals)
         checked = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}

@@ -44,7 +44,7 @@ def restore_quarantine(
                 connection, record["lane"], record["seq"], record["key"], record["value"], headers
             )  # fmt: skip
             found += 1
-    return found, db.quarantine_without_bytes(connection)
+    return found, db.fill_quarantine_without_bytes(connection)
 
 
 def restore_checkpoints(
@@ -62,17 +62,17 @@ def restore_checkpoints(
     records = (message for _, message in read_all(kafka, topic, reader) if not isinstance(message, str))
     published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, records)}
     with connection.transaction():
-        last = audit.last_checkpoint(connection)
+        last = audit.find_last_checkpoint(connection)
         previous: Checkpoint | None = None
         if last is not None:
-            ((row, heads),) = audit.checkpoints(connection, last.checkpoint, 1)
+            ((row, heads),) = audit.list_checkpoints(connection, last.checkpoint, 1)
             previous = (row, heads)
             if row.checkpoint in published and published[row.checkpoint] != previous:
                 raise ReplayRefused(
                     f"This database has another checkpoint {row.checkpoint} than {topic}: replay into an empty one."
                 )
         restored = 0
-        keys = audit.signing_keys(connection)
+        keys = audit.list_signing_keys(connection)
         number = 0 if last is None else last.checkpoint + 1
         while number in published:
             row, heads = published[number]
@@ -86,7 +86,7 @@ def restore_checkpoints(
             )
         if restored and previous is not None:
             _begin_behind(connection, kafka, journal, previous[1])
-            audit.checkpoints_published(connection, number)
+            audit.record_published_checkpoints(connection, number)
     return restored
 
 
@@ -116,7 +116,7 @@ def _verify(
 ) -> None:
     faults = checkpoint_faults(row, heads, previous, key)
     for head in heads:
-        held = db.hash_at(connection, head.lane, head.next_seq - 1) if head.next_seq else GENESIS
+        held = db.find_hash_at(connection, head.lane, head.next_seq - 1) if head.next_seq else GENESIS
         if held != head.head:
             faults.append(f"Its head of lane {head.lane} is not that of the replayed records.")
     if faults:

@@ -69,7 +69,7 @@ class CatchUp:
 
     def _compare(self, lane: int, end: Published) -> None:
         """Check a lane that has all published records: its row at the topic's end must be the topic's last record."""
-        if end.next_seq and db.hash_at(self._connection, lane, end.next_seq - 1) != end.head:
+        if end.next_seq and db.find_hash_at(self._connection, lane, end.next_seq - 1) != end.head:
             raise ReplayRefused(
                 f"This ledger has another record than {self._journal} at lane {lane} seq {end.next_seq - 1}:"
                 " replay into an empty database instead."
@@ -120,7 +120,7 @@ class CatchUp:
                     head=after.head,
                     booked_time=after.booked_time,
                 )
-                db.add_signed_heads(connection, filter(None, map(db.signed_head_of, records)))
+                db.add_signed_heads(connection, filter(None, map(db.get_signed_head, records)))
                 self._store.advance([moved])
         except (Collision, BatchRefused) as error:
             cause = str(error).strip().splitlines()[0]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from db import comparison as db
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 
 PAGE_ROWS: Final = 5000
 
@@ -38,8 +38,8 @@ def compare(replayed_dsn: str, live_dsn: str, progress: Progress = lambda *_: No
     If the live ledger has more rows, because it goes on, only its rows up to the replayed lane's end are compared. If
     it has fewer rows, that is the difference. Each side is read in one snapshot.
     """
-    with snapshot(replayed_dsn, db.ROLE) as replayed, snapshot(live_dsn, db.ROLE) as live:
-        lanes = db.lanes(replayed)
+    with open_snapshot(replayed_dsn, db.ROLE) as replayed, open_snapshot(live_dsn, db.ROLE) as live:
+        lanes = db.read_lanes(replayed)
         rows = sum(lane["next_seq"] for lane in lanes.values())
         found = next(_differences(replayed, live, lanes, rows, progress), None)
     return Comparison(rows, found)
@@ -48,7 +48,7 @@ def compare(replayed_dsn: str, live_dsn: str, progress: Progress = lambda *_: No
 def _differences(
     replayed: Any, live: Any, lanes: dict[int, dict[str, Any]], total: int, progress: Progress
 ) -> Iterator[Difference]:
-    held = db.lanes(live)
+    held = db.read_lanes(live)
     for lane, own in lanes.items():
         other = held.get(lane, {})
         if other.get("next_seq", 0) > own["next_seq"]:
@@ -59,7 +59,7 @@ def _differences(
         for first in range(0, own["next_seq"], PAGE_ROWS):
             end = min(first + PAGE_ROWS, own["next_seq"])
             for table in ("journal", "entry", "quarantine"):
-                pages = [db.rows(connection, table, lane, first, end) for connection in (replayed, live)]
+                pages = [db.read_rows(connection, table, lane, first, end) for connection in (replayed, live)]
                 yield from _rows(table, lane, *pages)
             done += end - first
             progress("compare", done, total)
@@ -67,8 +67,8 @@ def _differences(
         yield from _rows(
             "balance",
             lane,
-            db.balances(replayed, lane),
-            db.balances(live, lane, own["next_seq"] if is_further else None),
+            db.read_balances(replayed, lane),
+            db.read_balances(live, lane, own["next_seq"] if is_further else None),
         )
 
 

@@ -32,11 +32,11 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
     if not told:
         return False
     replace = False
-    own = db.chains(connection)
+    own = db.read_chains(connection)
     for chain, (next_seq, head) in own.items():
         published = told.get(chain, [])
         common = min(next_seq, len(published))
-        here = head if common == next_seq else db.hash_of(connection, chain, common - 1)
+        here = head if common == next_seq else db.find_fact_hash(connection, chain, common - 1)
         if common and here != published[common - 1]["hash"]:
             if not is_empty:
                 raise ReplayRefused(

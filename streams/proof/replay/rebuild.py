@@ -130,7 +130,7 @@ def _load(
     if not lanes and not db.is_loading(connection):
         return 0
     db.begin_load(connection, lanes)
-    loaded = db.loaded_lanes(connection)
+    loaded = db.read_loaded_lanes(connection)
     before = sum(lane.next_seq for lane in loaded.values())
     groups = _groups(sorted(loaded), origin.processes or min(os.cpu_count() or 1, PROCESSES_MAX))
     jobs = [
