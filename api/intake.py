@@ -11,7 +11,7 @@ from api.configuration import Configuration
 from api.problems import Kind, Problem, make_unavailable_problem
 from db.books import Books
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
-from runtime.schemas import SchemaError, registered_id, registry_client
+from runtime.schemas import SchemaError, find_registered_id, make_registry_client
 
 LOOK_SECONDS_MAX: Final = 15.0
 """How old a read of the books may be when the intents that it allowed are handed to Kafka. This bound and the delivery
@@ -48,8 +48,8 @@ class Intake:
                 await backoff.pause()
 
     def _look_up_schema(self) -> int:
-        with registry_client(self._registry) as client:
-            return registered_id(client, SUBJECT)
+        with make_registry_client(self._registry) as client:
+            return find_registered_id(client, SUBJECT)
 
     @property
     def has_schema(self) -> bool:

@@ -18,8 +18,8 @@ from api.plain_bodies import Asked, read_plain_transfer
 from api.problems import Kind, Problem, get_problem_kind
 from api.times import from_rfc3339
 from api.unique_members import require_unique_members
-from domain.intents import Intent, intent_id_of
-from domain.screening import key_fault, shape_refusal
+from domain.intents import Intent, compute_intent_id
+from domain.screening import find_key_fault, refuse_shape
 
 BATCH_ITEMS_MAX: Final = 1000
 _FAULTS_SHOWN_MAX: Final = 20
@@ -60,11 +60,11 @@ def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) 
             raise Problem(
                 Kind.INVALID_REQUEST, detail, errors=[{"pointer": "/value_time", "detail": detail}]
             ) from error
-    fault = key_fault(idempotency_key)
+    fault = find_key_fault(idempotency_key)
     if fault is not None:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, fault)
     try:
-        intent_id = intent_id_of(tenant, idempotency_key)
+        intent_id = compute_intent_id(tenant, idempotency_key)
     except UnicodeEncodeError as error:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The idempotency key is not Unicode text.") from error
     intent = Intent(
@@ -79,7 +79,7 @@ def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) 
         metadata,
         accepted_time,
     )
-    refusal = shape_refusal(intent)
+    refusal = refuse_shape(intent)
     if refusal is not None:
         raise Problem(get_problem_kind(refusal.reason), refusal.detail, reason=refusal.reason.value)
     return intent

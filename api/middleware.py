@@ -165,7 +165,7 @@ class RequestLayer:
         started = time.perf_counter()
         headers = Headers(scope=scope)
         trace = read_trace(headers)
-        tracer = tracing.tracer()
+        tracer = tracing.get_tracer()
         span = None
         if tracer is not None and scope["path"] not in _ALWAYS_ANSWERED:
             span = begin_span(tracer, headers, scope)

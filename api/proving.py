@@ -16,7 +16,7 @@ from db import overview
 from db.access import Scope
 from db.proofs import prove, read_receipt
 from domain.breaks import Break, BreakKind, BreakState
-from domain.checkpoints import public_pem, signed_members
+from domain.checkpoints import make_public_pem, make_signed_members
 from domain.proofs import FORMAT, ProofError, ProofPending, ReceiptMissing
 from domain.signed_heads import FORMAT as HEAD_FORMAT
 from domain.signed_heads import RECEIPT_FORMAT
@@ -171,7 +171,7 @@ async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cu
     page = reader.page(("checkpoints", reader.tenant), "/v1/checkpoints", limit, cursor)
     (before,) = page.begin(overview.TIME_MAX)
     rows = await reader.read(lambda pool: overview.read_checkpoints_page(pool, before, page.rows_max))
-    return page.response(rows, lambda row: signed_members(*row), lambda row: (row[0].checkpoint,))
+    return page.response(rows, lambda row: make_signed_members(*row), lambda row: (row[0].checkpoint,))
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=make_problem_responses())
@@ -181,7 +181,7 @@ async def list_signing_keys(reader: JournalReader) -> Response:
     items = [
         {
             "key_id": row.key_id,
-            "public_key": public_pem(row.public_key).decode(),
+            "public_key": make_public_pem(row.public_key).decode(),
             "first_used_time": to_utc_text(row.first_used_time),
         }
         for row in rows

@@ -14,7 +14,7 @@ from api.outcomes import Outcomes
 from api.problems import Kind, Problem, make_database_problem, make_unavailable_problem
 from db.connections import DatabaseError
 from db.reads import Settled, find_originals
-from domain.fingerprint import fingerprint_of
+from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent
 from domain.outcomes import Reason
 from domain.screening import find_currency_fault
@@ -42,7 +42,7 @@ def make_conflict_problem(intent_id: UUID) -> Problem:
 
 def compute_intent_fingerprint(intent: Intent) -> bytes:
     """Return the fingerprint of what the intent asks; equal requests have equal fingerprints."""
-    return fingerprint_of(
+    return compute_fingerprint(
         intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
     )
 

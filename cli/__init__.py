@@ -18,7 +18,7 @@ from cli.output import complain, errors, say, show_error
 from cli.streams import drop_output, find_stream_trouble, prepare_streams
 from cli.troubles import make_sentence, make_usage_sentence
 from runtime.compiled_modules import refuse_stale
-from runtime.outside_text import printable
+from runtime.outside_text import make_printable
 from runtime.private_files import PRIVATE_UMASK
 from runtime.release import VERSION
 
@@ -160,7 +160,7 @@ def _get_exit_code(arguments: Sequence[str] | None) -> int:
         trouble = find_stream_trouble(error)
         sentence = make_sentence(error) if trouble is None else f"The output cannot be written: {trouble}."
         if sentence is None:
-            errors.print(printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
+            errors.print(make_printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
         else:
             show_error(sentence)
         return 1

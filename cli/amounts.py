@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from domain.errors import LedgerlineError
-from domain.money import AmountError, iso_exponent, to_minor
+from domain.money import AmountError, get_iso_exponent, to_minor
 
 _PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 _EXPONENT: Final = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+", re.ASCII)
@@ -39,11 +39,11 @@ def parse_minor(text: str, currency: str) -> int:
 
 def get_currency_exponent(currency: str) -> int:
     """Return the number of decimals of an ISO 4217 currency; raise WrittenAmountError for another code."""
-    exponent = iso_exponent(currency)
+    exponent = get_iso_exponent(currency)
     if exponent is not None:
         return exponent
     capitals = currency.strip().upper()
-    if capitals != currency and iso_exponent(capitals) is not None:
+    if capitals != currency and get_iso_exponent(capitals) is not None:
         raise WrittenAmountError(f"{currency!r} is no currency: write it in capitals, --currency {capitals}.")
     raise WrittenAmountError(
         f"{currency!r} is no ISO 4217 currency: for a registered unit give --amount-minor, a whole number of its minor"
@@ -112,7 +112,7 @@ def _sign_fault(text: str) -> str | None:
     if number and beside and all(unicodedata.category(sign) in {"Sc", "Lu", "Ll"} for sign in beside):
         plain = number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number
         code = _SIGNS.get(beside, beside.upper())
-        if iso_exponent(code) is None:
+        if get_iso_exponent(code) is None:
             return f"{_cut(text)} names its currency: write --amount {plain}, and its code by --currency, such as USD."
         return f"{_cut(text)} names its currency: write --amount {plain} --currency {code}."
     return None

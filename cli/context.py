@@ -11,7 +11,7 @@ from domain.errors import LedgerlineError
 from ops.run_state import read_state
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.secret_files import SettingsError, variable
+from runtime.secret_files import SettingsError, get_variable
 from runtime.settings import Settings
 
 
@@ -39,7 +39,7 @@ def read_settings() -> Settings:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
+            f"{get_variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
         ) from None
 
 

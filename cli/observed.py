@@ -12,7 +12,7 @@ from pydantic import SecretStr
 from cli.context import Ledger
 from cli.troubles import make_sentence
 from runtime import tracing
-from runtime.logs import configure_logs, instance_of
+from runtime.logs import configure_logs, get_instance_name
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -34,7 +34,7 @@ def observe(name: str, ledger: Ledger) -> Iterator[None]:
     cause, else with a traceback. The process then exits with code 1.
     """
     settings = ledger.settings
-    instance = instance_of(settings.api_port if name == "api" else settings.metrics_port)
+    instance = get_instance_name(settings.api_port if name == "api" else settings.metrics_port)
     configure_logs(
         settings.log_level,
         service=name,

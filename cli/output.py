@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.segment import Segment
 from rich.table import Table
 
-from runtime.outside_text import escape_in_json, printable
+from runtime.outside_text import escape_in_json, make_printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -47,7 +47,7 @@ class SafeConsole(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable(segment.text, kept="\n"), segment.style)
+                yield Segment(make_printable(segment.text, kept="\n"), segment.style)
 
 
 # Emoji codes are off: rich would show the :bank: in the address assets:bank:checking as an emoji.
@@ -57,7 +57,7 @@ errors: Final = SafeConsole(stderr=True, emoji=False, highlight=False)
 
 def make_shown(text: object) -> str:
     """Return text from outside for use in a sentence: on one line, no markup, no character that controls a terminal."""
-    return escape(printable(str(text)))
+    return escape(make_printable(str(text)))
 
 
 def say(sentence: object, lead: str = "") -> None:
@@ -85,7 +85,7 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
 
 def show_text(text: str) -> None:
     """Print lines on standard output without wrapping or markup, such as a PEM file."""
-    sys.stdout.write(printable(text, kept="\n"))
+    sys.stdout.write(make_printable(text, kept="\n"))
 
 
 def show_rows(
@@ -129,7 +129,10 @@ def _fit_widths(rows: Sequence[Mapping[str, Any]], names: Sequence[str], width: 
 
     Text that is too wide wraps between words only, in the columns on the right first.
     """
-    cells = [[printable(_make_heading(name)), *(printable(_make_cell(row, name)) for row in rows)] for name in names]
+    cells = [
+        [make_printable(_make_heading(name)), *(make_printable(_make_cell(row, name)) for row in rows)]
+        for name in names
+    ]
     longest = [max(map(cell_len, column)) for column in cells]
     least = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in cells]
     left = width - sum(least) - (_FRAME_COLUMNS * len(names) + 1)

@@ -29,8 +29,8 @@ from domain.topics import Topics
 from ops.embedded.open_parts import open_parts
 from ops.run_state import RunState
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client, topic_state
-from runtime.positions import PositionReader, Positions, lag
+from runtime.kafka_positions import make_admin_client, read_topic_state
+from runtime.positions import PositionReader, Positions, compute_lag
 from runtime.settings import Settings
 
 READY_CONDITIONS: Final = frozenset({"ready"})
@@ -161,7 +161,7 @@ def _read_books(dsn: str) -> _Books:
 
 
 def _read_streams(kafka: Kafka, topics: Topics) -> _Streams:
-    topic_id = topic_state(admin_client(kafka), topics.intents).topic_id
+    topic_id = read_topic_state(make_admin_client(kafka), topics.intents).topic_id
     with closing(PositionReader(kafka, topics.intents, topics.journal)) as reader:
         return _Streams(topic_id, reader.read())
 
@@ -217,14 +217,14 @@ def _list_lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStat
                 lane,
                 received,
                 next_offset,
-                lag(received, next_offset),
+                compute_lag(received, next_offset),
                 journalled,
                 relayed,
-                lag(journalled, relayed),
+                compute_lag(journalled, relayed),
                 reconciled,
-                lag(journalled, reconciled),
+                compute_lag(journalled, reconciled),
                 audited,
-                lag(journalled, audited),
+                compute_lag(journalled, audited),
                 row.booked_time if row is not None and row.next_seq else None,
             )
         )

@@ -17,7 +17,7 @@ from db.queries import load
 from domain.chart import DEFAULT_CHART, AccountClass, Chart, ChartError, ChartPattern, check_pattern
 from domain.errors import LedgerlineError
 from domain.intents import CURRENCY_PATTERN, TENANT_CHARACTERS_MAX, TENANT_PATTERN
-from domain.money import EXPONENT_MAX, iso_exponent, minor_unit_fault
+from domain.money import EXPONENT_MAX, find_minor_unit_fault, get_iso_exponent
 
 _QUERIES: Final = load("books")
 
@@ -186,9 +186,9 @@ def add_unit(
     """
     if not CURRENCY_PATTERN.fullmatch(code):
         raise BooksError(f"{code!r} is no unit code: use capitals, digits, ., _ and -, at most 24, such as MILES.")
-    if iso_exponent(code) is not None:
+    if get_iso_exponent(code) is not None:
         raise BooksError(f"{code} is an ISO 4217 currency and needs no registration.")
-    fault = minor_unit_fault(code)
+    fault = find_minor_unit_fault(code)
     if fault is not None:
         raise BooksError(f"{code} {fault}")
     if not 0 <= exponent <= EXPONENT_MAX:

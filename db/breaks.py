@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db.queries import Schema, load
-from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
+from domain.breaks import Break, BreakKind, Finding, compute_break_id, merge_findings
 
 BEFORE_ALL: Final = UUID(int=0)
 """It is below the id of every break."""
@@ -37,12 +37,12 @@ class BreakStore:
     def record(self, connection: Connection[Any], findings: Sequence[Finding]) -> None:
         """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
         now = _get_now_microseconds()
-        ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
+        ordered = sorted(merge_findings(list(findings)), key=lambda finding: (finding.kind, finding.subject))
         for finding in ordered:  # in sorted order, so that two workers do not deadlock
             connection.execute(
                 self._queries["record_break"],
                 {
-                    "break_id": break_id_of(self.found_by, finding.kind, finding.subject),
+                    "break_id": compute_break_id(self.found_by, finding.kind, finding.subject),
                     "kind": finding.kind.value,
                     "subject": finding.subject,
                     "state": finding.state.value,
@@ -61,7 +61,7 @@ class BreakStore:
 
     def resolve_about(self, connection: Connection[Any], about: Iterable[tuple[BreakKind, str]], detail: str) -> None:
         """Resolve the breaks of these kinds about these subjects."""
-        self.resolve(connection, [break_id_of(self.found_by, kind, subject) for kind, subject in about], detail)
+        self.resolve(connection, [compute_break_id(self.found_by, kind, subject) for kind, subject in about], detail)
 
     def unresolved(
         self, connection: Connection[Any], limit: int, after: UUID = BEFORE_ALL, kinds: Iterable[BreakKind] = BreakKind
@@ -73,7 +73,7 @@ class BreakStore:
 
     def is_unresolved(self, connection: Connection[Any], kind: BreakKind, subject: str) -> bool:
         """Return whether there is an open or explained break of this kind about this subject."""
-        asked = {"break_id": break_id_of(self.found_by, kind, subject)}
+        asked = {"break_id": compute_break_id(self.found_by, kind, subject)}
         return connection.execute(self._queries["is_unresolved"], asked).fetchone() is not None
 
     def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:

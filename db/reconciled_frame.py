@@ -8,7 +8,7 @@ from psycopg.rows import class_row
 
 from db.queries import load
 from db.relay import read_facts
-from domain.facts import Change, FrameKey, FrameValues, key_of, normal_direction_of
+from domain.facts import Change, FrameKey, FrameValues, get_fact_key, get_normal_direction
 from domain.intents import DIRECTION_NAMES
 
 SQL: Final = load("reconciled_frame")
@@ -69,13 +69,13 @@ def move_chains(connection: Connection[Any], chains: Mapping[int, tuple[int, byt
 
 def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]]) -> None:
     """Update reconciliation's own rows to these facts; if several facts are about one row, the last one counts."""
-    last = {key_of(fact): fact for fact in facts}
+    last = {get_fact_key(fact): fact for fact in facts}
     put = []
     for key, fact in last.items():
         if fact["change"] == Change.REMOVED:
             connection.execute(SQL["remove_row"], key._asdict())
         else:
-            put.append({**fact, "normal_direction": normal_direction_of(fact)})
+            put.append({**fact, "normal_direction": get_normal_direction(fact)})
     if put:
         connection.cursor().executemany(SQL["put_row"], put)
 

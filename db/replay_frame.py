@@ -7,7 +7,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db.queries import load
-from domain.facts import Change, FrameKey, Part, key_of, normal_direction_of
+from domain.facts import Change, FrameKey, Part, get_fact_key, get_normal_direction
 
 SQL: Final = load("replay_frame")
 ROWS_PER_STATEMENT: Final = 5000
@@ -49,13 +49,13 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
         if replace:
             connection.execute(SQL["drop_facts"])
             connection.execute(SQL["drop_chains"])
-        told = [{**fact, "normal_direction": normal_direction_of(fact)} for fact in facts]
+        told = [{**fact, "normal_direction": get_normal_direction(fact)} for fact in facts]
         with connection.cursor().copy(SQL["copy_facts"]) as copy:
             for fact in told:
                 copy.write_row([fact[name] for name in _COLUMNS])
         for fact in {fact["chain"]: fact for fact in told}.values():
             connection.execute(SQL["move_chain"], {**fact, "next_seq": fact["seq"] + 1, "head": fact["hash"]})
-        _put_rows(connection, {key_of(fact): fact for fact in told})
+        _put_rows(connection, {get_fact_key(fact): fact for fact in told})
         for _, on in switches:
             connection.execute(on)
         connection.execute(SQL["books_moved"])

@@ -10,7 +10,7 @@ from domain.topics import SUBJECTS
 from producers.published_schemas import is_published
 from producers.schema_rules import invalidity, losses
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, schema_text
+from runtime.schemas import SchemaError, read_schema_text
 
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 REQUEST_SECONDS_MAX: Final = 10.0
@@ -80,10 +80,10 @@ class Registry:
     def judge(self, subject: str) -> Judgement:
         """Judge whether the project's schema may be registered. Versions that Ledgerline never had do not count."""
         file, level = SUBJECTS[subject]
-        wrong = invalidity(schema_text(subject))
+        wrong = invalidity(read_schema_text(subject))
         if wrong is not None:
             return Judgement(subject, file, level, Verdict.REFUSED, wrong)
-        body = {"schema": schema_text(subject), "schemaType": "AVRO"}
+        body = {"schema": read_schema_text(subject), "schemaType": "AVRO"}
         if self._ask("POST", f"subjects/{subject}", body) is not None:
             return Judgement(subject, file, level, Verdict.SAME, "")
         answer = self._ask("POST", f"compatibility/subjects/{subject}/versions?verbose=true", body)
@@ -104,7 +104,7 @@ class Registry:
 
     def _faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
         """Return our rules' faults of the schema against each version of ours, and the versions that are not ours."""
-        own = json.loads(schema_text(subject))
+        own = json.loads(read_schema_text(subject))
         found: dict[str, None] = {}
         strangers: list[int] = []
         for version in self._ask("GET", f"subjects/{subject}/versions") or ():
@@ -120,7 +120,7 @@ class Registry:
         file, wanted_level = SUBJECTS[subject]
         latest = self._ask("GET", f"subjects/{subject}/versions/latest") or {}
         level = (self._ask("GET", f"config/{subject}") or {}).get("compatibilityLevel")
-        same = self._ask("POST", f"subjects/{subject}", {"schema": schema_text(subject), "schemaType": "AVRO"})
+        same = self._ask("POST", f"subjects/{subject}", {"schema": read_schema_text(subject), "schemaType": "AVRO"})
         return RegisteredSubject(
             subject, file, level, wanted_level, latest.get("version"), latest.get("id"), same is not None
         )

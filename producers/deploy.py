@@ -18,7 +18,7 @@ from producers.published_schemas import is_published, refuse_invalid
 from producers.schema_rules import losses
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, compact_text, registry_client, schema_text
+from runtime.schemas import SchemaError, make_compact_text, make_registry_client, read_schema_text
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ADMIN_SECONDS_MAX: Final = 30.0
@@ -190,7 +190,7 @@ def register_schemas(registry: SchemaRegistry) -> dict[str, int]:
     Set the level first, because some registries begin without one. Raise SchemaError if a schema is incompatible or the
     registry fails.
     """
-    with registry_client(registry) as client:
+    with make_registry_client(registry) as client:
         return {subject: _register(client, subject, level) for subject, (_, level) in SUBJECTS.items()}
 
 
@@ -200,8 +200,8 @@ def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
     try:
         client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
         strangers = _refuse_faults(client, subject, level)
-        _register_text(client, subject, level, compact_text(subject), strangers)
-        return _register_text(client, subject, level, schema_text(subject), strangers)
+        _register_text(client, subject, level, make_compact_text(subject), strangers)
+        return _register_text(client, subject, level, read_schema_text(subject), strangers)
     except SchemaRegistryError as error:
         if error.http_status_code == 409:
             raise SchemaError(
@@ -232,7 +232,7 @@ def _register_text(client: SchemaRegistryClient, subject: str, level: str, text:
 
 def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> list[int]:
     """Raise SchemaError if our rules refuse the schema after a version of ours. Else return the versions not ours."""
-    own = json.loads(schema_text(subject))
+    own = json.loads(read_schema_text(subject))
     strangers: list[int] = []
     try:
         versions = client.get_versions(subject)

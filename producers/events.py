@@ -10,7 +10,7 @@ from domain.errors import Outage
 from producers.encoding import Encoder, encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
 CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"
@@ -66,8 +66,8 @@ class EventProducer:
 
     def _encoder(self) -> Encoder:
         if self._encode is None:
-            with registry_client(self._registry) as client:
-                self._encode = encoder(self._subject, registered_id(client, self._subject))
+            with make_registry_client(self._registry) as client:
+                self._encode = encoder(self._subject, find_registered_id(client, self._subject))
         return self._encode
 
 

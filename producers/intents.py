@@ -171,7 +171,7 @@ def _tell(span: Span, results: Sequence[Delivered | PublishError]) -> None:
     """
     delivered = [result for result in results if isinstance(result, Delivered)]
     failed = [result for result in results if isinstance(result, PublishError)]
-    span.put({Attribute.OFFSETS: tracing.ranges((result.partition, result.offset) for result in delivered)})
+    span.put({Attribute.OFFSETS: tracing.format_ranges((result.partition, result.offset) for result in delivered)})
     if len(results) == len(delivered) == 1:
         only = delivered[0]
         span.put({Attribute.DESTINATION_PARTITION: str(only.partition), Attribute.OFFSET: only.offset})
@@ -259,12 +259,12 @@ class IntentProducer:
         """
         if not addressed:
             return []
-        tracer = tracing.tracer() if trace.has_span else None
+        tracer = tracing.get_tracer() if trace.has_span else None
         if tracer is None:
             return await self._publish(addressed, trace)
         attributes = _sending(self.topic, addressed)
         name = f"{SpanName.SEND} {self.topic}"
-        with tracing.inside(tracer.span(name, Kind.PRODUCER, attributes, parent=trace.traceparent)) as span:
+        with tracing.enter_span(tracer.span(name, Kind.PRODUCER, attributes, parent=trace.traceparent)) as span:
             results = await self._publish(addressed, trace._replace(traceparent=span.traceparent))
             _tell(span, results)
         return results

@@ -9,7 +9,7 @@ from typing import Final
 
 from domain.topics import SUBJECTS
 from producers.schema_rules import invalidity
-from runtime.schemas import SchemaError, schema_text
+from runtime.schemas import SchemaError, read_schema_text
 
 PUBLISHED: Final = frozenset(
     {
@@ -46,6 +46,6 @@ def is_published(text: str) -> bool:
 
 def refuse_invalid(subject: str) -> None:
     """Raise SchemaError if the file of a subject is no valid schema."""
-    wrong = invalidity(schema_text(subject))
+    wrong = invalidity(read_schema_text(subject))
     if wrong is not None:
         raise SchemaError(f"avro/{SUBJECTS[subject][0]} cannot be registered: {wrong}.")

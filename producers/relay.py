@@ -39,7 +39,7 @@ from runtime.faults import Fault, no_fault
 from runtime.kafka import Kafka
 from runtime.metrics import show_age
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)
@@ -91,9 +91,9 @@ class RelayEncoders:
     @classmethod
     def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
-            return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
+            return cls(*(encoder(subject, find_registered_id(client, subject)) for subject in subjects))
 
 
 class Relay:

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
 # Long enough for the broker to abort a transaction that another relay left open.
@@ -34,7 +34,7 @@ def read_relay_positions(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
     position may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
     in POSITIONS_SECONDS_MAX.
     """
-    schema = parsed_schema("ledger.relay-value")
+    schema = parse_own_schema("ledger.relay-value")
     positions: dict[int, RelayPosition] = {}
     end = _end_of(kafka, topic)
     consumer = _consumer(kafka, "read_committed")

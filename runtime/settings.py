@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from runtime.kafka import Kafka, SaslMechanism, SecurityProtocol
 from runtime.schema_registry import SchemaRegistry
-from runtime.secret_files import PREFIX, secret_of, variable
+from runtime.secret_files import PREFIX, get_variable, read_secret
 from runtime.server_tls import ServerTls
 from runtime.shares import SHARE_BOUNDS, Bounds
 
@@ -199,7 +199,7 @@ class Settings(BaseSettings):
             self.kafka_security_protocol,
             self.kafka_sasl_mechanism,
             self.kafka_sasl_username,
-            _text(self.kafka_sasl_password),
+            _get_text(self.kafka_sasl_password),
             self.kafka_ssl_ca_file,
             self.kafka_ssl_certificate_file,
             self.kafka_ssl_key_file,
@@ -214,7 +214,7 @@ class Settings(BaseSettings):
 
     def registry_at(self, url: str) -> SchemaRegistry:
         """Return the Schema Registry at this URL, which comes from the settings or the running stack."""
-        return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
+        return SchemaRegistry(url, self.registry_username, _get_text(self.registry_password), self.registry_ca_file)
 
     @classmethod
     def settings_customise_sources(
@@ -234,10 +234,10 @@ class _SecretFiles(PydanticBaseSettingsSource):
     """Reads the secrets from the files that the environment names."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
-        return secret_of(field_name, os.environ), field_name, False
+        return read_secret(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: secret_of(name, os.environ) for name in SECRETS}
+        found = {name: read_secret(name, os.environ) for name in SECRETS}
         return {name: secret for name, secret in found.items() if secret is not None}
 
 
@@ -245,20 +245,20 @@ class _FormerNames(PydanticBaseSettingsSource):
     """Reads the settings that the environment gives by a former name."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
-        return former_value(field_name, os.environ), field_name, False
+        return find_former_value(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: former_value(name, os.environ) for name in FORMER_NAMES}
+        found = {name: find_former_value(name, os.environ) for name in FORMER_NAMES}
         return {name: value for name, value in found.items() if value is not None}
 
 
-def former_value(name: str, environment: Mapping[str, str]) -> str | None:
+def find_former_value(name: str, environment: Mapping[str, str]) -> str | None:
     """Return the value that the environment gives a setting by its former name; None if it gives none."""
     former = FORMER_NAMES.get(name)
-    return environment.get(variable(former)) or None if former is not None else None
+    return environment.get(get_variable(former)) or None if former is not None else None
 
 
-def _text(secret: SecretStr | None) -> str | None:
+def _get_text(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 

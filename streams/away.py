@@ -13,7 +13,7 @@ from db.connections import TRANSIENT, connect
 from domain.errors import Outage
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registry_client
+from runtime.schemas import make_registry_client
 
 ANSWER_SECONDS_MAX = 5.0
 
@@ -33,7 +33,7 @@ def find_away(kafka: Kafka, dsn: str, role: str, registry: SchemaRegistry) -> st
     except KafkaException:
         return "Kafka"
     try:
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             client.get_subjects()
     except (SchemaRegistryError, HTTPError, KafkaException, OSError):
         return "the schema registry"

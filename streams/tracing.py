@@ -16,7 +16,7 @@ _ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 @contextmanager
 def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
     """Keep a span open while an agent works on a batch, if tracing is on and messages of the batch are sampled."""
-    tracer = tracing.tracer()
+    tracer = tracing.get_tracer()
     links = [] if tracer is None else sampled_of(batch)
     if tracer is None or not links:
         yield
@@ -28,19 +28,19 @@ def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[No
         Attribute.DESTINATION: options.topic,
         Attribute.CONSUMER_GROUP: options.group,
         Attribute.BATCH_MESSAGES: sum(len(part.messages) for part in batch),
-        Attribute.OFFSETS: tracing.ranges(
+        Attribute.OFFSETS: tracing.format_ranges(
             (part.partition, offset) for part in batch for offset in (part.expected_offset, part.end_offset - 1)
         ),
     }
     name = f"{SpanName.PROCESS} {options.topic}"
-    with tracing.inside(tracer.span(name, Kind.CONSUMER, attributes, links=links)):
+    with tracing.enter_span(tracer.span(name, Kind.CONSUMER, attributes, links=links)):
         yield
 
 
 @contextmanager
 def transaction_span(intents: int) -> Iterator[None]:
     """Keep a span open during a posting transaction, if the batch has a span."""
-    tracer, around = tracing.tracer(), tracing.current_span()
+    tracer, around = tracing.get_tracer(), tracing.get_current_span()
     if tracer is None or around is None:
         yield
         return
@@ -49,7 +49,7 @@ def transaction_span(intents: int) -> Iterator[None]:
         Attribute.DATABASE_OPERATION: "transaction",
         Attribute.DATABASE_SIZE: intents,
     }
-    with tracing.inside(tracer.span(SpanName.TRANSACTION, Kind.CLIENT, attributes, parent=around.traceparent)):
+    with tracing.enter_span(tracer.span(SpanName.TRANSACTION, Kind.CLIENT, attributes, parent=around.traceparent)):
         yield
 
 

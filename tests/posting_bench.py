@@ -14,14 +14,14 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from db.connections import TRANSIENT
 from db.posting import PostingStore
 from domain.errors import Outage
-from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
+from domain.intents import DIRECTION_NAMES, Intent, compute_intent_id
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from producers import intents
 from producers.encoding import encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
@@ -45,7 +45,7 @@ def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") 
 def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """Return an intent as Avro has it; by default a transfer of tenant default."""
     record = {
-        "intent_id": str(intent_id_of("default", key)),
+        "intent_id": str(compute_intent_id("default", key)),
         "tenant": "default",
         "idempotency_key": key,
         "type": "transfer",
@@ -61,7 +61,7 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 def record_of(asked: Intent) -> dict[str, Any]:
     """Return a domain intent as Avro has it, with the id that follows from its tenant and key."""
-    return intents.record_of(asked) | {"intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key))}
+    return intents.record_of(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
 
 
 class PostingBench:
@@ -76,8 +76,8 @@ class PostingBench:
         self.kafka = settings.kafka_at(str(settings.kafka_bootstrap))
         self.registry = settings.registry_at(str(settings.registry_url))
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        with registry_client(self.registry) as registry:
-            self.schema_id = registered_id(registry, "payments.intents-value")
+        with make_registry_client(self.registry) as registry:
+            self.schema_id = find_registered_id(registry, "payments.intents-value")
         self.encode = encoder("payments.intents-value", self.schema_id)
         self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []

@@ -12,7 +12,7 @@ from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import encoder
 from producers.relay import Relay, RelayEncoders, RelayOptions
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
 from tests.posting_bench import PostingBench, eventually
@@ -23,8 +23,8 @@ class ProvingBench(PostingBench):
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
-        with registry_client(self.registry) as registry:
-            self.encode_journal = encoder("ledger.journal-value", registered_id(registry, "ledger.journal-value"))
+        with make_registry_client(self.registry) as registry:
+            self.encode_journal = encoder("ledger.journal-value", find_registered_id(registry, "ledger.journal-value"))
         options = RelayOptions(self.kafka, topics)
         self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry), options)
         self._relay_runs = False

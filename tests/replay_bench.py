@@ -4,7 +4,7 @@ from typing import Any
 
 import psycopg
 
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
 from streams.proof.audit.service import Audit, ensure_key, wire
 from tests.command_line import environment, run, run_json
@@ -59,7 +59,7 @@ def sign(bench: ProvingBench) -> int:
 
 
 def published_checkpoints(bench: ProvingBench) -> list[int]:
-    schema = parsed_schema("audit.checkpoints-value")
+    schema = parse_own_schema("audit.checkpoints-value")
     messages, _ = bench.read(bench.topics.checkpoints, 0, 0)
     return [read_body(message.value, schema)["checkpoint"] for message in messages]
 

@@ -14,7 +14,7 @@ from db.connections import DatabaseError
 from db.operations import LaneProgress
 from db.overview import CurrencySums, Overview, read_overview
 from domain.outcomes import Outcome
-from runtime.positions import Positions, PositionsUnknown, lag
+from runtime.positions import Positions, PositionsUnknown, compute_lag
 
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
@@ -253,10 +253,10 @@ def _describe_lane(
         "relayed": relayed,
         "reconciled": reconciled,
         "audited": audited,
-        "unposted": lag(received, journalled),
-        "unrelayed": lag(journalled, relayed),
-        "unreconciled": lag(journalled, reconciled),
-        "unaudited": lag(journalled, audited),
+        "unposted": compute_lag(received, journalled),
+        "unrelayed": compute_lag(journalled, relayed),
+        "unreconciled": compute_lag(journalled, reconciled),
+        "unaudited": compute_lag(journalled, audited),
         "booked_time": row.booked_time // 1000 if row and row.next_seq else None,
     }
 

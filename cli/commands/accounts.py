@@ -16,7 +16,7 @@ from db import books
 from db.connections import connect
 from domain.chart import NORMAL_DIRECTIONS, AccountClass, ChartPattern
 from domain.intents import DIRECTION_NAMES
-from domain.money import largest_amount, room_fault
+from domain.money import compute_largest_amount, find_room_fault
 
 accounts = typer.Typer(help="Open accounts.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: separate books in one ledger.", no_args_is_help=True)
@@ -112,12 +112,12 @@ def add_unit(
     as_json: Json = False,
 ) -> None:
     """Register a unit; harmless where it stands with the same exponent."""
-    fault = room_fault(code, exponent, None if largest is None else _compute_largest(largest))
+    fault = find_room_fault(code, exponent, None if largest is None else _compute_largest(largest))
     with _open_operator() as connection:
         if fault is not None and all(unit.code != code for unit in books.list_units(connection, tenant)):
             raise books.BooksError(fault)
         added = books.add_unit(connection, tenant, code, exponent, name, done_by=getpass.getuser())
-    most = f"One leg carries at most {largest_amount(exponent):f} of it."
+    most = f"One leg carries at most {compute_largest_amount(exponent):f} of it."
     sentence = f"Unit {code} is registered. {most}" if added else f"Unit {code} is registered already. {most}"
     _say_done(sentence, {"tenant": tenant, "code": code, "exponent": exponent, "added": added}, as_json=as_json)
 

@@ -11,11 +11,11 @@ from cli.context import find_running_ledger, read_settings
 from cli.output import Json, complain, say, show_json, show_rows, show_text
 from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, make_findings_json, open_progress, show_findings
 from db.proofs import prove as prove_intent
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.key_files import make_key, read_key, read_public_keys
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from streams.proof.audit import receipts, verifier
 from streams.proof.audit.full import Report
 from streams.proof.audit.full import verify as verify_all
@@ -182,7 +182,7 @@ def receipt_command(
 
 def _find_posting_public_keys() -> Path:
     settings = read_settings()
-    return settings.posting_public_keys_file or public_file(settings.home / POSTING_KEY_FILE)
+    return settings.posting_public_keys_file or get_public_file(settings.home / POSTING_KEY_FILE)
 
 
 @app.command()
@@ -194,9 +194,9 @@ def keygen(
     path = file or key_file_of(read_settings())
     key = make_key(path)
     if as_json:
-        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(public_file(path))})
+        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(get_public_file(path))})
     else:
-        say(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.")
+        say(f"Made key {key.key_id}: {path}, and for the public {get_public_file(path)}.")
 
 
 @app.command("public-key")
@@ -204,7 +204,7 @@ def public_key_command(
     out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
 ) -> None:
     """Print the public key, in PEM, for those who check proofs."""
-    pem = public_pem(read_key(key_file_of(read_settings())).public_raw)
+    pem = make_public_pem(read_key(key_file_of(read_settings())).public_raw)
     if out is None:
         show_text(pem.decode())
         return

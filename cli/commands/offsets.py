@@ -21,7 +21,7 @@ from db.operations import (
 )
 from domain.errors import LedgerlineError
 from domain.topics import Topics
-from runtime.kafka_positions import TopicState, admin_client, committed_offsets, tell_group, topic_state
+from runtime.kafka_positions import TopicState, make_admin_client, read_committed_offsets, read_topic_state, tell_group
 
 app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
 
@@ -83,13 +83,13 @@ def list_lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
     with open_glance(ledger.postgres_dsn) as connection:
         posted = {row.lane: row for row in list_lane_progress(connection)}
         stands = {(row.agent, row.lane): row for row in list_agent_positions(connection)}
-    admin = admin_client(ledger.kafka)
-    states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
+    admin = make_admin_client(ledger.kafka)
+    states = {topic: read_topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
     rows = []
     for agent in Agent:
         state = states[get_topic(agent, topics)]
         lanes = sorted({lane for name, lane in stands if name == agent} | state.high.keys())
-        committed = committed_offsets(admin, topics.group(agent), get_topic(agent, topics), sorted(state.high))
+        committed = read_committed_offsets(admin, topics.group(agent), get_topic(agent, topics), sorted(state.high))
         for lane in lanes:
             row = _make_row(agent, lane, stands.get((agent, lane)), state, committed.get(lane))
             rows.append(row | _make_posting_members(agent, topics, posted.get(lane)))
@@ -186,7 +186,7 @@ def _choose_offsets(agent: Agent, rows: list[AgentPosition], lanes: list[int] | 
 
 def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    admin = admin_client(ledger.kafka)
+    admin = make_admin_client(ledger.kafka)
     with open_operator(ledger.postgres_dsn) as connection, connection.transaction():
         stands = _choose_offsets(agent, list_agent_positions(connection), lanes)
         if stands:
@@ -198,7 +198,7 @@ def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[d
 
 def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    journal = topic_state(admin_client(ledger.kafka), topics.journal)
+    journal = read_topic_state(make_admin_client(ledger.kafka), topics.journal)
     with open_operator(ledger.postgres_dsn) as connection:
         stands = _choose_offsets(Agent.RECONCILIATION, list_agent_positions(connection), lanes)
         for lane in stands:

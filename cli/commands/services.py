@@ -146,7 +146,7 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
         ledger.kafka, topics, settings.relay_instance, settings.relay_instances, settings.relay_batch_records_max
     )
     encoders = RelayEncoders.registered(ledger.registry)
-    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
+    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.get_tracer() is not None)
     relay = Relay(store, encoders, options, fault=fault)
     stall_seconds_max = settings.posting_stall_seconds_max
     watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=stall_seconds_max)

@@ -17,7 +17,7 @@ from domain.errors import LedgerlineError
 from ops.run_state import read_state
 from producers.compatibility import registered_all
 from producers.topic_plan import Described, differences
-from runtime.secret_files import SettingsError, variable
+from runtime.secret_files import SettingsError, get_variable
 from runtime.settings import Settings
 
 SKEW_SECONDS_MAX: Final = 1.0
@@ -28,7 +28,7 @@ def list_unusable(trouble: ValidationError) -> list[Finding]:
     return [
         make_error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says what it takes.")
         for found in trouble.errors(include_input=False)
-        for name in [variable("_".join(str(part) for part in found["loc"]))]
+        for name in [get_variable("_".join(str(part) for part in found["loc"]))]
     ]
 
 
@@ -65,7 +65,7 @@ def refuse_misconfigured(settings: Settings, found: Addresses, role: str | None 
 
 def _check_kafka(found: Addresses, described: Described) -> Iterator[Finding]:
     if found.kafka is None:
-        yield make_error("kafka", f"No Kafka is known: set {variable('kafka_bootstrap')}, or run `ledgerline up`.")
+        yield make_error("kafka", f"No Kafka is known: set {get_variable('kafka_bootstrap')}, or run `ledgerline up`.")
         return
     trouble = find_kafka_trouble(found.kafka)
     if trouble is not None:
@@ -88,7 +88,9 @@ def _check_kafka(found: Addresses, described: Described) -> Iterator[Finding]:
 def _check_postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
     dsn = found.postgres_dsn
     if dsn is None:
-        yield make_error("postgres", f"No Postgres is known: set {variable('postgres_dsn')}, or run `ledgerline up`.")
+        yield make_error(
+            "postgres", f"No Postgres is known: set {get_variable('postgres_dsn')}, or run `ledgerline up`."
+        )
         return
     trouble = find_postgres_trouble(dsn)
     if trouble is not None:
@@ -122,7 +124,9 @@ def _check_rights(dsn: str, user: str, service: str | None) -> Iterator[Finding]
 
 def _check_registry(found: Addresses) -> Iterator[Finding]:
     if found.registry is None:
-        yield make_error("registry", f"No registry is known: set {variable('registry_url')}, or run `ledgerline up`.")
+        yield make_error(
+            "registry", f"No registry is known: set {get_variable('registry_url')}, or run `ledgerline up`."
+        )
         return
     trouble = find_registry_trouble(found.registry)
     if trouble is not None:

@@ -13,12 +13,12 @@ from psycopg import ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 
 from cli.configuration.findings import Finding, Severity, make_error, make_warning
-from runtime.secret_files import variable
+from runtime.secret_files import get_variable
 from runtime.settings import Settings
 
 EXPIRING_DAYS: Final = 14
 STALL_SECONDS_MIN: Final = 30
-_PROTOCOL: Final = variable("kafka_security_protocol")
+_PROTOCOL: Final = get_variable("kafka_security_protocol")
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
 
@@ -35,7 +35,7 @@ def find_contradictions(settings: Settings) -> list[Finding]:
 
 def _check_kafka(settings: Settings) -> Iterator[Finding]:
     protocol = settings.kafka_security_protocol
-    about = variable("kafka_bootstrap")
+    about = get_variable("kafka_bootstrap")
     if settings.kafka_bootstrap is None and protocol != "PLAINTEXT":
         yield make_error(_PROTOCOL, f"{_PROTOCOL} is {protocol}, which the embedded Kafka does not speak: unset it.")
     for address in settings.kafka_bootstrap.split(",") if settings.kafka_bootstrap else ():
@@ -56,10 +56,12 @@ def _check_kafka_login(settings: Settings) -> Iterator[Finding]:
     logs_in = protocol.startswith("SASL")
     for name, value in login.items():
         if logs_in and value is None:
-            yield make_error(variable(name), f"{_PROTOCOL} is {protocol}, which logs in: set {variable(name)} as well.")
+            yield make_error(
+                get_variable(name), f"{_PROTOCOL} is {protocol}, which logs in: set {get_variable(name)} as well."
+            )
         if not logs_in and value is not None:
             yield make_error(
-                variable(name), f"{variable(name)} is set, but {_PROTOCOL} is {protocol}: set it to SASL_SSL."
+                get_variable(name), f"{get_variable(name)} is set, but {_PROTOCOL} is {protocol}: set it to SASL_SSL."
             )
     if protocol == "SASL_PLAINTEXT":
         yield make_warning(
@@ -81,17 +83,17 @@ def _check_kafka_files(settings: Settings) -> Iterator[Finding]:
         hint = "SASL_SSL" if protocol.startswith("SASL") else "SSL or SASL_SSL"
         for name in given:
             yield make_error(
-                variable(name), f"{variable(name)} is set, but {_PROTOCOL} is {protocol}: set it to {hint}."
+                get_variable(name), f"{get_variable(name)} is set, but {_PROTOCOL} is {protocol}: set it to {hint}."
             )
     if (certificate is None) != (key is None):
         there, lacking = ("certificate", "key") if key is None else ("key", "certificate")
-        needed = variable(f"kafka_ssl_{lacking}_file")
-        yield make_error(needed, f"{variable(f'kafka_ssl_{there}_file')} is of no use alone: set {needed} as well.")
+        needed = get_variable(f"kafka_ssl_{lacking}_file")
+        yield make_error(needed, f"{get_variable(f'kafka_ssl_{there}_file')} is of no use alone: set {needed} as well.")
     troubles = [
         found
         for name, path in files.items()
         if path is not None and name != "kafka_ssl_key_file"
-        for found in find_certificate_faults(variable(name), path)
+        for found in find_certificate_faults(get_variable(name), path)
     ]
     yield from troubles
     if certificate is not None and key is not None and not troubles:
@@ -100,7 +102,7 @@ def _check_kafka_files(settings: Settings) -> Iterator[Finding]:
 
 def _check_own_certificate(settings: Settings) -> Iterator[Finding]:
     """Check that key and certificate belong together, by loading them as the client does."""
-    name = variable("kafka_ssl_key_file")
+    name = get_variable("kafka_ssl_key_file")
     try:
         replace(settings.kafka_at(""), security_protocol="SSL").ssl_context()
     except OSError as trouble:
@@ -134,10 +136,10 @@ def find_certificate_faults(about: str, path: Path, now: datetime | None = None)
 
 
 def _check_postgres(settings: Settings) -> Iterator[Finding]:
-    about = variable("postgres_dsn")
+    about = get_variable("postgres_dsn")
     if settings.postgres_dsn is None:
         if settings.postgres_password is not None:
-            password = variable("postgres_password")
+            password = get_variable("postgres_password")
             yield make_error(
                 password, f"{password} is set without {about}: the embedded Postgres has its own, unset it."
             )
@@ -163,8 +165,8 @@ def _check_postgres(settings: Settings) -> Iterator[Finding]:
 
 
 def _check_registry(settings: Settings) -> Iterator[Finding]:
-    about = variable("registry_url")
-    username, password = variable("registry_username"), variable("registry_password")
+    about = get_variable("registry_url")
+    username, password = get_variable("registry_username"), get_variable("registry_password")
     if (settings.registry_username is None) != (settings.registry_password is None):
         given, missing = (username, password) if settings.registry_password is None else (password, username)
         yield make_error(missing, f"{given} is of no use alone: set {missing} as well.")
@@ -175,19 +177,21 @@ def _check_registry(settings: Settings) -> Iterator[Finding]:
         yield make_error(about, f"{about} is no address: write it as https://host:port.")
     elif address.scheme == "http":
         if settings.registry_ca_file is not None:
-            yield make_error(about, f"{variable('registry_ca_file')} is set, but {about} begins with http: use https.")
+            yield make_error(
+                about, f"{get_variable('registry_ca_file')} is set, but {about} begins with http: use https."
+            )
         if settings.registry_password is not None and address.hostname not in _LOOPBACK:
             yield make_warning(
                 about, f"{about} begins with http: whoever listens on the way reads the password; use https."
             )
     if settings.registry_ca_file is not None:
-        yield from find_certificate_faults(variable("registry_ca_file"), settings.registry_ca_file)
+        yield from find_certificate_faults(get_variable("registry_ca_file"), settings.registry_ca_file)
 
 
 def _check_http(settings: Settings) -> Iterator[Finding]:
     """Check the certificate and the key with which the API and the metrics are served."""
     certificate, key = settings.tls_certificate_file, settings.tls_key_file
-    certificate_name, key_name = variable("tls_certificate_file"), variable("tls_key_file")
+    certificate_name, key_name = get_variable("tls_certificate_file"), get_variable("tls_key_file")
     if (certificate is None) != (key is None):
         given, missing = (certificate_name, key_name) if key is None else (key_name, certificate_name)
         yield make_error(missing, f"{given} is of no use alone: set {missing} as well.")
@@ -208,27 +212,27 @@ def _check_http(settings: Settings) -> Iterator[Finding]:
 
 def _check_numbers(settings: Settings) -> Iterator[Finding]:
     if settings.min_insync_replicas > settings.replication_factor:
-        about = variable("min_insync_replicas")
+        about = get_variable("min_insync_replicas")
         yield make_error(
             about,
-            f"{about} is {settings.min_insync_replicas} and {variable('replication_factor')}"
+            f"{about} is {settings.min_insync_replicas} and {get_variable('replication_factor')}"
             f" {settings.replication_factor}: nothing could be written; make it fewer.",
         )
     elif settings.replication_factor > 1 and settings.min_insync_replicas == settings.replication_factor:
-        about = variable("min_insync_replicas")
+        about = get_variable("min_insync_replicas")
         yield make_warning(about, f"{about} is as many as there are copies: a broker that is away stops the ledger.")
     if settings.relay_instance >= settings.relay_instances:
-        about = variable("relay_instance")
+        about = get_variable("relay_instance")
         yield make_error(
             about,
-            f"{about} is {settings.relay_instance} of {settings.relay_instances} ({variable('relay_instances')}):"
+            f"{about} is {settings.relay_instance} of {settings.relay_instances} ({get_variable('relay_instances')}):"
             f" instances are numbered from 0 to {settings.relay_instances - 1}.",
         )
     if settings.relay_instances > settings.lanes:
-        about = variable("relay_instances")
-        yield make_warning(about, f"{about} is more than {variable('lanes')}: some relays have nothing to do.")
+        about = get_variable("relay_instances")
+        yield make_warning(about, f"{about} is more than {get_variable('lanes')}: some relays have nothing to do.")
     if settings.posting_stall_seconds_max <= STALL_SECONDS_MIN:
-        about = variable("posting_stall_seconds_max")
+        about = get_variable("posting_stall_seconds_max")
         yield make_warning(
             about,
             f"{about} is {settings.posting_stall_seconds_max:g}, and Postgres' answer is waited for"

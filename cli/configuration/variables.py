@@ -8,8 +8,8 @@ from typing import Any, Final
 from pydantic import SecretStr
 
 from cli.configuration.findings import Finding, make_warning
-from runtime.secret_files import PREFIX, file_variable, variable
-from runtime.settings import FORMER_NAMES, SECRETS, Settings, former_value
+from runtime.secret_files import PREFIX, get_file_variable, get_variable
+from runtime.settings import FORMER_NAMES, SECRETS, Settings, find_former_value
 
 PORT_VARIABLES: Final = frozenset(
     f"{PREFIX}{name}_PORT"
@@ -33,18 +33,19 @@ _SERVICE_LINK: Final = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_
 
 def list_known_variables() -> set[str]:
     """Return every variable that Ledgerline reads."""
-    settings = {variable(name) for name in (*Settings.model_fields, *FORMER_NAMES.values())}
-    return settings | {file_variable(name) for name in SECRETS} | PORT_VARIABLES
+    settings = {get_variable(name) for name in (*Settings.model_fields, *FORMER_NAMES.values())}
+    return settings | {get_file_variable(name) for name in SECRETS} | PORT_VARIABLES
 
 
 def find_former_variables(environment: Mapping[str, str]) -> list[Finding]:
     """Return a warning for each variable that is set by its former name."""
     return [
         make_warning(
-            variable(former), f"{variable(former)} is the former name of {variable(name)}: set that in its place."
+            get_variable(former),
+            f"{get_variable(former)} is the former name of {get_variable(name)}: set that in its place.",
         )
         for name, former in FORMER_NAMES.items()
-        if former_value(name, environment) is not None
+        if find_former_value(name, environment) is not None
     ]
 
 
@@ -71,12 +72,12 @@ def list_origins(settings: Settings, environment: Mapping[str, str]) -> list[dic
     rows = []
     for name in Settings.model_fields:
         value = getattr(settings, name)
-        if name in SECRETS and environment.get(file_variable(name)):
-            origin = f"file {environment[file_variable(name)]}"
-        elif environment.get(variable(name)) or former_value(name, environment) is not None:
+        if name in SECRETS and environment.get(get_file_variable(name)):
+            origin = f"file {environment[get_file_variable(name)]}"
+        elif environment.get(get_variable(name)) or find_former_value(name, environment) is not None:
             origin = "environment"
         else:
             origin = "default"
         shown = "********" if isinstance(value, SecretStr) else value
-        rows.append({"variable": variable(name), "value": shown, "from": origin})
+        rows.append({"variable": get_variable(name), "value": shown, "from": origin})
     return rows

@@ -9,14 +9,14 @@ from uuid import UUID
 from confluent_kafka import KafkaError, Message, Producer
 
 from domain.errors import LedgerlineError
-from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
+from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
 from producers.encoding import encoder
 from producers.intents import record_of
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.wire_format import FRAME, MAGIC
 
 UNBALANCED: Final = 20
@@ -38,9 +38,9 @@ class RogueError(LedgerlineError):
 
 def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     """Return unbalanced intents, and one message for each way in which bytes can fail to be an intent."""
-    with registry_client(registry) as client:
-        intents_id = registered_id(client, "payments.intents-value")
-        journal_id = registered_id(client, "ledger.journal-value")
+    with make_registry_client(registry) as client:
+        intents_id = find_registered_id(client, "payments.intents-value")
+        journal_id = find_registered_id(client, "ledger.journal-value")
     encode = encoder("payments.intents-value", intents_id)
     good = encode(record_of(_make_intent(tenant, "rogue:good")))
     stranger = record_of(_make_intent("nobody", "rogue:stranger"))
@@ -67,7 +67,7 @@ def _make_intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
         Leg("merchants:anything", CREDIT, 100_00, "USD"),
     )
     accepted_time = time.time_ns() // 1000
-    return Intent(intent_id_of(tenant, key), tenant, key, "transfer", legs, None, None, "rogue", {}, accepted_time)
+    return Intent(compute_intent_id(tenant, key), tenant, key, "transfer", legs, None, None, "rogue", {}, accepted_time)
 
 
 def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counter[tuple[str, str]]:

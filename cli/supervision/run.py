@@ -22,7 +22,7 @@ from ops.embedded.process import Command, ProcessIdentity, quote_cause, rotate_l
 from ops.embedded.stack import ports_from_environment
 from ops.run_state import Phase, RunState, write_state
 from runtime.key_files import ensure_posting_key
-from runtime.secret_files import variable
+from runtime.secret_files import get_variable
 from runtime.settings import REPOSITORY_ROOT
 
 Report = Callable[[str], None]
@@ -102,7 +102,7 @@ class Supervisor:
         self._part_watches = {name: PartWatch(part) for name, part in self._stack.parts.items()}
         shared = self._environment | make_endpoint_variables(self._endpoints)
         shared |= {"LEDGERLINE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
-        if not self._environment.get(variable("posting_key_file")):
+        if not self._environment.get(get_variable("posting_key_file")):
             # Make the key before the services start: posting and audit start together and must find the same key.
             ensure_posting_key(self.home)
         self._run_prepare(shared)

@@ -18,7 +18,7 @@ from ops.embedded import EmbeddedError, EmbeddedStack
 from ops.embedded.process import Child, Command, describe_exit, quote_cause, rotate_log, wait_until
 from ops.run_state import RunState, load_state, read_state
 from runtime.private_files import PRIVATE_UMASK
-from runtime.secret_files import SettingsError, file_variable, secret_of, variable
+from runtime.secret_files import SettingsError, get_file_variable, get_variable, read_secret
 from runtime.settings import REPOSITORY_ROOT
 
 __all__ = ["RunState", "down", "main", "read_state", "up"]
@@ -129,10 +129,10 @@ def make_services_environment() -> dict[str, str]:
     Every service gets the DSN in its variable, and a variable and a file for the same secret are an error.
     """
     environment = dict(os.environ)
-    dsn = secret_of("postgres_dsn", environment)
+    dsn = read_secret("postgres_dsn", environment)
     if dsn is not None:
-        environment |= {variable("postgres_dsn"): dsn}
-        del environment[file_variable("postgres_dsn")]
+        environment |= {get_variable("postgres_dsn"): dsn}
+        del environment[get_file_variable("postgres_dsn")]
     return environment
 
 

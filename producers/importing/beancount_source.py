@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
-from domain.money import iso_exponent, minor_unit_fault
+from domain.money import find_minor_unit_fault, get_iso_exponent
 from producers.importing.addresses import (
     AddressError,
     beancount_address,
@@ -97,7 +97,7 @@ def map_records(
     found = {code for code in find_tickers(kept) if code not in tickers}
     ledger = _Mapping(KeyMaker(ledger_name), key_metadata, found | set(tickers)).run(kept)
     for code in sorted(found):
-        why = minor_unit_fault(code)
+        why = find_minor_unit_fault(code)
         ledger.notes.append(
             f"{code} is an ISO 4217 code, but the file never uses it as money: it is booked as the unit "
             f"{unit_code(code, is_ticker=True)}."
@@ -121,8 +121,8 @@ def find_tickers(records: Iterable[Record]) -> set[str]:
         for posting in record["postings"] if record["kind"] == "transaction" else ():
             (at_cost if posting["cost"] else money).add(posting["units"]["currency"])
             money |= {amount["currency"] for amount in (posting["cost"], posting["price"]) if amount}
-    tickers = {code for code in at_cost - money if iso_exponent(code) is not None}
-    return tickers | {code for code in at_cost | money if minor_unit_fault(code) is not None}
+    tickers = {code for code in at_cost - money if get_iso_exponent(code) is not None}
+    return tickers | {code for code in at_cost | money if find_minor_unit_fault(code) is not None}
 
 
 class _Mapping:

@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from domain.money import iso_exponent
+from domain.money import get_iso_exponent
 from producers.importing.csv_mapping import AmountFormat, Currency, DateFormat
 from producers.importing.model import ImportingError
 
@@ -115,7 +115,7 @@ def _code_of(text: str, names: dict[str, str]) -> str:
         return names[text]
     if text in _SIGNS:
         return _SIGNS[text]
-    if iso_exponent(text.upper()) is not None:
+    if get_iso_exponent(text.upper()) is not None:
         return text.upper()
     if not re.fullmatch("[A-Za-z0-9._-]+", text) or text.lower().rstrip(".") in {"kr", "rs"}:
         raise UnmappableError(

@@ -10,7 +10,7 @@ import orjson
 
 from db.books import add_unit, list_units
 from db.connections import connect
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from producers.importing.checks import Difference, LedgerReader, differing_sums, failed_assertions
 from producers.importing.minor import MappedLedger, map_drafts
 from producers.importing.model import ImportingError, ImportIntent, Problem, SourceLedger, plain_decimal
@@ -135,7 +135,7 @@ def check(prepared: Prepared, api_url: str, api_key: str, tenant: str) -> list[D
     """Compare what this import posted with the source's final sums and balance assertions, in exact decimals."""
     intents = prepared.mapped.intents
     accounts = sorted({leg.account for intent in intents for leg in intent.legs})
-    intent_ids = {str(intent_id_of(tenant, intent.idempotency_key)) for intent in intents}
+    intent_ids = {str(compute_intent_id(tenant, intent.idempotency_key)) for intent in intents}
     with LedgerReader(api_url, api_key) as reader:
         movements = list(reader.movements(accounts, intent_ids))
     exponents, rounded = prepared.plan.exponents, prepared.mapped.rounded

@@ -8,7 +8,7 @@ from collections import Counter
 from hashlib import sha256
 from typing import Any, Final
 
-from domain.fingerprint import canonical_json
+from domain.fingerprint import make_canonical_json
 from producers.importing.addresses import normalize_text
 from producers.importing.model import ImportingError
 
@@ -44,7 +44,7 @@ class KeyMaker:
         return self._key(digest, 1) if self._seen[digest] == 1 else None
 
     def _digest(self, content: dict[str, Any]) -> str:
-        return sha256(canonical_json(_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
+        return sha256(make_canonical_json(_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
 
     def _key(self, digest: str, ordinal: int) -> str:
         return f"{self._prefix}:{digest}:{ordinal}"

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from domain.intents import AMOUNT_MINOR_MAX, CURRENCY_PATTERN
-from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, iso_exponent, minor_unit_fault, room_fault
+from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, find_minor_unit_fault, find_room_fault, get_iso_exponent
 from producers.importing.model import Draft, ImportingError, LegOrigin, Place
 
 _ROOM_DIGITS: Final = 3
@@ -63,7 +63,7 @@ def plan_units(
     wanted = wanted or {}
     plan = UnitPlan({}, {}, {})
     for code, use in sorted(_uses(drafts).items()):
-        exponent = iso_exponent(code)
+        exponent = get_iso_exponent(code)
         if exponent is not None:
             plan.exponents[code] = exponent
         elif not CURRENCY_PATTERN.fullmatch(code):
@@ -72,7 +72,7 @@ def plan_units(
             )
         elif code in registered:
             plan.exponents[code] = _checked(code, registered[code], use, "is registered", round_written=round_written)
-        elif (fault := minor_unit_fault(code)) is not None:
+        elif (fault := find_minor_unit_fault(code)) is not None:
             plan.impossible[code] = fault.removesuffix(".")
         elif code in wanted:
             _require_room(code, wanted[code], use)
@@ -115,7 +115,7 @@ def _decimals_that_fit(amount: Decimal) -> int:
 def _require_room(code: str, exponent: int, use: _Use) -> None:
     if exponent > EXPONENT_MAX:
         raise ImportingError(f"The unit {code} is asked for with {exponent} decimals; the most is {EXPONENT_MAX}.")
-    fault = room_fault(code, exponent, use.amount_max)
+    fault = find_room_fault(code, exponent, use.amount_max)
     if fault is not None:
         raise ImportingError(f"The unit {code} cannot be registered so. {fault}")
 

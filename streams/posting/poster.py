@@ -23,7 +23,7 @@ import structlog
 
 from db.posting import BatchRefused, Collision, Lane, PostingStore
 from domain.decision import Fate, LedgerView, decide_batch
-from domain.facts import lane_chain
+from domain.facts import get_lane_chain
 from domain.journal import JournalRow
 from domain.signed_heads import SignedHead
 from runtime import tracing
@@ -187,7 +187,7 @@ class Poster:
                 lane=event.lane,
                 offset=event.offset,
                 tenant=event.intent.tenant if event.intent is not None else None,
-                correlation_id=tracing.correlation_id_of(message.headers),
+                correlation_id=tracing.find_correlation_id(message.headers),
             )
             self._post(work, topic_id, is_poison=True)
 
@@ -250,7 +250,7 @@ class Poster:
         settled = self._store.look_up_settled(named)
         screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
         events = [item.event for item in screened]
-        return screened, self._lookups.find(events, settled.result(), books, lane_chain(min(lanes)))
+        return screened, self._lookups.find(events, settled.result(), books, get_lane_chain(min(lanes)))
 
     def _write(
         self, work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], found: Found
@@ -276,6 +276,6 @@ class Poster:
             check_topic(lane, lane.topic, topic_id)
         standing = moved(lanes, rows)
         self._store.advance(standing, signed)
-        if (span := tracing.current_span()) is not None:
+        if (span := tracing.get_current_span()) is not None:
             self._store.tell_traced(span.traceparent, standing)
             span.put(outcome_attributes(row.outcome for row in rows))

@@ -7,11 +7,11 @@ import structlog
 
 from db.books import Books
 from domain.decision import Event
-from domain.fingerprint import fingerprint_of
+from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent
 from domain.outcomes import QuarantineReason
-from domain.screening import books_refusal, identity_fault, shape_refusal
-from runtime.tracing import correlation_id_of
+from domain.screening import find_identity_fault, refuse_by_books, refuse_shape
+from runtime.tracing import find_correlation_id
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
 
@@ -62,19 +62,19 @@ class IntentReader:
                 "unreadable",
                 lane=message.partition,
                 offset=message.offset,
-                correlation_id=correlation_id_of(message.headers),
+                correlation_id=find_correlation_id(message.headers),
             )
             detail = f"The intent breaks its reading: {type(error).__name__}."
             return Work(message, quarantined(message, QuarantineReason.POISON, detail))
 
     def _judged(self, message: Message, intent: Intent) -> Work:
-        fault = identity_fault(intent)
+        fault = find_identity_fault(intent)
         if fault is not None:
             return Work(message, quarantined(message, QuarantineReason.IDENTITY_MISMATCH, fault))
-        fingerprint = fingerprint_of(
+        fingerprint = compute_fingerprint(
             intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
         )
-        return Work(message, Event(message.partition, message.offset, fingerprint, intent, shape_refusal(intent)))
+        return Work(message, Event(message.partition, message.offset, fingerprint, intent, refuse_shape(intent)))
 
 
 def without_record(topic: str, lane: int, offset: int) -> Work:
@@ -97,7 +97,7 @@ def screen(work: Work, books: Books) -> Work:
         return work._replace(event=quarantined(work.message, QuarantineReason.UNKNOWN_TENANT, detail))
     if work.event.refusal is not None:
         return work
-    refusal = books_refusal(intent.legs, chart, books.units.get(intent.tenant, {}))
+    refusal = refuse_by_books(intent.legs, chart, books.units.get(intent.tenant, {}))
     return work if refusal is None else work._replace(event=work.event._replace(refusal=refusal))
 
 

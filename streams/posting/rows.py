@@ -6,10 +6,10 @@ from typing import Final
 
 from db.posting import BalanceChanges, Lane, QuarantinedBytes
 from domain.decision import Event, Fate
-from domain.hash_chain import chained
+from domain.hash_chain import chain_row
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, Reason
-from domain.screening import value_time_of
+from domain.screening import get_value_time
 from streams.posting.reading import Work
 
 _NO_METADATA: Final[dict[str, str]] = {}
@@ -30,7 +30,7 @@ def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane]
         lane = lanes[number]
         head, seq, booked_time = lane.head, lane.next_seq, max(now, lane.booked_time)
         for item, fate in group:
-            row = chained(head, journal_row(lane, seq, item.event, fate, booked_time))
+            row = chain_row(head, journal_row(lane, seq, item.event, fate, booked_time))
             yield row
             head, seq = row.hash, seq + 1
 
@@ -79,7 +79,7 @@ def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int
     reverses, reference, metadata = intent.reverses, intent.reference, intent.metadata
     value_time = None
     if outcome is Outcome.POSTED:
-        value_time = value_time_of(intent)
+        value_time = get_value_time(intent)
         if value_time is None:
             value_time = booked_time
     elif outcome is not Outcome.REJECTED or reason in _UNFIT:

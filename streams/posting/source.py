@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
-from runtime.journal_ends import bounds_of
+from runtime.journal_ends import read_bounds
 from runtime.kafka import Kafka
 
 KAFKA_SECONDS_MAX: Final = 10.0
@@ -51,7 +51,7 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
         )
         try:
             partitions = [partition.id for partition in described.partitions]
-            offsets = bounds_of(consumer, topic, partitions, KAFKA_SECONDS_MAX)
+            offsets = read_bounds(consumer, topic, partitions, KAFKA_SECONDS_MAX)
         finally:
             consumer.close()
     except KafkaException as error:

@@ -14,7 +14,7 @@ import structlog
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from db.proving import LaneStore, Row
-from domain.breaks import BreakKind, Finding, break_id_of
+from domain.breaks import BreakKind, Finding, compute_break_id
 from domain.errors import LedgerlineError
 from producers.events import EventProducer, break_event
 from streams.fenced import FenceLost, PartitionBatch
@@ -84,7 +84,7 @@ class JournalAgent(ABC, Generic[Row]):
         if findings:
             # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
             first = findings[0]
-            break_id = str(break_id_of(self.breaks.found_by, first.kind, first.subject))
+            break_id = str(compute_break_id(self.breaks.found_by, first.kind, first.subject))
             logger.error(
                 "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
             )

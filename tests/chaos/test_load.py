@@ -18,7 +18,7 @@ from api.intent_bodies import BATCH_ITEMS_MAX, parse_batch, parse_intent
 from api.problems import Problem
 from db.access import Scope, add_key
 from db.connections import connect
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.outcomes import QuarantineReason
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
@@ -94,7 +94,7 @@ def test_reversals_name_transfers_that_were_asked_before_and_some_twice() -> Non
             assert body["reverses"] in originals
             reversed_times[body["reverses"]] += 1
             parts += "legs" in body
-        originals[str(intent_id_of("default", item.idempotency_key))] = item
+        originals[str(compute_intent_id("default", item.idempotency_key))] = item
     assert max(reversed_times.values()) > 1
     assert 0 < parts < sum(reversed_times.values())
 

@@ -7,7 +7,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect
 
 from db.access import Scope
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.topics import Topics
 from runtime.settings import Settings
 from streams.proof.audit.service import ensure_key
@@ -54,7 +54,7 @@ class ConsoleBench:
         """Send an intent over HTTP; return its id. It is not posted yet."""
         with self.api.client(self.key) as client:
             assert post(client, key, body).status_code == 202
-        return str(intent_id_of("default", key))
+        return str(compute_intent_id("default", key))
 
     def prove(self) -> None:
         """Post, relay, reconcile, audit and sign everything."""

@@ -6,7 +6,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.audit.service import Audit, ensure_key, wire
@@ -30,7 +30,7 @@ def prove(bench: ProvingBench, agent: Audit) -> dict[tuple[str, str], str]:
 
 
 def records(bench: ProvingBench, lane: int = 0) -> list[dict[str, Any]]:
-    schema = parsed_schema("ledger.journal-value")
+    schema = parse_own_schema("ledger.journal-value")
     return [read_body(message.value, schema) for message in bench.read(bench.topics.journal, lane, 0)[0]]
 
 

@@ -11,7 +11,7 @@ from confluent_kafka.admin import AdminClient
 from db.audit import list_checkpoints
 from db.proofs import prove
 from domain.breaks import BreakKind
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from domain.proofs import ProofError
 from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from runtime.key_files import read_key
@@ -142,7 +142,7 @@ def test_a_proof_holds_for_every_settled_intent_and_for_no_altered_one(
     proving.tamper("UPDATE ledger.journal SET reference = 'x' WHERE lane = 0 AND seq = 9")
     with pytest.raises(ProofError, match="is not what was published"):
         prove(proving.dsn, later)
-    assert public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
+    assert make_public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
     with pytest.raises(Refused):
         verify({}, key)
 

@@ -9,7 +9,7 @@ from confluent_kafka import Producer
 
 from domain.journal import GENESIS_HASH
 from runtime.journal_ends import RECORD_START
-from runtime.schemas import parsed_schema
+from runtime.schemas import parse_own_schema
 from streams.posting.published import JournalAhead, JournalUnsettled, Published, last_published
 from tests.copies import copy_of, settings_for
 from tests.posting_bench import PostingBench, eventually
@@ -132,7 +132,7 @@ def test_records_that_are_not_committed_do_not_count_unless_they_may_be(proving:
 
 
 def test_every_version_of_a_record_begins_with_what_the_guard_reads() -> None:
-    fields = [(field["name"], field["type"]) for field in parsed_schema("ledger.journal-value")["fields"]]
+    fields = [(field["name"], field["type"]) for field in parse_own_schema("ledger.journal-value")["fields"]]
     assert fields[:4] == [(field["name"], field["type"]) for field in RECORD_START["fields"]]
 
 

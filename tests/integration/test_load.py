@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from cli.context import Ledger
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from ops.embedded.stack import Endpoints
 from runtime.settings import Settings
 from tests.posting_bench import eventually
@@ -148,7 +148,7 @@ class _Proxy(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _intent_id(self, key: str) -> UUID:
-        return intent_id_of(TENANT, key)
+        return compute_intent_id(TENANT, key)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -28,7 +28,7 @@ from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.kafka_rights import grant, rights
 from producers.deploy import partition_counts
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client
+from runtime.kafka_positions import make_admin_client
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests import secured_bench as secured
 from tests.command_line import all_scopes, run, run_json
@@ -252,7 +252,7 @@ def test_rights_are_created_by_who_may_alter_the_cluster(parts: Secured, variabl
         ResourceType.TOPIC, f"{PREFIX}payments.intents", ResourcePatternType.LITERAL, "User:ledgerline-upstream", None,
         AclOperation.ANY, AclPermissionType.ALLOW,
     )  # fmt: skip
-    client = admin_client(parts.endpoints.kafka)
+    client = make_admin_client(parts.endpoints.kafka)
     found = client.describe_acls(wanted).result(PATIENCE_SECONDS)
     assert {row.operation for row in found} == {AclOperation.DESCRIBE, AclOperation.WRITE}
     refused = run(variables, "prepare", "--kafka-rights", "ledgerline-", code=1)

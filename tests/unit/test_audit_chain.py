@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.audit import LaneRow
-from domain.fingerprint import fingerprint_of
-from domain.hash_chain import chained
+from domain.fingerprint import compute_fingerprint
+from domain.hash_chain import chain_row
 from domain.intents import Leg
 from domain.journal import JournalRow
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from domain.outcomes import Outcome
 from domain.stored_records import StoredLeg, StoredRow
 from streams.proof.audit.chain import ABSENT, LaneChain, repeat_finding
@@ -77,7 +77,7 @@ def avro(row: JournalRow) -> JournalRecord:
 
 @given(rows, st.binary(min_size=32, max_size=32))
 def test_hashes_are_those_of_the_rfc_and_of_the_poster(row: JournalRow, previous_hash: bytes) -> None:
-    posted = chained(previous_hash, row)
+    posted = chain_row(previous_hash, row)
     record = avro(posted)
     assert record_json(record) == rfc8785.dumps(record_members(record))
     assert record_hash(previous_hash, record) == posted.hash
@@ -102,7 +102,7 @@ def test_fingerprints_are_those_of_the_poster(
         "reference": reference,
         "metadata": metadata,
     }
-    wanted = fingerprint_of("transfer", asked, reverses, value_time, reference, metadata)
+    wanted = compute_fingerprint("transfer", asked, reverses, value_time, reference, metadata)
     assert intent_fingerprint(intent) == wanted
 
 
@@ -121,7 +121,7 @@ def posted_chain(count: int = 6) -> list[JournalRow]:
             *(3, seq, "payments.intents", 100 + seq, Outcome.POSTED, "", "", "default", UUID(int=seq), f"key-{seq}"),
             *(bytes(32), "transfer", None, (Leg("a", 1, 5, "EUR"), Leg("b", -1, 5, "EUR")), None, {}, 1, 2, b"", b""),
         )
-        made.append(chained(previous, row))
+        made.append(chain_row(previous, row))
         previous = made[-1].hash
     return made
 
@@ -147,7 +147,9 @@ def test_a_sound_chain_is_kept_whole() -> None:
     row = found.row(17)
     assert (row.next_offset, row.next_seq, row.head) == (17, 6, chain[-1].hash)
     assert len(row.peaks) == 64
-    assert root_of([link.hash for link in chain]) == root_of(segment.hashes[at : at + 32] for at in range(0, 192, 32))
+    assert compute_root([link.hash for link in chain]) == compute_root(
+        segment.hashes[at : at + 32] for at in range(0, 192, 32)
+    )
 
 
 @pytest.mark.parametrize(

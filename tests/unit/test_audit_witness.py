@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.checkpoints import CheckpointRow, LaneHead, key_id_of, signed_members
+from domain.checkpoints import CheckpointRow, LaneHead, compute_key_id, make_signed_members
 from runtime.key_files import SigningKey
 from streams.proof.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
 from streams.proof.audit.signing import GENESIS, sign, signed_bytes
@@ -26,7 +26,7 @@ from streams.proof.audit.witness import (
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = PRIVATE.public_key().public_bytes_raw()
-KEY = SigningKey(PRIVATE, PUBLIC, key_id_of(PUBLIC))
+KEY = SigningKey(PRIVATE, PUBLIC, compute_key_id(PUBLIC))
 KEYS = {KEY.key_id: PUBLIC}
 
 
@@ -113,7 +113,7 @@ def test_a_witness_that_cannot_be_written_is_away(tmp_path: Path) -> None:
 
 
 def members(**changes: Any) -> dict[str, Any]:
-    return {**signed_members(*CHECKPOINTS[1]), **changes}
+    return {**make_signed_members(*CHECKPOINTS[1]), **changes}
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from textwrap import dedent
 import pytest
 
 from domain.chart import DEFAULT_CHART, Chart
-from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
+from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from domain.money import to_minor
-from domain.screening import books_refusal, shape_refusal
+from domain.screening import refuse_by_books, refuse_shape
 from producers.importing.addresses import AddressError, beancount_address, escaped, exchange_account
 from producers.importing.beancount_source import read_ledger
 from producers.importing.minor import MappedLedger, map_drafts, sums_of
@@ -326,11 +326,11 @@ def test_the_whole_example_balances_and_agrees_with_beancounts_sums(example: Pat
     for mapped_intent in mapped.intents:
         key = mapped_intent.idempotency_key
         intent = Intent(
-            intent_id_of("default", key), "default", key, "transfer", mapped_intent.legs, None,
+            compute_intent_id("default", key), "default", key, "transfer", mapped_intent.legs, None,
             mapped_intent.value_time, mapped_intent.reference, mapped_intent.metadata, 0,
         )  # fmt: skip
-        assert shape_refusal(intent) is None
-        assert books_refusal(intent.legs, chart, plan.exponents) is None
+        assert refuse_shape(intent) is None
+        assert refuse_by_books(intent.legs, chart, plan.exponents) is None
 
     sums = sums_of(mapped.intents)
     expected = {(s.account, s.currency): to_minor(s.amount, plan.exponents[s.currency]) for s in ledger.sums}

@@ -9,8 +9,8 @@ from db.audit import SQL as AUDIT_SQL
 from db.binary import ENTRY, ENTRY_FIELDS, make_entries
 from db.posting import JOURNAL_TYPES, SQL, Lane, list_journal_columns
 from domain.decision import Event, Fate
-from domain.hash_chain import chained
-from domain.intents import Intent, Leg, intent_id_of
+from domain.hash_chain import chain_row
+from domain.intents import Intent, Leg, compute_intent_id
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, QuarantineReason, Reason
 from domain.stored_records import StoredLeg, StoredRow
@@ -18,9 +18,9 @@ from streams.posting.rows import journal_row
 
 LANE = Lane(3, "payments.intents", "topic-id", 25, 17, b"head", 9)
 LEGS = (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR"))
-FIRST = intent_id_of("default", "first")
+FIRST = compute_intent_id("default", "first")
 INTENT = Intent(
-    intent_id=intent_id_of("default", "second"),
+    intent_id=compute_intent_id("default", "second"),
     tenant="default",
     idempotency_key="second",
     type="reversal",
@@ -85,7 +85,7 @@ def test_a_row_has_each_field_of_its_event_and_fate(event: Event, fate: Fate, ch
 
 def test_a_chained_row_differs_in_its_two_hashes_only() -> None:
     row = JournalRow(**POSTED)
-    hashed = chained(bytes(32), row)
+    hashed = chain_row(bytes(32), row)
     assert hashed._asdict() == POSTED | {"previous_hash": bytes(32), "hash": hashed.hash}
     assert len(hashed.hash) == 32
 

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from db.reconciliation import FaultyRow, LaneRow, LedgerLane, Reversed, Settled, ShardPair, Sums
-from domain.breaks import BreakKind, Finding, break_id_of, merged
-from domain.intents import intent_id_of
+from domain.breaks import BreakKind, Finding, compute_break_id, merge_findings
+from domain.intents import compute_intent_id
 from domain.outcomes import QuarantineReason
 from streams.proof.reconciliation import checks, state
 from streams.proof.reconciliation.agent import shard_finding
@@ -15,7 +15,7 @@ from streams.proof.reconciliation.sweep import lane_findings
 from streams.proof.records.canonical import intent_fingerprint
 from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
 
-ORIGINAL = str(intent_id_of("default", "original"))
+ORIGINAL = str(compute_intent_id("default", "original"))
 
 
 def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") -> dict[str, Any]:
@@ -27,7 +27,7 @@ LEGS = [leg("a", "debit", 5), leg("b", "credit", 5)]
 
 def asked(**changes: Any) -> IntentRecord:
     record = {
-        "intent_id": str(intent_id_of("default", "key")),
+        "intent_id": str(compute_intent_id("default", "key")),
         "tenant": "default",
         "idempotency_key": "key",
         "type": "transfer",
@@ -99,7 +99,7 @@ REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
     [
         (asked(), {}, []),
         (asked(value_time=5), {}, []),
-        (asked(intent_id=str(intent_id_of("default", "key")).upper()), {"intent_id": asked()["intent_id"]}, []),
+        (asked(intent_id=str(compute_intent_id("default", "key")).upper()), {"intent_id": asked()["intent_id"]}, []),
         (REVERSAL, {"legs": LEGS}, []),
         (REVERSAL, {"legs": LEGS, "reverses": None}, ["It does not reverse what the intent reverses."]),
         (asked(), {"legs": LEGS[::-1]}, ["Its legs are not those that the intent asks."]),
@@ -348,8 +348,8 @@ def test_conservation_of_a_lane(
 
 def test_the_same_difference_is_the_same_break() -> None:
     one = Finding(BreakKind.BALANCE, "s", "First.", evidence={"a": 1})
-    assert merged([one, one]) == [one]
-    (both,) = merged([one, one._replace(detail="Second.", evidence={})])
+    assert merge_findings([one, one]) == [one]
+    (both,) = merge_findings([one, one._replace(detail="Second.", evidence={})])
     assert (both.detail, dict(both.evidence)) == ("First. Second.", {})
-    assert break_id_of("audit", "chain", "s") == break_id_of("audit", "chain", "s")
-    assert break_id_of("audit", "chain", "s") != break_id_of("reconciliation", "chain", "s")
+    assert compute_break_id("audit", "chain", "s") == compute_break_id("audit", "chain", "s")
+    assert compute_break_id("audit", "chain", "s") != compute_break_id("reconciliation", "chain", "s")

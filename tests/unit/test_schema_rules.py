@@ -10,7 +10,7 @@ import pytest
 from domain.topics import SUBJECTS
 from producers.published_schemas import fingerprint, is_published
 from producers.schema_rules import faults_of_change, invalidity, losses
-from runtime.schemas import schema_text
+from runtime.schemas import read_schema_text
 
 Schema = dict[str, Any]
 BACK, FULL = "BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"
@@ -315,12 +315,12 @@ def test_an_invalid_default_is_named(avro_type: Any, default: Any, why: str) -> 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_the_projects_own_schemas_are_valid_and_follow_themselves(subject: str) -> None:
-    text = schema_text(subject)
+    text = read_schema_text(subject)
     assert invalidity(text) is None
     assert faults_of_change(json.loads(text), json.loads(text), SUBJECTS[subject][1]) == []
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_each_schema_is_in_the_list_of_published_ones(subject: str) -> None:
-    found = fingerprint(schema_text(subject))
-    assert is_published(schema_text(subject)), f'add "{found}" to PUBLISHED in producers/published_schemas.py'
+    found = fingerprint(read_schema_text(subject))
+    assert is_published(read_schema_text(subject)), f'add "{found}" to PUBLISHED in producers/published_schemas.py'

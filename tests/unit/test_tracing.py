@@ -134,8 +134,8 @@ def test_a_trace_that_begins_here_is_not_said_to_be_sampled() -> None:
 
 @given(numbers=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**12)), max_size=30))
 def test_ranges_name_the_bounds_of_each_partition(numbers: list[tuple[int, int]]) -> None:
-    for text in tracing.ranges(numbers):
+    for text in tracing.format_ranges(numbers):
         partition, bounds = text.split(":")
         of_it = [number for place, number in numbers if place == int(partition)]
         assert bounds == f"{min(of_it)}-{max(of_it)}"
-    assert len(tracing.ranges(numbers)) == len({partition for partition, _ in numbers})
+    assert len(tracing.format_ranges(numbers)) == len({partition for partition, _ in numbers})

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from tools.bench.disk import disk_bytes, each_of
 from tools.bench.figures import Figure, second_half, slope
 from tools.bench.ledger import WAIT_SECONDS_MAX, BenchFault, BenchLedger, bench_ledger
@@ -75,7 +75,7 @@ class LoopWatch:
         self._ledger = ledger
         self._connection = psycopg.connect(ledger.dsn, autocommit=True)
         self._relayed: dict[int, int] = {}
-        self._schema = parsed_schema("ledger.relay-value")
+        self._schema = parse_own_schema("ledger.relay-value")
         self._consumer = Consumer(
             {
                 **ledger.endpoints.kafka.client_options(),

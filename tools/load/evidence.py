@@ -19,8 +19,8 @@ from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client, topic_state
-from runtime.schemas import parsed_schema, read_body
+from runtime.kafka_positions import make_admin_client, read_topic_state
+from runtime.schemas import parse_own_schema, read_body
 
 MESSAGES_AT_ONCE: Final = 5000
 READ_SECONDS_MAX: Final = 60.0
@@ -119,7 +119,7 @@ def wait_reconciled(ledger: Ledger, timeout_seconds: float, progress: Progress) 
 
 def _received(ledger: Ledger) -> dict[int, int]:
     topics = Topics(ledger.settings.topic_prefix)
-    return topic_state(admin_client(ledger.kafka), topics.intents).high
+    return read_topic_state(make_admin_client(ledger.kafka), topics.intents).high
 
 
 def _short_of(ledger: Ledger, received: Mapping[int, int]) -> tuple[int, int]:
@@ -207,7 +207,7 @@ def _checked(
     ledger: Ledger, topic: str, begin: ReconciledLane, end: ReconciledLane
 ) -> list[tuple[int, dict[str, Any]]]:
     """Return the relay time (milliseconds since 1970) and the content of each record, each once, in order."""
-    schema = parsed_schema("ledger.journal-value")
+    schema = parse_own_schema("ledger.journal-value")
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for message in _read(ledger.kafka, topic, end.lane, begin.next_offset, end.next_offset):
         record = read_body(message.value() or b"", schema)

@@ -9,7 +9,7 @@ from typing import Any
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from domain.breaks import BreakKind, Finding, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject
 from producers.events import EventProducer
 from streams.batches import PartitionBatch
 from streams.proof.audit import metrics
@@ -91,7 +91,7 @@ class Auditor(JournalAgent[db.LaneRow]):
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]
             kept = db.read_hashes(connection, lane, seq, seq + 1)
-            missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, record_subject(lane, seq))
+            missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, make_record_subject(lane, seq))
             finding = repeat_finding(record, kept, missing)
             if finding is not None:
                 findings.append(finding)

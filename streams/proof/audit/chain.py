@@ -3,7 +3,7 @@
 from typing import Final
 
 from db.audit import HASH_BYTES, LaneRow, Segment
-from domain.breaks import BreakKind, BreakState, Finding, record_subject
+from domain.breaks import BreakKind, BreakState, Finding, make_record_subject
 from domain.merkle import MerkleRange
 from domain.signed_heads import SignedHead
 from streams.proof.records.canonical import record_hash
@@ -17,7 +17,7 @@ ABSENT: Final = bytes(HASH_BYTES)
 
 def chain_finding(lane: int, seq: int, detail: str, state: BreakState = BreakState.OPEN) -> Finding:
     """Return the finding for a record that does not fit its chain."""
-    return Finding(BreakKind.CHAIN, record_subject(lane, seq), detail, lane, seq, state)
+    return Finding(BreakKind.CHAIN, make_record_subject(lane, seq), detail, lane, seq, state)
 
 
 def link_faults(record: JournalRecord, head: bytes) -> list[str]:

@@ -12,9 +12,9 @@ from typing import Any, Final
 from db import audit as db
 from db.agent_connection import open_snapshot
 from db.proving import find_stray_rows
-from domain.breaks import BreakKind, Finding, merged
+from domain.breaks import BreakKind, Finding, merge_findings
 from domain.checkpoints import CheckpointRow, LaneHead
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -280,7 +280,9 @@ class _Verification:
         for head in heads:
             kept = self._trusted.get(head.lane, b"")
             leaves = [_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
-            if root_of(leaves) != head.records_root or (head.next_seq and _at(kept, head.next_seq - 1) != head.head):
+            if compute_root(leaves) != head.records_root or (
+                head.next_seq and _at(kept, head.next_seq - 1) != head.head
+            ):
                 wrong.append(f"Its root of lane {head.lane} is not that of the records.")
         return wrong
 
@@ -330,7 +332,7 @@ def verify(
             work.check_witness(witness, public_key)
     report = work.report
     report.findings = sorted(
-        merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
+        merge_findings(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
     )
     report.seconds = time.monotonic() - started
     return report

@@ -10,9 +10,9 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from domain.checkpoints import CheckpointRow, LaneHead, lane_leaves
+from domain.checkpoints import CheckpointRow, LaneHead, make_lane_leaves
 from domain.errors import LedgerlineError
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from streams.proof.audit import verifier
 from streams.proof.audit.signing import signed_bytes
 
@@ -108,7 +108,7 @@ def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, 
     key = public_key or keys.get(kept.row.key_id)
     if key is None:
         return [f"It was signed by the key {kept.row.key_id}, which audit does not remember: name it by --public-key."]
-    if kept.row.root != root_of(lane_leaves(kept.heads)):
+    if kept.row.root != compute_root(make_lane_leaves(kept.heads)):
         return ["Its root is not that of its lanes."]
     try:
         public = Ed25519PublicKey.from_public_bytes(key)

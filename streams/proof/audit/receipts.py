@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from db import audit as db
 from db.agent_connection import open_snapshot
 from domain.signed_heads import FORMAT, PAGE_HASHES, RECEIPT_FORMAT, is_signed
-from domain.stored_records import with_legs
+from domain.stored_records import join_legs
 from streams.proof.audit.chain import ABSENT
 from streams.proof.audit.stored import row_fault, stored_hash
 from streams.proof.audit.verifier import RECORD_MEMBERS, Refused, canonical, check_members, climb, hash_of_hex
@@ -90,7 +90,7 @@ def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
         if copy and copy not in (value, ABSENT):
             what = "this record" if number == seq else f"the head at seq {number}"
             faults.append(f"The journal has {what} with another hash than posting signed.")
-    found = list(with_legs(rows, legs))
+    found = list(join_legs(rows, legs))
     if not found:
         faults.append("The ledger has no row there.")
     for row, row_legs in found:

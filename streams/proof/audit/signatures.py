@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from db.audit import LaneRow
-from domain.breaks import BreakKind, Finding, record_subject
-from domain.signed_heads import SignedHead, head_bytes, is_signed
+from domain.breaks import BreakKind, Finding, make_record_subject
+from domain.signed_heads import SignedHead, is_signed, make_head_bytes
 from runtime.key_files import read_public_keys
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from runtime.settings import Settings
 
 RANGE_RECORDS_MAX: Final = 1_000_000
@@ -55,7 +55,7 @@ def posting_keys(settings: Settings) -> PostingKeys:
     """
     if settings.posting_public_keys_file is not None:
         return PostingKeys(settings.posting_public_keys_file)
-    path = public_file(settings.home / POSTING_KEY_FILE)
+    path = get_public_file(settings.home / POSTING_KEY_FILE)
     return PostingKeys(path if path.exists() else None)
 
 
@@ -94,7 +94,7 @@ def judge(
             detail = f"A signature for seq {head.first_seq} to {head.next_seq - 1} covers what another one covers."
             findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
         hashes = hashes_of(head.first_seq, head.next_seq)
-        if not keys.have_signed(head_bytes(lane, head.first_seq, hashes), head.signature):
+        if not keys.have_signed(make_head_bytes(lane, head.first_seq, hashes), head.signature):
             detail = "This is not what posting signed: it was altered between its commit and its relay."
             findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
         expected = head.next_seq
@@ -110,7 +110,7 @@ def unsigned_finding(lane: int, first_seq: int, next_seq: int) -> Finding:
 def signature_finding(lane: int, first_seq: int, next_seq: int, detail: str) -> Finding:
     """Return the finding for a signed range. A signature over a range cannot tell which of its records was altered."""
     last = next_seq - 1
-    subject = record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
+    subject = make_record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
     return Finding(BreakKind.CHAIN, subject, detail, lane, first_seq)
 
 

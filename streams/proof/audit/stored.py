@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from db.audit import HASH_BYTES
-from domain.breaks import BreakKind, Finding, record_subject
-from domain.stored_records import StoredLeg, StoredRow, stored_members, with_legs
+from domain.breaks import BreakKind, Finding, make_record_subject
+from domain.stored_records import StoredLeg, StoredRow, join_legs, make_stored_members
 from streams.proof.audit.chain import ABSENT
 from streams.proof.records.canonical import canonical_json
 
@@ -21,7 +21,7 @@ def previous_hash(row: StoredRow, before: bytes | None) -> bytes:
 
 def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None) -> bytes:
     """Return the hash of a stored row's content, chained to the copy of the hash before it."""
-    members = canonical_json(stored_members(lane, row, legs), row.metadata)
+    members = canonical_json(make_stored_members(lane, row, legs), row.metadata)
     return sha256(previous_hash(row, before) + members).digest()
 
 
@@ -52,7 +52,7 @@ def window_faults(
     hash of first_seq - 1.
     """
     expected = first_seq
-    for row, row_legs in with_legs(rows, legs):
+    for row, row_legs in join_legs(rows, legs):
         for missing in range(expected, row.seq):
             yield missing, "The ledger has no row here; it was deleted."
         at = (row.seq - first_seq) * HASH_BYTES
@@ -68,7 +68,7 @@ def window_faults(
 
 def stored_finding(lane: int, seq: int, detail: str) -> Finding:
     """Return the finding for a row of the ledger's tables that is not what was published."""
-    return Finding(BreakKind.STORED, record_subject(lane, seq), detail, lane, seq)
+    return Finding(BreakKind.STORED, make_record_subject(lane, seq), detail, lane, seq)
 
 
 def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:

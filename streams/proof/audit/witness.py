@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from domain.checkpoints import CheckpointRow, LaneHead, signed_members
+from domain.checkpoints import CheckpointRow, LaneHead, make_signed_members
 from domain.errors import LedgerlineError, Outage
 from runtime.settings import Settings
 from streams.proof.audit.kept import Kept, KeptError, read_line
@@ -48,7 +48,7 @@ class Witness(Protocol):
 
 def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
     """Return a checkpoint as a line."""
-    return json.dumps(signed_members(row, heads), separators=(",", ":"), sort_keys=True)
+    return json.dumps(make_signed_members(row, heads), separators=(",", ":"), sort_keys=True)
 
 
 class FileWitness:

@@ -15,7 +15,7 @@ from db import reconciliation as db
 from db import rejections as ledger
 from db.agent_connection import AgentConnection
 from db.books import Books
-from domain.breaks import BreakKind, BreakState, Finding, record_subject
+from domain.breaks import BreakKind, BreakState, Finding, make_record_subject
 from producers.events import EventProducer
 from streams.batches import FenceLost, PartitionBatch
 from streams.proof.journal_agent import JournalAgent, Proved
@@ -141,7 +141,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
         if taken.gaps_closed:
             # A record that came late and is wrong keeps its break.
             wrong = {(finding.kind, finding.subject) for finding in findings}
-            came = {(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed} - wrong
+            came = {(BreakKind.CONSERVATION, make_record_subject(*at)) for at in taken.gaps_closed} - wrong
             self.breaks.resolve_about(connection, came, "The record came late.")
         return Proved(taken.missing + findings, lambda: _add_to_metrics(taken.records, compared))
 
@@ -173,4 +173,4 @@ def repeat_finding(record: JournalRecord) -> Finding:
     """Return the finding for a repeated record whose hash differs from that of the ledger's row."""
     lane, seq = record["lane"], record["seq"]
     detail = "The topic has it a second time, with another hash than the ledger's row."
-    return Finding(BreakKind.CONSERVATION, record_subject(lane, seq), detail, lane, seq)
+    return Finding(BreakKind.CONSERVATION, make_record_subject(lane, seq), detail, lane, seq)

@@ -4,7 +4,7 @@ from hashlib import sha256
 from typing import Final
 
 from db.reconciliation import FaultyRow, Reversed, Settled, ShardPair, SideKey
-from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, intent_number_of
+from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, compute_intent_number
 from domain.outcomes import Outcome, QuarantineReason, Reason
 from streams.proof.records.canonical import intent_fingerprint, plain_uuid, uuid_number
 from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
@@ -51,7 +51,7 @@ def identity_fault(intent: IntentRecord) -> str | None:
         return "its tenant is no tenant's name"
     if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
         return "its idempotency key has no allowed form"
-    if uuid_number(intent["intent_id"]) != intent_number_of(tenant, key):
+    if uuid_number(intent["intent_id"]) != compute_intent_number(tenant, key):
         return "its id does not follow from tenant and key"
     return None
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from db.reconciliation import IntentName, Settled
-from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.breaks import Break, BreakKind, Finding, make_record_subject
 from domain.outcomes import Outcome, QuarantineReason
 from streams.proof.reconciliation import checks, rejections
 from streams.proof.reconciliation.source import IntentSource, Window
@@ -100,7 +100,7 @@ class Comparison:
 def found(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
     """Return a finding about a record."""
     lane, seq = record["lane"], record["seq"]
-    return Finding(kind, record_subject(lane, seq), detail, lane, seq)
+    return Finding(kind, make_record_subject(lane, seq), detail, lane, seq)
 
 
 def needs_original(record: JournalRecord) -> bool:

@@ -13,7 +13,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from db import reconciled_frame as db
 from domain.breaks import Break, BreakKind, Finding
-from domain.facts import FrameKey, Part, difference, fact_hash
+from domain.facts import FrameKey, Part, compute_fact_hash, describe_difference
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -49,7 +49,7 @@ class TakenFacts:
             self._found(fact, f"The topic has it where seq {next_seq} is next.")
         elif fact["previous_hash"] != head:
             self._found(fact, "It is not chained to the fact before it.")
-        if fact_hash(fact["previous_hash"], fact) != fact["hash"]:
+        if compute_fact_hash(fact["previous_hash"], fact) != fact["hash"]:
             self._found(fact, "Its hash is not that of what it says.")
         self.chains[chain] = (seq + 1, fact["hash"])
         self.facts.append(fact)
@@ -154,7 +154,7 @@ def row_subject(key: FrameKey) -> str:
 
 def row_finding(pair: db.RowPair) -> Finding | None:
     """Return the finding for a row if its two sides differ, else None."""
-    detail = difference(pair.told, pair.held)
+    detail = describe_difference(pair.told, pair.held)
     if detail is None:
         return None
     return Finding(BreakKind.FRAME, row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))

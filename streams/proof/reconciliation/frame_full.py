@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from db import reconciled_frame as db
 from domain.breaks import BreakKind, Finding
-from domain.facts import Change, FrameKey, FrameValues, fact_hash, key_of, values_of
+from domain.facts import Change, FrameKey, FrameValues, compute_fact_hash, get_fact_key, get_fact_values
 from domain.journal import GENESIS_HASH
 from streams.proof.reconciliation.frame import FrameSource, TakenFacts, chain_subject, row_finding
 from streams.proof.records.pages import SourceAway
@@ -53,9 +53,9 @@ def _read(
                 continue
             hashes[fact["chain"]].append(fact["hash"])
             if fact["change"] == Change.REMOVED:
-                told.pop(key_of(fact), None)
+                told.pop(get_fact_key(fact), None)
             else:
-                told[key_of(fact)] = values_of(fact)
+                told[get_fact_key(fact)] = get_fact_values(fact)
         now = time.monotonic()
         if offset != before:
             heard_at = now
@@ -94,7 +94,7 @@ def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | Non
         for seq in range(first, last):
             if seq not in held:
                 return seq
-            head = fact_hash(head, held[seq])
+            head = compute_fact_hash(head, held[seq])
             if not head == held[seq]["hash"] == hashes[seq]:
                 return seq
     return None

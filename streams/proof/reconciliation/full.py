@@ -12,7 +12,7 @@ from db import reconciliation as db
 from db.agent_connection import open_snapshot
 from db.proving import find_stray_rows
 from db.rejections import RecentBooks
-from domain.breaks import BreakKind, Finding, merged, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject, merge_findings
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -88,7 +88,7 @@ class _Recomputation:
             held = db.find_row_hashes(self._connection, [(record["lane"], record["seq"]) for record in taken.repeated])
             repeats = [r for r in taken.repeated if held.get((r["lane"], r["seq"])) != r["hash"]]
             taken.findings += [repeat_finding(record) for record in repeats]
-        closed = {record_subject(*place) for place in taken.gaps_closed}
+        closed = {make_record_subject(*place) for place in taken.gaps_closed}
         report.findings += taken.findings
         report.findings += [finding for finding in taken.missing if finding.subject not in closed]
 
@@ -102,7 +102,7 @@ class _Recomputation:
             self.report.findings += lane_findings(row, ledger._replace(next_seq=row.next_seq), bounds, owed)
             if row.next_seq < ledger.next_seq:
                 detail = f"The ledger has rows up to seq {ledger.next_seq - 1}; the topic ends before this one."
-                subject = record_subject(lane, row.next_seq)
+                subject = make_record_subject(lane, row.next_seq)
                 self.report.findings.append(Finding(BreakKind.CONSERVATION, subject, detail, lane, row.next_seq))
             received = bounds[1] - ledger.first_offset
             self.report.lanes.append(
@@ -203,6 +203,8 @@ def recompute(
         source.close()
         frame_source.close()
     report = work.report
-    report.findings = sorted(merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.subject))
+    report.findings = sorted(
+        merge_findings(report.findings), key=lambda found: (found.kind, found.lane or 0, found.subject)
+    )
     report.seconds = time.monotonic() - started
     return report

@@ -24,7 +24,7 @@ from domain.intents import (
     VALUE_TIME_MAX,
     VALUE_TIME_MIN,
 )
-from domain.money import exponent_of, iso_exponent
+from domain.money import get_exponent, get_iso_exponent
 from domain.outcomes import Outcome, Reason
 from streams.proof.records.decoding import IntentRecord, JournalRecord, LegRecord
 
@@ -157,7 +157,7 @@ def _sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
 
 def books_reason(legs: Sequence[LegRecord], chart: Chart, units: Mapping[str, int]) -> Reason | None:
     """Return the first reason for which the books refuse these legs; None if the books accept them."""
-    if any(exponent_of(leg["currency"], dict(units)) is None for leg in legs):
+    if any(get_exponent(leg["currency"], dict(units)) is None for leg in legs):
         return Reason.UNKNOWN_CURRENCY
     lines = [(chart.match(leg["account"]), leg["currency"]) for leg in legs]
     if any(line is None for line, _ in lines):
@@ -171,7 +171,7 @@ def judge_by_books(rejection: Rejection, books: Books, changed_time: int) -> lis
     """Judge a rejection for an account or a currency. Today's frame counts only if it is older than the rejection."""
     record, legs = rejection.record, rejection.asked["legs"]
     if record["reason"] == Reason.UNKNOWN_CURRENCY.value and all(
-        iso_exponent(leg["currency"]) is not None for leg in legs
+        get_iso_exponent(leg["currency"]) is not None for leg in legs
     ):
         return ["It is rejected as unknown_currency, but each of its currencies is an ISO 4217 code."]
     chart = books.charts.get(rejection.asked["tenant"])

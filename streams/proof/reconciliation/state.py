@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from db.reconciliation import LaneRow, ShardKey, Sums
-from domain.breaks import BreakKind, Finding, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject
 from domain.intents import DIRECTIONS
 from streams.proof.reconciliation import checks
 from streams.proof.records.decoding import JournalRecord
@@ -129,7 +129,7 @@ class LaneCounter:
         self._taken.findings.append(self._finding(seq, detail, kind))
 
     def _finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
-        return Finding(kind, record_subject(self.lane, seq), detail, self.lane, seq)
+        return Finding(kind, make_record_subject(self.lane, seq), detail, self.lane, seq)
 
 
 def class_sums(

@@ -12,7 +12,7 @@ from db import reconciliation as db
 from db.agent_connection import AgentConnection
 from db.proving import find_stray_rows
 from db.rejections import RecentBooks
-from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.breaks import Break, BreakKind, Finding, make_record_subject
 from runtime.metrics import show_age
 from streams.proof.chores import RECHECKED_MAX, STRAYS_MAX, Chores, is_still_stray
 from streams.proof.reconciliation import checks, frame, metrics, state
@@ -30,7 +30,7 @@ SETTLING_SECONDS_MAX: Final = 10.0
 def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
     """Return the finding for a journal row of the ledger that is missing, is surplus, or has wrong entries."""
     evidence: dict[str, str | int] = {"is_stray": int(is_stray)}
-    return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
+    return Finding(BreakKind.ENTRIES, make_record_subject(lane, seq), detail, lane, seq, evidence=evidence)
 
 
 def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:

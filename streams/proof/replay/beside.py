@@ -4,7 +4,7 @@ from typing import Any, Final
 
 from db import audit
 from db import replay as db
-from domain.checkpoints import CheckpointRow, LaneHead, key_id_of
+from domain.checkpoints import CheckpointRow, LaneHead, compute_key_id
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.audit.signing import GENESIS, checkpoint_faults
@@ -96,7 +96,7 @@ def _checkpoint(record: dict[str, Any]) -> Checkpoint:
 
 
 def _key_of(connection: Any, keys: dict[str, bytes], row: CheckpointRow, own_key: bytes | None) -> bytes:
-    if row.key_id not in keys and own_key is not None and key_id_of(own_key) == row.key_id:
+    if row.key_id not in keys and own_key is not None and compute_key_id(own_key) == row.key_id:
         audit.add_signing_key(connection, row.key_id, own_key)
         keys[row.key_id] = own_key
     if row.key_id not in keys:

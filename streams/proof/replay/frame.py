@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from db import replay_frame as db
-from domain.facts import fact_hash
+from domain.facts import compute_fact_hash
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -55,7 +55,7 @@ def _chained(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
     for fact in facts:
         chain = told.setdefault(fact["chain"], [])
         head = chain[-1]["hash"] if chain else GENESIS_HASH
-        if fact["seq"] != len(chain) or fact["previous_hash"] != head or fact["hash"] != fact_hash(head, fact):
+        if fact["seq"] != len(chain) or fact["previous_hash"] != head or fact["hash"] != compute_fact_hash(head, fact):
             raise ReplayRefused(
                 f"{topic} cannot be replayed from chain {fact['chain']} seq {fact['seq']} on, as that fact does not"
                 " follow from the one before it: restore that topic, and see `ledgerline reconcile`."

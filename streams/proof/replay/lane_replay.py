@@ -9,7 +9,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
-from runtime.journal_ends import record_start
+from runtime.journal_ends import decode_record_start
 from runtime.kafka import Kafka
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 from streams.proof.records.canonical import record_hash
@@ -197,7 +197,7 @@ def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
             found = _first_from(consumer, topic, lane, offset)
             if found is None:
                 break
-            at = record_start(found.value()).seq
+            at = decode_record_start(found.value()).seq
             if at >= seq:
                 return int(found.offset())
             offset = found.offset() + seq - at

@@ -7,7 +7,7 @@ import psycopg
 from confluent_kafka import Producer
 
 from producers.encoding import encoder
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from tools.chaos.oracle import Planted
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Trial
@@ -109,8 +109,8 @@ def leave_out_record(trial: Trial) -> None:
         WHERE j.outcome = 'posted' ORDER BY j.lane LIMIT 1"""
     trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
-    with registry_client(trial.ledger.endpoints.registry) as client:
-        encode = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
+    with make_registry_client(trial.ledger.endpoints.registry) as client:
+        encode = encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
     producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
     position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
     producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
