@@ -18,7 +18,7 @@ from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent
 from domain.outcomes import Reason
 from domain.screening import find_currency_fault
-from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account
+from producers.intents import Addressed, Delivered, PublishError, QueueFullError, find_drained_account
 from runtime.tracing import Trace
 
 Result = Settled | Delivered | Problem
@@ -152,7 +152,7 @@ class Submission:
             if fault is not None:
                 addressed.append(Problem(Kind.UNKNOWN_CURRENCY, fault, reason=Reason.UNKNOWN_CURRENCY.value))
             elif intent.reverses is None:
-                addressed.append(Addressed(intent, drained_account(intent.legs, chart)))
+                addressed.append(Addressed(intent, find_drained_account(intent.legs, chart)))
             elif isinstance(settled, DatabaseError):
                 addressed.append(make_database_problem(settled))
             elif intent.reverses in settled:  # the original is settled, so posting's decision on the reversal is final

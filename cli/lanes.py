@@ -32,7 +32,7 @@ from db.operations import (
 from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from ops.embedded.process import wait_until
-from producers.deploy import add_partitions, lane_counts, lane_topics
+from producers.deploy import add_partitions, count_lanes, list_lane_topics
 from runtime.kafka import Kafka
 from runtime.positions import PositionReader
 
@@ -98,7 +98,7 @@ def add_lanes(
     with open_operator(dsn) as connection:
         if not try_lane_lock(connection):
             raise LanesError("Another operator adds lanes at this moment: wait for the end of that.")
-        counts = lane_counts(kafka, topics)
+        counts = count_lanes(kafka, topics)
         before = counts[topics.intents]
         if total < max(counts.values()):
             raise LanesError(
@@ -127,7 +127,7 @@ def _add(ledger: _Ledger, was: Intake, total: int, before: int, wait_seconds: fl
         if is_ours and before < total:  # nothing has changed yet
             change_intake(connection, None, ledger.done_by)
         raise
-    for topic in lane_topics(ledger.topics):
+    for topic in list_lane_topics(ledger.topics):
         add_partitions(ledger.kafka, topic, total)
     # Producers that do not check the intake may have sent intents to the old lanes meanwhile: drain these first, too.
     _drain(ledger, wait_seconds)

@@ -8,7 +8,7 @@ import httpx
 
 from domain.topics import SUBJECTS
 from producers.published_schemas import is_published
-from producers.schema_rules import invalidity, losses
+from producers.schema_rules import find_invalidity, list_losses
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import SchemaError, read_schema_text
 
@@ -80,7 +80,7 @@ class Registry:
     def judge(self, subject: str) -> Judgement:
         """Judge whether the project's schema may be registered. Versions that Ledgerline never had do not count."""
         file, level = SUBJECTS[subject]
-        wrong = invalidity(read_schema_text(subject))
+        wrong = find_invalidity(read_schema_text(subject))
         if wrong is not None:
             return Judgement(subject, file, level, Verdict.REFUSED, wrong)
         body = {"schema": read_schema_text(subject), "schemaType": "AVRO"}
@@ -112,7 +112,7 @@ class Registry:
             if not is_published(held.get("schema", "null")):
                 strangers.append(version)
                 continue
-            found |= dict.fromkeys(losses(json.loads(held["schema"]), own, level))
+            found |= dict.fromkeys(list_losses(json.loads(held["schema"]), own, level))
         return list(found), strangers
 
     def registered(self, subject: str) -> RegisteredSubject:
@@ -132,7 +132,7 @@ def judge_all(registry: SchemaRegistry) -> list[Judgement]:
         return [asked.judge(subject) for subject in SUBJECTS]
 
 
-def registered_all(registry: SchemaRegistry) -> list[RegisteredSubject]:
+def list_registered(registry: SchemaRegistry) -> list[RegisteredSubject]:
     """Return what the registry holds for every subject of the project."""
     with Registry(registry) as asked:
         return [asked.registered(subject) for subject in SUBJECTS]

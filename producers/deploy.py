@@ -15,7 +15,7 @@ from httpx import HTTPError
 from domain.errors import LedgerlineError
 from domain.topics import SUBJECTS, Topics
 from producers.published_schemas import is_published, refuse_invalid
-from producers.schema_rules import losses
+from producers.schema_rules import list_losses
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import SchemaError, make_compact_text, make_registry_client, read_schema_text
@@ -49,7 +49,7 @@ class Retention:
     breaks_days: int = 90
 
 
-def topic_configs(
+def make_topic_configs(
     topics: Topics, replication: Replication | None = None, retention: Retention | None = None
 ) -> dict[str, dict[str, str]]:
     """Return the configuration of each topic, without partitions and replication factor. It is defined only here.
@@ -78,13 +78,13 @@ def topic_configs(
     }
 
 
-def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
+def compute_partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
     """Return the partitions of each topic: one for each lane in the three lane topics, one in each other topic."""
     by_lane = {topics.intents, topics.journal, topics.quarantine}
-    return {name: lanes if name in by_lane else 1 for name in topic_configs(topics)}
+    return {name: lanes if name in by_lane else 1 for name in make_topic_configs(topics)}
 
 
-def lane_topics(topics: Topics) -> tuple[str, str, str]:
+def list_lane_topics(topics: Topics) -> tuple[str, str, str]:
     """Return the topics with a partition for each lane, payments.intents last.
 
     Add partitions in this order: then no intent enters a new lane before the other topics have the lane's partition.
@@ -101,7 +101,7 @@ def make_topics(
     numbers of partitions, or if another topic has a wrong number. Lanes that were added later are accepted.
     """
     admin = AdminClient(kafka.client_options())
-    counts = partition_counts(topics, lanes)
+    counts = compute_partition_counts(topics, lanes)
     wanted = [
         NewTopic(
             name,
@@ -109,7 +109,7 @@ def make_topics(
             replication_factor=replication.factor,
             config=config,
         )
-        for name, config in topic_configs(topics, replication, retention).items()
+        for name, config in make_topic_configs(topics, replication, retention).items()
     ]
     made = []
     try:
@@ -127,8 +127,8 @@ def make_topics(
 
 
 def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, int]) -> None:
-    found = _partition_counts(admin, list(wanted))
-    by_lane = {name: found[name] for name in lane_topics(topics)}
+    found = _read_partition_counts(admin, list(wanted))
+    by_lane = {name: found[name] for name in list_lane_topics(topics)}
     most, least = max(by_lane.values()), wanted[topics.intents]
     if len(set(by_lane.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in by_lane.items())
@@ -146,10 +146,10 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
             raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it anew.")
 
 
-def lane_counts(kafka: Kafka, topics: Topics) -> dict[str, int]:
+def count_lanes(kafka: Kafka, topics: Topics) -> dict[str, int]:
     """Return the number of partitions of each lane topic. Raise TopicError if Kafka cannot tell."""
     try:
-        return _partition_counts(AdminClient(kafka.client_options()), list(lane_topics(topics)))
+        return _read_partition_counts(AdminClient(kafka.client_options()), list(list_lane_topics(topics)))
     except KafkaException as error:
         raise TopicError(f"The topics at {kafka} cannot be looked at: {error.args[0].str()}.") from error
 
@@ -161,18 +161,18 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
     """
     admin = AdminClient(kafka.client_options())
     try:
-        if _partition_counts(admin, [topic])[topic] < total:
+        if _read_partition_counts(admin, [topic])[topic] < total:
             made = admin.create_partitions([NewPartitions(topic, total)], operation_timeout=ADMIN_SECONDS_MAX)
             made[topic].result(ADMIN_SECONDS_MAX)
         deadline = time.monotonic() + ADMIN_SECONDS_MAX
-        while _partition_counts(admin, [topic])[topic] < total:
+        while _read_partition_counts(admin, [topic])[topic] < total:
             if time.monotonic() > deadline:
                 raise TopicError(f"Kafka does not tell of the new partitions of {topic}: see its log, then go on.")
     except KafkaException as error:
         raise TopicError(f"{topic} cannot have {total} partitions: {error.args[0].str()}.") from error
 
 
-def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
+def _read_partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
     """Return the partitions of each topic. Retry if one is unknown: brokers list a topic shortly after its creation."""
     deadline = time.monotonic() + ADMIN_SECONDS_MAX
     while True:
@@ -246,7 +246,7 @@ def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> li
         if not is_published(text):
             strangers.append(version)
             continue
-        lost = losses(json.loads(text), own, level)
+        lost = list_losses(json.loads(text), own, level)
         if lost:
             raise SchemaError(
                 f"avro/{SUBJECTS[subject][0]} may not follow version {version} of {subject}: {'; '.join(lost)}."

@@ -13,7 +13,7 @@ from runtime.wire_format import FRAME, MAGIC
 Encoder = Callable[[dict[str, Any]], bytes]
 
 
-def encoder(subject: str, schema_id: int) -> Encoder:
+def make_encoder(subject: str, schema_id: int) -> Encoder:
     """Return a function that encodes a record (a dict) as framed bytes; it raises fastavro's errors."""
     schema = parse_own_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)

@@ -7,7 +7,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
 from domain.errors import Outage
-from producers.encoding import Encoder, encoder
+from producers.encoding import Encoder, make_encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import find_registered_id, make_registry_client
@@ -67,11 +67,11 @@ class EventProducer:
     def _encoder(self) -> Encoder:
         if self._encode is None:
             with make_registry_client(self._registry) as client:
-                self._encode = encoder(self._subject, find_registered_id(client, self._subject))
+                self._encode = make_encoder(self._subject, find_registered_id(client, self._subject))
         return self._encode
 
 
-def break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
+def make_break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
     """Return the key and the Avro record of a break's present state."""
     record = {
         "break_id": str(item.break_id),

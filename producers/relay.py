@@ -23,9 +23,9 @@ from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
-from producers.encoding import Encoder, encoder
-from producers.kafka_statistics import statistics_options
-from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
+from producers.encoding import Encoder, make_encoder
+from producers.kafka_statistics import make_statistics_options
+from producers.relay_facts import Facts, list_fact_pages, show_facts_relayed
 from producers.relay_positions import (
     POSITIONS_SECONDS_MAX,
     TRANSACTION_SECONDS_MAX,
@@ -93,7 +93,7 @@ class RelayEncoders:
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
         with make_registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
-            return cls(*(encoder(subject, find_registered_id(client, subject)) for subject in subjects))
+            return cls(*(make_encoder(subject, find_registered_id(client, subject)) for subject in subjects))
 
 
 class Relay:
@@ -139,7 +139,7 @@ class Relay:
                 "compression.type": "lz4",
                 "message.max.bytes": QUARANTINED_BYTES_MAX - BATCH_BYTES_SPARE,
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
-                **statistics_options("relay"),
+                **make_statistics_options("relay"),
             }
         )
         self._progressed(TRANSACTION_SECONDS_MAX)
@@ -167,7 +167,7 @@ class Relay:
         """Relay all facts, and at most one transaction of posted records. Return the number of records."""
         self._started().poll(0)  # calls the statistics callback
         standing = self._store.lanes(self._options.instance, self._options.instances)
-        pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
+        pages = list_fact_pages(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
             self._transact(read_page(), {}, None)
         facts = pages[-1]() if pages else {}

@@ -15,7 +15,7 @@ from httpx import HTTPError
 from domain.intents import Intent, make_intent
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
-from producers.schema_rules import MEANING, faults_of_change
+from producers.schema_rules import MEANING, find_change_faults
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import (
@@ -155,7 +155,7 @@ def _other_meanings(writer_text: str) -> list[str]:
     """Return how fields of the writer's schema differ from the ledger's in type or unit, such as milliseconds."""
     subject = "payments.intents-value"
     own = json.loads(read_schema_text(subject))
-    found = faults_of_change(json.loads(writer_text), own, SUBJECTS[subject][1])
+    found = find_change_faults(json.loads(writer_text), own, SUBJECTS[subject][1])
     return [fault.clause for fault in found if fault.rule in MEANING]
 
 

@@ -18,7 +18,7 @@ from domain.intents import DIRECTION_NAMES, Intent, compute_intent_id
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from producers import intents
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import find_registered_id, make_registry_client
@@ -61,7 +61,7 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 def record_of(asked: Intent) -> dict[str, Any]:
     """Return a domain intent as Avro has it, with the id that follows from its tenant and key."""
-    return intents.record_of(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
+    return intents.make_record(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
 
 
 class PostingBench:
@@ -78,7 +78,7 @@ class PostingBench:
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
         with make_registry_client(self.registry) as registry:
             self.schema_id = find_registered_id(registry, "payments.intents-value")
-        self.encode = encoder("payments.intents-value", self.schema_id)
+        self.encode = make_encoder("payments.intents-value", self.schema_id)
         self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
         self._decoders: list[IntentDecoder] = []

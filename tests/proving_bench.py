@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
@@ -24,7 +24,9 @@ class ProvingBench(PostingBench):
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
         with make_registry_client(self.registry) as registry:
-            self.encode_journal = encoder("ledger.journal-value", find_registered_id(registry, "ledger.journal-value"))
+            self.encode_journal = make_encoder(
+                "ledger.journal-value", find_registered_id(registry, "ledger.journal-value")
+            )
         options = RelayOptions(self.kafka, topics)
         self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry), options)
         self._relay_runs = False

@@ -23,14 +23,14 @@ from producers.importing.importer import (
     ImportReport,
     Prepared,
     check,
+    list_registered_units,
+    make_report,
     post,
     prepare,
     refuse_faulty,
     register_units,
-    registered_units,
-    report,
 )
-from producers.importing.model import ImportingError, Problem, SourceLedger, plain_decimal, rfc3339
+from producers.importing.model import ImportingError, Problem, SourceLedger, format_plain_decimal, format_rfc3339
 from producers.importing.preview import describe
 
 app = typer.Typer(help="Turn real ledgers into intents and post them through the API.", no_args_is_help=True)
@@ -136,7 +136,7 @@ def _run(
     ledger = find_running_ledger()
     if ledger.api_url is None:
         raise LedgerlineError("No API is known: set LEDGERLINE_API_URL, or start the stack with `ledgerline up`.")
-    prepared = prepare(source, registered_units(ledger.postgres_dsn, tenant), wanted, round_written=round_written)
+    prepared = prepare(source, list_registered_units(ledger.postgres_dsn, tenant), wanted, round_written=round_written)
     with open_posting_key(ledger, tenant) as key:
         found = import_prepared(prepared, ledger, ledger.api_url, key, tenant, checked=checked, quiet=as_json)
     if as_json:
@@ -158,7 +158,7 @@ def import_prepared(
             post(prepared.mapped.intents, api_url, key, lambda items: progress.advance(task, items))
         )
     differences = check(prepared, api_url, key, tenant) if checked else []
-    return report(
+    return make_report(
         prepared,
         results,
         retries=retries,
@@ -203,7 +203,7 @@ def _show_intents(prepared: Prepared, *, as_json: bool) -> None:
     rows = [
         {
             "line": intent.place.line,
-            "date": rfc3339(intent.value_time)[:10],
+            "date": format_rfc3339(intent.value_time)[:10],
             "reference": intent.reference,
             "direction": "debit" if leg.direction == 1 else "credit",
             "amount_minor": leg.amount_minor,
@@ -243,8 +243,8 @@ def _show_report(found: ImportReport) -> None:
         complain(f" {item.place}: {item.reason}: {item.detail}", f"[red]{item.fate}[/]")
     for difference in found.differences[:_SHOWN_MAX]:
         complain(
-            f" {difference.account}: {plain_decimal(difference.found)} {difference.currency} "
-            f"posted by this import, {plain_decimal(difference.expected)} by {difference.where}",
+            f" {difference.account}: {format_plain_decimal(difference.found)} {difference.currency} "
+            f"posted by this import, {format_plain_decimal(difference.expected)} by {difference.where}",
             "[red]differs[/]",
         )
     for where, amount in found.rounded.items():

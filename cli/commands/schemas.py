@@ -6,7 +6,7 @@ from cli.context import read_settings
 from cli.output import Json, complain, say, show_json, show_rows
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
-from producers.compatibility import Verdict, judge_all, registered_all
+from producers.compatibility import Verdict, judge_all, list_registered
 from producers.deploy import register_schemas
 from runtime.schema_registry import SchemaRegistry
 from runtime.settings import Settings
@@ -44,7 +44,7 @@ def list_subjects(as_json: Json = False) -> None:
             "current": found.is_current,
             "file": f"avro/{found.file}",
         }
-        for found in registered_all(_find_registry())
+        for found in list_registered(_find_registry())
     ]
     if not as_json:
         rows = [row | {"current": "yes" if row["current"] else "no: schemas register"} for row in rows]

@@ -42,7 +42,7 @@ def describe_topics(settings: Settings) -> Described:
 def diff(as_json: Json = False) -> None:
     """Show where the topics differ from what the settings describe. Exit code 1 where they do."""
     settings, kafka = find_kafka()
-    found = topic_plan.differences(kafka, describe_topics(settings))
+    found = topic_plan.find_differences(kafka, describe_topics(settings))
     if as_json:
         show_json([asdict(difference) for difference in found])
     elif found:

@@ -15,8 +15,8 @@ from db.configuration import query_server
 from db.logins import ROLE_OF_LOGIN
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
-from producers.compatibility import registered_all
-from producers.topic_plan import Described, differences
+from producers.compatibility import list_registered
+from producers.topic_plan import Described, find_differences
 from runtime.secret_files import SettingsError, get_variable
 from runtime.settings import Settings
 
@@ -74,7 +74,7 @@ def _check_kafka(found: Addresses, described: Described) -> Iterator[Finding]:
     who = f" as {found.kafka.sasl_username}" if found.kafka.has_sasl else ""
     yield make_fine("kafka", f"Kafka answers at {found.kafka} by {found.kafka.security_protocol}{who}.")
     try:
-        differing = differences(found.kafka, described)
+        differing = find_differences(found.kafka, described)
     except LedgerlineError as refused:
         yield make_error("topics", str(refused))
         return
@@ -134,7 +134,7 @@ def _check_registry(found: Addresses) -> Iterator[Finding]:
         return
     yield make_fine("registry", f"The registry answers at {found.registry}.")
     try:
-        subjects = registered_all(found.registry)
+        subjects = list_registered(found.registry)
     except LedgerlineError as refused:
         yield make_error("schemas", str(refused))
         return

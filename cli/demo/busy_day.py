@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from domain.intents import CREDIT, DEBIT, DIRECTION_NAMES, Leg
-from producers.importing.model import ImportIntent, rfc3339
+from producers.importing.model import ImportIntent, format_rfc3339
 
 DAY_START: Final = 1_767_571_200_000_000  # 2026-01-05T00:00:00Z in microseconds
 DAY_SECONDS: Final = 86_400
@@ -198,6 +198,6 @@ def _make_line(key: str, legs: Iterable[Leg], reference: str | None, value_time:
             for leg in legs
         ],
         "reference": reference,
-        "value_time": rfc3339(value_time),
+        "value_time": format_rfc3339(value_time),
     }
     return orjson.dumps(item)

@@ -13,7 +13,7 @@ from cli.demo.demo import TENANT, Demo, DemoError
 from cli.demo.example import make_example
 from cli.demo.rogues import make_rogues, send_rogues
 from producers.importing import beancount_source, importer
-from producers.importing.minor import sums_of
+from producers.importing.minor import compute_sums
 from producers.importing.sender import BatchSender, Fate, ItemResult
 
 REPLAYED_BATCHES: Final = 2
@@ -25,7 +25,7 @@ def read_example(demo: Demo) -> str:
     path = demo.home / "data" / "example.beancount"
     make_example(path)
     source = beancount_source.read_ledger(path)
-    registered = importer.registered_units(demo.ledger.postgres_dsn, TENANT)
+    registered = importer.list_registered_units(demo.ledger.postgres_dsn, TENANT)
     demo.prepared = importer.prepare(source, registered)
     demo.check("transactions that could not be mapped", 0, len(demo.prepared.problems))
     units = ", ".join(sorted(demo.prepared.plan.unregistered))
@@ -147,7 +147,7 @@ def send_again(demo: Demo) -> str:
 
 def compute_expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
     """Return every expected balance: debits minus credits, in minor units."""
-    sums = Counter(sums_of(demo.prepared.mapped.intents))
+    sums = Counter(compute_sums(demo.prepared.mapped.intents))
     sums.update(demo.day.expected.balances)
     return dict(sums)
 

@@ -12,8 +12,8 @@ from domain.errors import LedgerlineError
 from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
-from producers.encoding import encoder
-from producers.intents import record_of
+from producers.encoding import make_encoder
+from producers.intents import make_record
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import find_registered_id, make_registry_client
@@ -41,10 +41,10 @@ def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     with make_registry_client(registry) as client:
         intents_id = find_registered_id(client, "payments.intents-value")
         journal_id = find_registered_id(client, "ledger.journal-value")
-    encode = encoder("payments.intents-value", intents_id)
-    good = encode(record_of(_make_intent(tenant, "rogue:good")))
-    stranger = record_of(_make_intent("nobody", "rogue:stranger"))
-    impostor = record_of(_make_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
+    encode = make_encoder("payments.intents-value", intents_id)
+    good = encode(make_record(_make_intent(tenant, "rogue:good")))
+    stranger = make_record(_make_intent("nobody", "rogue:stranger"))
+    impostor = make_record(_make_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
     poison = {
         QuarantineReason.EMPTY: b"",
         QuarantineReason.BAD_MAGIC: b'{"type": "transfer", "amount": 12.5}',
@@ -56,7 +56,7 @@ def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     }
     rogues = [Rogue(value, "quarantined", reason.value) for reason, value in poison.items()]
     for number in range(UNBALANCED):
-        value = encode(record_of(_make_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
+        value = encode(make_record(_make_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
         rogues.append(Rogue(value, "rejected", Reason.UNBALANCED.value))
     return rogues
 

@@ -15,10 +15,10 @@ from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_
 from domain.money import find_minor_unit_fault, get_iso_exponent
 from producers.importing.addresses import (
     AddressError,
-    beancount_address,
     exchange_account,
+    make_beancount_address,
+    make_unit_code,
     normalize_text,
-    unit_code,
 )
 from producers.importing.keys import KeyMaker
 from producers.importing.model import (
@@ -100,9 +100,9 @@ def map_records(
         why = find_minor_unit_fault(code)
         ledger.notes.append(
             f"{code} is an ISO 4217 code, but the file never uses it as money: it is booked as the unit "
-            f"{unit_code(code, is_ticker=True)}."
+            f"{make_unit_code(code, is_ticker=True)}."
             if why is None
-            else f"{code} {why} So it is booked as {unit_code(code, is_ticker=True)}."
+            else f"{code} {why} So it is booked as {make_unit_code(code, is_ticker=True)}."
         )
     return ledger
 
@@ -167,11 +167,11 @@ class _Mapping:
         self._ledger.problems.append(Problem(Place(place["file"], place["line"]), sentence))
 
     def _unit(self, commodity: str) -> str:
-        return unit_code(commodity, is_ticker=commodity in self._tickers)
+        return make_unit_code(commodity, is_ticker=commodity in self._tickers)
 
     def _address(self, account: str) -> str:
         try:
-            return beancount_address(account, self._roots)
+            return make_beancount_address(account, self._roots)
         except AddressError as error:
             raise AddressError(f"The account {account} {error}.") from error
 
@@ -224,7 +224,7 @@ class _Mapping:
                 value_time=start_of_day(date.fromisoformat(record["date"])),
                 legs=tuple(legs),
                 reference=normalize_text(record["narration"] or record["payee"] or "") or None,
-                metadata=_metadata(record),
+                metadata=_make_metadata(record),
                 tolerances={self._unit(code): Decimal(number) for code, number in record["tolerances"].items()},
             )
         )
@@ -237,7 +237,7 @@ class _Mapping:
         name = self._key_metadata
         if name is not None and name in record["meta"]:
             return self._keys.named({"by": name, "id": record["meta"][name]})
-        return self._keys.counted(_content(record))
+        return self._keys.counted(_make_content(record))
 
     def _legs(self, posting: Record) -> list[DraftLeg]:
         """Return the posting's own leg and, if its weight is in another commodity, the two legs of the exchange."""
@@ -254,7 +254,7 @@ class _Mapping:
         return legs
 
 
-def _content(record: Record) -> dict[str, Any]:
+def _make_content(record: Record) -> dict[str, Any]:
     """Return the content that identifies a transaction: what people wrote, not what beancount computed.
 
     Interpolated amounts, and the lots that a sale is booked against, may change when earlier lines change. The changed
@@ -276,18 +276,18 @@ def _content(record: Record) -> dict[str, Any]:
         "tags": record["tags"],
         "links": record["links"],
         "postings": [
-            [account, currency, None if number is None or padded else _normal(number)]
+            [account, currency, None if number is None or padded else _normalize(number)]
             for (account, currency), number in sorted(written.items(), key=lambda item: item[0])
         ],
     }
 
 
-def _normal(number: Decimal) -> str:
+def _normalize(number: Decimal) -> str:
     """Return the same text for equal numbers: 5, 5.0 and 5.00 are the same amount."""
     return format(number.normalize() if number else Decimal(0), "f")
 
 
-def _metadata(record: Record) -> dict[str, str]:
+def _make_metadata(record: Record) -> dict[str, str]:
     """Return what the legs cannot say. Leave out line numbers: they would make equal transactions look different."""
     found = {
         "flag": "" if record["flag"] in _CLEARING_FLAGS else record["flag"] or "",
@@ -296,7 +296,7 @@ def _metadata(record: Record) -> dict[str, str]:
     found["tags"] = " ".join(record["tags"])
     found["links"] = " ".join(record["links"])
     for number, posting in enumerate(record["postings"], start=1):
-        lot = _lot(posting)
+        lot = _format_lot(posting)
         if lot:
             found[f"lot.{number}"] = lot
     for number, posting in enumerate(record["postings"], start=1):
@@ -310,7 +310,7 @@ def _metadata(record: Record) -> dict[str, str]:
     return dict(list(kept.items())[:METADATA_ENTRIES_MAX])
 
 
-def _lot(posting: Record) -> str:
+def _format_lot(posting: Record) -> str:
     """Return units, cost and price in beancount's form, such as `-27 ITOT {46.43 USD, 2022-10-03} @ 48.56 USD`."""
     cost, price, units = posting["cost"], posting["price"], posting["units"]
     if cost is None and price is None:

@@ -87,7 +87,7 @@ class LedgerReader:
         raise ImportingError(f"The list {path} does not end.")
 
 
-def differing_sums(
+def find_differing_sums(
     sums: Iterable[SourceSum],
     movements: Iterable[Movement],
     exponents: Mapping[str, int],
@@ -107,7 +107,7 @@ def differing_sums(
     return differences
 
 
-def failed_assertions(
+def find_failed_assertions(
     assertions: Iterable[Assertion],
     movements: Iterable[Movement],
     exponents: Mapping[str, int],

@@ -17,14 +17,14 @@ from producers.importing.csv_dialects import DIALECTS
 from producers.importing.model import ImportingError
 
 
-def _checked_template(template: str) -> str:
+def _check_template(template: str) -> str:
     for _, name, specification, conversion in Formatter().parse(template):
         if name == "" or specification or conversion:
             raise ValueError(f"{template!r}: a template holds {{Column}} names only")
     return template
 
 
-def _checked_expression(expression: str) -> str:
+def _check_expression(expression: str) -> str:
     try:
         re.compile(expression)
     except re.error as error:
@@ -32,7 +32,7 @@ def _checked_expression(expression: str) -> str:
     return expression
 
 
-def _checked_zone(name: str) -> str:
+def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:
@@ -40,9 +40,9 @@ def _checked_zone(name: str) -> str:
     return name
 
 
-Template = Annotated[str, AfterValidator(_checked_template)]
-Expression = Annotated[str, AfterValidator(_checked_expression)]
-Zone = Annotated[str, AfterValidator(_checked_zone)]
+Template = Annotated[str, AfterValidator(_check_template)]
+Expression = Annotated[str, AfterValidator(_check_expression)]
+Zone = Annotated[str, AfterValidator(_check_zone)]
 
 
 class _Part(BaseModel):
@@ -235,7 +235,7 @@ class Mapping(_Part):
 
 def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
     """Read a mapping from a .toml, .yaml or .yml file. Raise an ImportingError that says what is wrong with it."""
-    document = _document(path)
+    document = _read_document(path)
     if not isinstance(document, dict):
         raise ImportingError(f"The mapping {path} is wrong: it must be a table of members.")
     return build_mapping(document, f"The mapping {path}", dialect)
@@ -303,7 +303,7 @@ def _explain(error: Any) -> str:
     return _SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
 
 
-def _document(path: Path) -> Any:
+def _read_document(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

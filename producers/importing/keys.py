@@ -44,18 +44,18 @@ class KeyMaker:
         return self._key(digest, 1) if self._seen[digest] == 1 else None
 
     def _digest(self, content: dict[str, Any]) -> str:
-        return sha256(make_canonical_json(_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
+        return sha256(make_canonical_json(_make_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
 
     def _key(self, digest: str, ordinal: int) -> str:
         return f"{self._prefix}:{digest}:{ordinal}"
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     """Return the same value with each text in NFC and its white space as single spaces."""
     if isinstance(value, str):
         return " ".join(normalize_text(value).split())
     if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
+        return {name: _make_plain(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_make_plain(member) for member in value]
     return value

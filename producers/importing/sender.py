@@ -155,10 +155,12 @@ class BatchSender:
         except httpx.TransportError:
             return _Trouble(f"the API at {self._client.base_url} does not answer.", None)
         if response.status_code in RETRY_STATUSES:
-            return _Trouble(_sentence(response), _retry_after(response))
+            return _Trouble(_make_sentence(response), _retry_after(response))
         if response.status_code != 200:
-            raise ImportingError(f"The API refuses the batch with status {response.status_code}: {_sentence(response)}")
-        return [_result(item) for item in orjson.loads(response.content)["items"]]
+            raise ImportingError(
+                f"The API refuses the batch with status {response.status_code}: {_make_sentence(response)}"
+            )
+        return [_make_result(item) for item in orjson.loads(response.content)["items"]]
 
 
 class _Trouble(NamedTuple):
@@ -168,7 +170,7 @@ class _Trouble(NamedTuple):
     retry_after_seconds: float | None
 
 
-def _result(item: dict[str, Any]) -> ItemResult:
+def _make_result(item: dict[str, Any]) -> ItemResult:
     problem = item.get("problem")
     if problem is not None:
         kind = str(problem.get("type", "")).rpartition("/")[2]
@@ -188,7 +190,7 @@ def _result(item: dict[str, Any]) -> ItemResult:
     )
 
 
-def _sentence(response: httpx.Response) -> str:
+def _make_sentence(response: httpx.Response) -> str:
     """Return what a problem document says, or the start of any other answer."""
     try:
         document = orjson.loads(response.content)

@@ -16,7 +16,7 @@ from db.breaks import BreakStore
 from db.proving import LaneStore, Row
 from domain.breaks import BreakKind, Finding, compute_break_id
 from domain.errors import LedgerlineError
-from producers.events import EventProducer, break_event
+from producers.events import EventProducer, make_break_event
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.chores import SpareTime
 from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
@@ -102,7 +102,7 @@ class JournalAgent(ABC, Generic[Row]):
             if not waiting:
                 return
             try:
-                self._events.send(break_event(item) for item in waiting)
+                self._events.send(make_break_event(item) for item in waiting)
             except LedgerlineError as error:
                 logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
                 return

@@ -19,9 +19,9 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
 from ops.embedded.stack import Endpoints
-from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, registered_all
+from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, list_registered
 from producers.deploy import register_schemas
-from producers.schema_rules import losses
+from producers.schema_rules import list_losses
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import (
     AVRO_FOLDER,
@@ -161,7 +161,7 @@ def test_every_project_schema_registers_at_its_level(stack: Endpoints) -> None:
     ids = register_schemas(stack.registry)
     assert ids.keys() == SUBJECTS.keys()
     assert register_schemas(stack.registry) == ids
-    for found in registered_all(stack.registry):
+    for found in list_registered(stack.registry):
         assert (found.level, found.is_current) == (SUBJECTS[found.subject][1], True)
     assert {judgement.verdict for judgement in judge_all(stack.registry)} == {Verdict.SAME}
 
@@ -188,7 +188,7 @@ def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
     amount["name"] = "amount"
     direction = next(field for field in leg_fields if field["name"] == "direction")
     direction["type"]["symbols"].remove("credit")
-    assert losses(old, new) == [
+    assert list_losses(old, new) == [
         "the symbol credit of legs.direction was removed or renamed",
         "the field legs.amount_minor was removed, or renamed without an alias",
     ]
@@ -196,7 +196,7 @@ def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
     holder = {"type": "record", "name": "Out", "fields": [{"name": "in", "type": ["null", nested], "default": None}]}
     emptied = copy.deepcopy(holder)
     emptied["fields"][0]["type"][1]["fields"] = []  # type: ignore[index]
-    assert losses(holder, emptied) == ["the field in.a was removed, or renamed without an alias"]
+    assert list_losses(holder, emptied) == ["the field in.a was removed, or renamed without an alias"]
 
 
 def test_the_stock_serializer_finds_each_schema_without_registering(stack: Endpoints) -> None:

@@ -13,7 +13,7 @@ from fastavro.utils import generate_one
 
 from domain.breaks import Break, BreakKind
 from domain.topics import SUBJECTS
-from producers.events import break_event
+from producers.events import make_break_event
 from runtime.schemas import parse_own_schema, read_schema_text, strip_logical_types
 from tests import releases
 
@@ -125,7 +125,7 @@ def test_a_break_of_the_release_before_does_not_say_when_it_is_overdue(tmp_path:
     before = released_schema(releases.unpack(tmp_path), "ledger.breaks-value")
     now = strip_logical_types(json.loads(read_schema_text("ledger.breaks-value")))
     item = Break(UUID(int=1), "audit", "chain", "lane 1", "open", 1, 7, "It differs.", {}, 1_000_000, 2_000_000)
-    _, record = break_event(item)
+    _, record = make_break_event(item)
     assert record["overdue_time"] == 1_000_000 + BreakKind.CHAIN.term_seconds * 1_000_000
     old = moved(record, now, before)
     assert "overdue_time" not in old

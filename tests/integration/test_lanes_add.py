@@ -20,7 +20,7 @@ from cli.lanes import LANES_REASON, add_lanes
 from db.connections import connect
 from domain.errors import LedgerlineError
 from domain.topics import Topics
-from producers.deploy import Replication, lane_counts, make_topics
+from producers.deploy import Replication, count_lanes, make_topics
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench, post, problem, top_up, transfer
 from tests.command_line import environment, run, run_json
@@ -37,7 +37,7 @@ LANES_SECONDS_MAX: Final = 240.0
 
 
 def counts(bench: PostingBench) -> set[int]:
-    return set(lane_counts(bench.kafka, bench.topics).values())
+    return set(count_lanes(bench.kafka, bench.topics).values())
 
 
 def kinds(bench: PostingBench) -> list[str]:

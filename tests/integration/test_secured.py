@@ -26,7 +26,7 @@ from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.kafka_rights import grant, rights
-from producers.deploy import partition_counts
+from producers.deploy import compute_partition_counts
 from runtime.kafka import Kafka
 from runtime.kafka_positions import make_admin_client
 from runtime.settings import REPOSITORY_ROOT, Settings
@@ -291,7 +291,7 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     login = {} if name == "posting" else {"sasl_username": name, "sasl_password": secured.PASSWORDS[name]}
     refused: dict[str, int] = {}
     producer = Producer({**parts.kafka(door, **login).client_options(), "message.timeout.ms": 20_000, "log_level": 0})
-    others = partition_counts(known, lanes=1).keys()
+    others = compute_partition_counts(known, lanes=1).keys()
     for topic in others - own:
         producer.produce(
             topic, b"intruder", on_delivery=lambda error, told: refused.update({told.topic(): error and error.code()})

@@ -26,7 +26,7 @@ from api.tracing import read_trace
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
-from producers.intents import drained_account, kafka_key
+from producers.intents import find_drained_account, make_kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
 ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
@@ -257,11 +257,11 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
         Leg("users:2:wallet", DEBIT, 3, "EUR"),
         Leg("users:3:wallet", DEBIT, 3, "EUR"),
     )
-    assert drained_account(legs, chart) == "users:2:wallet"
-    assert drained_account(legs[:2], chart) is None
-    assert drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
-    assert kafka_key("default", "the-id", None) == b"the-id"
-    assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
+    assert find_drained_account(legs, chart) == "users:2:wallet"
+    assert find_drained_account(legs[:2], chart) is None
+    assert find_drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
+    assert make_kafka_key("default", "the-id", None) == b"the-id"
+    assert make_kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
 
 
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.topics import SUBJECTS
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schemas import parse_own_schema
 
 CODECS = {subject: Codec(parse_own_schema(subject)) for subject in SUBJECTS}
-ENCODE = {subject: encoder(subject, 1) for subject in SUBJECTS}
+ENCODE = {subject: make_encoder(subject, 1) for subject in SUBJECTS}
 REFUSED = "refused"
 
 subjects = st.sampled_from(sorted(SUBJECTS))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from domain.intents import Intent, Leg, compute_intent_id, make_intent
 from domain.outcomes import QuarantineReason
-from producers.encoding import encoder
-from producers.intents import record_of
+from producers.encoding import make_encoder
+from producers.intents import make_record
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import parse_own_schema
@@ -22,7 +22,7 @@ from tests.posting_bench import intent, leg
 
 SUBJECT = "payments.intents-value"
 SCHEMA_ID = 7
-ENCODE = encoder(SUBJECT, SCHEMA_ID)
+ENCODE = make_encoder(SUBJECT, SCHEMA_ID)
 RECORD = intent("key", [leg("external:bank", "debit", 700), leg("users:1", "credit", 700)])
 
 
@@ -220,8 +220,8 @@ def test_whatever_an_encoder_writes_is_read(record: dict[str, Any]) -> None:
 @settings(deadline=None)
 def test_what_the_api_sends_is_what_is_read(record: dict[str, Any]) -> None:
     sent = make_intent(record)
-    assert record_of(sent) == record
-    assert make_intent(CODEC.read(ENCODE(record_of(sent)), BODY)) == sent
+    assert make_record(sent) == record
+    assert make_intent(CODEC.read(ENCODE(make_record(sent)), BODY)) == sent
 
 
 @given(record=RECORDS, data=st.data())

@@ -27,8 +27,8 @@ from domain.intents import compute_intent_id
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from producers.deploy import Replication, make_topics, register_schemas, topic_configs
-from producers.encoding import encoder
+from producers.deploy import Replication, make_topic_configs, make_topics, register_schemas
+from producers.encoding import make_encoder
 from runtime.kafka_positions import REQUEST_SECONDS_MAX, make_admin_client, read_topic_state
 from runtime.key_files import make_key
 from runtime.key_names import POSTING_KEY_FILE, get_public_file
@@ -77,7 +77,7 @@ class BenchLedger:
         register_schemas(self.endpoints.registry)
         with make_registry_client(self.endpoints.registry) as client:
             schema_id = find_registered_id(client, "payments.intents-value")
-        self._encode = encoder("payments.intents-value", schema_id)
+        self._encode = make_encoder("payments.intents-value", schema_id)
         self._producer = Producer(
             {
                 **self.endpoints.kafka.client_options(),
@@ -215,7 +215,7 @@ class BenchLedger:
     def drop(self) -> None:
         """Remove the database and the topics."""
         drop_database(self.dsn)
-        for deletion in self._admin.delete_topics(list(topic_configs(self.topics))).values():
+        for deletion in self._admin.delete_topics(list(make_topic_configs(self.topics))).values():
             deletion.result(WAIT_SECONDS_MAX)
 
 

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import Producer
 
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.schemas import find_registered_id, make_registry_client
 from tools.chaos.oracle import Planted
 from tools.chaos.scenarios.scenario import Scenario
@@ -110,7 +110,7 @@ def leave_out_record(trial: Trial) -> None:
     trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
     with make_registry_client(trial.ledger.endpoints.registry) as client:
-        encode = encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
+        encode = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
     producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
     position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
     producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
