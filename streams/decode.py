@@ -136,8 +136,8 @@ class IntentDecoder:
             raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
         try:
             schema = strip_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
-            writer_schema = fastavro.parse_schema(schema) if _full_name(schema) == RECORD_NAME else None
-            other = _other_meanings(found.schema_str) if writer_schema is not None else []
+            writer_schema = fastavro.parse_schema(schema) if _get_full_name(schema) == RECORD_NAME else None
+            other = _find_other_meanings(found.schema_str) if writer_schema is not None else []
         except Exception:  # the lane must go on, whatever someone registered
             logger.exception("unusable schema", schema_id=schema_id)
             writer_schema = None
@@ -151,7 +151,7 @@ class IntentDecoder:
         return known
 
 
-def _other_meanings(writer_text: str) -> list[str]:
+def _find_other_meanings(writer_text: str) -> list[str]:
     """Return how fields of the writer's schema differ from the ledger's in type or unit, such as milliseconds."""
     subject = "payments.intents-value"
     own = json.loads(read_schema_text(subject))
@@ -159,7 +159,7 @@ def _other_meanings(writer_text: str) -> list[str]:
     return [fault.clause for fault in found if fault.rule in MEANING]
 
 
-def _full_name(schema: Any) -> str | None:
+def _get_full_name(schema: Any) -> str | None:
     if not isinstance(schema, Mapping):
         return None
     name, namespace = str(schema.get("name", "")), schema.get("namespace")

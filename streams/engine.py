@@ -240,7 +240,7 @@ class _Transport(driver.Transport):  # type: ignore[misc]
     Consumer = _Consumer
 
 
-def _credentials(kafka: Kafka) -> Any:
+def _make_credentials(kafka: Kafka) -> Any:
     """Return the credentials for aiokafka, None if there are none; raise OSError if a TLS file cannot be used."""
     context = kafka.ssl_context()
     if kafka.has_sasl:
@@ -262,7 +262,7 @@ class FencedApp(faust.App):  # type: ignore[misc]
         super().__init__(
             options.group,
             broker=f"kafka://{options.kafka}",
-            broker_credentials=_credentials(options.kafka),
+            broker_credentials=_make_credentials(options.kafka),
             loop=None,
             autodiscover=False,
             agent_supervisor=CrashingSupervisor,

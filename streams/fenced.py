@@ -28,7 +28,7 @@ from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.idleness import Standing, find_work
 from streams.lag import LagWatch
 from streams.metrics import AgentMetrics, serve_metrics
-from streams.tracing import following
+from streams.tracing import follow_batch
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -199,7 +199,7 @@ class _Runner:
         first = [(part.partition, part.messages[0]) for part in batch if part.messages]
         self._in_hand = {partition: (message.offset, message.timestamp_ms) for partition, message in first}
         try:
-            with self._metrics.batch_seconds.time(), following(self._options, batch):
+            with self._metrics.batch_seconds.time(), follow_batch(self._options, batch):
                 self._handler.handle(batch)
         except TRANSIENT:
             # It is unknown whether the commit succeeded, so read the offsets from the store again.

@@ -14,10 +14,10 @@ _ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 
 
 @contextmanager
-def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
+def follow_batch(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
     """Keep a span open while an agent works on a batch, if tracing is on and messages of the batch are sampled."""
     tracer = tracing.get_tracer()
-    links = [] if tracer is None else sampled_of(batch)
+    links = [] if tracer is None else list_sampled(batch)
     if tracer is None or not links:
         yield
         return
@@ -38,7 +38,7 @@ def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[No
 
 
 @contextmanager
-def transaction_span(intents: int) -> Iterator[None]:
+def open_transaction_span(intents: int) -> Iterator[None]:
     """Keep a span open during a posting transaction, if the batch has a span."""
     tracer, around = tracing.get_tracer(), tracing.get_current_span()
     if tracer is None or around is None:
@@ -53,12 +53,12 @@ def transaction_span(intents: int) -> Iterator[None]:
         yield
 
 
-def outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.Value]:
+def make_outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.Value]:
     """Return how many intents had each outcome; an outcome without intents is left out."""
     return {Attribute(f"ledgerline.outcomes.{outcome.value}"): count for outcome, count in Counter(outcomes).items()}
 
 
-def sampled_of(batch: Iterable[PartitionBatch]) -> list[str]:
+def list_sampled(batch: Iterable[PartitionBatch]) -> list[str]:
     """Return the traceparents of sampled messages, each once, at most LINKS_MAX.
 
     If tracing is on, this function sees every message, and most are not sampled: so it tests the digit of the sampled

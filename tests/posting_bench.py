@@ -26,9 +26,9 @@ from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
-from streams.posting.published import last_published
+from streams.posting.published import read_last_published
 from streams.posting.reading import IntentReader
-from streams.posting.source import TopicLook, describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, find_offsets_with_record
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
@@ -99,9 +99,9 @@ class PostingBench:
             self._stores[-1],
             IntentReader(self._decoders[-1]),
             partial(describe_source, self.kafka, self.topics.intents),
-            partial(offsets_with_record, self.kafka, self.topics.intents),
+            partial(find_offsets_with_record, self.kafka, self.topics.intents),
             **{
-                "published": partial(last_published, self.kafka, self.topics.journal),
+                "published": partial(read_last_published, self.kafka, self.topics.journal),
                 "ask_topic_id": TopicLook(self.kafka, self.topics.intents).ask,
                 **options,
             },

@@ -20,9 +20,9 @@ from streams.proof.audit import receipts, verifier
 from streams.proof.audit.full import Report
 from streams.proof.audit.full import verify as verify_all
 from streams.proof.audit.kept import read_kept
-from streams.proof.audit.service import key_file_of
-from streams.proof.audit.signatures import posting_keys
-from streams.proof.audit.witness import witnesses_of
+from streams.proof.audit.service import get_key_file
+from streams.proof.audit.signatures import read_posting_keys
+from streams.proof.audit.witness import make_witnesses
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
 
@@ -55,8 +55,8 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
                 topics=Topics(ledger.settings.topic_prefix),
                 public_key=raw,
                 kept=kept,
-                witnesses=witnesses_of(ledger.settings),
-                posting_keys=posting_keys(ledger.settings),
+                witnesses=make_witnesses(ledger.settings),
+                posting_keys=read_posting_keys(ledger.settings),
                 progress=progress,
             )
     if as_json:
@@ -191,7 +191,7 @@ def keygen(
     as_json: Json = False,
 ) -> None:
     """Make a signing key: the private one readable by its owner only, the public one beside it."""
-    path = file or key_file_of(read_settings())
+    path = file or get_key_file(read_settings())
     key = make_key(path)
     if as_json:
         show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(get_public_file(path))})
@@ -204,7 +204,7 @@ def public_key_command(
     out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
 ) -> None:
     """Print the public key, in PEM, for those who check proofs."""
-    pem = make_public_pem(read_key(key_file_of(read_settings())).public_raw)
+    pem = make_public_pem(read_key(get_key_file(read_settings())).public_raw)
     if out is None:
         show_text(pem.decode())
         return
@@ -216,6 +216,6 @@ def public_key_command(
 
 def _read_raw_public_key(path: Path) -> bytes:
     try:
-        return verifier.raw_bytes(verifier.read_public_key(path))
+        return verifier.decode_raw_key(verifier.read_public_key(path))
     except verifier.Refused as refused:
         raise LedgerlineError(str(refused)) from refused

@@ -16,7 +16,7 @@ from db.frame import Frame
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.key_files import read_key
-from streams.proof.audit.service import key_file_of
+from streams.proof.audit.service import get_key_file
 from streams.proof.replay.comparison import Comparison, compare
 from streams.proof.replay.rebuild import Origin, Report
 from streams.proof.replay.rebuild import replay as rebuild
@@ -82,7 +82,7 @@ def _read_frame_if_reachable(dsn: str) -> Frame | None:
 
 
 def _read_own_public_key(ledger: Ledger) -> bytes | None:
-    file = key_file_of(ledger.settings)
+    file = get_key_file(ledger.settings)
     return read_key(file).public_raw if file.exists() else None
 
 

@@ -102,7 +102,7 @@ def make_proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOpt
 def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     """Run the posting worker."""
     from streams.posting.service import serve
-    from streams.posting.signing import sign_nothing, signing_with
+    from streams.posting.signing import make_sign, sign_nothing
 
     key = read_posting_key(ledger.settings)
     # A commit costs as much as about 80 intents: so wait up to 20 ms, and post all that arrived with one commit.
@@ -114,7 +114,7 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
         dsn=ledger.postgres_dsn,
         registry=ledger.registry,
         journal_topic=topics.journal,
-        sign=sign_nothing if key is None else signing_with(key),
+        sign=sign_nothing if key is None else make_sign(key),
         fault=fault,
     )
 

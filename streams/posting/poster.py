@@ -32,11 +32,11 @@ from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.lookups import Found, Lookups
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
-from streams.posting.reading import IntentReader, Work, poisoned, screen, without_record
-from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
+from streams.posting.reading import IntentReader, Work, judge_by_books, make_work_without_record, quarantine_poisoned
+from streams.posting.rows import chain_rows, list_quarantined_bytes, move_lanes, sum_balance_changes
 from streams.posting.signing import Sign, sign_nothing
 from streams.posting.source import KafkaAway, Source, TopicIdAnswer, check_absent, check_source, check_topic
-from streams.tracing import outcome_attributes, transaction_span
+from streams.tracing import make_outcome_attributes, open_transaction_span
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -165,7 +165,9 @@ class Poster:
             )
         for start in range(offsets.start, offsets.stop, PIECE_OFFSETS):
             piece = range(start, min(start + PIECE_OFFSETS, offsets.stop))
-            yield [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in piece]
+            yield [
+                found.get(offset) or make_work_without_record(part.topic, part.partition, offset) for offset in piece
+            ]
 
     # ------------------------------------------------------------------------------------------ post
 
@@ -208,7 +210,7 @@ class Poster:
     def _post_once(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool) -> None:
         """Post the work in one transaction."""
         watch = Stopwatch()
-        with transaction_span(len(work)), self._store.transaction():
+        with open_transaction_span(len(work)), self._store.transaction():
             lanes = self._fence(work)
             watch.done("lock")
             work, found = self._look_up(work, lanes, is_poison=is_poison)
@@ -248,7 +250,7 @@ class Poster:
         books = self._lookups.get_books()
         named = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
         settled = self._store.look_up_settled(named)
-        screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
+        screened = [quarantine_poisoned(item) if is_poison else judge_by_books(item, books) for item in work]
         events = [item.event for item in screened]
         return screened, self._lookups.find(events, settled.result(), books, get_lane_chain(min(lanes)))
 
@@ -257,15 +259,15 @@ class Poster:
     ) -> tuple[list[JournalRow], dict[int, SignedHead]]:
         """Write rows, entries, balances and quarantined bytes. Return the rows, and the signed heads of their lanes."""
         account_ids = {name: account.account_id for name, account in found.accounts.items()}
-        rows = self._store.write_journal(chain(work, fates, lanes, self._now_microseconds()))
+        rows = self._store.write_journal(chain_rows(work, fates, lanes, self._now_microseconds()))
         entries = self._store.write_entries(rows, account_ids)
-        changes = balance_changes(rows, account_ids)
+        changes = sum_balance_changes(rows, account_ids)
         entries.result()
         balances = self._store.add_balances(changes)
         signed = self._sign(rows)
         self._read_ahead()
         balances.result()
-        self._store.add_quarantined(quarantined_bytes(work, rows))
+        self._store.add_quarantined(list_quarantined_bytes(work, rows))
         return rows, signed
 
     def _advance(
@@ -274,8 +276,8 @@ class Poster:
         """Move the lanes past the rows. Raise TopicMismatch if the topic of the fetch is not the lanes' topic."""
         for lane in lanes.values():
             check_topic(lane, lane.topic, topic_id)
-        standing = moved(lanes, rows)
+        standing = move_lanes(lanes, rows)
         self._store.advance(standing, signed)
         if (span := tracing.get_current_span()) is not None:
             self._store.tell_traced(span.traceparent, standing)
-            span.put(outcome_attributes(row.outcome for row in rows))
+            span.put(make_outcome_attributes(row.outcome for row in rows))

@@ -64,7 +64,7 @@ def check_published(lane: Lane, published: Published, row_hash: Callable[[int, i
         )
 
 
-def last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
+def read_last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
     """Return the end of each of these lanes on the topic; raise KafkaAway if Kafka does not tell it."""
     wanted = list(lanes)
     every = make_end_consumer(kafka, "ledgerline-published", "read_uncommitted")

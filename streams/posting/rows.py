@@ -20,7 +20,9 @@ LANE_MAX: Final = (1 << LANE_BITS) - 1
 _UNFIT: Final = (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
 
 
-def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int) -> Iterator[JournalRow]:
+def chain_rows(
+    work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int
+) -> Iterator[JournalRow]:
     """Yield the journal rows of the fates, lane after lane, chained to the head of each lane.
 
     `now` is in microseconds since 1970. The booked time of a row is never before that of the previous row of its lane.
@@ -30,12 +32,12 @@ def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane]
         lane = lanes[number]
         head, seq, booked_time = lane.head, lane.next_seq, max(now, lane.booked_time)
         for item, fate in group:
-            row = chain_row(head, journal_row(lane, seq, item.event, fate, booked_time))
+            row = chain_row(head, make_journal_row(lane, seq, item.event, fate, booked_time))
             yield row
             head, seq = row.hash, seq + 1
 
 
-def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
+def move_lanes(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
     """Return the lanes with the next offset, next seq, head and booked time that they have after these rows."""
     last = {row.lane: row for row in rows}
     return [
@@ -46,7 +48,7 @@ def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
     ]
 
 
-def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> JournalRow:
+def make_journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> JournalRow:
     """Return the row of one event, without its hashes.
 
     A malformed intent keeps no reference and no metadata: Postgres may be unable to store their text.
@@ -92,7 +94,7 @@ def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int
     )  # fmt: skip
 
 
-def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
+def list_quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
     """Return the messages of the quarantined rows, byte for byte."""
     return [
         QuarantinedBytes(
@@ -111,7 +113,7 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
     ]
 
 
-def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
+def sum_balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
     """Return one change for each shard that the rows touch.
 
     The changes of each currency are in order of account and lane, as the index has them.

@@ -9,10 +9,10 @@ from streams.away import find_away
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
-from streams.posting.published import last_published
+from streams.posting.published import read_last_published
 from streams.posting.reading import IntentReader
 from streams.posting.signing import Sign, sign_nothing
-from streams.posting.source import TopicLook, describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, find_offsets_with_record
 
 
 def serve(
@@ -36,8 +36,8 @@ def serve(
         store,
         reader,
         partial(describe_source, options.kafka, options.topic),
-        partial(offsets_with_record, options.kafka, options.topic),
-        published=partial(last_published, options.kafka, journal_topic),
+        partial(find_offsets_with_record, options.kafka, options.topic),
+        published=partial(read_last_published, options.kafka, journal_topic),
         ask_topic_id=TopicLook(options.kafka, options.topic).ask,
         read_ahead=ahead.read,
         sign=sign,

@@ -15,7 +15,7 @@ def sign_nothing(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:  # noqa: 
     return {}
 
 
-def signing_with(key: SigningKey) -> Sign:
+def make_sign(key: SigningKey) -> Sign:
     """Return a function from a batch's rows, in order of lane and seq, to a signature for each of its lanes."""
 
     def sign(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:

@@ -107,7 +107,7 @@ class _TopicIdAsked(NamedTuple):
             raise self.away(error) from error
 
 
-def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
+def find_offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
     """Return the offsets in [start, end) that have a committed record; raise KafkaAway if Kafka does not tell them."""
     consumer = Consumer(
         {

@@ -10,9 +10,8 @@ from db.access import Scope
 from domain.intents import compute_intent_id
 from domain.topics import Topics
 from runtime.settings import Settings
-from streams.proof.audit.service import ensure_key
-from streams.proof.audit.service import wire as wire_audit
-from streams.proof.reconciliation.service import wire as wire_reconciliation
+from streams.proof.audit.service import ensure_key, wire_audit
+from streams.proof.reconciliation.service import wire_reconciliation
 from tests.api_bench import ApiBench, post
 from tests.proving_bench import ProvingBench
 

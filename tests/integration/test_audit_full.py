@@ -17,9 +17,9 @@ from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from runtime.key_files import read_key
 from runtime.settings import Settings
 from streams.proof.audit import full as audit_full
-from streams.proof.audit.kept import kept_of
+from streams.proof.audit.kept import parse_kept
 from streams.proof.audit.service import Audit
-from streams.proof.audit.signing import checkpoint_event
+from streams.proof.audit.signing import make_checkpoint_event
 from streams.proof.audit.verifier import Refused, verify
 from streams.proof.audit.witness import FileWitness, read_witness
 from streams.proof.reconciliation import full as reconciliation_full
@@ -175,7 +175,7 @@ def stored_event(bench: ProvingBench, number: int) -> dict[str, Any]:
     """Return a stored checkpoint as it is published on the topic."""
     with psycopg.connect(bench.dsn) as connection:
         ((row, heads),) = list_checkpoints(connection, number, 1)
-    return checkpoint_event(row, heads)
+    return make_checkpoint_event(row, heads)
 
 
 def details(report: audit_full.Report) -> dict[str, str]:
@@ -192,7 +192,7 @@ def test_what_was_kept_outside_is_held_against_the_ledger_of_today(
     agent.signer._witnesses = [witness]
     agent.signer.tell_witnesses()
     intent_id = records(proving)[3]["intent_id"]
-    proof = kept_of("proof.json", prove(proving.dsn, intent_id))
+    proof = parse_kept("proof.json", prove(proving.dsn, intent_id))
     kept = [*read_witness(witness)[0], proof]
     assert [item.row.checkpoint for item in kept] == [0, 1, 2, 0]
     report = audit(proving, kept=kept, witnesses=[witness])

@@ -10,7 +10,7 @@ from confluent_kafka import Producer
 from domain.journal import GENESIS_HASH
 from runtime.journal_ends import RECORD_START
 from runtime.schemas import parse_own_schema
-from streams.posting.published import JournalAhead, JournalUnsettled, Published, last_published
+from streams.posting.published import JournalAhead, JournalUnsettled, Published, read_last_published
 from tests.copies import copy_of, settings_for
 from tests.posting_bench import PostingBench, eventually
 from tests.proving_bench import ProvingBench
@@ -37,7 +37,7 @@ def post(bench: ProvingBench, name: str, count: int, *, relay: bool = True) -> N
 
 
 def ends(bench: PostingBench, lanes: Iterable[int] = (0, 1)) -> dict[int, Published]:
-    return last_published(bench.kafka, bench.topics.journal, lanes)
+    return read_last_published(bench.kafka, bench.topics.journal, lanes)
 
 
 def test_a_new_ledger_and_a_relay_that_lags_are_fine(proving: ProvingBench) -> None:

@@ -10,14 +10,14 @@ from confluent_kafka.admin import AdminClient
 from runtime.schemas import parse_own_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.reconciliation import full
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.posting_bench import RECORDS, leg
 from tests.proving_bench import ProvingBench
 
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 

@@ -11,9 +11,9 @@ from domain.intents import compute_intent_id
 from runtime.key_files import SigningKey, make_key
 from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from runtime.settings import Settings
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from streams.proof.audit.full import verify
-from streams.proof.audit.service import Audit, ensure_key, wire
+from streams.proof.audit.service import Audit, ensure_key, wire_audit
 from streams.proof.audit.signatures import PostingKeys
 from tests.api_bench import ApiBench
 from tests.command_line import environment, run, run_json
@@ -30,8 +30,8 @@ def key(settings: Settings) -> SigningKey:
 
 @pytest.fixture
 def agent(proving: ProvingBench, settings: Settings, key: SigningKey) -> Iterator[Audit]:
-    proving.poster = proving.new_poster(sign=signing_with(key))
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
+    proving.poster = proving.new_poster(sign=make_sign(key))
+    made = wire_audit(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
     made.chores.uncovered.patience_seconds = 0.0
     yield made
     made.close()
@@ -99,7 +99,7 @@ def test_a_signature_that_was_deleted_or_is_a_strangers_is_no_way_out(
     turn_into_rejected(proving, 0, "currency_not_allowed")
     proving.tamper("DELETE FROM ledger.signed_head WHERE next_seq = 2")
     transfers(proving, "c")
-    proving.poster = proving.new_poster(sign=signing_with(make_key(tmp_path / "other" / "key.pem")))
+    proving.poster = proving.new_poster(sign=make_sign(make_key(tmp_path / "other" / "key.pem")))
     transfers(proving, "d")
     proving.relay_all()
     assert found(proving, agent) == {("chain", "lane 0 seq 1"), ("chain", "lane 0 seq 3")}
@@ -156,7 +156,7 @@ def test_who_takes_the_public_key_away_is_asked_for_no_signature(
     proving.relay_all()
     assert found(proving, agent) == set()
     get_public_file(settings.home / POSTING_KEY_FILE).unlink()
-    later = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
+    later = wire_audit(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
     later.chores.uncovered.patience_seconds = 0.0
     proving.poster = proving.new_poster()
     transfers(proving, "b")

@@ -21,7 +21,7 @@ from domain.outcomes import Outcome
 from streams.batches import Message, PartitionBatch
 from streams.posting.poster import Poster
 from streams.posting.published import Published
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from streams.posting.source import Source
 from tests.posting_model import pair
 from tests.simulation.broker import HOLE
@@ -206,7 +206,7 @@ def post(store: PostingStore) -> None:
         published=lambda lanes: {lane: Published() for lane in lanes},
         ask_topic_id=lambda: done("id"),
         now_microseconds=lambda: next(ticks),
-        sign=signing_with(KEY),
+        sign=make_sign(KEY),
     )
     poster.positions("t", [0, 1])
     both = [Message("t", 0, number, 0, None, text.encode(), ()) for number, text in enumerate(texts) if text != HOLE]

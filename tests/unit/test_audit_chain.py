@@ -18,8 +18,13 @@ from domain.merkle import compute_root
 from domain.outcomes import Outcome
 from domain.stored_records import StoredLeg, StoredRow
 from streams.proof.audit.chain import ABSENT, LaneChain, repeat_finding
-from streams.proof.audit.stored import window_faults
-from streams.proof.records.canonical import intent_fingerprint, record_hash, record_json, record_members
+from streams.proof.audit.stored import find_window_faults
+from streams.proof.records.canonical import (
+    compute_intent_fingerprint,
+    compute_record_hash,
+    make_record_json,
+    make_record_members,
+)
 from streams.proof.records.decoding import JournalRecord
 
 GENESIS = bytes(32)
@@ -79,8 +84,8 @@ def avro(row: JournalRow) -> JournalRecord:
 def test_hashes_are_those_of_the_rfc_and_of_the_poster(row: JournalRow, previous_hash: bytes) -> None:
     posted = chain_row(previous_hash, row)
     record = avro(posted)
-    assert record_json(record) == rfc8785.dumps(record_members(record))
-    assert record_hash(previous_hash, record) == posted.hash
+    assert make_record_json(record) == rfc8785.dumps(make_record_members(record))
+    assert compute_record_hash(previous_hash, record) == posted.hash
 
 
 @given(
@@ -103,14 +108,14 @@ def test_fingerprints_are_those_of_the_poster(
         "metadata": metadata,
     }
     wanted = compute_fingerprint("transfer", asked, reverses, value_time, reference, metadata)
-    assert intent_fingerprint(intent) == wanted
+    assert compute_intent_fingerprint(intent) == wanted
 
 
 def test_metadata_keys_beyond_ascii_sort_as_the_rfc_says() -> None:
     """In UTF-16 code units a surrogate pair sorts before U+FB33, in UTF-8 bytes after it (RFC 8785, 3.2.3)."""
     record = avro(posted_chain()[0])
     record["metadata"] = {"דּ": "1", "😀": "2"}
-    assert record_json(record) == rfc8785.dumps(record_members(record))
+    assert make_record_json(record) == rfc8785.dumps(make_record_members(record))
 
 
 def posted_chain(count: int = 6) -> list[JournalRow]:
@@ -226,8 +231,8 @@ def test_just_the_altered_row_is_named(changes: dict[str, Any], expected: list[i
     found_rows, found_legs = stored(chain)
     found_rows[3] = found_rows[3]._replace(**changes)
     kept = b"".join(row.hash for row in chain)
-    assert [seq for seq, _ in window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == expected
-    tail = list(window_faults(3, 2, found_rows[2:], found_legs, kept[64:], chain[1].hash))
+    assert [seq for seq, _ in find_window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == expected
+    tail = list(find_window_faults(3, 2, found_rows[2:], found_legs, kept[64:], chain[1].hash))
     assert [seq for seq, _ in tail] == expected
 
 
@@ -237,9 +242,9 @@ def test_deleted_rows_and_altered_entries_are_named() -> None:
     kept = b"".join(row.hash for row in chain)
     del found_rows[5], found_rows[1]
     found_legs[0] = found_legs[0]._replace(amount_minor="6")
-    assert [seq for seq, _ in window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == [0, 1, 5]
+    assert [seq for seq, _ in find_window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == [0, 1, 5]
 
 
 def test_the_hash_covers_the_previous_one() -> None:
     first, second = posted_chain(2)
-    assert second.hash == sha256(first.hash + record_json(avro(second))).digest()
+    assert second.hash == sha256(first.hash + make_record_json(avro(second))).digest()

@@ -187,7 +187,7 @@ def test_the_private_key_is_its_owners_and_never_overwritten(tmp_path: Path) -> 
     assert path.stat().st_mode & 0o777 == 0o600
     assert key_files.read_key(path).key_id == made.key_id
     assert key_files.get_public_file(path).name == "audit-key.pub.pem"
-    assert verifier.raw_bytes(verifier.read_public_key(key_files.get_public_file(path))) == made.public_raw
+    assert verifier.decode_raw_key(verifier.read_public_key(key_files.get_public_file(path))) == made.public_raw
     with pytest.raises(LedgerlineError, match="exists"):
         key_files.make_key(path)
     path.write_text("no key")
@@ -201,14 +201,16 @@ def test_a_checkpoint_that_does_not_follow_is_named(key: key_files.SigningKey) -
     first = [LaneHead(0, 0, 2, b"h" * 32, b"r" * 32)]
     second = [LaneHead(0, 2, 5, b"i" * 32, b"s" * 32), LaneHead(1, 0, 1, b"j" * 32, b"t" * 32)]
     one = signing.sign(0, signing.GENESIS, first, 10, key)
-    two = signing.sign(1, sha256(signing.signed_bytes(one, first)).digest(), second, 20, key)
-    assert signing.checkpoint_faults(one, first, None, key.public_raw) == []
-    assert signing.checkpoint_faults(two, second, (one, first), key.public_raw) == []
-    assert signing.checkpoint_faults(two, second, None, key.public_raw) != []
+    two = signing.sign(1, sha256(signing.make_signed_bytes(one, first)).digest(), second, 20, key)
+    assert signing.find_checkpoint_faults(one, first, None, key.public_raw) == []
+    assert signing.find_checkpoint_faults(two, second, (one, first), key.public_raw) == []
+    assert signing.find_checkpoint_faults(two, second, None, key.public_raw) != []
     hole = [second[0]._replace(first_seq=3), second[1]]
-    faults = signing.checkpoint_faults(
+    faults = signing.find_checkpoint_faults(
         signing.sign(1, two.previous_hash, hole, 20, key), hole, (one, first), key.public_raw
     )
     assert faults == ["Its lanes do not go on where the checkpoint before it ended."]
     later = one._replace(signed_time=11)
-    assert signing.checkpoint_faults(later, first, None, key.public_raw) == ["Its signature is not that of the key."]
+    assert signing.find_checkpoint_faults(later, first, None, key.public_raw) == [
+        "Its signature is not that of the key."
+    ]

@@ -11,16 +11,16 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from domain.checkpoints import CheckpointRow, LaneHead, compute_key_id, make_signed_members
 from runtime.key_files import SigningKey
-from streams.proof.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
-from streams.proof.audit.signing import GENESIS, sign, signed_bytes
+from streams.proof.audit.kept import KeptError, find_genuineness_faults, parse_kept, read_kept
+from streams.proof.audit.signing import GENESIS, make_signed_bytes, sign
 from streams.proof.audit.witness import (
     FileWitness,
     GitWitness,
     Witness,
     WitnessAway,
     WitnessError,
-    gaps_of,
-    line_of,
+    find_gaps,
+    make_line,
     read_witness,
 )
 
@@ -37,7 +37,7 @@ def signed(count: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
     for number in range(count):
         head = LaneHead(0, number, number + 1, sha256(b"%d" % number).digest(), bytes(32))
         row = sign(number, previous_hash, [head], 1000 + number, KEY)
-        previous_hash = sha256(signed_bytes(row, [head])).digest()
+        previous_hash = sha256(make_signed_bytes(row, [head])).digest()
         made.append((row, [head]))
     return made
 
@@ -67,8 +67,8 @@ def test_a_witness_keeps_what_it_is_told_in_order(witness: Witness) -> None:
     witness.add(CHECKPOINTS[2:])
     kept, strange = read_witness(witness)
     assert [(item.row, item.heads) for item in kept] == CHECKPOINTS
-    assert (strange, gaps_of(kept), witness.history_faults(), witness.next_checkpoint()) == ([], [], [], 4)
-    assert all(genuineness_faults(item, None, KEYS) == [] for item in kept)
+    assert (strange, find_gaps(kept), witness.history_faults(), witness.next_checkpoint()) == ([], [], [], 4)
+    assert all(find_genuineness_faults(item, None, KEYS) == [] for item in kept)
 
 
 def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -
     witness = FileWitness(path)
     witness.add(CHECKPOINTS[:1])
     with path.open("a") as file:
-        file.write(line_of(*CHECKPOINTS[1])[:40])
+        file.write(make_line(*CHECKPOINTS[1])[:40])
     assert witness.next_checkpoint() == 1
     witness.add(CHECKPOINTS[1:2])
     kept, strange = read_witness(witness)
@@ -86,7 +86,7 @@ def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -
 
 def test_a_witness_that_lost_lines_has_gaps(witness: Witness) -> None:
     witness.add([CHECKPOINTS[0], CHECKPOINTS[3]])
-    assert gaps_of(read_witness(witness)[0]) == [1, 2]
+    assert find_gaps(read_witness(witness)[0]) == [1, 2]
 
 
 def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
@@ -130,15 +130,15 @@ def members(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_kept_checkpoint_is_genuine_or_says_why_not(document: dict[str, Any], fault: str) -> None:
-    found = genuineness_faults(kept_of("kept.json", document), None, KEYS)
+    found = find_genuineness_faults(parse_kept("kept.json", document), None, KEYS)
     assert [text[: len(fault)] for text in found] == ([fault] if fault else [])
 
 
 def test_another_key_than_the_one_that_is_named_did_not_sign() -> None:
     other = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
-    kept = kept_of("kept.json", members())
-    assert genuineness_faults(kept, other, KEYS) == ["Its signature is not that of the key."]
-    assert genuineness_faults(kept, PUBLIC, {}) == []
+    kept = parse_kept("kept.json", members())
+    assert find_genuineness_faults(kept, other, KEYS) == ["Its signature is not that of the key."]
+    assert find_genuineness_faults(kept, PUBLIC, {}) == []
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from domain.intents import Intent, Leg, compute_intent_id
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, QuarantineReason, Reason
 from domain.stored_records import StoredLeg, StoredRow
-from streams.posting.rows import journal_row
+from streams.posting.rows import make_journal_row
 
 LANE = Lane(3, "payments.intents", "topic-id", 25, 17, b"head", 9)
 LEGS = (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR"))
@@ -80,7 +80,7 @@ NO_INTENT = FORGOTTEN | {"tenant": None, "intent_id": None, "idempotency_key": N
 def test_a_row_has_each_field_of_its_event_and_fate(event: Event, fate: Fate, changes: dict[str, Any]) -> None:
     moves_nothing = {"outcome": fate.outcome, "legs": fate.legs, "value_time": None}
     wanted = POSTED | (moves_nothing if fate.outcome is not Outcome.POSTED else {}) | changes
-    assert journal_row(LANE, 17, event, fate, 9)._asdict() == wanted
+    assert make_journal_row(LANE, 17, event, fate, 9)._asdict() == wanted
 
 
 def test_a_chained_row_differs_in_its_two_hashes_only() -> None:

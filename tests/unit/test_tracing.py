@@ -13,7 +13,7 @@ from producers.relay_traces import TracedBatches
 from runtime import tracing
 from runtime.tracing import Attribute, Kind
 from streams.batches import Message, PartitionBatch
-from streams.tracing import sampled_of
+from streams.tracing import list_sampled
 
 
 def traceparent(number: int, *, sampled: bool = True) -> str:
@@ -35,15 +35,15 @@ def header(value: str) -> tuple[str, bytes]:
 def test_sampled_messages_are_linked_once_each_and_no_more_than_the_bound() -> None:
     first, second, unsampled = traceparent(1), traceparent(2), traceparent(3, sampled=False)
     of_one = [("other", b"x"), header(first)]
-    found = sampled_of([batch(of_one, of_one, [header(unsampled)], [], [header(second)]), batch([header(first)])])
+    found = list_sampled([batch(of_one, of_one, [header(unsampled)], [], [header(second)]), batch([header(first)])])
     assert found == [first, second]
     many = batch(*([header(traceparent(number))] for number in range(tracing.LINKS_MAX + 5)))
-    assert sampled_of([many]) == [traceparent(number) for number in range(tracing.LINKS_MAX)]
+    assert list_sampled([many]) == [traceparent(number) for number in range(tracing.LINKS_MAX)]
 
 
 @given(value=st.none() | st.binary(max_size=60))
 def test_hostile_headers_are_no_trace(value: bytes | None) -> None:
-    assert sampled_of([batch([("traceparent", value), header(traceparent(1))])]) == []
+    assert list_sampled([batch([("traceparent", value), header(traceparent(1))])]) == []
 
 
 def test_a_batch_is_linked_to_where_it_ends() -> None:

@@ -18,12 +18,12 @@ from domain.merkle import compute_root
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from streams.proof.audit.chain import LaneChain, chain_finding, repeat_finding
-from streams.proof.audit.kept import Kept, genuineness_faults, record_place
-from streams.proof.audit.signatures import PostingKeys, judge, unsigned_finding
-from streams.proof.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
-from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
-from streams.proof.audit.witness import Witness, gaps_of, read_witness
+from streams.proof.audit.chain import LaneChain, make_chain_finding, repeat_finding
+from streams.proof.audit.kept import Kept, find_genuineness_faults, get_record_place
+from streams.proof.audit.signatures import PostingKeys, judge, make_unsigned_finding
+from streams.proof.audit.signing import GENESIS, find_checkpoint_faults, make_checkpoint_event
+from streams.proof.audit.stored import find_window_faults, make_stored_finding, make_stray_finding
+from streams.proof.audit.witness import Witness, find_gaps, read_witness
 from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.pages import read_all, read_up_to
@@ -129,13 +129,15 @@ class _Verification:
         own = db.read_hashes(self._connection, lane, 0, self.bounds[lane])
         common = min(len(own), len(published))
         if own[:common] != published[:common]:
-            differing = [seq for seq in range(common // db.HASH_BYTES) if _at(own, seq) != _at(published, seq)]
+            differing = [
+                seq for seq in range(common // db.HASH_BYTES) if _get_hash_at(own, seq) != _get_hash_at(published, seq)
+            ]
             findings += [
-                chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
+                make_chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
                 for seq in differing
             ]
         for seq in range(len(published) // db.HASH_BYTES, self.bounds[lane]):
-            findings.append(chain_finding(lane, seq, "The topic has no such record; it ends before."))
+            findings.append(make_chain_finding(lane, seq, "The topic has no such record; it ends before."))
         self._trusted[lane] = own + published[len(own) :]
         self.report.findings += findings
 
@@ -159,7 +161,7 @@ class _Verification:
         )
         self.report.findings += found.findings
         if found.next_seq is not None and found.next_seq < self.bounds[lane]:
-            self.report.findings.append(unsigned_finding(lane, found.next_seq, self.bounds[lane]))
+            self.report.findings.append(make_unsigned_finding(lane, found.next_seq, self.bounds[lane]))
 
     def read_tables(self) -> None:
         """Hash every stored row again; report each row that is not what was published, but not those that follow it."""
@@ -169,14 +171,14 @@ class _Verification:
             for first in range(0, bound, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, bound)
                 rows, legs = db.read_stored_rows(self._connection, lane, first, end)
-                before = _at(kept, first - 1) if first else GENESIS
+                before = _get_hash_at(kept, first - 1) if first else GENESIS
                 window = kept[first * db.HASH_BYTES : end * db.HASH_BYTES]
                 known = [row for row in rows if row.seq < first + len(window) // db.HASH_BYTES]
-                for seq, detail in window_faults(lane, first, known, legs, window, before):
-                    self.report.findings.append(stored_finding(lane, seq, detail))
+                for seq, detail in find_window_faults(lane, first, known, legs, window, before):
+                    self.report.findings.append(make_stored_finding(lane, seq, detail))
                 done += end - first
                 self._progress("tables", done, self.report.records)
-            head = _at(kept, bound - 1) if bound else GENESIS
+            head = _get_hash_at(kept, bound - 1) if bound else GENESIS
             if len(kept) == bound * db.HASH_BYTES and head != self._ledger[lane][1]:
                 detail = "The ledger's head of the chain is not the last record's hash."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
@@ -187,7 +189,7 @@ class _Verification:
                 detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
         strays = find_stray_rows(self._connection, STRAYS_MAX)
-        self.report.findings += [stray_finding(*stray) for stray in strays]
+        self.report.findings += [make_stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
         """Check the signature, roots and link of each checkpoint, and that table and topic have the same ones."""
@@ -198,9 +200,9 @@ class _Verification:
             for row, heads in page:
                 key = public_key or keys.get(row.key_id, b"")
                 faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
-                faults += checkpoint_faults(row, heads, previous, key)
+                faults += find_checkpoint_faults(row, heads, previous, key)
                 faults += self._root_faults(heads)
-                faults += published.faults_of(row.checkpoint, checkpoint_event(row, heads))
+                faults += published.faults_of(row.checkpoint, make_checkpoint_event(row, heads))
                 self._checkpoint_findings(row.checkpoint, faults)
                 previous, total = (row, heads), row.checkpoint + 1
             self._progress("checkpoints", total, total)
@@ -226,7 +228,7 @@ class _Verification:
         """Compare the checkpoints that were kept outside with today's ledger."""
         keys = db.list_signing_keys(self._connection)
         for item in kept:
-            faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
+            faults = find_genuineness_faults(item, public_key, keys) or self._kept_faults(item)
             self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
         self.report.kept += len(kept)
 
@@ -250,8 +252,8 @@ class _Verification:
             ]
             wrong += self._root_faults([head for head in kept.heads if head not in short])
         if kept.proof is not None:
-            lane, seq, record_hash = record_place(kept.proof)
-            if _at(self._trusted.get(lane, b""), seq) != record_hash:
+            lane, seq, record_hash = get_record_place(kept.proof)
+            if _get_hash_at(self._trusted.get(lane, b""), seq) != record_hash:
                 wrong.append(f"The record that it proves, lane {lane} seq {seq}, is another one today.")
         return wrong
 
@@ -267,7 +269,7 @@ class _Verification:
         kept, strange = read_witness(witness)
         self.check_kept(kept, public_key)
         faults = list(strange)
-        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in gaps_of(kept)]
+        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in find_gaps(kept)]
         faults += [(witness.name, fault) for fault in witness.history_faults()]
         first_missing = max((item.row.checkpoint for item in kept), default=-1) + 1
         missing = self._stored_checkpoint(first_missing)
@@ -279,9 +281,9 @@ class _Verification:
         wrong = []
         for head in heads:
             kept = self._trusted.get(head.lane, b"")
-            leaves = [_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
+            leaves = [_get_hash_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
             if compute_root(leaves) != head.records_root or (
-                head.next_seq and _at(kept, head.next_seq - 1) != head.head
+                head.next_seq and _get_hash_at(kept, head.next_seq - 1) != head.head
             ):
                 wrong.append(f"Its root of lane {head.lane} is not that of the records.")
         return wrong
@@ -290,7 +292,7 @@ class _Verification:
         self.report.findings += [Finding(BreakKind.CHECKPOINT, f"checkpoint {number}", fault) for fault in faults]
 
 
-def _at(joined: bytes, seq: int) -> bytes:
+def _get_hash_at(joined: bytes, seq: int) -> bytes:
     return joined[seq * db.HASH_BYTES : (seq + 1) * db.HASH_BYTES]
 
 

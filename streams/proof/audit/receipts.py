@@ -11,8 +11,8 @@ from db.agent_connection import open_snapshot
 from domain.signed_heads import FORMAT, PAGE_HASHES, RECEIPT_FORMAT, is_signed
 from domain.stored_records import join_legs
 from streams.proof.audit.chain import ABSENT
-from streams.proof.audit.stored import row_fault, stored_hash
-from streams.proof.audit.verifier import RECORD_MEMBERS, Refused, canonical, check_members, climb, hash_of_hex
+from streams.proof.audit.stored import compute_stored_hash, find_row_fault
+from streams.proof.audit.verifier import RECORD_MEMBERS, Refused, check_members, climb, decode_hash, make_canonical
 
 _MEMBERS: Final = frozenset(("format", "record", "previous_hash", "hash", "page", "place", "signed", "signature"))
 _SIGNED_MEMBERS: Final = frozenset(("format", "lane", "first_seq", "next_seq", "head", "records_root"))
@@ -42,20 +42,20 @@ def check_receipt(receipt: Any, keys: Sequence[Ed25519PublicKey]) -> dict[str, A
     check_members(receipt["place"], "place", {"index", "size", "path"})
     if (receipt["format"], signed["format"]) != (RECEIPT_FORMAT, FORMAT):
         raise Refused(f"The receipt's formats are not {RECEIPT_FORMAT} and {FORMAT}.")
-    record_hash = sha256(hash_of_hex(receipt["previous_hash"], "previous_hash") + canonical(record)).digest()
-    if record_hash != hash_of_hex(receipt["hash"], "hash"):
+    record_hash = sha256(decode_hash(receipt["previous_hash"], "previous_hash") + make_canonical(record)).digest()
+    if record_hash != decode_hash(receipt["hash"], "hash"):
         raise Refused("The record is not the one that was hashed.")
     _check_place(receipt, record_hash)
-    joined = b"".join(hash_of_hex(text, "page") for text in page)
-    if climb(joined, receipt["place"]) != hash_of_hex(signed["records_root"], "records_root"):
+    joined = b"".join(decode_hash(text, "page") for text in page)
+    if climb(joined, receipt["place"]) != decode_hash(signed["records_root"], "records_root"):
         raise Refused("The path from the record does not lead to the root that is signed.")
-    if signed["next_seq"] == record["seq"] + 1 and hash_of_hex(signed["head"], "head") != record_hash:
+    if signed["next_seq"] == record["seq"] + 1 and decode_hash(signed["head"], "head") != record_hash:
         raise Refused("The head that is signed is not the last record's hash.")
     try:
         signature = bytes.fromhex(receipt["signature"])
     except (TypeError, ValueError) as error:
         raise Refused("The signature is no hex.") from error
-    if signature.hex() != receipt["signature"] or not is_signed(canonical(signed), signature, keys):
+    if signature.hex() != receipt["signature"] or not is_signed(make_canonical(signed), signature, keys):
         raise Refused("The signature is not that of posting's key.")
     return dict(record)
 
@@ -94,7 +94,7 @@ def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
     if not found:
         faults.append("The ledger has no row there.")
     for row, row_legs in found:
-        content_hash = stored_hash(lane, row, row_legs, bytes.fromhex(receipt["previous_hash"]))
-        if row_fault(row, content_hash, len(row_legs), expected[seq]) is not None:
+        content_hash = compute_stored_hash(lane, row, row_legs, bytes.fromhex(receipt["previous_hash"]))
+        if find_row_fault(row, content_hash, len(row_legs), expected[seq]) is not None:
             faults.append("The ledger has another row there than posting signed.")
     return LedgerToday(faults, len(kept) == (signed["next_seq"] - signed["first_seq"]) * db.HASH_BYTES)

@@ -17,9 +17,9 @@ from domain.merkle import MerkleRange
 from producers.events import EventProducer
 from runtime.key_files import SigningKey
 from streams.proof.audit import metrics
-from streams.proof.audit.signatures import UncoveredEnds, uncovered_subject
-from streams.proof.audit.signing import GENESIS, checkpoint_event, sign, signed_bytes
-from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
+from streams.proof.audit.signatures import UncoveredEnds, make_uncovered_subject
+from streams.proof.audit.signing import GENESIS, make_checkpoint_event, make_signed_bytes, sign
+from streams.proof.audit.stored import find_window_faults, make_stored_finding, make_stray_finding
 from streams.proof.audit.witness import Witness, WitnessAway
 from streams.proof.chores import STRAYS_MAX, Chores, is_still_stray
 
@@ -63,11 +63,11 @@ class Signer:
             lanes = db.lock_all_lanes(connection)
             if all(lane.next_seq == lane.first_seq for lane in lanes):
                 return None
-            heads = [_head(lane) for lane in lanes]
+            heads = [_make_head(lane) for lane in lanes]
             number, previous_hash = 0, GENESIS
             if last is not None:
                 ((row, previous_heads),) = db.list_checkpoints(connection, last.checkpoint, 1)
-                number, previous_hash = last.checkpoint + 1, sha256(signed_bytes(row, previous_heads)).digest()
+                number, previous_hash = last.checkpoint + 1, sha256(make_signed_bytes(row, previous_heads)).digest()
                 now = max(now, last.signed_time + 1)
             checkpoint = sign(number, previous_hash, heads, now, self._key)
             db.add_signing_key(connection, self._key.key_id, self._key.public_raw)
@@ -85,7 +85,7 @@ class Signer:
             if not waiting:
                 return 0
             try:
-                self._events.send((None, checkpoint_event(row, heads)) for row, heads in waiting)
+                self._events.send((None, make_checkpoint_event(row, heads)) for row, heads in waiting)
             except Outage as error:
                 logger.warning("checkpoints wait to be published", checkpoints=len(waiting), cause=str(error))
                 return 0
@@ -109,7 +109,7 @@ class Signer:
                     metrics.WITNESS_FAILURES.inc()
 
 
-def _head(lane: db.LaneRow) -> LaneHead:
+def _make_head(lane: db.LaneRow) -> LaneHead:
     root = MerkleRange(lane.next_seq - lane.first_seq, lane.peaks).root()
     return LaneHead(lane.lane, lane.first_seq, lane.next_seq, lane.head, root)
 
@@ -124,16 +124,16 @@ def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> l
     else:
         before = GENESIS
     rows, legs = db.read_stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
-    faults = window_faults(lane, first_seq, rows, legs, kept, before)
-    return [stored_finding(lane, seq, detail) for seq, detail in faults]
+    faults = find_window_faults(lane, first_seq, rows, legs, kept, before)
+    return [make_stored_finding(lane, seq, detail) for seq, detail in faults]
 
 
-def head_subject(lane: int) -> str:
+def make_head_subject(lane: int) -> str:
     """Return the subject of the break about a lane's end."""
     return f"lane {lane} head"
 
 
-def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
+def find_head_faults(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
     """Check that no lane of the ledger is behind audit, or has another head than audit at the same seq."""
     findings = []
     for lane, row in own.items():
@@ -144,7 +144,7 @@ def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes
         elif next_seq == row.next_seq and head != row.head:
             detail = "The ledger's head of the chain is not the last record's hash."
         if detail is not None:
-            findings.append(Finding(BreakKind.STORED, head_subject(lane), detail, lane))
+            findings.append(Finding(BreakKind.STORED, make_head_subject(lane), detail, lane))
     return findings
 
 
@@ -180,9 +180,9 @@ class AuditChores(Chores):
             ledger = db.read_ledger_lanes(
                 connection
             )  # a later snapshot: the ledger may be ahead of audit, never behind
-            heads = [(BreakKind.STORED, head_subject(lane)) for lane in own]
-            self._settle(connection, head_findings(own, ledger), heads, self.resolved_detail)
-            ends = [(BreakKind.CHAIN, uncovered_subject(lane)) for lane in own]
+            heads = [(BreakKind.STORED, make_head_subject(lane)) for lane in own]
+            self._settle(connection, find_head_faults(own, ledger), heads, self.resolved_detail)
+            ends = [(BreakKind.CHAIN, make_uncovered_subject(lane)) for lane in own]
             self._settle(connection, self.uncovered.findings(own.values()), ends, SIGNED_DETAIL)
         if last is not None:  # any worker may have signed it
             metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
@@ -195,7 +195,9 @@ class AuditChores(Chores):
         """Check rows outside the lanes first, as they are few; then check each lane window by window."""
         with self._store.transaction() as connection:
             lanes = db.LANES.read(connection)
-            self.breaks.record(connection, [stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)])
+            self.breaks.record(
+                connection, [make_stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)]
+            )
         yield
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):

@@ -46,7 +46,7 @@ class Witness(Protocol):
         """Return the faults in the witness's own history: the places where lines were removed."""
 
 
-def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
+def make_line(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
     """Return a checkpoint as a line."""
     return json.dumps(make_signed_members(row, heads), separators=(",", ":"), sort_keys=True)
 
@@ -78,7 +78,7 @@ class FileWitness:
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
         """Append the checkpoints and wait until they are on disk (fsync)."""
-        text = "".join(f"{line_of(row, heads)}\n" for row, heads in checkpoints).encode()
+        text = "".join(f"{make_line(row, heads)}\n" for row, heads in checkpoints).encode()
         try:
             with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -169,7 +169,7 @@ class GitWitness:
         return done.stdout if not done.returncode else ""
 
 
-def witnesses_of(settings: Settings) -> list[Witness]:
+def make_witnesses(settings: Settings) -> list[Witness]:
     """Return the witnesses that the settings name."""
     made: list[Witness] = []
     if settings.audit_witness_file is not None:
@@ -192,7 +192,7 @@ def read_witness(witness: Witness) -> tuple[list[Kept], list[tuple[str, str]]]:
     return kept, strange
 
 
-def gaps_of(kept: Sequence[Kept]) -> list[Any]:
+def find_gaps(kept: Sequence[Kept]) -> list[Any]:
     """Return the numbers of checkpoints that are missing below the highest one of a witness; at most 100."""
     numbers = {item.row.checkpoint for item in kept}
     return [number for number in range(max(numbers, default=-1)) if number not in numbers][:100]

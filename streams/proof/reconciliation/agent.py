@@ -25,7 +25,7 @@ from streams.proof.reconciliation.shards import OwnShards
 from streams.proof.records.decoding import JournalRecord, RecordReader
 
 
-def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
+def make_shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
     """Return the finding for one shard. It is explained if records that the topic owes make up just the difference."""
     tenant, address, currency, lane = pair.key
     own, held = pair.own or db.Sums(0, 0, -1), pair.held or db.Sums(0, 0, -1)
@@ -164,9 +164,9 @@ def _add_to_metrics(records: Iterable[JournalRecord], compared: Compared) -> Non
 
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
     """Return the findings about shards; those that records owed by the topic account for are explained."""
-    wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
+    wrong = [(pair, detail) for pair in pairs if (detail := checks.check_shard(pair)) is not None]
     explained_by = db.sum_gaps(connection) if wrong else {}
-    return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
+    return [make_shard_finding(pair, detail, explained_by) for pair, detail in wrong]
 
 
 def repeat_finding(record: JournalRecord) -> Finding:

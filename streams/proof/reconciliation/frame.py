@@ -18,7 +18,7 @@ from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.records.decoding import RecordReader, Unreadable
-from streams.proof.records.pages import reading_consumer
+from streams.proof.records.pages import make_reading_consumer
 
 FACTS_PER_READ: Final = 2000
 READ_SECONDS_MAX: Final = 0.4
@@ -84,7 +84,7 @@ class FrameSource:
     def read(self, offset: int, seconds: float, taken: TakenFacts) -> int:
         """Take the messages from this offset on that arrive within `seconds`; return the next offset to read."""
         if self._consumer is None:
-            self._consumer = reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
+            self._consumer = make_reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
         if self._stands != offset:
             self._consumer.assign([TopicPartition(self._topic, 0, offset)])
             self.is_at_end = False
@@ -129,12 +129,12 @@ def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECON
     return taken.findings, len(taken.facts)
 
 
-def chain_subject(chain: int) -> str:
+def make_chain_subject(chain: int) -> str:
     """Return the subject of a break about a whole chain."""
     return f"facts chain {chain}"
 
 
-def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
+def find_chain_faults(pairs: Sequence[db.ChainPair]) -> list[Finding]:
     """Return the findings for chains of which the ledger has fewer facts than the topic, or other facts."""
     wrong = []
     for chain, own_next_seq, own_head, held_next_seq, held_head in pairs:
@@ -143,38 +143,39 @@ def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
         elif own_next_seq and held_head != own_head:
             wrong.append((chain, f"The ledger's fact seq {own_next_seq - 1} is not the one that the topic has."))
     return [
-        Finding(BreakKind.FRAME, chain_subject(chain), detail, evidence={"chain": chain}) for chain, detail in wrong
+        Finding(BreakKind.FRAME, make_chain_subject(chain), detail, evidence={"chain": chain})
+        for chain, detail in wrong
     ]
 
 
-def row_subject(key: FrameKey) -> str:
+def make_row_subject(key: FrameKey) -> str:
     """Return the subject of a break about a row of the frame."""
     return " ".join(filter(None, key))
 
 
-def row_finding(pair: db.RowPair) -> Finding | None:
+def find_row_fault(pair: db.RowPair) -> Finding | None:
     """Return the finding for a row if its two sides differ, else None."""
     detail = describe_difference(pair.told, pair.held)
     if detail is None:
         return None
-    return Finding(BreakKind.FRAME, row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))
+    return Finding(BreakKind.FRAME, make_row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))
 
 
-def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
+def judge_rows(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
     """Return the findings about unequal rows, except rows with a fact that the topic does not have yet."""
     if not pairs:
         return []
     awaited = db.find_awaited(connection, [pair.key for pair in pairs])
-    found = [row_finding(pair) for pair in pairs if pair.key not in awaited]
+    found = [find_row_fault(pair) for pair in pairs if pair.key not in awaited]
     return [finding for finding in found if finding is not None]
 
 
-def owed(pairs: Sequence[db.ChainPair]) -> int:
+def count_owed(pairs: Sequence[db.ChainPair]) -> int:
     """Return how many facts of the ledger the topic has not brought."""
     return sum(max(pair.held_next_seq - pair.own_next_seq, 0) for pair in pairs)
 
 
-def row_pages() -> Iterator[tuple[str, str]]:
+def list_row_pages() -> Iterator[tuple[str, str]]:
     """Yield (part, query) in the order of a sweep: for each part first the ledger's rows, then those of the facts."""
     for part in Part:
         yield part.value, "unequal_held"
@@ -185,7 +186,9 @@ def is_gone(connection: Any, item: Break) -> bool:
     """Return whether a break of the frame no longer holds."""
     evidence = item.evidence
     if "chain" in evidence:
-        return not any(finding.subject == item.subject for finding in chain_findings(db.read_chain_pairs(connection)))
+        return not any(
+            finding.subject == item.subject for finding in find_chain_faults(db.read_chain_pairs(connection))
+        )
     if "part" in evidence:
         key = FrameKey(str(evidence["part"]), str(evidence["tenant"]), str(evidence["name"]))
         pair = db.read_row_pair(connection, key)

@@ -7,7 +7,7 @@ from db import reconciled_frame as db
 from domain.breaks import BreakKind, Finding
 from domain.facts import Change, FrameKey, FrameValues, compute_fact_hash, get_fact_key, get_fact_values
 from domain.journal import GENESIS_HASH
-from streams.proof.reconciliation.frame import FrameSource, TakenFacts, chain_subject, row_finding
+from streams.proof.reconciliation.frame import FrameSource, TakenFacts, find_row_fault, make_chain_subject
 from streams.proof.records.pages import SourceAway
 
 READ_SECONDS: Final = 2.0
@@ -28,13 +28,13 @@ def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) ->
     told = _read(source, bounds, hashes, taken, grace_seconds)
     findings = [*taken.findings]
     for pair in pairs:
-        findings += _chain_findings(connection, pair, hashes[pair.chain], taken.chains)
+        findings += _find_chain_faults(connection, pair, hashes[pair.chain], taken.chains)
     missing = dict(told)
     for key, held in db.read_all_held(connection):
-        finding = row_finding(db.RowPair(key, missing.pop(key, None), held))
+        finding = find_row_fault(db.RowPair(key, missing.pop(key, None), held))
         if finding is not None:
             findings.append(finding)
-    lost = (row_finding(db.RowPair(key, values, None)) for key, values in missing.items())
+    lost = (find_row_fault(db.RowPair(key, values, None)) for key, values in missing.items())
     return findings + [finding for finding in lost if finding is not None]
 
 
@@ -67,7 +67,7 @@ def _read(
             raise SourceAway("Kafka does not hand over ledger.frame: look whether the broker is up.")
 
 
-def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], chains: Any) -> list[Finding]:
+def _find_chain_faults(connection: Any, pair: db.ChainPair, hashes: list[bytes], chains: Any) -> list[Finding]:
     """Compare a chain of the topic with the chain that reconciliation has stored, and with the ledger's own facts."""
     chain, wrong = pair.chain, []
     next_seq = chains.get(chain, (0, GENESIS_HASH))[0]
@@ -79,13 +79,13 @@ def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], ch
         wrong.append(f"The topic's fact seq {pair.own_next_seq - 1} is not the one that it has brought before.")
     if pair.held_next_seq < pair.own_next_seq:
         wrong.append(f"The ledger has {pair.held_next_seq} facts, the topic {pair.own_next_seq}.")
-    unlike = _first_unlike(connection, chain, hashes[: pair.held_next_seq])
+    unlike = _find_first_unlike(connection, chain, hashes[: pair.held_next_seq])
     if unlike is not None:
         wrong.append(f"The ledger's fact seq {unlike} is not the one that the topic has.")
-    return [Finding(BreakKind.FRAME, chain_subject(chain), detail) for detail in wrong]
+    return [Finding(BreakKind.FRAME, make_chain_subject(chain), detail) for detail in wrong]
 
 
-def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
+def _find_first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
     """Return the first seq at which the ledger lacks the topic's fact or has another one; None if there is none."""
     head = GENESIS_HASH
     for first in range(0, len(hashes), FACTS_PER_QUERY):

@@ -18,12 +18,12 @@ from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.reconciliation import checks, state
-from streams.proof.reconciliation.agent import LedgerLookups, repeat_finding, shard_finding
+from streams.proof.reconciliation.agent import LedgerLookups, make_shard_finding, repeat_finding
 from streams.proof.reconciliation.faithful import Comparison
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.frame_full import compare_frame
 from streams.proof.reconciliation.source import IntentSource
-from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_finding
+from streams.proof.reconciliation.sweep import find_lane_faults, make_entries_finding, make_stray_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.pages import read_up_to
 
@@ -99,7 +99,7 @@ class _Recomputation:
             fates = {name: getattr(row, name) for name in checks.OUTCOME_NAMES}
             owed = row.next_seq - sum(fates.values())
             bounds = self._source.bounds(lane)
-            self.report.findings += lane_findings(row, ledger._replace(next_seq=row.next_seq), bounds, owed)
+            self.report.findings += find_lane_faults(row, ledger._replace(next_seq=row.next_seq), bounds, owed)
             if row.next_seq < ledger.next_seq:
                 detail = f"The ledger has rows up to seq {ledger.next_seq - 1}; the topic ends before this one."
                 subject = make_record_subject(lane, row.next_seq)
@@ -119,12 +119,12 @@ class _Recomputation:
     def sum_up(self) -> None:
         """Check symmetry in total, by class of account."""
         classes = db.read_all_account_classes(self._connection)
-        sums = state.class_sums(self._taken.moved, classes)
+        sums = state.sum_classes(self._taken.moved, classes)
         totals: dict[tuple[str, str, str], tuple[int, int]] = {}
         for (_, tenant, currency, account_class), (debits, credits) in sums.items():
             before = totals.get((tenant, currency, account_class), (0, 0))
             totals[tenant, currency, account_class] = (before[0] + debits, before[1] + credits)
-        self.report.findings += state.class_findings(totals)
+        self.report.findings += state.find_class_faults(totals)
         names = ("tenant", "currency", "account_class", "debits_minor", "credits_minor")
         self.report.totals = [dict(zip(names, (*key, *totals[key]), strict=True)) for key in sorted(totals)]
 
@@ -157,7 +157,7 @@ class _Recomputation:
                 progress(step, number, len(own))
         pairs += [db.ShardPair(key, own[key], None, self.bounds.get(key[3], 0)) for key in missing]
         return [
-            shard_finding(pair, checks.shard(pair) or "The ledger's shard lies outside every lane.", {})
+            make_shard_finding(pair, checks.check_shard(pair) or "The ledger's shard lies outside every lane.", {})
             for pair in sorted(pairs)
         ]
 
@@ -168,10 +168,10 @@ class _Recomputation:
             for first in range(0, bound, ROWS_PER_QUERY):
                 end = min(first + ROWS_PER_QUERY, bound)
                 for row in db.find_faulty_rows(self._connection, lane, first, end):
-                    self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
+                    self.report.findings.append(make_entries_finding(lane, row.seq, checks.describe_faulty_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        self.report.findings += [stray_finding(*stray) for stray in find_stray_rows(self._connection, STRAYS_MAX)]
+        self.report.findings += [make_stray_finding(*stray) for stray in find_stray_rows(self._connection, STRAYS_MAX)]
 
 
 def recompute(

@@ -28,7 +28,7 @@ class _Shard:
     """What the batch moved on this shard: debits, credits, last seq."""
 
 
-def _address_of(shard: _Shard) -> str:
+def _get_address(shard: _Shard) -> str:
     return shard.key[1]
 
 
@@ -92,7 +92,7 @@ class OwnShards:
                 shards.append(shard)
         if new:
             shards += self._read(connection, new, moved)
-        shards.sort(key=_address_of)  # neighbours in the index: this saves a quarter of Postgres' time
+        shards.sort(key=_get_address)  # neighbours in the index: this saves a quarter of Postgres' time
         return shards
 
     def _read(
@@ -129,6 +129,6 @@ class OwnShards:
             fields = [shard.fields for shard in plain]
             for index, held in db.find_unequal_shards(connection, fields, account_ids, own):
                 key = plain[index].key
-                if checks.shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
+                if checks.check_shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
                     looks_wrong.append(key)
         return looks_wrong

@@ -85,11 +85,11 @@ class LaneCounter:
             self._find(seq, f"It is the fate of offset {record['source_offset']}, where {wanted} was next.")
         if record["source_topic"] != self._source_topic:
             self._find(seq, f"It is the fate of a message of another topic: {record['source_topic'][:80]!a}.")
-        if checks.outcome_is_known(record):
+        if checks.is_outcome_known(record):
             self._counts[record["outcome"]] += 1
         else:
             self._find(seq, "Its outcome is none that is known.")
-        for detail in checks.symmetry(record):
+        for detail in checks.check_symmetry(record):
             self._find(seq, detail, BreakKind.SYMMETRY)
         self._taken.records.append(record)
         self._move(record)
@@ -132,7 +132,7 @@ class LaneCounter:
         return Finding(kind, make_record_subject(self.lane, seq), detail, self.lane, seq)
 
 
-def class_sums(
+def sum_classes(
     moved: Mapping[ShardKey, Sequence[int]], classes: Mapping[tuple[str, str], str]
 ) -> dict[tuple[int, str, str, str], tuple[int, int]]:
     """Return (lane, tenant, currency, class) -> (debits, credits). An account without a class counts as `unknown`."""
@@ -144,7 +144,7 @@ def class_sums(
     return sums
 
 
-def class_findings(totals: dict[tuple[str, str, str], tuple[int, int]]) -> list[Finding]:
+def find_class_faults(totals: dict[tuple[str, str, str], tuple[int, int]]) -> list[Finding]:
     """Check that each tenant's books balance in each currency, and that every account has a class.
 
     Assets and expenses must equal liabilities, equity and income: debits less credits are 0 over all classes.

@@ -26,7 +26,7 @@ class Page(NamedTuple):
     """(lane, offset, reason) of messages that are not records of their lane."""
 
 
-def reading_consumer(kafka: Kafka, group: str) -> Consumer:
+def make_reading_consumer(kafka: Kafka, group: str) -> Consumer:
     """Return a consumer for `assign` that reads committed records only and reports the ends of partitions."""
     return Consumer(
         {
@@ -51,7 +51,7 @@ def read_up_to(
     A lane is done at its bound. If its partition ends before that, wait `grace_seconds` for more records, as the relay
     may be at work, and then leave the lane. Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
     """
-    consumer = reading_consumer(kafka, "ledgerline-recompute")
+    consumer = make_reading_consumer(kafka, "ledgerline-recompute")
     try:
         yield from _Reading(consumer, topic, reader, bounds, grace_seconds).pages()
     finally:
@@ -130,7 +130,7 @@ def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[tuple[i
 
     Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
     """
-    consumer = reading_consumer(kafka, "ledgerline-recompute")
+    consumer = make_reading_consumer(kafka, "ledgerline-recompute")
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         deadline = time.monotonic() + SILENCE_SECONDS_MAX

@@ -28,7 +28,7 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
         if isinstance(fact, str):
             raise ReplayRefused(f"Offset {offset} of {topic} holds no fact ({fact}): restore that topic.")
         facts.append(fact)
-    told = _chained(facts, topic)
+    told = _check_chains(facts, topic)
     if not told:
         return False
     replace = False
@@ -49,7 +49,7 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
     return True
 
 
-def _chained(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
+def _check_chains(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
     """Return the facts by chain, in order; raise ReplayRefused at the first fact that does not follow the last."""
     told: dict[int, list[Fact]] = {}
     for fact in facts:
