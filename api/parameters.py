@@ -22,7 +22,7 @@ Currency = Annotated[
 ]
 Moment = Annotated[
     str | None,
-    # The schema only documents the pattern. `moment` checks the text, and explains a fault in a sentence.
+    # The schema only documents the pattern. `parse_moment` checks the text, and explains a fault in a sentence.
     Query(
         description="RFC 3339, with an offset.",
         examples=["2026-01-31T12:00:00Z"],

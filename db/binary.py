@@ -38,7 +38,7 @@ class Texts(NamedTuple):
 
 
 class TextFields(NamedTuple):
-    """A text[] parameter of texts that `text_field` has encoded, so that a repeated text is encoded once."""
+    """A text[] parameter of texts that `make_text_field` has encoded, so that a repeated text is encoded once."""
 
     values: Sequence[bytes]
 

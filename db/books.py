@@ -1,6 +1,6 @@
 """The books' frame: tenants, their charts of accounts and their units.
 
-Workers and the API keep a `Books` in memory and load it again when `books_version` has changed. Operators change the
+Workers and the API keep a `Books` in memory and load it again when its version has changed. Operators change the
 frame through the functions below, on a connection of the role ledgerline_operator.
 """
 

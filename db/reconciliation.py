@@ -123,7 +123,7 @@ def _make_pair(row: Sequence[Any]) -> ShardPair:
 
 
 class ShardFields(NamedTuple):
-    """A shard's key in the form of parameters: texts as `text_field` encodes them."""
+    """A shard's key in the form of parameters: texts as `make_text_field` encodes them."""
 
     tenant: bytes
     address: bytes

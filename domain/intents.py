@@ -84,7 +84,10 @@ def is_address(text: str) -> bool:
 
 
 def compute_intent_number(tenant: str, idempotency_key: str) -> int:
-    """Return the 128 bits of `intent_id_of`. Every message is compared by them: that takes half as long as by UUID."""
+    """Return the 128 bits of `compute_intent_id`.
+
+    Every message is compared by them: that takes half as long as by UUID.
+    """
     name = f"{tenant}\x00{idempotency_key}".encode()
     digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
     return int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5

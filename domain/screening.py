@@ -92,8 +92,8 @@ def _find_type_fault(intent: Intent) -> str | None:
             return "Each leg must be a debit or a credit."
         if not is_address(account):
             return (
-                f"The account {make_shown(account)} is no address: it must have at most {ADDRESS_CHARACTERS_MAX} characters,"
-                " in segments of A-Z, a-z, 0-9, - and _ that colons join, such as users:42:wallet."
+                f"The account {make_shown(account)} is no address: it must have at most {ADDRESS_CHARACTERS_MAX}"
+                " characters, in segments of A-Z, a-z, 0-9, - and _ that colons join, such as users:42:wallet."
             )
     return None
 

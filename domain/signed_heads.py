@@ -48,7 +48,7 @@ def make_head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any
 
 
 def make_head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
-    """Return the bytes that are signed: the canonical JSON (RFC 8785) of `head_members`."""
+    """Return the bytes that are signed: the canonical JSON (RFC 8785) of `make_head_members`."""
     # The members are in order, and all are integers or plain ASCII, so orjson writes what RFC 8785 asks for.
     return orjson.dumps(make_head_members(lane, first_seq, hashes))
 

@@ -39,7 +39,10 @@ class StoredLeg(NamedTuple):
 
 
 def make_stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
-    """Return the members of a stored row that its hash covers; see streams.proof.records.canonical.make_record_members."""
+    """Return the members of a stored row that its hash covers.
+
+    They are those of streams.proof.records.canonical.make_record_members.
+    """
     return {
         "booked_time": row.booked_time,
         "detail": row.detail,

@@ -54,7 +54,7 @@ def find_change_faults(old: Any, new: Any, level: str) -> list[Fault]:
 
 
 def list_losses(old: Any, new: Any, level: str = "FULL_TRANSITIVE") -> list[str]:
-    """Return only the clauses of `faults_of_change`."""
+    """Return only the clauses of `find_change_faults`."""
     return [fault.clause for fault in find_change_faults(old, new, level)]
 
 
@@ -143,7 +143,8 @@ class _Comparison:
         if _describe_unit(old) != _describe_unit(new):
             yield Fault(
                 Rule.UNIT,
-                f"{_describe_named(path)} changed its unit from {_describe_unit(old) or 'none'} to {_describe_unit(new) or 'none'}",
+                f"{_describe_named(path)} changed its unit from {_describe_unit(old) or 'none'} to"
+                f" {_describe_unit(new) or 'none'}",
             )
         if old_kind in ("record", "enum", "fixed"):
             yield from self._named_type(old, new, old_kind, path, spaces)
@@ -181,7 +182,8 @@ class _Comparison:
                 if _get_kind(branch) not in kinds:
                     yield Fault(
                         Rule.TYPE,
-                        f"{_describe_named(path)} can now be {_get_kind(branch)}, which readers of the old schema cannot read",
+                        f"{_describe_named(path)} can now be {_get_kind(branch)}, which readers of the old schema"
+                        " cannot read",
                     )
 
     def _named_type(self, old: Any, new: Any, kind: str, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:

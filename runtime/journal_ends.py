@@ -1,7 +1,7 @@
 """The ends of ledger.journal's partitions: the last record of each lane, read without the Schema Registry.
 
 The functions with `seconds_max` block and raise KafkaException if Kafka is away or silent. The limit holds for each
-partition in `bounds_of`, and for each pass over the tails in `last_records`.
+partition in `read_bounds`, and for each pass over the tails in `read_last_records`.
 """
 
 import io

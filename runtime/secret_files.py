@@ -49,8 +49,8 @@ def read_secret(name: str, environment: Mapping[str, str]) -> str | None:
         raise SettingsError(f"{get_file_variable(name)} names {path}, which cannot be read: {cause}.") from error
     if mode & stat.S_IROTH:
         raise SettingsError(
-            f"{get_file_variable(name)} names {path}, which everybody on this machine may read: run `chmod o= {path}`, and"
-            " change the secret if others use this machine."
+            f"{get_file_variable(name)} names {path}, which everybody on this machine may read: run `chmod o= {path}`,"
+            " and change the secret if others use this machine."
         )
     if not text:
         raise SettingsError(f"{get_file_variable(name)} names {path}, which is empty: write the secret into it.")

@@ -85,8 +85,8 @@ def _explain_kafka(kafka: Kafka, error: KafkaError) -> str | None:
         )
     if "certificate verify failed" in text:
         return (
-            f"Kafka at {kafka} shows a certificate that {get_variable('kafka_ssl_ca_file')} does not vouch for, or that is"
-            " for another name: name the authority that signed it, and the broker as the certificate does."
+            f"Kafka at {kafka} shows a certificate that {get_variable('kafka_ssl_ca_file')} does not vouch for, or that"
+            " is for another name: name the authority that signed it, and the broker as the certificate does."
         )
     if "PLAINTEXT broker listener" in text:
         wanted = "SASL_PLAINTEXT" if kafka.has_sasl else "PLAINTEXT"
@@ -97,7 +97,8 @@ def _explain_kafka(kafka: Kafka, error: KafkaError) -> str | None:
     if "alert bad certificate" in text or "certificate required" in text:
         return (
             f"Kafka at {kafka} asks for a certificate of ours, and takes none or not this one: set"
-            f" {get_variable('kafka_ssl_certificate_file')} and {get_variable('kafka_ssl_key_file')} to one that it knows."
+            f" {get_variable('kafka_ssl_certificate_file')} and {get_variable('kafka_ssl_key_file')} to one that it"
+            " knows."
         )
     if error.code() == KafkaError._UNSUPPORTED_FEATURE or "UNSUPPORTED_SASL_MECHANISM" in text:
         return f"Kafka at {kafka} does not take {kafka.sasl_mechanism}: see {get_variable('kafka_sasl_mechanism')}."
