@@ -18,7 +18,7 @@ from api.connection_bounds import ConnectionBounds
 from api.connections import Connections
 from api.sockets import allow_open_files
 from domain.topics import Topics
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.secret_files import SettingsError
@@ -67,7 +67,13 @@ class _Server(uvicorn.Server):
 
 
 def make_configuration(
-    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
+    settings: Settings,
+    *,
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    fault: Fault = cause_no_fault,
 ) -> Configuration:
     """Return the API's configuration from the settings and the addresses that were found.
 
@@ -123,7 +129,13 @@ def make_connection_bounds(settings: Settings) -> ConnectionBounds:
 
 
 def serve(
-    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
+    settings: Settings,
+    *,
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    fault: Fault = cause_no_fault,
 ) -> None:
     """Run until SIGTERM or SIGINT; then finish the requests under way, and send the producer's last intents to Kafka.
 

@@ -20,7 +20,7 @@ from domain.intents import DIRECTION_NAMES, Intent, Leg
 from producers.encoding import Encoder, make_encoder
 from producers.kafka_statistics import make_statistics_options
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.tracing import Attribute, Kind, Span, SpanName, Trace
 
@@ -199,7 +199,7 @@ class IntentProducer:
         source: str = "/ledgerline/api",
         delivery_timeout_seconds: float = 10.0,
         queue_intents_max: int = 50_000,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         self.topic = topic
         self._fault = fault

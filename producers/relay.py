@@ -35,7 +35,7 @@ from producers.relay_positions import (
 )
 from producers.relay_traces import RelayTraces
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.metrics import show_age
 from runtime.schema_registry import SchemaRegistry
@@ -107,7 +107,7 @@ class Relay:
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
         read_positions: Callable[[Kafka, str], dict[int, RelayPosition]] = read_relay_positions,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         self._store = store
         self._encoders = encoders

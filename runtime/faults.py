@@ -29,5 +29,5 @@ FAULT_POINTS: Final = {
 """Service -> point -> what is true at that point."""
 
 
-def no_fault(point: str) -> None:
+def cause_no_fault(point: str) -> None:
     """Do nothing."""

@@ -24,7 +24,7 @@ from cli.commands.services import run_posting, run_relay
 from cli.context import find_running_ledger
 from cli.observed import observe
 from domain.topics import Topics
-from runtime.faults import no_fault
+from runtime.faults import cause_no_fault
 from streams.engine import FencedApp
 from streams.fenced import _Runner
 from streams.lag import LagWatch
@@ -104,7 +104,7 @@ def main() -> None:
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]
     run = {"posting": run_posting, "relay": run_relay}[name]
     with observe(name, ledger):
-        run(ledger, Topics(ledger.settings.topic_prefix), faults.get(where, no_fault))
+        run(ledger, Topics(ledger.settings.topic_prefix), faults.get(where, cause_no_fault))
 
 
 if __name__ == "__main__":

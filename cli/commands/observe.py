@@ -33,7 +33,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
     with open_reporter(quiet=as_json) as report:
-        state = supervisor.up(settings.home, report)
+        state = supervisor.start_run(settings.home, report)
         ensure_api_key(state)
         observatory = Observatory(
             settings.home, state, cache=settings.home.resolve() / "cache", report=report, environment=os.environ

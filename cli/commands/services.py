@@ -28,7 +28,7 @@ from domain.topics import Topics
 from ops.kafka_rights import grant
 from producers.deploy import make_topics, register_schemas
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def make_proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOpt
     )
 
 
-def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_posting(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run the posting worker."""
     from streams.posting.service import serve
     from streams.posting.signing import make_sign, sign_nothing
@@ -134,7 +134,7 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
     return stop
 
 
-def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run one instance of the relay."""
     from db.relay import RelayStore
     from producers.relay import Relay, RelayEncoders, RelayOptions
@@ -173,7 +173,7 @@ def run_audit(ledger: Ledger, topics: Topics) -> None:
     serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
 
 
-def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_api(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run the API."""
     from api.server import serve
 

@@ -43,7 +43,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
         )
     started = time.monotonic()
     with open_reporter(quiet=as_json) as report:
-        state = supervisor.up(settings.home, report, instances=_parse_counts(instances))
+        state = supervisor.start_run(settings.home, report, instances=_parse_counts(instances))
         key_made = ensure_api_key(state)
     if as_json:
         show_json(_list_addresses(state) | {"api_key_made": key_made, "open": open_parts(state)})
@@ -72,7 +72,7 @@ def down(as_json: Json = False) -> None:
     """Stop the services, then the parts. Data stay; `make clean` removes them."""
     settings = read_settings()
     with open_reporter(quiet=as_json) as report:
-        stopped = supervisor.down(settings.home, report)
+        stopped = supervisor.stop_run(settings.home, report)
     if as_json:
         show_json({"stopped": stopped})
 

@@ -32,12 +32,12 @@ def make_own_environment(home: Path, environment: Mapping[str, str]) -> dict[str
 
 def start_stack(demo: Demo) -> str:
     """Start Kafka, Postgres, the registry and the services with empty books."""
-    supervisor.down(demo.home, demo.screen.note)
+    supervisor.stop_run(demo.home, demo.screen.note)
     shutil.rmtree(demo.home, ignore_errors=True)
     environment = make_own_environment(demo.home, os.environ)
     os.environ.clear()
     os.environ.update(environment)
-    state = supervisor.up(demo.home, demo.screen.note, tied=not demo.keep, cache=demo.cache)
+    state = supervisor.start_run(demo.home, demo.screen.note, tied=not demo.keep, cache=demo.cache)
     ensure_api_key(state)
     demo.ledger = find_running_ledger()
     key = find_api_key(demo.ledger.settings)
@@ -53,6 +53,6 @@ def stop_stack(demo: Demo, *, remove: bool) -> None:
     """Stop all that `start_stack` started; with `remove`, delete data and logs, too. Harmless if nothing runs."""
     if hasattr(demo, "watch"):
         demo.watch.__exit__(None, None, None)
-    supervisor.down(demo.home, demo.screen.note)
+    supervisor.stop_run(demo.home, demo.screen.note)
     if remove:
         shutil.rmtree(demo.home, ignore_errors=True)

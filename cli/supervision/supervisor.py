@@ -1,8 +1,8 @@
 """The daemon behind `ledgerline up`, and the functions that start it, stop it and read its state.
 
-`python -m cli.supervision.supervisor --home DIR` runs in the foreground until SIGTERM or SIGINT; `up` runs it detached.
-Its work is in cli/supervision/run.py. It writes its state to HOME/data/run.json, which `read_state` reads, and its log
-to HOME/data/logs/supervisor.log.
+`python -m cli.supervision.supervisor --home DIR` runs in the foreground until SIGTERM or SIGINT; `start_run` runs it
+detached. Its work is in cli/supervision/run.py. It writes its state to HOME/data/run.json, which `read_state` reads,
+and its log to HOME/data/logs/supervisor.log.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from runtime.private_files import PRIVATE_UMASK
 from runtime.secret_files import SettingsError, get_file_variable, get_variable, read_secret
 from runtime.settings import REPOSITORY_ROOT
 
-__all__ = ["RunState", "down", "main", "read_state", "up"]
+__all__ = ["RunState", "main", "read_state", "start_run", "stop_run"]
 
 Report = Callable[[str], None]
 
@@ -35,7 +35,7 @@ _STOPPING_SECONDS_MAX = 30.0
 _daemons: dict[int, Child] = {}
 
 
-def up(
+def start_run(
     home: Path,
     report: Report,
     *,
@@ -70,7 +70,7 @@ def up(
         raise
 
 
-def down(home: Path, report: Report) -> bool:
+def stop_run(home: Path, report: Report) -> bool:
     """Stop the run of this home and return when all of it is gone; returns False when nothing ran."""
     home = home.resolve()
     state = read_state(home)

@@ -27,7 +27,7 @@ from domain.facts import get_lane_chain
 from domain.journal import JournalRow
 from domain.signed_heads import SignedHead
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.lookups import Found, Lookups
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
@@ -73,7 +73,7 @@ class Poster:
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         read_ahead: Callable[[], None] = lambda: None,
         sign: Sign = sign_nothing,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         """`read_ahead` is called while Postgres is busy with the balances, a fifth of a batch's time."""
         self._store = store

@@ -3,7 +3,7 @@
 from functools import partial
 
 from db.posting import ROLE, PostingStore
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.schema_registry import SchemaRegistry
 from streams.away import find_away
 from streams.decode import IntentDecoder
@@ -22,7 +22,7 @@ def serve(
     registry: SchemaRegistry,
     journal_topic: str,
     sign: Sign = sign_nothing,
-    fault: Fault = no_fault,
+    fault: Fault = cause_no_fault,
 ) -> None:
     """Post the lanes of `options.topic` until told to stop; block, and wait until outages end.
 

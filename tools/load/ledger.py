@@ -83,14 +83,14 @@ def named_ledger() -> LoadLedger:
 def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
     """Start a whole ledger with the default settings of `ledgerline up`, and always remove it at the end."""
     if read_state(home) is not None:  # left by a run that was killed
-        supervisor.down(home, report)
+        supervisor.stop_run(home, report)
     shutil.rmtree(home, ignore_errors=True)
     environment = dict(os.environ)
     for name in [name for name in environment if name.startswith("LEDGERLINE_")]:
         del os.environ[name]
     os.environ["LEDGERLINE_HOME"] = str(home)
     try:
-        state = supervisor.up(home, report, tied=True, cache=cache)
+        state = supervisor.start_run(home, report, tied=True, cache=cache)
         ledger = find_running_ledger()
         if ledger.api_url is None:
             raise LoadTarget("The API of the load's own ledger did not start: read its log.")
@@ -99,7 +99,7 @@ def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
         )
         yield LoadLedger(ledger, ledger.api_url, key, throttled, state)
     finally:
-        supervisor.down(home, report)
+        supervisor.stop_run(home, report)
         shutil.rmtree(home, ignore_errors=True)
         os.environ.clear()
         os.environ.update(environment)
