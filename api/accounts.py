@@ -134,7 +134,7 @@ async def list_accounts(
     page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
     (after,) = page.begin("")
     rows = await reader.read(lambda pool: reads.list_accounts(pool, reader.tenant, prefix, after, page.rows_max))
-    return page.response(rows, _make_account_view, lambda row: (row.address,))
+    return page.make_response(rows, _make_account_view, lambda row: (row.address,))
 
 
 @router.get(
@@ -176,7 +176,7 @@ async def list_balances(
         lambda pool: reads.list_balances(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
     units = reader.units
-    return page.response(
+    return page.make_response(
         rows, lambda row: _make_balance_view(row, units), lambda row: (row.address, row.currency or "")
     )
 
@@ -202,4 +202,4 @@ async def list_entries(
     if not rows and await reader.read(lambda pool: reads.find_account(pool, reader.tenant, address)) is None:
         raise make_not_open_problem(address)
     units = reader.units
-    return page.response(rows, lambda row: _make_entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))
+    return page.make_response(rows, lambda row: _make_entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

@@ -57,19 +57,19 @@ class Authentication:
             key = await self._find(match[1], match[2])
             if key is not None:
                 return key
-        limited = [("failures of an address", self._address_group(request))]
+        limited = [("failures of an address", self._get_address_group(request))]
         if match is not None and match[1] in self._known:  # invented ids are unlimited: a counter for each fills memory
             limited.append(("failures of a key", match[1]))
         refusals = [identifiers for identifiers in limited if not await self._limiter.hit(self._failures, *identifiers)]
         if refusals:
-            raise await self._limited(self._failures, *refusals[0])
+            raise await self._make_limited_problem(self._failures, *refusals[0])
         raise Problem(
             Kind.UNAUTHENTICATED,
             "Send a valid key as `Authorization: Bearer llk_...`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    def _address_group(self, request: Request) -> str:
+    def _get_address_group(self, request: Request) -> str:
         peer = request.client.host if request.client is not None else UNKNOWN
         address = find_client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
         return get_address_group(address)
@@ -100,9 +100,9 @@ class Authentication:
         """Count one request against the key's limit a minute. Raise Problem if the limit is used up."""
         item = self._requests if key.requests_per_minute is None else RateLimitItemPerMinute(key.requests_per_minute)
         if not await self._limiter.hit(item, "requests", key.key_id):
-            raise await self._limited(item, "requests", key.key_id)
+            raise await self._make_limited_problem(item, "requests", key.key_id)
 
-    async def _limited(self, item: RateLimitItem, *identifiers: str) -> Problem:
+    async def _make_limited_problem(self, item: RateLimitItem, *identifiers: str) -> Problem:
         reset_time, remaining = await self._limiter.get_window_stats(item, *identifiers)
         seconds = max(1, math.ceil(reset_time - time.time()))
         return Problem(

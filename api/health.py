@@ -28,14 +28,14 @@ async def ready(request: Request) -> Response:
     readiness = get_parts(request).readiness
     missing = await readiness.missing()
     if not missing:
-        degraded = readiness.degraded()
+        degraded = readiness.list_degraded()
         return make_json_response({"status": "degraded", "degraded": degraded} if degraded else {"status": "ready"})
     problem = make_unavailable_problem(Kind.NOT_READY, " ".join(missing.values()))
     problem.members["missing"] = missing
-    return problem.response()
+    return problem.make_response()
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(get_parts(request).metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(get_parts(request).metrics.make_exposition(), media_type=CONTENT_TYPE)

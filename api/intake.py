@@ -72,7 +72,7 @@ class Intake:
         return None
 
     async def _count_lanes(self) -> int:
-        return await asyncio.to_thread(self.producer.partition_count, _KAFKA_SECONDS_MAX)
+        return await asyncio.to_thread(self.producer.count_partitions, _KAFKA_SECONDS_MAX)
 
     async def fault(self, books: Books) -> Problem | None:
         """Return why no new intent may be published under these books; None if it may.

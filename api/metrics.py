@@ -125,6 +125,6 @@ class Metrics:
         """Show the statistics of a pool of connections."""
         self.registry.register(PoolCollector(statistics))
 
-    def exposition(self) -> bytes:
+    def make_exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -192,9 +192,9 @@ class RequestLayer:
                 problem = make_unavailable_problem(
                     Kind.OVERLOADED, "Too many requests are being answered: try again in a moment."
                 )
-                await problem.response()(scope, receive, send_noted)
+                await problem.make_response()(scope, receive, send_noted)
             else:
-                await self._answer(scope, self._bounded(scope, receive, headers, holder), send_noted)
+                await self._answer(scope, self._bound(scope, receive, headers, holder), send_noted)
         except ClientDisconnect:
             logger.debug("client left")
         except Exception as error:
@@ -204,7 +204,7 @@ class RequestLayer:
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
             problem = Problem(Kind.INTERNAL, detail, correlation_id=trace.correlation_id)
             problem.__cause__ = error
-            await problem.response()(scope, receive, send_noted)
+            await problem.make_response()(scope, receive, send_noted)
         finally:
             holder.give_back()
             self._in_flight -= 1
@@ -212,7 +212,7 @@ class RequestLayer:
             self._note(scope, method, status, time.perf_counter() - started, span)
             tracing.current.reset(token)
 
-    def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
+    def _bound(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
         bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
         ends_time = asyncio.get_running_loop().time() + self._body_seconds_max
         has_come = scope.get("extensions", {}).get(BODY_IS_WHOLE, _is_never_whole)
@@ -221,7 +221,7 @@ class RequestLayer:
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         coding = _find_content_coding(scope)
         if coding is not None:
-            await _make_unsupported_coding_problem(coding).response()(scope, receive, send)
+            await _make_unsupported_coding_problem(coding).make_response()(scope, receive, send)
             return
         endpoint = self._direct.get((scope["method"], scope["path"]))
         if endpoint is None:
@@ -230,9 +230,9 @@ class RequestLayer:
         try:
             response = await endpoint(Request(scope, receive))
         except Problem as problem:
-            response = problem.response()
+            response = problem.make_response()
         except DatabaseError as error:
-            response = make_database_problem(error).response()
+            response = make_database_problem(error).make_response()
         await response(scope, receive, send)
 
     def _note(self, scope: Scope, asked: str, status: int, seconds: float, span: Span | None) -> None:

@@ -113,7 +113,7 @@ class Problem(Exception):
         }
         return standard | self.members
 
-    def response(self) -> Response:
+    def make_response(self) -> Response:
         """Return the problem as an HTTP response."""
         return Response(
             orjson.dumps(self.document(), default=str), self.kind.status, headers=self.headers, media_type=MEDIA_TYPE

@@ -154,7 +154,7 @@ async def list_breaks(
     opened_time, break_id = page.begin(overview.TIME_MAX, str(UUID(int=0)))
     before = (opened_time, UUID(break_id))
     rows = await reader.read(lambda pool: overview.read_breaks_page(pool, tenant, before, page.rows_max, **filters))
-    return page.response(rows, _make_break_view, lambda row: (row.opened_time, str(row.break_id)))
+    return page.make_response(rows, _make_break_view, lambda row: (row.opened_time, str(row.break_id)))
 
 
 def _make_break_view(row: Break) -> dict[str, Any]:
@@ -171,7 +171,7 @@ async def list_checkpoints(reader: JournalReader, limit: Limit = 100, cursor: Cu
     page = reader.page(("checkpoints", reader.tenant), "/v1/checkpoints", limit, cursor)
     (before,) = page.begin(overview.TIME_MAX)
     rows = await reader.read(lambda pool: overview.read_checkpoints_page(pool, before, page.rows_max))
-    return page.response(rows, lambda row: make_signed_members(*row), lambda row: (row[0].checkpoint,))
+    return page.make_response(rows, lambda row: make_signed_members(*row), lambda row: (row[0].checkpoint,))
 
 
 @router.get("/v1/signing-keys", response_model=SigningKeysPage, responses=make_problem_responses())

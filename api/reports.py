@@ -176,7 +176,7 @@ async def get_statement(
             **make_amounts(currency, units, closing_balance=closing_minor),
             **make_amounts(currency, units, opening_balance=opening_minor),
             "items": [_make_line_view(line, sign, currency, units) for line in lines],
-            "next": page.link_after(
+            "next": page.make_link_after(
                 statement.lines, lambda line: (*_parse_place(line, by), str(_compute_net_before(line)))
             ),
         }
@@ -275,7 +275,9 @@ async def list_trial_balance_accounts(
         )
     )
     units = reader.units
-    return page.response(rows, lambda row: _make_trial_account_view(row, currency, units), lambda row: (row.address,))
+    return page.make_response(
+        rows, lambda row: _make_trial_account_view(row, currency, units), lambda row: (row.address,)
+    )
 
 
 def _make_trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:

@@ -60,7 +60,7 @@ class _Server(uvicorn.Server):
         gc.set_threshold(_COLLECT_OBJECTS, 20, 100)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._watchdog.told_to_stop()
+        self._watchdog.note_stop_order()
         if self._app.parts is not None:
             self._app.parts.release_waiting()
         await super().shutdown(sockets)

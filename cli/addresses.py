@@ -30,8 +30,8 @@ def find_addresses(settings: Settings, state: RunState | None) -> Addresses:
 
         dsn = replace_password(dsn, settings.postgres_password.get_secret_value())
     return Addresses(
-        settings.kafka_at(kafka) if kafka else None,
+        settings.make_kafka(kafka) if kafka else None,
         dsn,
-        settings.registry_at(registry) if registry else None,
+        settings.make_registry(registry) if registry else None,
         settings.api_url or (state.api_url if state else None),
     )

@@ -67,7 +67,7 @@ class _Ledger:
     done_by: str
     progress: Progress
 
-    def owed(self, reader: PositionReader) -> tuple[int, int]:
+    def count_owed(self, reader: PositionReader) -> tuple[int, int]:
         """Return (number of intents that are not posted, number of journal rows that are not relayed)."""
         lanes = {row.lane: row for row in list_lane_progress(self.connection)}
         ends = reader.read()
@@ -156,7 +156,7 @@ def _drain(ledger: _Ledger, wait_seconds: float) -> None:
     def is_drained() -> bool:
         nonlocal most, what
         try:
-            unposted, unrelayed = ledger.owed(reader)
+            unposted, unrelayed = ledger.count_owed(reader)
         except Outage as outage:  # such as a new partition that has no leader yet
             what = str(outage)
             return False

@@ -26,7 +26,7 @@ class Service:
     number_variables: tuple[str, str] | None = None
     """The variables for an instance's number and for the number of instances, if these share the work by number."""
 
-    def port_name(self, instance: int) -> str:
+    def make_port_name(self, instance: int) -> str:
         """Return the name under which an instance's port is remembered: api, posting_metrics, posting_metrics_1."""
         kind = self.name if self.port_variable == API_PORT else f"{self.name}_metrics"
         return kind if instance == 0 else f"{kind}_{instance}"

@@ -69,7 +69,7 @@ class BreakStore:
         """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
         asked = {"after": after, "kinds": [kind.value for kind in kinds], "limit": limit}
         rows = connection.execute(self._queries["unresolved_breaks"], asked)
-        return [self._break(row) for row in rows]
+        return [self._make_break(row) for row in rows]
 
     def is_unresolved(self, connection: Connection[Any], kind: BreakKind, subject: str) -> bool:
         """Return whether there is an open or explained break of this kind about this subject."""
@@ -79,7 +79,7 @@ class BreakStore:
     def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:
         """Return up to `limit` breaks whose current state is not on the topic yet, oldest change first."""
         rows = connection.execute(self._queries["unpublished_breaks"], {"limit": limit})
-        return [self._break(row) for row in rows]
+        return [self._make_break(row) for row in rows]
 
     def published(self, connection: Connection[Any], told: Sequence[Break]) -> None:
         """Store which states of these breaks are on the topic now."""
@@ -103,7 +103,7 @@ class BreakStore:
         rows = connection.execute(self._queries["open_breaks"], asked)
         return {kind: OpenBreaks(oldest_time, overdue) for kind, oldest_time, overdue in rows}
 
-    def _break(self, row: Sequence[Any]) -> Break:
+    def _make_break(self, row: Sequence[Any]) -> Break:
         break_id, *members = row
         return Break(break_id, self.found_by, *members)
 

@@ -136,9 +136,9 @@ def load_chunk(
                 raise LaneMoved
             cursor = connection.cursor()
             with cursor.copy(POSTING_SQL["copy_journal"]) as copy:
-                copy.write(chunk.journal_stream())
+                copy.write(chunk.make_journal_stream())
             with cursor.copy(POSTING_SQL["copy_entries"]) as copy:
-                copy.write(chunk.entry_stream())
+                copy.write(chunk.make_entry_stream())
             add_signed_heads(connection, chunk.signed)
             for lane in after:
                 connection.execute(SQL["move_lane"], lane._asdict())
@@ -216,11 +216,11 @@ class Chunk:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def journal_stream(self) -> bytes:
+    def make_journal_stream(self) -> bytes:
         """Return the journal rows as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._rows, COPY_TRAILER])
 
-    def entry_stream(self) -> bytes:
+    def make_entry_stream(self) -> bytes:
         """Return the entries as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._entries, COPY_TRAILER])
 

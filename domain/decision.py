@@ -164,9 +164,9 @@ class _Decider:
     def _legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
         if intent.reverses is None:
             return intent.legs
-        return make_reversal_legs(intent, self._original((intent.tenant, intent.reverses)))
+        return make_reversal_legs(intent, self._find_original((intent.tenant, intent.reverses)))
 
-    def _original(self, name: IntentName) -> Original | None:
+    def _find_original(self, name: IntentName) -> Original | None:
         if name in self._originals:
             return self._originals[name]
         if name not in self._settled:
@@ -213,7 +213,7 @@ class _Decider:
 
     def _take_back(self, name: IntentName, legs: tuple[Leg, ...]) -> None:
         """Remember how much of its original a posted reversal has reversed."""
-        original = self._original(name)
+        original = self._find_original(name)
         if original is None:
             raise ValueError("a posted reversal has its original")
         done = dict(original.reversed)

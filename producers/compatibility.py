@@ -57,7 +57,7 @@ class Registry:
             headers={"Accept": MEDIA_TYPE},
             timeout=REQUEST_SECONDS_MAX,
             auth=(registry.username, registry.password or "") if registry.username is not None else None,
-            verify=registry.ssl_context() or True,
+            verify=registry.make_ssl_context() or True,
         )
 
     def __enter__(self) -> "Registry":
@@ -89,7 +89,7 @@ class Registry:
         answer = self._ask("POST", f"compatibility/subjects/{subject}/versions?verbose=true", body)
         if answer is None:
             return Judgement(subject, file, level, Verdict.NEW, "")
-        faults, strangers = self._faults(subject, level)
+        faults, strangers = self._find_faults(subject, level)
         if faults:
             return Judgement(subject, file, level, Verdict.REFUSED, "; ".join(faults))
         if answer["is_compatible"]:
@@ -102,7 +102,7 @@ class Registry:
             return Judgement(subject, file, level, Verdict.COMPATIBLE, cause)
         return Judgement(subject, file, level, Verdict.REFUSED, cause)
 
-    def _faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
+    def _find_faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
         """Return our rules' faults of the schema against each version of ours, and the versions that are not ours."""
         own = json.loads(read_schema_text(subject))
         found: dict[str, None] = {}
@@ -115,7 +115,7 @@ class Registry:
             found |= dict.fromkeys(list_losses(json.loads(held["schema"]), own, level))
         return list(found), strangers
 
-    def registered(self, subject: str) -> RegisteredSubject:
+    def find_registered(self, subject: str) -> RegisteredSubject:
         """Return what the registry holds for the subject."""
         file, wanted_level = SUBJECTS[subject]
         latest = self._ask("GET", f"subjects/{subject}/versions/latest") or {}
@@ -135,4 +135,4 @@ def judge_all(registry: SchemaRegistry) -> list[Judgement]:
 def list_registered(registry: SchemaRegistry) -> list[RegisteredSubject]:
     """Return what the registry holds for every subject of the project."""
     with Registry(registry) as asked:
-        return [asked.registered(subject) for subject in SUBJECTS]
+        return [asked.find_registered(subject) for subject in SUBJECTS]

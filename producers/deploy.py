@@ -100,7 +100,7 @@ def make_topics(
     Raise TopicError if the broker is away, if there are fewer lanes than asked for, if the lane topics have different
     numbers of partitions, or if another topic has a wrong number. Lanes that were added later are accepted.
     """
-    admin = AdminClient(kafka.client_options())
+    admin = AdminClient(kafka.make_client_options())
     counts = compute_partition_counts(topics, lanes)
     wanted = [
         NewTopic(
@@ -149,7 +149,7 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
 def count_lanes(kafka: Kafka, topics: Topics) -> dict[str, int]:
     """Return the number of partitions of each lane topic. Raise TopicError if Kafka cannot tell."""
     try:
-        return _read_partition_counts(AdminClient(kafka.client_options()), list(list_lane_topics(topics)))
+        return _read_partition_counts(AdminClient(kafka.make_client_options()), list(list_lane_topics(topics)))
     except KafkaException as error:
         raise TopicError(f"The topics at {kafka} cannot be looked at: {error.args[0].str()}.") from error
 
@@ -159,7 +159,7 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
 
     From then on, partitioners map keys to other partitions. Raise TopicError if Kafka refuses.
     """
-    admin = AdminClient(kafka.client_options())
+    admin = AdminClient(kafka.make_client_options())
     try:
         if _read_partition_counts(admin, [topic])[topic] < total:
             made = admin.create_partitions([NewPartitions(topic, total)], operation_timeout=ADMIN_SECONDS_MAX)

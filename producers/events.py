@@ -33,7 +33,7 @@ class EventProducer:
         self._encode: Encoder | None = None
         self._producer = Producer(
             {
-                **kafka.client_options(),
+                **kafka.make_client_options(),
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 5,
@@ -43,7 +43,7 @@ class EventProducer:
 
     def send(self, events: Iterable[tuple[bytes | None, Mapping[str, Any]]]) -> None:
         """Send (key, record) pairs in order and wait until all are acknowledged. Raise EventsNotSent if one is not."""
-        encode = self._encoder()
+        encode = self._find_encoder()
         failures: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -64,7 +64,7 @@ class EventProducer:
                 f"Kafka did not take {left or len(failures)} of {sent} events for {self._topic}: {cause}."
             )
 
-    def _encoder(self) -> Encoder:
+    def _find_encoder(self) -> Encoder:
         if self._encode is None:
             with make_registry_client(self._registry) as client:
                 self._encode = make_encoder(self._subject, find_registered_id(client, self._subject))

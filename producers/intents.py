@@ -205,7 +205,7 @@ class IntentProducer:
         self._fault = fault
         self._source = source.encode()
         self._configuration: dict[str, Any] = {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "client.id": "ledgerline-intents",
             "enable.idempotence": True,
             "acks": "all",
@@ -220,7 +220,7 @@ class IntentProducer:
             "socket.timeout.ms": max(1000, int(delivery_timeout_seconds * 1000)),
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
-            "error_cb": self._on_error,
+            "error_cb": self._note_error,
             **make_statistics_options("intents"),
         }
         self._delivery_timeout_seconds = delivery_timeout_seconds
@@ -240,7 +240,7 @@ class IntentProducer:
         """Encode under this id of the registry from now on."""
         self._encode = make_encoder(SUBJECT, schema_id)
 
-    def partition_count(self, timeout_seconds: float) -> int:
+    def count_partitions(self, timeout_seconds: float) -> int:
         """Ask Kafka for the topic's number of partitions. The call blocks. Raise DeliveryError if Kafka cannot tell."""
         producer = self._producer
         try:
@@ -317,7 +317,7 @@ class IntentProducer:
         self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _note_error(self, error: KafkaError) -> None:
         # Use the library's logger: it suppresses repeated lines.
         _library_log.warning(f"{error.name()}: %s", error.str())
 

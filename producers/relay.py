@@ -89,7 +89,7 @@ class RelayEncoders:
     fact: Encoder
 
     @classmethod
-    def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
+    def find_registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
         with make_registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
@@ -123,14 +123,14 @@ class Relay:
         self.progressed_at = time.monotonic()
         """Monotonic time of the last progress, for a watchdog. A blocking call sets it ahead by its time limit."""
 
-    def _progressed(self, bound_seconds: float = 0.0) -> None:
+    def _note_progress(self, bound_seconds: float = 0.0) -> None:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
         """Fence earlier processes of this instance, then read the positions that they left."""
         producer = self._make_producer(
             {
-                **self._options.kafka.client_options(),
+                **self._options.kafka.make_client_options(),
                 "transactional.id": self._options.transactional_id,
                 "transaction.timeout.ms": int(TRANSACTION_SECONDS_MAX * 1000),
                 "enable.idempotence": True,
@@ -142,12 +142,12 @@ class Relay:
                 **make_statistics_options("relay"),
             }
         )
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._progressed(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
         self._relayed = self._read_positions(self._options.kafka, self._options.topics.relay)
         self._producer = producer
-        self._progressed()
+        self._note_progress()
 
     def close(self) -> None:
         """Drop the producer and close the store. The next relay aborts a transaction that is still open."""
@@ -158,31 +158,31 @@ class Relay:
         """Return None if the relay has started, else a sentence that says what it waits for."""
         return None if self._producer is not None else "The relay has not yet read its position."
 
-    def _started(self) -> Producer:
+    def _get_producer(self) -> Producer:
         if self._producer is None:
             raise RuntimeError("start() comes first")
         return self._producer
 
     def round(self) -> int:
         """Relay all facts, and at most one transaction of posted records. Return the number of records."""
-        self._started().poll(0)  # calls the statistics callback
+        self._get_producer().poll(0)  # calls the statistics callback
         standing = self._store.lanes(self._options.instance, self._options.instances)
         pages = list_fact_pages(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
             self._transact(read_page(), {}, None)
         facts = pages[-1]() if pages else {}
-        pending = self._pending([lane for lane in standing if lane.lane >= 0])
+        pending = self._read_pending([lane for lane in standing if lane.lane >= 0])
         if not facts and not any(pending.values()):
             return 0
         self._fault("read")
         relayed = {lane: (records[0]["seq"], records[-1]["seq"] + 1) for lane, records in pending.items() if records}
-        with self._traces.following(relayed) as span:
+        with self._traces.follow(relayed) as span:
             self._transact(facts, pending, span)
         return sum(map(len, pending.values()))
 
     def _transact(self, facts: Facts, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
         """Relay facts and records in one transaction. The first record of each lane carries the span's traceparent."""
-        producer = self._started()
+        producer = self._get_producer()
         producer.begin_transaction()
         for told in facts.values():
             for fact in told:
@@ -197,7 +197,7 @@ class Relay:
             position = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
             self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.position(position))
         self._fault("produced")
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
         self._relayed |= {lane: RelayPosition(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
@@ -218,7 +218,7 @@ class Relay:
                 while not stop.is_set():
                     if self.round() == 0:
                         self._wait(stop)
-                    self._progressed()
+                    self._note_progress()
                     pause_seconds = 0.1
             except KafkaException as error:
                 if self._is_locked_out(error.args[0].code()):
@@ -233,7 +233,7 @@ class Relay:
             RECOVERIES.inc()
             logger.warning("relay begins anew", cause=cause, seconds=pause_seconds)
             self.close()
-            self._progressed()
+            self._note_progress()
             stop.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
@@ -244,7 +244,7 @@ class Relay:
         A fence in produce() is reported as _FATAL alone. The next call of the producer reports the real code.
         """
         if code == KafkaError._FATAL and self._producer is not None:
-            self._progressed(TRANSACTION_SECONDS_MAX)
+            self._note_progress(TRANSACTION_SECONDS_MAX)
             try:
                 self._producer.abort_transaction(TRANSACTION_SECONDS_MAX)
             except KafkaException as named:
@@ -255,11 +255,11 @@ class Relay:
         """Wait for the next posting transaction, at most WAIT_SECONDS_MAX. Notice a stop within STOP_SECONDS_MAX."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
-            self._progressed()
+            self._note_progress()
             if self._store.wait(STOP_SECONDS_MAX):
                 return
 
-    def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
+    def _read_pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
         """Return the next records of each lane, together at most records_max.
 
         Each round begins with another lane, so that a lane with a long backlog does not starve the others.
@@ -326,7 +326,7 @@ class Relay:
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes, headers: dict[str, bytes] | None = None
     ) -> None:
-        producer = self._started()
+        producer = self._get_producer()
         told: dict[str, Any] = {} if headers is None else {"headers": headers}
         while True:
             try:

@@ -72,7 +72,7 @@ def _read_end(kafka: Kafka, topic: str) -> int:
 def _make_consumer(kafka: Kafka, isolation_level: str) -> Consumer:
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-relay-checkpoint",
             "enable.auto.commit": False,
             "isolation.level": isolation_level,

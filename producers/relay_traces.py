@@ -58,7 +58,7 @@ class RelayTraces:
         self._batches = TracedBatches(instance, instances)
 
     @contextmanager
-    def following(self, relayed: Relayed) -> Iterator[Span | None]:
+    def follow(self, relayed: Relayed) -> Iterator[Span | None]:
         """Yield the span of a transaction, or None if tracing is off or none of its batches was traced."""
         tracer = tracing.get_tracer()
         if tracer is None:

@@ -74,7 +74,7 @@ class Retrier:
         self._kafka = kafka
         self._producer = Producer(
             {
-                **kafka.client_options(),
+                **kafka.make_client_options(),
                 "client.id": "ledgerline-retry",
                 "enable.idempotence": True,
                 "acks": "all",
@@ -143,7 +143,7 @@ class Retrier:
 def _make_consumer(kafka: Kafka) -> Consumer:
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-retry",  # the client requires it, although nothing is ever committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

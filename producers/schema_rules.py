@@ -132,9 +132,9 @@ class _Comparison:
 
     def faults(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
         """Yield the faults of the change from `old` to `new`. `spaces` are the namespaces around the two."""
-        old, new = self._resolved(old, self._old_names, spaces[0]), self._resolved(new, self._new_names, spaces[1])
+        old, new = self._resolve(old, self._old_names, spaces[0]), self._resolve(new, self._new_names, spaces[1])
         if isinstance(old, list) or isinstance(new, list):
-            yield from self._union(_list_branches(old), _list_branches(new), path, spaces)
+            yield from self._compare_unions(_list_branches(old), _list_branches(new), path, spaces)
             return
         old_kind, new_kind = _get_kind(old), _get_kind(new)
         if old_kind != new_kind and not ((old_kind, new_kind) in _EXACT_PROMOTIONS and not self._both_ways):
@@ -147,21 +147,21 @@ class _Comparison:
                 f" {_describe_unit(new) or 'none'}",
             )
         if old_kind in ("record", "enum", "fixed"):
-            yield from self._named_type(old, new, old_kind, path, spaces)
+            yield from self._compare_named_types(old, new, old_kind, path, spaces)
         elif old_kind in ("array", "map"):
             member = "items" if old_kind == "array" else "values"
             yield from self.faults(old[member], new[member], path, spaces)
 
-    def _resolved(self, schema: Any, names: Mapping[str, Any], space: str) -> Any:
+    def _resolve(self, schema: Any, names: Mapping[str, Any], space: str) -> Any:
         if isinstance(schema, str) and schema not in _PRIMITIVES:
             return names.get(_get_full_name(schema, space), names.get(schema, schema))
         while isinstance(schema, dict) and isinstance(schema.get("type"), (dict, list)):
             schema = schema["type"]
         return schema
 
-    def _union(self, old: list[Any], new: list[Any], path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
-        old = [self._resolved(branch, self._old_names, spaces[0]) for branch in old]
-        new = [self._resolved(branch, self._new_names, spaces[1]) for branch in new]
+    def _compare_unions(self, old: list[Any], new: list[Any], path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+        old = [self._resolve(branch, self._old_names, spaces[0]) for branch in old]
+        new = [self._resolve(branch, self._new_names, spaces[1]) for branch in new]
         for branch in old:
             same = next(
                 (
@@ -186,7 +186,9 @@ class _Comparison:
                         " cannot read",
                     )
 
-    def _named_type(self, old: Any, new: Any, kind: str, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+    def _compare_named_types(
+        self, old: Any, new: Any, kind: str, path: str, spaces: tuple[str, str]
+    ) -> Iterator[Fault]:
         names = (
             _get_full_name(old["name"], old.get("namespace", spaces[0])),
             _get_full_name(new["name"], new.get("namespace", spaces[1])),
@@ -198,15 +200,15 @@ class _Comparison:
             yield Fault(Rule.NAME, f"the {kind} {names[0]} is now called {names[1]}, and readers go by the full name")
         inner = names[0].rpartition(".")[0], names[1].rpartition(".")[0]
         if kind == "record":
-            yield from self._record(old, new, path, inner)
+            yield from self._compare_records(old, new, path, inner)
         elif kind == "enum":
-            yield from self._enum(old, new, path or old["name"])
+            yield from self._compare_enums(old, new, path or old["name"])
         elif old["size"] != new["size"]:
             yield Fault(
                 Rule.TYPE, f"{_describe_named(path)} changed its size from {old['size']} to {new['size']} bytes"
             )
 
-    def _enum(self, old: Any, new: Any, where: str) -> Iterator[Fault]:
+    def _compare_enums(self, old: Any, new: Any, where: str) -> Iterator[Fault]:
         for symbol in old["symbols"]:
             if symbol not in new["symbols"]:
                 yield Fault(Rule.SYMBOL, f"the symbol {symbol} of {where} was removed or renamed")
@@ -222,7 +224,7 @@ class _Comparison:
                 Rule.SYMBOL, f"the symbol {added[0]} was added to {where}, whose readers have no default for it"
             )
 
-    def _record(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+    def _compare_records(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
         plain = {field["name"]: field for field in new["fields"]}
         known = {alias: field for field in new["fields"] for alias in field.get("aliases", ())} | plain
         kept: list[str] = []

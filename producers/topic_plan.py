@@ -71,7 +71,7 @@ class Described:
 
 def find_differences(kafka: Kafka, described: Described) -> list[Difference]:
     """Return the cluster's differences from the description, by topic. Raise TopicError if they cannot be read."""
-    admin = AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
+    admin = AdminClient({**kafka.make_client_options(), "log_level": 0, "error_cb": lambda _: None})
     try:
         there = _read_partitions(admin, described)
         configs = _read_configs(admin, list(there))
@@ -114,7 +114,7 @@ def apply(kafka: Kafka, described: Described, *, with_loss: bool = False) -> tup
 
 
 def _alter(kafka: Kafka, resources: dict[str, list[ConfigEntry]]) -> None:
-    admin = AdminClient(kafka.client_options())
+    admin = AdminClient(kafka.make_client_options())
     wanted = [
         ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries) for name, entries in resources.items()
     ]

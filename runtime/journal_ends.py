@@ -61,7 +61,7 @@ def make_end_consumer(
     """Make a consumer for the functions below. It needs a group name, but never joins the group or commits."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "client.id": group,
             "group.id": group,
             "enable.auto.commit": False,

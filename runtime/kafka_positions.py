@@ -40,7 +40,7 @@ class TopicState(NamedTuple):
 
 def make_admin_client(kafka: Kafka) -> AdminClient:
     """Make a client that reports failures as errors of its calls only, not as lines on standard error."""
-    return AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
+    return AdminClient({**kafka.make_client_options(), "log_level": 0, "error_cb": lambda _: None})
 
 
 def read_topic_state(admin: AdminClient, topic: str) -> TopicState:

@@ -44,8 +44,8 @@ class PositionReader:
     def read(self) -> Positions:
         """Return how far both topics go now; block. Raise PositionsUnknown if Kafka is away or lacks a topic."""
         try:
-            intents = self._bounds(self._intents)
-            journal = self._bounds(self._journal)
+            intents = self._read_bounds(self._intents)
+            journal = self._read_bounds(self._journal)
             grown = {lane: bounds for lane, bounds in journal.items() if self._ends.get(lane) != bounds.high}
             last = read_last_records(self._consumer, self._journal, grown, REQUEST_SECONDS_MAX)
         except KafkaException as error:
@@ -64,7 +64,7 @@ class PositionReader:
         """Close the connections; nothing may be read afterwards."""
         self._consumer.close()
 
-    def _bounds(self, topic: str) -> dict[int, Bounds]:
+    def _read_bounds(self, topic: str) -> dict[int, Bounds]:
         found = self._consumer.list_topics(topic, REQUEST_SECONDS_MAX).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)

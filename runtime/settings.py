@@ -192,7 +192,7 @@ class Settings(BaseSettings):
     )
     trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
 
-    def kafka_at(self, bootstrap: str) -> Kafka:
+    def make_kafka(self, bootstrap: str) -> Kafka:
         """Return the Kafka at these brokers, which come from the settings or the running stack."""
         return Kafka(
             bootstrap,
@@ -212,7 +212,7 @@ class Settings(BaseSettings):
             return None
         return ServerTls(self.tls_certificate_file, self.tls_key_file)
 
-    def registry_at(self, url: str) -> SchemaRegistry:
+    def make_registry(self, url: str) -> SchemaRegistry:
         """Return the Schema Registry at this URL, which comes from the settings or the running stack."""
         return SchemaRegistry(url, self.registry_username, _get_text(self.registry_password), self.registry_ca_file)
 

@@ -61,7 +61,7 @@ class Watchdog:
         self._watches_for_stalls = True
         self._arm(self._stall_seconds_max)  # at once: the first call may hold the interpreter's lock
 
-    def told_to_stop(self) -> None:
+    def note_stop_order(self) -> None:
         """Note the order to stop: from now on only the duration of the stop is watched."""
         if self._told_at is None:
             self._told_at = time.monotonic()

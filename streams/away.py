@@ -29,7 +29,7 @@ def find_away(kafka: Kafka, dsn: str, role: str, registry: SchemaRegistry) -> st
     except (*TRANSIENT, Outage):
         return "Postgres"
     try:
-        AdminClient({**kafka.client_options(), "log_level": 0}).list_topics(timeout=ANSWER_SECONDS_MAX)
+        AdminClient({**kafka.make_client_options(), "log_level": 0}).list_topics(timeout=ANSWER_SECONDS_MAX)
     except KafkaException:
         return "Kafka"
     try:

@@ -74,9 +74,9 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
     configuration: Configuration = make_configuration(
         settings,
-        kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
+        kafka=settings.make_kafka(str(settings.kafka_bootstrap)),
         dsn=dsn,
-        registry=settings.registry_at(str(settings.registry_url)),
+        registry=settings.make_registry(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
     listener = socket.create_server(("127.0.0.1", port))

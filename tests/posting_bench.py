@@ -73,13 +73,13 @@ class PostingBench:
     def __init__(self, settings: Settings, topics: Topics) -> None:
         self.settings = settings
         self.topics = topics
-        self.kafka = settings.kafka_at(str(settings.kafka_bootstrap))
-        self.registry = settings.registry_at(str(settings.registry_url))
+        self.kafka = settings.make_kafka(str(settings.kafka_bootstrap))
+        self.registry = settings.make_registry(str(settings.registry_url))
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
         with make_registry_client(self.registry) as registry:
             self.schema_id = find_registered_id(registry, "payments.intents-value")
         self.encode = make_encoder("payments.intents-value", self.schema_id)
-        self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
+        self.producer = Producer({**self.kafka.make_client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
         self._decoders: list[IntentDecoder] = []
         # By default structlog formats tracebacks with rich, which takes a second for each.
@@ -150,7 +150,7 @@ class PostingBench:
     def send_transaction(self, contents: Sequence[Content], lane: int = 0, *, commit: bool) -> int:
         """Send with a transactional producer, which must not write here; return the lane's end behind the marker."""
         end = describe_source(self.kafka, self.topics.intents).end_offsets[lane] + len(contents) + 1
-        producer = Producer({**self.kafka.client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
+        producer = Producer({**self.kafka.make_client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
         producer.init_transactions(30)
         producer.begin_transaction()
         for content in contents:
@@ -363,7 +363,7 @@ def read_partition(kafka: Kafka, topic: str, partition: int, start: int = 0, **o
     """Return all records of a partition from an offset to its present end, as a read_committed reader sees them."""
     consumer = Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "bench",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

@@ -24,9 +24,9 @@ class RelayBench:
     def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
         self.topics = topics
-        self._encoders = RelayEncoders.registered(bench.registry)
+        self._encoders = RelayEncoders.find_registered(bench.registry)
         self._made: list[Relay] = []
-        self._watcher = Consumer({**bench.kafka.client_options(), "group.id": "watcher"})
+        self._watcher = Consumer({**bench.kafka.make_client_options(), "group.id": "watcher"})
 
     def relay(self, **options: Any) -> Relay:
         """Make another relay, not started yet."""

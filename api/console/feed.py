@@ -94,7 +94,7 @@ class Feed:
             viewer.hand(None)
         elif self._task is None:
             self._task = asyncio.create_task(self._run(), name="console")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._note_end)
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
@@ -113,7 +113,7 @@ class Feed:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             logger.error("console feed failed", error=repr(task.exception()))

@@ -21,7 +21,7 @@ def _find_registry() -> SchemaRegistry:
     url = settings.registry_url or (state.endpoints.registry_url if state and state.endpoints else None)
     if url is None:
         raise LedgerlineError("No schema registry is known: set LEDGERLINE_REGISTRY_URL, or run `ledgerline up`.")
-    return settings.registry_at(url)
+    return settings.make_registry(url)
 
 
 @app.command()

@@ -128,7 +128,7 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
     def wait() -> None:
         signal.sigwait(signals)
         stop.set()
-        watchdog.told_to_stop()
+        watchdog.note_stop_order()
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
     return stop
@@ -145,7 +145,7 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> 
     options = RelayOptions(
         ledger.kafka, topics, settings.relay_instance, settings.relay_instances, settings.relay_batch_records_max
     )
-    encoders = RelayEncoders.registered(ledger.registry)
+    encoders = RelayEncoders.find_registered(ledger.registry)
     store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.get_tracer() is not None)
     relay = Relay(store, encoders, options, fault=fault)
     stall_seconds_max = settings.posting_stall_seconds_max

@@ -50,7 +50,7 @@ def find_kafka_trouble(kafka: Kafka, patience_seconds: float = PATIENCE_SECONDS)
         met.set()
 
     try:
-        admin = AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": note})
+        admin = AdminClient({**kafka.make_client_options(), "log_level": 0, "error_cb": note})
     except KafkaException as error:  # such as a file that librdkafka cannot use
         return Trouble(f"Kafka's client cannot be made ({error.args[0].str()}): see docs/SECURITY.md.", True)
     deadline = time.monotonic() + patience_seconds
@@ -186,7 +186,7 @@ def find_registry_trouble(registry: SchemaRegistry, patience_seconds: float = PA
         answer = httpx.get(
             f"{registry.url.rstrip('/')}/subjects",
             auth=login,
-            verify=registry.ssl_context() or True,
+            verify=registry.make_ssl_context() or True,
             timeout=patience_seconds,
         )
     except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:

@@ -104,7 +104,7 @@ def _check_own_certificate(settings: Settings) -> Iterator[Finding]:
     """Check that key and certificate belong together, by loading them as the client does."""
     name = get_variable("kafka_ssl_key_file")
     try:
-        replace(settings.kafka_at(""), security_protocol="SSL").ssl_context()
+        replace(settings.make_kafka(""), security_protocol="SSL").make_ssl_context()
     except OSError as trouble:
         cause = trouble.strerror or str(trouble)
         yield make_error(

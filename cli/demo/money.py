@@ -96,7 +96,7 @@ def send_day(demo: Demo) -> str:
     """Send the day over several connections; return when Kafka has all intents."""
     count = sum(map(len, demo.day.day))
     demo.send_started = time.monotonic()
-    with demo.screen.watching(demo.watch, demo.sent + count):
+    with demo.screen.watch(demo.watch, demo.sent + count):
         results = _send(demo, demo.day.day, demo.watch.add_sent)
     seconds = time.monotonic() - demo.send_started
     demo.sent += count
@@ -124,7 +124,7 @@ def send_poison(demo: Demo) -> str:
 
 def settle(demo: Demo) -> str:
     """Wait until all intents are posted, relayed, reconciled and audited."""
-    with demo.screen.watching(demo.watch, demo.sent):
+    with demo.screen.watch(demo.watch, demo.sent):
         posted = demo.watch.wait_for(("posted",), demo.sent, demo.plan.settle_seconds_max)
         proved = demo.watch.wait_for(("relayed", "reconciled", "audited"), demo.sent, demo.plan.settle_seconds_max)
     count = sum(map(len, demo.day.day))

@@ -78,7 +78,7 @@ def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counte
         if error is not None:
             failures.append(error.str())
 
-    settings: dict[str, Any] = {**kafka.client_options(), "acks": "all", "enable.idempotence": True}
+    settings: dict[str, Any] = {**kafka.make_client_options(), "acks": "all", "enable.idempotence": True}
     producer = Producer(settings)
     for number, rogue in enumerate(rogues):
         producer.produce(topics.intents, rogue.value, key=f"rogue-{number}".encode(), on_delivery=delivered)

@@ -129,12 +129,12 @@ class Supervisor:
         counts = {service.name: self._instances.get(service.name, service.instances) for service in self._services}
         slots = [(service, number) for service in self._services for number in range(counts[service.name])]
         ports = PortMemory(self.home / "data" / "ports.json").claim(
-            tuple(service.port_name(number) for service, number in slots),
+            tuple(service.make_port_name(number) for service, number in slots),
             ports_from_environment(("api",), self._environment),
         )
         processes = []
         for service, number in slots:
-            port = ports[service.port_name(number)]
+            port = ports[service.make_port_name(number)]
             own = service.environment(instance=number, instances=counts[service.name], port=port)
             processes.append(
                 ServiceProcess(
@@ -203,12 +203,12 @@ class Supervisor:
     def _write(self) -> None:
         """Write run.json if something in it has changed; the lock is for the parts, which report from other threads."""
         with self._write_lock:
-            state = self._state()
+            state = self._make_state()
             if state != self._written:
                 write_state(self.home, state)
                 self._written = state
 
-    def _state(self) -> RunState:
+    def _make_state(self) -> RunState:
         return RunState(
             pid=self._identity.pid,
             start_ticks=self._identity.start_ticks,

@@ -112,7 +112,7 @@ class ServiceProcess:
         self._due_at = self._started_at
 
     def _record_end(self, code: int, now: float) -> str:
-        pause_seconds = self._back_off.next_seconds(now - self._started_at)
+        pause_seconds = self._back_off.compute_next_seconds(now - self._started_at)
         self._child = None
         self._due_at = now + pause_seconds
         self.condition = "waiting"

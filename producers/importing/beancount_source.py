@@ -136,12 +136,12 @@ class _Mapping:
 
     def run(self, records: Iterable[Record]) -> SourceLedger:
         handlers = {
-            "options": self._options,
-            "transaction": self._transaction,
+            "options": self._map_options,
+            "transaction": self._map_transaction,
             "balance": self._balance,
-            "other": self._other,
-            "error": self._error,
-            "sum": self._sum,
+            "other": self._map_other,
+            "error": self._map_error,
+            "sum": self._map_sum,
         }
         for record in records:
             if record["kind"] != "end":
@@ -151,22 +151,22 @@ class _Mapping:
         )
         return self._ledger
 
-    def _options(self, record: Record) -> None:
+    def _map_options(self, record: Record) -> None:
         self._roots = {record["roots"][name]: name for name in _ROOTS}
 
-    def _other(self, record: Record) -> None:
+    def _map_other(self, record: Record) -> None:
         self._ledger.without_money[record["directive"]] += 1
 
-    def _error(self, record: Record) -> None:
-        self._problem(record, f"Beancount refuses this: {record['message']}")
+    def _map_error(self, record: Record) -> None:
+        self._note_problem(record, f"Beancount refuses this: {record['message']}")
         if record["fatal"]:
             self._ledger.faults.append(self._ledger.problems.pop())
 
-    def _problem(self, record: Record, sentence: str) -> None:
+    def _note_problem(self, record: Record, sentence: str) -> None:
         place = record["place"]
         self._ledger.problems.append(Problem(Place(place["file"], place["line"]), sentence))
 
-    def _unit(self, commodity: str) -> str:
+    def _map_unit(self, commodity: str) -> str:
         return make_unit_code(commodity, is_ticker=commodity in self._tickers)
 
     def _address(self, account: str) -> str:
@@ -179,30 +179,30 @@ class _Mapping:
         try:
             account = self._address(record["account"])
         except AddressError as error:
-            return self._problem(record, str(error))
+            return self._note_problem(record, str(error))
         self._ledger.assertions.append(
             Assertion(
                 Place(record["place"]["file"], record["place"]["line"]),
                 account,
                 Decimal(record["number"]),
-                self._unit(record["currency"]),
+                self._map_unit(record["currency"]),
                 Decimal(record["tolerance"]),
                 start_of_day(date.fromisoformat(record["date"])),
             )
         )
         return None
 
-    def _sum(self, record: Record) -> None:
+    def _map_sum(self, record: Record) -> None:
         try:
             account = self._address(record["account"])
         except AddressError:
             return  # Its transactions are listed as problems already.
         # Two names in the file may be one account: the same text in NFC and in NFD.
-        self._sums[account, self._unit(record["currency"])] += Decimal(record["number"])
+        self._sums[account, self._map_unit(record["currency"])] += Decimal(record["number"])
 
-    def _transaction(self, record: Record) -> None:
+    def _map_transaction(self, record: Record) -> None:
         # Make the key even if the mapping fails, so that a later fix changes no other transaction's ordinal.
-        key = self._key(record)
+        key = self._make_key(record)
         postings = record["postings"]
         if all(Decimal(posting["units"]["number"]) == 0 for posting in postings):
             self._ledger.without_money["transaction of zero"] += 1
@@ -210,10 +210,10 @@ class _Mapping:
         try:
             legs = [leg for posting in postings for leg in self._legs(posting)]
         except AddressError as error:
-            self._problem(record, str(error))
+            self._note_problem(record, str(error))
             return
         if key is None:
-            self._problem(
+            self._note_problem(
                 record, f"Its {self._key_metadata} is that of an earlier transaction: give it one of its own."
             )
             return
@@ -225,30 +225,30 @@ class _Mapping:
                 legs=tuple(legs),
                 reference=normalize_text(record["narration"] or record["payee"] or "") or None,
                 metadata=_make_metadata(record),
-                tolerances={self._unit(code): Decimal(number) for code, number in record["tolerances"].items()},
+                tolerances={self._map_unit(code): Decimal(number) for code, number in record["tolerances"].items()},
             )
         )
 
-    def _key(self, record: Record) -> str | None:
+    def _make_key(self, record: Record) -> str | None:
         """Return the key from the metadata member that the user named, or from the content if the member is missing.
 
         Return None if an earlier transaction has the same member value.
         """
         name = self._key_metadata
         if name is not None and name in record["meta"]:
-            return self._keys.named({"by": name, "id": record["meta"][name]})
+            return self._keys.make_named({"by": name, "id": record["meta"][name]})
         return self._keys.counted(_make_content(record))
 
     def _legs(self, posting: Record) -> list[DraftLeg]:
         """Return the posting's own leg and, if its weight is in another commodity, the two legs of the exchange."""
         units, weight = posting["units"], posting["weight"]
-        amount, unit = Decimal(units["number"]), self._unit(units["currency"])
+        amount, unit = Decimal(units["number"]), self._map_unit(units["currency"])
         origin = LegOrigin.INTERPOLATED if posting["interpolated"] else LegOrigin.WRITTEN
         legs = [DraftLeg(self._address(posting["account"]), amount, unit, origin)]
         if weight["currency"] != units["currency"]:
             # The account has the name of the commodity, not of its unit. Either name is unique for a commodity.
             exchange = exchange_account(units["currency"])
-            weighed = self._unit(weight["currency"])
+            weighed = self._map_unit(weight["currency"])
             legs.append(DraftLeg(exchange, -amount, unit, origin))
             legs.append(DraftLeg(exchange, Decimal(weight["number"]), weighed, LegOrigin.WEIGHED))
         return legs

@@ -53,7 +53,7 @@ class LedgerReader:
     def __exit__(self, *error: Any) -> None:
         self._client.__exit__(*error)
 
-    def movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
+    def read_movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
         """Yield the entries of these accounts that these intents made. An account that is not open has none."""
         for account in accounts:
             for entry in self._pages(f"/v1/accounts/{account}/entries", {"limit": PAGE_ITEMS}):

@@ -74,7 +74,7 @@ class DateFormat(_Part):
     zone: Zone | None = Field(default=None, description="Of times without an offset; UTC where left out.")
     locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
 
-    def formats(self) -> tuple[str, ...]:
+    def list_formats(self) -> tuple[str, ...]:
         """Return the formats in the order in which they are tried."""
         return (self.format,) if isinstance(self.format, str) else self.format
 
@@ -211,7 +211,7 @@ class Mapping(_Part):
 
     def columns(self) -> set[str]:
         """Return every column that the mapping names."""
-        return self.figures() | self.texts() | set(self.key.columns) | set(self.key.text)
+        return self.figures() | self.list_texts() | set(self.key.columns) | set(self.key.text)
 
     def figures(self) -> set[str]:
         """Return the columns that a key has as values or leaves out: dates, amounts, currency, status, fee, balance."""
@@ -221,7 +221,7 @@ class Mapping(_Part):
         columns += [part.column for part in (self.status, self.fee, self.balance) if part is not None]
         return {column for column in columns if column is not None}
 
-    def texts(self) -> set[str]:
+    def list_texts(self) -> set[str]:
         """Return the columns whose text becomes part of an intent or chooses an account."""
         templates = [self.accounts.account, self.accounts.counter_account, self.reference]
         templates += [rule.counter_account for rule in self.accounts.rules]

@@ -218,7 +218,7 @@ def _make_key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> 
     columns = mapping.key.columns
     if columns and any(row.cells[column] for column in columns):
         identity = [row.cells[column] for column in columns]
-        return keys.named({"by": "columns", "account": figures.account, "id": identity})
+        return keys.make_named({"by": "columns", "account": figures.account, "id": identity})
     content = {
         "by": "content",
         "account": figures.account,
@@ -228,7 +228,7 @@ def _make_key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> 
         "currency": figures.currency,
     }
     # A column of figures whose text is also in the intent counts as text: rows with one key must make one intent.
-    texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.texts()))
+    texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.list_texts()))
     said = sorted((name, row.cells[name]) for name in texts if row.cells[name])
     return keys.counted(content | {"text": said})
 
@@ -289,7 +289,7 @@ def _find_first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
 
 def _make_opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
     content = {"by": "opening", "account": opening.account, "currency": opening.currency}
-    key = keys.named(content)
+    key = keys.make_named(content)
     if key is None:
         raise UnmappableError(f"The account {opening.account} has two opening balances in {opening.currency}.")
     try:

@@ -135,7 +135,7 @@ class Moment(NamedTuple):
 
 def read_moment(date_text: str, time_text: str | None, style: DateFormat) -> Moment:
     """Read a date and, if there is one, a time; a date alone is midnight UTC."""
-    for expected in style.formats():
+    for expected in style.list_formats():
         text = _translate_months(date_text, style.locale, expected)
         if time_text:
             text, expected = f"{text} {time_text}", f"{expected} {style.time_format}"  # noqa: PLW2901
@@ -149,7 +149,7 @@ def read_moment(date_text: str, time_text: str | None, style: DateFormat) -> Mom
             moment = moment.replace(tzinfo=ZoneInfo(style.zone) if style.zone and has_time else UTC)
         return Moment(written, (moment - _EPOCH) // timedelta(microseconds=1))
     shown = f"{date_text} {time_text}" if time_text else date_text
-    formats = " or ".join(style.formats()) + (f" with {style.time_format}" if time_text else "")
+    formats = " or ".join(style.list_formats()) + (f" with {style.time_format}" if time_text else "")
     raise UnmappableError(f"The date {shown!r} is not written as {formats}.")
 
 

@@ -137,7 +137,7 @@ def check(prepared: Prepared, api_url: str, api_key: str, tenant: str) -> list[D
     accounts = sorted({leg.account for intent in intents for leg in intent.legs})
     intent_ids = {str(compute_intent_id(tenant, intent.idempotency_key)) for intent in intents}
     with LedgerReader(api_url, api_key) as reader:
-        movements = list(reader.movements(accounts, intent_ids))
+        movements = list(reader.read_movements(accounts, intent_ids))
     exponents, rounded = prepared.plan.exponents, prepared.mapped.rounded
     return find_differing_sums(prepared.source.sums, movements, exponents, rounded) + find_failed_assertions(
         prepared.source.assertions, movements, exponents, rounded

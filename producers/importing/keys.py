@@ -33,20 +33,20 @@ class KeyMaker:
 
     def counted(self, content: dict[str, Any]) -> str:
         """Return the key of the next transaction with this content: JSON without floats and with ASCII keys."""
-        digest = self._digest(content)
+        digest = self._compute_digest(content)
         self._seen[digest] += 1
-        return self._key(digest, self._seen[digest])
+        return self._make_key(digest, self._seen[digest])
 
-    def named(self, identity: dict[str, Any]) -> str | None:
+    def make_named(self, identity: dict[str, Any]) -> str | None:
         """Return the key of the transaction with this identity from the source, or None if the identity repeats."""
-        digest = self._digest(identity)
+        digest = self._compute_digest(identity)
         self._seen[digest] += 1
-        return self._key(digest, 1) if self._seen[digest] == 1 else None
+        return self._make_key(digest, 1) if self._seen[digest] == 1 else None
 
-    def _digest(self, content: dict[str, Any]) -> str:
+    def _compute_digest(self, content: dict[str, Any]) -> str:
         return sha256(make_canonical_json(_make_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
 
-    def _key(self, digest: str, ordinal: int) -> str:
+    def _make_key(self, digest: str, ordinal: int) -> str:
         return f"{self._prefix}:{digest}:{ordinal}"
 
 

@@ -3,7 +3,7 @@
 The path of a batch, each step a function:
 
 1. `handle` gets the fetch of streams.fenced, and decodes what was not decoded ahead: that needs no lock;
-2. `_fence` locks the lanes in order, and compares their next offsets with those that this worker expects;
+2. `_lock_lanes` locks the lanes in order, and compares their next offsets with those that this worker expects;
 3. `_look_up` finds which intents are settled already. It screens the intents by the books meanwhile. It then locks and
    reads the originals of reversals, and opens missing accounts;
 4. `lock_balances` locks the constrained accounts that are drawn down, in order of id, and reads their balances;
@@ -136,7 +136,7 @@ class Poster:
         if work:
             self._post(work, topic_id)
         for part, read in holed:
-            for piece in self._pieces(part, read):
+            for piece in self._split_pieces(part, read):
                 self._post(piece, topic_id)
 
     def idle(self) -> None:
@@ -147,7 +147,7 @@ class Poster:
         read = self._reader.read
         return [item if isinstance(item, Work) else read(item) for item in part.messages]
 
-    def _pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
+    def _split_pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
         """Yield pieces of work, with one item for each offset of a lane that was fetched with holes.
 
         Raise FenceLost if the lane moved or the fetch left out records, and TopicMismatch if the broker lost records.
@@ -211,7 +211,7 @@ class Poster:
         """Post the work in one transaction."""
         watch = Stopwatch()
         with open_transaction_span(len(work)), self._store.transaction():
-            lanes = self._fence(work)
+            lanes = self._lock_lanes(work)
             watch.done("lock")
             work, found = self._look_up(work, lanes, is_poison=is_poison)
             watch.done("look_up")
@@ -234,7 +234,7 @@ class Poster:
         for (outcome, reason), count in Counter((fate.outcome, fate.reason) for fate in fates).items():
             OUTCOMES.labels(outcome.value, reason).inc(count)
 
-    def _fence(self, work: Sequence[Work]) -> dict[int, Lane]:
+    def _lock_lanes(self, work: Sequence[Work]) -> dict[int, Lane]:
         """Lock the lanes and return them. Raise FenceLost if one is not at the offset of its first event."""
         expected: dict[int, int] = {}
         for item in work:

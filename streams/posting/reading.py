@@ -56,7 +56,7 @@ class IntentReader:
         except Undecodable as undecodable:
             return Work(message, make_quarantined_event(message, undecodable.reason, str(undecodable)))
         try:
-            return self._judged(message, intent)
+            return self._judge(message, intent)
         except Exception as error:  # a bug that only this intent triggers must not end the consumer
             logger.exception(
                 "unreadable",
@@ -67,7 +67,7 @@ class IntentReader:
             detail = f"The intent breaks its reading: {type(error).__name__}."
             return Work(message, make_quarantined_event(message, QuarantineReason.POISON, detail))
 
-    def _judged(self, message: Message, intent: Intent) -> Work:
+    def _judge(self, message: Message, intent: Intent) -> Work:
         fault = find_identity_fault(intent)
         if fault is not None:
             return Work(message, make_quarantined_event(message, QuarantineReason.IDENTITY_MISMATCH, fault))

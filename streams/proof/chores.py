@@ -36,7 +36,7 @@ class SpareTime:
         finally:
             self._busy_seconds += self._clock() - started
 
-    def share(self) -> float:
+    def compute_share(self) -> float:
         """Return the share, 0 to 1, of the time since the last call that no batch took."""
         now = self._clock()
         elapsed_seconds = now - self._since

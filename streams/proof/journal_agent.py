@@ -64,9 +64,9 @@ class JournalAgent(ABC, Generic[Row]):
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Return the next offset of each partition; 0 if the prover has not read the partition."""
-        return self._stored_offsets(partitions)
+        return self._read_stored_offsets(partitions)
 
-    def _stored_offsets(self, lanes: Iterable[int]) -> dict[int, int]:
+    def _read_stored_offsets(self, lanes: Iterable[int]) -> dict[int, int]:
         with self._store.transaction() as connection:
             rows = self.lanes.read(connection)
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
@@ -92,7 +92,7 @@ class JournalAgent(ABC, Generic[Row]):
 
     def idle(self) -> None:
         """Do the chores, and publish what they found."""
-        self._chores(self._spare_time.share())
+        self._chores(self._spare_time.compute_share())
         self.publish()
 
     def publish(self) -> None:

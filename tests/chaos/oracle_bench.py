@@ -136,7 +136,7 @@ class OracleBench(ProvingBench):
 
     def publish(self, records: list[dict[str, Any]]) -> None:
         """Forge ledger.journal: send these records in this order."""
-        producer = Producer({**self.kafka.client_options(), "linger.ms": 0})
+        producer = Producer({**self.kafka.make_client_options(), "linger.ms": 0})
         for record in records:
             key = record["intent_id"].encode() if record["intent_id"] else None
             producer.produce(self.topics.journal, self.encode_journal(record), key, partition=record["lane"])

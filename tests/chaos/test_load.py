@@ -121,9 +121,9 @@ def new_load(settings: Settings, topics: Topics) -> Iterator[Callable[..., Load]
         options = {
             "api_urls": lambda: urls,
             "api_key": key,
-            "kafka": settings.kafka_at(str(settings.kafka_bootstrap)),
+            "kafka": settings.make_kafka(str(settings.kafka_bootstrap)),
             "topics_prefix": topics.prefix,
-            "registry": settings.registry_at(str(settings.registry_url)),
+            "registry": settings.make_registry(str(settings.registry_url)),
             "seed": SEED,
         }
         made.append(Load(**(options | changes)))  # type: ignore[arg-type]

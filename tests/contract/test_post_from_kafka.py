@@ -88,7 +88,7 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
     command = make(tmp_path)
     register_schemas(stack.registry)
     topic = f"outside.{uuid.uuid4().hex[:8]}"
-    admin = AdminClient(stack.kafka.client_options())
+    admin = AdminClient(stack.kafka.make_client_options())
     admin.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1)])[topic].result(30)
     schema = AVRO_FOLDER / "payments" / "payment_intent.avsc"
     subprocess.run(
@@ -97,7 +97,7 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
         cwd=tmp_path,
         timeout=RUN_SECONDS,
     )
-    consumer = Consumer({**stack.kafka.client_options(), "group.id": topic})
+    consumer = Consumer({**stack.kafka.make_client_options(), "group.id": topic})
     consumer.assign([TopicPartition(topic, lane, 0) for lane in range(4)])
     message = consumer.poll(30)
     consumer.close()

@@ -128,9 +128,9 @@ def _routes(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each method and path of the application."""
     configuration = make_configuration(
         settings,
-        kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
+        kafka=settings.make_kafka(str(settings.kafka_bootstrap)),
         dsn="",
-        registry=settings.registry_at(str(settings.registry_url)),
+        registry=settings.make_registry(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
     app = create_app(configuration)

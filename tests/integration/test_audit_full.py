@@ -217,7 +217,7 @@ NOT_ON_TOPIC = "It was published, and the topic does not have it."
 
 def delete_from_topic(bench: ProvingBench, end: int) -> None:
     """Delete the records before this offset from the topic of checkpoints."""
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for future in admin.delete_records([TopicPartition(bench.topics.checkpoints, 0, end)]).values():
         future.result(20)
 
@@ -257,7 +257,7 @@ def test_verify_names_what_the_topic_should_not_have(proving: ProvingBench, agen
     put_checkpoint(proving, {**stored_event(proving, 4), "signed_time": 0})  # the forged one comes first
     agent.signer.publish()
     put_checkpoint(proving, {**stored_event(proving, 4), "checkpoint": 5})
-    producer = Producer(proving.kafka.client_options())
+    producer = Producer(proving.kafka.make_client_options())
     producer.produce(proving.topics.checkpoints, b"no checkpoint", partition=0)
     assert producer.flush(10) == 0
     expected |= {"checkpoint 4": CONTRADICTED, "checkpoint 5": ONLY_ON_TOPIC}

@@ -95,7 +95,7 @@ def test_a_lane_that_is_moved_while_the_ends_are_read_is_no_old_copy(proving: Pr
 
 def transaction(bench: PostingBench) -> Producer:
     producer = Producer(
-        {**bench.kafka.client_options(), "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
+        {**bench.kafka.make_client_options(), "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
     )
     producer.init_transactions(30)
     producer.begin_transaction()

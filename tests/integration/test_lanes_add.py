@@ -273,7 +273,7 @@ def test_a_deploy_takes_added_lanes_as_they_are_and_tells_of_what_is_half_done(
 
     with pytest.raises(LedgerlineError, match=r"There are 2 lanes and LEDGERLINE_LANES asks for 4: .*lanes add 4"):
         deploy(4)
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     admin.create_partitions([NewPartitions(topics.journal, 4)])[topics.journal].result(30)
     with pytest.raises(LedgerlineError, match=r"different numbers of partitions .*lanes add 4"):
         eventually(lambda: deploy(2) and None, "the broker tells of it", 10)

@@ -44,7 +44,7 @@ def target(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         running.enter_context(ledger.workers())
         client = running.enter_context(api(ledger))
         settings = Settings(home=home, topic_prefix=ledger.topics.prefix)
-        kafka, registry = settings.kafka_at(stack.kafka_bootstrap), settings.registry_at(stack.registry_url)
+        kafka, registry = settings.make_kafka(stack.kafka_bootstrap), settings.make_registry(stack.registry_url)
         yield LoadLedger(Ledger(settings, kafka, ledger.dsn, registry, client.url), client.url, client.key)
 
 

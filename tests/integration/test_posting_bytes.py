@@ -30,7 +30,7 @@ GOOD = record_of(script("good external:b>users:1 9")[0])
 @pytest.fixture
 def relay(settings: Settings, topics: Topics, bench: PostingBench) -> Iterator[Relay]:
     """Yield a started relay of both lanes."""
-    encoders = RelayEncoders.registered(bench.registry)
+    encoders = RelayEncoders.find_registered(bench.registry)
     made = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.kafka, topics))
     made.start()
     yield made
@@ -145,7 +145,9 @@ def test_a_value_as_large_as_the_broker_takes_is_kept_and_relayed(bench: Posting
 
 def test_what_only_compression_brought_through_the_broker_stays_in_postgres(bench: PostingBench, relay: Relay) -> None:
     bomb = bytes([1]) * 9_000_000
-    sender = Producer({**bench.kafka.client_options(), "message.max.bytes": 20_000_000, "compression.type": "gzip"})
+    sender = Producer(
+        {**bench.kafka.make_client_options(), "message.max.bytes": 20_000_000, "compression.type": "gzip"}
+    )
     sender.produce(bench.topics.intents, bomb, partition=0)
     assert sender.flush(30) == 0
     bench.send(bench.transfer("next", "external:b", "users:1", 1))

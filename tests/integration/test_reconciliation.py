@@ -272,7 +272,7 @@ def test_intents_that_retention_deleted_are_expired_and_no_break(
     proving: ProvingBench, agent: Reconciliation, kept_from: int
 ) -> None:
     busy(proving)
-    admin = AdminClient(proving.kafka.client_options())
+    admin = AdminClient(proving.kafka.make_client_options())
     for deletion in admin.delete_records([TopicPartition(proving.topics.intents, 0, kept_from)]).values():
         deletion.result(10)
     assert prove(proving, agent) == {}

@@ -224,7 +224,7 @@ def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     reader = Consumer(
         {
-            **ledger.bench.kafka.client_options(),
+            **ledger.bench.kafka.make_client_options(),
             "group.id": "reader",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
@@ -266,7 +266,7 @@ def test_a_position_behind_another_instances_open_transaction_is_waited_for(ledg
     """The topic's last stable offset is before the position: a relay that stopped there would repeat everything."""
     relay = ledger.relay(instance=0, instances=2)
     relay.start()
-    other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
+    other = Producer({**ledger.bench.kafka.make_client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
     other.init_transactions(30)
     other.begin_transaction()
     other.produce(ledger.topics.relay, b"unfinished", b"1", partition=0)

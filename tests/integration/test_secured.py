@@ -236,7 +236,7 @@ def test_who_may_write_intents_may_not_write_transactions(parts: Secured, variab
     run(variables, "prepare")
     login = {"sasl_username": "api", "sasl_password": secured.PASSWORDS["api"]}
     options = {"transactional.id": f"{PREFIX}intruder", "log_level": 0}
-    producer = Producer({**parts.kafka("login", **login).client_options(), **options})
+    producer = Producer({**parts.kafka("login", **login).make_client_options(), **options})
     with pytest.raises(KafkaException) as refused:
         producer.init_transactions(PATIENCE_SECONDS)
     assert refused.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
@@ -263,7 +263,7 @@ def test_upstream_reads_nothing(parts: Secured, variables: dict[str, str]) -> No
     """`upstream` may write intents, and no other topic (see the next test); it may not read, whatever its group."""
     run(variables, "prepare")
     login = {"sasl_username": "upstream", "sasl_password": secured.PASSWORDS["upstream"]}
-    options = parts.kafka("login", **login).client_options() | {"log_level": 0}
+    options = parts.kafka("login", **login).make_client_options() | {"log_level": 0}
     for group in ("of-its-own", f"{PREFIX}ledgerline-posting"):
         consumer = Consumer({**options, "group.id": group})
         consumer.assign([TopicPartition(Topics(PREFIX).intents, 0, 0)])
@@ -290,7 +290,9 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     door = "mutual" if name == "posting" else "login"
     login = {} if name == "posting" else {"sasl_username": name, "sasl_password": secured.PASSWORDS[name]}
     refused: dict[str, int] = {}
-    producer = Producer({**parts.kafka(door, **login).client_options(), "message.timeout.ms": 20_000, "log_level": 0})
+    producer = Producer(
+        {**parts.kafka(door, **login).make_client_options(), "message.timeout.ms": 20_000, "log_level": 0}
+    )
     others = compute_partition_counts(known, lanes=1).keys()
     for topic in others - own:
         producer.produce(

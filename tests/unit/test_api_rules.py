@@ -41,7 +41,7 @@ def test_each_kind_of_problem_is_documented_once_with_its_status() -> None:
 
 
 def test_each_metric_is_documented() -> None:
-    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
+    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().make_exposition().decode(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", METRICS, re.MULTILINE))
     assert {name for name in exposed if name.startswith("ledgerline_api_")} == documented
 
@@ -292,7 +292,7 @@ def test_a_page_has_a_next_one_if_one_row_more_was_read(rows: list[int], shown: 
     page = Page(BOOKS, LIST, PATH, 2, None, {})
     assert page.rows_max == 3
     assert page.begin("") == ("",)
-    body = orjson.loads(page.response(rows, lambda row: {"row": row}, lambda row: (row,)).body)
+    body = orjson.loads(page.make_response(rows, lambda row: {"row": row}, lambda row: (row,)).body)
     assert body["items"] == [{"row": row} for row in shown]
     assert (body["next"] is None) == (last is None)
     assert body["next"] == (None if last is None else page.link((last,)))

@@ -146,7 +146,7 @@ def test_a_sound_chain_is_kept_whole() -> None:
     chain = posted_chain()
     found = taken([avro(row) for row in chain])
     assert found.findings == []
-    segment = found.segment()
+    segment = found.make_segment()
     assert segment is not None
     assert segment.hashes == b"".join(row.hash for row in chain)
     row = found.row(17)
@@ -178,7 +178,7 @@ def test_a_hole_is_named_record_by_record_and_kept_as_far_as_it_is_known() -> No
     chain = posted_chain()
     found = taken([avro(row) for row in chain if row.seq not in (2, 3)])
     assert named(found) == [2, 3]
-    segment = found.segment()
+    segment = found.make_segment()
     assert segment is not None
     assert segment.hashes[64:96] == ABSENT
     assert segment.hashes[96:128] == chain[3].hash

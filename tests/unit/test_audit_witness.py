@@ -61,13 +61,13 @@ def witness(request: pytest.FixtureRequest, tmp_path: Path) -> Witness:
 
 
 def test_a_witness_keeps_what_it_is_told_in_order(witness: Witness) -> None:
-    assert (witness.next_checkpoint(), witness.lines()) == (0, [])
+    assert (witness.find_next_checkpoint(), witness.lines()) == (0, [])
     witness.add(CHECKPOINTS[:2])
-    assert witness.next_checkpoint() == 2
+    assert witness.find_next_checkpoint() == 2
     witness.add(CHECKPOINTS[2:])
     kept, strange = read_witness(witness)
     assert [(item.row, item.heads) for item in kept] == CHECKPOINTS
-    assert (strange, find_gaps(kept), witness.history_faults(), witness.next_checkpoint()) == ([], [], [], 4)
+    assert (strange, find_gaps(kept), witness.find_history_faults(), witness.find_next_checkpoint()) == ([], [], [], 4)
     assert all(find_genuineness_faults(item, None, KEYS) == [] for item in kept)
 
 
@@ -77,7 +77,7 @@ def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -
     witness.add(CHECKPOINTS[:1])
     with path.open("a") as file:
         file.write(make_line(*CHECKPOINTS[1])[:40])
-    assert witness.next_checkpoint() == 1
+    assert witness.find_next_checkpoint() == 1
     witness.add(CHECKPOINTS[1:2])
     kept, strange = read_witness(witness)
     assert [item.row.checkpoint for item in kept] == [0, 1]
@@ -98,8 +98,8 @@ def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
     assert len(witness.lines()) == 4  # the committed lines count, not the file in the folder
     git(tmp_path, "commit", "-q", "-am", "shorter")
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
-    assert witness.history_faults() == [f"The commit {commit} took 2 lines away."]
-    assert witness.next_checkpoint() == 2
+    assert witness.find_history_faults() == [f"The commit {commit} took 2 lines away."]
+    assert witness.find_next_checkpoint() == 2
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:

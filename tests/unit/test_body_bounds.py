@@ -84,7 +84,7 @@ def test_an_intent_is_refused_before_it_costs_much(body: str, kind: Kind, said: 
     assert isinstance(problem, Problem)
     assert problem.kind is kind
     assert said.items() <= problem.members.items()
-    assert len(problem.response().body) < 10_000
+    assert len(problem.make_response().body) < 10_000
 
 
 @pytest.mark.parametrize("is_ndjson", [False, True], ids=["array", "lines"])

@@ -235,9 +235,9 @@ def test_a_service_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyt
 
 def test_the_pause_doubles_is_bounded_and_is_forgiven() -> None:
     back_off = BackOff(first_seconds=0.5, most_seconds=3.0, forgiven_after_seconds=60.0)
-    assert [back_off.next_seconds(1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    assert back_off.next_seconds(60.0) == 0.5
-    assert BackOff(most_seconds=30.0).next_seconds(0.0) == 0.5
+    assert [back_off.compute_next_seconds(1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert back_off.compute_next_seconds(60.0) == 0.5
+    assert BackOff(most_seconds=30.0).compute_next_seconds(0.0) == 0.5
 
 
 def test_the_state_survives_the_file_and_only_its_user_reads_it(tmp_path: Path) -> None:

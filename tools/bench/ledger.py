@@ -80,7 +80,7 @@ class BenchLedger:
         self._encode = make_encoder("payments.intents-value", schema_id)
         self._producer = Producer(
             {
-                **self.endpoints.kafka.client_options(),
+                **self.endpoints.kafka.make_client_options(),
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "compression.type": "lz4",

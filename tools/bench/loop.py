@@ -78,7 +78,7 @@ class LoopWatch:
         self._schema = parse_own_schema("ledger.relay-value")
         self._consumer = Consumer(
             {
-                **ledger.endpoints.kafka.client_options(),
+                **ledger.endpoints.kafka.make_client_options(),
                 "group.id": f"{ledger.name}-watch",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",

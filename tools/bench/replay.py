@@ -63,7 +63,7 @@ def _post(ledger: BenchLedger, intents: int) -> float:
 def _relay(ledger: BenchLedger) -> None:
     """Relay the whole journal to its topic, which a replay reads."""
     options = RelayOptions(ledger.endpoints.kafka, ledger.topics)
-    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.registered(ledger.endpoints.registry), options)
+    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.find_registered(ledger.endpoints.registry), options)
     relay.start()
     while relay.round():
         pass

@@ -224,7 +224,7 @@ def _read(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Ite
         return
     consumer = Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-load",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

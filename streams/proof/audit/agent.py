@@ -45,7 +45,7 @@ class Auditor(JournalAgent[db.LaneRow]):
             for record in self._records(part, findings):
                 chain.take(record)
             findings += chain.findings
-        taken = [chain.segment() for chain in chains]
+        taken = [chain.make_segment() for chain in chains]
         judged = [
             self._judge(connection, rows[part.partition], chain, segment)
             for part, chain, segment in zip(batch, chains, taken, strict=True)
@@ -63,7 +63,7 @@ class Auditor(JournalAgent[db.LaneRow]):
             ],
         )
         for part, chain in zip(batch, chains, strict=True):
-            findings += self._repeats(connection, part.partition, chain.repeated)
+            findings += self._check_repeats(connection, part.partition, chain.repeated)
         self.breaks.record(connection, findings)
         records = sum(segment.next_seq - segment.first_seq for segment in segments)
         return Proved(findings, lambda: metrics.RECORDS.inc(records))
@@ -86,7 +86,7 @@ class Auditor(JournalAgent[db.LaneRow]):
 
         return judge(row.lane, covered, chain.signed, hashes_of, self._keys)
 
-    def _repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
+    def _check_repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
         findings = []
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]

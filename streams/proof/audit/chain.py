@@ -64,7 +64,7 @@ class LaneChain:
             signed_from = record["signed_from"]
             self.signed.append(SignedHead(lane, -1 if signed_from is None else signed_from, seq + 1, signature))
 
-    def segment(self) -> Segment | None:
+    def make_segment(self) -> Segment | None:
         """Return the hashes of the taken records; None if there are none."""
         if not self._hashes:
             return None

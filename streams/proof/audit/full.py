@@ -78,7 +78,7 @@ class PublishedCheckpoints:
         lost = (number for number in range(total, self._next_checkpoint) if number not in self._on_topic)
         return list(islice(lost, LOST_MAX))
 
-    def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
+    def find_faults(self, number: int, stored: dict[str, Any]) -> list[str]:
         """Return how the topic contradicts a stored checkpoint. The same checkpoint twice on the topic is no fault."""
         told = self.records.pop(number, [])
         faults = []
@@ -113,7 +113,7 @@ class _Verification:
             done += len(page.records)
             self._progress("topic", done, self.report.records)
         for lane, chain in chains.items():
-            segment = chain.segment()
+            segment = chain.make_segment()
             published = b"" if segment is None else segment.hashes
             self._judge_topic(lane, chain, published)
             if self._posting_keys:
@@ -201,15 +201,15 @@ class _Verification:
                 key = public_key or keys.get(row.key_id, b"")
                 faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
                 faults += find_checkpoint_faults(row, heads, previous, key)
-                faults += self._root_faults(heads)
-                faults += published.faults_of(row.checkpoint, make_checkpoint_event(row, heads))
-                self._checkpoint_findings(row.checkpoint, faults)
+                faults += self._find_root_faults(heads)
+                faults += published.find_faults(row.checkpoint, make_checkpoint_event(row, heads))
+                self._check_checkpoint(row.checkpoint, faults)
                 previous, total = (row, heads), row.checkpoint + 1
             self._progress("checkpoints", total, total)
         for number in sorted(published.records):  # faults_of has removed those that the table has
-            self._checkpoint_findings(number, ["The topic has it, the database has not."])
+            self._check_checkpoint(number, ["The topic has it, the database has not."])
         for number in published.find_lost(total):
-            self._checkpoint_findings(number, ["It was published; neither the topic nor the database has it."])
+            self._check_checkpoint(number, ["It was published; neither the topic nor the database has it."])
         self.report.findings += published.unreadable
         self._judge_signed_ends(previous)
         self.report.checkpoints = total
@@ -228,18 +228,18 @@ class _Verification:
         """Compare the checkpoints that were kept outside with today's ledger."""
         keys = db.list_signing_keys(self._connection)
         for item in kept:
-            faults = find_genuineness_faults(item, public_key, keys) or self._kept_faults(item)
+            faults = find_genuineness_faults(item, public_key, keys) or self._find_kept_faults(item)
             self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
         self.report.kept += len(kept)
 
-    def _kept_faults(self, kept: Kept) -> list[str]:
+    def _find_kept_faults(self, kept: Kept) -> list[str]:
         """Return why today's ledger does not continue the kept checkpoint (RFC 6962, 2.1.2: consistency).
 
         Each lane of the kept checkpoint must be the beginning of today's lane. All records are here, so the roots are
         computed again, and no consistency proof is needed.
         """
         number = kept.row.checkpoint
-        today = self._stored_checkpoint(number)
+        today = self._read_stored_checkpoint(number)
         wrong = []
         if today is None:
             wrong.append(f"The ledger has no checkpoint {number}.")
@@ -250,14 +250,14 @@ class _Verification:
             wrong += [
                 f"It covers {head.next_seq} records of lane {head.lane}; there are not so many." for head in short
             ]
-            wrong += self._root_faults([head for head in kept.heads if head not in short])
+            wrong += self._find_root_faults([head for head in kept.heads if head not in short])
         if kept.proof is not None:
             lane, seq, record_hash = get_record_place(kept.proof)
             if _get_hash_at(self._trusted.get(lane, b""), seq) != record_hash:
                 wrong.append(f"The record that it proves, lane {lane} seq {seq}, is another one today.")
         return wrong
 
-    def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
+    def _read_stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
         """Return a checkpoint as it is stored now; read those after it too, as they are asked for next."""
         if number not in self._stored:
             page = db.list_checkpoints(self._connection, number, PAGE_CHECKPOINTS)
@@ -270,14 +270,14 @@ class _Verification:
         self.check_kept(kept, public_key)
         faults = list(strange)
         faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in find_gaps(kept)]
-        faults += [(witness.name, fault) for fault in witness.history_faults()]
+        faults += [(witness.name, fault) for fault in witness.find_history_faults()]
         first_missing = max((item.row.checkpoint for item in kept), default=-1) + 1
-        missing = self._stored_checkpoint(first_missing)
+        missing = self._read_stored_checkpoint(first_missing)
         if missing is not None and time.time() - missing[0].signed_time / 1e6 > WITNESS_LATE_SECONDS:
             faults.append((witness.name, f"It ends before checkpoint {first_missing}, which was signed since."))
         self.report.findings += [Finding(BreakKind.CHECKPOINT, f"witness {place}", text) for place, text in faults]
 
-    def _root_faults(self, heads: list[LaneHead]) -> list[str]:
+    def _find_root_faults(self, heads: list[LaneHead]) -> list[str]:
         wrong = []
         for head in heads:
             kept = self._trusted.get(head.lane, b"")
@@ -288,7 +288,7 @@ class _Verification:
                 wrong.append(f"Its root of lane {head.lane} is not that of the records.")
         return wrong
 
-    def _checkpoint_findings(self, number: int, faults: list[str]) -> None:
+    def _check_checkpoint(self, number: int, faults: list[str]) -> None:
         self.report.findings += [Finding(BreakKind.CHECKPOINT, f"checkpoint {number}", fault) for fault in faults]
 
 

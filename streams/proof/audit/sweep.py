@@ -101,7 +101,7 @@ class Signer:
                 return
             for witness in self._witnesses:
                 try:
-                    waiting = db.list_checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
+                    waiting = db.list_checkpoints(connection, witness.find_next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
                     if waiting:
                         witness.add(waiting)
                 except WitnessAway as error:

@@ -117,7 +117,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
 
         Raise FenceLost if an operator has rewound a lane: a lane without new records would otherwise not be read again.
         """
-        for lane, offset in self._stored_offsets(self._stands).items():
+        for lane, offset in self._read_stored_offsets(self._stands).items():
             if offset != self._stands[lane]:
                 raise FenceLost(f"lane {lane} stands at {offset}, not at {self._stands[lane]}")
         super().idle()
@@ -130,7 +130,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
             for record in self._records(part, taken.findings):
                 counter.take(record)
         compared = self._comparison.compare(taken.records, LedgerLookups(connection, self._recent_books))
-        findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
+        findings = taken.findings + compared.findings + self._check_repeats(connection, taken.repeated)
         db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
         moved = [counter.row(part.end_offset) for part, counter in zip(batch, counters, strict=True)]
         expired = compared.expired
@@ -145,7 +145,7 @@ class Reconciler(JournalAgent[db.LaneRow]):
             self.breaks.resolve_about(connection, came, "The record came late.")
         return Proved(taken.missing + findings, lambda: _add_to_metrics(taken.records, compared))
 
-    def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
+    def _check_repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
         """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""
         if not repeated:
             return []

@@ -43,14 +43,14 @@ class TakenFacts:
         chain, seq = fact["chain"], fact["seq"]
         next_seq, head = self.chains.get(chain, (0, GENESIS_HASH))
         if seq < next_seq:
-            self._found(fact, "The topic has it a second time.")
+            self._add_finding(fact, "The topic has it a second time.")
             return
         if seq > next_seq:
-            self._found(fact, f"The topic has it where seq {next_seq} is next.")
+            self._add_finding(fact, f"The topic has it where seq {next_seq} is next.")
         elif fact["previous_hash"] != head:
-            self._found(fact, "It is not chained to the fact before it.")
+            self._add_finding(fact, "It is not chained to the fact before it.")
         if compute_fact_hash(fact["previous_hash"], fact) != fact["hash"]:
-            self._found(fact, "Its hash is not that of what it says.")
+            self._add_finding(fact, "Its hash is not that of what it says.")
         self.chains[chain] = (seq + 1, fact["hash"])
         self.facts.append(fact)
 
@@ -58,7 +58,7 @@ class TakenFacts:
         """Record the finding for a message that is no fact."""
         self.findings.append(Finding(BreakKind.FRAME, f"ledger.frame offset {offset}", why))
 
-    def _found(self, fact: Mapping[str, Any], detail: str) -> None:
+    def _add_finding(self, fact: Mapping[str, Any], detail: str) -> None:
         self.findings.append(Finding(BreakKind.FRAME, f"facts chain {fact['chain']} seq {fact['seq']}", detail))
 
 

@@ -133,14 +133,14 @@ class _Recomputation:
         own = self._taken.sums()
         self.report.shards = len(own)
         held = db.read_all_sums(self._connection, "all_ledger_shards")
-        for finding in self._differences(own, held, progress, "shards"):
+        for finding in self._find_differences(own, held, progress, "shards"):
             self.report.findings.append(finding)
         entries = db.read_all_sums(self._connection, "all_entry_sums")
-        for finding in self._differences(own, entries, progress, "entries"):
+        for finding in self._find_differences(own, entries, progress, "entries"):
             detail = f"Entries: {finding.detail}"
             self.report.findings.append(finding._replace(kind=BreakKind.ENTRIES, detail=detail))
 
-    def _differences(
+    def _find_differences(
         self,
         own: Mapping[db.ShardKey, db.Sums],
         held: Iterable[tuple[db.ShardKey, db.Sums]],

@@ -58,7 +58,7 @@ class OwnShards:
         """
         if not moved:
             return []
-        shards = self._met(connection, moved)
+        shards = self._find_moved(connection, moved)
         changes = []
         for shard in shards:
             changes.append(shard.moved)
@@ -74,10 +74,10 @@ class OwnShards:
         db.add_totals(connection, {key: (sums[0], sums[1]) for key, sums in self._totals.items() if any(sums)})
         for sums in self._totals.values():
             sums[:] = 0, 0
-        looks_wrong = self._unequal(connection, shards, next_seqs)
+        looks_wrong = self._find_unequal(connection, shards, next_seqs)
         return db.read_shard_pairs(connection, looks_wrong) if looks_wrong else []
 
-    def _met(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
+    def _find_moved(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
         """Return the moved shards in order of address, as in the index of Postgres; read those that are not cached."""
         known = self._shards
         if len(known) + len(moved) > SHARDS_CACHED_MAX:
@@ -113,7 +113,7 @@ class OwnShards:
             yield shard
 
     @staticmethod
-    def _unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
+    def _find_unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
         """Return the shards of which the ledger should have the same sums as these, and has not."""
         looks_wrong: list[db.ShardKey] = []
         plain, account_ids, own = [], [], []

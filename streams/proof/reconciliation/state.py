@@ -71,7 +71,7 @@ class LaneCounter:
     def take(self, record: JournalRecord) -> None:
         """Check a record's place, count it and add up its legs. Faults become findings."""
         seq = record["seq"]
-        if seq != self._next_seq and not self._place_out_of_order(record):
+        if seq != self._next_seq and not self._take_out_of_order(record):
             return
         if seq >= self._next_seq:
             self._next_seq = seq + 1
@@ -94,7 +94,7 @@ class LaneCounter:
         self._taken.records.append(record)
         self._move(record)
 
-    def _place_out_of_order(self, record: JournalRecord) -> bool:
+    def _take_out_of_order(self, record: JournalRecord) -> bool:
         """Return whether to take a record that is not the next one; note gaps and repeats."""
         seq, lane, taken = record["seq"], self.lane, self._taken
         if seq < self._next_seq:
@@ -110,7 +110,9 @@ class LaneCounter:
         for missing in range(self._next_seq, seq):
             self._gaps.add(missing)
             taken.gaps_opened.append((lane, missing))
-            taken.missing.append(self._finding(missing, f"The topic has no such record: it goes on with seq {seq}."))
+            taken.missing.append(
+                self._make_finding(missing, f"The topic has no such record: it goes on with seq {seq}.")
+            )
         return True
 
     def _move(self, record: JournalRecord) -> None:
@@ -126,9 +128,9 @@ class LaneCounter:
             sums[2] = max(sums[2], seq)
 
     def _find(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> None:
-        self._taken.findings.append(self._finding(seq, detail, kind))
+        self._taken.findings.append(self._make_finding(seq, detail, kind))
 
-    def _finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
+    def _make_finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
         return Finding(kind, make_record_subject(self.lane, seq), detail, self.lane, seq)
 
 

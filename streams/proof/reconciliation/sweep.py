@@ -127,7 +127,7 @@ class ReconciliationChores(Chores):
             strays = [make_stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)]
             self.breaks.record(connection, strays)
         yield
-        yield from self._frame_pages()
+        yield from self._check_frame_pages()
 
     def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
         """Read new facts from ledger.frame, compare its chains with the ledger's, and return the number of facts."""
@@ -138,7 +138,7 @@ class ReconciliationChores(Chores):
         metrics.FACTS_OWED.set(frame.count_owed(pairs))
         return taken
 
-    def _frame_pages(self) -> Iterator[None]:
+    def _check_frame_pages(self) -> Iterator[None]:
         for part, query in frame.list_row_pages():
             end: tuple[str, str] | None = ("", "")
             while end is not None:

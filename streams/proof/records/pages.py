@@ -30,7 +30,7 @@ def make_reading_consumer(kafka: Kafka, group: str) -> Consumer:
     """Return a consumer for `assign` that reads committed records only and reports the ends of partitions."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": group,  # required, although no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -53,7 +53,7 @@ def read_up_to(
     """
     consumer = make_reading_consumer(kafka, "ledgerline-recompute")
     try:
-        yield from _Reading(consumer, topic, reader, bounds, grace_seconds).pages()
+        yield from _Reading(consumer, topic, reader, bounds, grace_seconds).read_pages()
     finally:
         consumer.close()
 
@@ -70,7 +70,7 @@ class _Reading:
         self._open = {lane for lane, bound in bounds.items() if bound > 0}
         self._ended_at: dict[int, float] = {}
 
-    def pages(self) -> Iterator[Page]:
+    def read_pages(self) -> Iterator[Page]:
         self._consumer.assign([TopicPartition(self._topic, lane, 0) for lane in sorted(self._open)])
         heard_at = time.monotonic()
         while self._open:

@@ -59,24 +59,24 @@ class LaneReplay:
         if seq != self._next_seq or record["lane"] != self._lane:
             if seq < self._next_seq and record["lane"] == self._lane:
                 return False
-            raise self._refusal(f"the topic goes on with lane {record['lane']} seq {seq} at offset {offset}")
+            raise self._make_refusal(f"the topic goes on with lane {record['lane']} seq {seq} at offset {offset}")
         if record["previous_hash"] != self._head:
-            raise self._refusal("that record does not follow from the hash before it")
+            raise self._make_refusal("that record does not follow from the hash before it")
         if record["hash"] != compute_record_hash(self._head, record):
-            raise self._refusal("that record's hash is not that of its content")
+            raise self._make_refusal("that record's hash is not that of its content")
         if seq == 0:
             self._first_offset = record["source_offset"]
         if record["source_topic"] != self._source_topic or record["source_offset"] != self._first_offset + seq:
             asked = f"offset {self._first_offset + seq} of {self._source_topic}"
-            raise self._refusal(f"that record is not the fate of {asked}")
+            raise self._make_refusal(f"that record is not the fate of {asked}")
         if not _is_balanced(record):
-            raise self._refusal("that record's debits and credits differ")
+            raise self._make_refusal("that record's debits and credits differ")
         self._next_seq = seq + 1
         self._head = record["hash"]
         self._booked_time = record["booked_time"]
         return True
 
-    def _refusal(self, why: str) -> ReplayRefused:
+    def _make_refusal(self, why: str) -> ReplayRefused:
         return ReplayRefused(
             f"Lane {self._lane} cannot be replayed from seq {self._next_seq} on, as {why}: restore ledger.journal, or"
             " replay into an empty database, and see `ledgerline audit verify`."
@@ -119,7 +119,7 @@ def replay_consumer(kafka: Kafka) -> Consumer:
     """Return a consumer for assigned partitions: it reads committed messages and reports the end of each partition."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-replay",  # librdkafka requires it; no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,

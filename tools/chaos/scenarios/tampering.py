@@ -111,7 +111,7 @@ def leave_out_record(trial: Trial) -> None:
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
     with make_registry_client(trial.ledger.endpoints.registry) as client:
         encode = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
-    producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
+    producer = Producer({**trial.ledger.endpoints.kafka.make_client_options(), "enable.idempotence": True})
     position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
     producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
     producer.flush(30)
