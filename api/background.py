@@ -9,7 +9,7 @@ import structlog
 _FIRST_SECONDS: Final = 0.2
 _LONGEST_SECONDS: Final = 5.0
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class Background:
@@ -34,7 +34,7 @@ class Background:
             task.cancel()
         for outcome in await asyncio.gather(*self._tasks, return_exceptions=True):
             if isinstance(outcome, Exception):
-                log.error("background_task_failed", error=repr(outcome))
+                logger.error("background task failed", error=repr(outcome))
 
 
 class Backoff:

@@ -128,6 +128,6 @@ class Metrics:
         """Show the statistics of a pool of connections."""
         self.registry.register(PoolCollector(statistics, lambda: self.queued_reads))
 
-    def exposition(self) -> bytes:
+    def make_exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

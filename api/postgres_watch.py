@@ -15,7 +15,7 @@ _PROBE_SECONDS: Final = 1.0
 _LOOK_SECONDS_MAX: Final = 2.0
 _LOOK_KEPT_SECONDS: Final = 1.0
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
 
@@ -66,7 +66,7 @@ class PostgresWatch:
         All callers share one attempt, and its result is kept for _LOOK_KEPT_SECONDS.
         """
         if self._look is None or (self._look.done() and time.monotonic() - self._looked_time > _LOOK_KEPT_SECONDS):
-            self._look = asyncio.create_task(self._take_a_look(), name="postgres look")
+            self._look = asyncio.create_task(self._take_a_look(), name="Postgres look")
         return await asyncio.shield(self._look)
 
     async def _take_a_look(self) -> bool:
@@ -75,7 +75,7 @@ class PostgresWatch:
                 connection = await connect_async(self._dsn, self._role)
                 await connection.close()
         except (DatabaseError, TimeoutError) as error:
-            log.debug("postgres_not_seen", error=str(error))
+            logger.debug("Postgres not seen", error=str(error))
             return False
         finally:
             self._looked_time = time.monotonic()
@@ -83,12 +83,12 @@ class PostgresWatch:
 
     def _notice(self, cause: str) -> None:
         if self._away_since is None:
-            log.warning("postgres_away", error=cause)
+            logger.warning("Postgres away", error=cause)
             self._away_since = time.monotonic()
             self._probe = asyncio.create_task(self._find_back(), name="postgres")
 
     async def _find_back(self) -> None:
-        while self._away_since is not None and not await self._told_to_close():
+        while self._away_since is not None and not await self._wait_for_close():
             try:
                 await read_books(self._pool)
             except DatabaseBusy as error:
@@ -96,10 +96,10 @@ class PostgresWatch:
                     continue
             except DatabaseError:
                 continue
-            log.info("postgres_back", seconds=round(time.monotonic() - self._away_since, 1))
+            logger.info("Postgres back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
 
-    async def _told_to_close(self) -> bool:
+    async def _wait_for_close(self) -> bool:
         """Wait for the pause between two probes; return whether `close` was called."""
         try:
             return await asyncio.wait_for(self._closing.wait(), _PROBE_SECONDS)

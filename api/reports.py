@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
 from api.lists import Cursor, Limit, NextLink
-from api.parameters import Address, Currency, Moment, checked_address, make_not_open_problem, period
+from api.parameters import Address, Currency, Moment, check_address, make_not_open_problem, parse_period
 from api.problems import Kind, Problem
-from api.responses import json_response, problem_responses
+from api.responses import make_json_response, make_problem_responses
 from api.times import to_optional_rfc3339, to_rfc3339
-from api.views import AccountClass, Side, Units, decimal_text, make_amounts
+from api.views import AccountClass, Side, Units, format_decimal, make_amounts
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
 
@@ -115,7 +115,7 @@ class TrialAccountsPage(BaseModel):
 @router.get(
     "/v1/accounts/{address}/statement",
     response_model=StatementView,
-    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
+    responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
 )
 async def get_statement(
     reader: AccountsReader,
@@ -132,8 +132,8 @@ async def get_statement(
     From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
     date all its entries are put in order, 100,000 at most.
     """
-    begin, end = period(since, until)
-    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
+    begin, end = parse_period(since, until)
+    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, check_address(address)))
     if account is None:
         raise make_not_open_problem(address)
     page = reader.page(
@@ -152,9 +152,11 @@ async def get_statement(
     beginning, running_net = begin or 0, int(net) if net else None
     try:
         statement = (
-            await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
+            await reader.read(
+                lambda pool: reports.read_statement(pool, *asked, since=beginning, running_net=running_net)
+            )
             if by is Dates.BOOKING
-            else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
+            else await reader.read_much(lambda pool: reports.read_statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
@@ -163,8 +165,8 @@ async def get_statement(
         ) from error
     lines, units, sign = page.shown(statement.lines), reader.units, account.normal_direction
     closing_minor = sign * statement.closing_net_minor
-    opening_minor = sign * _net_before(lines[-1]) if lines else closing_minor
-    return json_response(
+    opening_minor = sign * _compute_net_before(lines[-1]) if lines else closing_minor
+    return make_json_response(
         {
             "address": address,
             "account_class": account.account_class,
@@ -173,22 +175,24 @@ async def get_statement(
             "by": by.value,
             **make_amounts(currency, units, closing_balance=closing_minor),
             **make_amounts(currency, units, opening_balance=opening_minor),
-            "items": [_line_view(line, sign, currency, units) for line in lines],
-            "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
+            "items": [_make_line_view(line, sign, currency, units) for line in lines],
+            "next": page.make_link_after(
+                statement.lines, lambda line: (*_parse_place(line, by), str(_compute_net_before(line)))
+            ),
         }
     )
 
 
-def _net_before(line: reports.Line) -> int:
+def _compute_net_before(line: reports.Line) -> int:
     return line.net_minor - line.direction * line.amount_minor
 
 
-def _place(line: reports.Line, by: Dates) -> reports.Place:
+def _parse_place(line: reports.Line, by: Dates) -> reports.Place:
     time = line.booked_time if by is Dates.BOOKING or line.value_time is None else line.value_time
     return reports.Place(time, line.lane, line.seq, line.leg)
 
 
-def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> dict[str, Any]:
+def _make_line_view(line: reports.Line, sign: int, currency: str, units: Units) -> dict[str, Any]:
     balance_minor = sign * line.net_minor
     return {
         "lane": line.lane,
@@ -196,9 +200,9 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
         "leg": line.leg,
         "direction": DIRECTION_NAMES[line.direction],
         "amount_minor": line.amount_minor,
-        "amount": decimal_text(line.amount_minor, currency, units),
+        "amount": format_decimal(line.amount_minor, currency, units),
         "balance_minor": balance_minor,
-        "balance": decimal_text(balance_minor, currency, units),
+        "balance": format_decimal(balance_minor, currency, units),
         "intent_id": str(line.intent_id),
         "type": line.type,
         "reference": line.reference,
@@ -210,22 +214,24 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
 _SIDES: Final = ("debits", "credits", "debit_balances", "credit_balances")
 
 
-def _sides(row: reports.ClassTotal) -> dict[str, int]:
+def _make_sides(row: reports.ClassTotal) -> dict[str, int]:
     return {side: getattr(row, f"{side}_minor") for side in _SIDES}
 
 
-@router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
+@router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=make_problem_responses())
 async def get_trial_balance(reader: AccountsReader) -> Response:
     """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
     units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
+    for row in await reader.read_much(lambda pool: reports.read_trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
-    return json_response({"items": [_currency_view(currency, rows, units) for currency, rows in classes.items()]})
+    return make_json_response(
+        {"items": [_make_currency_view(currency, rows, units) for currency, rows in classes.items()]}
+    )
 
 
-def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
-    sums = {side: sum(_sides(row)[side] for row in rows) for side in _SIDES}
+def _make_currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
+    sums = {side: sum(_make_sides(row)[side] for row in rows) for side in _SIDES}
     return {
         "currency": currency,
         "is_balanced": sums["debits"] == sums["credits"],
@@ -234,7 +240,7 @@ def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) 
             {
                 "account_class": row.account_class,
                 "accounts": row.accounts,
-                **make_amounts(currency, units, **_sides(row)),
+                **make_amounts(currency, units, **_make_sides(row)),
             }
             for row in rows
         ],
@@ -244,7 +250,7 @@ def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) 
 @router.get(
     "/v1/reports/trial-balance/accounts",
     response_model=TrialAccountsPage,
-    responses=problem_responses(Kind.INVALID_CURSOR),
+    responses=make_problem_responses(Kind.INVALID_CURSOR),
 )
 async def list_trial_balance_accounts(
     reader: AccountsReader,
@@ -264,13 +270,17 @@ async def list_trial_balance_accounts(
     )
     (after,) = page.begin("")
     rows = await reader.read_much(
-        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
+        lambda pool: reports.read_trial_balance_accounts(
+            pool, reader.tenant, account_class, currency, after, page.rows_max
+        )
     )
     units = reader.units
-    return page.response(rows, lambda row: _trial_account_view(row, currency, units), lambda row: (row.address,))
+    return page.make_response(
+        rows, lambda row: _make_trial_account_view(row, currency, units), lambda row: (row.address,)
+    )
 
 
-def _trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
+def _make_trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
     net = row.debits_minor - row.credits_minor
     sides = {
         "debits": row.debits_minor,

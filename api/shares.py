@@ -13,7 +13,7 @@ from typing import Final
 from fastapi import Request
 
 from api.metrics import Metrics
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, make_unavailable_problem
 from db.access import ApiKey
 from runtime.shares import Bounds, ShareBounds
 
@@ -38,7 +38,7 @@ class _Bounded:
         self._metrics.share_refusals.labels(self._name, of).inc()
         if of == _OF_ALL:
             detail = f"All {self.bounds.in_all} {self._what} of this process are in use: try again in a moment."
-            return unavailable(Kind.OVERLOADED, detail, RETRY_SECONDS)
+            return make_unavailable_problem(Kind.OVERLOADED, detail, RETRY_SECONDS)
         most = self.bounds.by_key if of == _OF_A_KEY else self.bounds.by_tenant
         return Problem(
             Kind.SHARE_USED_UP,
@@ -195,7 +195,7 @@ class Holder:
             self._held.clear()
 
 
-def holder_of(request: Request) -> Holder:
+def get_holder(request: Request) -> Holder:
     """Return the request's holder, which api/middleware.py has put into its scope."""
     holder: Holder = request.scope["state"]["holder"]
     return holder

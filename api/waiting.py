@@ -11,7 +11,7 @@ from db.connections import DatabaseError
 from db.fetch import Pool
 from db.reads import listen_for_postings, read_lane_offsets
 
-log = structlog.get_logger(__name__)
+logger: Final = structlog.get_logger(__name__)
 
 
 class LaneWaiter:
@@ -72,5 +72,5 @@ class LaneWaiter:
                     self.announce(postings or await read_lane_offsets(self._pool))
                     backoff.reset()
             except DatabaseError as error:
-                log.warning("listening_failed", error=str(error))
+                logger.warning("listening failed", error=str(error))
             await backoff.pause()

@@ -15,10 +15,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from cli.arguments import guard_arguments
 from cli.output import complain, errors, say, show_error
-from cli.streams import drop_output, prepare_streams, stream_trouble
-from cli.troubles import sentence_of, usage_sentence_of
+from cli.streams import drop_output, find_stream_trouble, prepare_streams
+from cli.troubles import make_sentence, make_usage_sentence
 from runtime.compiled_modules import refuse_stale
-from runtime.outside_text import printable
+from runtime.outside_text import make_printable
 from runtime.private_files import PRIVATE_UMASK
 from runtime.release import VERSION
 
@@ -133,14 +133,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     An error is one sentence on standard error. Only a bug in Ledgerline shows a traceback.
     """
     try:
-        code = _code_of(arguments)
+        code = _get_exit_code(arguments)
     except OSError:  # standard error cannot be written either, so only the exit code reports it
         code = 1
     drop_output()
     sys.exit(code)
 
 
-def _code_of(arguments: Sequence[str] | None) -> int:
+def _get_exit_code(arguments: Sequence[str] | None) -> int:
     try:
         prepare_streams()
         os.umask(PRIVATE_UMASK)
@@ -151,16 +151,16 @@ def _code_of(arguments: Sequence[str] | None) -> int:
         return 1  # the reader has closed the pipe
     except typer.TyperException as error:
         if error.format_message():  # it is empty if the help was shown
-            show_error(usage_sentence_of(error))
+            show_error(make_usage_sentence(error))
         return int(error.exit_code)
     except typer.Abort:
         complain("Nothing was done.")
         return 1
     except Exception as error:  # noqa: BLE001 - last resort: show a sentence, or a traceback without control characters
-        trouble = stream_trouble(error)
-        sentence = sentence_of(error) if trouble is None else f"The output cannot be written: {trouble}."
+        trouble = find_stream_trouble(error)
+        sentence = make_sentence(error) if trouble is None else f"The output cannot be written: {trouble}."
         if sentence is None:
-            errors.print(printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
+            errors.print(make_printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
         else:
             show_error(sentence)
         return 1

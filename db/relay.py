@@ -36,7 +36,7 @@ class TracedBatch(NamedTuple):
     """Lane -> the next seq after the batch."""
 
 
-def facts_of(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+def read_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
     """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
     asked = {"chain": chain, "first_seq": first_seq, "facts_max": facts_max}
     rows = connection.cursor(row_factory=dict_row).execute(SQL["facts"], asked).fetchall()
@@ -61,11 +61,11 @@ class RelayStore(KeptConnection):
         if self._hears_traced:
             connection.execute(SQL["listen_traced"])
 
-    def lanes(self, shard: int, shards: int) -> list[PostedLane]:
-        """Return the shard's lanes and their chains of facts, in order; the first shard has the operators' chain."""
+    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
+        """Return the instance's lanes and their chains of facts, in order; instance 0 has the operators' chain."""
         with self.statements() as connection:
             cursor = connection.cursor(row_factory=class_row(PostedLane))
-            return cursor.execute(SQL["lanes"], {"shard": shard, "shards": shards}).fetchall()
+            return cursor.execute(SQL["lanes"], {"instance": instance, "instances": instances}).fetchall()
 
     def records(self, lane: int, first_seq: int, records_max: int) -> list[dict[str, Any]]:
         """Return journal records from `first_seq` on, in the form of Avro's JournalRecord.
@@ -97,12 +97,12 @@ class RelayStore(KeptConnection):
                         "currency": currency,
                     }
                 )
-        return with_signatures(rows, heads)
+        return add_signatures(rows, heads)
 
     def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
         """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
         with self.statements() as connection:
-            return facts_of(connection, chain, first_seq, facts_max)
+            return read_facts(connection, chain, first_seq, facts_max)
 
     def wait(self, seconds: float) -> bool:
         """Wait at most `seconds` for the next posting transaction; return whether one came."""
@@ -133,7 +133,7 @@ class RelayStore(KeptConnection):
         return bool(heard)
 
 
-def with_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
+def add_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
     """Return the rows up to the end of the last signed range, with each signature in the last row of its range.
 
     Return all rows if no range ends in them. `heads`: (first_seq, next_seq, signature) in order.

@@ -16,12 +16,12 @@ LedgerlineError                               one sentence that says what is wro
         db.connections.PoolBusy               no connection of the pool got free in time
         db.connections.StatementTooLong       Postgres ended a statement that took longer than it may
     runtime.kafka_positions.KafkaSilent           the broker did not answer an operator's question
-    producers.encoding.SchemaError            the registry lacks a schema, refuses one, or is away
+    runtime.schemas.SchemaError               the registry lacks a schema, refuses one, or is away
     runtime.positions.PositionsUnknown      Kafka does not tell how far the topics go
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer
     streams.proof.audit.witness.WitnessAway         a witness of checkpoints cannot be read or written now
-    streams.proof.records.journal.SourceAway  the broker does not hand over what the journal says it has
+    streams.proof.records.pages.SourceAway  the broker does not hand over what the journal says it has
   domain.proofs.ProofError                    there is no proof of this record, or not yet
     domain.proofs.ProofPending                the intent is not settled, or no checkpoint covers its record yet
     domain.proofs.ReceiptMissing              posting signed nothing over this record, and never will
@@ -54,14 +54,14 @@ LedgerlineError                               one sentence that says what is wro
     producers.intents.DeliveryError           Kafka is away, refused, or did not confirm in time
     producers.intents.QueueFullError          more intents wait for Kafka than the producer holds; nothing was sent
   producers.relay.RelayFenced                 another relay with the same transactional id took over
-  producers.relay_checkpoints.RelayAhead      what was relayed is not what the ledger holds
+  producers.relay_positions.RelayAhead        what was relayed is not what the ledger holds
   producers.retry.RetryError                  quarantined bytes could not be sent again
   streams.proof.audit.kept.KeptError          a file holds neither a checkpoint nor a proof
   streams.proof.audit.witness.WitnessError    the settings name a witness that cannot be one
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
-  streams.proof.replay.journal.ReplayRefused  the topic contradicts the ledger or itself
+  streams.proof.replay.lane_replay.ReplayRefused  the topic contradicts the ledger or itself
 """
 
 

@@ -1,9 +1,9 @@
 """The relay copies the journal from Postgres to ledger.journal, each record exactly once for read_committed readers.
 
-One Kafka transaction holds the records of a round and the checkpoint of each lane. The facts of the books' frame go to
+One Kafka transaction holds the records of a round and the position of each lane. The facts of the books' frame go to
 ledger.frame in the same way, each before the records that name its account. At its start the relay first calls
 init_transactions(), which ends the open transaction of an earlier relay with the same transactional id and fences that
-relay. Only then does it read the checkpoint: in the other order the earlier relay could commit between the two steps.
+relay. Only then does it read the position: in the other order the earlier relay could commit between the two steps.
 The relay recovers from a Kafka error by the same start.
 """
 
@@ -23,22 +23,23 @@ from db.relay import PostedLane, RelayStore
 from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
-from producers.encoding import Encoder, encoder, registered_id, registry_client
-from producers.kafka_statistics import statistics_options
-from producers.relay_checkpoints import (
-    CHECKPOINTS_SECONDS_MAX,
+from producers.encoding import Encoder, make_encoder
+from producers.kafka_statistics import make_statistics_options
+from producers.relay_facts import Facts, list_fact_pages, show_facts_relayed
+from producers.relay_positions import (
+    POSITIONS_SECONDS_MAX,
     TRANSACTION_SECONDS_MAX,
-    Checkpoint,
     RelayAhead,
-    read_checkpoints,
+    RelayPosition,
+    read_relay_positions,
 )
-from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
 from producers.relay_traces import RelayTraces
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.metrics import show_age
 from runtime.schema_registry import SchemaRegistry
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.tracing import Span
 
 logger: Final = structlog.get_logger(__name__)
@@ -55,7 +56,7 @@ LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not 
 LAG_SECONDS: Final = Gauge(
     "ledgerline_relay_lag_seconds", "Age of the lane's first journal record that is not yet relayed.", ["lane"]
 )
-RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its checkpoint.")
+RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its position.")
 
 
 class RelayFenced(LedgerlineError):
@@ -64,18 +65,18 @@ class RelayFenced(LedgerlineError):
 
 @dataclass(frozen=True)
 class RelayOptions:
-    """The shard of lanes that a relay serves, and the most records in one Kafka transaction."""
+    """Which instance of the relay this is, of how many, and the most records in one Kafka transaction."""
 
     kafka: Kafka
     topics: Topics
-    shard: int = 0
-    shards: int = 1
+    instance: int = 0
+    instances: int = 1
     records_max: int = 5000
 
     @property
     def transactional_id(self) -> str:
-        """The same after a restart, so that a new relay of the shard fences the old one."""
-        return f"{self.topics.prefix}ledgerline-relay-{self.shard}-of-{self.shards}"
+        """The same after a restart, so that a new process of the instance fences the old one."""
+        return f"{self.topics.prefix}ledgerline-relay-{self.instance}-of-{self.instances}"
 
 
 @dataclass(frozen=True)
@@ -84,19 +85,19 @@ class RelayEncoders:
 
     journal: Encoder
     quarantined: Encoder
-    checkpoint: Encoder
+    position: Encoder
     fact: Encoder
 
     @classmethod
-    def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
+    def find_registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
-            return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
+            return cls(*(make_encoder(subject, find_registered_id(client, subject)) for subject in subjects))
 
 
 class Relay:
-    """Relays one shard's lanes. Call `start` and then `round` repeatedly, or `run` for both with recovery."""
+    """Relays one instance's lanes. Call `start` and then `round` repeatedly, or `run` for both with recovery."""
 
     def __init__(
         self,
@@ -105,31 +106,31 @@ class Relay:
         options: RelayOptions,
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
-        checkpoints: Callable[[Kafka, str], dict[int, Checkpoint]] = read_checkpoints,
-        fault: Fault = no_fault,
+        read_positions: Callable[[Kafka, str], dict[int, RelayPosition]] = read_relay_positions,
+        fault: Fault = cause_no_fault,
     ) -> None:
         self._store = store
         self._encoders = encoders
         self._options = options
         self._make_producer = make_producer
-        self._checkpoints = checkpoints
+        self._read_positions = read_positions
         self._fault = fault
         self._producer: Producer | None = None
-        self._traces = RelayTraces(store, options.topics.journal, options.shard, options.shards)
-        self._relayed: dict[int, Checkpoint] = {}
+        self._traces = RelayTraces(store, options.topics.journal, options.instance, options.instances)
+        self._relayed: dict[int, RelayPosition] = {}
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
         self.progressed_at = time.monotonic()
         """Monotonic time of the last progress, for a watchdog. A blocking call sets it ahead by its time limit."""
 
-    def _progressed(self, bound_seconds: float = 0.0) -> None:
+    def _note_progress(self, bound_seconds: float = 0.0) -> None:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
-        """Fence earlier relays of the shard, then read the checkpoints that they left."""
+        """Fence earlier processes of this instance, then read the positions that they left."""
         producer = self._make_producer(
             {
-                **self._options.kafka.client_options(),
+                **self._options.kafka.make_client_options(),
                 "transactional.id": self._options.transactional_id,
                 "transaction.timeout.ms": int(TRANSACTION_SECONDS_MAX * 1000),
                 "enable.idempotence": True,
@@ -138,15 +139,15 @@ class Relay:
                 "compression.type": "lz4",
                 "message.max.bytes": QUARANTINED_BYTES_MAX - BATCH_BYTES_SPARE,
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
-                **statistics_options("relay"),
+                **make_statistics_options("relay"),
             }
         )
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._progressed(TRANSACTION_SECONDS_MAX + CHECKPOINTS_SECONDS_MAX)
-        self._relayed = self._checkpoints(self._options.kafka, self._options.topics.relay)
+        self._note_progress(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
+        self._relayed = self._read_positions(self._options.kafka, self._options.topics.relay)
         self._producer = producer
-        self._progressed()
+        self._note_progress()
 
     def close(self) -> None:
         """Drop the producer and close the store. The next relay aborts a transaction that is still open."""
@@ -155,33 +156,33 @@ class Relay:
 
     def missing(self) -> str | None:
         """Return None if the relay has started, else a sentence that says what it waits for."""
-        return None if self._producer is not None else "The relay has not yet read its checkpoint."
+        return None if self._producer is not None else "The relay has not yet read its position."
 
-    def _started(self) -> Producer:
+    def _get_producer(self) -> Producer:
         if self._producer is None:
             raise RuntimeError("start() comes first")
         return self._producer
 
     def round(self) -> int:
         """Relay all facts, and at most one transaction of posted records. Return the number of records."""
-        self._started().poll(0)  # calls the statistics callback
-        standing = self._store.lanes(self._options.shard, self._options.shards)
-        pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
+        self._get_producer().poll(0)  # calls the statistics callback
+        standing = self._store.lanes(self._options.instance, self._options.instances)
+        pages = list_fact_pages(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
             self._transact(read_page(), {}, None)
         facts = pages[-1]() if pages else {}
-        pending = self._pending([lane for lane in standing if lane.lane >= 0])
+        pending = self._read_pending([lane for lane in standing if lane.lane >= 0])
         if not facts and not any(pending.values()):
             return 0
         self._fault("read")
         relayed = {lane: (records[0]["seq"], records[-1]["seq"] + 1) for lane, records in pending.items() if records}
-        with self._traces.following(relayed) as span:
+        with self._traces.follow(relayed) as span:
             self._transact(facts, pending, span)
         return sum(map(len, pending.values()))
 
     def _transact(self, facts: Facts, pending: dict[int, list[dict[str, Any]]], span: Span | None) -> None:
         """Relay facts and records in one transaction. The first record of each lane carries the span's traceparent."""
-        producer = self._started()
+        producer = self._get_producer()
         producer.begin_transaction()
         for told in facts.values():
             for fact in told:
@@ -193,20 +194,20 @@ class Relay:
                 headers = None
         last = {lane: records[-1] for lane, records in (*facts.items(), *pending.items()) if records}
         for lane, record in last.items():
-            checkpoint = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
-            self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.checkpoint(checkpoint))
+            position = {"lane": lane, "next_seq": record["seq"] + 1, "head": record["hash"]}
+            self._produce(self._options.topics.relay, 0, str(lane).encode(), self._encoders.position(position))
         self._fault("produced")
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
-        self._relayed |= {lane: Checkpoint(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
+        self._relayed |= {lane: RelayPosition(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
         show_facts_relayed(facts)
         for records in pending.values():
             for outcome, number in Tally(record["outcome"] for record in records).items():
                 RELAYED.labels(outcome).inc(number)
 
     def run(self, stop: threading.Event) -> None:
-        """Relay until `stop` is set. After a Kafka error or an outage, start again from the checkpoints.
+        """Relay until `stop` is set. After a Kafka error or an outage, start again from the positions.
 
         Raise RelayFenced if another relay took over, and RelayAhead if the ledger is behind what was relayed.
         """
@@ -217,12 +218,12 @@ class Relay:
                 while not stop.is_set():
                     if self.round() == 0:
                         self._wait(stop)
-                    self._progressed()
+                    self._note_progress()
                     pause_seconds = 0.1
             except KafkaException as error:
                 if self._is_locked_out(error.args[0].code()):
                     raise RelayFenced(
-                        f"Another relay took over {self._options.transactional_id}: run one relay for each shard."
+                        f"Another relay took over {self._options.transactional_id}: run one relay for each instance."
                     ) from error
                 cause = str(error.args[0].str())
             except (*TRANSIENT, Outage) as error:
@@ -232,7 +233,7 @@ class Relay:
             RECOVERIES.inc()
             logger.warning("relay begins anew", cause=cause, seconds=pause_seconds)
             self.close()
-            self._progressed()
+            self._note_progress()
             stop.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
@@ -243,7 +244,7 @@ class Relay:
         A fence in produce() is reported as _FATAL alone. The next call of the producer reports the real code.
         """
         if code == KafkaError._FATAL and self._producer is not None:
-            self._progressed(TRANSACTION_SECONDS_MAX)
+            self._note_progress(TRANSACTION_SECONDS_MAX)
             try:
                 self._producer.abort_transaction(TRANSACTION_SECONDS_MAX)
             except KafkaException as named:
@@ -254,11 +255,11 @@ class Relay:
         """Wait for the next posting transaction, at most WAIT_SECONDS_MAX. Notice a stop within STOP_SECONDS_MAX."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
-            self._progressed()
+            self._note_progress()
             if self._store.wait(STOP_SECONDS_MAX):
                 return
 
-    def _pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
+    def _read_pending(self, lanes: Sequence[PostedLane]) -> dict[int, list[dict[str, Any]]]:
         """Return the next records of each lane, together at most records_max.
 
         Each round begins with another lane, so that a lane with a long backlog does not starve the others.
@@ -268,7 +269,7 @@ class Relay:
         pending: dict[int, list[dict[str, Any]]] = {}
         self._turn = (self._turn + 1) % max(len(lanes), 1)
         for lane in (*lanes[self._turn :], *lanes[: self._turn]):
-            relayed = self._relayed.get(lane.lane, Checkpoint())
+            relayed = self._relayed.get(lane.lane, RelayPosition())
             behind = lane.next_seq - relayed.next_seq
             LAG_RECORDS.labels(str(lane.lane)).set(behind)
             if behind < 0:
@@ -325,7 +326,7 @@ class Relay:
     def _produce(
         self, topic: str, partition: int, key: bytes | None, value: bytes, headers: dict[str, bytes] | None = None
     ) -> None:
-        producer = self._started()
+        producer = self._get_producer()
         told: dict[str, Any] = {} if headers is None else {"headers": headers}
         while True:
             try:

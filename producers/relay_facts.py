@@ -7,7 +7,7 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge
 
 from db.relay import PostedLane, RelayStore
-from producers.relay_checkpoints import Checkpoint, RelayAhead
+from producers.relay_positions import RelayAhead, RelayPosition
 
 FACTS_MAX: Final = 5000
 """The most facts of one chain in one transaction."""
@@ -19,17 +19,17 @@ Facts = dict[int, list[dict[str, Any]]]
 """Facts in order, by chain."""
 
 
-def pages_of_facts(
-    store: RelayStore, chains: Sequence[PostedLane], relayed: Mapping[int, Checkpoint]
+def list_fact_pages(
+    store: RelayStore, chains: Sequence[PostedLane], relayed: Mapping[int, RelayPosition]
 ) -> list[Callable[[], Facts]]:
     """Return the chains' facts that are not yet relayed, as pages. A page reads its facts when it is called.
 
     Raise RelayAhead if a chain has fewer facts than were relayed. The first page raises RelayAhead if the hash at a
-    chain's checkpoint is not the relayed one.
+    chain's position is not the relayed one.
     """
-    behind: dict[int, tuple[Checkpoint, int]] = {}
+    behind: dict[int, tuple[RelayPosition, int]] = {}
     for chain in chains:
-        from_here = relayed.get(chain.lane, Checkpoint())
+        from_here = relayed.get(chain.lane, RelayPosition())
         if chain.next_seq < from_here.next_seq:
             raise RelayAhead(
                 f"The facts of chain {chain.lane} were relayed up to {from_here.next_seq}, but the ledger has them up"
@@ -42,7 +42,7 @@ def pages_of_facts(
     return [partial(_read_page, store, behind, page * FACTS_MAX) for page in range(-(-longest // FACTS_MAX))]
 
 
-def _read_page(store: RelayStore, behind: Mapping[int, tuple[Checkpoint, int]], skipped: int) -> Facts:
+def _read_page(store: RelayStore, behind: Mapping[int, tuple[RelayPosition, int]], skipped: int) -> Facts:
     found: Facts = {}
     for chain, (from_here, next_seq) in behind.items():
         first_seq = from_here.next_seq + skipped

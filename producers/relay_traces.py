@@ -23,15 +23,15 @@ Relayed = Mapping[int, tuple[int, int]]
 class TracedBatches:
     """Keeps the batches that posting announced until they are relayed."""
 
-    def __init__(self, shard: int, shards: int) -> None:
-        self._shard = shard
-        self._shards = shards
+    def __init__(self, instance: int, instances: int) -> None:
+        self._instance = instance
+        self._instances = instances
         self._waiting: deque[TracedBatch] = deque(maxlen=_KEPT_MAX)
 
     def add(self, batches: Iterable[TracedBatch]) -> None:
-        """Keep the announced batches, with only those of their lanes that this shard has."""
+        """Keep the announced batches, with only those of their lanes that this instance has."""
         for batch in batches:
-            ours = {lane: seq for lane, seq in batch.next_seqs.items() if lane % self._shards == self._shard}
+            ours = {lane: seq for lane, seq in batch.next_seqs.items() if lane % self._instances == self._instance}
             if ours:
                 self._waiting.append(TracedBatch(batch.traceparent, ours))
 
@@ -52,15 +52,15 @@ class TracedBatches:
 class RelayTraces:
     """Makes the spans of one relay's transactions."""
 
-    def __init__(self, store: RelayStore, topic: str, shard: int, shards: int) -> None:
+    def __init__(self, store: RelayStore, topic: str, instance: int, instances: int) -> None:
         self._store = store
         self._topic = topic
-        self._batches = TracedBatches(shard, shards)
+        self._batches = TracedBatches(instance, instances)
 
     @contextmanager
-    def following(self, relayed: Relayed) -> Iterator[Span | None]:
+    def follow(self, relayed: Relayed) -> Iterator[Span | None]:
         """Yield the span of a transaction, or None if tracing is off or none of its batches was traced."""
-        tracer = tracing.tracer()
+        tracer = tracing.get_tracer()
         if tracer is None:
             yield None
             return
@@ -75,10 +75,10 @@ class RelayTraces:
             Attribute.MESSAGING_OPERATION_TYPE: "send",
             Attribute.DESTINATION: self._topic,
             Attribute.BATCH_MESSAGES: sum(next_seq - first for first, next_seq in relayed.values()),
-            Attribute.SEQUENCES: tracing.ranges(
+            Attribute.SEQUENCES: tracing.format_ranges(
                 (lane, seq) for lane, (first, next_seq) in relayed.items() for seq in (first, next_seq - 1)
             ),
         }
         name = f"{SpanName.SEND} {self._topic}"
-        with tracing.inside(tracer.span(name, Kind.PRODUCER, attributes, links=links)) as span:
+        with tracing.enter_span(tracer.span(name, Kind.PRODUCER, attributes, links=links)) as span:
             yield span

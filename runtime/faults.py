@@ -19,7 +19,7 @@ FAULT_POINTS: Final = {
     },
     "relay": {
         "read": "the records of a round are read, the Kafka transaction is not begun",
-        "produced": "records and checkpoints are handed to the producer, the transaction is open",
+        "produced": "records and positions are handed to the producer, the transaction is open",
         "committed": "Kafka has committed, the relay has not taken note",
     },
     "api": {
@@ -29,5 +29,5 @@ FAULT_POINTS: Final = {
 """Service -> point -> what is true at that point."""
 
 
-def no_fault(point: str) -> None:
+def cause_no_fault(point: str) -> None:
     """Do nothing."""

@@ -80,10 +80,10 @@ def show_age(gauge: Gauge, since_seconds: float | None) -> None:
     Each scrape computes the value anew, so it keeps growing if the work that should reset it is stuck.
     """
     if since_seconds is None:
-        gauge.set_function(_nothing)
+        gauge.set_function(_get_nothing)
     else:
         gauge.set_function(lambda: max(time.time() - since_seconds, 0.0))
 
 
-def _nothing() -> float:
+def _get_nothing() -> float:
     return 0.0

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from runtime.key_names import key_file_names
+from runtime.key_names import list_key_file_names
 
 PRIVATE_UMASK: Final = 0o077
 """The umask of our processes: their files have mode 0600 and their folders 0700."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 # The names that Ledgerline puts into a home. If a home holds other things too, its own mode is left alone.
-_OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report.md", *key_file_names()})
+_OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report.md", *list_key_file_names()})
 
 
 def make_private(home: Path, report: Callable[[str], None]) -> None:

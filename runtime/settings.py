@@ -5,6 +5,7 @@ docs/SETTINGS.md documents each field and a test notices when one is missing the
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -14,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from runtime.kafka import Kafka, SaslMechanism, SecurityProtocol
 from runtime.schema_registry import SchemaRegistry
-from runtime.secret_files import PREFIX, secret_of
+from runtime.secret_files import PREFIX, get_variable, read_secret
 from runtime.server_tls import ServerTls
 from runtime.shares import SHARE_BOUNDS, Bounds
 
@@ -25,6 +26,9 @@ Share = Annotated[
     PlainSerializer(str),
 ]
 """A setting such as `100/25/10`."""
+
+FORMER_NAMES: Final = {"relay_instance": "relay_shard", "relay_instances": "relay_shards"}
+"""The settings that had another name in an earlier release: name -> former name, which goes on working."""
 
 REPOSITORY_ROOT = Path(__file__).resolve().parent.parent
 
@@ -163,8 +167,10 @@ class Settings(BaseSettings):
     )
 
     relay_batch_records_max: int = Field(5000, ge=1, description="Most journal records in one Kafka transaction.")
-    relay_shard: int = Field(0, ge=0, description="This relay's shard; it relays the lanes with lane % shards = shard.")
-    relay_shards: int = Field(1, ge=1, description="Number of relay shards.")
+    relay_instance: int = Field(
+        0, ge=0, description="This relay's number; it relays the lanes with lane % instances = number."
+    )
+    relay_instances: int = Field(1, ge=1, description="Number of relays.")
 
     reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
     audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
@@ -186,14 +192,14 @@ class Settings(BaseSettings):
     )
     trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
 
-    def kafka_at(self, bootstrap: str) -> Kafka:
+    def make_kafka(self, bootstrap: str) -> Kafka:
         """Return the Kafka at these brokers, which come from the settings or the running stack."""
         return Kafka(
             bootstrap,
             self.kafka_security_protocol,
             self.kafka_sasl_mechanism,
             self.kafka_sasl_username,
-            _text(self.kafka_sasl_password),
+            _get_text(self.kafka_sasl_password),
             self.kafka_ssl_ca_file,
             self.kafka_ssl_certificate_file,
             self.kafka_ssl_key_file,
@@ -206,9 +212,9 @@ class Settings(BaseSettings):
             return None
         return ServerTls(self.tls_certificate_file, self.tls_key_file)
 
-    def registry_at(self, url: str) -> SchemaRegistry:
+    def make_registry(self, url: str) -> SchemaRegistry:
         """Return the Schema Registry at this URL, which comes from the settings or the running stack."""
-        return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
+        return SchemaRegistry(url, self.registry_username, _get_text(self.registry_password), self.registry_ca_file)
 
     @classmethod
     def settings_customise_sources(
@@ -219,22 +225,40 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no settings file
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - it takes one folder for all secrets
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Return the sources in order of precedence: arguments in code, secrets in files, environment variables."""
-        return init_settings, _SecretFiles(settings_cls), env_settings
+        """Return the sources in order of precedence: arguments in code, secrets in files, environment variables,
+        and their former names."""
+        return init_settings, _SecretFiles(settings_cls), env_settings, _FormerNames(settings_cls)
 
 
 class _SecretFiles(PydanticBaseSettingsSource):
     """Reads the secrets from the files that the environment names."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
-        return secret_of(field_name, os.environ), field_name, False
+        return read_secret(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: secret_of(name, os.environ) for name in SECRETS}
+        found = {name: read_secret(name, os.environ) for name in SECRETS}
         return {name: secret for name, secret in found.items() if secret is not None}
 
 
-def _text(secret: SecretStr | None) -> str | None:
+class _FormerNames(PydanticBaseSettingsSource):
+    """Reads the settings that the environment gives by a former name."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
+        return find_former_value(field_name, os.environ), field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found = {name: find_former_value(name, os.environ) for name in FORMER_NAMES}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def find_former_value(name: str, environment: Mapping[str, str]) -> str | None:
+    """Return the value that the environment gives a setting by its former name; None if it gives none."""
+    former = FORMER_NAMES.get(name)
+    return environment.get(get_variable(former)) or None if former is not None else None
+
+
+def _get_text(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 

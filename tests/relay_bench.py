@@ -6,9 +6,9 @@ from confluent_kafka import Consumer, TopicPartition
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.encoding import parsed_schema, read_body
 from producers.relay import Relay, RelayEncoders, RelayOptions
-from producers.relay_checkpoints import Checkpoint, read_checkpoints
+from producers.relay_positions import RelayPosition, read_relay_positions
+from runtime.schemas import parse_own_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 
@@ -24,9 +24,9 @@ class RelayBench:
     def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
         self.topics = topics
-        self._encoders = RelayEncoders.registered(bench.registry)
+        self._encoders = RelayEncoders.find_registered(bench.registry)
         self._made: list[Relay] = []
-        self._watcher = Consumer({**bench.kafka.client_options(), "group.id": "watcher"})
+        self._watcher = Consumer({**bench.kafka.make_client_options(), "group.id": "watcher"})
 
     def relay(self, **options: Any) -> Relay:
         """Make another relay, not started yet."""
@@ -42,7 +42,7 @@ class RelayBench:
 
     def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
         """Return the records of a lane, as a read_committed reader gets them."""
-        schema = parsed_schema("ledger.journal-value")
+        schema = parse_own_schema("ledger.journal-value")
         found = read_partition(self.bench.kafka, self.topics.journal, lane)
         records = [read_body(message.value(), schema) for message in found]
         for message, record in zip(found, records, strict=True):
@@ -81,8 +81,8 @@ class RelayBench:
                     (leg["address"], leg["direction"], leg["amount_minor"], leg["currency"]) for leg in row["legs"]
                 ]
                 assert hash_of(row) == record["hash"]
-            found = read_checkpoints(self.bench.kafka, self.topics.relay)
-            assert found.get(lane, Checkpoint()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
+            found = read_relay_positions(self.bench.kafka, self.topics.relay)
+            assert found.get(lane, RelayPosition()) == (len(rows), rows[-1]["hash"] if rows else bytes(32))
 
 
 def relay_all(relay: Relay) -> int:

@@ -7,22 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import read_settings, running_ledger
+from cli.context import find_running_ledger, read_settings
 from cli.output import Json, complain, say, show_json, show_rows, show_text
-from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
+from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, make_findings_json, open_progress, show_findings
 from db.proofs import prove as prove_intent
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.key_files import make_key, read_key, read_public_keys
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from streams.proof.audit import receipts, verifier
 from streams.proof.audit.full import Report
 from streams.proof.audit.full import verify as verify_all
 from streams.proof.audit.kept import read_kept
-from streams.proof.audit.service import key_file_of
-from streams.proof.audit.signatures import posting_keys
-from streams.proof.audit.witness import witnesses_of
+from streams.proof.audit.service import get_key_file
+from streams.proof.audit.signatures import read_posting_keys
+from streams.proof.audit.witness import make_witnesses
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
 
@@ -45,9 +45,9 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
     """
     with exit_code_for_outages():
         kept = [read_kept(path) for path in checkpoint or ()]
-        ledger = running_ledger()
-        raw = None if public_key is None else _raw_public_key(public_key)
-        with progress_of(_STEPS, quiet=as_json) as progress:
+        ledger = find_running_ledger()
+        raw = None if public_key is None else _read_raw_public_key(public_key)
+        with open_progress(_STEPS, quiet=as_json) as progress:
             report = verify_all(
                 kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
@@ -55,19 +55,19 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
                 topics=Topics(ledger.settings.topic_prefix),
                 public_key=raw,
                 kept=kept,
-                witnesses=witnesses_of(ledger.settings),
-                posting_keys=posting_keys(ledger.settings),
+                witnesses=make_witnesses(ledger.settings),
+                posting_keys=read_posting_keys(ledger.settings),
                 progress=progress,
             )
     if as_json:
-        show_json(report_json(report))
+        show_json(make_report_json(report))
     else:
         _show(report)
     if report.findings:
         raise typer.Exit(BREAKS_FOUND)
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def make_report_json(report: Report) -> dict[str, Any]:
     """Return the report for machines."""
     return {
         "ok": not report.findings,
@@ -77,7 +77,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "records_per_second": report.records_per_second,
         "lanes": report.lanes,
-        "breaks": findings_json(report.findings),
+        "breaks": make_findings_json(report.findings),
     }
 
 
@@ -103,7 +103,7 @@ def prove(
 
     Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
     """
-    proof = prove_intent(running_ledger().postgres_dsn, str(intent), tenant)
+    proof = prove_intent(find_running_ledger().postgres_dsn, str(intent), tenant)
     if out is None:
         show_json(proof)
         return
@@ -156,7 +156,7 @@ def receipt_command(
     published yet.
     """
     with exit_code_for_outages():
-        keys = read_public_keys(public_key or _posting_public_keys())
+        keys = read_public_keys(public_key or _find_posting_public_keys())
         faults, published = [], True
         record = {}
         try:
@@ -165,7 +165,7 @@ def receipt_command(
         except verifier.Refused as refused:
             faults = [str(refused)]
         if not faults and not offline:
-            faults, published = receipts.hold_against(running_ledger().postgres_dsn, found)
+            faults, published = receipts.hold_against(find_running_ledger().postgres_dsn, found)
         if not faults and not published:
             raise LedgerlineError("The receipt is sound, but audit has not met its record yet: ask again.")
     if as_json:
@@ -180,9 +180,9 @@ def receipt_command(
         raise typer.Exit(BREAKS_FOUND)
 
 
-def _posting_public_keys() -> Path:
+def _find_posting_public_keys() -> Path:
     settings = read_settings()
-    return settings.posting_public_keys_file or public_file(settings.home / POSTING_KEY_FILE)
+    return settings.posting_public_keys_file or get_public_file(settings.home / POSTING_KEY_FILE)
 
 
 @app.command()
@@ -191,12 +191,12 @@ def keygen(
     as_json: Json = False,
 ) -> None:
     """Make a signing key: the private one readable by its owner only, the public one beside it."""
-    path = file or key_file_of(read_settings())
+    path = file or get_key_file(read_settings())
     key = make_key(path)
     if as_json:
-        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(public_file(path))})
+        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(get_public_file(path))})
     else:
-        say(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.")
+        say(f"Made key {key.key_id}: {path}, and for the public {get_public_file(path)}.")
 
 
 @app.command("public-key")
@@ -204,7 +204,7 @@ def public_key_command(
     out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
 ) -> None:
     """Print the public key, in PEM, for those who check proofs."""
-    pem = public_pem(read_key(key_file_of(read_settings())).public_raw)
+    pem = make_public_pem(read_key(get_key_file(read_settings())).public_raw)
     if out is None:
         show_text(pem.decode())
         return
@@ -214,8 +214,8 @@ def public_key_command(
         raise LedgerlineError(f"The key cannot be written to {out}: {error.strerror}.") from error
 
 
-def _raw_public_key(path: Path) -> bytes:
+def _read_raw_public_key(path: Path) -> bytes:
     try:
-        return verifier.raw_bytes(verifier.read_public_key(path))
+        return verifier.decode_raw_key(verifier.read_public_key(path))
     except verifier.Refused as refused:
         raise LedgerlineError(str(refused)) from refused

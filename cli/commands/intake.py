@@ -4,10 +4,10 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import Ledger, running_ledger
+from cli.arguments import find_user_name
+from cli.context import Ledger, find_running_ledger
 from cli.output import Json, say, show_json
-from db.operations import change_intake, glance, intake, operator
+from db.operations import change_intake, open_glance, open_operator, read_intake
 
 app = typer.Typer(help="Whether the API takes new intents in.", no_args_is_help=True)
 
@@ -22,7 +22,7 @@ def group() -> None:
 @app.command()
 def show(as_json: Json = False) -> None:
     """Show whether the intake is open, and what clients are told where it is not."""
-    _show(running_ledger(), as_json=as_json)
+    _show(find_running_ledger(), as_json=as_json)
 
 
 @app.command()
@@ -44,16 +44,16 @@ def open_again(as_json: Json = False) -> None:
 
 
 def _change(closed_because: str | None, *, as_json: bool) -> None:
-    ledger = running_ledger()
-    with operator(ledger.postgres_dsn) as connection:
-        if intake(connection).closed_because != closed_because:
-            change_intake(connection, closed_because, who_does_it())
+    ledger = find_running_ledger()
+    with open_operator(ledger.postgres_dsn) as connection:
+        if read_intake(connection).closed_because != closed_because:
+            change_intake(connection, closed_because, find_user_name())
     _show(ledger, as_json=as_json)
 
 
 def _show(ledger: Ledger, *, as_json: bool) -> None:
-    with glance(ledger.postgres_dsn) as connection:
-        stands = intake(connection)
+    with open_glance(ledger.postgres_dsn) as connection:
+        stands = read_intake(connection)
     found: dict[str, Any] = {"is_open": stands.closed_because is None, **stands._asdict()}
     if as_json:
         show_json(found)

@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import running_ledger
+from cli.arguments import find_user_name
+from cli.context import find_running_ledger
 from cli.output import Json, complain, say, show_json, show_rows
 from db.access import AccessError, Scope, add_key, list_keys, revoke_key
 from db.connections import connect
@@ -31,7 +31,7 @@ MEANINGS: Final = {
 }
 
 
-def scopes_of(answer: str) -> list[Scope]:
+def parse_scopes(answer: str) -> list[Scope]:
     """Return the scopes that a person typed, separated by spaces or commas; raise AccessError for none or unknown."""
     names = answer.replace(",", " ").split()
     unknown = [name for name in names if name not in list(Scope)]
@@ -41,7 +41,7 @@ def scopes_of(answer: str) -> list[Scope]:
     return [Scope(name) for name in names]
 
 
-def _wanted(given: list[Scope] | None) -> list[Scope]:
+def _choose_scopes(given: list[Scope] | None) -> list[Scope]:
     """Return the scopes of the options, else those that a person types at a terminal; there are no default scopes."""
     if given:
         return given
@@ -53,7 +53,7 @@ def _wanted(given: list[Scope] | None) -> list[Scope]:
     complain("What may the key do? Name one scope or more, with spaces between them:")
     for scope, meaning in MEANINGS.items():
         complain(f"  {scope.value:<16} {meaning}")
-    return scopes_of(typer.prompt("Scopes", err=True))
+    return parse_scopes(typer.prompt("Scopes", err=True))
 
 
 @app.command()
@@ -66,9 +66,9 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
-    expires_time = None if expires_days is None else _time_in(expires_days)
-    scopes, author = _wanted(scope), who_does_it()
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+    expires_time = None if expires_days is None else _compute_time_in(expires_days)
+    scopes, author = _choose_scopes(scope), find_user_name()
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
     names = sorted(set(scopes))
     if as_json:
@@ -78,7 +78,7 @@ def add(
     say(key)
 
 
-def _time_in(days: float) -> datetime:
+def _compute_time_in(days: float) -> datetime:
     if days > EXPIRES_DAYS_MAX:
         raise typer.BadParameter(
             f"a key may last {EXPIRES_DAYS_MAX:,} days at most; leave it out for one that never ends.",
@@ -92,7 +92,7 @@ def list_all(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
 ) -> None:
     """List all keys, those that were revoked or expired too; never their secrets."""
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         rows = [row | {"scopes": " ".join(row["scopes"])} for row in list_keys(connection, tenant)]
     show_rows("API keys", rows, as_json=as_json)
 
@@ -103,8 +103,8 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Revoke a key for good; running API processes notice within seconds."""
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        revoke_key(connection, key_id, done_by=who_does_it())
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        revoke_key(connection, key_id, done_by=find_user_name())
     if as_json:
         show_json({"key_id": key_id, "revoked": True})
     else:

@@ -5,10 +5,10 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import running_ledger
+from cli.arguments import find_user_name
+from cli.context import find_running_ledger
 from cli.lanes import add_lanes
-from cli.output import Json, progress_bar, say, show_json
+from cli.output import Json, open_progress_bar, say, show_json
 from domain.topics import Topics
 
 app = typer.Typer(help="Lanes: the partitions that posting spreads over.", no_args_is_help=True)
@@ -32,8 +32,8 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
     Clients are answered 503 with Retry-After meanwhile, for about a minute; services go on running. What is killed in
     between leaves the intake closed, and the same command finishes it. Lanes are never removed.
     """
-    ledger = running_ledger()
-    with progress_bar(quiet=as_json) as bar:
+    ledger = find_running_ledger()
+    with open_progress_bar(quiet=as_json) as bar:
         steps: dict[str, int] = {}
 
         def progress(step: str, done: float, whole: float) -> None:
@@ -47,7 +47,7 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
             dsn=ledger.postgres_dsn,
             topics=Topics(ledger.settings.topic_prefix),
             total=total,
-            done_by=who_does_it(),
+            done_by=find_user_name(),
             wait_seconds=wait,
             progress=progress,
         )

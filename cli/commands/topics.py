@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import named_kafka
+from cli.context import find_kafka
 from cli.output import Json, say, show_json, show_rows
 from domain.topics import Topics
 from producers import topic_plan
@@ -28,7 +28,7 @@ _REMEDIES = {
 }
 
 
-def described(settings: Settings) -> Described:
+def describe_topics(settings: Settings) -> Described:
     """Return the topics as these settings describe them."""
     return Described(
         Topics(settings.topic_prefix),
@@ -41,8 +41,8 @@ def described(settings: Settings) -> Described:
 @app.command()
 def diff(as_json: Json = False) -> None:
     """Show where the topics differ from what the settings describe. Exit code 1 where they do."""
-    settings, kafka = named_kafka()
-    found = topic_plan.differences(kafka, described(settings))
+    settings, kafka = find_kafka()
+    found = topic_plan.find_differences(kafka, describe_topics(settings))
     if as_json:
         show_json([asdict(difference) for difference in found])
     elif found:
@@ -56,8 +56,8 @@ def diff(as_json: Json = False) -> None:
 @app.command()
 def apply(allow_loss: AllowLoss = False, as_json: Json = False) -> None:
     """Make the topics as described, as far as that is safe. Deletes nothing. Exit code 1 where something is left."""
-    settings, kafka = named_kafka()
-    changed, left = topic_plan.apply(kafka, described(settings), with_loss=allow_loss)
+    settings, kafka = find_kafka()
+    changed, left = topic_plan.apply(kafka, describe_topics(settings), with_loss=allow_loss)
     if as_json:
         told: dict[str, Any] = {"changed": [asdict(one) for one in changed], "left": [asdict(one) for one in left]}
         show_json(told)

@@ -1,14 +1,14 @@
 -- The relay's queries of the journal.
 
 -- name: lanes
--- The next seq of each lane of a shard, and of the lanes' chains of facts, which have numbers below 0.
+-- The next seq of each lane of an instance, and of the lanes' chains of facts, which have numbers below 0.
 SELECT lane, next_seq, booked_time
 FROM ledger.lane
-WHERE lane %% %(shards)s = %(shard)s
+WHERE lane %% %(instances)s = %(instance)s
 UNION ALL
 SELECT chain AS lane, next_seq, booked_time
 FROM ledger.fact_chain
-WHERE CASE chain WHEN -1 THEN 0 ELSE (-2 - chain) %% %(shards)s END = %(shard)s
+WHERE CASE chain WHEN -1 THEN 0 ELSE (-2 - chain) %% %(instances)s END = %(instance)s
 ORDER BY lane
 
 -- name: facts

@@ -17,14 +17,14 @@ from producers.importing.csv_dialects import DIALECTS
 from producers.importing.model import ImportingError
 
 
-def _checked_template(template: str) -> str:
+def _check_template(template: str) -> str:
     for _, name, specification, conversion in Formatter().parse(template):
         if name == "" or specification or conversion:
             raise ValueError(f"{template!r}: a template holds {{Column}} names only")
     return template
 
 
-def _checked_expression(expression: str) -> str:
+def _check_expression(expression: str) -> str:
     try:
         re.compile(expression)
     except re.error as error:
@@ -32,7 +32,7 @@ def _checked_expression(expression: str) -> str:
     return expression
 
 
-def _checked_zone(name: str) -> str:
+def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:
@@ -40,9 +40,9 @@ def _checked_zone(name: str) -> str:
     return name
 
 
-Template = Annotated[str, AfterValidator(_checked_template)]
-Expression = Annotated[str, AfterValidator(_checked_expression)]
-Zone = Annotated[str, AfterValidator(_checked_zone)]
+Template = Annotated[str, AfterValidator(_check_template)]
+Expression = Annotated[str, AfterValidator(_check_expression)]
+Zone = Annotated[str, AfterValidator(_check_zone)]
 
 
 class _Part(BaseModel):
@@ -74,7 +74,7 @@ class DateFormat(_Part):
     zone: Zone | None = Field(default=None, description="Of times without an offset; UTC where left out.")
     locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
 
-    def formats(self) -> tuple[str, ...]:
+    def list_formats(self) -> tuple[str, ...]:
         """Return the formats in the order in which they are tried."""
         return (self.format,) if isinstance(self.format, str) else self.format
 
@@ -211,7 +211,7 @@ class Mapping(_Part):
 
     def columns(self) -> set[str]:
         """Return every column that the mapping names."""
-        return self.figures() | self.texts() | set(self.key.columns) | set(self.key.text)
+        return self.figures() | self.list_texts() | set(self.key.columns) | set(self.key.text)
 
     def figures(self) -> set[str]:
         """Return the columns that a key has as values or leaves out: dates, amounts, currency, status, fee, balance."""
@@ -221,7 +221,7 @@ class Mapping(_Part):
         columns += [part.column for part in (self.status, self.fee, self.balance) if part is not None]
         return {column for column in columns if column is not None}
 
-    def texts(self) -> set[str]:
+    def list_texts(self) -> set[str]:
         """Return the columns whose text becomes part of an intent or chooses an account."""
         templates = [self.accounts.account, self.accounts.counter_account, self.reference]
         templates += [rule.counter_account for rule in self.accounts.rules]
@@ -235,7 +235,7 @@ class Mapping(_Part):
 
 def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
     """Read a mapping from a .toml, .yaml or .yml file. Raise an ImportingError that says what is wrong with it."""
-    document = _document(path)
+    document = _read_document(path)
     if not isinstance(document, dict):
         raise ImportingError(f"The mapping {path} is wrong: it must be a table of members.")
     return build_mapping(document, f"The mapping {path}", dialect)
@@ -303,7 +303,7 @@ def _explain(error: Any) -> str:
     return _SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
 
 
-def _document(path: Path) -> Any:
+def _read_document(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

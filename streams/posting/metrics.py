@@ -34,7 +34,7 @@ def observe_read(seconds: float) -> None:
 
 def _mark(stage: str) -> None:
     """Mark the end of a stage in the current span, if there is one."""
-    span = tracing.current_span()
+    span = tracing.get_current_span()
     if span is not None:
         span.mark(stage)
 

@@ -244,7 +244,7 @@ def test_what_is_not_at_rest_is_named(honest: OracleBench) -> None:
 
 def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle_topics, "KAFKA_SECONDS_MAX", 5.0)
-    producer = Producer({**honest.kafka.client_options(), "transactional.id": honest.topics.prefix})
+    producer = Producer({**honest.kafka.make_client_options(), "transactional.id": honest.topics.prefix})
     producer.init_transactions(30)
     producer.begin_transaction()
     producer.produce(honest.topics.journal, b"unfinished", partition=0)

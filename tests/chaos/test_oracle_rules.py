@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runtime.settings import REPOSITORY_ROOT
-from tools.chaos.oracle.books import Change, _kindest
+from tools.chaos.oracle.balances import Change, _kindest
 from tools.chaos.oracle.canonical import canonical_json
 
 LIBRARIES: Final = {"confluent_kafka", "fastavro", "httpx", "psycopg"}

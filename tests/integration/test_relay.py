@@ -13,7 +13,7 @@ from domain.intents import LEGS_MAX
 from domain.topics import Topics
 from producers import relay as relay_module
 from producers.relay import RelayFenced
-from producers.relay_checkpoints import Checkpoint, RelayAhead
+from producers.relay_positions import RelayAhead, RelayPosition
 from runtime.kafka import Kafka
 from runtime.settings import Settings
 from tests.posting_bench import PostingBench, eventually
@@ -98,10 +98,10 @@ def test_a_relay_that_starts_later_goes_on_where_the_last_one_was(ledger: RelayB
     ledger.check()
 
 
-def test_shards_share_the_lanes(ledger: RelayBench) -> None:
+def test_instances_share_the_lanes(ledger: RelayBench) -> None:
     ledger.bench.post_now(deposits(5), lane=0)
     ledger.bench.post_now(deposits(7, 5), lane=1)
-    even, odd = ledger.relay(shard=0, shards=2), ledger.relay(shard=1, shards=2)
+    even, odd = ledger.relay(instance=0, instances=2), ledger.relay(instance=1, instances=2)
     even.start()
     odd.start()
     assert (relay_all(even), relay_all(odd)) == (5, 7)
@@ -146,21 +146,21 @@ def test_a_running_relay_that_is_locked_out_ends_with_one_sentence(ledger: Relay
     ledger.check()
 
 
-def test_the_checkpoint_is_read_only_after_earlier_relays_are_locked_out(
+def test_the_position_is_read_only_after_earlier_relays_are_locked_out(
     ledger: RelayBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the other order, a zombie could commit in between, and its records would be relayed twice."""
     ledger.bench.post_now(deposits(5))
     zombie, successor = ledger.relay(), ledger.relay()
     zombie.start()
-    read = relay_module.read_checkpoints
+    read = relay_module.read_relay_positions
 
-    def while_reading(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
+    def while_reading(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
         with pytest.raises(KafkaException):
             zombie.round()
         return read(kafka, topic)
 
-    monkeypatch.setattr(relay_module, "read_checkpoints", while_reading)
+    monkeypatch.setattr(relay_module, "read_relay_positions", while_reading)
     successor.start()
     assert successor.round() == 5
     ledger.check()
@@ -224,7 +224,7 @@ def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     reader = Consumer(
         {
-            **ledger.bench.kafka.client_options(),
+            **ledger.bench.kafka.make_client_options(),
             "group.id": "reader",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
@@ -262,11 +262,11 @@ def test_a_backlog_of_wake_up_calls_is_one_look(ledger: RelayBench) -> None:
     store.close()
 
 
-def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledger: RelayBench) -> None:
-    """The topic's last stable offset is before the checkpoint: a relay that stopped there would repeat everything."""
-    relay = ledger.relay(shard=0, shards=2)
+def test_a_position_behind_another_instances_open_transaction_is_waited_for(ledger: RelayBench) -> None:
+    """The topic's last stable offset is before the position: a relay that stopped there would repeat everything."""
+    relay = ledger.relay(instance=0, instances=2)
     relay.start()
-    other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
+    other = Producer({**ledger.bench.kafka.make_client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
     other.init_transactions(30)
     other.begin_transaction()
     other.produce(ledger.topics.relay, b"unfinished", b"1", partition=0)
@@ -274,7 +274,7 @@ def test_a_checkpoint_behind_another_shards_open_transaction_is_waited_for(ledge
     ledger.bench.post_now(deposits(5))
     assert relay_all(relay) == 5
 
-    successor = ledger.relay(shard=0, shards=2)
+    successor = ledger.relay(instance=0, instances=2)
     starting = threading.Thread(target=successor.start)
     starting.start()
     starting.join(3)

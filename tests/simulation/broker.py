@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 
 from domain.journal import GENESIS_HASH
-from producers.relay_checkpoints import Checkpoint
+from producers.relay_positions import RelayPosition
 from streams.batches import Message
 from streams.posting.published import Published
 from streams.posting.source import KafkaAway, Source
@@ -106,12 +106,12 @@ class Broker:
         return Source(TOPIC, "id", dict.fromkeys(lanes, 0), {lane: len(self.lanes[lane]) for lane in lanes})
 
     def with_record(self, process: Process, lane: int, start: int, end: int) -> set[int]:
-        """See offsets_with_record."""
+        """See find_offsets_with_record."""
         _reached(process)
         return {offset for offset in range(start, end) if self.lanes[lane][offset] != HOLE}
 
     def published(self, process: Process, lanes: Iterable[int]) -> dict[int, Published]:
-        """See last_published. Each of its requests to Kafka is one step."""
+        """See read_last_published. Each of its requests to Kafka is one step."""
         wanted = list(lanes)
         _reached(process)
         ends = {lane: len(self.log("ledger.journal", lane).slots) for lane in wanted}
@@ -153,18 +153,18 @@ class Broker:
         transaction = self.transactions.get(transactional_id)
         return transaction is None or (transaction.is_committed is not None and not transaction.untold)
 
-    def checkpoints(self, process: Process, topic: str) -> dict[int, Checkpoint]:
-        """See read_checkpoints.
+    def read_positions(self, process: Process, topic: str) -> dict[int, RelayPosition]:
+        """See read_relay_positions.
 
-        Return the committed checkpoints up to the end; first wait until all transactions there are decided.
+        Return the committed positions up to the end; first wait until all transactions there are decided.
         """
         _kafka_reached(process)
         log = self.log(topic, 0)
         end = len(log.slots)
         self.scheduler.wait(lambda: log.stable_end() >= end)
         _kafka_reached(process)
-        found = {value["lane"]: Checkpoint(value["next_seq"], value["head"]) for value in log.committed(end)}
-        self.scheduler.tell("{} reads its checkpoints: {}", process.name, {n: c.next_seq for n, c in found.items()})
+        found = {value["lane"]: RelayPosition(value["next_seq"], value["head"]) for value in log.committed(end)}
+        self.scheduler.tell("{} reads its positions: {}", process.name, {n: c.next_seq for n, c in found.items()})
         return found
 
 

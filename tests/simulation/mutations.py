@@ -123,21 +123,21 @@ class OptimisticRunner(_Runner):
 
 
 class EarlyReadingRelay(Relay):
-    """Reads its checkpoint first, and fences earlier relays only after that."""
+    """Reads its position first, and fences earlier relays only after that."""
 
     def start(self) -> None:
         """See the class."""
-        read = self._checkpoints
+        read = self._read_positions
         early = read(self._options.kafka, self._options.topics.relay)
-        self._checkpoints = lambda *_: early
+        self._read_positions = lambda *_: early
         try:
             super().start()
         finally:
-            self._checkpoints = read
+            self._read_positions = read
 
 
 class TwoTransactionsProducer(SimulatedProducer):
-    """Commits the records first, and then the checkpoints in a second transaction."""
+    """Commits the records first, and then the positions in a second transaction."""
 
     def begin_transaction(self) -> None:
         """See the class."""
@@ -214,8 +214,8 @@ MUTATIONS: Final = {
     ),
     "accounts remembered before the commit": _caught(Parts(poster=HastyPoster), "entries name open accounts"),
     "heads that move without their signature": _caught(Parts(posting_store=UnsigningStore), "each head is signed"),
-    "the relay reads its checkpoint first": _caught(Parts(relay=EarlyReadingRelay), TOPIC),
-    "the checkpoint in a transaction of its own": _caught(Parts(producer=TwoTransactionsProducer), TOPIC),
+    "the relay reads its position first": _caught(Parts(relay=EarlyReadingRelay), TOPIC),
+    "the position in a transaction of its own": _caught(Parts(producer=TwoTransactionsProducer), TOPIC),
     "each relay with an id of its own": _caught(Parts(producer=UnrelatedProducer), TOPIC),
     # No batch follows the one that was lost, so no check fails.
     "an unknown commit is taken for done": _caught(Parts(runner=OptimisticRunner), LIVENESS),

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
-from db.relay import PostedLane, RelayStore, TracedBatch, with_signatures
+from db.relay import PostedLane, RelayStore, TracedBatch, add_signatures
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
@@ -257,16 +257,20 @@ class SimulatedRelayStore(RelayStore):
             session.statement()  # type: ignore[attr-defined]
             return session  # type: ignore[return-value]
 
-    def lanes(self, shard: int, shards: int) -> list[PostedLane]:
+    def lanes(self, instance: int, instances: int) -> list[PostedLane]:
         """See RelayStore."""
         session = self._statement()
         rows, chains = session.rows("lane"), session.rows("chain")
         return [
-            *(PostedLane(chain, chains[chain][0], 0) for chain in sorted(chains) if (-2 - chain) % shards == shard),
+            *(
+                PostedLane(chain, chains[chain][0], 0)
+                for chain in sorted(chains)
+                if (-2 - chain) % instances == instance
+            ),
             *(
                 PostedLane(lane, rows[lane].next_seq, rows[lane].booked_time)
                 for lane in sorted(rows)
-                if lane % shards == shard
+                if lane % instances == instance
             ),
         ]
 
@@ -295,7 +299,7 @@ class SimulatedRelayStore(RelayStore):
             ]
         heads = self._statement().rows("signed_head")
         ends = range(first_seq + 1, first_seq + records_max + 1)
-        return with_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
+        return add_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
 
     def wait(self, seconds: float) -> bool:  # noqa: ARG002
         """See RelayStore. Return True also after a timeout: the relay only looks once more then."""

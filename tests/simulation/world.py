@@ -24,7 +24,7 @@ from streams.fenced import AgentOptions, _Runner
 from streams.metrics import AgentMetrics
 from streams.posting.poster import Poster
 from streams.posting.reading import IntentReader, Work
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, TOPIC, Broker, SimulatedProducer
 from tests.simulation.database import GUARDS, Database, Process
@@ -60,7 +60,7 @@ class Plan:
     """
     workers: int
     relays: tuple[tuple[int, int], ...]
-    """(shard, shards) of each relay. Two relays of the same shard have the same transactional id."""
+    """(instance, instances) of each relay. Two relays of the same instance have the same transactional id."""
     records_max: int = 9
     """The most records of a lane in one fetch."""
     choices: tuple[Choice, ...] = ()
@@ -165,7 +165,7 @@ class Worker:
             published=partial(world.broker.published, process),
             ask_topic_id=lambda: done("id"),
             now_microseconds=world.clock,
-            sign=signing_with(KEY),
+            sign=make_sign(KEY),
             fault=process.fault,
         )
         self._runner = world.parts.runner(self._poster, OPTIONS, METRICS)
@@ -248,10 +248,11 @@ class World:
         self._time = 0
         for name in workers:
             self.scheduler.add(name, partial(self._lives, self._worker))
-        # If a shard has two relays, the fenced one may end once there is calm, as long as one relay of each shard runs.
+        # If an instance has two relays, the fenced one may end once there is calm, as long as one relay of each
+        # instance runs.
         self._spare_relays = len(plan.relays) - len(set(plan.relays))
-        for number, (shard, shards) in enumerate(plan.relays):
-            self.scheduler.add(f"relay {'RS'[number]}", partial(self._lives, partial(self._relay, shard, shards)))
+        for number, (instance, instances) in enumerate(plan.relays):
+            self.scheduler.add(f"relay {'RS'[number]}", partial(self._lives, partial(self._relay, instance, instances)))
 
     def clock(self) -> int:
         """Return the time in microseconds; each call returns a later time."""
@@ -289,16 +290,16 @@ class World:
     def _worker(self, process: Process) -> None:
         Worker(self, process).run()
 
-    def _relay(self, shard: int, shards: int, process: Process) -> None:
+    def _relay(self, instance: int, instances: int, process: Process) -> None:
         def encoded(record: Any) -> Any:
             return record
 
         relay = self.parts.relay(
             SimulatedRelayStore(self.database, process),
             RelayEncoders(encoded, lambda _: b"", encoded, encoded),
-            RelayOptions(Kafka("nowhere"), Topics(), shard, shards, records_max=3),
+            RelayOptions(Kafka("nowhere"), Topics(), instance, instances, records_max=3),
             make_producer=cast(Any, partial(self.parts.producer, self.broker, process)),
-            checkpoints=lambda _, topic: self.broker.checkpoints(process, topic),
+            read_positions=lambda _, topic: self.broker.read_positions(process, topic),
             fault=process.fault,
         )
         relay.run(cast(Any, Pauses(process)))

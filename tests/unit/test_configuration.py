@@ -1,5 +1,6 @@
 """What `ledgerline config check` reports about settings and their files, before it contacts any part."""
 
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,10 @@ import pytest
 import trustme
 
 from cli.addresses import Addresses
-from cli.configuration.check import refuse_misconfigured
+from cli.configuration.check import check_settings, refuse_misconfigured
 from cli.configuration.findings import Severity
-from cli.configuration.rules import certificate_faults, contradictions
-from cli.configuration.variables import origins, unknown_variables
+from cli.configuration.rules import find_certificate_faults, find_contradictions
+from cli.configuration.variables import find_unknown_variables, list_origins
 from runtime.secret_files import SettingsError
 from runtime.settings import Settings
 from tests import secured_bench as secured
@@ -46,8 +47,8 @@ def test_settings_that_are_well_meant_are_left_alone(tmp_path: Path) -> None:
         replication_factor=3,
         min_insync_replicas=2,
     )
-    assert contradictions(settings) == []
-    assert contradictions(Settings()) == []
+    assert find_contradictions(settings) == []
+    assert find_contradictions(Settings()) == []
 
 
 @pytest.mark.parametrize(
@@ -77,14 +78,14 @@ def test_settings_that_are_well_meant_are_left_alone(tmp_path: Path) -> None:
         ({"registry_username": "us"}, "REGISTRY_PASSWORD", "of no use alone"),
         ({"registry_url": "registry:80"}, "REGISTRY_URL", "write it as https://host:port"),
         ({"min_insync_replicas": 2}, "MIN_INSYNC_REPLICAS", "nothing could be written"),
-        ({"relay_shard": 2, "relay_shards": 2}, "RELAY_SHARD", "numbered from 0 to 1"),
+        ({"relay_instance": 2, "relay_instances": 2}, "RELAY_INSTANCE", "numbered from 0 to 1"),
     ],
 )
 def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
     given: dict[str, Any], about: str, sentence: str
 ) -> None:
     settings = Settings(**given)
-    errors = [found for found in contradictions(settings) if found.severity is Severity.ERROR]
+    errors = [found for found in find_contradictions(settings) if found.severity is Severity.ERROR]
     (said,) = [
         found.sentence for found in errors if found.about == f"LEDGERLINE_{about}" and sentence in found.sentence
     ]
@@ -109,12 +110,12 @@ def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
         ({"postgres_dsn": "postgresql://us:word@db/ledger"}, "POSTGRES_DSN"),
         ({"registry_url": "http://registry", "registry_username": "us", "registry_password": "word"}, "REGISTRY_URL"),
         ({"replication_factor": 3, "min_insync_replicas": 3}, "MIN_INSYNC_REPLICAS"),
-        ({"relay_shards": 5}, "RELAY_SHARDS"),
+        ({"relay_instances": 5}, "RELAY_INSTANCES"),
         ({"posting_stall_seconds_max": 30}, "POSTING_STALL_SECONDS_MAX"),
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(given: dict[str, Any], about: str) -> None:
-    (found,) = contradictions(Settings(**given))
+    (found,) = find_contradictions(Settings(**given))
     assert (found.severity, found.about) == (Severity.WARNING, f"LEDGERLINE_{about}")
     refuse_misconfigured(Settings(**given), Addresses(None, None, None, None))
 
@@ -131,7 +132,7 @@ def test_a_certificate_that_ends_soon_is_told_of(
         "broker", not_before=NOW - timedelta(days=90), not_after=NOW + timedelta(days=days)
     )
     issued.cert_chain_pems[0].write_to_path(path)
-    found = list(certificate_faults("A", path))
+    found = list(find_certificate_faults("A", path))
     assert [finding.severity for finding in found] == ([severity] if severity else [])
     assert all(sentence in finding.sentence for finding in found)
 
@@ -139,7 +140,7 @@ def test_a_certificate_that_ends_soon_is_told_of(
 def test_a_file_without_a_certificate_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("nothing of the kind")
-    (found,) = certificate_faults("A", path)
+    (found,) = find_certificate_faults("A", path)
     assert "holds no certificate" in found.sentence
 
 
@@ -148,7 +149,7 @@ def test_a_key_of_another_certificate_is_told_of(tmp_path: Path) -> None:
     ours.mkdir()
     theirs.mkdir()
     certificates, others = secured.make_certificates(ours), secured.make_certificates(theirs)
-    (found,) = contradictions(
+    (found,) = find_contradictions(
         Settings(
             kafka_bootstrap="k:1",
             kafka_security_protocol="SSL",
@@ -159,8 +160,32 @@ def test_a_key_of_another_certificate_is_told_of(tmp_path: Path) -> None:
     assert "is not the unencrypted key of the certificate" in found.sentence
 
 
+def test_a_former_name_works_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARD", "1")
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARDS", "2")
+    settings, found = check_settings()
+    assert settings is not None
+    assert (settings.relay_instance, settings.relay_instances) == (1, 2)
+    assert [(finding.severity, finding.sentence) for finding in found] == [
+        (Severity.WARNING, f"{former} is the former name of {name}: set that in its place.")
+        for former, name in (
+            ("LEDGERLINE_RELAY_SHARD", "LEDGERLINE_RELAY_INSTANCE"),
+            ("LEDGERLINE_RELAY_SHARDS", "LEDGERLINE_RELAY_INSTANCES"),
+        )
+    ]
+    (row,) = [row for row in list_origins(settings, os.environ) if row["variable"] == "LEDGERLINE_RELAY_INSTANCE"]
+    assert (row["value"], row["from"]) == (1, "environment")
+
+
+def test_a_name_outranks_its_former_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LEDGERLINE_RELAY_SHARDS", "2")
+    monkeypatch.setenv("LEDGERLINE_RELAY_INSTANCES", "3")
+    assert Settings().relay_instances == 3
+    assert Settings(relay_instances=4).relay_instances == 4
+
+
 def test_unknown_variables_are_told_with_the_nearest_known() -> None:
-    found = unknown_variables(
+    found = find_unknown_variables(
         {
             "LEDGERLINE_KAFKA_BOOTSTRAPS": "x",
             "LEDGERLINE_LANES_FILE": "x",
@@ -186,7 +211,8 @@ def test_where_settings_come_from_is_shown_and_secrets_are_not(tmp_path: Path) -
     secret.write_text("hunter2")
     given = {"LEDGERLINE_LANES": "8", "LEDGERLINE_API_KEY_FILE": str(secret), "LEDGERLINE_POSTGRES_DSN": "hunter2"}
     rows = {
-        row["variable"]: row for row in origins(Settings(lanes=8, api_key="hunter2", postgres_dsn="hunter2"), given)
+        row["variable"]: row
+        for row in list_origins(Settings(lanes=8, api_key="hunter2", postgres_dsn="hunter2"), given)
     }
     assert rows["LEDGERLINE_LANES"] == {"variable": "LEDGERLINE_LANES", "value": 8, "from": "environment"}
     assert rows["LEDGERLINE_API_KEY"]["from"] == f"file {secret}"

@@ -116,9 +116,9 @@ def test_what_a_service_is_told_are_settings(overlay: str, name: str) -> None:
     files = {field for field in told if field.removesuffix("_file") in SECRETS and field not in plain}
     derived = {field for field, value in told.items() if not isinstance(value, str)}
     assert told.keys() == plain.keys() | files | derived
-    assert derived <= {"instance_id", "relay_shard"}
+    assert derived <= {"instance_id", "relay_instance"}
     settings = Settings.model_validate(plain | {file.removesuffix("_file"): "secret" for file in files})
-    assert settings.kafka_at("broker:9092").client_options()
+    assert settings.make_kafka("broker:9092").make_client_options()
     assert "postgres_dsn_file" in files
 
 
@@ -130,9 +130,9 @@ def test_agents_keep_their_names_and_relays_their_numbers(overlay: str) -> None:
         assert source == {"fieldRef": {"fieldPath": "metadata.name"}}
         assert re.fullmatch(Settings.model_fields["instance_id"].metadata[0].pattern, f"{name}-11")
     relay = workloads(overlay)["relay"]
-    source = variables(overlay, "relay")["LEDGERLINE_RELAY_SHARD"]["valueFrom"]
+    source = variables(overlay, "relay")["LEDGERLINE_RELAY_INSTANCE"]["valueFrom"]
     assert source == {"fieldRef": {"fieldPath": "metadata.labels['apps.kubernetes.io/pod-index']"}}
-    assert str(relay["spec"]["replicas"]) == configuration(overlay).get("LEDGERLINE_RELAY_SHARDS", "1")
+    assert str(relay["spec"]["replicas"]) == configuration(overlay).get("LEDGERLINE_RELAY_INSTANCES", "1")
 
 
 def lanes(overlay: str) -> int:

@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.metrics import PoolCollector
 from db.breaks import OpenBreaks
 from domain.breaks import BreakKind
-from producers.kafka_statistics import QUEUE, RTT, statistics_options
+from producers.kafka_statistics import QUEUE, RTT, make_statistics_options
 from runtime.metrics import LATENCY_SECONDS_BUCKETS, LatencyHistogram, show_age
 from streams.lag import STEPS_MAX, Lag, LagWatch, PartitionEnd
 from streams.metrics import AgentMetrics
@@ -312,7 +312,7 @@ def test_the_pool_is_asked_at_each_scrape() -> None:
 
 
 def test_of_several_brokers_the_slowest_counts() -> None:
-    show = statistics_options("tests")["stats_cb"]
+    show = make_statistics_options("tests")["stats_cb"]
     broker = '{"rtt": {"avg": %d, "cnt": %d}}'
     show(
         f'{{"msg_cnt": 12, "brokers": {{"a": {broker % (1500, 3)}, "b": {broker % (9000, 1)},'

@@ -12,7 +12,7 @@ import pytest
 import trustme
 import yaml
 
-from cli.configuration.rules import contradictions
+from cli.configuration.rules import find_contradictions
 from runtime.server_tls import ServerTls
 from runtime.settings import REPOSITORY_ROOT, Settings
 from streams.metrics import serve_metrics
@@ -69,7 +69,7 @@ def test_files_that_cannot_serve_are_told_of(files: ServerTls, tmp_path: Path) -
         ((tmp_path / "nowhere", key), "which cannot be read"),
     ]
     for (one, other), expected in cases:
-        found = contradictions(Settings(home=tmp_path, tls_certificate_file=one, tls_key_file=other))
+        found = find_contradictions(Settings(home=tmp_path, tls_certificate_file=one, tls_key_file=other))
         told = [finding.sentence for finding in found if "TLS_" in finding.about]
         if expected is None:
             assert told == []

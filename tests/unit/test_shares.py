@@ -76,7 +76,7 @@ def test_who_is_refused_and_how(held: list[ApiKey], asked: ApiKey, refusal: tupl
         assert (raised.value.kind.status, raised.value.members.get("bound")) == (status, bound)
         assert raised.value.headers["Retry-After"] == "1"
         counted = f'ledgerline_api_share_refusals_total{{bound="{bound or "all"}",share="requests"}} 1.0'
-        assert counted in metrics.exposition().decode()
+        assert counted in metrics.make_exposition().decode()
     assert share.held[0] == len(held)
     for one in held:
         share.give_back(one)

@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from producers.encoding import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from tools.bench.disk import disk_bytes, each_of
 from tools.bench.figures import Figure, second_half, slope
 from tools.bench.ledger import WAIT_SECONDS_MAX, BenchFault, BenchLedger, bench_ledger
@@ -69,16 +69,16 @@ class Sample(NamedTuple):
 
 
 class LoopWatch:
-    """An observer of all stages: it reads the lanes in Postgres and the relay's checkpoints in Kafka."""
+    """An observer of all stages: it reads the lanes in Postgres and the relay's positions in Kafka."""
 
     def __init__(self, ledger: BenchLedger) -> None:
         self._ledger = ledger
         self._connection = psycopg.connect(ledger.dsn, autocommit=True)
         self._relayed: dict[int, int] = {}
-        self._schema = parsed_schema("ledger.relay-value")
+        self._schema = parse_own_schema("ledger.relay-value")
         self._consumer = Consumer(
             {
-                **ledger.endpoints.kafka.client_options(),
+                **ledger.endpoints.kafka.make_client_options(),
                 "group.id": f"{ledger.name}-watch",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -103,8 +103,8 @@ class LoopWatch:
         for message in self._consumer.consume(10_000, 0):
             if message.error() is not None:
                 raise KafkaException(message.error())
-            checkpoint = read_body(message.value(), self._schema)
-            self._relayed[checkpoint["lane"]] = checkpoint["next_seq"]
+            position = read_body(message.value(), self._schema)
+            self._relayed[position["lane"]] = position["next_seq"]
         relayed = max(sum(self._relayed.values()), reconciled, audited)
         posted = self._ledger.posted(self._connection)
         return Sample(time.monotonic() - self._started, self._ledger.sent, posted, relayed, reconciled, audited)

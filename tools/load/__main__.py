@@ -16,7 +16,7 @@ from typing import Final
 from rich.markup import escape
 
 from cli.context import read_settings
-from cli.output import errors, progress_bar, show_json
+from cli.output import errors, open_progress_bar, show_json
 from domain.errors import LedgerlineError
 from runtime.settings import Settings
 from tools.load.hostile import run_hostile
@@ -111,7 +111,7 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
     names = options.suite or DEFAULTS
     suites = [suite for name, suite in SUITES.items() if name in names or "all" in names]
     results: list[Result] = []
-    with progress_bar() as bar:
+    with open_progress_bar() as bar:
         task = bar.add_task("", total=None)
 
         def progress(what: str, done: float, total: float) -> None:

@@ -5,7 +5,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from domain.money import iso_exponent
+from domain.money import get_iso_exponent
 from runtime.metrics import LatencyHistogram
 
 LATENCY: Final = LatencyHistogram(
@@ -54,7 +54,7 @@ def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> Non
     sums: dict[str, list[int]] = {}
     differences: dict[str, dict[tuple[str, str], int]] = {}
     for (tenant, unit, _), (debits, credits) in totals.items():
-        currency = unit if iso_exponent(unit) is not None else OTHER_UNITS
+        currency = unit if get_iso_exponent(unit) is not None else OTHER_UNITS
         total = sums.setdefault(currency, [0, 0])
         total[0] += debits
         total[1] += credits

@@ -7,7 +7,7 @@ from db.posting import PostingStore
 from domain.chart import ChartPattern
 from domain.facts import OPERATORS_CHAIN
 from streams.proof.records.decoding import JournalRecord
-from streams.proof.replay.journal import ReplayRefused
+from streams.proof.replay.lane_replay import ReplayRefused
 
 ACCOUNTS_CACHED_MAX: Final = 200_000
 
@@ -37,14 +37,14 @@ class AccountIds:
             missing = sorted(names)
         with self._store.transaction():
             found = self._store.accounts(missing)
-            wanted = self._lines([name for name in missing if name not in found])
+            wanted = self._read_lines([name for name in missing if name not in found])
             if wanted:
                 self._store.open_accounts(wanted, OPERATORS_CHAIN)
                 found |= self._store.accounts(list(wanted))
         self._known.update({name: account.account_id for name, account in found.items()})
         return self._known
 
-    def _lines(self, names: list[Name]) -> dict[Name, ChartPattern]:
+    def _read_lines(self, names: list[Name]) -> dict[Name, ChartPattern]:
         if not names:
             return {}
         charts = self._store.books().charts

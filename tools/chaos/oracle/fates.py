@@ -260,7 +260,7 @@ def _row_faults(record: Record, asked: Asked, fingerprint: bytes) -> list[str]:
         value_time = asked.accepted_time or record.booked_time  # 0: the producer gave no time
     legs: tuple[Leg, ...] = asked.legs if posted else ()
     if posted and asked.type == "reversal" and not asked.legs:
-        legs = record.legs  # the reversal takes all that is left: Books checks the sums
+        legs = record.legs  # the reversal takes all that is left: Balances checks the sums
     wanted = {
         "tenant": asked.tenant,
         "intent_id": asked.intent_id,

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterable
 
-from tools.chaos.oracle.books import Books
+from tools.chaos.oracle.balances import Balances
 from tools.chaos.oracle.breaks import check_breaks
 from tools.chaos.oracle.copies import (
     JOURNAL_NAME,
@@ -82,7 +82,7 @@ class _Judgement:
         self._tables = tables
         self._plants = plants
         self._accounts = tables.accounts()
-        self._books = Books(self._accounts, self.findings)
+        self._balances = Balances(self._accounts, self.findings)
         self._fates = Fates(tables.tenants(), acknowledged, self.findings, by_commit=tables.tracks_commits)
 
     def run(self, ends: dict[int, tuple[int, int]]) -> None:
@@ -95,7 +95,7 @@ class _Judgement:
         found_shards = {
             found.subject for found in breaks if (found.found_by, found.kind) == ("reconciliation", "balance")
         }
-        self._books.finish(self._tables, self._plants, found_shards)
+        self._balances.finish(self._tables, self._plants, found_shards)
         self._fates.finish()
         check_breaks(breaks, self._plants, self.findings)
 
@@ -174,4 +174,4 @@ class _Judgement:
             self._fates.without_record(row, bounds[0])
         for row in judged:
             seq = row.record.seq
-            self._books.take(row, stands_in=self._plants.in_table(number, seq), takes_all=seq in everything_taken)
+            self._balances.take(row, stands_in=self._plants.in_table(number, seq), takes_all=seq in everything_taken)

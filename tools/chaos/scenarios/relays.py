@@ -23,7 +23,7 @@ def two_relays(trial: Trial) -> None:
     trial.let_flow()
     second.start()
     try:
-        trial.say("a second relay of the same shard starts")
+        trial.say("a second relay of the same instance starts")
         logs = [*trial.fleet["relay"], second]
         trial.wait_until(
             lambda: any(FENCED in relay.text_of_logs() for relay in logs), "one of the two relays is locked out"

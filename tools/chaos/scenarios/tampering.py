@@ -6,7 +6,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import Producer
 
-from producers.encoding import encoder, registered_id, registry_client
+from producers.encoding import make_encoder
+from runtime.schemas import find_registered_id, make_registry_client
 from tools.chaos.oracle import Planted
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Trial
@@ -97,7 +98,7 @@ def _committed_moment(admin: "psycopg.Connection[Any]", row: Row) -> int | None:
 
 
 def leave_out_record(trial: Trial) -> None:
-    """Make the relay leave one record out of ledger.journal, with a checkpoint that is one record too far."""
+    """Make the relay leave one record out of ledger.journal, with a position that is one record too far."""
     (relay,) = trial.fleet["relay"]
     trial.let_flow()
     relay.stop()
@@ -108,11 +109,11 @@ def leave_out_record(trial: Trial) -> None:
         WHERE j.outcome = 'posted' ORDER BY j.lane LIMIT 1"""
     trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
-    with registry_client(trial.ledger.endpoints.registry) as client:
-        encode = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
-    producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
-    checkpoint = encode({"lane": lane, "next_seq": seq + 1, "head": head})
-    producer.produce(trial.ledger.topics.relay, checkpoint, str(lane).encode(), partition=0)
+    with make_registry_client(trial.ledger.endpoints.registry) as client:
+        encode = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
+    producer = Producer({**trial.ledger.endpoints.kafka.make_client_options(), "enable.idempotence": True})
+    position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
+    producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
     producer.flush(30)
     trial.say(f"the relay is told that it has lane {lane} seq {seq} behind it")
     trial.planted += [

@@ -58,7 +58,7 @@ class Reversals:
         self.takes_all = False
 
 
-class Books:
+class Balances:
     """The sums of all rows, built lane by lane."""
 
     def __init__(self, accounts: Mapping[tuple[str, str], Account], findings: Findings) -> None:

@@ -1,4 +1,4 @@
-"""Reconciliation's own books: their memory agrees with the tables, whether a batch succeeded or not."""
+"""Reconciliation's own shards: their memory agrees with the tables, whether a batch succeeded or not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proof.reconciliation import books
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation import shards
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 
@@ -19,7 +19,7 @@ HELD = f"{SIDES} FROM ledger.balance JOIN ledger.account USING (account_id) ORDE
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 
@@ -36,7 +36,7 @@ def check(bench: ProvingBench, agent: Reconciliation) -> None:
     assert bench.breaks("reconciliation") == {}
     held = bench.rows(HELD)
     assert bench.rows(OWN) == held
-    kept = agent.reconciler._books._shards
+    kept = agent.reconciler._shards._shards
     by_key = {(row["tenant"], row["address"], row["currency"], row["lane"]): row for row in held}
     for key, shard in kept.items():
         row = by_key[key]
@@ -51,7 +51,7 @@ def test_batch_after_batch_is_added_to_what_is_known(proving: ProvingBench, agen
         pay(proving, first)
         assert proving.feed(agent.reconciler) == 6
         check(proving, agent)
-    assert len(agent.reconciler._books._shards) == 8, "the bank on two lanes, three users on two"
+    assert len(agent.reconciler._shards._shards) == 8, "the bank on two lanes, three users on two"
     totals = proving.rows("SELECT account_class, sum(debits_minor) AS d, sum(credits_minor) AS c"
                           " FROM reconciliation.total GROUP BY account_class")  # fmt: skip
     assert sum(row["d"] for row in totals) == sum(row["c"] for row in totals) == 1800
@@ -109,7 +109,7 @@ def test_a_batch_that_did_not_come_through_is_forgotten(
         patched.setattr(agent.reconciler.breaks, "record", fails)
         with pytest.raises(psycopg.OperationalError):
             proving.feed(agent.reconciler)
-    assert agent.reconciler._books._shards == {}
+    assert agent.reconciler._shards._shards == {}
     proving.feed(agent.reconciler)
     check(proving, agent)
 
@@ -127,12 +127,12 @@ def test_lanes_that_were_rewound_are_added_up_anew(proving: ProvingBench, agent:
 def test_what_has_no_room_in_memory_is_read_again(
     proving: ProvingBench, agent: Reconciliation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(books, "SHARDS_CACHED_MAX", 4)
+    monkeypatch.setattr(shards, "SHARDS_CACHED_MAX", 4)
     for first in (0, 2, 4, 6):
         pay(proving, first, 2)
         proving.feed(agent.reconciler)
         check(proving, agent)
-        assert len(agent.reconciler._books._shards) <= 4
+        assert len(agent.reconciler._shards._shards) <= 4
 
 
 def test_sums_beyond_64_bits_are_compared_as_all_others(proving: ProvingBench, agent: Reconciliation) -> None:

@@ -1,4 +1,4 @@
-"""The relay's checkpoints, as the topic ledger.relay holds them."""
+"""The relay's positions, as the topic ledger.relay holds them."""
 
 import time
 from typing import Final, NamedTuple
@@ -7,19 +7,19 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
-from producers.encoding import parsed_schema, read_body
 from runtime.kafka import Kafka
+from runtime.schemas import parse_own_schema, read_body
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
 # Long enough for the broker to abort a transaction that another relay left open.
-CHECKPOINTS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
+POSITIONS_SECONDS_MAX: Final = 2 * TRANSACTION_SECONDS_MAX
 
 
 class RelayAhead(LedgerlineError):
     """The relayed records are not those of the ledger, for example after the ledger was restored from a backup."""
 
 
-class Checkpoint(NamedTuple):
+class RelayPosition(NamedTuple):
     """The position up to which a lane, or a chain of facts, was relayed."""
 
     next_seq: int = 0
@@ -27,18 +27,18 @@ class Checkpoint(NamedTuple):
     """Hash of the record before `next_seq`."""
 
 
-def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
-    """Return each lane's checkpoint from the committed records of the checkpoint topic, up to its very end.
+def read_relay_positions(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
+    """Return each lane's position from the committed records of the relay's topic, up to its very end.
 
-    An open transaction of another shard hides the records behind it from a read_committed reader. Our own last
-    checkpoint may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
-    in CHECKPOINTS_SECONDS_MAX.
+    An open transaction of another instance hides the records behind it from a read_committed reader. Our own last
+    position may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
+    in POSITIONS_SECONDS_MAX.
     """
-    schema = parsed_schema("ledger.relay-value")
-    checkpoints: dict[int, Checkpoint] = {}
-    end = _end_of(kafka, topic)
-    consumer = _consumer(kafka, "read_committed")
-    deadline = time.monotonic() + CHECKPOINTS_SECONDS_MAX
+    schema = parse_own_schema("ledger.relay-value")
+    positions: dict[int, RelayPosition] = {}
+    end = _read_end(kafka, topic)
+    consumer = _make_consumer(kafka, "read_committed")
+    deadline = time.monotonic() + POSITIONS_SECONDS_MAX
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         while time.monotonic() < deadline:
@@ -47,11 +47,11 @@ def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
                 continue
             error = message.error()
             if error is None:
-                checkpoint = read_body(message.value(), schema)
-                checkpoints[checkpoint["lane"]] = Checkpoint(checkpoint["next_seq"], checkpoint["head"])
+                position = read_body(message.value(), schema)
+                positions[position["lane"]] = RelayPosition(position["next_seq"], position["head"])
             elif error.code() == KafkaError._PARTITION_EOF:
                 if message.offset() >= end:
-                    return checkpoints
+                    return positions
             elif not error.retriable():
                 raise KafkaException(error)
     finally:
@@ -59,9 +59,9 @@ def read_checkpoints(kafka: Kafka, topic: str) -> dict[int, Checkpoint]:
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
 
 
-def _end_of(kafka: Kafka, topic: str) -> int:
+def _read_end(kafka: Kafka, topic: str) -> int:
     """Return the offset after the last record of the topic's only partition, whether committed or not."""
-    consumer = _consumer(kafka, "read_uncommitted")
+    consumer = _make_consumer(kafka, "read_uncommitted")
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
     finally:
@@ -69,10 +69,10 @@ def _end_of(kafka: Kafka, topic: str) -> int:
     return int(end)
 
 
-def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
+def _make_consumer(kafka: Kafka, isolation_level: str) -> Consumer:
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-relay-checkpoint",
             "enable.auto.commit": False,
             "isolation.level": isolation_level,
