@@ -146,7 +146,7 @@ def receipt_command(
         typer.Option("--public-key", help="PEM file of posting's public keys; by default the configured one."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Check it with the key alone, not against the ledger.")
+        bool, typer.Option("--offline", help="Check it with only the key, not against the ledger.")
     ] = False,
     as_json: Json = False,
 ) -> None:

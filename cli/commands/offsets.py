@@ -166,7 +166,7 @@ def seek(
     ledger = running_ledger()
     if to_store:
         done = _tell_kafka(ledger, agent, lane)
-        told = f"The group of {agent.value} stands where Postgres does, in {len(done)} lanes."
+        told = f"The group of {agent.value} now has the offsets of Postgres, in {len(done)} lanes."
     else:
         if agent is not Agent.RECONCILIATION:
             raise OffsetsError(CANNOT_BE_SOUGHT[agent])
