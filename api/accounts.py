@@ -23,7 +23,7 @@ Prefix = Annotated[
     Query(
         max_length=ADDRESS_CHARACTERS_MAX,
         pattern=r"^[A-Za-z0-9_:-]*$",
-        description="Only accounts whose address begins so.",
+        description="Only accounts whose address begins with this text.",
         examples=["users:42:"],
     ),
 ]
@@ -49,9 +49,9 @@ class BalanceView(BaseModel):
     debits_minor: int = Field(description="May need more than 64 bits.")
     credits_minor: int = Field(description="May need more than 64 bits.")
     balance_minor: int
-    debits: str | None = Field(None, description="debits_minor for people, with the currency's decimals.")
-    credits: str | None = Field(None, description="credits_minor for people, with the currency's decimals.")
-    balance: str | None = Field(None, description="balance_minor for people, with the currency's decimals.")
+    debits: str | None = Field(None, description="debits_minor as text, with the currency's decimals.")
+    credits: str | None = Field(None, description="credits_minor as text, with the currency's decimals.")
+    balance: str | None = Field(None, description="balance_minor as text, with the currency's decimals.")
 
 
 class EntryView(BaseModel):
@@ -154,7 +154,7 @@ async def get_account(reader: AccountsReader, address: Address) -> Response:
     responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND),
 )
 async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
-    """One account's balance in each currency it holds; all on one page."""
+    """One account's balance in each of its currencies, all on one page."""
     rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, check_address(address)))
     if rows is None:
         raise make_not_open_problem(address)
@@ -192,7 +192,7 @@ async def list_entries(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
-    """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
+    """The entries of one account in order of lane and sequence; within a lane that is the order of booking."""
     path = f"/v1/accounts/{check_address(address)}/entries"
     page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
     lane, seq, leg = page.begin(-1, -1, -1)

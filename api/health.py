@@ -21,9 +21,9 @@ async def live() -> Response:
     responses={503: {"model": ProblemDocument, "description": "Something is missing; `missing` names it."}},
 )
 async def ready(request: Request) -> Response:
-    """Whether intents can be taken: Kafka, Postgres and the registry have what is needed.
+    """Whether the API can take intents: Kafka, Postgres and the registry have what it needs.
 
-    `degraded` while Postgres is away and intents are taken all the same, for ten minutes at most.
+    `degraded` if Postgres is away: the API still takes intents, for ten minutes at most.
     """
     readiness = get_parts(request).readiness
     missing = await readiness.missing()

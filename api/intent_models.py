@@ -69,7 +69,7 @@ class LegBody(BaseModel):
         Field(
             min_length=1,
             max_length=CURRENCY_CHARACTERS_MAX,
-            description="ISO 4217 or registered unit.",
+            description="ISO 4217 code or registered unit.",
             examples=["EUR"],
         ),
     ]
@@ -85,7 +85,7 @@ class IntentBody(BaseModel):
     type: Annotated[str, Field(max_length=64, json_schema_extra={"enum": ["transfer", "reversal"]})]
     legs: Annotated[
         list[LegBody],
-        Field(description="From 2 to 1,000. A reversal may leave them out: then all that is unreversed is reversed."),
+        Field(description="From 2 to 1,000. If a reversal has none, it reverses all that is left of its original."),
     ] = []
     reverses: Annotated[
         str | None, Field(pattern=_UUID_PATTERN, description="For a reversal: the id of the intent that it reverses.")
@@ -94,12 +94,12 @@ class IntentBody(BaseModel):
         str | None,
         Field(
             max_length=TIME_CHARACTERS_MAX,
-            description="When the movement takes effect: RFC 3339, from 1900 to 2199; default: on acceptance.",
+            description="When the movement takes effect: RFC 3339, from 1900 to 2199; by default when accepted.",
             json_schema_extra={"format": "date-time", "pattern": PATTERN},
         ),
     ] = None
     reference: Annotated[
-        str | None, Field(description="For people.", json_schema_extra={"maxLength": REFERENCE_CHARACTERS_MAX})
+        str | None, Field(description="A text for people.", json_schema_extra={"maxLength": REFERENCE_CHARACTERS_MAX})
     ] = None
     metadata: Annotated[
         dict[str, str],

@@ -41,11 +41,11 @@ class IntentView(BaseModel):
     intent_id: str
     status: Literal["pending", "posted", "rejected"]
     receipt: ReceiptView
-    reason: str | None = Field(None, description="Why it was rejected: one of docs/OUTCOMES.md.")
+    reason: str | None = Field(None, description="Why it was rejected: a reason of docs/OUTCOMES.md.")
     detail: str | None = None
     type: str | None = None
     idempotency_key: str | None = None
-    legs: list[LegView] | None = Field(None, description="As posted. Left out in answers to a batch.")
+    legs: list[LegView] | None = Field(None, description="The legs as posted. Answers to a batch leave them out.")
     reverses: str | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None

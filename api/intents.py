@@ -127,7 +127,7 @@ IntentsAsker = Annotated[Asker, Depends(Needs(Scope.INTENTS_READ, _make_asker))]
 )
 @answer_directly
 async def post_intent(request: Request, writer: IntentsWriter) -> Response:
-    """Ask for one intent to be posted."""
+    """Post one intent."""
     if get_media_type(request) != "application/json":
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, "Send the intent as Content-Type: application/json.")
     key = get_idempotency_key(request)
@@ -188,7 +188,7 @@ async def _find_outcome(
 )
 @answer_directly
 async def post_batch(request: Request, writer: IntentsWriter) -> Response:
-    """Ask for up to 1,000 intents; each item is answered on its own, in order, with the status it would have alone."""
+    """Post up to 1,000 intents. Each item has its own answer, in order, with the status that it would have alone."""
     is_ndjson = _BATCH_TYPES.get(get_media_type(request))
     if is_ndjson is None:
         raise Problem(Kind.UNSUPPORTED_MEDIA_TYPE, f"Send a batch as one of {', '.join(_BATCH_TYPES)}.")
@@ -250,11 +250,11 @@ def _make_batch_item(
 )
 async def get_intent(
     asker: IntentsAsker,
-    intent_id: Annotated[UUID, Path(description="As answered when it was posted.")],
-    partition: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Of the receipt.")] = None,
-    offset: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Of the receipt.")] = None,
+    intent_id: Annotated[UUID, Path(description="The intent's id, from the answer when it was posted.")],
+    partition: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Partition of the receipt.")] = None,
+    offset: Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Offset of the receipt.")] = None,
 ) -> Response:
-    """What became of an intent. With the receipt's partition and offset, pending is told from unknown."""
+    """The state of an intent. The receipt's partition and offset tell pending from unknown."""
     if (partition is None) != (offset is None):
         raise Problem(Kind.BAD_REQUEST, "Give both partition and offset of the receipt, or neither.")
     state = await asker.outcomes.find_state(asker.tenant, IntentQuestion(intent_id, partition, offset))
@@ -263,12 +263,12 @@ async def get_intent(
     if partition is None or offset is None:
         raise Problem(
             Kind.INTENT_NOT_FOUND,
-            "No intent with this id is settled; with the receipt's partition and offset, pending is told from unknown.",
+            "No intent with this id is settled; send the receipt's partition and offset to tell pending from unknown.",
         )
     if state.next_offset is None or offset >= state.next_offset:
         return make_json_response(make_pending_view(intent_id, Delivered(asker.topic, partition, offset)))
     raise Problem(
         Kind.INTENT_NOT_FOUND,
-        "The lane is posted past this offset and did not settle this intent: the receipt is of another one, or what "
-        "stood there could not be decoded and was quarantined.",
+        "The lane is posted past this offset and did not settle this intent: the receipt is of another intent, or the "
+        "message at this offset was quarantined.",
     )

@@ -43,7 +43,7 @@ class JournalView(BaseModel):
 
 
 class JournalPageView(BaseModel):
-    """Journal rows in order of (lane, seq). A page can be short, even empty, and still have a next one."""
+    """Journal rows in order of (lane, seq). A page may be short, even empty, and still have a `next`."""
 
     items: list[JournalView]
     next: NextLink
@@ -95,8 +95,8 @@ async def list_journal(
 )
 async def get_journal_row(
     reader: JournalReader,
-    lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the receipt.")],
-    seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
+    lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Lane of the receipt.")],
+    seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Sequence number of the receipt.")],
 ) -> Response:
     """One journal row, with the hash of the row before it."""
     row = await reader.read(lambda pool: reads.find_journal_row(pool, reader.tenant, lane, seq))

@@ -13,7 +13,7 @@ from api.responses import make_json_response
 
 LIMIT_MAX: Final = 1000
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
-Cursor = Annotated[str | None, Query(max_length=1024, description="From the `next` link; opaque.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="Opaque; from the `next` link of the page before.")]
 NextLink = Annotated[str | None, Field(description="URL of the next page; null at the end.")]
 
 Row = TypeVar("Row")

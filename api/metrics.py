@@ -89,7 +89,7 @@ class Metrics:
         )
         intents = Counter(
             "ledgerline_api_intents",
-            "Intents received, by result: accepted, replayed, refused (for their shape), conflict, failed (Kafka).",
+            "Intents received, by result: accepted, replayed, refused (wrong form), conflict, failed (not confirmed).",
             ("result",),
             registry=self.registry,
         )
@@ -106,20 +106,20 @@ class Metrics:
         """Reads that wait only because all connections for reads are in use: api.shares lets no more come to a pool."""
         self.share_refusals = Counter(
             "ledgerline_api_share_refusals",
-            "Requests refused as a share was used up, by whose share it was.",
+            "Requests refused because a share was used up, by share and by bound: key, tenant or all.",
             ("share", "bound"),
             registry=self.registry,
         )
         self.connections = Gauge("ledgerline_api_connections", "Connections that are open.", registry=self.registry)
         self.connections_ended = Counter(
             "ledgerline_api_connections_ended",
-            "Connections that the API ended as a bound was passed, by cause.",
+            "Connections that the API ended because a limit was exceeded, by cause.",
             ("cause",),
             registry=self.registry,
         )
         self.database_busy = Counter(
             "ledgerline_api_database_busy",
-            "Questions that Postgres was too busy for, by cause.",
+            "Queries for which Postgres was too busy, by cause.",
             ("cause",),
             registry=self.registry,
         )

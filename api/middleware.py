@@ -99,7 +99,7 @@ class _BodyLimit:
         except TimeoutError as error:
             raise Problem(
                 Kind.BODY_TOO_SLOW,
-                f"The body must come whole within {self._seconds_max:g} seconds.",
+                f"The body must arrive in full within {self._seconds_max:g} seconds.",
                 headers={"Connection": "close"},
             ) from error
 

@@ -15,16 +15,20 @@ from api.times import PATTERN, explain, from_rfc3339
 from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
 
 Address = Annotated[
-    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
+    str,
+    Path(
+        description="The account's address, such as users:42:wallet.",
+        json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"},
+    ),
 ]
 Currency = Annotated[
-    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
+    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217 code or registered unit.", examples=["EUR"])
 ]
 Moment = Annotated[
     str | None,
     # The schema only documents the pattern. `parse_moment` checks the text, and explains a fault in a sentence.
     Query(
-        description="RFC 3339, with an offset.",
+        description="A time by RFC 3339, with an offset.",
         examples=["2026-01-31T12:00:00Z"],
         json_schema_extra={"format": "date-time", "pattern": PATTERN},
     ),

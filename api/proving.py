@@ -25,7 +25,7 @@ router = APIRouter(tags=["proofs"])
 
 
 class BreakView(BaseModel):
-    """A difference that an agent found, and what became of it."""
+    """A difference that an agent found, and its state."""
 
     break_id: str
     found_by: Literal["reconciliation", "audit"]
@@ -37,11 +37,11 @@ class BreakView(BaseModel):
     detail: str = Field(description="One sentence: what was expected and what was found, or what explained it.")
     evidence: dict[str, str | int]
     opened_time: str
-    changed_time: str = Field(description="When its state or what was found last changed.")
+    changed_time: str = Field(description="When its state or its detail last changed.")
 
 
 class BreaksPage(BaseModel):
-    """Breaks, the last opened first."""
+    """Breaks, the latest first."""
 
     items: list[BreakView]
     next: NextLink
@@ -58,13 +58,13 @@ class LaneHeadView(BaseModel):
 
 
 class CheckpointView(BaseModel):
-    """A signed checkpoint, with just the members that docs/PROOF.md gives it."""
+    """A signed checkpoint, with exactly the members of docs/PROOF.md."""
 
     checkpoint: int
     previous_hash: str
     lanes: list[LaneHeadView]
     root: str
-    signed_time: int = Field(description="Microseconds since 1970-01-01 UTC, as it is signed.")
+    signed_time: int = Field(description="Microseconds since 1970-01-01 UTC, as in the signed bytes.")
     key_id: str
     signature: str
 
@@ -85,7 +85,7 @@ class SigningKeyView(BaseModel):
 
 
 class SigningKeysPage(BaseModel):
-    """Every key that has signed, in order of first use; all on one page."""
+    """All keys that have signed, in order of first use, on one page."""
 
     items: list[SigningKeyView]
     next: str | None = Field(description="Always null.")
@@ -113,7 +113,7 @@ class ProofView(BaseModel):
 
 
 class SignedHeadView(BaseModel):
-    """What posting signed of a batch: the records from `first_seq` to before `next_seq` of a lane."""
+    """What posting signed: the records of a lane from `first_seq` to before `next_seq`."""
 
     format: str = Field(examples=[HEAD_FORMAT])
     lane: int
@@ -146,7 +146,7 @@ async def list_breaks(
 ) -> Response:
     """Differences that reconciliation and audit found, resolved ones too.
 
-    With the scope operations:read all of them; else those that are known to be of the key's tenant.
+    A key with operations:read gets all of them, another key those of its tenant.
     """
     tenant = None if Scope.OPERATIONS_READ in reader.key.scopes else reader.tenant
     filters = {"state": None if state is None else state.value, "kind": None if kind is None else kind.value}
@@ -195,9 +195,9 @@ async def list_signing_keys(reader: JournalReader) -> Response:
     responses=make_problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
 )
 async def get_proof(
-    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="The id of a settled intent.")]
 ) -> Response:
-    """The proof that the record which settled an intent is under a signed checkpoint."""
+    """The proof that a signed checkpoint covers the record that settled an intent."""
     return make_json_response(await _make_document(reader, prove, intent_id))
 
 
@@ -207,11 +207,11 @@ async def get_proof(
     responses=make_problem_responses(Kind.PROOF_NOT_FOUND, Kind.PROOF_REFUSED),
 )
 async def get_receipt(
-    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="A settled intent.")]
+    reader: IntentsReader, intent_id: Annotated[UUID, Path(description="The id of a settled intent.")]
 ) -> Response:
-    """Posting's signed receipt for the record which settled an intent, there as soon as it is settled.
+    """Posting's signed receipt for the record that settled an intent, as soon as the intent is settled.
 
-    Keep it: with posting's public key anyone can check it, and `ledgerline audit receipt` holds it against the ledger.
+    Anyone can check it with posting's public key; `ledgerline audit receipt` compares it with the ledger.
     """
     return make_json_response(await _make_document(reader, read_receipt, intent_id))
 

@@ -26,7 +26,7 @@ class Dates(StrEnum):
     VALUE = "value"
 
 
-By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
+By = Annotated[Dates, Query(description="Order by date of booking, or by value date if an entry has one.")]
 
 
 class StatementLineView(BaseModel):
@@ -38,7 +38,7 @@ class StatementLineView(BaseModel):
     direction: Side
     amount_minor: int
     amount: str | None = None
-    balance_minor: int = Field(description="On the account's normal side, this entry included.")
+    balance_minor: int = Field(description="Balance on the account's normal side, this entry included.")
     balance: str | None = None
     intent_id: str
     type: str
@@ -48,23 +48,23 @@ class StatementLineView(BaseModel):
 
 
 class StatementView(BaseModel):
-    """A page of a statement, the latest entry first. Balances stand on the account's normal side."""
+    """A page of a statement, the latest entry first. Balances are on the account's normal side."""
 
     address: str
     account_class: AccountClass
     normal_direction: Side
     currency: str
     by: Dates
-    closing_balance_minor: int = Field(description="After the page's first entry.")
+    closing_balance_minor: int = Field(description="Balance after the page's first entry, which is the latest.")
     closing_balance: str | None = None
-    opening_balance_minor: int = Field(description="Before the page's last entry.")
+    opening_balance_minor: int = Field(description="Balance before the page's last entry, which is the earliest.")
     opening_balance: str | None = None
     items: list[StatementLineView]
     next: NextLink
 
 
 class SidesView(BaseModel):
-    """Turnover on both sides, and balances of accounts by the side that they stand on."""
+    """Turnover on both sides, and the accounts' balances added up by side."""
 
     debits_minor: int
     credits_minor: int
@@ -84,7 +84,7 @@ class ClassTotalView(SidesView):
 
 
 class CurrencyTotalView(SidesView):
-    """One currency: the sums of its classes, which are equal on both sides in sound books."""
+    """One currency: the sums of its classes. In sound books both sides are equal."""
 
     currency: str
     is_balanced: bool
@@ -92,7 +92,7 @@ class CurrencyTotalView(SidesView):
 
 
 class TrialBalanceView(BaseModel):
-    """All currencies as they stood at one moment."""
+    """All currencies, as of one moment."""
 
     items: list[CurrencyTotalView]
 
@@ -127,10 +127,10 @@ async def get_statement(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
-    """One account in one currency, the latest entry first, each with the balance that the account had with it.
+    """One account's entries in one currency from `since` to before `until`, the latest first, each with its balance.
 
-    From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
-    date all its entries are put in order, 100,000 at most.
+    By date of booking a page costs the same however many entries the account has. By value date the API sorts all its
+    entries, 100,000 at most.
     """
     begin, end = parse_period(since, until)
     account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, check_address(address)))
@@ -220,7 +220,7 @@ def _make_sides(row: reports.ClassTotal) -> dict[str, int]:
 
 @router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=make_problem_responses())
 async def get_trial_balance(reader: AccountsReader) -> Response:
-    """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
+    """Turnover and balances of each class of accounts, by currency. In sound books both sides are equal."""
     units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
     for row in await reader.read_much(lambda pool: reports.read_trial_balance(pool, reader.tenant)):
@@ -254,7 +254,7 @@ def _make_currency_view(currency: str, rows: list[reports.ClassTotal], units: Un
 )
 async def list_trial_balance_accounts(
     reader: AccountsReader,
-    account_class: Annotated[AccountClass, Query(description="Of these accounts.")],
+    account_class: Annotated[AccountClass, Query(description="The class of these accounts.")],
     currency: Currency,
     limit: Limit = 100,
     cursor: Cursor = None,

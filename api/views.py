@@ -22,7 +22,7 @@ class LegView(BaseModel):
     account: str
     direction: Side
     amount_minor: int = Field(description="Count of minor units.")
-    amount: str | None = Field(None, description="The same for people, with the currency's decimals.")
+    amount: str | None = Field(None, description="amount_minor as text, with the currency's decimals.")
     currency: str
 
 

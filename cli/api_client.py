@@ -28,7 +28,9 @@ def find_api_address() -> tuple[str, str]:
     if not key:
         raise ApiError("No API key is known: make one with `ledgerline keys add` and set LEDGERLINE_API_KEY.")
     if not _HEADER_VALUE.fullmatch(key):
-        raise ApiError("LEDGERLINE_API_KEY is no API key: it begins with llk_ and has letters, digits, - and _ alone.")
+        raise ApiError(
+            "LEDGERLINE_API_KEY is no API key: a key begins with llk_, and has only letters, digits, - and _."
+        )
     return ledger.api_url, key
 
 

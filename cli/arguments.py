@@ -54,7 +54,7 @@ def find_argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> 
         return f"{text!r} is not written in the encoding of this terminal."
     if kind is int:
         if not _WHOLE.fullmatch(text):
-            return f"{text!r} is no whole number: write it with the digits 0 to 9 alone."
+            return f"{text!r} is no whole number: write it with only the digits 0 to 9."
         if int(text[:40]) not in _INT64:
             return f"{text[:40]} is too large a number."
     if kind is float and not (_DECIMAL.fullmatch(text) and math.isfinite(float(text))):
@@ -84,7 +84,7 @@ def check_key(key: str) -> str:
     if key != key.strip(" "):
         fault = f"{key!r} begins or ends with a space, which HTTP drops: take it away."
     elif any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in key):
-        fault = f"{key!r} holds a line break or another control character, which HTTP does not carry: take it away."
+        fault = f"{key!r} holds a line break or another control character, which HTTP does not carry: remove it."
     if fault is not None:
         raise typer.BadParameter(fault, param_hint="--key")
     return key

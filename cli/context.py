@@ -39,7 +39,7 @@ def read_settings() -> Settings:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{get_variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
+            f"{get_variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says which values it accepts."
         ) from None
 
 

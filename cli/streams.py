@@ -33,7 +33,7 @@ def prepare_streams() -> None:
         if reconfigure is not None:
             reconfigure(errors=_ENCODING_ERRORS)
     if sys.stdout is None:
-        raise ClosedOutputError("Standard output is closed: send it to a file, or to /dev/null if nobody wants it.")
+        raise ClosedOutputError("Standard output is closed: redirect it to a file or to /dev/null.")
 
 
 def find_stream_trouble(error: Exception) -> str | None:

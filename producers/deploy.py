@@ -138,12 +138,12 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
         )
     if most < least:
         raise TopicError(
-            f"There are {most} lanes and LEDGERLINE_LANES asks for {least}: add them by `ledgerline lanes add {least}`,"
-            " as a deploy adds none, or set it to what there is."
+            f"There are {most} lanes and LEDGERLINE_LANES asks for {least}: a deploy adds none, so run"
+            f" `ledgerline lanes add {least}`, or set LEDGERLINE_LANES to {most}."
         )
     for name, count in found.items():
         if name not in by_lane and count != wanted[name]:
-            raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it anew.")
+            raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it again.")
 
 
 def count_lanes(kafka: Kafka, topics: Topics) -> dict[str, int]:
@@ -167,7 +167,7 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
         deadline = time.monotonic() + ADMIN_SECONDS_MAX
         while _read_partition_counts(admin, [topic])[topic] < total:
             if time.monotonic() > deadline:
-                raise TopicError(f"Kafka does not tell of the new partitions of {topic}: see its log, then go on.")
+                raise TopicError(f"Kafka does not show the new partitions of {topic}: see its log, then go on.")
     except KafkaException as error:
         raise TopicError(f"{topic} cannot have {total} partitions: {error.args[0].str()}.") from error
 

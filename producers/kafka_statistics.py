@@ -11,12 +11,12 @@ _MICROSECONDS: Final = 1_000_000
 
 QUEUE: Final = Gauge(
     "ledgerline_kafka_producer_queue_messages",
-    "Messages that wait in a producer for Kafka to confirm them.",
+    "Messages that wait in the producer until Kafka confirms them.",
     ["client"],
 )
 RTT: Final = Gauge(
     "ledgerline_kafka_producer_broker_rtt_seconds",
-    "Mean time from a request to its answer, of the broker that is slowest.",
+    "Mean time from a request to its answer, of the slowest broker.",
     ["client"],
 )
 

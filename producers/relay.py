@@ -56,7 +56,7 @@ LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not 
 LAG_SECONDS: Final = Gauge(
     "ledgerline_relay_lag_seconds", "Age of the lane's first journal record that is not yet relayed.", ["lane"]
 )
-RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its position.")
+RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Restarts of the relay from its position.")
 
 
 class RelayFenced(LedgerlineError):

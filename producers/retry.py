@@ -173,7 +173,7 @@ def _read(kafka: Kafka, place: Place, start: int) -> list[Message]:
     finally:
         consumer.close()
     raise RetryError(
-        f"Kafka does not hand over {place[0]} partition {place[1]}, where retries that were cut off are looked for:"
+        f"Kafka does not return {place[0]} partition {place[1]}, which may hold retries that were cut off:"
         " see `ledgerline status`, then retry."
     )
 

@@ -38,7 +38,7 @@ def refuse_stale(root: Path = ROOT) -> None:
     if changed:
         raise StaleModules(
             f"{', '.join(changed)} changed since the modules were compiled:"
-            " run 'make install' to compile anew, or 'make interpreted' to go without."
+            " run 'make install' to compile them again, or 'make interpreted' to run without them."
         )
 
 

@@ -52,7 +52,7 @@ def read_topic_state(admin: AdminClient, topic: str) -> TopicState:
         low = _read_offsets(admin, topic, partitions, OffsetSpec.earliest())
         high = _read_offsets(admin, topic, partitions, OffsetSpec.latest())
     except (KafkaException, TimeoutError) as error:
-        raise KafkaSilent(f"Kafka does not tell of the topic {topic}: {_get_cause(error)}.") from error
+        raise KafkaSilent(f"Kafka does not describe the topic {topic}: {_get_cause(error)}.") from error
     return TopicState(str(description.topic_id), low, high)
 
 
@@ -63,7 +63,7 @@ def read_committed_offsets(admin: AdminClient, group: str, topic: str, partition
         future = admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_SECONDS_MAX)[group]
         found = future.result(REQUEST_SECONDS_MAX)
     except (KafkaException, TimeoutError) as error:
-        raise KafkaSilent(f"Kafka does not tell of the group {group}: {_get_cause(error)}.") from error
+        raise KafkaSilent(f"Kafka does not describe the group {group}: {_get_cause(error)}.") from error
     return {position.partition: position.offset for position in found.topic_partitions if position.offset >= 0}
 
 
@@ -78,8 +78,8 @@ def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int,
     busy = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
     if any(isinstance(error, KafkaError) and error.code() in busy for error in errors):
         raise GroupBusy(
-            f"An agent of the group {group} runs, and tells Kafka by itself within a second where it stands: stop it"
-            " first where that does not help."
+            f"An agent of the group {group} runs, and commits its offsets to Kafka within a second: if that does not"
+            " help, stop it first."
         )
     if errors:
         raise KafkaSilent(

@@ -51,7 +51,7 @@ class PositionReader:
         except KafkaException as error:
             cause = error.args[0]
             told = cause.str() if isinstance(cause, KafkaError) else "no answer in time"
-            raise PositionsUnknown(f"Kafka does not tell how far the topics go: {told}.") from error
+            raise PositionsUnknown(f"Kafka does not report the ends of the topics: {told}.") from error
         self._relayed |= {lane: last[lane].seq + 1 if lane in last else 0 for lane in grown}
         self._ends |= {lane: bounds.high for lane, bounds in grown.items()}
         return Positions(

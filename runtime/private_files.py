@@ -28,7 +28,7 @@ def make_private(home: Path, report: Callable[[str], None]) -> None:
     if names <= _OURS:
         mended += _close(home)
     elif home.stat().st_mode & _OTHERS:
-        report(f"{home} holds other things than Ledgerline's: its own mode is left, and only what is ours is private")
+        report(f"{home} has other files than Ledgerline's: its own mode stays, and only Ledgerline's files are private")
     for name in sorted(names & _OURS):
         mended += _close_all(home / name)
     if mended:

@@ -181,7 +181,7 @@ class LagWatch:
             end = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
             if end < 0:
                 # librdkafka gave OFFSET_INVALID without an error while the broker was frozen.
-                raise NoAnswer(f"Kafka told no end of partition {asked.partition}")
+                raise NoAnswer(f"Kafka reported no end of partition {asked.partition}")
             ends[asked.partition] = end
 
     def _ask_membership(self, client: AdminClient, member_id: str) -> Membership:

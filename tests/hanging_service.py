@@ -77,7 +77,7 @@ def leave_the_group(app: FencedApp, _: object) -> int:
 
 def refuse_to_answer(look: TopicLook) -> TopicIdAnswer:
     """Fail like a client whose connections are lost and never made again."""
-    raise KafkaAway(f"Kafka does not tell of the topic {look._topic}: this client is stuck.")
+    raise KafkaAway(f"Kafka does not describe the topic {look._topic}: this client is stuck.")
 
 
 def hold_the_interpreter(_: str) -> None:

@@ -20,12 +20,14 @@ from domain.money import compute_largest_amount, find_room_fault
 
 accounts = typer.Typer(help="Open accounts.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: separate books in one ledger.", no_args_is_help=True)
-chart = typer.Typer(help="The chart of accounts: which addresses may open, and as what.", no_args_is_help=True)
+chart = typer.Typer(
+    help="The chart of accounts: which addresses may be opened, and with which class.", no_args_is_help=True
+)
 units = typer.Typer(help="Registered units beside the ISO 4217 currencies.", no_args_is_help=True)
 
-Tenant = Annotated[str, typer.Option(help="Whose books.")]
+Tenant = Annotated[str, typer.Option(help="The tenant whose books are shown or changed.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Most rows.")]
-Prefix = Annotated[str, typer.Argument(help="Only addresses that begin so.")]
+Prefix = Annotated[str, typer.Argument(help="Show only addresses that begin with this text.")]
 
 
 @contextmanager
@@ -51,7 +53,9 @@ def list_accounts(prefix: Prefix = "", limit: Limit = 100, as_json: Json = False
 
 @accounts.command("entries")
 def list_entries(
-    address: Annotated[str, typer.Argument(help="Such as users:42:wallet.")], limit: Limit = 100, as_json: Json = False
+    address: Annotated[str, typer.Argument(help="The account's address, such as users:42:wallet.")],
+    limit: Limit = 100,
+    as_json: Json = False,
 ) -> None:
     """List what was posted to one account."""
     check_address(address, "ADDRESS")
@@ -63,7 +67,7 @@ def list_entries(
 
 def balance(
     address: Annotated[str | None, typer.Argument(help="One account, such as users:42:wallet.")] = None,
-    prefix: Annotated[str, typer.Option(help="Of all accounts that begin so instead.")] = "",
+    prefix: Annotated[str, typer.Option(help="Show all accounts whose address begins with this text.")] = "",
     limit: Limit = 1000,
     as_json: Json = False,
 ) -> None:
@@ -87,8 +91,8 @@ def list_tenants(as_json: Json = False) -> None:
 
 
 @tenants.command("add")
-def add_tenant(tenant: Annotated[str, typer.Argument(help="Its name.")], as_json: Json = False) -> None:
-    """Add a tenant with the default chart; harmless where it exists."""
+def add_tenant(tenant: Annotated[str, typer.Argument(help="The tenant's name.")], as_json: Json = False) -> None:
+    """Add a tenant with the default chart; harmless if it exists."""
     with _open_operator() as connection:
         added = books.add_tenant(connection, tenant, done_by=getpass.getuser())
     sentence = f"Tenant {tenant} is added." if added else f"Tenant {tenant} exists already."
@@ -104,14 +108,16 @@ def list_units(tenant: Tenant = "default", as_json: Json = False) -> None:
 
 @units.command("add")
 def add_unit(
-    code: Annotated[str, typer.Argument(help="Such as MILES.")],
+    code: Annotated[str, typer.Argument(help="The unit's code, such as MILES.")],
     exponent: Annotated[int, typer.Option(min=0, max=18, help="Number of decimal places; never changes.")] = 0,
-    name: Annotated[str, typer.Option(help="For people.")] = "",
-    largest: Annotated[str | None, typer.Option(help="The most that one leg must carry, such as 500000.")] = None,
+    name: Annotated[str, typer.Option(help="A text for people.")] = "",
+    largest: Annotated[
+        str | None, typer.Option(help="Largest amount that one leg must be able to carry, such as 500000.")
+    ] = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Register a unit; harmless where it stands with the same exponent."""
+    """Register a unit; harmless if it is registered with the same exponent."""
     fault = find_room_fault(code, exponent, None if largest is None else _compute_largest(largest))
     with _open_operator() as connection:
         if fault is not None and all(unit.code != code for unit in books.list_units(connection, tenant)):
@@ -144,7 +150,7 @@ def _make_line_view(line: ChartPattern) -> dict[str, Any]:
 
 @chart.command("list")
 def list_chart(tenant: Tenant = "default", as_json: Json = False) -> None:
-    """List a tenant's chart. Of several patterns that match, the one that is literal for longest wins."""
+    """List a tenant's chart. If several patterns match, the one with the longest literal beginning counts."""
     with _open_operator() as connection:
         rows = [_make_line_view(line) for line in books.list_chart(connection, tenant)]
     show_rows(f"Chart of {tenant}", rows, as_json=as_json)
@@ -152,16 +158,18 @@ def list_chart(tenant: Tenant = "default", as_json: Json = False) -> None:
 
 @chart.command("set")
 def set_line(
-    pattern: Annotated[str, typer.Argument(help="Such as users:*:wallet; ** at the end stands for one or more.")],
-    account_class: Annotated[AccountClass, typer.Argument(help="Its class.")],
+    pattern: Annotated[str, typer.Argument(help="Such as users:*:wallet; ** at the end stands for one or more parts.")],
+    account_class: Annotated[AccountClass, typer.Argument(help="The class of these accounts.")],
     floor_minor: Annotated[
-        int | None, typer.Option(help="Lowest balance on the normal side, in minor units; none where left out.")
+        int | None, typer.Option(help="Lowest balance on the normal side, in minor units; no floor if left out.")
     ] = None,
-    currency: Annotated[list[str] | None, typer.Option(help="Allowed, once for each; all if none.")] = None,
+    currency: Annotated[
+        list[str] | None, typer.Option(help="An allowed currency; repeat it for more. All are allowed if left out.")
+    ] = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Add a line to a tenant's chart, or replace the one with this pattern. Open accounts stay as they opened."""
+    """Add a line to a tenant's chart, or replace the one with this pattern. Open accounts do not change."""
     currencies = frozenset(currency) if currency else None
     line = ChartPattern(pattern, account_class, NORMAL_DIRECTIONS[account_class], floor_minor, currencies)
     with _open_operator() as connection:
@@ -173,7 +181,7 @@ def set_line(
 
 @chart.command("remove")
 def remove_line(
-    pattern: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    pattern: Annotated[str, typer.Argument(help="The pattern, as `list` shows it.")],
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:

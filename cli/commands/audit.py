@@ -29,7 +29,7 @@ app = typer.Typer(help="Verify the hash chains; prove that an intent is in the l
 PublicKey = Annotated[Path | None, typer.Option("--public-key", help="PEM file of the Ed25519 public key.")]
 KeptFiles = Annotated[
     list[Path] | None,
-    typer.Option("--checkpoint", metavar="FILE", help="A checkpoint or proof that you kept; may be given again."),
+    typer.Option("--checkpoint", metavar="FILE", help="A checkpoint or proof that you kept; repeat it for more."),
 ]
 
 _STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "checkpoints": "checkpoints"}
@@ -39,9 +39,9 @@ _STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "chec
 def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: Json = False) -> None:
     """Recompute every hash chain from the topic and from the tables, and check every checkpoint.
 
-    Names each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: could not run. Without a public key
-    those are taken that audit remembers, in the same database as what they signed. Checkpoints and proofs that you
-    kept, and the witnesses of the settings, are held against the ledger of today.
+    Name each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: the check could not run. Without a
+    public key the command uses audit's own keys, which are in the same database as the checkpoints. It also compares
+    the checkpoints and proofs that you kept, and the configured witnesses, with today's ledger.
     """
     with exit_code_for_outages():
         kept = [read_kept(path) for path in checkpoint or ()]
@@ -96,12 +96,12 @@ def _show(report: Report) -> None:
 @app.command()
 def prove(
     intent: Annotated[uuid.UUID, typer.Argument(help="The intent's id.")],
-    tenant: Annotated[str | None, typer.Option(help="The intent's tenant, where several have the id.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the proof; standard output where left out.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The intent's tenant, if several tenants have the id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the proof; standard output if left out.")] = None,
 ) -> None:
-    """Prove that the record which settled an intent is under a signed checkpoint.
+    """Prove that a signed checkpoint covers the record that settled an intent.
 
-    Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
+    Anyone can check the proof with only the public key: see docs/PROOF.md.
     """
     proof = prove_intent(find_running_ledger().postgres_dsn, str(intent), tenant)
     if out is None:
@@ -146,14 +146,14 @@ def receipt_command(
         typer.Option("--public-key", help="PEM file of posting's public keys; by default the configured one."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Check it with the key alone, not against the ledger.")
+        bool, typer.Option("--offline", help="Check it with only the key, not against the ledger.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check posting's receipt by its signature, and against the ledger of today.
+    """Check a receipt by posting's signature, and against today's ledger.
 
-    Exit code 0: it holds; 1: it does not, or the ledger has something else; 2: could not run, or the record is not
-    published yet.
+    Exit code 0: it holds; 1: it does not, or the ledger has something else; 2: the check could not run, or
+    audit has not read the record yet.
     """
     with exit_code_for_outages():
         keys = read_public_keys(public_key or _find_posting_public_keys())
@@ -190,7 +190,7 @@ def keygen(
     file: Annotated[Path | None, typer.Option(help="File for the private key; by default the configured one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a signing key: the private one readable by its owner only, the public one beside it."""
+    """Make a signing key pair: the private key readable by its owner only, the public key beside it."""
     path = file or get_key_file(read_settings())
     key = make_key(path)
     if as_json:
@@ -201,7 +201,7 @@ def keygen(
 
 @app.command("public-key")
 def public_key_command(
-    out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the key; standard output if left out.")] = None,
 ) -> None:
     """Print the public key, in PEM, for those who check proofs."""
     pem = make_public_pem(read_key(get_key_file(read_settings())).public_raw)

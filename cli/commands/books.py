@@ -14,7 +14,7 @@ from db.comparison import ROLE
 from db.frame import Frame, check_frame, export_frame
 from domain.errors import LedgerlineError
 
-app = typer.Typer(help="The frame of the books as a file, to be kept beside the backups.", no_args_is_help=True)
+app = typer.Typer(help="The frame of the books as a file, which you keep beside the backups.", no_args_is_help=True)
 
 
 @app.callback()

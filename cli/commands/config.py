@@ -15,13 +15,14 @@ from cli.context import read_settings
 from cli.output import Json, say, show_json, show_rows
 from db.logins import ROLE_OF_LOGIN
 
-app = typer.Typer(help="What is configured, and whether it works.", no_args_is_help=True)
+app = typer.Typer(help="Show the configuration, and check that it works.", no_args_is_help=True)
 
-Offline = Annotated[bool, typer.Option("--offline", help="Look at the settings and their files alone.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Check only the settings and their files.")]
 ForService = Annotated[
-    str | None, typer.Option("--service", metavar="NAME", help="Whose rights the login must have, such as posting.")
+    str | None,
+    typer.Option("--service", metavar="NAME", help="The service whose rights the login must have, such as posting."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning as well.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning too.")]
 
 _MARKS = {
     Severity.OK: "[green]✓[/]",
@@ -32,7 +33,7 @@ _MARKS = {
 
 @app.command()
 def check(offline: Offline = False, service: ForService = None, strict: Strict = False, as_json: Json = False) -> None:
-    """Check settings, credentials, rights, topics, schemas and clocks. Exit code 1 where something must be changed."""
+    """Check settings, credentials, rights, topics, schemas and clocks. Exit code 1 if something must be changed."""
     if service is not None and service not in ROLE_OF_LOGIN:
         raise typer.BadParameter(f"choose one of {', '.join(ROLE_OF_LOGIN)}", param_hint="--service")
     found = []

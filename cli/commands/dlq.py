@@ -32,7 +32,7 @@ from domain.outcomes import QuarantineReason
 from producers.retry import Retrier, RetryError, Sent, retry
 from runtime.wire_format import FRAME, MAGIC
 
-app = typer.Typer(help="Quarantined bytes: look at them, send them again.", no_args_is_help=True)
+app = typer.Typer(help="Quarantined bytes: show them, send them again.", no_args_is_help=True)
 
 RETRY_PAGE_ROWS: Final = 200
 DUMP_BYTES: Final = 512
@@ -45,12 +45,12 @@ OptionalSeq = Annotated[int | None, typer.Argument(min=0, help="As `dlq list` sh
 Reason = Annotated[QuarantineReason | None, typer.Option(help="Only rows with this reason.")]
 Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Most rows.")]
 After = Annotated[
-    str | None, typer.Option(metavar="CURSOR", help="Go on after a page, with the cursor that it ended with.")
+    str | None, typer.Option(metavar="CURSOR", help="Show the next page: the cursor that the last page ended with.")
 ]
 Untried = Annotated[bool, typer.Option("--untried", help="Only rows that were never sent again.")]
-Bytes = Annotated[int, typer.Option("--bytes", min=0, help="Most bytes to dump; --json has all of them.")]
+Bytes = Annotated[int, typer.Option("--bytes", min=0, help="Most bytes to show; --json shows all.")]
 All = Annotated[bool, typer.Option("--all", help="Every row that was never sent again.")]
-Again = Annotated[bool, typer.Option("--again", help="With --all: rows too whose retries were all quarantined.")]
+Again = Annotated[bool, typer.Option("--again", help="With --all: also the rows whose retries were all quarantined.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -79,7 +79,7 @@ def list_rows(
 
 @app.command()
 def show(lane: Lane, seq: Seq, dump_bytes: Bytes = DUMP_BYTES, as_json: Json = False) -> None:
-    """Show one quarantined row: why, its headers, its bytes, and what became of each retry."""
+    """Show one quarantined row: its reason, headers and bytes, and the result of each retry."""
     with open_glance(find_running_ledger().postgres_dsn) as connection:
         row = _find_bytes(find_quarantined_bytes(connection, lane, seq), lane, seq)
         retries = list_retries(connection, lane, seq)
@@ -104,11 +104,12 @@ def send_again(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Send quarantined bytes to payments.intents again, as they are; each retry is kept on record.
+    """Send quarantined bytes to payments.intents again, unchanged; each retry is recorded.
 
-    One row by LANE and SEQ, as often as wanted; or with --all every row that was never sent again, of one --reason or
-    of all. What a retry left behind in quarantine is not sent again by itself; its origin is, with --again. Harmless
-    for what is posted already: an intent is settled once. Retries that were cut off are looked for on the topic first.
+    Name one row by LANE and SEQ; you may repeat that. --all sends every row that was never sent again, of one --reason
+    or of all. A retry that was quarantined too is not sent again itself; --again sends its original row. A retry of an
+    intent that is posted already is harmless: an intent is settled once. The command first looks on the topic for
+    retries that were cut off.
     """
     if everything == (lane is not None) or (lane is None) != (seq is None):
         raise typer.BadParameter("say LANE and SEQ of one row, or --all")

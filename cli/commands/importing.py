@@ -39,7 +39,7 @@ _SHOWN_MAX: Final = 50
 
 Tenant = Annotated[str, typer.Option(help="The tenant that the intents are posted for.")]
 Name = Annotated[
-    str | None, typer.Option(help="A name that is a part of every key; it tells two ledgers of one tenant apart.")
+    str | None, typer.Option(help="A name that becomes part of every key; it keeps two ledgers of one tenant apart.")
 ]
 Unit = Annotated[
     list[str] | None, typer.Option("--unit", metavar="CODE=DECIMALS", help="Decimals of a unit to register.")
@@ -79,14 +79,18 @@ def beancount(
 def csv_file(
     file: Annotated[Path, typer.Argument(help="A CSV file.")],
     mapping: Annotated[
-        Path | None, typer.Option(help="TOML or YAML file that says which column is what; see docs/IMPORT.md.")
+        Path | None, typer.Option(help="TOML or YAML file that says what each column means; see docs/IMPORT.md.")
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help="How the bank writes its files, such as n26; found by the columns if left out.")
+        str | None, typer.Option(help="The form of the bank's files, such as n26; found by the columns if left out.")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="The account that the file tells of, without a mapping.")] = None,
-    counter_account: Annotated[str | None, typer.Option(help="Where the money comes from, without a mapping.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="Show what is understood; post nothing.")] = False,
+    account: Annotated[
+        str | None, typer.Option(help="The account that the file is about, if there is no mapping.")
+    ] = None,
+    counter_account: Annotated[
+        str | None, typer.Option(help="Where the money comes from, if there is no mapping.")
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show how the rows are understood; post nothing.")] = False,
     name: Name = None,
     tenant: Tenant = "default",
     unit: Unit = None,

@@ -23,9 +23,9 @@ app = typer.Typer(help="Post intents through the API and see what became of them
 
 _SHOWN: Final = ("intent_id", "status", "reason", "detail", "type", "reference", "value_time", "booked_time")
 
-Key = Annotated[str | None, typer.Option(help="Idempotency key; a new one where left out. A retry takes the same.")]
+Key = Annotated[str | None, typer.Option(help="Idempotency key; a new one if left out. A retry must use the same key.")]
 Wait = Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the outcome.")]
-Reference = Annotated[str | None, typer.Option(help="For people.")]
+Reference = Annotated[str | None, typer.Option(help="A text for people.")]
 
 
 class IntentError(LedgerlineError):
@@ -79,13 +79,13 @@ def post(
     currency: Annotated[str, typer.Option(help="ISO 4217 code or registered unit.")] = "EUR",
     reference: Reference = None,
     file: Annotated[
-        Path | None, typer.Option(help="A JSON intent instead, with any number of legs; - is input.")
+        Path | None, typer.Option(help="File with one JSON intent with any number of legs; - is standard input.")
     ] = None,
     key: Key = None,
     wait: Wait = 10,
     as_json: Json = False,
 ) -> None:
-    """Post one transfer, of two legs by options or of any number by a file. Exit code 1 where it is rejected."""
+    """Post one transfer, of two legs by options or of any number by a file. Exit code 1 if it is rejected."""
     if file is not None:
         body = _read_body(file)
     elif debit is None or credit is None:
@@ -117,9 +117,11 @@ def reverse(
 
 @app.command()
 def show(
-    intent_id: Annotated[uuid.UUID, typer.Argument(help="As answered when it was posted.")],
-    partition: Annotated[int | None, typer.Option(help="Of the receipt, to tell pending from unknown.")] = None,
-    offset: Annotated[int | None, typer.Option(help="Of the receipt.")] = None,
+    intent_id: Annotated[uuid.UUID, typer.Argument(help="The intent's id, from the answer when it was posted.")],
+    partition: Annotated[
+        int | None, typer.Option(help="Partition of the receipt, to tell pending from unknown.")
+    ] = None,
+    offset: Annotated[int | None, typer.Option(help="Offset of the receipt.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what became of an intent."""
@@ -133,11 +135,13 @@ def show(
 
 @app.command("import")
 def import_lines(
-    file: Annotated[Path, typer.Argument(help="NDJSON: one intent with its idempotency_key a line; - is input.")],
+    file: Annotated[
+        Path, typer.Argument(help="NDJSON file: on each line an intent with its idempotency_key; - is standard input.")
+    ],
     wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for each batch's outcomes.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Post many intents, in batches. What is not posted is listed with its line; exit code 1 where there is any."""
+    """Post many intents in batches. If some are not posted, list them with their lines and exit with 1."""
     content = _read_bytes(file)
     numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
     batches = [

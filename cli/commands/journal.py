@@ -8,7 +8,7 @@ from cli.api_client import list_items, open_api_client
 from cli.output import Json, show_rows
 from domain.outcomes import Outcome
 
-app = typer.Typer(help="The journal: one row for each intent that came.", no_args_is_help=True)
+app = typer.Typer(help="The journal: one row for each offset of payments.intents.", no_args_is_help=True)
 
 
 @app.command("list")

@@ -19,7 +19,7 @@ EXPIRES_DAYS_MAX: Final = 36_525
 
 Scopes = Annotated[
     list[Scope] | None,
-    typer.Option("--scope", help="What the key may do, once for each; asked for if left out."),
+    typer.Option("--scope", help="A scope of the key; repeat it for more. The command asks if it is left out."),
 ]
 
 MEANINGS: Final = {
@@ -47,7 +47,7 @@ def _choose_scopes(given: list[Scope] | None) -> list[Scope]:
         return given
     if sys.stdin is None or not sys.stdin.isatty():
         raise AccessError(
-            "Say what the key may do, with --scope once for each: "
+            "Name the key's scopes, one --scope for each: "
             f"{', '.join(Scope)}. A service that posts needs intents:write, and intents:read to ask later."
         )
     complain("What may the key do? Name one scope or more, with spaces between them:")
@@ -59,13 +59,15 @@ def _choose_scopes(given: list[Scope] | None) -> list[Scope]:
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What the key is for, such as checkout.")],
-    tenant: Annotated[str, typer.Option(help="Whose books it opens.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The tenant whose books the key opens.")] = "default",
     scope: Scopes = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="A rate limit of its own.")] = None,
-    expires_days: Annotated[float | None, typer.Option(min=0, help="It ends after so many days; else never.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="The key's own rate limit.")] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="The key expires after so many days; never if left out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
+    """Make a key with the scopes that you name. The key is shown only now; the database keeps its hash."""
     expires_time = None if expires_days is None else _compute_time_in(expires_days)
     scopes, author = _choose_scopes(scope), find_user_name()
     with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
@@ -91,7 +93,7 @@ def _compute_time_in(days: float) -> datetime:
 def list_all(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
 ) -> None:
-    """List all keys, those that were revoked or expired too; never their secrets."""
+    """List all keys, revoked and expired ones too, without their secrets."""
     with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         rows = [row | {"scopes": " ".join(row["scopes"])} for row in list_keys(connection, tenant)]
     show_rows("API keys", rows, as_json=as_json)

@@ -19,7 +19,7 @@ from runtime.settings import Settings
 
 _LOOK_SECONDS: Final = 2.0
 
-Once = Annotated[bool, typer.Option("--once", help="Look, say what was found, stop; exit code 1 unless all is green.")]
+Once = Annotated[bool, typer.Option("--once", help="Show the state once, then stop; exit code 1 unless all is green.")]
 
 
 def observe(once: Once = False, as_json: Json = False) -> None:

@@ -23,7 +23,7 @@ from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.kafka_positions import TopicState, make_admin_client, read_committed_offsets, read_topic_state, tell_group
 
-app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
+app = typer.Typer(help="The offsets of each lane, in Postgres and in Kafka.", no_args_is_help=True)
 
 _COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed", "behind", "seq")
 
@@ -53,11 +53,14 @@ CANNOT_BE_SOUGHT: Final = {
 }
 
 AgentName = Annotated[Agent, typer.Argument(help="posting, reconciliation or audit.")]
-ToStore = Annotated[bool, typer.Option("--to-store", help="Tell Kafka's group what Postgres says, for lag tools.")]
-ToBeginning = Annotated[
-    bool, typer.Option("--to-beginning", help="Reconciliation only: forget what was recomputed, and read it all again.")
+ToStore = Annotated[
+    bool, typer.Option("--to-store", help="Commit the offsets of Postgres to Kafka's group, for lag tools.")
 ]
-Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; as often as wanted.")]
+ToBeginning = Annotated[
+    bool,
+    typer.Option("--to-beginning", help="Reconciliation only: delete what was recomputed, and read everything again."),
+]
+Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; repeat it for more.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -127,7 +130,7 @@ def _make_posting_members(agent: Agent, topics: Topics, row: LaneProgress | None
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """Show where each agent stands in each lane, by Postgres, beside the topic's ends and the group's offsets."""
+    """Show each agent's offset in Postgres for each lane, beside the topic's ends and the group's offsets."""
     rows = list_lane_rows(find_running_ledger())
     if as_json:
         show_json(rows)
@@ -153,17 +156,17 @@ def seek(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Bring Kafka's offsets to where Postgres stands, or have reconciliation read lanes again; kept on record.
+    """Set Kafka's offsets to those in Postgres, or make reconciliation read lanes again; this is recorded.
 
-    Neither moves what was posted. Reconciliation may run meanwhile: it notices, and begins anew within seconds. Its
-    breaks keep their life: what is found again is the same break, and what is not is resolved as ever.
+    Neither changes anything that was posted. Reconciliation may run meanwhile: it notices, and begins again within
+    seconds. A break that is found again stays the same break; one that is not found again is resolved as usual.
     """
     if to_store == to_beginning:
         raise typer.BadParameter("say --to-store or --to-beginning")
     ledger = find_running_ledger()
     if to_store:
         done = _tell_kafka(ledger, agent, lane)
-        told = f"The group of {agent.value} stands where Postgres does, in {len(done)} lanes."
+        told = f"The group of {agent.value} now has the offsets of Postgres, in {len(done)} lanes."
     else:
         if agent is not Agent.RECONCILIATION:
             raise OffsetsError(CANNOT_BE_SOUGHT[agent])
@@ -209,6 +212,6 @@ def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[
                 )
         count = sum(stands.values())
         if stands and not yes:
-            typer.confirm(f"Recompute {len(stands)} lanes, {count:,} offsets of them?", abort=True, err=True)
+            typer.confirm(f"Recompute {len(stands)} lanes with {count:,} offsets?", abort=True, err=True)
         rewound = rewind_reconciliation(connection, list(stands), find_user_name())
     return [{"lane": lane, "offset": 0} for lane in rewound]

@@ -14,7 +14,7 @@ Limit = Annotated[int, typer.Option(min=1, max=10_000, help="Most rows.")]
 
 
 def operations(limit: Limit = 50, as_json: Json = False) -> None:
-    """List what operators did to the running ledger, the last first: who, when, what."""
+    """List what operators did to the running ledger, the latest first: who, when, what."""
     with open_glance(find_running_ledger().postgres_dsn) as connection:
         rows = [row._asdict() | {"done_time": row.done_time.isoformat()} for row in done_operations(connection, limit)]
     if as_json:

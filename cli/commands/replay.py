@@ -32,10 +32,13 @@ _STEPS = {
 
 def replay(
     into: Annotated[
-        str, typer.Option(help="DSN of the database, as the login that owns it; made where there is none.")
+        str,
+        typer.Option(
+            help="DSN of the database, with the login that owns it. The database is made if it does not exist."
+        ),
     ],
     books: Annotated[
-        Path | None, typer.Option(help="File of `ledgerline books export`; unset means the running ledger's own books.")
+        Path | None, typer.Option(help="File of `ledgerline books export`; the running ledger's own books if left out.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Then compare it with the running ledger.")] = False,
     as_json: Json = False,

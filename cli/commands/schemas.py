@@ -54,7 +54,7 @@ def list_subjects(as_json: Json = False) -> None:
 
 @app.command()
 def check(as_json: Json = False) -> None:
-    """Ask the registry whether each schema in avro/ may follow its versions; registers nothing. Exit code 1 if not."""
+    """Ask the registry whether it would accept each schema in avro/; register nothing. Exit code 1 if not."""
     judgements = judge_all(_find_registry())
     refused = [judgement for judgement in judgements if judgement.verdict is Verdict.REFUSED]
     if as_json:

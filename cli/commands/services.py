@@ -41,12 +41,12 @@ logger: Final = structlog.get_logger(__name__)
 DEFAULT_TENANT: Final = "default"
 
 Contract = Annotated[
-    bool, typer.Option("--contract", help="Take away as well what only older releases use; see docs/UPGRADING.md.")
+    bool, typer.Option("--contract", help="Also remove what only older releases use; see docs/UPGRADING.md.")
 ]
 Logins = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of files named for a service, each with its DSN: make that login, with its role alone.",
+        help="Folder of files named for a service, each with a DSN. Make that login, with that service's role only.",
         exists=True,
         file_okay=False,
     ),
@@ -55,7 +55,7 @@ KafkaRights = Annotated[
     str | None,
     typer.Option(
         metavar="PREFIX",
-        help="Create each service's rights in Kafka, for users of this prefix and the service's name.",
+        help="Create each service's rights in Kafka, for users named by this prefix and the service.",
     ),
 ]
 

@@ -21,7 +21,8 @@ KEY_NAME: Final = "command line"
 KEY_TENANT: Final = "default"
 
 Instances = Annotated[
-    list[str] | None, typer.Option("--instances", metavar="NAME=COUNT", help="How many of a service, as posting=2.")
+    list[str] | None,
+    typer.Option("--instances", metavar="NAME=COUNT", help="Number of processes of a service, such as posting=2."),
 ]
 
 
@@ -38,7 +39,7 @@ def up(instances: Instances = None, as_json: Json = False) -> None:
     refuse_errors(find_contradictions(settings))
     if settings.server_tls is not None:
         raise LedgerlineError(
-            "`ledgerline up` serves this machine alone, without TLS: unset LEDGERLINE_TLS_CERTIFICATE_FILE and"
+            "`ledgerline up` serves only this machine, without TLS: unset LEDGERLINE_TLS_CERTIFICATE_FILE and"
             " LEDGERLINE_TLS_KEY_FILE, or run each service by `ledgerline service`."
         )
     started = time.monotonic()
@@ -113,7 +114,9 @@ def ensure_api_key(state: RunState) -> bool:
         return False
     dsn = find_addresses(settings, state).postgres_dsn
     if dsn is None:
-        raise LedgerlineError("The stack does not say where Postgres is: stop it with `ledgerline down`, start again.")
+        raise LedgerlineError(
+            "The address of the stack's Postgres is unknown: run `ledgerline down`, then `ledgerline up`."
+        )
     stored = find_api_key(settings)
     with connect(dsn, "ledgerline_operator", autocommit=True) as connection:
         active = {row["key_id"] for row in list_keys(connection, KEY_TENANT) if row["revoked_time"] is None}

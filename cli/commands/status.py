@@ -19,9 +19,9 @@ from runtime.settings import Settings
 
 _COLOURS = {"ready": "green", "starting": "yellow", "waiting": "red", "unready": "red", "stopped": "red"}
 
-Watch = Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")]
-Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks of --watch.")]
-Check = Annotated[bool, typer.Option("--check", help="Exit with 1 where something needs attention.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")]
+Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two refreshes of --watch.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if something needs attention.")]
 
 
 def status(watch: Watch = False, interval: Interval = 2.0, check: Check = False, as_json: Json = False) -> None:

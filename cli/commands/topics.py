@@ -14,10 +14,10 @@ from producers.topic_plan import Described, Difference, Remedy
 from runtime.kafka import Kafka
 from runtime.settings import Settings
 
-app = typer.Typer(help="Topics as code: how they should be, and how they are.", no_args_is_help=True)
+app = typer.Typer(help="Topics as code: compare and apply their configuration.", no_args_is_help=True)
 
 AllowLoss = Annotated[
-    bool, typer.Option("--allow-loss", help="Also change what lets records go, such as a shorter retention.")
+    bool, typer.Option("--allow-loss", help="Also apply changes that lose records, such as a shorter retention.")
 ]
 
 _REMEDIES = {
@@ -40,7 +40,7 @@ def describe_topics(settings: Settings) -> Described:
 
 @app.command()
 def diff(as_json: Json = False) -> None:
-    """Show where the topics differ from what the settings describe. Exit code 1 where they do."""
+    """Show how the topics differ from what the settings describe. Exit code 1 if they do."""
     settings, kafka = find_kafka()
     found = topic_plan.find_differences(kafka, describe_topics(settings))
     if as_json:
@@ -55,7 +55,7 @@ def diff(as_json: Json = False) -> None:
 
 @app.command()
 def apply(allow_loss: AllowLoss = False, as_json: Json = False) -> None:
-    """Make the topics as described, as far as that is safe. Deletes nothing. Exit code 1 where something is left."""
+    """Make the topics as described, as far as that is safe. Delete nothing. Exit code 1 if a difference is left."""
     settings, kafka = find_kafka()
     changed, left = topic_plan.apply(kafka, describe_topics(settings), with_loss=allow_loss)
     if as_json:

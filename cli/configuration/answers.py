@@ -157,9 +157,9 @@ def _explain_postgres(dsn: str, role: str | None, text: str) -> Trouble:
         f" {get_variable('postgres_password')}.",
         "no password supplied": f"{where} asks for a password: set {get_variable('postgres_password')}, or give it in"
         f" {about}.",
-        "no encryption": f"{where} lets {user} in by TLS alone: add sslmode=verify-full and sslrootcert to {about}.",
+        "no encryption": f"{where} lets {user} in only by TLS: add sslmode=verify-full and sslrootcert to {about}.",
         "no pg_hba.conf entry": f"{where} has no rule that lets {user} into {database}: add one to its pg_hba.conf.",
-        "certificate verify failed": f"{where} shows a certificate that sslrootcert in {about} does not vouch for: name"
+        "certificate verify failed": f"{where} shows a certificate that sslrootcert in {about} does not know: name"
         " the authority that signed it.",
         "does not match host name": f"{where} shows a certificate for another name: name it in {about} as the"
         " certificate does.",

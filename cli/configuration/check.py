@@ -26,7 +26,7 @@ SKEW_SECONDS_MAX: Final = 1.0
 def list_unusable(trouble: ValidationError) -> list[Finding]:
     """Return a finding for each value that cannot be used; the value itself is not shown, as it may be a secret."""
     return [
-        make_error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says what it takes.")
+        make_error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says which values it accepts.")
         for found in trouble.errors(include_input=False)
         for name in [get_variable("_".join(str(part) for part in found["loc"]))]
     ]

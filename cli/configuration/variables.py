@@ -57,7 +57,7 @@ def find_unknown_variables(environment: Mapping[str, str]) -> list[Finding]:
         if not name.startswith(PREFIX) or name in known or _SERVICE_LINK.search(name):
             continue
         if name.endswith("_FILE") and name.removesuffix("_FILE") in known:
-            hint = f"set {name.removesuffix('_FILE')} itself, as only secrets may stand in files"
+            hint = f"set {name.removesuffix('_FILE')} itself, because only secrets may be in files"
         else:
             near = get_close_matches(name, known, 1, cutoff=0.7)
             hint = f"is {near[0]} meant?" if near else "docs/SETTINGS.md lists what there is"

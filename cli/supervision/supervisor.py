@@ -97,7 +97,7 @@ def main(
     """Run the daemon until it is told to stop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cli.supervision.supervisor", description="Run all of Ledgerline.")
     parser.add_argument("--home", type=Path, required=True, help="folder of the data and the logs")
-    parser.add_argument("--cache", type=Path, help="folder of the jars; HOME/cache when not given")
+    parser.add_argument("--cache", type=Path, help="folder of the jars; HOME/cache if left out")
     parser.add_argument("--instances", action="append", default=[], metavar="NAME=COUNT", help="such as posting=2")
     options = parser.parse_args(arguments)
     home = options.home.resolve()

@@ -214,7 +214,7 @@ class _Mapping:
             return
         if key is None:
             self._note_problem(
-                record, f"Its {self._key_metadata} is that of an earlier transaction: give it one of its own."
+                record, f"An earlier transaction has the same {self._key_metadata}: each transaction needs its own."
             )
             return
         self._ledger.drafts.append(

@@ -56,7 +56,7 @@ class FileFormat(_Part):
     quote: str = Field(default='"', min_length=1, max_length=1)
     encoding: str = "utf-8-sig"
     skip_lines: int | None = Field(
-        default=None, ge=0, description="Lines before the header; where left out, the header is looked for."
+        default=None, ge=0, description="Lines before the header; if left out, the header is searched."
     )
     header: tuple[str, ...] = Field(default=(), description="The columns' names of a file that has no header.")
     comment: str | None = Field(default=None, description="A line that starts so carries no money.")
@@ -71,7 +71,7 @@ class DateFormat(_Part):
     format: str | tuple[str, ...] = "%Y-%m-%d"
     time_column: str | None = None
     time_format: str = "%H:%M:%S"
-    zone: Zone | None = Field(default=None, description="Of times without an offset; UTC where left out.")
+    zone: Zone | None = Field(default=None, description="Zone of times without an offset; UTC if left out.")
     locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
 
     def list_formats(self) -> tuple[str, ...]:
@@ -176,7 +176,7 @@ class Key(_Part):
     """What identifies a row: its identifying columns, or else account, time, amount, fee, currency and text."""
 
     columns: tuple[str, ...] = ()
-    text: tuple[str, ...] = Field(default=(), description="The columns that are text; all others where left out.")
+    text: tuple[str, ...] = Field(default=(), description="The columns that are text; if left out, all other columns.")
 
 
 class Opening(_Part):

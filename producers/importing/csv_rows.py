@@ -74,7 +74,7 @@ def _read_text(path: Path, style: FileFormat) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ImportingError(
-            f"The file {path} cannot be read as {encoding}: line {line} is not written so. "
+            f"The file {path} cannot be read as {encoding}: line {line} has other bytes. "
             'Set file.encoding, such as "cp1252", "latin-1" or "utf-16".'
         ) from error
     except LookupError as error:

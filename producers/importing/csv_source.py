@@ -168,7 +168,7 @@ def _read_amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decima
         number_out = -number_out
     if number_in < 0 or number_out < 0 or (number_in and number_out):
         raise UnmappableError(
-            f"Just one of {names[0]!r} and {names[1]!r} may hold an amount, and none below zero: "
+            f"Only one of {names[0]!r} and {names[1]!r} may hold an amount, and none may be negative: "
             "amount.out_sign says how money out is signed."
         )
     chosen = money_in if number_in or money_out is None else money_out
@@ -189,9 +189,7 @@ def _make_draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -
     if not grouped and (figures.change or figures.fee):
         key = _make_key(row, mapping, keys, figures)
     if key is None:
-        raise UnmappableError(
-            f"Its {', '.join(mapping.key.columns)} is that of an earlier row: each row needs one of its own."
-        )
+        raise UnmappableError(f"An earlier row has the same {', '.join(mapping.key.columns)}: each row needs its own.")
     reference = None
     if mapping.reference is not None:
         reference = " ".join(mapping.reference.format_map(cells).split()) or None

@@ -105,7 +105,7 @@ class Poster:
         unknown = [partition for partition in wanted if partition not in source.end_offsets]
         if unknown:
             # One broker assigned a partition that was just added, and another broker does not know it yet.
-            raise KafkaAway(f"Kafka does not tell of the partitions {unknown} of {topic} yet.")
+            raise KafkaAway(f"Kafka does not describe the partitions {unknown} of {topic} yet.")
         missing = [partition for partition in wanted if partition not in lanes]
         if missing:
             for partition in missing:

@@ -55,7 +55,7 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
         finally:
             consumer.close()
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {error}.") from error
     return Source(
         topic,
         str(described.topic_id),
@@ -93,7 +93,7 @@ class TopicLook:
     def _make_away(self, error: KafkaException) -> KafkaAway:
         # A client that had no answer may be stuck while Kafka answers everyone else.
         self._admin = self._make_client()
-        return KafkaAway(f"Kafka at {self._kafka} does not tell of the topic {self._topic}: {error}.")
+        return KafkaAway(f"Kafka at {self._kafka} does not describe the topic {self._topic}: {error}.")
 
 
 class _TopicIdAsked(NamedTuple):

@@ -322,4 +322,4 @@ def test_the_command_line_tells_by_its_exit_code(honest: OracleBench, capsys: py
     assert main(asked) == 1
     assert "balances: default users:2:wallet EUR lane 0: The shard has" in capsys.readouterr().out
     assert main([*asked, "--topic-prefix", "nobody."]) == 2
-    assert "Kafka does not tell of nobody.payments.intents" in capsys.readouterr().err
+    assert "Kafka does not describe nobody.payments.intents" in capsys.readouterr().err

@@ -301,7 +301,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: PostingBench) -> None:
     """When lanes are added, the group's broker may know the partition before the broker that describes the topic."""
     add_partitions(bench.kafka, bench.topics.journal, 3)
-    with pytest.raises(Outage, match=r"does not tell of the partitions \[2\] of"):
+    with pytest.raises(Outage, match=r"does not describe the partitions \[2\] of"):
         bench.poster.positions(bench.topics.intents, [0, 1, 2])
     assert bench.rows("SELECT * FROM ledger.lane") == []
 

@@ -354,8 +354,8 @@ def test_what_is_wrong_with_kafka_is_said_in_one_sentence(wrong: str, parts: Sec
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"sslmode": "disable"}, "by TLS alone: add sslmode=verify-full and sslrootcert to LEDGERLINE_POSTGRES_DSN"),
-        ({"sslrootcert": "other"}, "that sslrootcert in LEDGERLINE_POSTGRES_DSN does not vouch for"),
+        ({"sslmode": "disable"}, "only by TLS: add sslmode=verify-full and sslrootcert to LEDGERLINE_POSTGRES_DSN"),
+        ({"sslrootcert": "other"}, "that sslrootcert in LEDGERLINE_POSTGRES_DSN does not know"),
         ({"password": "guessed"}, "does not take the password of ledgerline: check LEDGERLINE_POSTGRES_DSN"),
         ({"host": "localhost"}, "shows a certificate for another name"),
     ],

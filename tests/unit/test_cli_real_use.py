@@ -54,7 +54,7 @@ def test_a_reader_that_has_enough_ends_the_command_silently(arguments: tuple[str
 
 
 SHELL = [
-    ("--version >&-", 1, "error: Standard output is closed: send it to a file, or to /dev/null if nobody wants it.\n"),
+    ("--version >&-", 1, "error: Standard output is closed: redirect it to a file or to /dev/null.\n"),
     ("--version >/dev/full", 1, "error: The output cannot be written: No space left on device.\n"),
     ("config show >/dev/full 2>/dev/full", 1, ""),
     ("nonsense 2>&-", 2, ""),

@@ -20,7 +20,7 @@ from runtime.settings import REPOSITORY_ROOT
 SOURCE: Final = "domain/rule.py"
 SENTENCE: Final = (
     "domain/rule.py changed since the modules were compiled:"
-    " run 'make install' to compile anew, or 'make interpreted' to go without."
+    " run 'make install' to compile them again, or 'make interpreted' to run without them."
 )
 
 

@@ -200,7 +200,7 @@ def test_unknown_variables_are_told_with_the_nearest_known() -> None:
     )
     assert [finding.sentence for finding in found] == [
         "LEDGERLINE_KAFKA_BOOTSTRAPS means nothing: is LEDGERLINE_KAFKA_BOOTSTRAP meant?",
-        "LEDGERLINE_LANES_FILE means nothing: set LEDGERLINE_LANES itself, as only secrets may stand in files.",
+        "LEDGERLINE_LANES_FILE means nothing: set LEDGERLINE_LANES itself, because only secrets may be in files.",
         "LEDGERLINE_QQQQQQ means nothing: docs/SETTINGS.md lists what there is.",
     ]
     assert {finding.severity for finding in found} == {Severity.WARNING}

@@ -249,7 +249,7 @@ def test_metadata_can_name_the_transaction(imported) -> None:
     assert len(keys) == 1
     ledger, mapped = imported(text.format("Lunch") + text.format("Dinner"), key_metadata="id")
     assert len(mapped.intents) == 1
-    assert "Its id is that of an earlier transaction" in ledger.problems[0].sentence
+    assert "An earlier transaction has the same id" in ledger.problems[0].sentence
 
 
 @pytest.mark.parametrize(

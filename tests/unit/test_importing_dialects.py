@@ -241,7 +241,7 @@ def test_dates(style: dict[str, str], texts: tuple[str, str | None], time: str) 
     [
         ("Date,Amount\n".encode("utf-16"), "utf-8", 'begins with the mark of utf-16, .* set it to "utf-16"'),
         (b"\xef\xbb\xbfDate,Amount\n", "cp1252", 'begins with the mark of utf-8, .* set it to "utf-8"'),
-        (b"Date,Amount\nCaf\xe9,1\n", "utf-8", "line 2 is not written so. Set file.encoding"),
+        (b"Date,Amount\nCaf\xe9,1\n", "utf-8", "line 2 has other bytes. Set file.encoding"),
         (b"Date,Amount\n", "utf-9", "There is no encoding 'utf-9': set file.encoding"),
     ],
 )

@@ -39,7 +39,7 @@ def test_every_scope_is_explained() -> None:
 def test_a_script_that_names_no_scope_is_refused(tmp_path: Path) -> None:
     done = run({"LEDGERLINE_HOME": str(tmp_path), "COLUMNS": "160"}, "keys", "add", "x", "--json", code=1)
     assert done.stdout == ""
-    assert "Say what the key may do, with --scope once for each: intents:write," in done.stderr
+    assert "Name the key's scopes, one --scope for each: intents:write," in done.stderr
 
 
 @pytest.mark.parametrize(

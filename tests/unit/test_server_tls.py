@@ -84,7 +84,7 @@ def test_up_says_that_it_has_no_tls(files: ServerTls, tmp_path: Path) -> None:
         "LEDGERLINE_TLS_CERTIFICATE_FILE": str(files.certificate_file),
         "LEDGERLINE_TLS_KEY_FILE": str(files.key_file),
     }
-    assert "serves this machine alone, without TLS" in run(variables, "up", code=1).stderr.replace("\n", " ")
+    assert "serves only this machine, without TLS" in run(variables, "up", code=1).stderr.replace("\n", " ")
 
 
 # ------------------------------------------------------------------------------------------------ deployment

@@ -113,7 +113,7 @@ class LoopWatch:
         """Wait until all sent intents have passed all stages. Return the seconds. Raise BenchFault after a timeout."""
         started = time.monotonic()
         if not wait_until(lambda: self.look().through == self._ledger.sent, timeout_seconds=WAIT_SECONDS_MAX):
-            raise BenchFault(f"Not all stages came to the end in time, but to {self.look()}: see their logs above.")
+            raise BenchFault(f"Not all stages reached the end in time: {self.look()}; see their logs above.")
         return time.monotonic() - started
 
 

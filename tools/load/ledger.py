@@ -68,7 +68,7 @@ def named_ledger() -> LoadLedger:
         ledger = find_running_ledger()
     except LedgerlineError as error:
         raise LoadTarget(
-            "LEDGERLINE_API_URL names a ledger, but not where its reconciliation is asked: set"
+            "LEDGERLINE_API_URL names a ledger, but the check needs its parts too: set"
             " LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL as well."
         ) from error
     key = find_api_key(ledger.settings)

@@ -44,7 +44,7 @@ def read_kept(path: Path) -> Kept:
     try:
         document = verifier.read_proof(path)
     except verifier.Refused as refused:
-        raise KeptError(f"{path} holds no checkpoint and no proof: it is no JSON object that can be read.") from refused
+        raise KeptError(f"{path} holds no checkpoint and no proof: it is not a readable JSON object.") from refused
     return parse_kept(path.name, document)
 
 

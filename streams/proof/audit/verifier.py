@@ -157,7 +157,7 @@ def make_canonical(value: Any) -> bytes:
 def check_members(value: Any, name: str, wanted: set[str] | frozenset[str]) -> None:
     """Raise Refused if the value does not have exactly these members."""
     if not isinstance(value, dict) or set(value) != wanted:
-        raise Refused(f"The {name} does not have just the members that the format gives it.")
+        raise Refused(f"The {name} does not have exactly the members of the format.")
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:

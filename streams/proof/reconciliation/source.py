@@ -84,7 +84,7 @@ class IntentSource:
                 low, high = self._read_watermarks(lane)
         except KafkaException as error:
             self._renew()
-            raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
+            raise SourceAway(f"Kafka does not report the end of lane {lane} of {self._topic}: {error}.") from error
         return low, high
 
     def _read_watermarks(self, lane: int) -> tuple[int, int]:

@@ -54,7 +54,7 @@ class AccountIds:
             if line is None:
                 raise ReplayRefused(
                     f"No chart here opens the account {address} of tenant {tenant!r}, which ledger.journal names: give"
-                    " the books that know it by --books FILE, made by `ledgerline books export`."
+                    " the books that open it with --books FILE, a file of `ledgerline books export`."
                 )
             wanted[tenant, address] = line
         return wanted

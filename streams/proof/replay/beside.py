@@ -134,7 +134,7 @@ def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneH
         if stands.next_seq > head.next_seq:
             raise ReplayRefused(
                 f"Audit has read lane {head.lane} on to seq {stands.next_seq} without the checkpoint that ends at"
-                f" {head.next_seq}: replay into an empty database, and start audit when that is through."
+                f" {head.next_seq}: replay into an empty database, and start audit after the replay."
             )
         db.copy_hashes(connection, head.lane, stands.next_seq, head.next_seq)
         offset = find_offset(kafka, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0

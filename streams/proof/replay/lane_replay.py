@@ -139,11 +139,11 @@ def list_partitions(kafka: Kafka, topic: str) -> list[int]:
     try:
         found = consumer.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {error}.") from error
     finally:
         consumer.close()
     if found.error is not None:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {found.error}.")
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {found.error}.")
     return sorted(found.partitions)
 
 

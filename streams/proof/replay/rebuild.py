@@ -90,8 +90,8 @@ def replay(
             import_frame(connection, frame, only_keys=is_told)
         if not has_frame(connection):
             raise ReplayRefused(
-                f"The database has no tenant, and {origin.topics.frame} tells of none: give the books by --books FILE,"
-                " made by `ledgerline books export`."
+                f"The database has no tenant, and {origin.topics.frame} names none: give the books with --books FILE,"
+                " a file of `ledgerline books export`."
             )
         if loading:
             records = _load(connection, origin, dsn, published, topic_id, progress)

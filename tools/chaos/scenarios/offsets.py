@@ -58,7 +58,7 @@ def believe_kafka(lie: Lie, trial: Trial) -> None:
 SCENARIOS: Final = tuple(
     Scenario(
         f"offsets-{name}",
-        f"Kafka's offsets of the workers may be {what}: nothing is posted again, nothing is left out.",
+        f"Kafka's offsets of the workers may be {what}: no intent is posted again, and none is left out.",
         partial(believe_kafka, lie),
     )
     for name, what, lie in (

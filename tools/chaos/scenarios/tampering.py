@@ -145,14 +145,14 @@ def wait_found(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "tampering",
-        "Whoever alters, deletes or inserts rows or edits a balance behind the ledger's back is found out.",
+        "If somebody alters, deletes or inserts rows, or edits a balance, without the ledger, the provers find it.",
         lambda trial: trial.let_flow(500),
         tamper,
         own_ledger=True,
     ),
     Scenario(
         "record-left-out",
-        "A record that is missing from ledger.journal is found missing.",
+        "The provers find a record that is missing from ledger.journal.",
         leave_out_record,
         wait_found,
         own_ledger=True,

@@ -52,7 +52,7 @@ def make_anew(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "topic-made-anew",
-        "Where payments.intents was deleted and made again, the workers refuse in one sentence and post nothing.",
+        "If payments.intents was deleted and made again, the workers refuse it in one sentence and post nothing.",
         make_anew,
         own_ledger=True,
         recovers=False,
