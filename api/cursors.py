@@ -43,7 +43,7 @@ class Cursors:
 
     def decode(self, cursor: str, name: ListName, shape: Shape) -> tuple[Any, ...]:
         """Return the cursor's place. Raise Problem unless this ledger's API made it for this list and these filters."""
-        place = self._place(cursor, name)
+        place = self._parse_place(cursor, name)
         if place is None or not _has_shape(place, shape):
             raise Problem(
                 Kind.INVALID_CURSOR,
@@ -51,7 +51,7 @@ class Cursors:
             )
         return place
 
-    def _place(self, cursor: str, name: ListName) -> tuple[Any, ...] | None:
+    def _parse_place(self, cursor: str, name: ListName) -> tuple[Any, ...] | None:
         if len(cursor) > _CHARACTERS_MAX or not cursor.isascii():
             return None
         try:

@@ -104,7 +104,7 @@ class Submission:
             judge_repeat(intent, known[intent.intent_id]) if intent.intent_id in known else fault for intent in intents
         ]
         places = [place for place, result in enumerate(results) if result is None]
-        addressed = await self._address(tenant, [intents[place] for place in places])
+        addressed = await self._find_addresses(tenant, [intents[place] for place in places])
         late = find_outdated_problem(looked_time)
         ready: list[tuple[int, Addressed]] = []
         for place, found in zip(places, addressed, strict=True):
@@ -136,7 +136,7 @@ class Submission:
         except DatabaseError:
             return {}
 
-    async def _address(self, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
+    async def _find_addresses(self, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
         """Return each intent with the account that chooses its lane, or the problem for which it has none."""
         chart, units = self._books.chart(tenant), self._books.units(tenant)
         originals = [intent.reverses for intent in intents if intent.reverses is not None]

@@ -155,13 +155,13 @@ class _Decider:
         return fate
 
     def _settle(self, intent: Intent, refusal: Refusal | None) -> Fate:
-        legs = refusal or self._legs(intent)
+        legs = refusal or self._choose_legs(intent)
         if isinstance(legs, Refusal):
             return _make_rejected(legs)
         refused = _refuse_overflow(legs) or self._take_funds(intent.tenant, legs)
         return Fate(Outcome.POSTED, legs=legs) if refused is None else _make_rejected(refused)
 
-    def _legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
+    def _choose_legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
         if intent.reverses is None:
             return intent.legs
         return make_reversal_legs(intent, self._find_original((intent.tenant, intent.reverses)))
@@ -196,7 +196,7 @@ class _Decider:
         for holding, drawn_minor in drawn.items():
             _, account, currency = holding
             constraint = constraints[tenant, account]
-            held_minor = self._balance(holding) * constraint.normal_direction
+            held_minor = self._get_balance(holding) * constraint.normal_direction
             if held_minor - drawn_minor < constraint.floor_minor:
                 return Refusal(
                     Reason.INSUFFICIENT_FUNDS,
@@ -204,10 +204,10 @@ class _Decider:
                     f" and {constraint.floor_minor} must stay.",
                 )
         for holding, change in changes.items():
-            self._balances[holding] = self._balance(holding) + change
+            self._balances[holding] = self._get_balance(holding) + change
         return None
 
-    def _balance(self, holding: Holding) -> int:
+    def _get_balance(self, holding: Holding) -> int:
         balance = self._balances.get(holding)
         return self._view.balances.get(holding, 0) if balance is None else balance
 

@@ -138,7 +138,7 @@ class _Mapping:
         handlers = {
             "options": self._map_options,
             "transaction": self._map_transaction,
-            "balance": self._balance,
+            "balance": self._map_balance,
             "other": self._map_other,
             "error": self._map_error,
             "sum": self._map_sum,
@@ -169,15 +169,15 @@ class _Mapping:
     def _map_unit(self, commodity: str) -> str:
         return make_unit_code(commodity, is_ticker=commodity in self._tickers)
 
-    def _address(self, account: str) -> str:
+    def _map_address(self, account: str) -> str:
         try:
             return make_beancount_address(account, self._roots)
         except AddressError as error:
             raise AddressError(f"The account {account} {error}.") from error
 
-    def _balance(self, record: Record) -> None:
+    def _map_balance(self, record: Record) -> None:
         try:
-            account = self._address(record["account"])
+            account = self._map_address(record["account"])
         except AddressError as error:
             return self._note_problem(record, str(error))
         self._ledger.assertions.append(
@@ -194,7 +194,7 @@ class _Mapping:
 
     def _map_sum(self, record: Record) -> None:
         try:
-            account = self._address(record["account"])
+            account = self._map_address(record["account"])
         except AddressError:
             return  # Its transactions are listed as problems already.
         # Two names in the file may be one account: the same text in NFC and in NFD.
@@ -208,7 +208,7 @@ class _Mapping:
             self._ledger.without_money["transaction of zero"] += 1
             return
         try:
-            legs = [leg for posting in postings for leg in self._legs(posting)]
+            legs = [leg for posting in postings for leg in self._make_legs(posting)]
         except AddressError as error:
             self._note_problem(record, str(error))
             return
@@ -239,12 +239,12 @@ class _Mapping:
             return self._keys.make_named({"by": name, "id": record["meta"][name]})
         return self._keys.counted(_make_content(record))
 
-    def _legs(self, posting: Record) -> list[DraftLeg]:
+    def _make_legs(self, posting: Record) -> list[DraftLeg]:
         """Return the posting's own leg and, if its weight is in another commodity, the two legs of the exchange."""
         units, weight = posting["units"], posting["weight"]
         amount, unit = Decimal(units["number"]), self._map_unit(units["currency"])
         origin = LegOrigin.INTERPOLATED if posting["interpolated"] else LegOrigin.WRITTEN
-        legs = [DraftLeg(self._address(posting["account"]), amount, unit, origin)]
+        legs = [DraftLeg(self._map_address(posting["account"]), amount, unit, origin)]
         if weight["currency"] != units["currency"]:
             # The account has the name of the commodity, not of its unit. Either name is unique for a commodity.
             exchange = exchange_account(units["currency"])

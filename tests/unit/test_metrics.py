@@ -366,7 +366,7 @@ def test_an_end_that_no_partition_can_have_is_no_answer(monkeypatch: pytest.Monk
     client = SimpleNamespace(list_offsets=lambda asked, **_: dict.fromkeys(asked, told))
     monkeypatch.setattr("streams.lag.AdminClient", lambda _: client)
     made = watch({0: 5}, {}, [])
-    made._options.kafka = SimpleNamespace(client_options=dict)
+    made._options.kafka = SimpleNamespace(make_client_options=dict)
     made._isolation = None
     made.look()
     assert made.last is not None

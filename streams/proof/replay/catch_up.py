@@ -77,7 +77,7 @@ class CatchUp:
 
     def _replay(self, number: int, lane: Lane | None, topic_id: str) -> Any:
         """Replay one lane; yield the number of records of each batch."""
-        place = self._place(number, lane)
+        place = self._find_place(number, lane)
         taking = LaneReplay(place, self._source)
         for messages in read_to_ends(self._kafka, self._journal, {number: place.journal_offset}):
             for first in range(0, len(messages), RECORDS_MAX):
@@ -88,7 +88,7 @@ class CatchUp:
                     self._write(before, taking.place(), records, topic_id)
                     yield len(records)
 
-    def _place(self, number: int, lane: Lane | None) -> db.LoadedLane:
+    def _find_place(self, number: int, lane: Lane | None) -> db.LoadedLane:
         if lane is None or lane.next_seq == 0:
             return make_beginning(number)
         offset = find_offset(self._kafka, self._journal, number, lane.next_seq)
