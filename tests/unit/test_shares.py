@@ -153,7 +153,7 @@ def test_only_requests_that_wait_for_a_connection_are_counted_as_waiting() -> No
         tasks = []
         for asking in (A, A, B, C, OTHER, THIRD):
             tasks.append(asyncio.create_task(hold(turns, asking, holding, release)))
-            await asyncio.sleep(0)
+            await asyncio.wait(tasks, timeout=0)
             counts.append(metrics.queued_reads)
         assert counts == [0, 0, 0, 0, 0, 1]
         release.set()
