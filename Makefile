@@ -20,7 +20,7 @@ REMOVE_COMPILED = find api cli db domain ops producers runtime streams tools -na
 help:  ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-install: $(INSTALLED) $(COMPILED)  ## Make .venv with Ledgerline and its tools in it, and compile what is hot
+install: $(INSTALLED) $(COMPILED)  ## Make .venv with Ledgerline and its tools, and compile the hot modules
 
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -39,11 +39,11 @@ $(COMPILED): $(INSTALLED) setup.py $(COMPILED_FROM)
 # A source that is gone is no fault of the record's.
 $(COMPILED_FROM):
 
-compiled:  ## Compile the hot modules, now and with each install (as at first)
+compiled:  ## Compile the hot modules, now and with each install (the default)
 	@rm -f $(INTERPRETED) $(COMPILED)
 	@$(MAKE) install
 
-interpreted: $(INSTALLED)  ## Go without compiled modules until `make compiled`: patches and tracebacks reach everywhere
+interpreted: $(INSTALLED)  ## Run without compiled modules until `make compiled`: a debugger and patches reach all code
 	@touch $(INTERPRETED) $(COMPILED)
 	$(REMOVE_COMPILED)
 
@@ -53,13 +53,13 @@ parts: install  ## Fetch and build the embedded Kafka and Schema Registry, and P
 up: install  ## Start Ledgerline in the background
 	@$(BIN)/ledgerline up
 
-down: install  ## Stop it
+down: install  ## Stop Ledgerline
 	@$(BIN)/ledgerline down
 
 status: install  ## Show what runs
 	@$(BIN)/ledgerline status
 
-observe: install  ## Watch it with a real Prometheus: every target, rule and alert
+observe: install  ## Watch Ledgerline with a real Prometheus: every target, rule and alert
 	@$(BIN)/ledgerline observe
 
 demo: install  ## Start everything, move some money, prove the books, stop
@@ -75,11 +75,11 @@ long: install parts  ## Run the tests that take minutes each: each alert fires, 
 simulate: install  ## Explore thousands of interleavings of posting and relay a minute (SEED=0 MINUTES=1)
 	@$(BIN)/python -m tests.simulation --seed '$(or $(SEED),0)' --minutes '$(or $(MINUTES),1)'
 
-chaos: install parts  ## Hurt everything on purpose and judge what is left (SEED=2026 MINUTES= ONLY=name KINDS=1 JSON=file)
+chaos: install parts  ## Kill, freeze and cut every part of a ledger under load, and judge the result (SEED=2026 MINUTES= ONLY=name KINDS=1 JSON=file)
 	@$(BIN)/python -m tools.chaos $(if $(SEED),--seed '$(SEED)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(foreach name,$(ONLY),--only '$(name)') $(if $(KINDS),--kinds) $(if $(JSON),--json '$(JSON)')
 
-bounds: install parts  ## Let Postgres and Kafka stand still under load; memory and times stay bounded (MINUTES=5)
+bounds: install parts  ## Stop Postgres and Kafka under load, and check that memory and times stay bounded (MINUTES=5)
 	@BOUNDS_MINUTES='$(or $(MINUTES),5)' $(BIN)/pytest -s tests/integration/test_bounds.py
 
 lint: install  ## Check style and formatting
@@ -103,13 +103,13 @@ load: install parts  ## Put a ledger under load with k6 and prove every promise 
 	@$(BIN)/python -m tools.load $(foreach name,$(SUITE),--suite '$(name)') $(if $(MINUTES),--minutes '$(MINUTES)') \
 	    $(if $(RATE),--rate '$(RATE)') $(if $(JSON),--json '$(JSON)') $(if $(REPORT),--report '$(REPORT)')
 
-components: install parts  ## Write docs/COMPONENTS.md: what is carried, how old it is, what was judged of it
+components: install parts  ## Write docs/COMPONENTS.md: each component, its age and its judged advisories
 	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' components
 
-sbom: install parts  ## Write what is carried as a CycloneDX bill of materials (FILE=build/sbom.cdx.json)
+sbom: install parts  ## Write all components as a CycloneDX bill of materials (FILE=build/sbom.cdx.json)
 	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' sbom '$(or $(FILE),build/sbom.cdx.json)'
 
-scan: install parts  ## Look for what is carried in advisories that you fetched, in OSV's format (ADVISORIES=folder or zip)
+scan: install parts  ## Compare all components with advisories that you fetched, in OSV's format (ADVISORIES=folder or zip)
 	@[ -n '$(ADVISORIES)' ] || { echo "Name the advisories: make scan ADVISORIES=folder (docs/SECURITY.md says where from)." >&2; exit 2; }
 	@$(BIN)/python -m tools.supply --cache '$(HOME_FOLDER)/cache' scan '$(ADVISORIES)'
 
@@ -118,12 +118,12 @@ digests: install  ## Write the digest behind each image's tag; needs a registry,
 
 check: lint types imports  ## Run every check that needs no server
 
-clean:  ## Stop Ledgerline, remove its data and what tools left behind; the built parts stay
+clean:  ## Stop Ledgerline, remove its data and the files of tools; the built parts stay
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/data/run.json' ]; then $(BIN)/ledgerline down; fi
 	@if [ -x $(BIN)/ledgerline ] && [ -e '$(HOME_FOLDER)/demo/data/run.json' ]; then LEDGERLINE_HOME='$(HOME_FOLDER)/demo' $(BIN)/ledgerline down; fi
 	rm -rf '$(HOME_FOLDER)/data' '$(HOME_FOLDER)/demo' '$(HOME_FOLDER)/bench' '$(HOME_FOLDER)/load' '$(HOME_FOLDER)/load-report.md' build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache .schemathesis
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
-distclean: clean  ## Remove the built parts, compiled modules and .venv as well
+distclean: clean  ## Also remove the built parts, compiled modules and .venv
 	$(REMOVE_COMPILED)
 	rm -rf '$(HOME_FOLDER)/cache' .venv dist *.egg-info

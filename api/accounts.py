@@ -7,11 +7,11 @@ from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
 from api.lists import Cursor, Limit, NextLink
-from api.parameters import Address, checked_address, make_not_open_problem
+from api.parameters import Address, check_address, make_not_open_problem
 from api.problems import Kind
-from api.responses import json_response, problem_responses
+from api.responses import make_json_response, make_problem_responses
 from api.times import to_optional_rfc3339, to_utc_text
-from api.views import AccountClass, Side, Units, decimal_text, make_amounts
+from api.views import AccountClass, Side, Units, format_decimal, make_amounts
 from db import reads
 from db.reads import AccountRow, BalanceRow, EntryRow
 from domain.intents import ADDRESS_CHARACTERS_MAX, DIRECTION_NAMES
@@ -23,7 +23,7 @@ Prefix = Annotated[
     Query(
         max_length=ADDRESS_CHARACTERS_MAX,
         pattern=r"^[A-Za-z0-9_:-]*$",
-        description="Only accounts whose address begins so.",
+        description="Only accounts whose address begins with this text.",
         examples=["users:42:"],
     ),
 ]
@@ -49,9 +49,9 @@ class BalanceView(BaseModel):
     debits_minor: int = Field(description="May need more than 64 bits.")
     credits_minor: int = Field(description="May need more than 64 bits.")
     balance_minor: int
-    debits: str | None = Field(None, description="debits_minor for people, with the currency's decimals.")
-    credits: str | None = Field(None, description="credits_minor for people, with the currency's decimals.")
-    balance: str | None = Field(None, description="balance_minor for people, with the currency's decimals.")
+    debits: str | None = Field(None, description="debits_minor as text, with the currency's decimals.")
+    credits: str | None = Field(None, description="credits_minor as text, with the currency's decimals.")
+    balance: str | None = Field(None, description="balance_minor as text, with the currency's decimals.")
 
 
 class EntryView(BaseModel):
@@ -92,7 +92,7 @@ class EntriesPage(BaseModel):
     next: NextLink
 
 
-def _account_view(row: AccountRow) -> dict[str, Any]:
+def _make_account_view(row: AccountRow) -> dict[str, Any]:
     return {
         "address": row.address,
         "account_class": row.account_class,
@@ -102,7 +102,7 @@ def _account_view(row: AccountRow) -> dict[str, Any]:
     }
 
 
-def _balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
+def _make_balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
     currency = row.currency or ""
     return {
         "address": row.address,
@@ -113,17 +113,17 @@ def _balance_view(row: BalanceRow, units: Units) -> dict[str, Any]:
     }
 
 
-def _entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
+def _make_entry_view(row: EntryRow, units: Units) -> dict[str, Any]:
     return row._asdict() | {
         "intent_id": str(row.intent_id),
         "direction": DIRECTION_NAMES[row.direction],
-        "amount": decimal_text(row.amount_minor, row.currency, units),
+        "amount": format_decimal(row.amount_minor, row.currency, units),
         "value_time": to_optional_rfc3339(row.value_time),
         "booked_time": to_optional_rfc3339(row.booked_time),
     }
 
 
-@router.get("/v1/accounts", response_model=AccountsPage, responses=problem_responses(Kind.INVALID_CURSOR))
+@router.get("/v1/accounts", response_model=AccountsPage, responses=make_problem_responses(Kind.INVALID_CURSOR))
 async def list_accounts(
     reader: AccountsReader,
     prefix: Prefix = "",
@@ -134,33 +134,35 @@ async def list_accounts(
     page = reader.page(("accounts", reader.tenant), "/v1/accounts", limit, cursor, prefix=prefix)
     (after,) = page.begin("")
     rows = await reader.read(lambda pool: reads.list_accounts(pool, reader.tenant, prefix, after, page.rows_max))
-    return page.response(rows, _account_view, lambda row: (row.address,))
+    return page.make_response(rows, _make_account_view, lambda row: (row.address,))
 
 
-@router.get("/v1/accounts/{address}", response_model=AccountView, responses=problem_responses(Kind.ACCOUNT_NOT_FOUND))
+@router.get(
+    "/v1/accounts/{address}", response_model=AccountView, responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND)
+)
 async def get_account(reader: AccountsReader, address: Address) -> Response:
     """One open account."""
-    row = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
+    row = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, check_address(address)))
     if row is None:
         raise make_not_open_problem(address)
-    return json_response(_account_view(row))
+    return make_json_response(_make_account_view(row))
 
 
 @router.get(
     "/v1/accounts/{address}/balances",
     response_model=BalancesPage,
-    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND),
+    responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND),
 )
 async def get_account_balances(reader: AccountsReader, address: Address) -> Response:
-    """One account's balance in each currency it holds; all on one page."""
-    rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, checked_address(address)))
+    """One account's balance in each of its currencies, all on one page."""
+    rows = await reader.read(lambda pool: reads.find_account_balances(pool, reader.tenant, check_address(address)))
     if rows is None:
         raise make_not_open_problem(address)
     units = reader.units
-    return json_response({"items": [_balance_view(row, units) for row in rows], "next": None})
+    return make_json_response({"items": [_make_balance_view(row, units) for row in rows], "next": None})
 
 
-@router.get("/v1/balances", response_model=BalancesPage, responses=problem_responses(Kind.INVALID_CURSOR))
+@router.get("/v1/balances", response_model=BalancesPage, responses=make_problem_responses(Kind.INVALID_CURSOR))
 async def list_balances(
     reader: AccountsReader,
     prefix: Prefix = "",
@@ -174,13 +176,15 @@ async def list_balances(
         lambda pool: reads.list_balances(pool, reader.tenant, prefix, (address, currency), page.rows_max)
     )
     units = reader.units
-    return page.response(rows, lambda row: _balance_view(row, units), lambda row: (row.address, row.currency or ""))
+    return page.make_response(
+        rows, lambda row: _make_balance_view(row, units), lambda row: (row.address, row.currency or "")
+    )
 
 
 @router.get(
     "/v1/accounts/{address}/entries",
     response_model=EntriesPage,
-    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR),
+    responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR),
 )
 async def list_entries(
     reader: AccountsReader,
@@ -188,8 +192,8 @@ async def list_entries(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
-    """What was posted to one account, in order of lane and sequence; within a lane that is the order of booking."""
-    path = f"/v1/accounts/{checked_address(address)}/entries"
+    """The entries of one account in order of lane and sequence; within a lane that is the order of booking."""
+    path = f"/v1/accounts/{check_address(address)}/entries"
     page = reader.page(("entries", reader.tenant, address), path, limit, cursor)
     lane, seq, leg = page.begin(-1, -1, -1)
     rows = await reader.read(
@@ -198,4 +202,4 @@ async def list_entries(
     if not rows and await reader.read(lambda pool: reads.find_account(pool, reader.tenant, address)) is None:
         raise make_not_open_problem(address)
     units = reader.units
-    return page.response(rows, lambda row: _entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))
+    return page.make_response(rows, lambda row: _make_entry_view(row, units), lambda row: (row.lane, row.seq, row.leg))

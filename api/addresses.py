@@ -18,7 +18,7 @@ class TrustedProxies(NamedTuple):
 NO_PROXIES: Final = TrustedProxies()
 
 
-def trusted_proxies_of(text: str) -> TrustedProxies:
+def parse_trusted_proxies(text: str) -> TrustedProxies:
     """Read a setting: a number of proxies such as `1`, or networks such as `10.0.0.0/8, ::1`; empty means none.
 
     Raise ValueError for anything else.
@@ -39,7 +39,7 @@ def trusted_proxies_of(text: str) -> TrustedProxies:
         ) from error
 
 
-def client_address(peer: str | None, forwarded_for: Sequence[str], trusted: TrustedProxies) -> str:
+def find_client_address(peer: str | None, forwarded_for: Sequence[str], trusted: TrustedProxies) -> str:
     """Return the address nearest to us that is not a trusted proxy's; only entries of trusted proxies are believed.
 
     `peer` is the other end of the connection, `forwarded_for` the X-Forwarded-For headers in order. Each proxy appends

@@ -19,9 +19,9 @@ from api.direct_routes import find_direct_routes
 from api.documentation import add_documentation
 from api.metrics import Metrics
 from api.middleware import RequestLayer
-from api.parameters import invalid
+from api.parameters import make_invalid_problem
 from api.parts import Parts
-from api.problems import Kind, Problem, database_problem
+from api.problems import Kind, Problem, make_database_problem
 from api.security_headers import ANSWER_HEADERS
 from db.connections import DatabaseError
 from runtime.release import VERSION
@@ -102,11 +102,11 @@ def create_app(configuration: Configuration) -> Application:
     if configuration.documents:
         add_documentation(app)
     add_console(app)
-    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    app.openapi = partial(_make_openapi, app)  # type: ignore[method-assign]
     return app
 
 
-def _openapi(app: FastAPI) -> dict[str, Any]:
+def _make_openapi(app: FastAPI) -> dict[str, Any]:
     """Return FastAPI's OpenAPI document with the models of the bodies that we parse ourselves added."""
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
@@ -121,17 +121,17 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
 
 async def _answer_problem(_request: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101 - as registered
-    return error.response()
+    return error.make_response()
 
 
 async def _answer_database(_request: Request, error: Exception) -> Response:
     assert isinstance(error, DatabaseError)  # noqa: S101 - as registered
-    return database_problem(error).response()
+    return make_database_problem(error).make_response()
 
 
 async def _answer_invalid(_request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - as registered
-    return invalid(error.errors()).response()
+    return make_invalid_problem(error.errors()).make_response()
 
 
 async def _pass_on(_request: Request, error: Exception) -> Response:
@@ -143,7 +143,7 @@ async def _answer_failure(_request: Request, _error: Exception) -> Response:
     """Answer an error that was raised outside RequestLayer, so that this answer is problem details too."""
     problem = Problem(Kind.INTERNAL, "The request failed for a reason of ours; the log has it.")
     problem.headers |= ANSWER_HEADERS
-    return problem.response()
+    return problem.make_response()
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
@@ -154,4 +154,4 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     if "GET" in headers.get("Allow", "").split(", "):
         headers["Allow"] += ", HEAD"
     what = request.app.openapi_url or "docs/API.md"
-    return Problem(kind, f"{kind.title}; {what} lists what there is.", headers=headers).response()
+    return Problem(kind, f"{kind.title}; {what} lists what there is.", headers=headers).make_response()

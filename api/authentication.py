@@ -14,11 +14,11 @@ from limits import RateLimitItem, RateLimitItemPerMinute
 from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import SlidingWindowCounterRateLimiter
 
-from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, client_address
+from api.addresses import NO_PROXIES, UNKNOWN, TrustedProxies, find_client_address
 from api.database import Database
 from api.gathering import Gathering
 from api.problems import Kind, Problem
-from db.access import KEY_PATTERN, ApiKey, find_keys, secret_hash
+from db.access import KEY_PATTERN, ApiKey, find_keys, hash_secret
 from db.connections import DatabaseError
 
 _CACHE_SECONDS: Final = 3.0
@@ -57,25 +57,25 @@ class Authentication:
             key = await self._find(match[1], match[2])
             if key is not None:
                 return key
-        limited = [("failures of an address", self._address_group(request))]
+        limited = [("failures of an address", self._get_address_group(request))]
         if match is not None and match[1] in self._known:  # invented ids are unlimited: a counter for each fills memory
             limited.append(("failures of a key", match[1]))
         refusals = [identifiers for identifiers in limited if not await self._limiter.hit(self._failures, *identifiers)]
         if refusals:
-            raise await self._limited(self._failures, *refusals[0])
+            raise await self._make_limited_problem(self._failures, *refusals[0])
         raise Problem(
             Kind.UNAUTHENTICATED,
             "Send a valid key as `Authorization: Bearer llk_...`.",
             headers={"WWW-Authenticate": "Bearer"},
         )
 
-    def _address_group(self, request: Request) -> str:
+    def _get_address_group(self, request: Request) -> str:
         peer = request.client.host if request.client is not None else UNKNOWN
-        address = client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
-        return address_group(address)
+        address = find_client_address(peer, request.headers.getlist("x-forwarded-for"), self._trusted_proxies)
+        return get_address_group(address)
 
     async def _find(self, key_id: str, secret: str) -> ApiKey | None:
-        given = secret_hash(secret)
+        given = hash_secret(secret)
         loaded_at, known = self._known.get(key_id, (0.0, None))
         age_seconds = time.monotonic() - loaded_at
         is_known = known is not None and not known.is_expired() and hmac.compare_digest(known.secret_hash, given)
@@ -100,9 +100,9 @@ class Authentication:
         """Count one request against the key's limit a minute. Raise Problem if the limit is used up."""
         item = self._requests if key.requests_per_minute is None else RateLimitItemPerMinute(key.requests_per_minute)
         if not await self._limiter.hit(item, "requests", key.key_id):
-            raise await self._limited(item, "requests", key.key_id)
+            raise await self._make_limited_problem(item, "requests", key.key_id)
 
-    async def _limited(self, item: RateLimitItem, *identifiers: str) -> Problem:
+    async def _make_limited_problem(self, item: RateLimitItem, *identifiers: str) -> Problem:
         reset_time, remaining = await self._limiter.get_window_stats(item, *identifiers)
         seconds = max(1, math.ceil(reset_time - time.time()))
         return Problem(
@@ -117,7 +117,7 @@ class Authentication:
         )
 
 
-def address_group(address: str) -> str:
+def get_address_group(address: str) -> str:
     """Return the group for which wrong keys are counted.
 
     That is an IPv4 address, or the /64 network of an IPv6 address, as one client usually gets a whole /64.

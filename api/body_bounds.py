@@ -7,7 +7,7 @@ before a model sees it.
 
 from typing import Any, Final
 
-from api.problems import Kind, Problem, kind_of
+from api.problems import Kind, Problem, get_problem_kind
 from domain.intents import LEGS_MAX, METADATA_ENTRIES_MAX
 from domain.outcomes import Reason
 
@@ -85,12 +85,14 @@ def require_small(value: Any) -> None:
     if type(metadata) is dict and len(metadata) > METADATA_ENTRIES_MAX:
         reason = Reason.MALFORMED
         detail = f"There are more than {METADATA_ENTRIES_MAX} metadata entries."
-        raise Problem(kind_of(reason), detail, reason=reason.value)
+        raise Problem(get_problem_kind(reason), detail, reason=reason.value)
     if type(legs) is not list:
         return
     if len(legs) > LEGS_MAX:
         reason = Reason.TOO_MANY_LEGS
-        raise Problem(kind_of(reason), f"There are {len(legs)} legs; the limit is {LEGS_MAX}.", reason=reason.value)
+        raise Problem(
+            get_problem_kind(reason), f"There are {len(legs)} legs; the limit is {LEGS_MAX}.", reason=reason.value
+        )
     for leg in legs:
         if type(leg) is dict:
             _require_few_members(leg, "A leg")

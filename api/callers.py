@@ -17,7 +17,7 @@ from api.lists import Page
 from api.parameters import require_known
 from api.parts import Parts
 from api.problems import Kind, Problem
-from api.shares import Shares, holder_of
+from api.shares import Shares, get_holder
 from db.access import ApiKey, Scope
 from db.fetch import Pool
 
@@ -56,7 +56,7 @@ class Needs(Generic[Caller]):
         parts = get_parts(request)
         key = await parts.authentication.key_of(request)
         await parts.authentication.count_request(key)
-        holder_of(request).begin(key, parts.shares)
+        get_holder(request).begin(key, parts.shares)
         if self._scope not in key.scopes:
             detail = f"This key lacks the scope {self._scope.value}."
             raise Problem(Kind.SCOPE_MISSING, detail, required_scope=self._scope.value)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from api.addresses import NO_PROXIES, TrustedProxies
 from domain.topics import Topics
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.shares import SHARE_BOUNDS, ShareBounds
@@ -31,4 +31,4 @@ class Configuration:
     trusted_proxies: TrustedProxies = NO_PROXIES
     documents: bool = True
     """Whether /docs and /openapi.json are served."""
-    fault: Fault = no_fault
+    fault: Fault = cause_no_fault

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 from api.addresses import UNKNOWN, TrustedProxies, is_proxy
 from api.connection_bounds import Cause, ConnectionBounds
 from api.metrics import Metrics
-from api.problems import MEDIA_TYPE, Kind, Problem, unavailable
+from api.problems import MEDIA_TYPE, Kind, Problem, make_unavailable_problem
 from api.security_headers import ANSWER_HEADERS
 from api.sockets import keep_little_in_the_kernel
 
@@ -120,7 +120,7 @@ class Connections:
         """End the connections that have been without a whole request for longest; return whether there were any."""
         now = asyncio.get_running_loop().time()
         waiting = (connection for connection in self._open if connection.waits_for_head)
-        longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.waits_since(now))
+        longest = nsmallest(_EVICTED_AT_ONCE, waiting, key=lambda connection: connection.get_waiting_since(now))
         for connection in longest:
             connection.abort(Cause.CONNECTIONS)
         return bool(longest)
@@ -180,7 +180,7 @@ class BoundedProtocol(HttpToolsProtocol):
         """Bytes of answers in this process that the client has not read yet."""
         return self.transport.get_write_buffer_size()
 
-    def waits_since(self, now: float) -> float:
+    def get_waiting_since(self, now: float) -> float:
         """Return the loop's time since which nothing has begun or ended here, exact to one sweep (a second)."""
         if self._changes != self._changes_seen:
             self._changes_seen = self._changes
@@ -199,10 +199,14 @@ class BoundedProtocol(HttpToolsProtocol):
         cause = self._all.add(self)
         if cause is Cause.ADDRESS:
             most = self._bounds.address_connections_max
-            self._refuse(cause, unavailable(Kind.OVERLOADED, f"One address may have {most} connections at once."))
+            self._refuse(
+                cause, make_unavailable_problem(Kind.OVERLOADED, f"One address may have {most} connections at once.")
+            )
         elif cause is not None:
             most = self._bounds.connections_max
-            self._refuse(cause, unavailable(Kind.OVERLOADED, f"All {most} connections of this process are in use."))
+            self._refuse(
+                cause, make_unavailable_problem(Kind.OVERLOADED, f"All {most} connections of this process are in use.")
+            )
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell the request that is being answered that its client has left."""
@@ -237,9 +241,9 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def end_if_overdue(self, now: float) -> None:
         """End the connection if its client has missed a deadline."""
-        if self._leaves_unread(now):
+        if self._is_leaving_unread(now):
             self.abort(Cause.UNREAD)
-        elif now - self.waits_since(now) > self._seconds_max() and not self.transport.is_closing():
+        elif now - self.get_waiting_since(now) > self._get_seconds_max() and not self.transport.is_closing():
             if self._part is _Part.HEAD:
                 seconds = self._bounds.head_seconds_max
                 detail = f"The head of a request must come whole within {seconds:g} seconds."
@@ -248,7 +252,7 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._all.note(Cause.BODY_TOO_SLOW if self._part is _Part.BODY else Cause.IDLE)
                 self.transport.close()
 
-    def _seconds_max(self) -> float:
+    def _get_seconds_max(self) -> float:
         if self._is_answering():
             return _NEVER  # while a request is being answered, api/middleware.py bounds the time of its body
         if self._part is _Part.BODY:
@@ -257,7 +261,7 @@ class BoundedProtocol(HttpToolsProtocol):
             return self._bounds.head_seconds_max
         return self._bounds.idle_seconds_max
 
-    def _leaves_unread(self, now: float) -> bool:
+    def _is_leaving_unread(self, now: float) -> bool:
         if self.unread_since == _NEVER and not self.transport.is_closing():
             return False
         unread_bytes = self.unread_bytes

@@ -32,18 +32,18 @@ class Cursors:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
 
-    def _tag(self, body: bytes, name: ListName) -> bytes:
+    def _make_tag(self, body: bytes, name: ListName) -> bytes:
         # JSON holds no zero byte, so two different pairs of name and body cannot give the same message.
         return hmac.digest(self._secret, _VERSION + orjson.dumps(name) + b"\x00" + body, "sha256")[:_TAG_BYTES]
 
     def encode(self, place: Place, name: ListName) -> str:
         """Return the cursor that continues after `place` in the list `name`."""
         body = orjson.dumps(place)
-        return base64.urlsafe_b64encode(_VERSION + self._tag(body, name) + body).rstrip(b"=").decode()
+        return base64.urlsafe_b64encode(_VERSION + self._make_tag(body, name) + body).rstrip(b"=").decode()
 
     def decode(self, cursor: str, name: ListName, shape: Shape) -> tuple[Any, ...]:
         """Return the cursor's place. Raise Problem unless this ledger's API made it for this list and these filters."""
-        place = self._place(cursor, name)
+        place = self._parse_place(cursor, name)
         if place is None or not _has_shape(place, shape):
             raise Problem(
                 Kind.INVALID_CURSOR,
@@ -51,7 +51,7 @@ class Cursors:
             )
         return place
 
-    def _place(self, cursor: str, name: ListName) -> tuple[Any, ...] | None:
+    def _parse_place(self, cursor: str, name: ListName) -> tuple[Any, ...] | None:
         if len(cursor) > _CHARACTERS_MAX or not cursor.isascii():
             return None
         try:
@@ -59,7 +59,7 @@ class Cursors:
         except (ValueError, binascii.Error):
             return None
         tag, body = raw[1 : 1 + _TAG_BYTES], raw[1 + _TAG_BYTES :]
-        if raw[:1] != _VERSION or not hmac.compare_digest(tag, self._tag(body, name)):
+        if raw[:1] != _VERSION or not hmac.compare_digest(tag, self._make_tag(body, name)):
             return None
         # Base64 can write the same bytes in several ways; accept only the way that `encode` writes.
         if base64.urlsafe_b64encode(raw).rstrip(b"=").decode() != cursor:

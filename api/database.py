@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 from api.configuration import Configuration
 from api.metrics import Metrics
 from api.postgres_watch import PostgresWatch
-from db.connections import pool
+from db.connections import make_pool
 from db.fetch import Pool
 
 ROLE: Final = "ledgerline_api"
@@ -27,8 +27,10 @@ class Database:
     def __init__(self, configuration: Configuration, metrics: Metrics) -> None:
         self._dsn = configuration.postgres_dsn
         self._heavy_seconds_max = configuration.heavy_read_seconds_max
-        self.pool = pool(self._dsn, ROLE, size_max=_POOL_SIZE, statement_seconds_max=configuration.read_seconds_max)
-        self._heavy_pool = pool(
+        self.pool = make_pool(
+            self._dsn, ROLE, size_max=_POOL_SIZE, statement_seconds_max=configuration.read_seconds_max
+        )
+        self._heavy_pool = make_pool(
             self._dsn,
             ROLE,
             size_max=configuration.shares.heavy_reads.in_all,

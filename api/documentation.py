@@ -8,14 +8,14 @@ from typing import Any, Final
 from fastapi import FastAPI, Response
 from starlette.responses import HTMLResponse
 
-from api.security_headers import PageAssets, page_headers
+from api.security_headers import PageAssets, make_page_headers
 
 PATH: Final = "/docs"
 ASSETS_PATH: Final = "/docs/assets"
 START_PATH: Final = "/docs/start.js"
 # Swagger UI needs these exceptions: it writes styles and markup into its elements, and its style sheet holds images.
 # They are safe here, because the page shows only our own document.
-HEADERS: Final = page_headers(styles="'self' 'unsafe-inline'", images="'self' data:", trusted_types=False)
+HEADERS: Final = make_page_headers(styles="'self' 'unsafe-inline'", images="'self' data:", trusted_types=False)
 PARAMETERS: Final[dict[str, Any]] = {
     "dom_id": "#swagger-ui",
     # A key that is entered on the page is lost when the page is closed.

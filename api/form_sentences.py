@@ -26,19 +26,19 @@ _SENTENCES: Final = {
 }
 
 
-def form_sentence(fault: Mapping[str, Any], members: Collection[str]) -> str:
+def make_form_sentence(fault: Mapping[str, Any], members: Collection[str]) -> str:
     """Return the sentence for one of pydantic's errors; `members` are those that the object around it may have."""
     kind, place = str(fault["type"]), fault["loc"]
     name = str(place[-1]) if place else ""
     if kind == "extra_forbidden":
-        return _unknown_sentence(name, members)
+        return _make_unknown_sentence(name, members)
     if kind == "missing":
         return "It is missing."
     told = _SENTENCES.get((name, kind)) or str(fault["msg"])
     return told if told.endswith((".", "?")) else f"{told}."
 
 
-def _unknown_sentence(name: str, members: Collection[str]) -> str:
+def _make_unknown_sentence(name: str, members: Collection[str]) -> str:
     meant = _MEANT.get(name)
     if meant not in members:
         meant = find_nearest(name[:_NAME_CHARACTERS_MAX], members)

@@ -5,7 +5,7 @@ import asyncio
 from starlette.types import Message, Receive, Scope, Send
 
 
-def as_get(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
+def turn_into_get(scope: Scope, receive: Receive, send: Send) -> tuple[Scope, Receive, Send]:
     """Turn a HEAD request into a GET whose answer's body is dropped.
 
     Once the headers are sent, the route is told that the client has left, so an endless stream ends too.

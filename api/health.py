@@ -4,8 +4,8 @@ from fastapi import APIRouter, Request, Response
 
 from api.callers import get_parts
 from api.metrics import CONTENT_TYPE
-from api.problems import Kind, unavailable
-from api.responses import ProblemDocument, json_response
+from api.problems import Kind, make_unavailable_problem
+from api.responses import ProblemDocument, make_json_response
 
 router = APIRouter(tags=["service"])
 
@@ -13,7 +13,7 @@ router = APIRouter(tags=["service"])
 @router.get("/livez")
 async def live() -> Response:
     """The process answers. Nothing else is checked, because a restart would not repair it."""
-    return json_response({"status": "live"})
+    return make_json_response({"status": "live"})
 
 
 @router.get(
@@ -21,21 +21,21 @@ async def live() -> Response:
     responses={503: {"model": ProblemDocument, "description": "Something is missing; `missing` names it."}},
 )
 async def ready(request: Request) -> Response:
-    """Whether intents can be taken: Kafka, Postgres and the registry have what is needed.
+    """Whether the API can take intents: Kafka, Postgres and the registry have what it needs.
 
-    `degraded` while Postgres is away and intents are taken all the same, for ten minutes at most.
+    `degraded` if Postgres is away: the API still takes intents, for ten minutes at most.
     """
     readiness = get_parts(request).readiness
     missing = await readiness.missing()
     if not missing:
-        degraded = readiness.degraded()
-        return json_response({"status": "degraded", "degraded": degraded} if degraded else {"status": "ready"})
-    problem = unavailable(Kind.NOT_READY, " ".join(missing.values()))
+        degraded = readiness.list_degraded()
+        return make_json_response({"status": "degraded", "degraded": degraded} if degraded else {"status": "ready"})
+    problem = make_unavailable_problem(Kind.NOT_READY, " ".join(missing.values()))
     problem.members["missing"] = missing
-    return problem.response()
+    return problem.make_response()
 
 
 @router.get("/metrics", response_class=Response)
 async def metrics(request: Request) -> Response:
     """Prometheus' text format."""
-    return Response(get_parts(request).metrics.exposition(), media_type=CONTENT_TYPE)
+    return Response(get_parts(request).metrics.make_exposition(), media_type=CONTENT_TYPE)

@@ -8,10 +8,10 @@ import structlog
 
 from api.background import Backoff
 from api.configuration import Configuration
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, make_unavailable_problem
 from db.books import Books
 from producers.intents import SUBJECT, DeliveryError, IntentProducer
-from runtime.schemas import SchemaError, registered_id, registry_client
+from runtime.schemas import SchemaError, find_registered_id, make_registry_client
 
 LOOK_SECONDS_MAX: Final = 15.0
 """How old a read of the books may be when the intents that it allowed are handed to Kafka. This bound and the delivery
@@ -48,8 +48,8 @@ class Intake:
                 await backoff.pause()
 
     def _look_up_schema(self) -> int:
-        with registry_client(self._registry) as client:
-            return registered_id(client, SUBJECT)
+        with make_registry_client(self._registry) as client:
+            return find_registered_id(client, SUBJECT)
 
     @property
     def has_schema(self) -> bool:
@@ -59,7 +59,9 @@ class Intake:
     def require_schema(self) -> None:
         """Raise Problem until the schema of intents is known."""
         if not self.has_schema:
-            raise unavailable(Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away.")
+            raise make_unavailable_problem(
+                Kind.NOT_READY, "The schema of intents is not known yet: the schema registry is away."
+            )
 
     async def find_kafka_fault(self) -> str | None:
         """Return why Kafka cannot take intents; None if it can."""
@@ -70,7 +72,7 @@ class Intake:
         return None
 
     async def _count_lanes(self) -> int:
-        return await asyncio.to_thread(self.producer.partition_count, _KAFKA_SECONDS_MAX)
+        return await asyncio.to_thread(self.producer.count_partitions, _KAFKA_SECONDS_MAX)
 
     async def fault(self, books: Books) -> Problem | None:
         """Return why no new intent may be published under these books; None if it may.
@@ -79,7 +81,7 @@ class Intake:
         """
         if books.closed_because is not None:
             detail = f"{books.closed_because} Nothing was done: the same request may be sent again."
-            return unavailable(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
+            return make_unavailable_problem(Kind.INTAKE_CLOSED, detail, RETRY_SECONDS)
         wanted = books.lanes or 0
         if self._lanes >= wanted:
             return None
@@ -90,14 +92,18 @@ class Intake:
                     self._lanes = await self._count_lanes()
                 except DeliveryError as error:
                     detail = f"{error} The same request with the same key may be sent again safely."
-                    return unavailable(Kind.KAFKA_UNAVAILABLE, detail)
+                    return make_unavailable_problem(Kind.KAFKA_UNAVAILABLE, detail)
         if self._lanes < wanted:
-            return unavailable(Kind.NOT_READY, "Kafka does not tell this process of all lanes yet: try again.")
+            return make_unavailable_problem(
+                Kind.NOT_READY, "Kafka does not tell this process of all lanes yet: try again."
+            )
         return None
 
 
-def outdated(looked_time: float) -> Problem | None:
+def find_outdated_problem(looked_time: float) -> Problem | None:
     """Return the problem if the read of the books at `looked_time` (monotonic clock) is too old; else None."""
     if time.monotonic() - looked_time <= LOOK_SECONDS_MAX:
         return None
-    return unavailable(Kind.OVERLOADED, "Too much time passed before Kafka was asked: the same may be sent again.")
+    return make_unavailable_problem(
+        Kind.OVERLOADED, "Too much time passed before Kafka was asked: the same may be sent again."
+    )

@@ -15,22 +15,22 @@ from api.body_bounds import (
 )
 from api.intent_models import INTENT_FORM, ITEM_FORM, Form, read_by_model
 from api.plain_bodies import Asked, read_plain_transfer
-from api.problems import Kind, Problem, kind_of
+from api.problems import Kind, Problem, get_problem_kind
 from api.times import from_rfc3339
 from api.unique_members import require_unique_members
-from domain.intents import Intent, intent_id_of
-from domain.screening import key_fault, shape_refusal
+from domain.intents import Intent, compute_intent_id
+from domain.screening import find_key_fault, refuse_shape
 
 BATCH_ITEMS_MAX: Final = 1000
 _FAULTS_SHOWN_MAX: Final = 20
 
 
-def now_microseconds() -> int:
+def get_now_microseconds() -> int:
     """Return the time now, in microseconds since 1970 UTC."""
     return time.time_ns() // 1000
 
 
-def json_value(raw: bytes) -> Any:
+def parse_json(raw: bytes) -> Any:
     """Parse strict JSON (RFC 8259) in UTF-8; integers of any size stay exact.
 
     Raise Problem for anything else, for NaN, for a lone surrogate, and for a member that stands twice in an object.
@@ -60,11 +60,11 @@ def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) 
             raise Problem(
                 Kind.INVALID_REQUEST, detail, errors=[{"pointer": "/value_time", "detail": detail}]
             ) from error
-    fault = key_fault(idempotency_key)
+    fault = find_key_fault(idempotency_key)
     if fault is not None:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, fault)
     try:
-        intent_id = intent_id_of(tenant, idempotency_key)
+        intent_id = compute_intent_id(tenant, idempotency_key)
     except UnicodeEncodeError as error:
         raise Problem(Kind.IDEMPOTENCY_KEY_INVALID, "The idempotency key is not Unicode text.") from error
     intent = Intent(
@@ -79,30 +79,30 @@ def _judge(asked: Asked, tenant: str, idempotency_key: str, accepted_time: int) 
         metadata,
         accepted_time,
     )
-    refusal = shape_refusal(intent)
+    refusal = refuse_shape(intent)
     if refusal is not None:
-        raise Problem(kind_of(refusal.reason), refusal.detail, reason=refusal.reason.value)
+        raise Problem(get_problem_kind(refusal.reason), refusal.detail, reason=refusal.reason.value)
     return intent
 
 
-def intent_of(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
+def parse_intent(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
     """Return the intent in a body. Raise Problem if the body is too large, or is not an intent in form or shape."""
     require_few_parts(raw, INTENT_PARTS_MAX)
-    asked = _read(json_value(raw), INTENT_FORM, _FAULTS_SHOWN_MAX)
-    return _judge(asked, tenant, idempotency_key, now_microseconds())
+    asked = _read(parse_json(raw), INTENT_FORM, _FAULTS_SHOWN_MAX)
+    return _judge(asked, tenant, idempotency_key, get_now_microseconds())
 
 
-def _item(value: Any, tenant: str, accepted_time: int, faults_max: int) -> Intent:
+def _parse_item(value: Any, tenant: str, accepted_time: int, faults_max: int) -> Intent:
     asked = _read(value, ITEM_FORM, faults_max)
     return _judge(asked, tenant, value["idempotency_key"], accepted_time)
 
 
-def _line_item(line: bytes, tenant: str, accepted_time: int, faults_max: int) -> Intent:
+def _parse_line_item(line: bytes, tenant: str, accepted_time: int, faults_max: int) -> Intent:
     require_few_parts(line, INTENT_PARTS_MAX)
-    return _item(json_value(line), tenant, accepted_time, faults_max)
+    return _parse_item(parse_json(line), tenant, accepted_time, faults_max)
 
 
-def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
+def parse_batch(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Problem]:
     """Return the items of a batch in order, each an intent or the problem with it.
 
     Raise Problem for the whole batch if it is not an array, or has too many items, lines or parts. Blank lines of
@@ -114,15 +114,15 @@ def batch_of(raw: bytes, *, is_ndjson: bool, tenant: str) -> list[Intent | Probl
     if is_ndjson:
         require_few_lines(raw)
         values = [line for line in raw.split(b"\n") if line and not line.isspace()]
-        read = _line_item
+        read = _parse_line_item
     else:
-        values = json_value(raw)
-        read = _item
+        values = parse_json(raw)
+        read = _parse_item
         if not isinstance(values, list):
             raise Problem(Kind.INVALID_REQUEST, "A batch is a JSON array, or NDJSON with its media type.")
     if len(values) > BATCH_ITEMS_MAX:
         raise Problem(Kind.TOO_MANY_ITEMS, f"A batch has at most {BATCH_ITEMS_MAX} items.", items_max=BATCH_ITEMS_MAX)
-    accepted_time = now_microseconds()
+    accepted_time = get_now_microseconds()
     items: list[Intent | Problem] = []
     faults_shown = 0
     for value in values:

@@ -10,7 +10,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api.body_bounds import ODD_LEGS_SHOWN_MAX, require_small
-from api.form_sentences import form_sentence
+from api.form_sentences import make_form_sentence
 from api.plain_bodies import CURRENCY_CHARACTERS_MAX, TIME_CHARACTERS_MAX, Asked, read_plain_legs
 from api.problems import Kind, Problem
 from api.times import PATTERN
@@ -69,7 +69,7 @@ class LegBody(BaseModel):
         Field(
             min_length=1,
             max_length=CURRENCY_CHARACTERS_MAX,
-            description="ISO 4217 or registered unit.",
+            description="ISO 4217 code or registered unit.",
             examples=["EUR"],
         ),
     ]
@@ -85,7 +85,7 @@ class IntentBody(BaseModel):
     type: Annotated[str, Field(max_length=64, json_schema_extra={"enum": ["transfer", "reversal"]})]
     legs: Annotated[
         list[LegBody],
-        Field(description="From 2 to 1,000. A reversal may leave them out: then all that is unreversed is reversed."),
+        Field(description="From 2 to 1,000. If a reversal has none, it reverses all that is left of its original."),
     ] = []
     reverses: Annotated[
         str | None, Field(pattern=_UUID_PATTERN, description="For a reversal: the id of the intent that it reverses.")
@@ -94,12 +94,12 @@ class IntentBody(BaseModel):
         str | None,
         Field(
             max_length=TIME_CHARACTERS_MAX,
-            description="When the movement takes effect: RFC 3339, from 1900 to 2199; default: on acceptance.",
+            description="When the movement takes effect: RFC 3339, from 1900 to 2199; by default when accepted.",
             json_schema_extra={"format": "date-time", "pattern": PATTERN},
         ),
     ] = None
     reference: Annotated[
-        str | None, Field(description="For people.", json_schema_extra={"maxLength": REFERENCE_CHARACTERS_MAX})
+        str | None, Field(description="A text for people.", json_schema_extra={"maxLength": REFERENCE_CHARACTERS_MAX})
     ] = None
     metadata: Annotated[
         dict[str, str],
@@ -134,7 +134,7 @@ INTENT_FORM: Final = _make_form(IntentBody)
 ITEM_FORM: Final = _make_form(BatchItem)
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
+def _make_pointer(location: tuple[int | str, ...]) -> str:
     # The sender chooses the names of members, so a long name is cut.
     parts = (str(part)[:_POINTER_CHARACTERS_MAX].replace("~", "~0").replace("/", "~1") for part in location)
     return "".join(f"/{part}" for part in parts)
@@ -144,7 +144,10 @@ def _make_form_problem(error: ValidationError, form: Form, faults_max: int) -> P
     """Return the problem that lists pydantic's first `faults_max` errors, each with a JSON pointer (RFC 6901)."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
     faults = [
-        {"pointer": _pointer(fault["loc"]), "detail": form_sentence(fault, _members_around(fault["loc"], form))}
+        {
+            "pointer": _make_pointer(fault["loc"]),
+            "detail": make_form_sentence(fault, _list_members_around(fault["loc"], form)),
+        }
         for fault in found[:faults_max]
     ]
     first = f"{faults[0]['pointer']}: {faults[0]['detail']}"
@@ -152,7 +155,7 @@ def _make_form_problem(error: ValidationError, form: Form, faults_max: int) -> P
     return Problem(Kind.INVALID_REQUEST, f"{first}{more}", errors=faults)
 
 
-def _members_around(location: tuple[int | str, ...], form: Form) -> list[str]:
+def _list_members_around(location: tuple[int | str, ...], form: Form) -> list[str]:
     """Return, in alphabetical order, the members that the object around the part at `location` may have."""
     is_of_leg = len(location) > 2 and location[0] == "legs"
     return sorted(LegBody.model_fields if is_of_leg else form.members)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from api.problems import Problem
 from api.responses import ProblemDocument
 from api.times import to_optional_rfc3339
-from api.views import LegView, Units, leg_view
+from api.views import LegView, Units, make_leg_view
 from db.reads import Delivery, Settled
 from domain.outcomes import Outcome
 from producers.intents import Delivered
@@ -41,11 +41,11 @@ class IntentView(BaseModel):
     intent_id: str
     status: Literal["pending", "posted", "rejected"]
     receipt: ReceiptView
-    reason: str | None = Field(None, description="Why it was rejected: one of docs/OUTCOMES.md.")
+    reason: str | None = Field(None, description="Why it was rejected: a reason of docs/OUTCOMES.md.")
     detail: str | None = None
     type: str | None = None
     idempotency_key: str | None = None
-    legs: list[LegView] | None = Field(None, description="As posted. Left out in answers to a batch.")
+    legs: list[LegView] | None = Field(None, description="The legs as posted. Answers to a batch leave them out.")
     reverses: str | None = None
     reference: str | None = None
     metadata: dict[str, str] | None = None
@@ -70,18 +70,18 @@ class BatchView(BaseModel):
     items: list[BatchItemView]
 
 
-def location_of(intent_id: UUID, delivered: Delivered) -> str:
+def make_location(intent_id: UUID, delivered: Delivered) -> str:
     """Return the URL of the intent. Its partition and offset tell a pending intent from one that was never sent."""
     return f"/v1/intents/{intent_id}?partition={delivered.partition}&offset={delivered.offset}"
 
 
-def pending_view(intent_id: UUID, delivered: Delivered) -> dict[str, Any]:
+def make_pending_view(intent_id: UUID, delivered: Delivered) -> dict[str, Any]:
     """Return, as JSON, an intent that Kafka has and the ledger has not settled."""
     receipt = {"topic": delivered.topic, "partition": delivered.partition, "offset": delivered.offset}
     return {"intent_id": intent_id, "status": "pending", "receipt": receipt}
 
 
-def settled_view(settled: Settled, units: Units, delivery: Delivery | None = None) -> dict[str, Any]:
+def make_settled_view(settled: Settled, units: Units, delivery: Delivery | None = None) -> dict[str, Any]:
     """Return a settled intent as JSON; with `delivery` if that is not the delivery that settled the intent."""
     view: dict[str, Any] = {
         "intent_id": str(settled.intent_id),
@@ -105,7 +105,7 @@ def settled_view(settled: Settled, units: Units, delivery: Delivery | None = Non
     if settled.outcome is Outcome.REJECTED:
         view |= {"reason": settled.reason, "detail": settled.detail}
     if settled.legs is not None:
-        view["legs"] = [leg_view(leg, units) for leg in settled.legs]
+        view["legs"] = [make_leg_view(leg, units) for leg in settled.legs]
     if delivery is not None and (delivery.lane, delivery.seq) != (settled.lane, settled.seq):
         view["delivery"] = {
             "partition": delivery.lane,
@@ -117,6 +117,6 @@ def settled_view(settled: Settled, units: Units, delivery: Delivery | None = Non
     return view
 
 
-def problem_item(problem: Problem) -> dict[str, Any]:
+def make_problem_item(problem: Problem) -> dict[str, Any]:
     """Return a batch item with a problem as JSON."""
     return {"status": problem.kind.status, "problem": problem.document()}

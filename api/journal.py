@@ -8,9 +8,9 @@ from pydantic import BaseModel
 from api.callers import JournalReader
 from api.lists import Cursor, Limit, NextLink
 from api.problems import Kind, Problem
-from api.responses import json_response, problem_responses
+from api.responses import make_json_response, make_problem_responses
 from api.times import to_optional_rfc3339
-from api.views import LegView, Units, leg_view
+from api.views import LegView, Units, make_leg_view
 from db import reads
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
@@ -43,13 +43,13 @@ class JournalView(BaseModel):
 
 
 class JournalPageView(BaseModel):
-    """Journal rows in order of (lane, seq). A page can be short, even empty, and still have a next one."""
+    """Journal rows in order of (lane, seq). A page may be short, even empty, and still have a `next`."""
 
     items: list[JournalView]
     next: NextLink
 
 
-def _journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
+def _make_journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
     """Return a journal row as JSON, with bytes in hex and without the tenant."""
     view = row._asdict()
     del view["tenant"]
@@ -57,7 +57,7 @@ def _journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
         "outcome": row.outcome.value,
         "intent_id": str(row.intent_id),
         "reverses": None if row.reverses is None else str(row.reverses),
-        "legs": [leg_view(leg, units) for leg in row.legs],
+        "legs": [make_leg_view(leg, units) for leg in row.legs],
         "value_time": to_optional_rfc3339(row.value_time),
         "booked_time": to_optional_rfc3339(row.booked_time),
         "fingerprint": row.fingerprint.hex(),
@@ -66,7 +66,7 @@ def _journal_view(row: JournalRow, units: Units) -> dict[str, Any]:
     }
 
 
-@router.get("/v1/journal", response_model=JournalPageView, responses=problem_responses(Kind.INVALID_CURSOR))
+@router.get("/v1/journal", response_model=JournalPageView, responses=make_problem_responses(Kind.INVALID_CURSOR))
 async def list_journal(
     reader: JournalReader,
     lane: Annotated[int | None, Query(ge=0, le=2**31 - 1, description="Only this lane.")] = None,
@@ -86,17 +86,17 @@ async def list_journal(
         lambda pool: reads.list_journal(pool, reader.tenant, place, limit, lane=lane, outcome=outcome)
     )
     units = reader.units
-    items = [_journal_view(row, units) for row in found.rows]
-    return json_response({"items": items, "next": page.link(found.resume)})
+    items = [_make_journal_view(row, units) for row in found.rows]
+    return make_json_response({"items": items, "next": page.link(found.resume)})
 
 
 @router.get(
-    "/v1/journal/{lane}/{seq}", response_model=JournalView, responses=problem_responses(Kind.JOURNAL_ROW_NOT_FOUND)
+    "/v1/journal/{lane}/{seq}", response_model=JournalView, responses=make_problem_responses(Kind.JOURNAL_ROW_NOT_FOUND)
 )
 async def get_journal_row(
     reader: JournalReader,
-    lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Of the receipt.")],
-    seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Of the receipt.")],
+    lane: Annotated[int, Path(ge=0, le=2**31 - 1, description="Lane of the receipt.")],
+    seq: Annotated[int, Path(ge=0, le=2**63 - 1, description="Sequence number of the receipt.")],
 ) -> Response:
     """One journal row, with the hash of the row before it."""
     row = await reader.read(lambda pool: reads.find_journal_row(pool, reader.tenant, lane, seq))
@@ -105,4 +105,4 @@ async def get_journal_row(
             Kind.JOURNAL_ROW_NOT_FOUND,
             "The lane is not posted so far, or the row is of another tenant: take both numbers from a receipt.",
         )
-    return json_response(_journal_view(row, reader.units))
+    return make_json_response(_make_journal_view(row, reader.units))

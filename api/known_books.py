@@ -8,7 +8,7 @@ import structlog
 from api.background import Backoff
 from api.cursors import Cursors
 from api.database import Database
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, make_unavailable_problem
 from db.access import read_cursor_key
 from db.books import Books
 from db.connections import DatabaseError
@@ -63,14 +63,14 @@ class KnownBooks:
     def frame(self) -> Books:
         """The frame. Raises Problem until it is read."""
         if self._frame is None:
-            raise _not_loaded()
+            raise _make_not_loaded_problem()
         return self._frame
 
     @property
     def cursors(self) -> Cursors:
         """The maker and reader of the ledger's cursors. Raises Problem until their secret is read."""
         if self._cursors is None:
-            raise _not_loaded()
+            raise _make_not_loaded_problem()
         return self._cursors
 
     def chart(self, tenant: str) -> Chart:
@@ -82,5 +82,5 @@ class KnownBooks:
         return self.frame.units.get(tenant, {})
 
 
-def _not_loaded() -> Problem:
-    return unavailable(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")
+def _make_not_loaded_problem() -> Problem:
+    return make_unavailable_problem(Kind.NOT_READY, "The books are not loaded yet: Postgres is away or not migrated.")

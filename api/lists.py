@@ -9,11 +9,11 @@ from pydantic import Field
 
 from api.cursors import ListName, Place
 from api.known_books import KnownBooks
-from api.responses import json_response
+from api.responses import make_json_response
 
 LIMIT_MAX: Final = 1000
 Limit = Annotated[int, Query(ge=1, le=LIMIT_MAX, description="Most items on a page.")]
-Cursor = Annotated[str | None, Query(max_length=1024, description="From the `next` link; opaque.")]
+Cursor = Annotated[str | None, Query(max_length=1024, description="Opaque; from the `next` link of the page before.")]
 NextLink = Annotated[str | None, Field(description="URL of the next page; null at the end.")]
 
 Row = TypeVar("Row")
@@ -65,12 +65,14 @@ class Page:
         given = {name: value for name, value in self._filters.items() if value not in (None, "")}
         return f"{self._path}?{urlencode(given | {'limit': self._limit, 'cursor': cursor})}"
 
-    def link_after(self, rows: Sequence[Row], place: Callable[[Row], Place]) -> str | None:
+    def make_link_after(self, rows: Sequence[Row], place: Callable[[Row], Place]) -> str | None:
         """Return the link to the next page; None if the rows that were read end with this page."""
         return self.link(place(rows[self._limit - 1])) if len(rows) > self._limit else None
 
-    def response(
+    def make_response(
         self, rows: Sequence[Row], view: Callable[[Row], dict[str, Any]], place: Callable[[Row], Place]
     ) -> Response:
         """Return the page as a response; `place` tells a row's place in the list."""
-        return json_response({"items": [view(row) for row in self.shown(rows)], "next": self.link_after(rows, place)})
+        return make_json_response(
+            {"items": [view(row) for row in self.shown(rows)], "next": self.make_link_after(rows, place)}
+        )

@@ -40,9 +40,10 @@ _OF_THE_PROCESS: Final = (
 class PoolCollector(Collector):
     """Reads the statistics of a pool of connections at each scrape."""
 
-    def __init__(self, statistics: Callable[[], Mapping[str, int]]) -> None:
-        """Take `statistics`, psycopg_pool's own function."""
+    def __init__(self, statistics: Callable[[], Mapping[str, int]], queued: Callable[[], int] = lambda: 0) -> None:
+        """`statistics`: psycopg_pool's own function. `queued`: the reads that wait for their turn at a connection."""
         self._statistics = statistics
+        self._queued = queued
 
     def collect(self) -> Iterable[Metric]:
         """Yield the pool's connections, the requests that wait for one, and the total time waited, in seconds."""
@@ -57,7 +58,7 @@ class PoolCollector(Collector):
         yield GaugeMetricFamily(
             "ledgerline_postgres_pool_requests_waiting",
             "Requests that wait for a connection.",
-            value=now.get("requests_waiting", 0),
+            value=now.get("requests_waiting", 0) + self._queued(),
         )
         yield CounterMetricFamily(
             "ledgerline_postgres_pool_wait_seconds",
@@ -88,7 +89,7 @@ class Metrics:
         )
         intents = Counter(
             "ledgerline_api_intents",
-            "Intents received, by result: accepted, replayed, refused (for their shape), conflict, failed (Kafka).",
+            "Intents received, by result: accepted, replayed, refused (wrong form), conflict, failed (not confirmed).",
             ("result",),
             registry=self.registry,
         )
@@ -101,30 +102,32 @@ class Metrics:
             "ledgerline_api_requests_waiting", "Requests that wait for an outcome.", registry=self.registry
         )
 
+        self.queued_reads = 0
+        """Reads that wait only because all connections for reads are in use: api.shares lets no more come to a pool."""
         self.share_refusals = Counter(
             "ledgerline_api_share_refusals",
-            "Requests refused as a share was used up, by whose share it was.",
+            "Requests refused because a share was used up, by share and by bound: key, tenant or all.",
             ("share", "bound"),
             registry=self.registry,
         )
         self.connections = Gauge("ledgerline_api_connections", "Connections that are open.", registry=self.registry)
         self.connections_ended = Counter(
             "ledgerline_api_connections_ended",
-            "Connections that the API ended as a bound was passed, by cause.",
+            "Connections that the API ended because a limit was exceeded, by cause.",
             ("cause",),
             registry=self.registry,
         )
         self.database_busy = Counter(
             "ledgerline_api_database_busy",
-            "Questions that Postgres was too busy for, by cause.",
+            "Queries for which Postgres was too busy, by cause.",
             ("cause",),
             registry=self.registry,
         )
 
     def watch_pool(self, statistics: Callable[[], Mapping[str, int]]) -> None:
         """Show the statistics of a pool of connections."""
-        self.registry.register(PoolCollector(statistics))
+        self.registry.register(PoolCollector(statistics, lambda: self.queued_reads))
 
-    def exposition(self) -> bytes:
+    def make_exposition(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.connections import BODY_IS_WHOLE
 from api.direct_routes import DirectRoutes
-from api.head_requests import as_get
+from api.head_requests import turn_into_get
 from api.metrics import Metrics
-from api.problems import Kind, Problem, database_problem, unavailable
-from api.security_headers import complete
+from api.problems import Kind, Problem, make_database_problem, make_unavailable_problem
+from api.security_headers import add_security_headers
 from api.shares import Holder
-from api.tracing import begin_span, end_span, trace_of
+from api.tracing import begin_span, end_span, read_trace
 from db.connections import DatabaseError
 from runtime import tracing
 from runtime.tracing import Span
@@ -99,7 +99,7 @@ class _BodyLimit:
         except TimeoutError as error:
             raise Problem(
                 Kind.BODY_TOO_SLOW,
-                f"The body must come whole within {self._seconds_max:g} seconds.",
+                f"The body must arrive in full within {self._seconds_max:g} seconds.",
                 headers={"Connection": "close"},
             ) from error
 
@@ -111,7 +111,7 @@ class _BodyLimit:
             self._bytes += len(message.get("body", b""))
 
 
-def _content_coding(scope: Scope) -> bytes | None:
+def _find_content_coding(scope: Scope) -> bytes | None:
     """Return the body's content coding, such as gzip; None if it has none."""
     for name, value in scope["headers"]:
         if name == b"content-encoding" and value.strip().lower() not in _NO_CODING:
@@ -120,7 +120,7 @@ def _content_coding(scope: Scope) -> bytes | None:
     return None
 
 
-def _unsupported_coding(coding: bytes) -> Problem:
+def _make_unsupported_coding_problem(coding: bytes) -> Problem:
     shown = coding[:_CODING_CHARACTERS_SHOWN_MAX].decode("latin-1")
     return Problem(
         Kind.UNSUPPORTED_MEDIA_TYPE,
@@ -158,14 +158,14 @@ class RequestLayer:
             return
         method = scope["method"]
         if method == "HEAD":
-            scope, receive, send = as_get(scope, receive, send)
+            scope, receive, send = turn_into_get(scope, receive, send)
         await self._serve(scope, receive, send, method)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send, method: str) -> None:
         started = time.perf_counter()
         headers = Headers(scope=scope)
-        trace = trace_of(headers)
-        tracer = tracing.tracer()
+        trace = read_trace(headers)
+        tracer = tracing.get_tracer()
         span = None
         if tracer is not None and scope["path"] not in _ALWAYS_ANSWERED:
             span = begin_span(tracer, headers, scope)
@@ -181,7 +181,7 @@ class RequestLayer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                complete(message, trace.correlation_id)
+                add_security_headers(message, trace.correlation_id)
             await send(message)
 
         self._in_flight += 1
@@ -189,10 +189,12 @@ class RequestLayer:
         try:
             if self._in_flight > self._requests_in_flight_max and scope["path"] not in _ALWAYS_ANSWERED:
                 self._metrics.share_refusals.labels("requests", "all").inc()
-                problem = unavailable(Kind.OVERLOADED, "Too many requests are being answered: try again in a moment.")
-                await problem.response()(scope, receive, send_noted)
+                problem = make_unavailable_problem(
+                    Kind.OVERLOADED, "Too many requests are being answered: try again in a moment."
+                )
+                await problem.make_response()(scope, receive, send_noted)
             else:
-                await self._answer(scope, self._bounded(scope, receive, headers, holder), send_noted)
+                await self._answer(scope, self._bound(scope, receive, headers, holder), send_noted)
         except ClientDisconnect:
             logger.debug("client left")
         except Exception as error:
@@ -202,7 +204,7 @@ class RequestLayer:
             detail = "The request failed for a reason of ours; the log has it under the correlation id."
             problem = Problem(Kind.INTERNAL, detail, correlation_id=trace.correlation_id)
             problem.__cause__ = error
-            await problem.response()(scope, receive, send_noted)
+            await problem.make_response()(scope, receive, send_noted)
         finally:
             holder.give_back()
             self._in_flight -= 1
@@ -210,16 +212,16 @@ class RequestLayer:
             self._note(scope, method, status, time.perf_counter() - started, span)
             tracing.current.reset(token)
 
-    def _bounded(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
+    def _bound(self, scope: Scope, receive: Receive, headers: Headers, holder: Holder) -> Receive:
         bytes_max = self._batch_bytes_max if scope["path"] == _BATCH_PATH else self._body_bytes_max
         ends_time = asyncio.get_running_loop().time() + self._body_seconds_max
         has_come = scope.get("extensions", {}).get(BODY_IS_WHOLE, _is_never_whole)
         return _BodyLimit(receive, has_come, headers, holder, bytes_max, ends_time, self._body_seconds_max)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        coding = _content_coding(scope)
+        coding = _find_content_coding(scope)
         if coding is not None:
-            await _unsupported_coding(coding).response()(scope, receive, send)
+            await _make_unsupported_coding_problem(coding).make_response()(scope, receive, send)
             return
         endpoint = self._direct.get((scope["method"], scope["path"]))
         if endpoint is None:
@@ -228,9 +230,9 @@ class RequestLayer:
         try:
             response = await endpoint(Request(scope, receive))
         except Problem as problem:
-            response = problem.response()
+            response = problem.make_response()
         except DatabaseError as error:
-            response = database_problem(error).response()
+            response = make_database_problem(error).make_response()
         await response(scope, receive, send)
 
     def _note(self, scope: Scope, asked: str, status: int, seconds: float, span: Span | None) -> None:

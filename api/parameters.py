@@ -15,16 +15,20 @@ from api.times import PATTERN, explain, from_rfc3339
 from domain.intents import ADDRESS_CHARACTERS_MAX, ADDRESS_PATTERN
 
 Address = Annotated[
-    str, Path(description="Such as users:42:wallet.", json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"})
+    str,
+    Path(
+        description="The account's address, such as users:42:wallet.",
+        json_schema_extra={"pattern": f"^{ADDRESS_PATTERN.pattern}$"},
+    ),
 ]
 Currency = Annotated[
-    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217, or a registered unit.", examples=["EUR"])
+    str, Query(pattern=r"^[A-Z][A-Z0-9._-]{0,23}$", description="ISO 4217 code or registered unit.", examples=["EUR"])
 ]
 Moment = Annotated[
     str | None,
-    # The schema only documents the pattern. `moment` checks the text, and explains a fault in a sentence.
+    # The schema only documents the pattern. `parse_moment` checks the text, and explains a fault in a sentence.
     Query(
-        description="RFC 3339, with an offset.",
+        description="A time by RFC 3339, with an offset.",
         examples=["2026-01-31T12:00:00Z"],
         json_schema_extra={"format": "date-time", "pattern": PATTERN},
     ),
@@ -50,7 +54,7 @@ def require_known(request: Request) -> None:
 
     If a misspelt filter were ignored, the answer would hold rows that the caller did not ask for.
     """
-    known = known_names(request.scope.get("route"))
+    known = list_known_names(request.scope.get("route"))
     given = Counter(name for name, _ in request.query_params.multi_items())
     for name, count in given.items():
         shown = name[:_NAME_CHARACTERS_SHOWN_MAX]
@@ -74,19 +78,19 @@ def require_known(request: Request) -> None:
             )
 
 
-def known_names(route: BaseRoute | None) -> tuple[str, ...]:
+def list_known_names(route: BaseRoute | None) -> tuple[str, ...]:
     """Return the names that a route's query may have. Endpoints that are called without FastAPI take none."""
     if not isinstance(route, APIRoute):
         return ()
-    return tuple(_names_of(route.dependant))
+    return tuple(_list_names(route.dependant))
 
 
-def _names_of(dependant: Dependant) -> list[str]:
-    below = [name for inner in dependant.dependencies for name in _names_of(inner)]
+def _list_names(dependant: Dependant) -> list[str]:
+    below = [name for inner in dependant.dependencies for name in _list_names(inner)]
     return [field.alias for field in dependant.query_params] + below
 
 
-def fault_of(error: Mapping[str, Any]) -> dict[str, str]:
+def describe_fault(error: Mapping[str, Any]) -> dict[str, str]:
     """Return one of FastAPI's errors as the parameter's name and a sentence that says which values are valid."""
     place = [str(part) for part in error["loc"]]
     name, kind = place[-1], str(error["type"])
@@ -101,14 +105,14 @@ def fault_of(error: Mapping[str, Any]) -> dict[str, str]:
     return {"parameter": ".".join(place), "detail": f"The parameter {name} {told}."}
 
 
-def invalid(errors: Sequence[Mapping[str, Any]]) -> Problem:
+def make_invalid_problem(errors: Sequence[Mapping[str, Any]]) -> Problem:
     """Return the problem that lists FastAPI's errors; its detail is the sentence of the first."""
-    faults = [fault_of(error) for error in errors]
+    faults = [describe_fault(error) for error in errors]
     more = f" {len(faults) - 1} more in `errors`." if len(faults) > 1 else ""
     return Problem(Kind.INVALID_REQUEST, faults[0]["detail"] + more, errors=faults)
 
 
-def checked_address(address: str) -> str:
+def check_address(address: str) -> str:
     """Return the address of an account. Raise Problem if no account can have it."""
     if len(address) > ADDRESS_CHARACTERS_MAX or not ADDRESS_PATTERN.fullmatch(address):
         raise make_not_open_problem(address)
@@ -124,7 +128,7 @@ def make_not_open_problem(address: str) -> Problem:
     )
 
 
-def moment(text: str | None, name: str) -> int | None:
+def parse_moment(text: str | None, name: str) -> int | None:
     """Return the parameter `name` in microseconds since 1970 UTC; None if it is not given.
 
     Raise Problem, with an example, if the text is not a date-time.
@@ -139,9 +143,9 @@ def moment(text: str | None, name: str) -> int | None:
         raise Problem(Kind.INVALID_REQUEST, detail, errors=faults) from error
 
 
-def period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
+def parse_period(since: str | None, until: str | None) -> tuple[int | None, int | None]:
     """Return both moments. Raise Problem if the period ends before it begins, as that would always show no rows."""
-    begin, end = moment(since, "since"), moment(until, "until")
+    begin, end = parse_moment(since, "since"), parse_moment(until, "until")
     if begin is not None and end is not None and begin > end:
         raise Problem(
             Kind.BAD_REQUEST,

@@ -88,7 +88,7 @@ class PostgresWatch:
             self._probe = asyncio.create_task(self._find_back(), name="postgres")
 
     async def _find_back(self) -> None:
-        while self._away_since is not None and not await self._told_to_close():
+        while self._away_since is not None and not await self._wait_for_close():
             try:
                 await read_books(self._pool)
             except DatabaseBusy as error:
@@ -99,7 +99,7 @@ class PostgresWatch:
             logger.info("Postgres back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
 
-    async def _told_to_close(self) -> bool:
+    async def _wait_for_close(self) -> bool:
         """Wait for the pause between two probes; return whether `close` was called."""
         try:
             return await asyncio.wait_for(self._closing.wait(), _PROBE_SECONDS)

@@ -81,7 +81,7 @@ class Kind(Enum):
 _BY_SLUG: Final = {kind.slug: kind for kind in Kind}
 
 
-def kind_of(reason: Reason) -> Kind:
+def get_problem_kind(reason: Reason) -> Kind:
     """Return the kind of problem for a reason to refuse an intent for its shape."""
     return _BY_SLUG[reason.value.replace("_", "-")]
 
@@ -113,19 +113,19 @@ class Problem(Exception):
         }
         return standard | self.members
 
-    def response(self) -> Response:
+    def make_response(self) -> Response:
         """Return the problem as an HTTP response."""
         return Response(
             orjson.dumps(self.document(), default=str), self.kind.status, headers=self.headers, media_type=MEDIA_TYPE
         )
 
 
-def unavailable(kind: Kind, detail: str, retry_after_seconds: int = 1) -> Problem:
+def make_unavailable_problem(kind: Kind, detail: str, retry_after_seconds: int = 1) -> Problem:
     """Return a 503 that says after how many seconds to try again."""
     return Problem(kind, detail, headers={"Retry-After": str(retry_after_seconds)})
 
 
-def database_problem(error: DatabaseError) -> Problem:
+def make_database_problem(error: DatabaseError) -> Problem:
     """Return the 503 for Postgres that is away or has too much to do."""
     kind = Kind.DATABASE_BUSY if isinstance(error, DatabaseBusy) else Kind.DATABASE_UNAVAILABLE
-    return unavailable(kind, f"{error} Nothing was done: the same request may be sent again.")
+    return make_unavailable_problem(kind, f"{error} Nothing was done: the same request may be sent again.")

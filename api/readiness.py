@@ -29,7 +29,7 @@ class Readiness:
         """Return what keeps the process from taking intents: part -> sentence.
 
         Postgres counts as missing only after TRUSTED_SECONDS_MAX without an answer, or if no books were loaded yet;
-        see `degraded`.
+        see `list_degraded`.
         """
         async with self._lock:
             checked_at, found = self._checked
@@ -38,14 +38,14 @@ class Readiness:
                 self._checked = (time.monotonic(), found)
             return found
 
-    def degraded(self) -> dict[str, str]:
+    def list_degraded(self) -> dict[str, str]:
         """Return what is away while intents are still taken, for a limited time: part -> sentence."""
         if self._database.away_seconds is None:
             return {}
         return {"postgres": "Postgres does not answer: intents of keys that were seen lately are taken, unseen before."}
 
     async def _check(self) -> dict[str, str]:
-        kafka, postgres = await asyncio.gather(self._intake.find_kafka_fault(), self._postgres_fault())
+        kafka, postgres = await asyncio.gather(self._intake.find_kafka_fault(), self._find_postgres_fault())
         failed = ", ".join(self._background.list_failed())
         found = {
             "kafka": kafka,
@@ -56,7 +56,7 @@ class Readiness:
         }
         return {part: fault for part, fault in found.items() if fault is not None}
 
-    async def _postgres_fault(self) -> str | None:
+    async def _find_postgres_fault(self) -> str | None:
         try:
             await self._books.refresh()
         except DatabaseError as error:

@@ -8,11 +8,11 @@ from pydantic import BaseModel, Field
 
 from api.callers import AccountsReader
 from api.lists import Cursor, Limit, NextLink
-from api.parameters import Address, Currency, Moment, checked_address, make_not_open_problem, period
+from api.parameters import Address, Currency, Moment, check_address, make_not_open_problem, parse_period
 from api.problems import Kind, Problem
-from api.responses import json_response, problem_responses
+from api.responses import make_json_response, make_problem_responses
 from api.times import to_optional_rfc3339
-from api.views import AccountClass, Side, Units, decimal_text, make_amounts
+from api.views import AccountClass, Side, Units, format_decimal, make_amounts
 from db import reads, reports
 from domain.intents import DIRECTION_NAMES
 from domain.times import format_rfc3339
@@ -27,7 +27,7 @@ class Dates(StrEnum):
     VALUE = "value"
 
 
-By = Annotated[Dates, Query(description="Date of booking, or value date where an entry has one.")]
+By = Annotated[Dates, Query(description="Order by date of booking, or by value date if an entry has one.")]
 
 
 class StatementLineView(BaseModel):
@@ -39,7 +39,7 @@ class StatementLineView(BaseModel):
     direction: Side
     amount_minor: int
     amount: str | None = None
-    balance_minor: int = Field(description="On the account's normal side, this entry included.")
+    balance_minor: int = Field(description="Balance on the account's normal side, this entry included.")
     balance: str | None = None
     intent_id: str
     type: str
@@ -49,23 +49,23 @@ class StatementLineView(BaseModel):
 
 
 class StatementView(BaseModel):
-    """A page of a statement, the latest entry first. Balances stand on the account's normal side."""
+    """A page of a statement, the latest entry first. Balances are on the account's normal side."""
 
     address: str
     account_class: AccountClass
     normal_direction: Side
     currency: str
     by: Dates
-    closing_balance_minor: int = Field(description="After the page's first entry.")
+    closing_balance_minor: int = Field(description="Balance after the page's first entry, which is the latest.")
     closing_balance: str | None = None
-    opening_balance_minor: int = Field(description="Before the page's last entry.")
+    opening_balance_minor: int = Field(description="Balance before the page's last entry, which is the earliest.")
     opening_balance: str | None = None
     items: list[StatementLineView]
     next: NextLink
 
 
 class SidesView(BaseModel):
-    """Turnover on both sides, and balances of accounts by the side that they stand on."""
+    """Turnover on both sides, and the accounts' balances added up by side."""
 
     debits_minor: int
     credits_minor: int
@@ -85,7 +85,7 @@ class ClassTotalView(SidesView):
 
 
 class CurrencyTotalView(SidesView):
-    """One currency: the sums of its classes, which are equal on both sides in sound books."""
+    """One currency: the sums of its classes. In sound books both sides are equal."""
 
     currency: str
     is_balanced: bool
@@ -93,7 +93,7 @@ class CurrencyTotalView(SidesView):
 
 
 class TrialBalanceView(BaseModel):
-    """All currencies as they stood at one moment."""
+    """All currencies, as of one moment."""
 
     items: list[CurrencyTotalView]
 
@@ -116,7 +116,7 @@ class TrialAccountsPage(BaseModel):
 @router.get(
     "/v1/accounts/{address}/statement",
     response_model=StatementView,
-    responses=problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
+    responses=make_problem_responses(Kind.ACCOUNT_NOT_FOUND, Kind.INVALID_CURSOR, Kind.STATEMENT_TOO_LONG),
 )
 async def get_statement(
     reader: AccountsReader,
@@ -128,13 +128,13 @@ async def get_statement(
     limit: Limit = 100,
     cursor: Cursor = None,
 ) -> Response:
-    """One account in one currency, the latest entry first, each with the balance that the account had with it.
+    """One account's entries in one currency from `since` to before `until`, the latest first, each with its balance.
 
-    From `since` on and before `until`. By date of booking a page costs the same whatever the account holds; by value
-    date all its entries are put in order, 100,000 at most.
+    By date of booking a page costs the same however many entries the account has. By value date the API sorts all its
+    entries, 100,000 at most.
     """
-    begin, end = period(since, until)
-    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, checked_address(address)))
+    begin, end = parse_period(since, until)
+    account = await reader.read(lambda pool: reads.find_account(pool, reader.tenant, check_address(address)))
     if account is None:
         raise make_not_open_problem(address)
     page = reader.page(
@@ -153,9 +153,11 @@ async def get_statement(
     beginning, running_net = begin or 0, int(net) if net else None
     try:
         statement = (
-            await reader.read(lambda pool: reports.statement(pool, *asked, since=beginning, running_net=running_net))
+            await reader.read(
+                lambda pool: reports.read_statement(pool, *asked, since=beginning, running_net=running_net)
+            )
             if by is Dates.BOOKING
-            else await reader.read_much(lambda pool: reports.statement_by_value(pool, *asked, since=beginning))
+            else await reader.read_much(lambda pool: reports.read_statement_by_value(pool, *asked, since=beginning))
         )
     except reports.StatementTooLong as error:
         raise Problem(
@@ -164,8 +166,8 @@ async def get_statement(
         ) from error
     lines, units, sign = page.shown(statement.lines), reader.units, account.normal_direction
     closing_minor = sign * statement.closing_net_minor
-    opening_minor = sign * _net_before(lines[-1]) if lines else closing_minor
-    return json_response(
+    opening_minor = sign * _compute_net_before(lines[-1]) if lines else closing_minor
+    return make_json_response(
         {
             "address": address,
             "account_class": account.account_class,
@@ -174,22 +176,24 @@ async def get_statement(
             "by": by.value,
             **make_amounts(currency, units, closing_balance=closing_minor),
             **make_amounts(currency, units, opening_balance=opening_minor),
-            "items": [_line_view(line, sign, currency, units) for line in lines],
-            "next": page.link_after(statement.lines, lambda line: (*_place(line, by), str(_net_before(line)))),
+            "items": [_make_line_view(line, sign, currency, units) for line in lines],
+            "next": page.make_link_after(
+                statement.lines, lambda line: (*_parse_place(line, by), str(_compute_net_before(line)))
+            ),
         }
     )
 
 
-def _net_before(line: reports.Line) -> int:
+def _compute_net_before(line: reports.Line) -> int:
     return line.net_minor - line.direction * line.amount_minor
 
 
-def _place(line: reports.Line, by: Dates) -> reports.Place:
+def _parse_place(line: reports.Line, by: Dates) -> reports.Place:
     time = line.booked_time if by is Dates.BOOKING or line.value_time is None else line.value_time
     return reports.Place(time, line.lane, line.seq, line.leg)
 
 
-def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> dict[str, Any]:
+def _make_line_view(line: reports.Line, sign: int, currency: str, units: Units) -> dict[str, Any]:
     balance_minor = sign * line.net_minor
     return {
         "lane": line.lane,
@@ -197,9 +201,9 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
         "leg": line.leg,
         "direction": DIRECTION_NAMES[line.direction],
         "amount_minor": line.amount_minor,
-        "amount": decimal_text(line.amount_minor, currency, units),
+        "amount": format_decimal(line.amount_minor, currency, units),
         "balance_minor": balance_minor,
-        "balance": decimal_text(balance_minor, currency, units),
+        "balance": format_decimal(balance_minor, currency, units),
         "intent_id": str(line.intent_id),
         "type": line.type,
         "reference": line.reference,
@@ -211,22 +215,24 @@ def _line_view(line: reports.Line, sign: int, currency: str, units: Units) -> di
 _SIDES: Final = ("debits", "credits", "debit_balances", "credit_balances")
 
 
-def _sides(row: reports.ClassTotal) -> dict[str, int]:
+def _make_sides(row: reports.ClassTotal) -> dict[str, int]:
     return {side: getattr(row, f"{side}_minor") for side in _SIDES}
 
 
-@router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=problem_responses())
+@router.get("/v1/reports/trial-balance", response_model=TrialBalanceView, responses=make_problem_responses())
 async def get_trial_balance(reader: AccountsReader) -> Response:
-    """Turnover and balances of each class of accounts, by currency; in sound books both sides are equal."""
+    """Turnover and balances of each class of accounts, by currency. In sound books both sides are equal."""
     units = reader.units
     classes: dict[str, list[reports.ClassTotal]] = {}
-    for row in await reader.read_much(lambda pool: reports.trial_balance(pool, reader.tenant)):
+    for row in await reader.read_much(lambda pool: reports.read_trial_balance(pool, reader.tenant)):
         classes.setdefault(row.currency, []).append(row)
-    return json_response({"items": [_currency_view(currency, rows, units) for currency, rows in classes.items()]})
+    return make_json_response(
+        {"items": [_make_currency_view(currency, rows, units) for currency, rows in classes.items()]}
+    )
 
 
-def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
-    sums = {side: sum(_sides(row)[side] for row in rows) for side in _SIDES}
+def _make_currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) -> dict[str, Any]:
+    sums = {side: sum(_make_sides(row)[side] for row in rows) for side in _SIDES}
     return {
         "currency": currency,
         "is_balanced": sums["debits"] == sums["credits"],
@@ -235,7 +241,7 @@ def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) 
             {
                 "account_class": row.account_class,
                 "accounts": row.accounts,
-                **make_amounts(currency, units, **_sides(row)),
+                **make_amounts(currency, units, **_make_sides(row)),
             }
             for row in rows
         ],
@@ -245,11 +251,11 @@ def _currency_view(currency: str, rows: list[reports.ClassTotal], units: Units) 
 @router.get(
     "/v1/reports/trial-balance/accounts",
     response_model=TrialAccountsPage,
-    responses=problem_responses(Kind.INVALID_CURSOR),
+    responses=make_problem_responses(Kind.INVALID_CURSOR),
 )
 async def list_trial_balance_accounts(
     reader: AccountsReader,
-    account_class: Annotated[AccountClass, Query(description="Of these accounts.")],
+    account_class: Annotated[AccountClass, Query(description="The class of these accounts.")],
     currency: Currency,
     limit: Limit = 100,
     cursor: Cursor = None,
@@ -265,13 +271,17 @@ async def list_trial_balance_accounts(
     )
     (after,) = page.begin("")
     rows = await reader.read_much(
-        lambda pool: reports.trial_balance_accounts(pool, reader.tenant, account_class, currency, after, page.rows_max)
+        lambda pool: reports.read_trial_balance_accounts(
+            pool, reader.tenant, account_class, currency, after, page.rows_max
+        )
     )
     units = reader.units
-    return page.response(rows, lambda row: _trial_account_view(row, currency, units), lambda row: (row.address,))
+    return page.make_response(
+        rows, lambda row: _make_trial_account_view(row, currency, units), lambda row: (row.address,)
+    )
 
 
-def _trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
+def _make_trial_account_view(row: reads.BalanceRow, currency: str, units: Units) -> dict[str, Any]:
     net = row.debits_minor - row.credits_minor
     sides = {
         "debits": row.debits_minor,

@@ -39,7 +39,7 @@ class ProblemDocument(BaseModel):
     detail: str
 
 
-def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
+def make_problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     """Return `responses` for a route with authentication: the common kinds and these, by status, with examples."""
     by_status: dict[int | str, list[Kind]] = {}
     for kind in (*_COMMON, *kinds):
@@ -59,7 +59,7 @@ def problem_responses(*kinds: Kind) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def make_json_response(content: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return the content as a JSON response.
 
     A sum over many lanes can need more than 64 bits. orjson refuses it, so the standard library's encoder writes it.

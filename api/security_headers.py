@@ -17,7 +17,7 @@ _POLICY: Final = (
 )
 
 
-def page_headers(*, styles: str = "'self'", images: str = "'self'", trusted_types: bool = True) -> dict[str, str]:
+def make_page_headers(*, styles: str = "'self'", images: str = "'self'", trusted_types: bool = True) -> dict[str, str]:
     """Return the headers of a page and of its files.
 
     The page runs and shows only files of this process, sends requests to this process only, and cannot be framed.
@@ -48,7 +48,7 @@ class PageAssets(StaticFiles):
         return response
 
 
-def complete(message: Message, correlation_id: str) -> None:
+def add_security_headers(message: Message, correlation_id: str) -> None:
     """Add the common headers and the correlation id to the message that begins an answer. A route's own headers win."""
     headers = list(message.get("headers", ()))
     names = [name for name, _ in headers]

@@ -11,14 +11,14 @@ from typing import Final
 import structlog
 import uvicorn
 
-from api.addresses import TrustedProxies, trusted_proxies_of
+from api.addresses import TrustedProxies, parse_trusted_proxies
 from api.app import Application, create_app
 from api.configuration import Configuration
 from api.connection_bounds import ConnectionBounds
 from api.connections import Connections
 from api.sockets import allow_open_files
 from domain.topics import Topics
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from runtime.secret_files import SettingsError
@@ -60,14 +60,20 @@ class _Server(uvicorn.Server):
         gc.set_threshold(_COLLECT_OBJECTS, 20, 100)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        self._watchdog.told_to_stop()
+        self._watchdog.note_stop_order()
         if self._app.parts is not None:
             self._app.parts.release_waiting()
         await super().shutdown(sockets)
 
 
-def configuration_of(
-    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
+def make_configuration(
+    settings: Settings,
+    *,
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    fault: Fault = cause_no_fault,
 ) -> Configuration:
     """Return the API's configuration from the settings and the addresses that were found.
 
@@ -93,20 +99,20 @@ def configuration_of(
         ),
         read_seconds_max=settings.api_read_seconds_max,
         heavy_read_seconds_max=settings.api_heavy_read_seconds_max,
-        trusted_proxies=_trusted_proxies(settings),
+        trusted_proxies=_parse_trusted_proxies(settings),
         documents=settings.api_documents,
         fault=fault,
     )
 
 
-def _trusted_proxies(settings: Settings) -> TrustedProxies:
+def _parse_trusted_proxies(settings: Settings) -> TrustedProxies:
     try:
-        return trusted_proxies_of(settings.api_trusted_proxies)
+        return parse_trusted_proxies(settings.api_trusted_proxies)
     except ValueError as error:
         raise SettingsError(f"LEDGERLINE_API_TRUSTED_PROXIES cannot be used: {error}.") from error
 
 
-def bounds_of(settings: Settings) -> ConnectionBounds:
+def make_connection_bounds(settings: Settings) -> ConnectionBounds:
     """Return the bounds on connections from the settings."""
     return ConnectionBounds(
         head_bytes_max=settings.api_head_bytes_max,
@@ -123,15 +129,21 @@ def bounds_of(settings: Settings) -> ConnectionBounds:
 
 
 def serve(
-    settings: Settings, *, kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, fault: Fault = no_fault
+    settings: Settings,
+    *,
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    fault: Fault = cause_no_fault,
 ) -> None:
     """Run until SIGTERM or SIGINT; then finish the requests under way, and send the producer's last intents to Kafka.
 
     The caller sets up logging. uvicorn uses the same logging, without access lines: the metrics replace them.
     """
-    configuration = configuration_of(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
+    configuration = make_configuration(settings, kafka=kafka, dsn=dsn, registry=registry, topics=topics, fault=fault)
     app = create_app(configuration)
-    bounds = bounds_of(settings)
+    bounds = make_connection_bounds(settings)
     allow_open_files(bounds.connections_max)
     tls = settings.server_tls
     config = uvicorn.Config(

@@ -6,14 +6,14 @@ A request gives back what it holds when it ends, also if it fails.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import Final
 
 from fastapi import Request
 
 from api.metrics import Metrics
-from api.problems import Kind, Problem, unavailable
+from api.problems import Kind, Problem, make_unavailable_problem
 from db.access import ApiKey
 from runtime.shares import Bounds, ShareBounds
 
@@ -38,7 +38,7 @@ class _Bounded:
         self._metrics.share_refusals.labels(self._name, of).inc()
         if of == _OF_ALL:
             detail = f"All {self.bounds.in_all} {self._what} of this process are in use: try again in a moment."
-            return unavailable(Kind.OVERLOADED, detail, RETRY_SECONDS)
+            return make_unavailable_problem(Kind.OVERLOADED, detail, RETRY_SECONDS)
         most = self.bounds.by_key if of == _OF_A_KEY else self.bounds.by_tenant
         return Problem(
             Kind.SHARE_USED_UP,
@@ -136,8 +136,9 @@ class Turns(_Bounded):
         try:
             try:
                 async with asyncio.timeout(self._wait_seconds):
-                    for (_, places), name in zip(self._gates, names, strict=True):
-                        await places.take(name)
+                    for (of, places), name in zip(self._gates, names, strict=True):
+                        with self._queued() if of == _OF_ALL else nullcontext():
+                            await places.take(name)
                         passed.append((places, name))
             except TimeoutError as error:
                 raise self.refusal(self._gates[min(len(passed), 2)][0]) from error
@@ -145,6 +146,15 @@ class Turns(_Bounded):
         finally:
             for places, name in reversed(passed):
                 places.give_back(name)
+
+    @contextmanager
+    def _queued(self) -> Iterator[None]:
+        """Count a request as one that waits for a connection."""
+        self._metrics.queued_reads += 1
+        try:
+            yield
+        finally:
+            self._metrics.queued_reads -= 1
 
 
 class Holder:
@@ -185,7 +195,7 @@ class Holder:
             self._held.clear()
 
 
-def holder_of(request: Request) -> Holder:
+def get_holder(request: Request) -> Holder:
     """Return the request's holder, which api/middleware.py has put into its scope."""
     holder: Holder = request.scope["state"]["holder"]
     return holder

@@ -7,18 +7,18 @@ from uuid import UUID
 
 from api.console.latency import AcceptTimes
 from api.database import Database
-from api.intake import Intake, outdated
+from api.intake import Intake, find_outdated_problem
 from api.known_books import KnownBooks
 from api.metrics import Metrics
 from api.outcomes import Outcomes
-from api.problems import Kind, Problem, database_problem, unavailable
+from api.problems import Kind, Problem, make_database_problem, make_unavailable_problem
 from db.connections import DatabaseError
 from db.reads import Settled, find_originals
-from domain.fingerprint import fingerprint_of
+from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent
 from domain.outcomes import Reason
 from domain.screening import find_currency_fault
-from producers.intents import Addressed, Delivered, PublishError, QueueFullError, drained_account
+from producers.intents import Addressed, Delivered, PublishError, QueueFullError, find_drained_account
 from runtime.tracing import Trace
 
 Result = Settled | Delivered | Problem
@@ -31,7 +31,7 @@ _COUNTED_AS: Final = {
 """Kinds of problem -> the result in the metric; all others count as failed."""
 
 
-def conflict_problem(intent_id: UUID) -> Problem:
+def make_conflict_problem(intent_id: UUID) -> Problem:
     """Return the problem for an idempotency key that was used for another request."""
     return Problem(
         Kind.IDEMPOTENCY_CONFLICT,
@@ -40,25 +40,29 @@ def conflict_problem(intent_id: UUID) -> Problem:
     )
 
 
-def fingerprint(intent: Intent) -> bytes:
+def compute_intent_fingerprint(intent: Intent) -> bytes:
     """Return the fingerprint of what the intent asks; equal requests have equal fingerprints."""
-    return fingerprint_of(
+    return compute_fingerprint(
         intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
     )
 
 
-def replayed(intent: Intent, settled: Settled) -> Settled | Problem:
+def judge_repeat(intent: Intent, settled: Settled) -> Settled | Problem:
     """Return the known outcome if the request is the same, else the problem of an idempotency conflict."""
-    return settled if fingerprint(intent) == settled.fingerprint else conflict_problem(intent.intent_id)
+    return (
+        settled
+        if compute_intent_fingerprint(intent) == settled.fingerprint
+        else make_conflict_problem(intent.intent_id)
+    )
 
 
 def publish_problem(error: PublishError) -> Problem:
     """Return the problem for an intent that Kafka did not confirm; the topic may or may not have it."""
     kind = Kind.OVERLOADED if isinstance(error, QueueFullError) else Kind.KAFKA_UNAVAILABLE
-    return unavailable(kind, f"{error} The same request with the same key may be sent again safely.")
+    return make_unavailable_problem(kind, f"{error} The same request with the same key may be sent again safely.")
 
 
-def _original_problem(original_id: UUID) -> Problem:
+def _find_original_problem(original_id: UUID) -> Problem:
     return Problem(
         Kind.ORIGINAL_NOT_POSTED,
         f"Intent {original_id} is not settled yet: try again once it is. The key is not used up.",
@@ -97,11 +101,11 @@ class Submission:
         known = await self._find_known(tenant, intents)
         fault = await self._intake.fault(self._books.frame)
         results: list[Result | None] = [
-            replayed(intent, known[intent.intent_id]) if intent.intent_id in known else fault for intent in intents
+            judge_repeat(intent, known[intent.intent_id]) if intent.intent_id in known else fault for intent in intents
         ]
         places = [place for place, result in enumerate(results) if result is None]
-        addressed = await self._address(tenant, [intents[place] for place in places])
-        late = outdated(looked_time)
+        addressed = await self._find_addresses(tenant, [intents[place] for place in places])
+        late = find_outdated_problem(looked_time)
         ready: list[tuple[int, Addressed]] = []
         for place, found in zip(places, addressed, strict=True):
             if isinstance(found, Problem):
@@ -132,7 +136,7 @@ class Submission:
         except DatabaseError:
             return {}
 
-    async def _address(self, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
+    async def _find_addresses(self, tenant: str, intents: Sequence[Intent]) -> list[Addressed | Problem]:
         """Return each intent with the account that chooses its lane, or the problem for which it has none."""
         chart, units = self._books.chart(tenant), self._books.units(tenant)
         originals = [intent.reverses for intent in intents if intent.reverses is not None]
@@ -148,13 +152,13 @@ class Submission:
             if fault is not None:
                 addressed.append(Problem(Kind.UNKNOWN_CURRENCY, fault, reason=Reason.UNKNOWN_CURRENCY.value))
             elif intent.reverses is None:
-                addressed.append(Addressed(intent, drained_account(intent.legs, chart)))
+                addressed.append(Addressed(intent, find_drained_account(intent.legs, chart)))
             elif isinstance(settled, DatabaseError):
-                addressed.append(database_problem(settled))
+                addressed.append(make_database_problem(settled))
             elif intent.reverses in settled:  # the original is settled, so posting's decision on the reversal is final
                 addressed.append(Addressed(intent, settled[intent.reverses]))
             else:
-                addressed.append(_original_problem(intent.reverses))
+                addressed.append(_find_original_problem(intent.reverses))
         return addressed
 
     def count_refused(self, count: int) -> None:

@@ -16,7 +16,7 @@ _DRAWN_BYTES: Final = 40
 """Of a trace id, a span id and a UUID."""
 
 
-def trace_of(headers: Headers) -> Trace:
+def read_trace(headers: Headers) -> Trace:
     """Return the request's trace and correlation id; make a new one for each that is missing or not valid.
 
     A new trace is not sampled.

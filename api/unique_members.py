@@ -8,7 +8,7 @@ from typing import Any, Final
 import orjson
 
 from api.problems import Kind, Problem
-from domain.screening import shown
+from domain.screening import make_shown
 
 
 class _Repeated(Exception):
@@ -29,7 +29,7 @@ def require_unique_members(raw: bytes, value: Any) -> None:
     try:
         _decode(raw.decode())
     except _Repeated as error:
-        detail = f"The member {shown(error.args[0])} stands twice in one object: send it once."
+        detail = f"The member {make_shown(error.args[0])} stands twice in one object: send it once."
         raise Problem(Kind.INVALID_JSON, detail) from error
 
 

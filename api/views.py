@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from domain.intents import DIRECTION_NAMES, Leg
-from domain.money import exponent_of, to_decimal
+from domain.money import get_exponent, to_decimal
 
 Units = dict[str, int]
 """A tenant's registered units with their exponents."""
@@ -22,13 +22,13 @@ class LegView(BaseModel):
     account: str
     direction: Side
     amount_minor: int = Field(description="Count of minor units.")
-    amount: str | None = Field(None, description="The same for people, with the currency's decimals.")
+    amount: str | None = Field(None, description="amount_minor as text, with the currency's decimals.")
     currency: str
 
 
-def decimal_text(amount_minor: int, currency: str, units: Units) -> str | None:
+def format_decimal(amount_minor: int, currency: str, units: Units) -> str | None:
     """Return the amount with its currency's decimals, such as 12.50; None if the currency is not known (any more)."""
-    return _format_amount(amount_minor, exponent_of(currency, units))
+    return _format_amount(amount_minor, get_exponent(currency, units))
 
 
 def _format_amount(amount_minor: int, exponent: int | None) -> str | None:
@@ -37,19 +37,19 @@ def _format_amount(amount_minor: int, exponent: int | None) -> str | None:
 
 def make_amounts(currency: str, units: Units, **amounts_minor: int) -> dict[str, Any]:
     """Return each amount twice: `<name>_minor` in minor units, and `<name>` with the currency's decimals."""
-    exponent = exponent_of(currency, units)
+    exponent = get_exponent(currency, units)
     view: dict[str, Any] = {f"{name}_minor": amount_minor for name, amount_minor in amounts_minor.items()}
     for name, amount_minor in amounts_minor.items():
         view[name] = _format_amount(amount_minor, exponent)
     return view
 
 
-def leg_view(leg: Leg, units: Units) -> dict[str, Any]:
+def make_leg_view(leg: Leg, units: Units) -> dict[str, Any]:
     """Return a leg as JSON."""
     return {
         "account": leg.account,
         "direction": DIRECTION_NAMES[leg.direction],
         "amount_minor": leg.amount_minor,
-        "amount": decimal_text(leg.amount_minor, leg.currency, units),
+        "amount": format_decimal(leg.amount_minor, leg.currency, units),
         "currency": leg.currency,
     }

@@ -15,10 +15,10 @@ from typer.core import TyperCommand, TyperGroup
 
 from cli.arguments import guard_arguments
 from cli.output import complain, errors, say, show_error
-from cli.streams import drop_output, prepare_streams, stream_trouble
-from cli.troubles import sentence_of, usage_sentence_of
+from cli.streams import drop_output, find_stream_trouble, prepare_streams
+from cli.troubles import make_sentence, make_usage_sentence
 from runtime.compiled_modules import refuse_stale
-from runtime.outside_text import printable
+from runtime.outside_text import make_printable
 from runtime.private_files import PRIVATE_UMASK
 from runtime.release import VERSION
 
@@ -42,30 +42,32 @@ _OPERATIONS: Final = "Operations"
 COMMANDS: Final = (
     Entry("up", "stack", "up", _STACK, "Start everything in the background: Kafka, Postgres, registry, services."),
     Entry("down", "stack", "down", _STACK, "Stop what `up` started."),
-    Entry("status", "status", "status", _STACK, "Show at a glance what runs, how far it is and what needs attention."),
-    Entry("observe", "observe", "observe", _STACK, "Watch it with a real Prometheus: targets, rules, alerts."),
-    Entry("demo", "demo", "demo", _STACK, "Move real money through everything and prove the books."),
+    Entry("status", "status", "status", _STACK, "Show what runs, the lag of each lane and what needs attention."),
+    Entry("observe", "observe", "observe", _STACK, "Watch the ledger with a real Prometheus: targets, rules, alerts."),
+    Entry("demo", "demo", "demo", _STACK, "Move real transactions through everything and prove the books."),
     Entry("intents", "intents", "app", _MONEY, "Post intents through the API and see what became of them."),
     Entry("import", "importing", "app", _MONEY, "Turn real ledgers into intents and post them."),
-    Entry("balance", "accounts", "balance", _MONEY, "Balances of an account, or of all below a prefix."),
+    Entry("balance", "accounts", "balance", _MONEY, "Show the balances of an account, or of all below a prefix."),
     Entry("accounts", "accounts", "accounts", _MONEY, "Open accounts."),
-    Entry("journal", "journal", "app", _MONEY, "The journal: one row for each intent that came."),
+    Entry("journal", "journal", "app", _MONEY, "The journal: one row for each offset of payments.intents."),
     Entry("tenants", "accounts", "tenants", _BOOKS, "Tenants: separate books in one ledger."),
-    Entry("chart", "accounts", "chart", _BOOKS, "The chart of accounts: which addresses may open, and as what."),
+    Entry(
+        "chart", "accounts", "chart", _BOOKS, "The chart of accounts: which addresses may be opened, with which class."
+    ),
     Entry("units", "accounts", "units", _BOOKS, "Registered units beside the ISO 4217 currencies."),
     Entry("keys", "keys", "app", _BOOKS, "API keys."),
-    Entry("books", "books", "app", _BOOKS, "The frame of the books as a file, to be kept beside the backups."),
+    Entry("books", "books", "app", _BOOKS, "The frame of the books as a file, which you keep beside the backups."),
     Entry("reconcile", "reconcile", "reconcile", _PROOF, "Recompute the books from the topics and compare."),
     Entry("audit", "audit", "app", _PROOF, "Verify the hash chains; prove that an intent is in the ledger."),
-    Entry("config", "config", "app", _OPERATIONS, "What is configured, where it comes from, and whether it works."),
-    Entry("topics", "topics", "app", _OPERATIONS, "Topics as code: how they should be, and how they are."),
+    Entry("config", "config", "app", _OPERATIONS, "Show the configuration and its sources, and check that it works."),
+    Entry("topics", "topics", "app", _OPERATIONS, "Topics as code: compare and apply their configuration."),
     Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
-    Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: look at them, send them again."),
-    Entry("offsets", "offsets", "app", _OPERATIONS, "Where each lane stands, in Postgres and in Kafka."),
+    Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: show them, send them again."),
+    Entry("offsets", "offsets", "app", _OPERATIONS, "The offsets of each lane, in Postgres and in Kafka."),
     Entry("replay", "replay", "replay", _OPERATIONS, "Rebuild a database from ledger.journal, or bring it up to date."),
-    Entry("lanes", "lanes", "app", _OPERATIONS, "Lanes: the partitions that posting spreads over."),
-    Entry("intake", "intake", "app", _OPERATIONS, "Whether the API takes new intents in."),
-    Entry("operations", "operations", "operations", _OPERATIONS, "What operators did to the running ledger."),
+    Entry("lanes", "lanes", "app", _OPERATIONS, "Lanes: the partitions of payments.intents."),
+    Entry("intake", "intake", "app", _OPERATIONS, "Open or close the API for new intents."),
+    Entry("operations", "operations", "operations", _OPERATIONS, "List what operators did to the running ledger."),
     Entry("prepare", "services", "prepare", _OPERATIONS, "Migrate the database, make topics, register schemas."),
     Entry("service", "services", "service", _OPERATIONS, "Run one service in the foreground."),
 )
@@ -133,14 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     An error is one sentence on standard error. Only a bug in Ledgerline shows a traceback.
     """
     try:
-        code = _code_of(arguments)
+        code = _get_exit_code(arguments)
     except OSError:  # standard error cannot be written either, so only the exit code reports it
         code = 1
     drop_output()
     sys.exit(code)
 
 
-def _code_of(arguments: Sequence[str] | None) -> int:
+def _get_exit_code(arguments: Sequence[str] | None) -> int:
     try:
         prepare_streams()
         os.umask(PRIVATE_UMASK)
@@ -151,16 +153,16 @@ def _code_of(arguments: Sequence[str] | None) -> int:
         return 1  # the reader has closed the pipe
     except typer.TyperException as error:
         if error.format_message():  # it is empty if the help was shown
-            show_error(usage_sentence_of(error))
+            show_error(make_usage_sentence(error))
         return int(error.exit_code)
     except typer.Abort:
         complain("Nothing was done.")
         return 1
     except Exception as error:  # noqa: BLE001 - last resort: show a sentence, or a traceback without control characters
-        trouble = stream_trouble(error)
-        sentence = sentence_of(error) if trouble is None else f"The output cannot be written: {trouble}."
+        trouble = find_stream_trouble(error)
+        sentence = make_sentence(error) if trouble is None else f"The output cannot be written: {trouble}."
         if sentence is None:
-            errors.print(printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
+            errors.print(make_printable(traceback.format_exc(), kept="\n"), markup=False, soft_wrap=True)
         else:
             show_error(sentence)
         return 1

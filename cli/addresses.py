@@ -18,7 +18,7 @@ class Addresses:
     api_url: str | None
 
 
-def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
+def find_addresses(settings: Settings, state: RunState | None) -> Addresses:
     """Return the addresses of the environment, else those of the running stack, with the settings' credentials."""
     endpoints = state.endpoints if state is not None else None
     kafka = settings.kafka_bootstrap or (endpoints.kafka_bootstrap if endpoints else None)
@@ -26,12 +26,12 @@ def addresses_of(settings: Settings, state: RunState | None) -> Addresses:
     dsn = named or (endpoints.postgres_dsn if endpoints else None)
     registry = settings.registry_url or (endpoints.registry_url if endpoints else None)
     if dsn and settings.postgres_password:
-        from db.connections import with_password  # noqa: PLC0415 - psycopg is loaded when it is needed
+        from db.connections import replace_password  # noqa: PLC0415 - psycopg is loaded when it is needed
 
-        dsn = with_password(dsn, settings.postgres_password.get_secret_value())
+        dsn = replace_password(dsn, settings.postgres_password.get_secret_value())
     return Addresses(
-        settings.kafka_at(kafka) if kafka else None,
+        settings.make_kafka(kafka) if kafka else None,
         dsn,
-        settings.registry_at(registry) if registry else None,
+        settings.make_registry(registry) if registry else None,
         settings.api_url or (state.api_url if state else None),
     )

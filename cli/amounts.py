@@ -6,7 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from domain.errors import LedgerlineError
-from domain.money import AmountError, iso_exponent, to_minor
+from domain.money import AmountError, get_iso_exponent, to_minor
 
 _PLAIN: Final = re.compile(r"[0-9]+(\.[0-9]+)?", re.ASCII)
 _EXPONENT: Final = re.compile(r"[+-]?[0-9.]+[eE][+-]?[0-9]+", re.ASCII)
@@ -22,10 +22,10 @@ class WrittenAmountError(LedgerlineError):
     """An amount or a currency is not written as the ledger takes it; the message says how to write it."""
 
 
-def minor_of(text: str, currency: str) -> int:
+def parse_minor(text: str, currency: str) -> int:
     """Return the minor units of a decimal such as 12.50; raise WrittenAmountError that says what is wrong with it."""
-    exponent = exponent_of_currency(currency)
-    fault = amount_fault(text, currency, exponent)
+    exponent = get_currency_exponent(currency)
+    fault = find_amount_fault(text, currency, exponent)
     if fault is not None:
         raise WrittenAmountError(fault)
     try:
@@ -37,13 +37,13 @@ def minor_of(text: str, currency: str) -> int:
     return minor
 
 
-def exponent_of_currency(currency: str) -> int:
+def get_currency_exponent(currency: str) -> int:
     """Return the number of decimals of an ISO 4217 currency; raise WrittenAmountError for another code."""
-    exponent = iso_exponent(currency)
+    exponent = get_iso_exponent(currency)
     if exponent is not None:
         return exponent
     capitals = currency.strip().upper()
-    if capitals != currency and iso_exponent(capitals) is not None:
+    if capitals != currency and get_iso_exponent(capitals) is not None:
         raise WrittenAmountError(f"{currency!r} is no currency: write it in capitals, --currency {capitals}.")
     raise WrittenAmountError(
         f"{currency!r} is no ISO 4217 currency: for a registered unit give --amount-minor, a whole number of its minor"
@@ -51,14 +51,14 @@ def exponent_of_currency(currency: str) -> int:
     )
 
 
-def amount_fault(text: str, currency: str, exponent: int) -> str | None:
+def find_amount_fault(text: str, currency: str, exponent: int) -> str | None:
     """Return what is wrong with a written amount and how to write it, or None; `exponent` is the currency's decimals.
 
     A number that could mean two amounts is never guessed.
     """
     written = _cut(text)
     if _PLAIN.fullmatch(text):
-        return _decimals_fault(text, currency, exponent)
+        return _find_decimals_fault(text, currency, exponent)
     if text != text.strip():
         return f"The amount {text!r} has space around it: take it away."
     if text.startswith("-") and _PLAIN.fullmatch(text[1:]):
@@ -73,7 +73,7 @@ def amount_fault(text: str, currency: str, exponent: int) -> str | None:
     if comma:
         return f"{written} has a decimal comma: write it with a point, {comma[1]}.{comma[2]}."
     if _GROUPED.fullmatch(text):
-        return _grouping_fault(text)
+        return _describe_grouping_fault(text)
     return _sign_fault(text) or f"{written} is no amount: write digits and a decimal point, such as 12.50."
 
 
@@ -81,7 +81,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= _SHOWN_CHARACTERS_MAX else text[:_SHOWN_CHARACTERS_MAX] + "..."
 
 
-def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
+def _find_decimals_fault(text: str, currency: str, exponent: int) -> str | None:
     decimals = text.partition(".")[2]  # zeros count: people who write a decimal comma read 1.000 as a thousand
     if len(decimals) <= exponent:
         return None
@@ -89,7 +89,7 @@ def _decimals_fault(text: str, currency: str, exponent: int) -> str | None:
     return f"{_cut(text)} has {len(decimals)} decimals, and {currency} has {most}: round it yourself."
 
 
-def _grouping_fault(text: str) -> str:
+def _describe_grouping_fault(text: str) -> str:
     """Return a sentence about thousands separators; `1,000` can mean 1 or 1000, so the sentence shows both."""
     digits = re.sub(r"[^0-9]", "", text)
     if re.fullmatch(r"[0-9]{1,3},[0-9]{3}", text, re.ASCII):
@@ -112,7 +112,7 @@ def _sign_fault(text: str) -> str | None:
     if number and beside and all(unicodedata.category(sign) in {"Sc", "Lu", "Ll"} for sign in beside):
         plain = number.replace(",", ".") if _DECIMAL_COMMA.fullmatch(number) else number
         code = _SIGNS.get(beside, beside.upper())
-        if iso_exponent(code) is None:
+        if get_iso_exponent(code) is None:
             return f"{_cut(text)} names its currency: write --amount {plain}, and its code by --currency, such as USD."
         return f"{_cut(text)} names its currency: write --amount {plain} --currency {code}."
     return None

@@ -23,17 +23,19 @@ def guard_arguments(command: Any) -> None:
     for below in getattr(command, "commands", {}).values():
         guard_arguments(below)
     for parameter in command.params:
-        parameter.process_value = _guarded(parameter, parameter.process_value)
+        parameter.process_value = _guard(parameter, parameter.process_value)
 
 
-def _guarded(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+def _guard(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
     kind = parameter.type_descriptor.annotation
     kind = (get_args(kind) or (kind,))[0]
     name = parameter.opts[-1] if parameter.param_type_name == "option" else parameter.name.upper().replace("_", "-")
 
     def process(context: Any, value: Any) -> Any:
         for text in value if isinstance(value, list | tuple) else [value]:
-            fault = argument_fault(text, kind, may_be_empty=parameter.default == "") if isinstance(text, str) else None
+            fault = (
+                find_argument_fault(text, kind, may_be_empty=parameter.default == "") if isinstance(text, str) else None
+            )
             if fault is not None:
                 raise typer.BadParameter(fault, param_hint=name)
         return convert(context, value)
@@ -41,7 +43,7 @@ def _guarded(parameter: Any, convert: Callable[[Any, Any], Any]) -> Callable[[An
     return process
 
 
-def argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> str | None:
+def find_argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> str | None:
     """Return why the text of an argument cannot be used as the type `kind`; None if its form is right."""
     if not text:
         # A shell makes "$UNSET" empty. Treating an empty --key as left out would make a new key, and so pay twice.
@@ -52,7 +54,7 @@ def argument_fault(text: str, kind: Any, *, may_be_empty: bool = False) -> str |
         return f"{text!r} is not written in the encoding of this terminal."
     if kind is int:
         if not _WHOLE.fullmatch(text):
-            return f"{text!r} is no whole number: write it with the digits 0 to 9 alone."
+            return f"{text!r} is no whole number: write it with only the digits 0 to 9."
         if int(text[:40]) not in _INT64:
             return f"{text[:40]} is too large a number."
     if kind is float and not (_DECIMAL.fullmatch(text) and math.isfinite(float(text))):
@@ -76,19 +78,19 @@ def _is_text(text: str) -> bool:
     return True
 
 
-def checked_key(key: str) -> str:
+def check_key(key: str) -> str:
     """Return an idempotency key that fits into an HTTP header; raise BadParameter if it does not fit."""
     fault = None
     if key != key.strip(" "):
         fault = f"{key!r} begins or ends with a space, which HTTP drops: take it away."
     elif any(ord(sign) < 0x20 or ord(sign) == 0x7F for sign in key):
-        fault = f"{key!r} holds a line break or another control character, which HTTP does not carry: take it away."
+        fault = f"{key!r} holds a line break or another control character, which HTTP does not carry: remove it."
     if fault is not None:
         raise typer.BadParameter(fault, param_hint="--key")
     return key
 
 
-def checked_address(address: str, hint: str) -> str:
+def check_address(address: str, hint: str) -> str:
     """Return an account's address; raise BadParameter, which names the argument or option `hint`, if it is none."""
     if not ADDRESS_PATTERN.fullmatch(address):
         raise typer.BadParameter(
@@ -99,7 +101,7 @@ def checked_address(address: str, hint: str) -> str:
     return address
 
 
-def who_does_it() -> str:
+def find_user_name() -> str:
     """Return the name of this machine's user, for the record; its number if it has no name, as in a container."""
     try:
         return getpass.getuser()

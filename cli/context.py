@@ -6,12 +6,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from cli.addresses import Addresses, addresses_of
+from cli.addresses import Addresses, find_addresses
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.secret_files import SettingsError, variable
+from runtime.secret_files import SettingsError, get_variable
 from runtime.settings import Settings
 
 
@@ -39,14 +39,14 @@ def read_settings() -> Settings:
         first = error.errors()[0]
         name = "_".join(str(part) for part in first["loc"])
         raise SettingsError(
-            f"{variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says what it takes."
+            f"{get_variable(name)} cannot be used: {first['msg']}; docs/SETTINGS.md says which values it accepts."
         ) from None
 
 
-def running_ledger() -> Ledger:
+def find_running_ledger() -> Ledger:
     """Return the ledger that commands use; raise LedgerlineError if none is named and none runs."""
     settings = read_settings()
-    found = addresses_of(settings, read_state(settings.home))
+    found = find_addresses(settings, read_state(settings.home))
     if found.kafka is None or found.postgres_dsn is None or found.registry is None:
         raise LedgerlineError(
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
@@ -54,38 +54,38 @@ def running_ledger() -> Ledger:
     return Ledger(settings, found.kafka, found.postgres_dsn, found.registry, found.api_url)
 
 
-def named_kafka() -> tuple[Settings, Kafka]:
+def find_kafka() -> tuple[Settings, Kafka]:
     """Return the settings and Kafka, for commands that need no more; raise LedgerlineError if no Kafka is known."""
     settings = read_settings()
-    kafka = addresses_of(settings, read_state(settings.home)).kafka
+    kafka = find_addresses(settings, read_state(settings.home)).kafka
     if kafka is None:
         raise LedgerlineError("No Kafka is known: set LEDGERLINE_KAFKA_BOOTSTRAP, or run `ledgerline up`.")
     return settings, kafka
 
 
-def key_file(home: Path) -> Path:
+def get_key_file(home: Path) -> Path:
     """Return the file in which `ledgerline up` stores the API key; it is in `data`, as the key is of use only there."""
     return home / "data" / "api-key"
 
 
-def api_key(settings: Settings) -> str | None:
+def find_api_key(settings: Settings) -> str | None:
     """Return the API key of the commands: LEDGERLINE_API_KEY, else the one that `ledgerline up` stored, else None."""
     if settings.api_key is not None:
         return settings.api_key.get_secret_value()
     try:
-        return key_file(settings.home).read_text().strip() or None
+        return get_key_file(settings.home).read_text().strip() or None
     except FileNotFoundError:
         return None
 
 
-def console_url(api_url: str, key: str | None = None) -> str:
+def make_console_url(api_url: str, key: str | None = None) -> str:
     """Return the URL of an API's console; a key goes behind the #, which browsers do not send: only for a terminal."""
     return f"{api_url}/console" + (f"#key={key}" if key else "")
 
 
 def store_api_key(home: Path, key: str) -> Path:
     """Store the command line's key in a file that only this user may read, and return the file."""
-    path = key_file(home)
+    path = get_key_file(home)
     path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_suffix(".draft")
     draft.unlink(missing_ok=True)

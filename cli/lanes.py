@@ -24,15 +24,15 @@ from db.operations import (
     OperationKind,
     add_operation,
     change_intake,
-    intake,
-    lane_progress,
-    operator,
+    list_lane_progress,
+    open_operator,
+    read_intake,
     try_lane_lock,
 )
 from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from ops.embedded.process import wait_until
-from producers.deploy import add_partitions, lane_counts, lane_topics
+from producers.deploy import add_partitions, count_lanes, list_lane_topics
 from runtime.kafka import Kafka
 from runtime.positions import PositionReader
 
@@ -67,9 +67,9 @@ class _Ledger:
     done_by: str
     progress: Progress
 
-    def owed(self, reader: PositionReader) -> tuple[int, int]:
+    def count_owed(self, reader: PositionReader) -> tuple[int, int]:
         """Return (number of intents that are not posted, number of journal rows that are not relayed)."""
-        lanes = {row.lane: row for row in lane_progress(self.connection)}
+        lanes = {row.lane: row for row in list_lane_progress(self.connection)}
         ends = reader.read()
         unposted = sum(
             end - (lanes[lane].next_offset if lane in lanes else ends.first[lane])
@@ -95,17 +95,17 @@ def add_lanes(
     Raise LanesError if that time is too short, if there are more lanes already, or if another operator is adding lanes.
     An intake that an operator had closed before stays closed.
     """
-    with operator(dsn) as connection:
+    with open_operator(dsn) as connection:
         if not try_lane_lock(connection):
             raise LanesError("Another operator adds lanes at this moment: wait for the end of that.")
-        counts = lane_counts(kafka, topics)
+        counts = count_lanes(kafka, topics)
         before = counts[topics.intents]
         if total < max(counts.values()):
             raise LanesError(
                 f"There are {max(counts.values())} lanes, and lanes are never removed: their rows are in the journal"
                 " for ever."
             )
-        was = intake(connection)
+        was = read_intake(connection)
         is_ours = was.closed_because in (None, LANES_REASON)
         if set(counts.values()) == {total} and was.closed_because != LANES_REASON:
             return Added(before, total, was.closed_because is None)
@@ -127,7 +127,7 @@ def _add(ledger: _Ledger, was: Intake, total: int, before: int, wait_seconds: fl
         if is_ours and before < total:  # nothing has changed yet
             change_intake(connection, None, ledger.done_by)
         raise
-    for topic in lane_topics(ledger.topics):
+    for topic in list_lane_topics(ledger.topics):
         add_partitions(ledger.kafka, topic, total)
     # Producers that do not check the intake may have sent intents to the old lanes meanwhile: drain these first, too.
     _drain(ledger, wait_seconds)
@@ -156,7 +156,7 @@ def _drain(ledger: _Ledger, wait_seconds: float) -> None:
     def is_drained() -> bool:
         nonlocal most, what
         try:
-            unposted, unrelayed = ledger.owed(reader)
+            unposted, unrelayed = ledger.count_owed(reader)
         except Outage as outage:  # such as a new partition that has no leader yet
             what = str(outage)
             return False

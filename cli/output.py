@@ -20,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskProgressC
 from rich.segment import Segment
 from rich.table import Table
 
-from runtime.outside_text import escape_in_json, printable
+from runtime.outside_text import escape_in_json, make_printable
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
@@ -47,7 +47,7 @@ class SafeConsole(Console):
             if segment.control or segment.text.isprintable():
                 yield segment
             else:
-                yield Segment(printable(segment.text, kept="\n"), segment.style)
+                yield Segment(make_printable(segment.text, kept="\n"), segment.style)
 
 
 # Emoji codes are off: rich would show the :bank: in the address assets:bank:checking as an emoji.
@@ -55,19 +55,19 @@ console: Final = SafeConsole(emoji=False, highlight=False)
 errors: Final = SafeConsole(stderr=True, emoji=False, highlight=False)
 
 
-def shown(text: object) -> str:
+def make_shown(text: object) -> str:
     """Return text from outside for use in a sentence: on one line, no markup, no character that controls a terminal."""
-    return escape(printable(str(text)))
+    return escape(make_printable(str(text)))
 
 
 def say(sentence: object, lead: str = "") -> None:
     """Print a line on standard output; only the terminal itself wraps it. `lead` comes first, in rich's markup."""
-    console.print(f"{lead}{shown(sentence)}", soft_wrap=True)
+    console.print(f"{lead}{make_shown(sentence)}", soft_wrap=True)
 
 
 def complain(sentence: object, lead: str = "") -> None:
     """Print a line on standard error, as `say` does on standard output."""
-    errors.print(f"{lead}{shown(sentence)}", soft_wrap=True)
+    errors.print(f"{lead}{make_shown(sentence)}", soft_wrap=True)
 
 
 def show_error(sentence: str) -> None:
@@ -85,7 +85,7 @@ def show_json(value: Any, *, indent: int | None = 2) -> None:
 
 def show_text(text: str) -> None:
     """Print lines on standard output without wrapping or markup, such as a PEM file."""
-    sys.stdout.write(printable(text, kept="\n"))
+    sys.stdout.write(make_printable(text, kept="\n"))
 
 
 def show_rows(
@@ -99,37 +99,40 @@ def show_rows(
         show_json(list(rows))
         return
     if not rows:
-        console.print(f"{shown(title)}: none.")
+        console.print(f"{make_shown(title)}: none.")
         return
     names = list(columns) if columns is not None else list(rows[0])
-    widths = _fitted_widths(rows, names, console.width)
+    widths = _fit_widths(rows, names, console.width)
     if widths is None:
         _show_records(title, rows, names)
         return
-    table = Table(title=shown(title), title_justify="left")
+    table = Table(title=make_shown(title), title_justify="left")
     for name, width in zip(names, widths, strict=True):
         numeric = all(isinstance(row.get(name), int) for row in rows)
-        table.add_column(_heading(name), justify="right" if numeric else "left", width=width)
+        table.add_column(_make_heading(name), justify="right" if numeric else "left", width=width)
     for row in rows:
-        table.add_row(*(shown(_cell(row, name)) for name in names))
+        table.add_row(*(make_shown(_make_cell(row, name)) for name in names))
     console.print(table)
 
 
-def _heading(name: str) -> str:
+def _make_heading(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _cell(row: Mapping[str, Any], name: str) -> str:
+def _make_cell(row: Mapping[str, Any], name: str) -> str:
     value = row.get(name)
     return "" if value is None else str(value)
 
 
-def _fitted_widths(rows: Sequence[Mapping[str, Any]], names: Sequence[str], width: int) -> list[int] | None:
+def _fit_widths(rows: Sequence[Mapping[str, Any]], names: Sequence[str], width: int) -> list[int] | None:
     """Return the width of each column, so that all columns fit and no word is broken; None if that is impossible.
 
     Text that is too wide wraps between words only, in the columns on the right first.
     """
-    cells = [[printable(_heading(name)), *(printable(_cell(row, name)) for row in rows)] for name in names]
+    cells = [
+        [make_printable(_make_heading(name)), *(make_printable(_make_cell(row, name)) for row in rows)]
+        for name in names
+    ]
     longest = [max(map(cell_len, column)) for column in cells]
     least = [max(cell_len(word) for cell in column for word in cell.split(" ")) for column in cells]
     left = width - sum(least) - (_FRAME_COLUMNS * len(names) + 1)
@@ -150,7 +153,7 @@ def _show_records(title: str, rows: Sequence[Mapping[str, Any]], names: Sequence
         say("", f"[dim]{number} of {len(rows)}[/]")
         for name in names:
             if row.get(name) is not None:
-                say(f"  {_heading(name):<{width}}  {_cell(row, name)}")
+                say(f"  {_make_heading(name):<{width}}  {_make_cell(row, name)}")
 
 
 def wait_for_reader(seconds: float) -> bool:
@@ -165,7 +168,7 @@ def wait_for_reader(seconds: float) -> bool:
 
 
 @contextmanager
-def progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
+def open_progress_bar(*, quiet: bool = False) -> Iterator[Progress]:
     """Yield a progress bar on standard error; it draws nothing if `quiet` or if standard error is no terminal."""
     columns = (
         TextColumn("{task.description}"),

@@ -26,7 +26,7 @@ class Service:
     number_variables: tuple[str, str] | None = None
     """The variables for an instance's number and for the number of instances, if these share the work by number."""
 
-    def port_name(self, instance: int) -> str:
+    def make_port_name(self, instance: int) -> str:
         """Return the name under which an instance's port is remembered: api, posting_metrics, posting_metrics_1."""
         kind = self.name if self.port_variable == API_PORT else f"{self.name}_metrics"
         return kind if instance == 0 else f"{kind}_{instance}"
@@ -44,33 +44,33 @@ API_PORT = "LEDGERLINE_API_PORT"
 METRICS_PORT = "LEDGERLINE_METRICS_PORT"
 
 
-def _entry_point(name: str) -> tuple[str, ...]:
+def _make_entry_point(name: str) -> tuple[str, ...]:
     return (sys.executable, "-m", "cli", "service", name)
 
 
 SERVICES: tuple[Service, ...] = (
-    Service("posting", _entry_point("posting"), METRICS_PORT),
+    Service("posting", _make_entry_point("posting"), METRICS_PORT),
     Service(
         "relay",
-        _entry_point("relay"),
+        _make_entry_point("relay"),
         METRICS_PORT,
         number_variables=("LEDGERLINE_RELAY_INSTANCE", "LEDGERLINE_RELAY_INSTANCES"),
     ),
-    Service("reconciliation", _entry_point("reconciliation"), METRICS_PORT),
-    Service("audit", _entry_point("audit"), METRICS_PORT),
-    Service("api", _entry_point("api"), API_PORT),
+    Service("reconciliation", _make_entry_point("reconciliation"), METRICS_PORT),
+    Service("audit", _make_entry_point("audit"), METRICS_PORT),
+    Service("api", _make_entry_point("api"), API_PORT),
 )
 
 PREPARE: tuple[str, ...] = (sys.executable, "-m", "cli", "prepare")
 """Runs once, after the parts and before the services: migrations, topics, schemas."""
 
 
-def base_url(port: int) -> str:
+def make_base_url(port: int) -> str:
     """Return the URL at which an instance serves /readyz and /metrics."""
     return f"http://{LOOPBACK}:{port}"
 
 
-def endpoint_variables(endpoints: Endpoints) -> dict[str, str]:
+def make_endpoint_variables(endpoints: Endpoints) -> dict[str, str]:
     """Return the variables with the addresses of the parts, for every service."""
     return {
         "LEDGERLINE_KAFKA_BOOTSTRAP": endpoints.kafka_bootstrap,
@@ -79,7 +79,7 @@ def endpoint_variables(endpoints: Endpoints) -> dict[str, str]:
     }
 
 
-def instances_by_service(wanted: Mapping[str, int]) -> dict[str, int]:
+def count_instances(wanted: Mapping[str, int]) -> dict[str, int]:
     """Return the number of instances by service; raise EmbeddedError for an unknown name or a number out of range."""
     counts = {service.name: service.instances for service in SERVICES}
     for name, count in wanted.items():

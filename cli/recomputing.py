@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import typer
 
-from cli.output import progress_bar, say, show_error
-from cli.troubles import sentence_of
+from cli.output import open_progress_bar, say, show_error
+from cli.troubles import make_sentence
 from domain.breaks import Finding
 
 BREAKS_FOUND: Final = 1
@@ -22,7 +22,7 @@ def exit_code_for_outages() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        sentence = sentence_of(error)
+        sentence = make_sentence(error)
         if sentence is None:
             raise
         show_error(sentence)
@@ -30,9 +30,9 @@ def exit_code_for_outages() -> Iterator[None]:
 
 
 @contextmanager
-def progress_of(names: dict[str, str], *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
+def open_progress(names: dict[str, str], *, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Yield a function of step, done and total that draws one bar for each step; `names` are the steps' titles."""
-    with progress_bar(quiet=quiet) as bar:
+    with open_progress_bar(quiet=quiet) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(step: str, done: int, total: int) -> None:
@@ -43,7 +43,7 @@ def progress_of(names: dict[str, str], *, quiet: bool) -> Iterator[Callable[[str
         yield tell
 
 
-def findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
+def make_findings_json(findings: Sequence[Finding]) -> list[dict[str, Any]]:
     """Return the breaks for machines: kind, subject, lane, seq, detail."""
     return [
         {"kind": f.kind.value, "subject": f.subject, "lane": f.lane, "seq": f.seq, "detail": f.detail} for f in findings

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from cli.addresses import addresses_of
+from cli.addresses import find_addresses
 from db.connections import TRANSIENT
 from db.operations import (
     BreakCount,
     Checkpoint,
     LaneProgress,
     Which,
-    break_counts,
-    glance,
-    lane_progress,
-    last_checkpoint,
-    outcome_counts,
-    quarantined_count,
+    count_breaks,
+    count_outcomes,
+    count_quarantined,
+    find_last_checkpoint,
+    list_lane_progress,
+    open_glance,
 )
 from domain.errors import LedgerlineError
 from domain.outcomes import Outcome
@@ -29,8 +29,8 @@ from domain.topics import Topics
 from ops.embedded.open_parts import open_parts
 from ops.run_state import RunState
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client, topic_state
-from runtime.positions import PositionReader, Positions, lag
+from runtime.kafka_positions import make_admin_client, read_topic_state
+from runtime.positions import PositionReader, Positions, compute_lag
 from runtime.settings import Settings
 
 READY_CONDITIONS: Final = frozenset({"ready"})
@@ -111,34 +111,34 @@ class _Streams:
 
 def look(settings: Settings, state: RunState | None) -> StatusReport:
     """Read every part once; a part that is down raises no error but becomes a sentence in `attention`."""
-    addresses = addresses_of(settings, state)
+    addresses = find_addresses(settings, state)
     phase = state.phase if state is not None else "not run from here"
     report = StatusReport(phase, state.started_time if state else None, addresses.api_url)
-    report.processes = _processes(state)
+    report.processes = _list_processes(state)
     report.open = open_parts(state)
     report.attention += _process_troubles(report.processes)
     books: _Books | None = None
     streams: _Streams | None = None
     if addresses.postgres_dsn is not None:
-        with _noted(report.attention):
+        with _note_trouble(report.attention):
             books = _read_books(addresses.postgres_dsn)
     if addresses.kafka is not None:
-        with _noted(report.attention):
+        with _note_trouble(report.attention):
             streams = _read_streams(addresses.kafka, Topics(settings.topic_prefix))
     if addresses.postgres_dsn is None or addresses.kafka is None:
         report.attention.append("The parts are not up yet: look again in a moment.")
-    report.lanes = _lanes(books, streams)
+    report.lanes = _list_lanes(books, streams)
     if books is not None:
         report.totals = books.totals
         report.dead_letters_untried = books.untried
         report.breaks = books.breaks
         report.checkpoint = books.checkpoint
-        report.attention += _ledger_troubles(books, streams)
+        report.attention += _list_ledger_troubles(books, streams)
     return report
 
 
 @contextmanager
-def _noted(attention: list[str]) -> Iterator[None]:
+def _note_trouble(attention: list[str]) -> Iterator[None]:
     """Turn an error of a part that is down into a sentence in `attention`, and go on."""
     try:
         yield
@@ -149,24 +149,24 @@ def _noted(attention: list[str]) -> Iterator[None]:
 
 
 def _read_books(dsn: str) -> _Books:
-    with glance(dsn) as connection:
-        counts = outcome_counts(connection)
+    with open_glance(dsn) as connection:
+        counts = count_outcomes(connection)
         return _Books(
-            lane_progress(connection),
+            list_lane_progress(connection),
             {outcome.value: counts.get(outcome.value, 0) for outcome in reversed(Outcome)},
-            quarantined_count(connection, which=Which.UNTRIED),
-            break_counts(connection),
-            last_checkpoint(connection),
+            count_quarantined(connection, which=Which.UNTRIED),
+            count_breaks(connection),
+            find_last_checkpoint(connection),
         )
 
 
 def _read_streams(kafka: Kafka, topics: Topics) -> _Streams:
-    topic_id = topic_state(admin_client(kafka), topics.intents).topic_id
+    topic_id = read_topic_state(make_admin_client(kafka), topics.intents).topic_id
     with closing(PositionReader(kafka, topics.intents, topics.journal)) as reader:
         return _Streams(topic_id, reader.read())
 
 
-def _processes(state: RunState | None) -> list[ProcessStatus]:
+def _list_processes(state: RunState | None) -> list[ProcessStatus]:
     if state is None:
         return []
     parts = [
@@ -197,7 +197,7 @@ def _process_troubles(processes: Sequence[ProcessStatus]) -> list[str]:
     ]
 
 
-def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
+def _list_lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
     """Return the lanes of Postgres and Kafka, in order; a lane without rows stands at the topic's first offset."""
     posted = {row.lane: row for row in books.lanes} if books else {}
     low, high = (streams.positions.first, streams.positions.received) if streams else ({}, {})
@@ -217,21 +217,21 @@ def _lanes(books: _Books | None, streams: _Streams | None) -> list[LaneStatus]:
                 lane,
                 received,
                 next_offset,
-                lag(received, next_offset),
+                compute_lag(received, next_offset),
                 journalled,
                 relayed,
-                lag(journalled, relayed),
+                compute_lag(journalled, relayed),
                 reconciled,
-                lag(journalled, reconciled),
+                compute_lag(journalled, reconciled),
                 audited,
-                lag(journalled, audited),
+                compute_lag(journalled, audited),
                 row.booked_time if row is not None and row.next_seq else None,
             )
         )
     return found
 
 
-def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
+def _list_ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
     troubles = []
     unresolved = sum(found.breaks for found in books.breaks)
     if unresolved:
@@ -247,7 +247,7 @@ def _ledger_troubles(books: _Books, streams: _Streams | None) -> list[str]:
     return troubles
 
 
-def age(microseconds: int, now: datetime | None = None) -> str:
+def format_age(microseconds: int, now: datetime | None = None) -> str:
     """Return for people how long ago a time was: `3 s ago`, `5 min ago`, else the date."""
     moment = datetime.fromtimestamp(microseconds / 1e6, UTC)
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()

@@ -33,10 +33,10 @@ def prepare_streams() -> None:
         if reconfigure is not None:
             reconfigure(errors=_ENCODING_ERRORS)
     if sys.stdout is None:
-        raise ClosedOutputError("Standard output is closed: send it to a file, or to /dev/null if nobody wants it.")
+        raise ClosedOutputError("Standard output is closed: redirect it to a file or to /dev/null.")
 
 
-def stream_trouble(error: Exception) -> str | None:
+def find_stream_trouble(error: Exception) -> str | None:
     """Return why standard output or error cannot be written, such as a full disk; None for any other error.
 
     An error of a file that a command opens itself has a file name, or the command reports it.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from domain.errors import LedgerlineError
 
 
-def _postgres(psycopg: Any, error: BaseException) -> str | None:
+def _explain_postgres(psycopg: Any, error: BaseException) -> str | None:
     if not isinstance(error, psycopg.Error):
         return None
     cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -28,7 +28,7 @@ def _postgres(psycopg: Any, error: BaseException) -> str | None:
     return None
 
 
-def _kafka(confluent_kafka: Any, error: BaseException) -> str | None:
+def _explain_kafka(confluent_kafka: Any, error: BaseException) -> str | None:
     if not isinstance(error, confluent_kafka.KafkaException):
         return None
     cause = error.args[0]
@@ -36,7 +36,7 @@ def _kafka(confluent_kafka: Any, error: BaseException) -> str | None:
     return f"Kafka does not answer ({told}): see `ledgerline status`."
 
 
-def _http(httpx: Any, error: BaseException) -> str | None:
+def _explain_http(httpx: Any, error: BaseException) -> str | None:
     if isinstance(error, (httpx.InvalidURL, httpx.UnsupportedProtocol)):
         return f"An address cannot be used ({error}): `ledgerline config check` says which."
     if not isinstance(error, httpx.HTTPError):
@@ -45,13 +45,13 @@ def _http(httpx: Any, error: BaseException) -> str | None:
 
 
 _LIBRARIES: Final[dict[str, Callable[[Any, BaseException], str | None]]] = {
-    "psycopg": _postgres,
-    "confluent_kafka": _kafka,
-    "httpx": _http,
+    "psycopg": _explain_postgres,
+    "confluent_kafka": _explain_kafka,
+    "httpx": _explain_http,
 }
 
 
-def sentence_of(error: BaseException) -> str | None:
+def make_sentence(error: BaseException) -> str | None:
     """Return one sentence for an outage, a missing right or an unusable file; None for an unknown error: a bug."""
     if isinstance(error, LedgerlineError):
         return str(error)
@@ -65,7 +65,7 @@ def sentence_of(error: BaseException) -> str | None:
     return None
 
 
-def usage_sentence_of(error: Any) -> str:
+def make_usage_sentence(error: Any) -> str:
     """Return what is wrong with an argument, and where the help is; `error` is one of typer's errors."""
     told = " ".join(error.format_message().split())
     told = told if told.endswith((".", "?")) else f"{told}."

@@ -56,7 +56,7 @@ class ApiKey:
         return self.expires_time is not None and self.expires_time <= datetime.now(UTC)
 
 
-def secret_hash(secret: str) -> bytes:
+def hash_secret(secret: str) -> bytes:
     """Return the stored hash of a secret. One round is enough, as the secret is random and long."""
     return sha256(secret.encode()).digest()
 
@@ -87,7 +87,7 @@ def add_key(
         "key_id": key_id,
         "tenant": tenant,
         "name": name,
-        "secret_hash": secret_hash(secret),
+        "secret_hash": hash_secret(secret),
         "scopes": wanted,
         "requests_per_minute": requests_per_minute,
         "expires_time": expires_time,

@@ -24,7 +24,7 @@ class AgentConnection(KeptConnection):
 
 
 @contextmanager
-def snapshot(dsn: str, role: str, *, statement_seconds_max: float | None = None) -> Iterator[Connection[Any]]:
+def open_snapshot(dsn: str, role: str, *, statement_seconds_max: float | None = None) -> Iterator[Connection[Any]]:
     """Open a connection that sees one snapshot of the database (repeatable read, read only) until it is closed."""
     with connect(dsn, role, statement_seconds_max=statement_seconds_max) as connection:
         set_json_loads(orjson.loads, connection)

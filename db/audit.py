@@ -61,7 +61,7 @@ def add_segments(connection: Connection[Any], segments: Iterable[Segment]) -> No
     connection.cursor().executemany(SQL["add_segment"], [segment._asdict() for segment in segments])
 
 
-def hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
+def read_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
     """Return audit's copy of the hashes of seq first_seq to next_seq - 1, joined; shorter if audit is not that far."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     joined = []
@@ -84,18 +84,18 @@ def lock_signer(connection: Connection[Any]) -> int | None:
     return None if row is None else int(row[0])
 
 
-def next_unpublished_checkpoint(connection: Connection[Any]) -> int:
+def find_next_unpublished_checkpoint(connection: Connection[Any]) -> int:
     """Return the first checkpoint that the topic does not have, without a lock; 0 if the row is gone."""
     row = connection.execute(SQL["next_unpublished_checkpoint"]).fetchone()
     return 0 if row is None else int(row[0])
 
 
-def last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
+def find_last_checkpoint(connection: Connection[Any]) -> CheckpointRow | None:
     """Return the newest checkpoint, or None if there is none."""
     return connection.cursor(row_factory=class_row(CheckpointRow)).execute(SQL["last_checkpoint"]).fetchone()
 
 
-def checkpoints(
+def list_checkpoints(
     connection: Connection[Any], first_checkpoint: int, limit: int
 ) -> list[tuple[CheckpointRow, list[LaneHead]]]:
     """Return up to `limit` checkpoints from that number on, each with its lanes in order."""
@@ -107,7 +107,7 @@ def checkpoints(
     return [(row, lanes[row.checkpoint]) for row in rows]
 
 
-def covering_checkpoint(connection: Connection[Any], lane: int, seq: int) -> CheckpointRow | None:
+def find_covering_checkpoint(connection: Connection[Any], lane: int, seq: int) -> CheckpointRow | None:
     """Return the checkpoint that covers a record, or None if none does yet."""
     cursor = connection.cursor(row_factory=class_row(CheckpointRow))
     return cursor.execute(SQL["covering_checkpoint"], {"lane": lane, "seq": seq}).fetchone()
@@ -125,12 +125,12 @@ def add_signing_key(connection: Connection[Any], key_id: str, public_key: bytes)
     connection.execute(SQL["add_signing_key"], {"key_id": key_id, "public_key": public_key})
 
 
-def signing_keys(connection: Connection[Any]) -> dict[str, bytes]:
+def list_signing_keys(connection: Connection[Any]) -> dict[str, bytes]:
     """Return key id -> raw public key, for every key that has signed."""
     return {row[0]: bytes(row[1]) for row in connection.execute(SQL["signing_keys"])}
 
 
-def checkpoints_published(connection: Connection[Any], next_checkpoint: int) -> None:
+def record_published_checkpoints(connection: Connection[Any], next_checkpoint: int) -> None:
     """Record that the topic has all checkpoints before this one."""
     connection.execute(SQL["checkpoints_published"], {"next_checkpoint": next_checkpoint})
 
@@ -138,7 +138,7 @@ def checkpoints_published(connection: Connection[Any], next_checkpoint: int) -> 
 # ------------------------------------------------------------------------------------------------ the ledger
 
 
-def stored_rows(
+def read_stored_rows(
     connection: Connection[Any], lane: int, first_seq: int, next_seq: int
 ) -> tuple[list[StoredRow], list[StoredLeg]]:
     """Return a window of a lane from the ledger's tables: journal rows in order, entries in order of row and leg."""
@@ -148,25 +148,27 @@ def stored_rows(
     return list(map(StoredRow._make, rows)), list(map(StoredLeg._make, legs))
 
 
-def ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+def read_ledger_lanes(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
     """Return lane -> next seq and head of the chain, from the ledger's tables."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["ledger_lanes"])}
 
 
-def signed_head_over(connection: Connection[Any], lane: int, seq: int) -> SignedHead | None:
+def find_signed_head_over(connection: Connection[Any], lane: int, seq: int) -> SignedHead | None:
     """Return posting's signed head of the range that contains a row; None if posting signed no such range."""
     cursor = connection.cursor(row_factory=class_row(SignedHead))
     head = cursor.execute(SQL["signed_head_over"], {"lane": lane, "seq": seq}).fetchone()
     return None if head is None or head.first_seq > seq else head
 
 
-def stored_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
+def read_stored_hashes(connection: Connection[Any], lane: int, first_seq: int, next_seq: int) -> bytes:
     """Return the ledger's hashes of a range of rows, joined."""
     values = {"lane": lane, "first_seq": first_seq, "next_seq": next_seq}
     return b"".join(row[0] for row in connection.execute(SQL["stored_hashes"], values))
 
 
-def intent_places(connection: Connection[Any], intent_id: str, tenant: str | None) -> Iterator[tuple[int, int, str]]:
+def find_intent_places(
+    connection: Connection[Any], intent_id: str, tenant: str | None
+) -> Iterator[tuple[int, int, str]]:
     """Yield (lane, seq, tenant) of at most two rows that settled this intent; of any tenant if none is named."""
     for row in connection.execute(SQL["intent_place"], {"intent_id": intent_id, "tenant": tenant}):
         yield row[0], row[1], row[2]

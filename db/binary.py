@@ -38,7 +38,7 @@ class Texts(NamedTuple):
 
 
 class TextFields(NamedTuple):
-    """A text[] parameter of texts that `text_field` has encoded, so that a repeated text is encoded once."""
+    """A text[] parameter of texts that `make_text_field` has encoded, so that a repeated text is encoded once."""
 
     values: Sequence[bytes]
 
@@ -56,12 +56,12 @@ class Overlong(ValueError):
 _BIGINT_MAX: Final = 2**63 - 1
 
 
-def numerics(values: Sequence[int]) -> Bigints | list[int]:
+def make_numerics(values: Sequence[int]) -> Bigints | list[int]:
     """Return a numeric[] parameter of whole numbers from 0 on; as a bigint[], which is faster, if all of them fit."""
     return Bigints(values) if max(values, default=0) <= _BIGINT_MAX else list(values)
 
 
-def text_field(text: str) -> bytes:
+def make_text_field(text: str) -> bytes:
     """Return a text after its length, the form of an array's element."""
     data = text.encode()
     return LENGTH.pack(len(data)) + data
@@ -73,9 +73,9 @@ class _ArrayDumper(Dumper):
 
     def dump(self, obj: Any) -> bytes:
         header = _ARRAY.pack(1, 0, self.element_oid, len(obj.values), 1)
-        return header + self.elements(obj.values) if obj.values else _ARRAY.pack(0, 0, self.element_oid, 0, 0)[:12]
+        return header + self.dump_elements(obj.values) if obj.values else _ARRAY.pack(0, 0, self.element_oid, 0, 0)[:12]
 
-    def elements(self, values: Sequence[Any]) -> bytes:
+    def dump_elements(self, values: Sequence[Any]) -> bytes:
         raise NotImplementedError
 
 
@@ -83,7 +83,7 @@ class _BigintsDumper(_ArrayDumper):
     oid = 1016
     element_oid = 20
 
-    def elements(self, values: Sequence[int]) -> bytes:
+    def dump_elements(self, values: Sequence[int]) -> bytes:
         try:
             return struct.pack(">" + "iq" * len(values), *chain.from_iterable(zip(repeat(8), values, strict=False)))
         except struct.error as error:
@@ -94,7 +94,7 @@ class _TextsDumper(_ArrayDumper):
     oid = 1009
     element_oid = 25
 
-    def elements(self, values: Sequence[str]) -> bytes:
+    def dump_elements(self, values: Sequence[str]) -> bytes:
         encoded = [value.encode() for value in values]
         return b"".join(chain.from_iterable(zip(map(LENGTH.pack, map(len, encoded)), encoded, strict=True)))
 
@@ -103,7 +103,7 @@ class _TextFieldsDumper(_ArrayDumper):
     oid = 1009
     element_oid = 25
 
-    def elements(self, values: Sequence[bytes]) -> bytes:
+    def dump_elements(self, values: Sequence[bytes]) -> bytes:
         return b"".join(values)
 
 
@@ -111,7 +111,7 @@ class _UuidsDumper(_ArrayDumper):
     oid = 2951
     element_oid = 2950
 
-    def elements(self, values: Sequence[UUID]) -> bytes:
+    def dump_elements(self, values: Sequence[UUID]) -> bytes:
         prefix = LENGTH.pack(16)
         return prefix + prefix.join([value.bytes for value in values])
 
@@ -124,7 +124,7 @@ def register(connection: psycopg.BaseConnection[Any]) -> None:
     connection.adapters.register_dumper(Uuids, _UuidsDumper)
 
 
-def entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
+def make_entries(rows: Iterable[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> bytes:
     """Return the rows' entries for `copy_entries`, without COPY's header and trailer.
 
     `account_ids` is keyed by tenant and address.

@@ -1,6 +1,6 @@
 """The books' frame: tenants, their charts of accounts and their units.
 
-Workers and the API keep a `Books` in memory and load it again when `books_version` has changed. Operators change the
+Workers and the API keep a `Books` in memory and load it again when its version has changed. Operators change the
 frame through the functions below, on a connection of the role ledgerline_operator.
 """
 
@@ -17,7 +17,7 @@ from db.queries import load
 from domain.chart import DEFAULT_CHART, AccountClass, Chart, ChartError, ChartPattern, check_pattern
 from domain.errors import LedgerlineError
 from domain.intents import CURRENCY_PATTERN, TENANT_CHARACTERS_MAX, TENANT_PATTERN
-from domain.money import EXPONENT_MAX, iso_exponent, minor_unit_fault
+from domain.money import EXPONENT_MAX, find_minor_unit_fault, get_iso_exponent
 
 _QUERIES: Final = load("books")
 
@@ -48,7 +48,7 @@ class Unit(NamedTuple):
     name: str
 
 
-def _books(row: Sequence[Any]) -> Books:
+def _make_books(row: Sequence[Any]) -> Books:
     version, tenants, lines, units, closed_because, lanes = row
     charts: dict[str, list[ChartPattern]] = {tenant: [] for tenant in tenants}
     exponents: dict[str, dict[str, int]] = {tenant: {} for tenant in tenants}
@@ -72,7 +72,7 @@ def load_books(connection: Connection[Any]) -> Books:
     """Return the books' current frame, read in one statement."""
     row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["books"]).fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    return _books(row)
+    return _make_books(row)
 
 
 async def load_books_async(connection: AsyncConnection[Any]) -> Books:
@@ -80,10 +80,10 @@ async def load_books_async(connection: AsyncConnection[Any]) -> Books:
     cursor = await connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["books"])
     row = await cursor.fetchone()
     assert row is not None  # noqa: S101 - a SELECT without FROM has one row
-    return _books(row)
+    return _make_books(row)
 
 
-def books_version(connection: Connection[Any]) -> int:
+def read_books_version(connection: Connection[Any]) -> int:
     """Return the current version of the books. A `Books` with another version is out of date."""
     row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["version"]).fetchone()
     if row is None:
@@ -92,7 +92,7 @@ def books_version(connection: Connection[Any]) -> int:
 
 
 @contextmanager
-def _explained(tenant: str) -> Iterator[None]:
+def _explain_refusals(tenant: str) -> Iterator[None]:
     """Turn those of Postgres' refusals that an operator can cause into a BooksError that says what to do."""
     try:
         yield
@@ -118,7 +118,7 @@ def add_tenant(
         raise BooksError(
             f"{tenant!r} cannot name a tenant: use at most {TENANT_CHARACTERS_MAX} lower-case letters, digits, - and _."
         )
-    with _explained(tenant), connection.transaction():
+    with _explain_refusals(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         if connection.execute(_QUERIES["add_tenant"], {"tenant": tenant}).fetchone() is None:
             return False
@@ -143,7 +143,7 @@ def set_chart_pattern(
     for currency in line.currencies or ():
         if not CURRENCY_PATTERN.fullmatch(currency):
             raise BooksError(f"{currency!r} is no currency code: use capitals and digits, such as EUR or MILES.")
-    with _explained(tenant), connection.transaction():
+    with _explain_refusals(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         connection.execute(
             _QUERIES["set_chart_line"],
@@ -160,7 +160,7 @@ def set_chart_pattern(
 
 def remove_chart_pattern(connection: Connection[Any], tenant: str, pattern: str, *, done_by: str | None = None) -> None:
     """Remove one line of a tenant's chart; raise BooksError if there is no such line."""
-    with _explained(tenant), connection.transaction():
+    with _explain_refusals(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         removed = connection.execute(_QUERIES["remove_chart_line"], {"tenant": tenant, "pattern": pattern}).fetchone()
     if removed is None:
@@ -186,15 +186,15 @@ def add_unit(
     """
     if not CURRENCY_PATTERN.fullmatch(code):
         raise BooksError(f"{code!r} is no unit code: use capitals, digits, ., _ and -, at most 24, such as MILES.")
-    if iso_exponent(code) is not None:
+    if get_iso_exponent(code) is not None:
         raise BooksError(f"{code} is an ISO 4217 currency and needs no registration.")
-    fault = minor_unit_fault(code)
+    fault = find_minor_unit_fault(code)
     if fault is not None:
         raise BooksError(f"{code} {fault}")
     if not 0 <= exponent <= EXPONENT_MAX:
         raise BooksError(f"An exponent is a number of decimal places from 0 to {EXPONENT_MAX}, not {exponent}.")
     values = {"tenant": tenant, "code": code, "exponent": exponent, "name": name}
-    with _explained(tenant), connection.transaction():
+    with _explain_refusals(tenant), connection.transaction():
         connection.execute(_QUERIES["author"], {"done_by": done_by})
         row = connection.cursor(row_factory=psycopg.rows.tuple_row).execute(_QUERIES["add_unit"], values).fetchone()
     if row is None:  # another transaction added the unit while the statement ran

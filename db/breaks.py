@@ -12,7 +12,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db.queries import Schema, load
-from domain.breaks import Break, BreakKind, Finding, break_id_of, merged
+from domain.breaks import Break, BreakKind, Finding, compute_break_id, merge_findings
 
 BEFORE_ALL: Final = UUID(int=0)
 """It is below the id of every break."""
@@ -36,13 +36,13 @@ class BreakStore:
 
     def record(self, connection: Connection[Any], findings: Sequence[Finding]) -> None:
         """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
-        now = _now_microseconds()
-        ordered = sorted(merged(list(findings)), key=lambda finding: (finding.kind, finding.subject))
+        now = _get_now_microseconds()
+        ordered = sorted(merge_findings(list(findings)), key=lambda finding: (finding.kind, finding.subject))
         for finding in ordered:  # in sorted order, so that two workers do not deadlock
             connection.execute(
                 self._queries["record_break"],
                 {
-                    "break_id": break_id_of(self.found_by, finding.kind, finding.subject),
+                    "break_id": compute_break_id(self.found_by, finding.kind, finding.subject),
                     "kind": finding.kind.value,
                     "subject": finding.subject,
                     "state": finding.state.value,
@@ -56,12 +56,12 @@ class BreakStore:
 
     def resolve(self, connection: Connection[Any], break_ids: Iterable[UUID], detail: str) -> None:
         """Resolve those of these breaks that are not resolved yet; `detail` says what explained them."""
-        values = {"break_ids": sorted(break_ids), "detail": detail, "now": _now_microseconds()}
+        values = {"break_ids": sorted(break_ids), "detail": detail, "now": _get_now_microseconds()}
         connection.execute(self._queries["resolve_breaks"], values)
 
     def resolve_about(self, connection: Connection[Any], about: Iterable[tuple[BreakKind, str]], detail: str) -> None:
         """Resolve the breaks of these kinds about these subjects."""
-        self.resolve(connection, [break_id_of(self.found_by, kind, subject) for kind, subject in about], detail)
+        self.resolve(connection, [compute_break_id(self.found_by, kind, subject) for kind, subject in about], detail)
 
     def unresolved(
         self, connection: Connection[Any], limit: int, after: UUID = BEFORE_ALL, kinds: Iterable[BreakKind] = BreakKind
@@ -69,17 +69,17 @@ class BreakStore:
         """Return up to `limit` breaks that are open or explained, in order of id, after `after`."""
         asked = {"after": after, "kinds": [kind.value for kind in kinds], "limit": limit}
         rows = connection.execute(self._queries["unresolved_breaks"], asked)
-        return [self._break(row) for row in rows]
+        return [self._make_break(row) for row in rows]
 
     def is_unresolved(self, connection: Connection[Any], kind: BreakKind, subject: str) -> bool:
         """Return whether there is an open or explained break of this kind about this subject."""
-        asked = {"break_id": break_id_of(self.found_by, kind, subject)}
+        asked = {"break_id": compute_break_id(self.found_by, kind, subject)}
         return connection.execute(self._queries["is_unresolved"], asked).fetchone() is not None
 
     def unpublished(self, connection: Connection[Any], limit: int) -> list[Break]:
         """Return up to `limit` breaks whose current state is not on the topic yet, oldest change first."""
         rows = connection.execute(self._queries["unpublished_breaks"], {"limit": limit})
-        return [self._break(row) for row in rows]
+        return [self._make_break(row) for row in rows]
 
     def published(self, connection: Connection[Any], told: Sequence[Break]) -> None:
         """Store which states of these breaks are on the topic now."""
@@ -95,7 +95,7 @@ class BreakStore:
 
     def open_breaks(self, connection: Connection[Any]) -> dict[str, OpenBreaks]:
         """Return kind -> its open breaks; kinds without one are left out."""
-        now = _now_microseconds()
+        now = _get_now_microseconds()
         asked = {
             "kinds": [kind.value for kind in BreakKind],
             "overdue_before": [now - kind.term_seconds * 1_000_000 for kind in BreakKind],
@@ -103,10 +103,10 @@ class BreakStore:
         rows = connection.execute(self._queries["open_breaks"], asked)
         return {kind: OpenBreaks(oldest_time, overdue) for kind, oldest_time, overdue in rows}
 
-    def _break(self, row: Sequence[Any]) -> Break:
+    def _make_break(self, row: Sequence[Any]) -> Break:
         break_id, *members = row
         return Break(break_id, self.found_by, *members)
 
 
-def _now_microseconds() -> int:
+def _get_now_microseconds() -> int:
     return time.time_ns() // 1000

@@ -13,22 +13,22 @@ ROLE: Final = "ledgerline_operator"
 Row = dict[str, Any]
 
 
-def lanes(connection: Connection[Any]) -> dict[int, Row]:
+def read_lanes(connection: Connection[Any]) -> dict[int, Row]:
     """Return every lane that has a row in the journal, by its number."""
-    return {row["lane"]: row for row in _all(connection, "lanes", {})}
+    return {row["lane"]: row for row in _read_all(connection, "lanes", {})}
 
 
-def rows(connection: Connection[Any], table: str, lane: int, first_seq: int, next_seq: int) -> list[Row]:
+def read_rows(connection: Connection[Any], table: str, lane: int, first_seq: int, next_seq: int) -> list[Row]:
     """Return the rows of `journal`, `entry` (by address) or `quarantine` from first_seq to next_seq - 1, in order."""
-    return _all(connection, table, {"lane": lane, "first_seq": first_seq, "next_seq": next_seq})
+    return _read_all(connection, table, {"lane": lane, "first_seq": first_seq, "next_seq": next_seq})
 
 
-def balances(connection: Connection[Any], lane: int, next_seq: int | None = None) -> list[Row]:
+def read_balances(connection: Connection[Any], lane: int, next_seq: int | None = None) -> list[Row]:
     """Return a lane's shards by address. With `next_seq`, add up the entries before that row instead."""
     if next_seq is None:
-        return _all(connection, "balances", {"lane": lane})
-    return _all(connection, "balances_until", {"lane": lane, "next_seq": next_seq})
+        return _read_all(connection, "balances", {"lane": lane})
+    return _read_all(connection, "balances_until", {"lane": lane, "next_seq": next_seq})
 
 
-def _all(connection: Connection[Any], name: str, values: Row) -> list[Row]:
+def _read_all(connection: Connection[Any], name: str, values: Row) -> list[Row]:
     return connection.cursor(row_factory=dict_row, binary=True).execute(SQL[name], values).fetchall()

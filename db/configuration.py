@@ -22,7 +22,7 @@ class Server(NamedTuple):
     is_encrypted: bool
 
 
-def server_of(dsn: str) -> Server:
+def query_server(dsn: str) -> Server:
     """Query the server that a DSN leads to; raise psycopg's OperationalError if it is unreachable."""
     with psycopg.connect(dsn, autocommit=True) as connection:
         before = time.time()

@@ -70,7 +70,7 @@ _INSUFFICIENT_RESOURCES: Final = "53"
 
 
 @contextmanager
-def explained(what: str) -> Iterator[None]:
+def explain_errors(what: str) -> Iterator[None]:
     """Turn a transient error into DatabaseError with the message `what`, or DatabaseBusy if Postgres is reachable."""
     try:
         yield
@@ -84,12 +84,12 @@ def explained(what: str) -> Iterator[None]:
         raise DatabaseError(what) from error
 
 
-def with_password(dsn: str, password: str) -> str:
+def replace_password(dsn: str, password: str) -> str:
     """Return the DSN with this password instead of its own."""
     return make_conninfo(dsn, password=password)
 
 
-def _options(
+def _make_options(
     role: str, lock_timeout_seconds: float = 10.0, idle_in_transaction_seconds: float = 60.0
 ) -> dict[str, Any]:
     return {
@@ -108,7 +108,7 @@ def _options(
     }
 
 
-def _statement_timeout(seconds: float) -> str:
+def _make_statement_timeout(seconds: float) -> str:
     return f" -c statement_timeout={max(1, round(seconds * 1000))}"
 
 
@@ -128,9 +128,9 @@ def connect(
     statement raises PostgresSilent if Postgres does not answer within `silence_seconds_max`. Postgres ends a statement
     after `statement_seconds_max`; None sets no limit.
     """
-    options = _options(role, lock_timeout_seconds, idle_in_transaction_seconds)
+    options = _make_options(role, lock_timeout_seconds, idle_in_transaction_seconds)
     if statement_seconds_max is not None:
-        options["options"] += _statement_timeout(statement_seconds_max)
+        options["options"] += _make_statement_timeout(statement_seconds_max)
         silence_seconds_max = silence_seconds_max or statement_seconds_max + _SILENCE_MORE_SECONDS
     try:
         connection = BoundedConnection.connect(dsn, autocommit=autocommit, **options)
@@ -146,20 +146,20 @@ async def connect_async(dsn: str, role: str) -> BoundedAsyncConnection:
     Raise DatabaseError if Postgres is unreachable.
     """
     try:
-        return await BoundedAsyncConnection.connect(dsn, autocommit=True, **_options(role))
+        return await BoundedAsyncConnection.connect(dsn, autocommit=True, **_make_options(role))
     except psycopg.OperationalError as error:
         raise DatabaseError(f"Postgres cannot be reached as {role}: {str(error).strip().splitlines()[-1]}") from error
 
 
-def pool(
+def make_pool(
     dsn: str, role: str, *, size_max: int = 8, wait_seconds: float = 2.0, statement_seconds_max: float = 3.0
 ) -> AsyncConnectionPool[Any]:
     """Return an unopened pool of autocommit connections as `role`, for the API; a caller waits at most `wait_seconds`.
 
     Postgres ends a statement after `statement_seconds_max`. So a longer silence means that Postgres is unreachable.
     """
-    options = _options(role)
-    options["options"] += _statement_timeout(statement_seconds_max)
+    options = _make_options(role)
+    options["options"] += _make_statement_timeout(statement_seconds_max)
 
     async def configure(connection: AsyncConnection[Any]) -> None:
         register(connection)

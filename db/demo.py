@@ -23,30 +23,31 @@ class CurrencySums(NamedTuple):
     entries: int
 
 
-def outcome_counts(dsn: str) -> dict[tuple[str, str], int]:
+def count_outcomes(dsn: str) -> dict[tuple[str, str], int]:
     """Return (outcome, reason) -> number of journal rows, counted one by one."""
-    return {(outcome, reason): counted for outcome, reason, counted in _rows(dsn, "outcomes", {})}
+    return {(outcome, reason): counted for outcome, reason, counted in _read_rows(dsn, "outcomes", {})}
 
 
-def balances(dsn: str, tenant: str) -> dict[tuple[str, str], int]:
+def read_balances(dsn: str, tenant: str) -> dict[tuple[str, str], int]:
     """Return (account, currency) -> debits less credits in minor units."""
     return {
-        (address, currency): int(amount) for address, currency, amount in _rows(dsn, "balances", {"tenant": tenant})
+        (address, currency): int(amount)
+        for address, currency, amount in _read_rows(dsn, "balances", {"tenant": tenant})
     }
 
 
-def currency_sums(dsn: str) -> list[CurrencySums]:
+def sum_currencies(dsn: str) -> list[CurrencySums]:
     """Return the sums of debits and credits, the currency with the most entries first."""
     sums = [
         CurrencySums(currency, int(debits), int(credits), entries)
-        for currency, debits, credits, entries in _rows(dsn, "sums", {})
+        for currency, debits, credits, entries in _read_rows(dsn, "sums", {})
     ]
     return sorted(sums, key=lambda found: (-found.entries, found.currency))
 
 
 def choose_victim(dsn: str) -> tuple[int, int]:
     """Return the (lane, seq) of a posted row to alter; always the same for the same ledger."""
-    lane, seq = _rows(dsn, "victim", {})[0]
+    lane, seq = _read_rows(dsn, "victim", {})[0]
     return int(lane), int(seq)
 
 
@@ -62,9 +63,9 @@ def alter_amounts(dsn: str, lane: int, seq: int, by_minor: int) -> int:
 
 def open_audit_breaks(dsn: str) -> list[tuple[int | None, int | None]]:
     """Return the (lane, seq) of each break that the running audit agent has found and not resolved."""
-    return [(lane, seq) for lane, seq in _rows(dsn, "audit_breaks", {})]
+    return [(lane, seq) for lane, seq in _read_rows(dsn, "audit_breaks", {})]
 
 
-def _rows(dsn: str, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
+def _read_rows(dsn: str, query: str, values: dict[str, Any]) -> list[tuple[Any, ...]]:
     with connect(dsn, _OPERATOR, autocommit=True) as connection:
         return connection.execute(SQL[query], values).fetchall()

@@ -7,14 +7,14 @@ from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from db.bounded_connection import PostgresSilent
-from db.connections import TRANSIENT, explained
+from db.connections import TRANSIENT, explain_errors
 
 Pool = AsyncConnectionPool[Any]
 
 
 async def fetch(pool: Pool, query: LiteralString, values: dict[str, Any]) -> list[dict[str, Any]]:
     """Return all rows of a query. If its pooled connection was dead, replace it and send the query, a read, again."""
-    with explained("Postgres cannot be reached or does not answer in time."):
+    with explain_errors("Postgres cannot be reached or does not answer in time."):
         try:
             return await _fetch(pool, query, values)
         except (PoolTimeout, PostgresSilent, psycopg.errors.QueryCanceled):

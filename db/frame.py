@@ -40,7 +40,7 @@ def check_frame(frame: Any) -> Frame:
         raise FrameError(f"These are no books of the format {FORMAT}: make them with `ledgerline books export`.")
     lacking = [part for part in PARTS if not isinstance(frame.get(part), list)]
     if lacking:
-        raise FrameError(f"The books lack {', '.join(lacking)}: make them anew with `ledgerline books export`.")
+        raise FrameError(f"The books lack {', '.join(lacking)}: export them again with `ledgerline books export`.")
     return frame
 
 

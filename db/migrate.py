@@ -22,7 +22,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from db.connections import DatabaseError
 from domain.errors import LedgerlineError
-from runtime.release import version_key
+from runtime.release import parse_version
 
 FOLDER: Final = Path(__file__).resolve().parent
 MIGRATIONS: Final = FOLDER / "migrations"
@@ -139,7 +139,7 @@ def _refuse_older_sessions(connection: psycopg.Connection[Any], path: Path) -> N
     older = sorted(
         f"{role} {version}"
         for role, version in connection.execute(_SESSIONS)
-        if version_key(version) < version_key(match[1])
+        if parse_version(version) < parse_version(match[1])
     )
     if older:
         raise MigrationError(

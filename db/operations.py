@@ -16,7 +16,7 @@ from psycopg import Connection
 from psycopg.rows import class_row, dict_row
 from psycopg.types.json import Jsonb
 
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from db.connections import DatabaseError, connect
 from db.queries import load
 
@@ -211,7 +211,7 @@ class Unconfirmed(NamedTuple):
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def _explain_errors() -> Iterator[None]:
     """Turn errors that an operator can fix into a DatabaseError that says how."""
     try:
         yield
@@ -224,40 +224,40 @@ def _explained() -> Iterator[None]:
 
 
 @contextmanager
-def operator(dsn: str) -> Iterator[Connection[Any]]:
+def open_operator(dsn: str) -> Iterator[Connection[Any]]:
     """Open an autocommit connection that may write; raise DatabaseError if Postgres is unreachable or not prepared."""
-    with _explained(), connect(dsn, ROLE, autocommit=True) as connection:
+    with _explain_errors(), connect(dsn, ROLE, autocommit=True) as connection:
         yield connection
 
 
 @contextmanager
-def glance(dsn: str) -> Iterator[Connection[Any]]:
+def open_glance(dsn: str) -> Iterator[Connection[Any]]:
     """Open a connection that reads one snapshot; raise DatabaseError if Postgres is unreachable or not prepared."""
-    with _explained(), snapshot(dsn, ROLE) as connection:
+    with _explain_errors(), open_snapshot(dsn, ROLE) as connection:
         yield connection
 
 
-def lane_progress(connection: Connection[Any]) -> list[LaneProgress]:
+def list_lane_progress(connection: Connection[Any]) -> list[LaneProgress]:
     """Return every lane of the ledger, in order."""
     return connection.cursor(row_factory=class_row(LaneProgress)).execute(SQL["lanes"]).fetchall()
 
 
-def outcome_counts(connection: Connection[Any]) -> dict[str, int]:
+def count_outcomes(connection: Connection[Any]) -> dict[str, int]:
     """Return the number of journal rows by outcome. An outcome without rows is 0 or left out."""
     return dict(connection.execute(SQL["outcomes"]).fetchall())
 
 
-def break_counts(connection: Connection[Any]) -> list[BreakCount]:
+def count_breaks(connection: Connection[Any]) -> list[BreakCount]:
     """Return the numbers of unresolved breaks by finder, kind and state."""
     return connection.cursor(row_factory=class_row(BreakCount)).execute(SQL["breaks"]).fetchall()
 
 
-def last_checkpoint(connection: Connection[Any]) -> Checkpoint | None:
+def find_last_checkpoint(connection: Connection[Any]) -> Checkpoint | None:
     """Return the last checkpoint that audit signed, or None before the first."""
     return connection.cursor(row_factory=class_row(Checkpoint)).execute(SQL["checkpoint"]).fetchone()
 
 
-def quarantined_rows(
+def list_quarantined_rows(
     connection: Connection[Any],
     *,
     after: Place = LIST_START,
@@ -277,13 +277,13 @@ def quarantined_rows(
     return connection.cursor(row_factory=class_row(QuarantinedRow)).execute(SQL["quarantined"], asked).fetchall()
 
 
-def quarantined_count(connection: Connection[Any], *, reason: str | None = None, which: Which = Which.ALL) -> int:
+def count_quarantined(connection: Connection[Any], *, reason: str | None = None, which: Which = Which.ALL) -> int:
     """Return the number of quarantined rows."""
     rows = connection.execute(SQL["quarantined_count"], {"reason": reason, "which": which.value}).fetchall()
     return int(rows[0][0])
 
 
-def quarantined_bytes(connection: Connection[Any], lane: int, seq: int) -> QuarantinedBytes | None:
+def find_quarantined_bytes(connection: Connection[Any], lane: int, seq: int) -> QuarantinedBytes | None:
     """Return one quarantined row with its bytes, or None if (lane, seq) is no such row."""
     cursor = connection.cursor(row_factory=dict_row)
     row = cursor.execute(SQL["quarantined_bytes"], {"lane": lane, "seq": seq}).fetchone()
@@ -293,7 +293,7 @@ def quarantined_bytes(connection: Connection[Any], lane: int, seq: int) -> Quara
     return QuarantinedBytes(**{**row, "headers": headers})
 
 
-def retries_of(connection: Connection[Any], lane: int, seq: int) -> list[Retry]:
+def list_retries(connection: Connection[Any], lane: int, seq: int) -> list[Retry]:
     """Return the retries of a quarantined row, the oldest first."""
     cursor = connection.cursor(row_factory=class_row(Retry))
     return cursor.execute(SQL["retries"], {"lane": lane, "seq": seq}).fetchall()
@@ -313,7 +313,7 @@ def confirm_retry(connection: Connection[Any], retry_id: int, source_offset: int
     connection.execute(SQL["confirm_retry"], {"retry_id": retry_id, "source_offset": source_offset})
 
 
-def unconfirmed_retries(connection: Connection[Any]) -> list[Unconfirmed]:
+def list_unconfirmed_retries(connection: Connection[Any]) -> list[Unconfirmed]:
     """Return the retries without a recorded result: they are in flight, or were cut off before Kafka's answer."""
     return connection.cursor(row_factory=class_row(Unconfirmed)).execute(SQL["unconfirmed_retries"]).fetchall()
 
@@ -321,7 +321,7 @@ def unconfirmed_retries(connection: Connection[Any]) -> list[Unconfirmed]:
 # ------------------------------------------------------------------------------------------------ operations
 
 
-def agent_positions(connection: Connection[Any]) -> list[AgentPosition]:
+def list_agent_positions(connection: Connection[Any]) -> list[AgentPosition]:
     """Return the positions of posting, reconciliation and audit, from their own tables."""
     return connection.cursor(row_factory=class_row(AgentPosition)).execute(SQL["agent_positions"]).fetchall()
 
@@ -332,7 +332,7 @@ def rewind_reconciliation(connection: Connection[Any], lanes: Sequence[int], don
     return sorted(rows[0][0])
 
 
-def intake(connection: Connection[Any]) -> Intake:
+def read_intake(connection: Connection[Any]) -> Intake:
     """Return the state of the intake."""
     rows = connection.cursor(row_factory=class_row(Intake)).execute(SQL["intake"]).fetchall()
     return rows[0]
@@ -357,7 +357,7 @@ def add_operation(connection: Connection[Any], kind: OperationKind, done_by: str
     connection.execute(SQL["add_operation"], values)
 
 
-def operations(connection: Connection[Any], limit: int) -> list[Operation]:
+def list_operations(connection: Connection[Any], limit: int) -> list[Operation]:
     """Return the last `limit` operations, the latest first."""
     return connection.cursor(row_factory=class_row(Operation)).execute(SQL["operations"], {"limit": limit}).fetchall()
 

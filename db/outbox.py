@@ -50,7 +50,7 @@ class StoredEvent(NamedTuple):
     """Both times in microseconds since 1970."""
 
 
-def append_statement(encoded: Sequence[EncodedEvent]) -> tuple[LiteralString, dict[str, list[Any]]]:
+def make_append_statement(encoded: Sequence[EncodedEvent]) -> tuple[LiteralString, dict[str, list[Any]]]:
     """Return the statement that appends these events, with its parameters; for asynchronous connections.
 
     Postgres raises UniqueViolation if a version of an aggregate has an event already, and then nothing is appended.
@@ -72,8 +72,8 @@ def append_statement(encoded: Sequence[EncodedEvent]) -> tuple[LiteralString, di
 
 
 def append(connection: Connection[Any], encoded: Sequence[EncodedEvent]) -> None:
-    """Append events in the connection's transaction; see `append_statement`."""
-    connection.execute(*append_statement(encoded))
+    """Append events in the connection's transaction; see `make_append_statement`."""
+    connection.execute(*make_append_statement(encoded))
 
 
 class OutboxStore(KeptConnection):

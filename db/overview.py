@@ -62,7 +62,7 @@ async def read_overview(pool: Pool, tenants: Sequence[str]) -> Overview:
     )
 
 
-async def breaks_page(
+async def read_breaks_page(
     pool: Pool,
     tenant: str | None,
     before: tuple[int, UUID],
@@ -80,7 +80,7 @@ async def breaks_page(
     return [Break(**row) for row in await fetch(pool, _QUERIES["breaks"], values)]
 
 
-async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
+async def read_checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
     """Return up to `limit` checkpoints before that number, the newest first, each with its lanes in order."""
     rows = [
         CheckpointRow(**row) for row in await fetch(pool, _QUERIES["checkpoints"], {"before": before, "limit": limit})
@@ -91,6 +91,6 @@ async def checkpoints_page(pool: Pool, before: int, limit: int) -> list[tuple[Ch
     return [(row, lanes[row.checkpoint]) for row in rows]
 
 
-async def signing_keys(pool: Pool) -> list[SigningKeyRow]:
+async def list_signing_keys(pool: Pool) -> list[SigningKeyRow]:
     """Return every public key that has signed, in order of first use."""
     return [SigningKeyRow(**row) for row in await fetch(pool, _QUERIES["signing_keys"], {})]

@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import class_row
 from psycopg.types.json import Jsonb, set_json_dumps
 
-from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Texts, Uuids, entries, numerics, register
+from db.binary import COPY_HEADER, COPY_TRAILER, Bigints, Texts, Uuids, make_entries, make_numerics, register
 from db.books import Books, load_books
 from db.kept_connection import KeptConnection
 from db.queries import load
@@ -177,7 +177,7 @@ class PostingStore(KeptConnection):
 
     def look_up_settled(self, names: Sequence[IntentName]) -> Future[dict[IntentName, bytes]]:
         """Start to look up the fingerprints of those intents that were settled before."""
-        return self._start(_find_settled, self._open(), _columns(names))
+        return self._start(_find_settled, self._open(), _make_columns(names))
 
     def originals(self, names: Sequence[IntentName]) -> dict[IntentName, Original]:
         """Lock the originals that reversals name against other lanes' reversals, and return those that are settled.
@@ -185,7 +185,7 @@ class PostingStore(KeptConnection):
         Each has its legs and the amounts that earlier reversals took back.
         """
         connection = self._open()
-        asked = _columns(names)
+        asked = _make_columns(names)
         connection.execute(SQL["lock_originals"], {"intent_ids": asked["intent_ids"]})
         heads = connection.execute(SQL["originals"], asked).fetchall()
         legs: dict[IntentName, list[Leg]] = {}
@@ -240,8 +240,9 @@ class PostingStore(KeptConnection):
     def locked_balances(self, account_ids: Sequence[int]) -> dict[tuple[int, str], int]:
         """Lock the accounts in order of id, then return debits less credits by account and currency, over all lanes."""
         connection = self._open()
-        connection.execute(SQL["lock_accounts"], {"account_ids": sorted(account_ids)})
-        rows = connection.execute(SQL["balances"], {"account_ids": sorted(account_ids)})
+        asked = {"account_ids": Bigints(sorted(account_ids))}
+        connection.execute(SQL["lock_accounts"], asked)
+        rows = connection.execute(SQL["balances"], asked, binary=True)
         return {(account_id, currency): int(balance) for account_id, currency, balance in rows}
 
     def write_journal(self, rows: Iterable[JournalRow]) -> list[JournalRow]:
@@ -263,7 +264,7 @@ class PostingStore(KeptConnection):
             copy = copying.enter_context(self._open().cursor().copy(SQL["copy_entries"]))
             copy.write(COPY_HEADER)
             for first in range(0, len(rows), ROWS_PER_WRITE):
-                copy.write(entries(rows[first : first + ROWS_PER_WRITE], account_ids))
+                copy.write(make_entries(rows[first : first + ROWS_PER_WRITE], account_ids))
             copy.write(COPY_TRAILER)
             return self._start(copying.pop_all().close)
 
@@ -316,14 +317,14 @@ def _add_balances(connection: Connection[Any], changes: BalanceChanges) -> None:
         "account_ids": Bigints(changes.account_ids),
         "currencies": Texts(changes.currencies),
         "lanes": Bigints(changes.lanes),
-        "debits_minor": numerics(changes.debits_minor),
-        "credits_minor": numerics(changes.credits_minor),
+        "debits_minor": make_numerics(changes.debits_minor),
+        "credits_minor": make_numerics(changes.credits_minor),
         "seqs": Bigints(changes.seqs),
     }
     connection.execute(SQL["add_balances"], asked, binary=True)
 
 
-def _columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
+def _make_columns(names: Sequence[IntentName]) -> dict[str, Texts | Uuids]:
     return {"tenants": Texts([name[0] for name in names]), "intent_ids": Uuids([name[1] for name in names])}
 
 

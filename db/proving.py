@@ -55,6 +55,6 @@ class LaneStore(Generic[Row]):
         connection.cursor().executemany(self._queries["move_lane"], [row._asdict() for row in rows])
 
 
-def stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
+def find_stray_rows(connection: Connection[Any], limit: int) -> list[tuple[int, int, bool]]:
     """Return (lane, seq, whether there is a journal row) of rows and entries that lie outside every lane."""
     return [(row[0], row[1], row[2]) for row in connection.execute(SQL["stray_rows"], {"limit": limit})]

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from db.binary import Uuids
 from db.books import Books, load_books_async
-from db.connections import TRANSIENT, DatabaseError, connect_async, explained
+from db.connections import TRANSIENT, DatabaseError, connect_async, explain_errors
 from db.fetch import Pool, fetch
 from db.queries import load
 from domain.intents import Leg
@@ -125,29 +125,29 @@ class JournalPage(NamedTuple):
 
 async def read_books(pool: Pool) -> Books:
     """Return the books' current frame."""
-    with explained("Postgres cannot be reached to load the books."):
+    with explain_errors("Postgres cannot be reached to load the books."):
         async with pool.connection() as connection:
             return await load_books_async(connection)
 
 
-def _legs(found: Iterable[Sequence[Any]]) -> tuple[Leg, ...]:
+def _make_legs(found: Iterable[Sequence[Any]]) -> tuple[Leg, ...]:
     return tuple(Leg(*leg) for leg in found)
 
 
-def _settled(row: dict[str, Any]) -> Settled | None:
+def _make_settled(row: dict[str, Any]) -> Settled | None:
     if row["intent_id"] is None:
         return None
     legs = row.get("legs")
     fields = {name: row[name] for name in Settled._fields if name != "legs"}
     fields["outcome"] = Outcome(fields["outcome"])
     fields["metadata"] = fields["metadata"] or {}
-    return Settled(**fields, legs=None if legs is None else _legs(legs))
+    return Settled(**fields, legs=None if legs is None else _make_legs(legs))
 
 
 async def find_settled(pool: Pool, tenant: str, intent_ids: Sequence[UUID]) -> tuple[int, dict[UUID, Settled]]:
     """Return the version of the books, and by intent id the rows that settled these intents, without legs."""
     rows = await fetch(pool, _QUERIES["settled"], {"tenant": tenant, "intent_ids": Uuids(intent_ids)})
-    found = [settled for row in rows if (settled := _settled(row)) is not None]
+    found = [settled for row in rows if (settled := _make_settled(row)) is not None]
     return rows[0]["books_version"] if rows else 0, {settled.intent_id: settled for settled in found}
 
 
@@ -158,13 +158,13 @@ async def find_states(pool: Pool, tenant: str, asked: Iterable[IntentQuestion]) 
     values = {"tenant": tenant, "intent_ids": Uuids(intent_ids), "lanes": list(lanes), "offsets": list(offsets)}
     rows = await fetch(pool, _QUERIES["intents"], values)
     return {
-        question: IntentState(_settled(row), _delivery(row, question), row["next_offset"])
+        question: IntentState(_make_settled(row), _make_delivery(row, question), row["next_offset"])
         for row in rows
         for question in (questions[row["number"] - 1],)
     }
 
 
-def _delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
+def _make_delivery(row: dict[str, Any], question: IntentQuestion) -> Delivery | None:
     _, lane, offset = question
     if row["delivery_outcome"] is None or lane is None or offset is None:
         return None
@@ -195,7 +195,7 @@ async def find_account(pool: Pool, tenant: str, address: str) -> AccountRow | No
     return AccountRow(**rows[0]) if rows else None
 
 
-def _balance(row: dict[str, Any]) -> BalanceRow:
+def _make_balance(row: dict[str, Any]) -> BalanceRow:
     sums = {name: int(row[name] or 0) for name in ("debits_minor", "credits_minor")}
     return BalanceRow(**row | sums)
 
@@ -203,13 +203,13 @@ def _balance(row: dict[str, Any]) -> BalanceRow:
 async def list_balances(pool: Pool, tenant: str, prefix: str, after: tuple[str, str], limit: int) -> list[BalanceRow]:
     """Return up to `limit` balances after `after`, in order of (address, currency), of accounts below `prefix`."""
     values = {"tenant": tenant, "prefix": prefix, "after": after[0], "after_currency": after[1], "limit": limit}
-    return [_balance(row) for row in await fetch(pool, _QUERIES["balances"], values)]
+    return [_make_balance(row) for row in await fetch(pool, _QUERIES["balances"], values)]
 
 
 async def find_account_balances(pool: Pool, tenant: str, address: str) -> list[BalanceRow] | None:
     """Return one account's balances, one for each currency that it holds, or None if the account is not open."""
     rows = await fetch(pool, _QUERIES["account_balances"], {"tenant": tenant, "address": address})
-    return [_balance(row) for row in rows if row["currency"] is not None] if rows else None
+    return [_make_balance(row) for row in rows if row["currency"] is not None] if rows else None
 
 
 async def list_entries(
@@ -221,11 +221,11 @@ async def list_entries(
     return [EntryRow(**row) for row in await fetch(pool, _QUERIES["entries"], values)]
 
 
-def _journal_row(row: dict[str, Any]) -> JournalRow:
+def _make_journal_row(row: dict[str, Any]) -> JournalRow:
     fields = {name: row[name] for name in JournalRow._fields}
     fields["outcome"] = Outcome(fields["outcome"])
     fields["metadata"] = fields["metadata"] or {}
-    fields["legs"] = _legs(fields["legs"])
+    fields["legs"] = _make_legs(fields["legs"])
     return JournalRow(**fields)
 
 
@@ -254,7 +254,7 @@ async def list_journal(
         "scan_max": scan_rows_max,
     }
     found = await fetch(pool, _QUERIES["journal"], values)
-    rows = [_journal_row(row) for row in found if row["matches"]]
+    rows = [_make_journal_row(row) for row in found if row["matches"]]
     complete = len(rows) < limit and all(row["matches"] for row in found)
     return JournalPage(rows, None if complete or not found else (found[-1]["lane"], found[-1]["seq"]))
 
@@ -265,7 +265,7 @@ async def find_journal_row(pool: Pool, tenant: str, lane: int, seq: int) -> Jour
     return next((row for row in page.rows if row.seq == seq), None)
 
 
-def _postings(payload: str) -> dict[int, int]:
+def _make_postings(payload: str) -> dict[int, int]:
     pairs = (piece.split(":") for piece in payload.split(","))
     return {int(lane): int(next_offset) for lane, next_offset in pairs}
 
@@ -283,6 +283,6 @@ async def listen_for_postings(dsn: str) -> AsyncIterator[dict[int, int]]:
             connection.silence_seconds_max = None  # hours may pass without a posting; keep-alives detect a dead peer
             yield {}
             async for notification in connection.notifies():
-                yield _postings(notification.payload)
+                yield _make_postings(notification.payload)
     except TRANSIENT as error:
         raise DatabaseError("Postgres cannot be reached to listen for postings.") from error

@@ -1,6 +1,6 @@
 """Queries of reconciliation's results, from its own tables, for readers outside of reconciliation.
 
-Functions take a connection of the role ledgerline_operator, such as `db.operations.glance` opens.
+Functions take a connection of the role ledgerline_operator, such as `db.operations.open_glance` opens.
 """
 
 from typing import Any, Final, NamedTuple
@@ -36,13 +36,13 @@ class ReconciledSum(NamedTuple):
     credits_minor: int
 
 
-def reconciled_lanes(connection: Connection[Any]) -> dict[int, ReconciledLane]:
+def read_reconciled_lanes(connection: Connection[Any]) -> dict[int, ReconciledLane]:
     """Return every lane that reconciliation has read from, by its number."""
     rows = connection.cursor(row_factory=class_row(ReconciledLane)).execute(SQL["lanes"]).fetchall()
     return {row.lane: row for row in rows}
 
 
-def reconciled_sums(connection: Connection[Any], tenant: str, prefix: str) -> list[ReconciledSum]:
+def read_reconciled_sums(connection: Connection[Any], tenant: str, prefix: str) -> list[ReconciledSum]:
     """Return the sums of the accounts that begin with `prefix`, such as `users:42:`."""
     rows = connection.execute(SQL["sums"], {"tenant": tenant, "prefix": prefix})
     return [ReconciledSum(address, currency, int(debits), int(credits)) for address, currency, debits, credits in rows]

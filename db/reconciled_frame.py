@@ -7,8 +7,8 @@ from psycopg import Connection
 from psycopg.rows import class_row
 
 from db.queries import load
-from db.relay import facts_of
-from domain.facts import Change, FrameKey, FrameValues, key_of, normal_direction_of
+from db.relay import read_facts
+from domain.facts import Change, FrameKey, FrameValues, get_fact_key, get_normal_direction
 from domain.intents import DIRECTION_NAMES
 
 SQL: Final = load("reconciled_frame")
@@ -33,7 +33,7 @@ class RowPair(NamedTuple):
     held: FrameValues | None
 
 
-def _values(columns: Sequence[Any]) -> FrameValues:
+def _make_values(columns: Sequence[Any]) -> FrameValues:
     account_class, direction, floor_minor, currencies, exponent, title, made_time = columns
     return FrameValues(
         account_class,
@@ -46,7 +46,7 @@ def _values(columns: Sequence[Any]) -> FrameValues:
     )
 
 
-def next_offset(connection: Connection[Any], *, lock: bool = False) -> int:
+def read_next_offset(connection: Connection[Any], *, lock: bool = False) -> int:
     """Return the next offset of ledger.frame to read; with `lock`, no one else moves it until the transaction ends."""
     return int(connection.execute(SQL["lock_reader" if lock else "reader"]).fetchall()[0][0])
 
@@ -56,7 +56,7 @@ def move_reader(connection: Connection[Any], offset: int) -> None:
     connection.execute(SQL["move_reader"], {"next_offset": offset})
 
 
-def own_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+def read_own_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
     """Return chain -> next seq and head, as the topic has brought them."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["own_chains"])}
 
@@ -69,18 +69,18 @@ def move_chains(connection: Connection[Any], chains: Mapping[int, tuple[int, byt
 
 def apply_facts(connection: Connection[Any], facts: Iterable[Mapping[str, Any]]) -> None:
     """Update reconciliation's own rows to these facts; if several facts are about one row, the last one counts."""
-    last = {key_of(fact): fact for fact in facts}
+    last = {get_fact_key(fact): fact for fact in facts}
     put = []
     for key, fact in last.items():
         if fact["change"] == Change.REMOVED:
             connection.execute(SQL["remove_row"], key._asdict())
         else:
-            put.append({**fact, "normal_direction": normal_direction_of(fact)})
+            put.append({**fact, "normal_direction": get_normal_direction(fact)})
     if put:
         connection.cursor().executemany(SQL["put_row"], put)
 
 
-def chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
+def read_chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
     """Return every chain that the topic or the ledger has."""
     return [
         ChainPair(row[0], row[1], row[2] and bytes(row[2]), row[3], row[4] and bytes(row[4]))
@@ -88,7 +88,7 @@ def chain_pairs(connection: Connection[Any]) -> list[ChainPair]:
     ]
 
 
-def unequal_rows(
+def find_unequal_rows(
     connection: Connection[Any], query: str, part: str, after: tuple[str, str], limit: int
 ) -> tuple[list[RowPair], tuple[str, str] | None]:
     """Return the unequal rows of a page of one part past `after` (tenant, name), and the last key of the page.
@@ -100,7 +100,7 @@ def unequal_rows(
     # Not prepared: a generic plan, for any part, must read the tables of all parts.
     pairs, end = [], None
     for row in connection.execute(SQL[query], asked, prepare=False):
-        pair = _pair(part, row)
+        pair = _make_pair(part, row)
         if pair.told != pair.held:
             pairs.append(pair)
         if row[2]:
@@ -108,18 +108,18 @@ def unequal_rows(
     return pairs, end
 
 
-def _pair(part: str, row: Sequence[Any]) -> RowPair:
-    told, held = _values(row[4:11]) if row[3] else None, _values(row[12:19]) if row[11] else None
+def _make_pair(part: str, row: Sequence[Any]) -> RowPair:
+    told, held = _make_values(row[4:11]) if row[3] else None, _make_values(row[12:19]) if row[11] else None
     return RowPair(FrameKey(part, row[0], row[1]), told, held)
 
 
-def row_pair(connection: Connection[Any], key: FrameKey) -> RowPair:
+def read_row_pair(connection: Connection[Any], key: FrameKey) -> RowPair:
     """Return both sides of one row."""
     row = connection.execute(SQL["one_row"], key._asdict(), prepare=False).fetchall()[0]
-    return _pair(key.part, row)
+    return _make_pair(key.part, row)
 
 
-def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameKey]:
+def find_awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameKey]:
     """Return those rows about which the ledger has a fact that the topic has not brought yet."""
     asked = {
         "parts": [key.part for key in keys],
@@ -129,14 +129,14 @@ def awaited(connection: Connection[Any], keys: Sequence[FrameKey]) -> set[FrameK
     return set(connection.cursor(row_factory=class_row(FrameKey)).execute(SQL["awaited"], asked, prepare=False))
 
 
-def all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValues]]:
+def read_all_held(connection: Connection[Any]) -> Iterator[tuple[FrameKey, FrameValues]]:
     """Yield every row of the ledger's frame."""
     with connection.cursor(name="all_held") as cursor:
         cursor.itersize = 5000
         for row in cursor.execute(SQL["all_held"]):
-            yield FrameKey(*row[:3]), _values(row[3:])
+            yield FrameKey(*row[:3]), _make_values(row[3:])
 
 
-def held_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+def read_held_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
     """Return the ledger's facts of a chain, in order, in the form of the topic's facts."""
-    return facts_of(connection, chain, first_seq, facts_max)
+    return read_facts(connection, chain, first_seq, facts_max)

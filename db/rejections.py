@@ -72,7 +72,7 @@ class RecentBooks:
 _NEVER: Final = 1 << 62
 
 
-def holdings(connection: Connection[Any], asked: Sequence[HoldingAsked]) -> list[Holding | None]:
+def find_holdings(connection: Connection[Any], asked: Sequence[HoldingAsked]) -> list[Holding | None]:
     """Return what each account holds, in the order of `asked`; None for an account that the ledger has not opened."""
     tenants, addresses, currencies, lanes, seqs, before_times = zip(*asked, strict=True)
     values = {
@@ -91,7 +91,7 @@ def holdings(connection: Connection[Any], asked: Sequence[HoldingAsked]) -> list
     return found
 
 
-def originals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, OriginalRow]:
+def find_originals(connection: Connection[Any], names: Sequence[IntentName]) -> dict[IntentName, OriginalRow]:
     """Return the rows that settled these intents; intents that are not settled are left out."""
     values = {"tenants": [name[0] for name in names], "intent_ids": [name[1] for name in names]}
     return {(row[0], row[1]): OriginalRow(*row[2:]) for row in connection.execute(SQL["originals"], values)}

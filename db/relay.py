@@ -36,7 +36,7 @@ class TracedBatch(NamedTuple):
     """Lane -> the next seq after the batch."""
 
 
-def facts_of(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
+def read_facts(connection: Connection[Any], chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
     """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
     asked = {"chain": chain, "first_seq": first_seq, "facts_max": facts_max}
     rows = connection.cursor(row_factory=dict_row).execute(SQL["facts"], asked).fetchall()
@@ -97,12 +97,12 @@ class RelayStore(KeptConnection):
                         "currency": currency,
                     }
                 )
-        return with_signatures(rows, heads)
+        return add_signatures(rows, heads)
 
     def facts(self, chain: int, first_seq: int, facts_max: int) -> list[dict[str, Any]]:
         """Return a chain's facts from `first_seq` on, in order, in the form of Avro's FrameFact."""
         with self.statements() as connection:
-            return facts_of(connection, chain, first_seq, facts_max)
+            return read_facts(connection, chain, first_seq, facts_max)
 
     def wait(self, seconds: float) -> bool:
         """Wait at most `seconds` for the next posting transaction; return whether one came."""
@@ -133,7 +133,7 @@ class RelayStore(KeptConnection):
         return bool(heard)
 
 
-def with_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
+def add_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
     """Return the rows up to the end of the last signed range, with each signature in the last row of its range.
 
     Return all rows if no range ends in them. `heads`: (first_seq, next_seq, signature) in order.

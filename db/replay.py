@@ -75,23 +75,23 @@ def connect_owner(dsn: str, *, synchronous: bool = True) -> Connection[Any]:
 
 def lock_target(connection: Connection[Any]) -> None:
     """Lock the database for this session; raise TargetError if another replay has it or the login is not the owner."""
-    if not _one(connection, "lock"):
+    if not _read_one(connection, "lock"):
         raise TargetError("Another replay is at work on this database: wait for it to end.")
-    if not _one(connection, "is_owner"):
+    if not _read_one(connection, "is_owner"):
         raise TargetError("A replay drops and makes indexes: give it a login that owns the ledger's tables.")
 
 
 def is_loading(connection: Connection[Any]) -> bool:
     """Return whether a load was begun and not ended."""
-    return bool(_one(connection, "is_loading"))
+    return bool(_read_one(connection, "is_loading"))
 
 
 def is_empty(connection: Connection[Any]) -> bool:
     """Return whether nothing was ever posted here."""
-    return bool(_one(connection, "is_empty"))
+    return bool(_read_one(connection, "is_empty"))
 
 
-def _one(connection: Connection[Any], name: str) -> Any:
+def _read_one(connection: Connection[Any], name: str) -> Any:
     row = connection.execute(SQL[name]).fetchone()
     assert row is not None  # noqa: S101 - each of these queries has one row
     return row[0]
@@ -116,7 +116,7 @@ def begin_load(connection: Connection[Any], lanes: Iterable[int]) -> None:
             connection.execute(SQL["make_lane"], {"lane": lane})
 
 
-def loaded_lanes(connection: Connection[Any]) -> dict[int, LoadedLane]:
+def read_loaded_lanes(connection: Connection[Any]) -> dict[int, LoadedLane]:
     """Return the progress of each lane."""
     rows = connection.cursor(row_factory=class_row(LoadedLane)).execute(SQL["lanes"])
     return {row.lane: row for row in rows}
@@ -136,14 +136,14 @@ def load_chunk(
                 raise LaneMoved
             cursor = connection.cursor()
             with cursor.copy(POSTING_SQL["copy_journal"]) as copy:
-                copy.write(chunk.journal_stream())
+                copy.write(chunk.make_journal_stream())
             with cursor.copy(POSTING_SQL["copy_entries"]) as copy:
-                copy.write(chunk.entry_stream())
+                copy.write(chunk.make_entry_stream())
             add_signed_heads(connection, chunk.signed)
             for lane in after:
                 connection.execute(SQL["move_lane"], lane._asdict())
     except (psycopg.DataError, psycopg.IntegrityError) as error:
-        raise _refused(error) from error
+        raise _make_refused(error) from error
 
 
 def add_signed_heads(connection: Connection[Any], heads: Iterable[SignedHead]) -> None:
@@ -151,7 +151,7 @@ def add_signed_heads(connection: Connection[Any], heads: Iterable[SignedHead]) -
     connection.cursor().executemany(SQL["add_signed_head"], [head._asdict() for head in heads])
 
 
-def signed_head_of(record: Mapping[str, Any]) -> SignedHead | None:
+def get_signed_head(record: Mapping[str, Any]) -> SignedHead | None:
     """Return the topic's signed head of the range that ends with this record; None if no signed range ends here."""
     first_seq, signature = record["signed_from"], record["signature"]
     if first_seq is None or signature is None:
@@ -159,7 +159,7 @@ def signed_head_of(record: Mapping[str, Any]) -> SignedHead | None:
     return SignedHead(record["lane"], first_seq, record["seq"] + 1, signature)
 
 
-def dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
+def list_dropped(connection: Connection[Any]) -> dict[str, list[tuple[int, str]]]:
     """Return relation -> (step, statement) for all that must be restored, in order; the relation `triggers` is last."""
     found: dict[str, list[tuple[int, str]]] = {}
     for step, relation, statement in connection.execute(SQL["dropped"]):
@@ -174,7 +174,7 @@ def restore(connection: Connection[Any], step: int, statement: str) -> None:
             connection.execute(statement.encode())
             connection.execute(SQL["restored"], {"step": step})
     except psycopg.IntegrityError as error:
-        raise _refused(error) from error
+        raise _make_refused(error) from error
 
 
 def analyze(connection: Connection[Any]) -> None:
@@ -199,7 +199,7 @@ def end_load(connection: Connection[Any], triggers: Sequence[tuple[int, str]], t
         connection.execute(SQL["end_load"])
 
 
-def _refused(error: psycopg.Error) -> TargetError:
+def _make_refused(error: psycopg.Error) -> TargetError:
     cause = str(error).strip().splitlines()[0]
     return TargetError(f"The database refuses what ledger.journal says ({cause}): see `ledgerline audit verify`.")
 
@@ -216,18 +216,18 @@ class Chunk:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def journal_stream(self) -> bytes:
+    def make_journal_stream(self) -> bytes:
         """Return the journal rows as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._rows, COPY_TRAILER])
 
-    def entry_stream(self) -> bytes:
+    def make_entry_stream(self) -> bytes:
         """Return the entries as one complete COPY stream."""
         return b"".join([COPY_HEADER, *self._entries, COPY_TRAILER])
 
     def add(self, record: Record, account_ids: Mapping[tuple[str, str], int]) -> None:
         """Add a record's journal row and its entries. `account_ids` is keyed by tenant and address."""
         self._add_row(record)
-        if (head := signed_head_of(record)) is not None:
+        if (head := get_signed_head(record)) is not None:
             self.signed.append(head)
         lane, seq, tenant, pack = record["lane"], record["seq"], record["tenant"] or "", ENTRY.pack
         for number, leg in enumerate(record["legs"]):
@@ -239,7 +239,12 @@ class Chunk:
             )
 
     def _add_row(self, record: Record) -> None:
-        kept, reverses, metadata, value_time = _kept, record["reverses"], record["metadata"], record["value_time"]
+        kept, reverses, metadata, value_time = (
+            _encode_kept_text,
+            record["reverses"],
+            record["metadata"],
+            record["value_time"],
+        )
         self._rows.append(
             b"".join(
                 (
@@ -248,49 +253,49 @@ class Chunk:
                     kept(record["reason"]),
                     kept(record["detail"]),
                     kept(record["tenant"]),
-                    _uuid(record["intent_id"]),
-                    _text(record["idempotency_key"]),
-                    _bytes(record["fingerprint"]),
+                    _encode_uuid(record["intent_id"]),
+                    _encode_text(record["idempotency_key"]),
+                    _encode_bytes(record["fingerprint"]),
                     kept(record["type"]),
-                    _NULL if reverses is None else _uuid(reverses),
-                    _text(record["reference"]),
+                    _NULL if reverses is None else _encode_uuid(reverses),
+                    _encode_text(record["reference"]),
                     _NULL if value_time is None else _BIGINT.pack(8, value_time),
                     _BIGINT.pack(8, record["booked_time"]),
                     _HASH_LENGTH,
                     record["hash"],
                     _SMALLINT.pack(2, len(record["legs"])),
-                    _json(metadata) if metadata else _NULL,
+                    _encode_json(metadata) if metadata else _NULL,
                 )
             )
         )
 
 
-def _bytes(value: bytes) -> bytes:
+def _encode_bytes(value: bytes) -> bytes:
     return LENGTH.pack(len(value)) + value
 
 
-def _text(value: str | None) -> bytes:
-    return _NULL if value is None else _bytes(value.encode())
+def _encode_text(value: str | None) -> bytes:
+    return _NULL if value is None else _encode_bytes(value.encode())
 
 
-def _json(value: dict[str, str]) -> bytes:
-    return _bytes(b"\x01" + orjson.dumps(value))  # the version of jsonb's binary format, then the text
+def _encode_json(value: dict[str, str]) -> bytes:
+    return _encode_bytes(b"\x01" + orjson.dumps(value))  # the version of jsonb's binary format, then the text
 
 
-def _uuid(text: str | None) -> bytes:
+def _encode_uuid(text: str | None) -> bytes:
     return _NULL if text is None else _UUID_LENGTH + bytes.fromhex(text.replace("-", ""))
 
 
 _texts: dict[str | None, bytes] = {}
 
 
-def _kept(value: str | None) -> bytes:
+def _encode_kept_text(value: str | None) -> bytes:
     """Return the encoded text from a cache, for texts that repeat."""
     found = _texts.get(value)
     if found is None:
         if len(_texts) >= _KEPT_TEXTS_MAX:
             _texts.clear()
-        found = _texts[value] = _text(value)
+        found = _texts[value] = _encode_text(value)
     return found
 
 
@@ -310,12 +315,12 @@ def add_quarantine(
     connection.execute(SQL["add_quarantine"], values)
 
 
-def quarantine_without_bytes(connection: Connection[Any]) -> int:
+def fill_quarantine_without_bytes(connection: Connection[Any]) -> int:
     """Store empty bytes for the quarantined rows that have none, because theirs are lost; return how many there are."""
-    return int(_one(connection, "quarantine_without_bytes"))
+    return int(_read_one(connection, "quarantine_without_bytes"))
 
 
-def hash_at(connection: Connection[Any], lane: int, seq: int) -> bytes | None:
+def find_hash_at(connection: Connection[Any], lane: int, seq: int) -> bytes | None:
     """Return the hash of one journal row, or None if there is no such row."""
     row = connection.execute(POSTING_SQL["row_hash"], {"lane": lane, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])

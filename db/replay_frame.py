@@ -7,7 +7,7 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from db.queries import load
-from domain.facts import Change, FrameKey, Part, key_of, normal_direction_of
+from domain.facts import Change, FrameKey, Part, get_fact_key, get_normal_direction
 
 SQL: Final = load("replay_frame")
 ROWS_PER_STATEMENT: Final = 5000
@@ -25,12 +25,12 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
-def chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
+def read_chains(connection: Connection[Any]) -> dict[int, tuple[int, bytes]]:
     """Return chain -> next seq and head, from this database."""
     return {row[0]: (row[1], bytes(row[2])) for row in connection.execute(SQL["chains"])}
 
 
-def hash_of(connection: Connection[Any], chain: int, seq: int) -> bytes | None:
+def find_fact_hash(connection: Connection[Any], chain: int, seq: int) -> bytes | None:
     """Return the hash of one fact, or None if there is no such fact."""
     row = connection.execute(SQL["fact_hash"], {"chain": chain, "seq": seq}).fetchone()
     return None if row is None else bytes(row[0])
@@ -49,13 +49,13 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
         if replace:
             connection.execute(SQL["drop_facts"])
             connection.execute(SQL["drop_chains"])
-        told = [{**fact, "normal_direction": normal_direction_of(fact)} for fact in facts]
+        told = [{**fact, "normal_direction": get_normal_direction(fact)} for fact in facts]
         with connection.cursor().copy(SQL["copy_facts"]) as copy:
             for fact in told:
                 copy.write_row([fact[name] for name in _COLUMNS])
         for fact in {fact["chain"]: fact for fact in told}.values():
             connection.execute(SQL["move_chain"], {**fact, "next_seq": fact["seq"] + 1, "head": fact["hash"]})
-        _put_rows(connection, {key_of(fact): fact for fact in told})
+        _put_rows(connection, {get_fact_key(fact): fact for fact in told})
         for _, on in switches:
             connection.execute(on)
         connection.execute(SQL["books_moved"])
@@ -65,13 +65,13 @@ def put_facts(connection: Connection[Any], facts: Sequence[Mapping[str, Any]], *
 def _put_rows(connection: Connection[Any], last: Mapping[FrameKey, Mapping[str, Any]]) -> None:
     for part, query in _PUT.items():
         of_part = [fact for fact in last.values() if fact["part"] == part]
-        for rows in _pages([fact for fact in of_part if fact["change"] != Change.REMOVED]):
+        for rows in _split_pages([fact for fact in of_part if fact["change"] != Change.REMOVED]):
             connection.execute(SQL[query], {"rows": rows})
-    for rows in _pages([fact for fact in last.values() if fact["change"] == Change.REMOVED]):
+    for rows in _split_pages([fact for fact in last.values() if fact["change"] == Change.REMOVED]):
         connection.execute(SQL["drop_charts"], {"rows": rows})
 
 
-def _pages(facts: Sequence[Mapping[str, Any]]) -> Iterator[Jsonb]:
+def _split_pages(facts: Sequence[Mapping[str, Any]]) -> Iterator[Jsonb]:
     for first in range(0, len(facts), ROWS_PER_STATEMENT):
         page = facts[first : first + ROWS_PER_STATEMENT]
         yield Jsonb([{n: value for n, value in fact.items() if not isinstance(value, bytes)} for fact in page])

@@ -70,7 +70,7 @@ class ClassTotal(NamedTuple):
     credit_balances_minor: int
 
 
-async def statement(
+async def read_statement(
     pool: Pool,
     tenant: str,
     address: str,
@@ -87,10 +87,10 @@ async def statement(
     """
     values = {"tenant": tenant, "address": address, "currency": currency, "since": since, "limit": limit}
     net = None if running_net is None else Decimal(running_net)
-    return _statement(await fetch(pool, _QUERIES["statement"], values | before._asdict() | {"running_net": net}))
+    return _make_statement(await fetch(pool, _QUERIES["statement"], values | before._asdict() | {"running_net": net}))
 
 
-async def statement_by_value(
+async def read_statement_by_value(
     pool: Pool, tenant: str, address: str, currency: str, before: Place, limit: int, *, since: int = 0
 ) -> Statement:
     """Return a statement by value time, or by booking time for an entry without one.
@@ -101,10 +101,10 @@ async def statement_by_value(
     rows = await fetch(pool, _QUERIES["statement_by_value"], values | before._asdict() | {"entries_max": ENTRIES_MAX})
     if rows[0]["entries"] > ENTRIES_MAX:
         raise StatementTooLong
-    return _statement(rows)
+    return _make_statement(rows)
 
 
-def _statement(rows: list[dict[str, Any]]) -> Statement:
+def _make_statement(rows: list[dict[str, Any]]) -> Statement:
     closing = net = int(rows[0]["net_minor"])
     lines = []
     for row in rows:
@@ -115,17 +115,17 @@ def _statement(rows: list[dict[str, Any]]) -> Statement:
     return Statement(lines, closing, net)
 
 
-async def trial_balance(pool: Pool, tenant: str) -> list[ClassTotal]:
+async def read_trial_balance(pool: Pool, tenant: str) -> list[ClassTotal]:
     """Return the totals of each class of accounts in each currency, in order of currency and class."""
     rows = await fetch(pool, _QUERIES["trial_balance"], {"tenant": tenant})
-    return [ClassTotal(**{name: _whole(value) for name, value in row.items()}) for row in rows]
+    return [ClassTotal(**{name: _make_whole(value) for name, value in row.items()}) for row in rows]
 
 
-def _whole(value: Any) -> Any:
+def _make_whole(value: Any) -> Any:
     return int(value) if isinstance(value, Decimal) else value
 
 
-async def trial_balance_accounts(
+async def read_trial_balance_accounts(
     pool: Pool, tenant: str, account_class: str, currency: str, after: str, limit: int
 ) -> list[BalanceRow]:
     """Return up to `limit` accounts of a class that hold a currency, in order of address, after `after`."""
@@ -137,4 +137,4 @@ async def trial_balance_accounts(
         "limit": limit,
     }
     rows = await fetch(pool, _QUERIES["trial_balance_accounts"], values)
-    return [BalanceRow(**{name: _whole(value) for name, value in row.items()}) for row in rows]
+    return [BalanceRow(**{name: _make_whole(value) for name, value in row.items()}) for row in rows]

@@ -85,17 +85,17 @@ class Break(NamedTuple):
         return self.opened_time + BreakKind(self.kind).term_seconds * 1_000_000
 
 
-def break_id_of(found_by: str, kind: str, subject: str) -> UUID:
+def compute_break_id(found_by: str, kind: str, subject: str) -> UUID:
     """Return the id of a break (UUID version 5, RFC 9562). A difference that is found again has the same id."""
     return uuid5(BREAK_NAMESPACE, f"{found_by}\x00{kind}\x00{subject}")
 
 
-def record_subject(lane: int, seq: int) -> str:
+def make_record_subject(lane: int, seq: int) -> str:
     """Return the subject of a break about one journal record."""
     return f"lane {lane} seq {seq}"
 
 
-def merged(findings: list[Finding]) -> list[Finding]:
+def merge_findings(findings: list[Finding]) -> list[Finding]:
     """Merge the findings into one for each kind and subject, with their details joined in order."""
     found: dict[tuple[str, str], Finding] = {}
     for finding in findings:

@@ -50,7 +50,7 @@ def _rank(segment: str) -> int:
     return {"**": 2, "*": 1}.get(segment, 0)
 
 
-def _expression(pattern: str) -> str:
+def _make_expression(pattern: str) -> str:
     wildcards = {"*": "[^:]+", "**": ".+"}
     return ":".join(wildcards.get(segment, re.escape(segment)) for segment in pattern.split(":"))
 
@@ -75,7 +75,7 @@ class Chart:
         )
         for line in ordered:
             check_pattern(line)
-        self._lines = [(re.compile(_expression(line.pattern), re.ASCII), line) for line in ordered]
+        self._lines = [(re.compile(_make_expression(line.pattern), re.ASCII), line) for line in ordered]
         self._matched: dict[str, ChartPattern | None] = {}
         self._cache_addresses_max = cache_addresses_max
 
@@ -94,21 +94,21 @@ class Chart:
         return found
 
 
-def _line(pattern: str, account_class: AccountClass, floor_minor: int | None = None) -> ChartPattern:
+def _make_line(pattern: str, account_class: AccountClass, floor_minor: int | None = None) -> ChartPattern:
     return ChartPattern(pattern, account_class, NORMAL_DIRECTIONS[account_class], floor_minor)
 
 
 # The chart that a new tenant starts with; `ledgerline chart` changes it.
 DEFAULT_CHART: Final[tuple[ChartPattern, ...]] = (
-    _line("users:**", AccountClass.LIABILITY, floor_minor=0),
-    _line("merchants:**", AccountClass.LIABILITY, floor_minor=0),
-    _line("external:**", AccountClass.ASSET),
-    _line("clearing:**", AccountClass.ASSET),
-    _line("platform:fees", AccountClass.INCOME),
-    _line("platform:**", AccountClass.ASSET),
-    _line("assets:**", AccountClass.ASSET),
-    _line("liabilities:**", AccountClass.LIABILITY),
-    _line("equity:**", AccountClass.EQUITY),
-    _line("income:**", AccountClass.INCOME),
-    _line("expenses:**", AccountClass.EXPENSE),
+    _make_line("users:**", AccountClass.LIABILITY, floor_minor=0),
+    _make_line("merchants:**", AccountClass.LIABILITY, floor_minor=0),
+    _make_line("external:**", AccountClass.ASSET),
+    _make_line("clearing:**", AccountClass.ASSET),
+    _make_line("platform:fees", AccountClass.INCOME),
+    _make_line("platform:**", AccountClass.ASSET),
+    _make_line("assets:**", AccountClass.ASSET),
+    _make_line("liabilities:**", AccountClass.LIABILITY),
+    _make_line("equity:**", AccountClass.EQUITY),
+    _make_line("income:**", AccountClass.INCOME),
+    _make_line("expenses:**", AccountClass.EXPENSE),
 )

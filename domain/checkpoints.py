@@ -30,18 +30,18 @@ class CheckpointRow(NamedTuple):
     signature: bytes
 
 
-def key_id_of(public_raw: bytes) -> str:
+def compute_key_id(public_raw: bytes) -> str:
     """Return the first 16 hex digits of the SHA-256 of the raw public key."""
     return sha256(public_raw).hexdigest()[:16]
 
 
-def public_pem(public_raw: bytes) -> bytes:
+def make_public_pem(public_raw: bytes) -> bytes:
     """Return the public key as PEM (SubjectPublicKeyInfo), which verifiers read."""
     key = Ed25519PublicKey.from_public_bytes(public_raw)
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
 
 
-def lane_members(head: LaneHead) -> dict[str, Any]:
+def make_lane_members(head: LaneHead) -> dict[str, Any]:
     """Return the members of a lane's head in canonical JSON."""
     return {
         "first_seq": head.first_seq,
@@ -52,23 +52,23 @@ def lane_members(head: LaneHead) -> dict[str, Any]:
     }
 
 
-def lane_leaves(lanes: Sequence[LaneHead]) -> list[bytes]:
+def make_lane_leaves(lanes: Sequence[LaneHead]) -> list[bytes]:
     """Return the leaves of the tree over all lanes, in order of lane."""
-    return [rfc8785.dumps(lane_members(head)) for head in sorted(lanes)]
+    return [rfc8785.dumps(make_lane_members(head)) for head in sorted(lanes)]
 
 
-def checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
+def make_checkpoint_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
     """Return all members of a checkpoint except its signature; bytes in hex."""
     return {
         "checkpoint": row.checkpoint,
         "key_id": row.key_id,
-        "lanes": [lane_members(head) for head in sorted(lanes)],
+        "lanes": [make_lane_members(head) for head in sorted(lanes)],
         "previous_hash": row.previous_hash.hex(),
         "root": row.root.hex(),
         "signed_time": row.signed_time,
     }
 
 
-def signed_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
+def make_signed_members(row: CheckpointRow, lanes: Sequence[LaneHead]) -> dict[str, Any]:
     """Return all members of a checkpoint, the form that users and proofs get."""
-    return {**checkpoint_members(row, lanes), "signature": row.signature.hex()}
+    return {**make_checkpoint_members(row, lanes), "signature": row.signature.hex()}

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from domain.intents import AMOUNT_MINOR_MAX, DIRECTION_NAMES, Intent, Leg
 from domain.outcomes import Outcome, QuarantineReason, Reason
-from domain.screening import Refusal, shown
+from domain.screening import Refusal, make_shown
 
 IntentName = tuple[str, UUID]
 """Tenant and intent id."""
@@ -71,7 +71,7 @@ class Fate(NamedTuple):
     """The legs as posted; empty for every other outcome."""
 
 
-def mirrored(original: Original) -> tuple[Leg, ...]:
+def mirror_legs(original: Original) -> tuple[Leg, ...]:
     """Return the legs that would reverse everything still unreversed, merged by account, direction and currency."""
     totals: dict[tuple[str, int, str], int] = {}
     for leg in original.legs:
@@ -84,7 +84,7 @@ def mirrored(original: Original) -> tuple[Leg, ...]:
     )
 
 
-def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] | Refusal:
+def make_reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] | Refusal:
     """Return the legs of a reversal: the asked legs, or all that is left of the original if none were asked.
 
     Return a Refusal if the original cannot be reversed, or if the asked legs exceed what is left of it.
@@ -93,7 +93,7 @@ def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] 
         return Refusal(Reason.ORIGINAL_NOT_FOUND, f"No posted intent has the id {intent.reverses}.")
     if original.outcome is not Outcome.POSTED or original.type != "transfer":
         return Refusal(Reason.ORIGINAL_NOT_REVERSIBLE, f"The intent {intent.reverses} is no posted transfer.")
-    left = mirrored(original)
+    left = mirror_legs(original)
     if not left:
         return Refusal(Reason.REVERSAL_EXCEEDS_ORIGINAL, f"All of the intent {intent.reverses} is reversed already.")
     if not intent.legs:
@@ -105,13 +105,13 @@ def reversal_legs(intent: Intent, original: Original | None) -> tuple[Leg, ...] 
         if room[key] < 0:
             return Refusal(
                 Reason.REVERSAL_EXCEEDS_ORIGINAL,
-                f"The {DIRECTION_NAMES[leg.direction]} of {shown(leg.account)} in {leg.currency}"
+                f"The {DIRECTION_NAMES[leg.direction]} of {make_shown(leg.account)} in {leg.currency}"
                 f" is {-room[key]} minor units more than is left to reverse.",
             )
     return intent.legs
 
 
-def holdings_drawn_down(
+def find_holdings_drawn_down(
     tenant: str, legs: Iterable[Leg], constraints: Mapping[tuple[str, str], Constraint]
 ) -> list[Holding]:
     """Return the constrained holdings that these legs draw down, in the order of the legs."""
@@ -155,18 +155,18 @@ class _Decider:
         return fate
 
     def _settle(self, intent: Intent, refusal: Refusal | None) -> Fate:
-        legs = refusal or self._legs(intent)
+        legs = refusal or self._choose_legs(intent)
         if isinstance(legs, Refusal):
-            return _rejected(legs)
-        refused = _overflow(legs) or self._take_funds(intent.tenant, legs)
-        return Fate(Outcome.POSTED, legs=legs) if refused is None else _rejected(refused)
+            return _make_rejected(legs)
+        refused = _refuse_overflow(legs) or self._take_funds(intent.tenant, legs)
+        return Fate(Outcome.POSTED, legs=legs) if refused is None else _make_rejected(refused)
 
-    def _legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
+    def _choose_legs(self, intent: Intent) -> tuple[Leg, ...] | Refusal:
         if intent.reverses is None:
             return intent.legs
-        return reversal_legs(intent, self._original((intent.tenant, intent.reverses)))
+        return make_reversal_legs(intent, self._find_original((intent.tenant, intent.reverses)))
 
-    def _original(self, name: IntentName) -> Original | None:
+    def _find_original(self, name: IntentName) -> Original | None:
         if name in self._originals:
             return self._originals[name]
         if name not in self._settled:
@@ -196,7 +196,7 @@ class _Decider:
         for holding, drawn_minor in drawn.items():
             _, account, currency = holding
             constraint = constraints[tenant, account]
-            held_minor = self._balance(holding) * constraint.normal_direction
+            held_minor = self._get_balance(holding) * constraint.normal_direction
             if held_minor - drawn_minor < constraint.floor_minor:
                 return Refusal(
                     Reason.INSUFFICIENT_FUNDS,
@@ -204,16 +204,16 @@ class _Decider:
                     f" and {constraint.floor_minor} must stay.",
                 )
         for holding, change in changes.items():
-            self._balances[holding] = self._balance(holding) + change
+            self._balances[holding] = self._get_balance(holding) + change
         return None
 
-    def _balance(self, holding: Holding) -> int:
+    def _get_balance(self, holding: Holding) -> int:
         balance = self._balances.get(holding)
         return self._view.balances.get(holding, 0) if balance is None else balance
 
     def _take_back(self, name: IntentName, legs: tuple[Leg, ...]) -> None:
         """Remember how much of its original a posted reversal has reversed."""
-        original = self._original(name)
+        original = self._find_original(name)
         if original is None:
             raise ValueError("a posted reversal has its original")
         done = dict(original.reversed)
@@ -223,11 +223,11 @@ class _Decider:
         self._originals[name] = original._replace(reversed=done)
 
 
-def _rejected(refusal: Refusal) -> Fate:
+def _make_rejected(refusal: Refusal) -> Fate:
     return Fate(Outcome.REJECTED, refusal.reason.value, refusal.detail)
 
 
-def _overflow(legs: tuple[Leg, ...]) -> Refusal | None:
+def _refuse_overflow(legs: tuple[Leg, ...]) -> Refusal | None:
     """Refuse an intent whose own debits or credits of one currency do not fit in 64 bits."""
     if len(legs) == 2 and legs[0].direction != legs[1].direction:
         return None  # the usual case: a single amount always fits

@@ -17,7 +17,7 @@ LedgerlineError                               one sentence that says what is wro
         db.connections.StatementTooLong       Postgres ended a statement that took longer than it may
     runtime.kafka_positions.KafkaSilent           the broker did not answer an operator's question
     runtime.schemas.SchemaError               the registry lacks a schema, refuses one, or is away
-    runtime.positions.PositionsUnknown      Kafka does not tell how far the topics go
+    runtime.positions.PositionsUnknown      Kafka does not report the ends of the topics
     producers.events.EventsNotSent            Kafka did not take the events in time
     streams.posting.source.KafkaAway          the broker did not answer
     streams.proof.audit.witness.WitnessAway         a witness of checkpoints cannot be read or written now

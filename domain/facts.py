@@ -59,23 +59,23 @@ class FrameValues(NamedTuple):
     """When the tenant was made or the account opened, in microseconds since 1970."""
 
 
-def lane_chain(lane: int) -> int:
+def get_lane_chain(lane: int) -> int:
     """Return the chain of the accounts that a lane opens. Chains are below 0, so no chain has the number of a lane."""
     return -2 - lane
 
 
-def key_of(fact: Mapping[str, Any]) -> FrameKey:
+def get_fact_key(fact: Mapping[str, Any]) -> FrameKey:
     """Return the key of the row that a fact is about. `fact`: a FrameFact of the topic ledger.frame."""
     return FrameKey(fact["part"], fact["tenant"], fact["name"])
 
 
-def normal_direction_of(fact: Mapping[str, Any]) -> int | None:
+def get_normal_direction(fact: Mapping[str, Any]) -> int | None:
     """Return 1 or -1 for the fact's normal side; None if its part has none."""
     side = fact["normal_side"]
     return None if side is None else DIRECTIONS[side]
 
 
-def values_of(fact: Mapping[str, Any]) -> FrameValues:
+def get_fact_values(fact: Mapping[str, Any]) -> FrameValues:
     """Return the values of the row after this fact."""
     return FrameValues(
         fact["account_class"],
@@ -88,7 +88,7 @@ def values_of(fact: Mapping[str, Any]) -> FrameValues:
     )
 
 
-def fact_json(fact: Mapping[str, Any]) -> bytes:
+def make_fact_json(fact: Mapping[str, Any]) -> bytes:
     """Return the canonical JSON that is hashed: all but the two hashes; the floor is a string, like amounts."""
     floor_minor = fact["floor_minor"]
     return orjson.dumps(
@@ -112,9 +112,9 @@ def fact_json(fact: Mapping[str, Any]) -> bytes:
     )
 
 
-def fact_hash(previous_hash: bytes, fact: Mapping[str, Any]) -> bytes:
+def compute_fact_hash(previous_hash: bytes, fact: Mapping[str, Any]) -> bytes:
     """Return the hash of a fact; `previous_hash` is the hash before it in its chain."""
-    return sha256(previous_hash + fact_json(fact)).digest()
+    return sha256(previous_hash + make_fact_json(fact)).digest()
 
 
 _WORDS: Final = {
@@ -128,7 +128,7 @@ _WORDS: Final = {
 }
 
 
-def difference(told: FrameValues | None, held: FrameValues | None) -> str | None:
+def describe_difference(told: FrameValues | None, held: FrameValues | None) -> str | None:
     """Return one sentence about how a row of the ledger differs from what its facts say; None if it does not.
 
     `told`: the row by its last fact; None if no fact added it or if a fact removed it. `held`: the row in the ledger's
@@ -141,7 +141,7 @@ def difference(told: FrameValues | None, held: FrameValues | None) -> str | None
     if held is None:
         return "The facts have the row, and the ledger lacks it."
     members = [
-        f"its {_WORDS[name]} is {_shown(now)} in the ledger and {_shown(then)} by the facts"
+        f"its {_WORDS[name]} is {_make_shown(now)} in the ledger and {_make_shown(then)} by the facts"
         for name, now, then in zip(FrameValues._fields, held, told, strict=True)
         if now != then
     ]
@@ -149,5 +149,5 @@ def difference(told: FrameValues | None, held: FrameValues | None) -> str | None
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
-def _shown(value: str | int | None) -> str:
+def _make_shown(value: str | int | None) -> str:
     return "none" if value is None else str(value)

@@ -9,7 +9,7 @@ import orjson
 from domain.intents import DIRECTION_NAMES, Leg
 
 
-def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
+def make_legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
     """Return the legs for canonical JSON.
 
     Amounts are decimal strings, because JSON's numbers are exact only up to 2^53 (RFC 8785, 3.2.2.3).
@@ -25,7 +25,7 @@ def legs_json(legs: tuple[Leg, ...]) -> list[dict[str, str]]:
     ]
 
 
-def canonical_json(value: dict[str, Any]) -> bytes:
+def make_canonical_json(value: dict[str, Any]) -> bytes:
     """Return the RFC 8785 canonical JSON of a value with ASCII keys; UUIDs become their text, enumerations their value.
 
     orjson with sorted keys writes canonical JSON if all keys are ASCII, no number is a float and no integer is above
@@ -34,7 +34,7 @@ def canonical_json(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def in_order(metadata: dict[str, str]) -> dict[str, str]:
+def sort_keys(metadata: dict[str, str]) -> dict[str, str]:
     """Return metadata with its keys in canonical order, for callers that write their own members in order already.
 
     RFC 8785 (3.2.3) sorts keys by their UTF-16 code units. For ASCII that is the order of the text itself. An intent
@@ -44,15 +44,15 @@ def in_order(metadata: dict[str, str]) -> dict[str, str]:
         return metadata
     if "".join(metadata).isascii():
         return dict(sorted(metadata.items()))
-    return dict(sorted(metadata.items(), key=_utf_16_of))
+    return dict(sorted(metadata.items(), key=_encode_utf_16))
 
 
-def _utf_16_of(entry: tuple[str, str]) -> bytes:
+def _encode_utf_16(entry: tuple[str, str]) -> bytes:
     """Return the entry's key in big-endian UTF-16, whose bytes sort as the code units do."""
     return entry[0].encode("utf-16-be")
 
 
-def fingerprint_of(
+def compute_fingerprint(
     intent_type: str,
     legs: tuple[Leg, ...],
     reverses: UUID | None,
@@ -65,8 +65,8 @@ def fingerprint_of(
     The order of legs counts. `value_time` is microseconds since 1970, or None if the client left it out.
     """
     asked = {
-        "legs": legs_json(legs),
-        "metadata": in_order(metadata),
+        "legs": make_legs_json(legs),
+        "metadata": sort_keys(metadata),
         "reference": reference,
         "reverses": reverses,
         "type": intent_type,

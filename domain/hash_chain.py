@@ -4,11 +4,11 @@ from hashlib import sha256
 
 import orjson
 
-from domain.fingerprint import in_order, legs_json
+from domain.fingerprint import make_legs_json, sort_keys
 from domain.journal import JournalRow
 
 
-def record_json(row: JournalRow) -> bytes:
+def make_record_json(row: JournalRow) -> bytes:
     """Return the canonical JSON that is hashed: all members except the two hashes; bytes as hex, amounts as strings."""
     # This runs for every record, so it is written for speed: the row is unpacked at once, the members are in order of
     # their names and need no sorting, and orjson itself writes ids and outcomes as text.
@@ -22,8 +22,8 @@ def record_json(row: JournalRow) -> bytes:
             "idempotency_key": idempotency_key,
             "intent_id": intent_id,
             "lane": lane,
-            "legs": legs_json(legs),
-            "metadata": in_order(metadata),
+            "legs": make_legs_json(legs),
+            "metadata": sort_keys(metadata),
             "outcome": outcome,
             "reason": reason,
             "reference": reference,
@@ -38,8 +38,8 @@ def record_json(row: JournalRow) -> bytes:
     )
 
 
-def chained(previous_hash: bytes, row: JournalRow) -> JournalRow:
+def chain_row(previous_hash: bytes, row: JournalRow) -> JournalRow:
     """Return the row with its place in the chain: `previous_hash` (32 bytes) and its own hash. Ignore the row's own."""
-    row_hash = sha256(previous_hash + record_json(row)).digest()
+    row_hash = sha256(previous_hash + make_record_json(row)).digest()
     # The two hashes are the last fields. _replace would take twice the time.
     return JournalRow._make((*row[:-2], previous_hash, row_hash))

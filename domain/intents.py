@@ -83,19 +83,22 @@ def is_address(text: str) -> bool:
     return True
 
 
-def intent_number_of(tenant: str, idempotency_key: str) -> int:
-    """Return the 128 bits of `intent_id_of`. Every message is compared by them: that takes half as long as by UUID."""
+def compute_intent_number(tenant: str, idempotency_key: str) -> int:
+    """Return the 128 bits of `compute_intent_id`.
+
+    Every message is compared by them: that takes half as long as by UUID.
+    """
     name = f"{tenant}\x00{idempotency_key}".encode()
     digest = sha1(_NAMESPACE_BYTES + name, usedforsecurity=False).digest()
     return int.from_bytes(digest[:16]) & _UUID_MASK | _UUID_VERSION_5
 
 
-def intent_id_of(tenant: str, idempotency_key: str) -> UUID:
+def compute_intent_id(tenant: str, idempotency_key: str) -> UUID:
     """Return the id of the intent with this key: UUID version 5 (RFC 9562, 5.5) of tenant, NUL, key.
 
     Every producer uses this id. Tenant and key may not hold a NUL, so no two pairs share a name.
     """
-    return UUID(int=intent_number_of(tenant, idempotency_key))
+    return UUID(int=compute_intent_number(tenant, idempotency_key))
 
 
 # A NamedTuple's constructor is a Python function around this one, and takes twice as long.

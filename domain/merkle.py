@@ -9,7 +9,7 @@ EMPTY_ROOT: Final = sha256(b"").digest()
 """The root of a tree without leaves."""
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
+def hash_node(left: bytes, right: bytes) -> bytes:
     """Return the hash of a node over its two subtrees."""
     return sha256(b"\x01" + left + right).digest()
 
@@ -49,18 +49,18 @@ class MerkleRange:
             return EMPTY_ROOT
         root = self._peaks[-1]
         for peak in reversed(self._peaks[:-1]):
-            root = node_hash(peak, root)
+            root = hash_node(peak, root)
         return root
 
 
-def root_of(leaves: Iterable[bytes]) -> bytes:
+def compute_root(leaves: Iterable[bytes]) -> bytes:
     """Return the root over leaves, given by their data."""
     tree = MerkleRange()
     tree.extend(leaves)
     return tree.root()
 
 
-def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
+def compute_inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     """Return the audit path of leaf `index`, from its sibling up to the root's child (RFC 6962, 2.1.1)."""
     if not 0 <= index < len(leaves):
         raise ValueError(f"there is no leaf {index} among {len(leaves)}")
@@ -69,10 +69,10 @@ def inclusion_path(leaves: Sequence[bytes], index: int) -> list[bytes]:
     while end - first > 1:
         middle = first + _split(end - first)
         if index < middle:
-            path.append(root_of(leaves[middle:end]))
+            path.append(compute_root(leaves[middle:end]))
             end = middle
         else:
-            path.append(root_of(leaves[first:middle]))
+            path.append(compute_root(leaves[first:middle]))
             first = middle
     path.reverse()
     return path

@@ -25,12 +25,12 @@ class AmountError(ValueError):
     """A decimal that has no exact count of minor units; the message says why."""
 
 
-def iso_exponent(code: str) -> int | None:
+def get_iso_exponent(code: str) -> int | None:
     """Return the number of minor-unit digits of an ISO 4217 code, such as 2 for EUR; None if ISO defines none."""
     return _ISO_EXPONENTS.get(code)
 
 
-def minor_unit_fault(code: str) -> str | None:
+def find_minor_unit_fault(code: str) -> str | None:
     """Return why an ISO 4217 code without a minor unit, such as XAU, cannot be used; None for any other code.
 
     The text continues a sentence that begins with the code.
@@ -41,9 +41,9 @@ def minor_unit_fault(code: str) -> str | None:
     return f'stands for "{name}" in ISO 4217, which gives it no minor unit: use a unit of your own, such as X_{code}.'
 
 
-def exponent_of(code: str, units: dict[str, int]) -> int | None:
+def get_exponent(code: str, units: dict[str, int]) -> int | None:
     """Return the exponent of an ISO code or of one of the tenant's registered units; None if the code is neither."""
-    exponent = iso_exponent(code)
+    exponent = get_iso_exponent(code)
     return units.get(code) if exponent is None else exponent
 
 
@@ -68,17 +68,17 @@ def to_decimal(amount_minor: int, exponent: int) -> Decimal:
     return Decimal(amount_minor).scaleb(-exponent, _EXACT)
 
 
-def largest_amount(exponent: int) -> Decimal:
+def compute_largest_amount(exponent: int) -> Decimal:
     """Return the largest amount of a unit that one leg can carry."""
     return to_decimal(AMOUNT_MINOR_MAX, exponent)
 
 
-def room_fault(code: str, exponent: int, largest: Decimal | None) -> str | None:
+def find_room_fault(code: str, exponent: int, largest: Decimal | None) -> str | None:
     """Return why a unit with this exponent is not fit for amounts up to `largest`; None if it is fit.
 
     If `largest` is None, the unit is fit if one leg can carry at least UNITS_CARRIED_MIN.
     """
-    most = largest_amount(exponent)
+    most = compute_largest_amount(exponent)
     carries = f"With {exponent} decimals one leg carries at most {most:f} {code}, and a unit's decimals never change."
     if largest is None:
         if most >= UNITS_CARRIED_MIN:

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import rfc8785
 
-from domain.breaks import record_subject
-from domain.checkpoints import CheckpointRow, LaneHead, lane_leaves, lane_members, signed_members
+from domain.breaks import make_record_subject
+from domain.checkpoints import CheckpointRow, LaneHead, make_lane_leaves, make_lane_members, make_signed_members
 from domain.errors import LedgerlineError
-from domain.merkle import inclusion_path
+from domain.merkle import compute_inclusion_path
 
 FORMAT: Final = "ledgerline-proof-1"
 ABSENT: Final = bytes(32)
@@ -28,7 +28,7 @@ class ReceiptMissing(ProofError):
     """Posting has signed no head over this record, and never will."""
 
 
-def proof_of(
+def make_proof(
     record: dict[str, Any],
     previous_hash: bytes,
     leaves: Sequence[bytes],
@@ -43,7 +43,7 @@ def proof_of(
     index = record["seq"] - lane.first_seq
     record_hash = sha256(previous_hash + rfc8785.dumps(record)).digest()
     if len(leaves) != lane.next_seq - lane.first_seq or record_hash != leaves[index]:
-        subject = record_subject(record["lane"], record["seq"])
+        subject = make_record_subject(record["lane"], record["seq"])
         raise ProofError(f"The stored row at {subject} is not what was published: {ADVICE}.")
     heads = sorted(lanes)
     return {
@@ -51,13 +51,13 @@ def proof_of(
         "record": record,
         "previous_hash": previous_hash.hex(),
         "hash": record_hash.hex(),
-        "records": _place(leaves, index),
-        "lane": lane_members(lane),
-        "lanes": _place(lane_leaves(heads), heads.index(lane)),
-        "checkpoint": signed_members(checkpoint, heads),
+        "records": _make_place(leaves, index),
+        "lane": make_lane_members(lane),
+        "lanes": _make_place(make_lane_leaves(heads), heads.index(lane)),
+        "checkpoint": make_signed_members(checkpoint, heads),
     }
 
 
-def _place(leaves: Sequence[bytes], index: int) -> dict[str, Any]:
+def _make_place(leaves: Sequence[bytes], index: int) -> dict[str, Any]:
     """Return a leaf's place in its tree, in the form of a proof."""
-    return {"index": index, "size": len(leaves), "path": [step.hex() for step in inclusion_path(leaves, index)]}
+    return {"index": index, "size": len(leaves), "path": [step.hex() for step in compute_inclusion_path(leaves, index)]}

@@ -11,7 +11,7 @@ import orjson
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from domain.merkle import HASH_BYTES, inclusion_path, root_of
+from domain.merkle import HASH_BYTES, compute_inclusion_path, compute_root
 
 FORMAT: Final = "ledgerline-head-1"
 RECEIPT_FORMAT: Final = "ledgerline-receipt-1"
@@ -30,12 +30,12 @@ class SignedHead(NamedTuple):
     """64 bytes, Ed25519 (RFC 8032)."""
 
 
-def pages_of(hashes: bytes) -> list[bytes]:
+def split_pages(hashes: bytes) -> list[bytes]:
     """Return the leaves of the tree over a range: its hashes joined, PAGE_HASHES per leaf; the last may have fewer."""
     return [hashes[at : at + PAGE_BYTES] for at in range(0, len(hashes), PAGE_BYTES)]
 
 
-def head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
+def make_head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
     """Return the members that are signed for a range; hashes in hex. `hashes`: the range's record hashes, joined."""
     return {
         "first_seq": first_seq,
@@ -43,14 +43,14 @@ def head_members(lane: int, first_seq: int, hashes: bytes) -> dict[str, Any]:
         "head": hashes[-HASH_BYTES:].hex(),
         "lane": lane,
         "next_seq": first_seq + len(hashes) // HASH_BYTES,
-        "records_root": root_of(pages_of(hashes)).hex(),
+        "records_root": compute_root(split_pages(hashes)).hex(),
     }
 
 
-def head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
-    """Return the bytes that are signed: the canonical JSON (RFC 8785) of `head_members`."""
+def make_head_bytes(lane: int, first_seq: int, hashes: bytes) -> bytes:
+    """Return the bytes that are signed: the canonical JSON (RFC 8785) of `make_head_members`."""
     # The members are in order, and all are integers or plain ASCII, so orjson writes what RFC 8785 asks for.
-    return orjson.dumps(head_members(lane, first_seq, hashes))
+    return orjson.dumps(make_head_members(lane, first_seq, hashes))
 
 
 def is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]) -> bool:
@@ -64,13 +64,13 @@ def is_signed(message: bytes, signature: bytes, keys: Sequence[Ed25519PublicKey]
     return False
 
 
-def receipt_of(record: dict[str, Any], previous_hash: bytes, head: SignedHead, hashes: bytes) -> dict[str, Any]:
+def make_receipt(record: dict[str, Any], previous_hash: bytes, head: SignedHead, hashes: bytes) -> dict[str, Any]:
     """Return the receipt of a record in a signed range; docs/PROOF.md has the format.
 
     `record`: the members that its hash covers besides `previous_hash`. `hashes`: the range's record hashes, joined.
     """
     at = record["seq"] - head.first_seq
-    pages = pages_of(hashes)
+    pages = split_pages(hashes)
     index = at // PAGE_HASHES
     return {
         "format": RECEIPT_FORMAT,
@@ -81,8 +81,8 @@ def receipt_of(record: dict[str, Any], previous_hash: bytes, head: SignedHead, h
         "place": {
             "index": index,
             "size": len(pages),
-            "path": [step.hex() for step in inclusion_path(pages, index)],
+            "path": [step.hex() for step in compute_inclusion_path(pages, index)],
         },
-        "signed": head_members(head.lane, head.first_seq, hashes),
+        "signed": make_head_members(head.lane, head.first_seq, hashes),
         "signature": head.signature.hex(),
     }

@@ -38,8 +38,11 @@ class StoredLeg(NamedTuple):
     currency: str
 
 
-def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
-    """Return the members of a stored row that its hash covers; see streams.proof.records.canonical.record_members."""
+def make_stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]]) -> dict[str, Any]:
+    """Return the members of a stored row that its hash covers.
+
+    They are those of streams.proof.records.canonical.make_record_members.
+    """
     return {
         "booked_time": row.booked_time,
         "detail": row.detail,
@@ -62,7 +65,7 @@ def stored_members(lane: int, row: StoredRow, legs: Sequence[dict[str, str | Non
     }
 
 
-def with_legs(
+def join_legs(
     rows: Sequence[StoredRow], legs: Sequence[StoredLeg]
 ) -> Iterator[tuple[StoredRow, list[dict[str, str | None]]]]:
     """Yield each row with its legs in the form of canonical JSON. Callers give rows and legs in order of seq."""

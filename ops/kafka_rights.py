@@ -10,7 +10,7 @@ from confluent_kafka.admin import AclBinding, AclOperation, AclPermissionType, R
 
 from domain.errors import LedgerlineError
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client
+from runtime.kafka_positions import make_admin_client
 
 _FILE: Final = Path(__file__).parent / "kafka_rights.json"
 _ANSWER_SECONDS: Final = 30.0
@@ -49,7 +49,7 @@ def rights(topic_prefix: str, user_prefix: str = "") -> list[AclBinding]:
 def grant(kafka: Kafka, topic_prefix: str, user_prefix: str) -> int:
     """Create all ACLs and return their number; harmless to repeat. Raise LedgerlineError if Kafka refuses."""
     wanted = rights(topic_prefix, user_prefix)
-    client = admin_client(kafka)  # kept until all futures are done: a collected client drops its requests
+    client = make_admin_client(kafka)  # kept until all futures are done: a collected client drops its requests
     for future in client.create_acls(wanted, request_timeout=_ANSWER_SECONDS).values():
         try:
             future.result(_ANSWER_SECONDS)

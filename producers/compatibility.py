@@ -8,9 +8,9 @@ import httpx
 
 from domain.topics import SUBJECTS
 from producers.published_schemas import is_published
-from producers.schema_rules import invalidity, losses
+from producers.schema_rules import find_invalidity, list_losses
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, schema_text
+from runtime.schemas import SchemaError, read_schema_text
 
 MEDIA_TYPE: Final = "application/vnd.schemaregistry.v1+json"
 REQUEST_SECONDS_MAX: Final = 10.0
@@ -57,7 +57,7 @@ class Registry:
             headers={"Accept": MEDIA_TYPE},
             timeout=REQUEST_SECONDS_MAX,
             auth=(registry.username, registry.password or "") if registry.username is not None else None,
-            verify=registry.ssl_context() or True,
+            verify=registry.make_ssl_context() or True,
         )
 
     def __enter__(self) -> "Registry":
@@ -80,16 +80,16 @@ class Registry:
     def judge(self, subject: str) -> Judgement:
         """Judge whether the project's schema may be registered. Versions that Ledgerline never had do not count."""
         file, level = SUBJECTS[subject]
-        wrong = invalidity(schema_text(subject))
+        wrong = find_invalidity(read_schema_text(subject))
         if wrong is not None:
             return Judgement(subject, file, level, Verdict.REFUSED, wrong)
-        body = {"schema": schema_text(subject), "schemaType": "AVRO"}
+        body = {"schema": read_schema_text(subject), "schemaType": "AVRO"}
         if self._ask("POST", f"subjects/{subject}", body) is not None:
             return Judgement(subject, file, level, Verdict.SAME, "")
         answer = self._ask("POST", f"compatibility/subjects/{subject}/versions?verbose=true", body)
         if answer is None:
             return Judgement(subject, file, level, Verdict.NEW, "")
-        faults, strangers = self._faults(subject, level)
+        faults, strangers = self._find_faults(subject, level)
         if faults:
             return Judgement(subject, file, level, Verdict.REFUSED, "; ".join(faults))
         if answer["is_compatible"]:
@@ -102,9 +102,9 @@ class Registry:
             return Judgement(subject, file, level, Verdict.COMPATIBLE, cause)
         return Judgement(subject, file, level, Verdict.REFUSED, cause)
 
-    def _faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
+    def _find_faults(self, subject: str, level: str) -> tuple[list[str], list[int]]:
         """Return our rules' faults of the schema against each version of ours, and the versions that are not ours."""
-        own = json.loads(schema_text(subject))
+        own = json.loads(read_schema_text(subject))
         found: dict[str, None] = {}
         strangers: list[int] = []
         for version in self._ask("GET", f"subjects/{subject}/versions") or ():
@@ -112,15 +112,15 @@ class Registry:
             if not is_published(held.get("schema", "null")):
                 strangers.append(version)
                 continue
-            found |= dict.fromkeys(losses(json.loads(held["schema"]), own, level))
+            found |= dict.fromkeys(list_losses(json.loads(held["schema"]), own, level))
         return list(found), strangers
 
-    def registered(self, subject: str) -> RegisteredSubject:
+    def find_registered(self, subject: str) -> RegisteredSubject:
         """Return what the registry holds for the subject."""
         file, wanted_level = SUBJECTS[subject]
         latest = self._ask("GET", f"subjects/{subject}/versions/latest") or {}
         level = (self._ask("GET", f"config/{subject}") or {}).get("compatibilityLevel")
-        same = self._ask("POST", f"subjects/{subject}", {"schema": schema_text(subject), "schemaType": "AVRO"})
+        same = self._ask("POST", f"subjects/{subject}", {"schema": read_schema_text(subject), "schemaType": "AVRO"})
         return RegisteredSubject(
             subject, file, level, wanted_level, latest.get("version"), latest.get("id"), same is not None
         )
@@ -132,7 +132,7 @@ def judge_all(registry: SchemaRegistry) -> list[Judgement]:
         return [asked.judge(subject) for subject in SUBJECTS]
 
 
-def registered_all(registry: SchemaRegistry) -> list[RegisteredSubject]:
+def list_registered(registry: SchemaRegistry) -> list[RegisteredSubject]:
     """Return what the registry holds for every subject of the project."""
     with Registry(registry) as asked:
-        return [asked.registered(subject) for subject in SUBJECTS]
+        return [asked.find_registered(subject) for subject in SUBJECTS]

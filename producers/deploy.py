@@ -16,10 +16,10 @@ from domain.errors import LedgerlineError
 from domain.events import FAMILIES
 from domain.topics import SUBJECTS, Topics
 from producers.published_schemas import is_published, refuse_invalid
-from producers.schema_rules import losses
+from producers.schema_rules import list_losses
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, compact_text, registry_client, schema_text
+from runtime.schemas import SchemaError, make_compact_text, make_registry_client, read_schema_text
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ADMIN_SECONDS_MAX: Final = 30.0
@@ -50,7 +50,7 @@ class Retention:
     breaks_days: int = 90
 
 
-def topic_configs(
+def make_topic_configs(
     topics: Topics, replication: Replication | None = None, retention: Retention | None = None
 ) -> dict[str, dict[str, str]]:
     """Return the configuration of each topic, without partitions and replication factor. It is defined only here.
@@ -81,14 +81,14 @@ def topic_configs(
     }
 
 
-def partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
+def compute_partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
     """Return the partitions of each topic: as many as lanes in the lane topics, as its family says, else one."""
-    counts = dict.fromkeys(lane_topics(topics), lanes)
+    counts = dict.fromkeys(list_lane_topics(topics), lanes)
     counts |= {topics.events(name): family.partitions for name, family in FAMILIES.items()}
-    return {name: counts.get(name, 1) for name in topic_configs(topics)}
+    return {name: counts.get(name, 1) for name in make_topic_configs(topics)}
 
 
-def lane_topics(topics: Topics) -> tuple[str, str, str]:
+def list_lane_topics(topics: Topics) -> tuple[str, str, str]:
     """Return the topics with a partition for each lane, payments.intents last.
 
     Add partitions in this order: then no intent enters a new lane before the other topics have the lane's partition.
@@ -104,8 +104,8 @@ def make_topics(
     Raise TopicError if the broker is away, if there are fewer lanes than asked for, if the lane topics have different
     numbers of partitions, or if another topic has a wrong number. Lanes that were added later are accepted.
     """
-    admin = AdminClient(kafka.client_options())
-    counts = partition_counts(topics, lanes)
+    admin = AdminClient(kafka.make_client_options())
+    counts = compute_partition_counts(topics, lanes)
     wanted = [
         NewTopic(
             name,
@@ -113,7 +113,7 @@ def make_topics(
             replication_factor=replication.factor,
             config=config,
         )
-        for name, config in topic_configs(topics, replication, retention).items()
+        for name, config in make_topic_configs(topics, replication, retention).items()
     ]
     made = []
     try:
@@ -131,8 +131,8 @@ def make_topics(
 
 
 def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, int]) -> None:
-    found = _partition_counts(admin, list(wanted))
-    by_lane = {name: found[name] for name in lane_topics(topics)}
+    found = _read_partition_counts(admin, list(wanted))
+    by_lane = {name: found[name] for name in list_lane_topics(topics)}
     most, least = max(by_lane.values()), wanted[topics.intents]
     if len(set(by_lane.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in by_lane.items())
@@ -142,18 +142,18 @@ def _check_partitions(admin: AdminClient, topics: Topics, wanted: Mapping[str, i
         )
     if most < least:
         raise TopicError(
-            f"There are {most} lanes and LEDGERLINE_LANES asks for {least}: add them by `ledgerline lanes add {least}`,"
-            " as a deploy adds none, or set it to what there is."
+            f"There are {most} lanes and LEDGERLINE_LANES asks for {least}: a deploy adds none, so run"
+            f" `ledgerline lanes add {least}`, or set LEDGERLINE_LANES to {most}."
         )
     for name, count in found.items():
         if name not in by_lane and count != wanted[name]:
-            raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it anew.")
+            raise TopicError(f"The topic {name} has {count} partitions and must have {wanted[name]}: make it again.")
 
 
-def lane_counts(kafka: Kafka, topics: Topics) -> dict[str, int]:
+def count_lanes(kafka: Kafka, topics: Topics) -> dict[str, int]:
     """Return the number of partitions of each lane topic. Raise TopicError if Kafka cannot tell."""
     try:
-        return _partition_counts(AdminClient(kafka.client_options()), list(lane_topics(topics)))
+        return _read_partition_counts(AdminClient(kafka.make_client_options()), list(list_lane_topics(topics)))
     except KafkaException as error:
         raise TopicError(f"The topics at {kafka} cannot be looked at: {error.args[0].str()}.") from error
 
@@ -163,20 +163,20 @@ def add_partitions(kafka: Kafka, topic: str, total: int) -> None:
 
     From then on, partitioners map keys to other partitions. Raise TopicError if Kafka refuses.
     """
-    admin = AdminClient(kafka.client_options())
+    admin = AdminClient(kafka.make_client_options())
     try:
-        if _partition_counts(admin, [topic])[topic] < total:
+        if _read_partition_counts(admin, [topic])[topic] < total:
             made = admin.create_partitions([NewPartitions(topic, total)], operation_timeout=ADMIN_SECONDS_MAX)
             made[topic].result(ADMIN_SECONDS_MAX)
         deadline = time.monotonic() + ADMIN_SECONDS_MAX
-        while _partition_counts(admin, [topic])[topic] < total:
+        while _read_partition_counts(admin, [topic])[topic] < total:
             if time.monotonic() > deadline:
-                raise TopicError(f"Kafka does not tell of the new partitions of {topic}: see its log, then go on.")
+                raise TopicError(f"Kafka does not show the new partitions of {topic}: see its log, then go on.")
     except KafkaException as error:
         raise TopicError(f"{topic} cannot have {total} partitions: {error.args[0].str()}.") from error
 
 
-def _partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
+def _read_partition_counts(admin: AdminClient, names: list[str]) -> dict[str, int]:
     """Return the partitions of each topic. Retry if one is unknown: brokers list a topic shortly after its creation."""
     deadline = time.monotonic() + ADMIN_SECONDS_MAX
     while True:
@@ -194,7 +194,7 @@ def register_schemas(registry: SchemaRegistry) -> dict[str, int]:
     Set the level first, because some registries begin without one. Raise SchemaError if a schema is incompatible or the
     registry fails.
     """
-    with registry_client(registry) as client:
+    with make_registry_client(registry) as client:
         return {subject: _register(client, subject, level) for subject, (_, level) in SUBJECTS.items()}
 
 
@@ -204,8 +204,8 @@ def _register(client: SchemaRegistryClient, subject: str, level: str) -> int:
     try:
         client.set_config(subject, ServerConfig(compatibility=ConfigCompatibilityLevel(level)))
         strangers = _refuse_faults(client, subject, level)
-        _register_text(client, subject, level, compact_text(subject), strangers)
-        return _register_text(client, subject, level, schema_text(subject), strangers)
+        _register_text(client, subject, level, make_compact_text(subject), strangers)
+        return _register_text(client, subject, level, read_schema_text(subject), strangers)
     except SchemaRegistryError as error:
         if error.http_status_code == 409:
             raise SchemaError(
@@ -236,7 +236,7 @@ def _register_text(client: SchemaRegistryClient, subject: str, level: str, text:
 
 def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> list[int]:
     """Raise SchemaError if our rules refuse the schema after a version of ours. Else return the versions not ours."""
-    own = json.loads(schema_text(subject))
+    own = json.loads(read_schema_text(subject))
     strangers: list[int] = []
     try:
         versions = client.get_versions(subject)
@@ -250,7 +250,7 @@ def _refuse_faults(client: SchemaRegistryClient, subject: str, level: str) -> li
         if not is_published(text):
             strangers.append(version)
             continue
-        lost = losses(json.loads(text), own, level)
+        lost = list_losses(json.loads(text), own, level)
         if lost:
             raise SchemaError(
                 f"avro/{SUBJECTS[subject][0]} may not follow version {version} of {subject}: {'; '.join(lost)}."

@@ -7,15 +7,15 @@ from typing import Any
 import fastavro
 
 from runtime.avro_codec import REFUSALS, Codec
-from runtime.schemas import parsed_schema
+from runtime.schemas import parse_own_schema
 from runtime.wire_format import FRAME, MAGIC
 
 Encoder = Callable[[dict[str, Any]], bytes]
 
 
-def encoder(subject: str, schema_id: int) -> Encoder:
+def make_encoder(subject: str, schema_id: int) -> Encoder:
     """Return a function that encodes a record (a dict) as framed bytes; it raises fastavro's errors."""
-    schema = parsed_schema(subject)
+    schema = parse_own_schema(subject)
     frame = FRAME.pack(MAGIC, schema_id)
     codec = Codec(schema)
 

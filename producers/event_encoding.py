@@ -3,9 +3,9 @@
 from db.outbox import EncodedEvent
 from domain.events import FAMILIES, Event, name_subject
 from domain.topics import SUBJECTS
-from producers.encoding import Encoder, encoder
+from producers.encoding import Encoder, make_encoder
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.tracing import Trace
 
 
@@ -19,13 +19,13 @@ class EventEncoders:
         self._encoders = encoders
 
     @classmethod
-    def registered(cls, registry: SchemaRegistry) -> "EventEncoders":
+    def find_registered(cls, registry: SchemaRegistry) -> "EventEncoders":
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
         topics = tuple(f"{family}.events-" for family in FAMILIES)
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             return cls(
                 {
-                    subject: encoder(subject, registered_id(client, subject))
+                    subject: make_encoder(subject, find_registered_id(client, subject))
                     for subject in SUBJECTS
                     if subject.startswith(topics)
                 }

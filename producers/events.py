@@ -7,10 +7,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from domain.breaks import Break
 from domain.errors import Outage
-from producers.encoding import Encoder, encoder
+from producers.encoding import Encoder, make_encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 
 BREAKS_SUBJECT: Final = "ledger.breaks-value"
 CHECKPOINTS_SUBJECT: Final = "audit.checkpoints-value"
@@ -33,7 +33,7 @@ class EventProducer:
         self._encode: Encoder | None = None
         self._producer = Producer(
             {
-                **kafka.client_options(),
+                **kafka.make_client_options(),
                 "enable.idempotence": True,
                 "acks": "all",
                 "linger.ms": 5,
@@ -43,7 +43,7 @@ class EventProducer:
 
     def send(self, events: Iterable[tuple[bytes | None, Mapping[str, Any]]]) -> None:
         """Send (key, record) pairs in order and wait until all are acknowledged. Raise EventsNotSent if one is not."""
-        encode = self._encoder()
+        encode = self._find_encoder()
         failures: list[KafkaError] = []
 
         def delivered(error: KafkaError | None, _: Message) -> None:
@@ -64,14 +64,14 @@ class EventProducer:
                 f"Kafka did not take {left or len(failures)} of {sent} events for {self._topic}: {cause}."
             )
 
-    def _encoder(self) -> Encoder:
+    def _find_encoder(self) -> Encoder:
         if self._encode is None:
-            with registry_client(self._registry) as client:
-                self._encode = encoder(self._subject, registered_id(client, self._subject))
+            with make_registry_client(self._registry) as client:
+                self._encode = make_encoder(self._subject, find_registered_id(client, self._subject))
         return self._encode
 
 
-def break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
+def make_break_event(item: Break) -> tuple[bytes, dict[str, Any]]:
     """Return the key and the Avro record of a break's present state."""
     record = {
         "break_id": str(item.break_id),

@@ -17,10 +17,10 @@ from domain.chart import Chart
 from domain.errors import LedgerlineError
 from domain.intents import DIRECTION_NAMES, Intent, Leg
 from domain.times import format_rfc3339
-from producers.encoding import Encoder, encoder
-from producers.kafka_statistics import statistics_options
+from producers.encoding import Encoder, make_encoder
+from producers.kafka_statistics import make_statistics_options
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.tracing import Attribute, Kind, Span, SpanName, Trace
 
@@ -82,7 +82,7 @@ class _Flight:
         if error is None:
             self.land(index, Delivered(self.topic, message.partition(), message.offset()))
         else:
-            self.land(index, _failure(error))
+            self.land(index, _make_failure(error))
             if error.code() == KafkaError._MSG_TIMED_OUT:
                 self.replace_producer()
 
@@ -94,7 +94,7 @@ class _Flight:
             self.future.set_result(None)
 
 
-def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
+def find_drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
     """Return the first account with a floor whose balance the legs lower, or None if there is none."""
     for leg in legs:
         line = chart.match(leg.account)
@@ -103,12 +103,12 @@ def drained_account(legs: Iterable[Leg], chart: Chart) -> str | None:
     return None
 
 
-def kafka_key(tenant: str, intent_id: str, drained: str | None) -> bytes:
+def make_kafka_key(tenant: str, intent_id: str, drained: str | None) -> bytes:
     """Return the drained account as the key, so that its draw-downs share a lane; else the id, to spread the load."""
     return (intent_id if drained is None else f"{tenant}/{drained}").encode()
 
 
-def record_of(intent: Intent) -> dict[str, Any]:
+def make_record(intent: Intent) -> dict[str, Any]:
     """Return the intent as the Avro record PaymentIntent."""
     intent_id, tenant, key, intent_type, legs, reverses, value_time, reference, metadata, accepted_time = intent
     return {
@@ -133,7 +133,7 @@ def record_of(intent: Intent) -> dict[str, Any]:
     }
 
 
-def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
+def _make_shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
     """Return the headers that all messages of a request share: W3C trace context, correlation id, CloudEvents 1.0."""
     return {
         # First, because posting looks for it in each message if tracing is on.
@@ -146,7 +146,7 @@ def _shared_headers(trace: Trace, source: bytes) -> dict[str, bytes]:
     }
 
 
-def _sending(topic: str, addressed: Sequence[Addressed]) -> dict[Attribute, tracing.Value]:
+def _make_sending_attributes(topic: str, addressed: Sequence[Addressed]) -> dict[Attribute, tracing.Value]:
     return {
         Attribute.MESSAGING_SYSTEM: "kafka",
         Attribute.MESSAGING_OPERATION: "send",
@@ -164,7 +164,7 @@ def _tell(span: Span, results: Sequence[Delivered | PublishError]) -> None:
     """
     delivered = [result for result in results if isinstance(result, Delivered)]
     failed = [result for result in results if isinstance(result, PublishError)]
-    span.put({Attribute.OFFSETS: tracing.ranges((result.partition, result.offset) for result in delivered)})
+    span.put({Attribute.OFFSETS: tracing.format_ranges((result.partition, result.offset) for result in delivered)})
     if len(results) == len(delivered) == 1:
         only = delivered[0]
         span.put({Attribute.DESTINATION_PARTITION: str(only.partition), Attribute.OFFSET: only.offset})
@@ -173,7 +173,7 @@ def _tell(span: Span, results: Sequence[Delivered | PublishError]) -> None:
         span.fail(type(failed[0]).__qualname__)
 
 
-def _failure(error: KafkaError) -> DeliveryError:
+def _make_failure(error: KafkaError) -> DeliveryError:
     return DeliveryError(f"Kafka did not confirm the intent: {error.str()}.")
 
 
@@ -192,13 +192,13 @@ class IntentProducer:
         source: str = "/ledgerline/api",
         delivery_timeout_seconds: float = 10.0,
         queue_intents_max: int = 50_000,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         self.topic = topic
         self._fault = fault
         self._source = source.encode()
         self._configuration: dict[str, Any] = {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "client.id": "ledgerline-intents",
             "enable.idempotence": True,
             "acks": "all",
@@ -213,8 +213,8 @@ class IntentProducer:
             "socket.timeout.ms": max(1000, int(delivery_timeout_seconds * 1000)),
             "socket.keepalive.enable": True,
             "reconnect.backoff.max.ms": 1000,
-            "error_cb": self._on_error,
-            **statistics_options("intents"),
+            "error_cb": self._note_error,
+            **make_statistics_options("intents"),
         }
         self._delivery_timeout_seconds = delivery_timeout_seconds
         self._producer = Producer(self._configuration)
@@ -231,16 +231,16 @@ class IntentProducer:
 
     def use_schema(self, schema_id: int) -> None:
         """Encode under this id of the registry from now on."""
-        self._encode = encoder(SUBJECT, schema_id)
+        self._encode = make_encoder(SUBJECT, schema_id)
 
-    def partition_count(self, timeout_seconds: float) -> int:
+    def count_partitions(self, timeout_seconds: float) -> int:
         """Ask Kafka for the topic's number of partitions. The call blocks. Raise DeliveryError if Kafka cannot tell."""
         producer = self._producer
         try:
             found = producer.list_topics(self.topic, timeout_seconds).topics.get(self.topic)
         except KafkaException as error:
             self._loop.call_soon_threadsafe(self._replace_if_present, producer)
-            raise _failure(error.args[0]) from error
+            raise _make_failure(error.args[0]) from error
         if found is None or found.error is not None or not found.partitions:
             raise DeliveryError(f"Kafka has no topic {self.topic}: run `ledgerline prepare`.")
         return len(found.partitions)
@@ -252,12 +252,12 @@ class IntentProducer:
         """
         if not addressed:
             return []
-        tracer = tracing.tracer() if trace.has_span else None
+        tracer = tracing.get_tracer() if trace.has_span else None
         if tracer is None:
             return await self._publish(addressed, trace)
-        attributes = _sending(self.topic, addressed)
+        attributes = _make_sending_attributes(self.topic, addressed)
         name = f"{SpanName.SEND} {self.topic}"
-        with tracing.inside(tracer.span(name, Kind.PRODUCER, attributes, parent=trace.traceparent)) as span:
+        with tracing.enter_span(tracer.span(name, Kind.PRODUCER, attributes, parent=trace.traceparent)) as span:
             results = await self._publish(addressed, trace._replace(traceparent=span.traceparent))
             _tell(span, results)
         return results
@@ -266,7 +266,7 @@ class IntentProducer:
         if self._encode is None:
             raise DeliveryError("The schema of intents is not known yet: is the schema registry up?")
         # Encode all records first: messages that are produced close together need fewer requests to the brokers.
-        records = [record_of(intent) for intent, _ in addressed]
+        records = [make_record(intent) for intent, _ in addressed]
         values = [self._encode(record) for record in records]
         replace_producer = partial(self._replace_if_present, self._producer)
         flight = _Flight(self.topic, len(addressed), self._loop.create_future(), replace_producer)
@@ -275,11 +275,11 @@ class IntentProducer:
             self._poll_after(_POLL_SECONDS)
         self._flights.add(flight)
         try:
-            headers = _shared_headers(trace, self._source)
+            headers = _make_shared_headers(trace, self._source)
             for index, ((intent, drained), record, value) in enumerate(zip(addressed, records, values, strict=True)):
                 intent_id = record["intent_id"]
                 own = {"ce_id": intent_id.encode(), "ce_time": format_rfc3339(intent.accepted_time).encode()}
-                self._produce(flight, index, value, kafka_key(intent.tenant, intent_id, drained), headers | own)
+                self._produce(flight, index, value, make_kafka_key(intent.tenant, intent_id, drained), headers | own)
             await flight.future
         finally:
             self._flights.remove(flight)
@@ -292,7 +292,7 @@ class IntentProducer:
         except BufferError:
             flight.land(index, QueueFullError("Too many intents wait for Kafka: try again in a moment."))
         except KafkaException as error:
-            flight.land(index, _failure(error.args[0]))
+            flight.land(index, _make_failure(error.args[0]))
             if error.args[0].code() == KafkaError._FATAL:
                 flight.replace_producer()
 
@@ -310,7 +310,7 @@ class IntentProducer:
         self._replaced.append(self._producer)
         self._producer = Producer(self._configuration)
 
-    def _on_error(self, error: KafkaError) -> None:
+    def _note_error(self, error: KafkaError) -> None:
         # Use the library's logger: it suppresses repeated lines.
         _library_log.warning(f"{error.name()}: %s", error.str())
 

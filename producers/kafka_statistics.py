@@ -11,25 +11,25 @@ _MICROSECONDS: Final = 1_000_000
 
 QUEUE: Final = Gauge(
     "ledgerline_kafka_producer_queue_messages",
-    "Messages that wait in a producer for Kafka to confirm them.",
+    "Messages that wait in the producer until Kafka confirms them.",
     ["client"],
 )
 RTT: Final = Gauge(
     "ledgerline_kafka_producer_broker_rtt_seconds",
-    "Mean time from a request to its answer, of the broker that is slowest.",
+    "Mean time from a request to its answer, of the slowest broker.",
     ["client"],
 )
 
 
-def statistics_options(client: str) -> dict[str, Any]:
+def make_statistics_options(client: str) -> dict[str, Any]:
     """Return librdkafka's options for a producer that reports statistics under this name when it is polled.
 
     The owner must poll the producer for as long as it lives, because librdkafka keeps all reports that are not fetched.
     """
-    return {"statistics.interval.ms": STATISTICS_SECONDS * 1000, "stats_cb": _shows(client)}
+    return {"statistics.interval.ms": STATISTICS_SECONDS * 1000, "stats_cb": _make_shower(client)}
 
 
-def _shows(client: str) -> Callable[[str], None]:
+def _make_shower(client: str) -> Callable[[str], None]:
     queue, rtt = QUEUE.labels(client), RTT.labels(client)
 
     def show(text: str) -> None:

@@ -8,8 +8,8 @@ from hashlib import sha256
 from typing import Final
 
 from domain.topics import SUBJECTS
-from producers.schema_rules import invalidity
-from runtime.schemas import SchemaError, schema_text
+from producers.schema_rules import find_invalidity
+from runtime.schemas import SchemaError, read_schema_text
 
 PUBLISHED: Final = frozenset(
     {
@@ -34,18 +34,18 @@ PUBLISHED: Final = frozenset(
 )
 
 
-def fingerprint(text: str) -> str:
+def compute_schema_fingerprint(text: str) -> str:
     """Return the SHA-256 of a schema in hex. White space and the order of members in its text do not matter."""
     return sha256(json.dumps(json.loads(text), sort_keys=True).encode()).hexdigest()
 
 
 def is_published(text: str) -> bool:
     """Return whether a schema is, or once was, Ledgerline's own."""
-    return fingerprint(text) in PUBLISHED
+    return compute_schema_fingerprint(text) in PUBLISHED
 
 
 def refuse_invalid(subject: str) -> None:
     """Raise SchemaError if the file of a subject is no valid schema."""
-    wrong = invalidity(schema_text(subject))
+    wrong = find_invalidity(read_schema_text(subject))
     if wrong is not None:
         raise SchemaError(f"avro/{SUBJECTS[subject][0]} cannot be registered: {wrong}.")

@@ -13,14 +13,14 @@ from prometheus_client import Counter, Gauge
 
 from db.relay import RelayStore
 from producers.deploy import QUARANTINED_BYTES_MAX
-from producers.encoding import Encoder, encoder
+from producers.encoding import Encoder, make_encoder
 from producers.relay_core import BATCH_BYTES_SPARE, Outgoing, RelayFenced, RelayOptions, TransactionalRelay
-from producers.relay_facts import Facts, pages_of_facts, show_facts_relayed
+from producers.relay_facts import Facts, list_fact_pages, show_facts_relayed
 from producers.relay_positions import RelayAhead, RelayPosition
 from producers.relay_traces import RelayTraces
 from runtime import tracing
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.tracing import Span
 
 __all__ = ["Relay", "RelayEncoders", "RelayFenced", "RelayOptions"]
@@ -42,11 +42,11 @@ class RelayEncoders:
     fact: Encoder
 
     @classmethod
-    def registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
+    def find_registered(cls, registry: SchemaRegistry) -> "RelayEncoders":
         """Make the encoders with the schema ids that the registry holds. Raise SchemaError if one is missing."""
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             subjects = ("ledger.journal-value", "payments.quarantine-value", "ledger.relay-value", "ledger.frame-value")
-            return cls(*(encoder(subject, registered_id(client, subject)) for subject in subjects))
+            return cls(*(make_encoder(subject, find_registered_id(client, subject)) for subject in subjects))
 
 
 class Relay(TransactionalRelay[dict[str, Any]]):
@@ -66,18 +66,18 @@ class Relay(TransactionalRelay[dict[str, Any]]):
 
     def round(self) -> int:
         """Relay all facts, and at most one transaction of posted records. Return the number of records."""
-        self._started().poll(0)  # calls the statistics callback
+        self._get_producer().poll(0)  # calls the statistics callback
         standing = self._store.lanes(self._options.instance, self._options.instances)
-        pages = pages_of_facts(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
+        pages = list_fact_pages(self._store, [lane for lane in standing if lane.lane < 0], self._relayed)
         for read_page in pages[:-1]:
             self._relay(read_page(), {}, None)
         facts = pages[-1]() if pages else {}
-        pending = self._pending([lane for lane in standing if lane.lane >= 0])
+        pending = self._read_pending([lane for lane in standing if lane.lane >= 0])
         if not facts and not any(pending.values()):
             return 0
         self._fault("read")
         relayed = {lane: (records[0]["seq"], records[-1]["seq"] + 1) for lane, records in pending.items() if records}
-        with self._traces.following(relayed) as span:
+        with self._traces.follow(relayed) as span:
             self._relay(facts, pending, span)
         return sum(map(len, pending.values()))
 
@@ -85,13 +85,13 @@ class Relay(TransactionalRelay[dict[str, Any]]):
         """Relay facts and records in one transaction."""
         last = {lane: records[-1] for lane, records in (*facts.items(), *pending.items()) if records}
         positions = {lane: RelayPosition(record["seq"] + 1, record["hash"]) for lane, record in last.items()}
-        self._transact(self._outgoing(facts, pending, span), positions)
+        self._transact(self._make_outgoing(facts, pending, span), positions)
         show_facts_relayed(facts)
         for records in pending.values():
             for outcome, number in Tally(record["outcome"] for record in records).items():
                 RELAYED.labels(outcome).inc(number)
 
-    def _outgoing(
+    def _make_outgoing(
         self, facts: Facts, pending: dict[int, list[dict[str, Any]]], span: Span | None
     ) -> Iterator[Outgoing]:
         """Yield facts, then records. The first record of each lane carries the span's traceparent."""
@@ -106,9 +106,9 @@ class Relay(TransactionalRelay[dict[str, Any]]):
                 yield Outgoing(self._options.topics.journal, record["lane"], key, value, headers)
                 headers = None
                 if record["outcome"] == "quarantined":
-                    yield self._quarantined(record)
+                    yield self._make_quarantined(record)
 
-    def _quarantined(self, record: dict[str, Any]) -> Outgoing:
+    def _make_quarantined(self, record: dict[str, Any]) -> Outgoing:
         headers = [
             {"name": name, "value": None if value is None else bytes.fromhex(value)}
             for name, value in record["raw_headers"] or []
@@ -134,10 +134,10 @@ class Relay(TransactionalRelay[dict[str, Any]]):
             )
         return records
 
-    def _time_of(self, row: dict[str, Any]) -> int:
+    def _get_time(self, row: dict[str, Any]) -> int:
         return int(row["booked_time"])
 
-    def _ahead(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
+    def _make_ahead_error(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
         return RelayAhead(
             f"The lane {lane} was relayed up to {relayed_seq}, but the ledger has it up to {next_seq}: restore the"
             f" ledger from {self._options.topics.journal} first."

@@ -24,7 +24,7 @@ from domain.errors import LedgerlineError, Outage
 from domain.topics import Topics
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder
-from producers.kafka_statistics import statistics_options
+from producers.kafka_statistics import make_statistics_options
 from producers.relay_positions import (
     POSITIONS_SECONDS_MAX,
     TRANSACTION_SECONDS_MAX,
@@ -32,7 +32,7 @@ from producers.relay_positions import (
     RelayPosition,
     read_relay_positions,
 )
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
 from runtime.metrics import show_age
 
@@ -45,7 +45,7 @@ BACKOFF_SECONDS_MAX: Final = 5.0
 # neither key nor value.
 BATCH_BYTES_SPARE: Final = 4096
 
-RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Times the relay began anew from its position.")
+RECOVERIES: Final = Counter("ledgerline_relay_recoveries", "Restarts of the relay from its position.")
 
 Row = TypeVar("Row")
 """A row of a lane, as the relay's store reads it."""
@@ -105,7 +105,7 @@ class TransactionalRelay(ABC, Generic[Row]):
         *,
         make_producer: Callable[[dict[str, Any]], Producer] = Producer,
         read_positions: Callable[[Kafka, str], dict[int, RelayPosition]] = read_relay_positions,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         self._waiter = store
         self._encode_position = encode_position
@@ -130,11 +130,11 @@ class TransactionalRelay(ABC, Generic[Row]):
         """Return the lane's rows from this position on, in order. Raise RelayAhead if they do not follow it."""
 
     @abstractmethod
-    def _time_of(self, row: Row) -> int:
+    def _get_time(self, row: Row) -> int:
         """Return when the row was committed, in microseconds since 1970."""
 
     @abstractmethod
-    def _ahead(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
+    def _make_ahead_error(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
         """Return the error for a lane that was relayed up to `relayed_seq`, and that Postgres has up to `next_seq`."""
 
     @property
@@ -143,14 +143,14 @@ class TransactionalRelay(ABC, Generic[Row]):
         options = self._options
         return f"{options.topics.prefix}ledgerline-{self.name}-{options.instance}-of-{options.instances}"
 
-    def _progressed(self, bound_seconds: float = 0.0) -> None:
+    def _note_progress(self, bound_seconds: float = 0.0) -> None:
         self.progressed_at = time.monotonic() + bound_seconds
 
     def start(self) -> None:
         """Fence earlier relays of the instance, then read the positions that they left."""
         producer = self._make_producer(
             {
-                **self._options.kafka.client_options(),
+                **self._options.kafka.make_client_options(),
                 "transactional.id": self.transactional_id,
                 "transaction.timeout.ms": int(TRANSACTION_SECONDS_MAX * 1000),
                 "enable.idempotence": True,
@@ -160,15 +160,15 @@ class TransactionalRelay(ABC, Generic[Row]):
                 "partitioner": "murmur2_random",
                 "message.max.bytes": QUARANTINED_BYTES_MAX - BATCH_BYTES_SPARE,
                 "queue.buffering.max.messages": 2 * self._options.records_max + 1000,
-                **statistics_options(self.name),
+                **make_statistics_options(self.name),
             }
         )
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.init_transactions(TRANSACTION_SECONDS_MAX)
-        self._progressed(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX + POSITIONS_SECONDS_MAX)
         self._relayed = self._read_positions(self._options.kafka, self.positions_topic)
         self._producer = producer
-        self._progressed()
+        self._note_progress()
 
     def close(self) -> None:
         """Drop the producer and close the store. The next relay aborts a transaction that is still open."""
@@ -181,14 +181,14 @@ class TransactionalRelay(ABC, Generic[Row]):
             return self._failure
         return None if self._producer is not None else "The relay has not yet read its position."
 
-    def _started(self) -> Producer:
+    def _get_producer(self) -> Producer:
         if self._producer is None:
             raise RuntimeError("start() comes first")
         return self._producer
 
     def _transact(self, records: Iterable[Outgoing], positions: Mapping[int, RelayPosition]) -> None:
         """Send the records and the positions after them, by lane, in one Kafka transaction."""
-        producer = self._started()
+        producer = self._get_producer()
         producer.begin_transaction()
         for record in records:
             self._produce(record)
@@ -196,13 +196,13 @@ class TransactionalRelay(ABC, Generic[Row]):
             value = self._encode_position({"lane": lane, **position._asdict()})
             self._produce(Outgoing(self.positions_topic, 0, str(lane).encode(), value))
         self._fault("produced")
-        self._progressed(TRANSACTION_SECONDS_MAX)
+        self._note_progress(TRANSACTION_SECONDS_MAX)
         producer.commit_transaction(TRANSACTION_SECONDS_MAX)
         self._fault("committed")
         self._relayed |= positions
 
     def _produce(self, record: Outgoing) -> None:
-        producer = self._started()
+        producer = self._get_producer()
         chosen: dict[str, Any] = {} if record.headers is None else {"headers": record.headers}
         if record.partition is not None:
             chosen["partition"] = record.partition
@@ -226,7 +226,7 @@ class TransactionalRelay(ABC, Generic[Row]):
                 while not stop.is_set():
                     if self.round() == 0:
                         self._wait(stop)
-                    self._progressed()
+                    self._note_progress()
                     pause_seconds = 0.1
             except KafkaException as error:
                 if self._is_locked_out(error.args[0].code()):
@@ -241,7 +241,7 @@ class TransactionalRelay(ABC, Generic[Row]):
             RECOVERIES.inc()
             logger.warning("relay begins anew", cause=cause, seconds=pause_seconds)
             self.close()
-            self._progressed()
+            self._note_progress()
             stop.wait(pause_seconds)
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
@@ -254,7 +254,7 @@ class TransactionalRelay(ABC, Generic[Row]):
             self._failure = str(error)
             logger.error("relay ended", relay=self.name, error=str(error))  # noqa: TRY400 - the sentence says what to do
             self.close()
-            self._progressed(math.inf)  # a restart by the watchdog would not help
+            self._note_progress(math.inf)  # a restart by the watchdog would not help
 
     def _is_locked_out(self, code: int) -> bool:
         """Return whether the error code means that the relay is fenced.
@@ -262,7 +262,7 @@ class TransactionalRelay(ABC, Generic[Row]):
         A fence in produce() is reported as _FATAL alone. The next call of the producer reports the real code.
         """
         if code == KafkaError._FATAL and self._producer is not None:
-            self._progressed(TRANSACTION_SECONDS_MAX)
+            self._note_progress(TRANSACTION_SECONDS_MAX)
             try:
                 self._producer.abort_transaction(TRANSACTION_SECONDS_MAX)
             except KafkaException as named:
@@ -273,11 +273,11 @@ class TransactionalRelay(ABC, Generic[Row]):
         """Wait for the next commit of new rows, at most WAIT_SECONDS_MAX. Notice a stop within STOP_SECONDS_MAX."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
-            self._progressed()
+            self._note_progress()
             if self._waiter.wait(STOP_SECONDS_MAX):
                 return
 
-    def _pending(self, lanes: Sequence[LaneEnd]) -> dict[int, list[Row]]:
+    def _read_pending(self, lanes: Sequence[LaneEnd]) -> dict[int, list[Row]]:
         """Return the next rows of each lane, together at most records_max.
 
         Each round begins with another lane, so that a lane with a long backlog does not starve the others.
@@ -291,7 +291,7 @@ class TransactionalRelay(ABC, Generic[Row]):
             behind = lane.next_seq - from_here.next_seq
             self.lag_records.labels(str(lane.lane)).set(behind)
             if behind < 0:
-                raise self._ahead(lane.lane, from_here.next_seq, lane.next_seq)
+                raise self._make_ahead_error(lane.lane, from_here.next_seq, lane.next_seq)
             if behind > 0 and room > 0:
                 pending[lane.lane] = self._read(lane.lane, from_here, min(behind, room))
                 room -= len(pending[lane.lane])
@@ -306,7 +306,7 @@ class TransactionalRelay(ABC, Generic[Row]):
         if not behind:
             self._waiting_since.pop(lane.lane, None)
         elif rows:
-            self._waiting_since[lane.lane] = self._time_of(rows[0]) / 1e6
+            self._waiting_since[lane.lane] = self._get_time(rows[0]) / 1e6
         else:
             self._waiting_since.setdefault(lane.lane, lane.booked_time / 1e6)
         show_age(self.lag_seconds.labels(str(lane.lane)), self._waiting_since.get(lane.lane))

@@ -19,7 +19,7 @@ Facts = dict[int, list[dict[str, Any]]]
 """Facts in order, by chain."""
 
 
-def pages_of_facts(
+def list_fact_pages(
     store: RelayStore, chains: Sequence[LaneEnd], relayed: Mapping[int, RelayPosition]
 ) -> list[Callable[[], Facts]]:
     """Return the chains' facts that are not yet relayed, as pages. A page reads its facts when it is called.

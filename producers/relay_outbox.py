@@ -49,20 +49,20 @@ class OutboxRelay(TransactionalRelay[StoredEvent]):
 
     def round(self) -> int:
         """Publish at most one transaction of events; prune if nothing waits. Return the number of events."""
-        self._started().poll(0)  # calls the statistics callback
-        pending = self._pending(self._store.lanes(self._options.instance, self._options.instances))
+        self._get_producer().poll(0)  # calls the statistics callback
+        pending = self._read_pending(self._store.lanes(self._options.instance, self._options.instances))
         if not any(pending.values()):
             self._prune()
             return 0
         self._fault("read")
         positions = {lane: RelayPosition(rows[-1].seq + 1, NO_HASH) for lane, rows in pending.items() if rows}
-        self._transact(self._outgoing(pending), positions)
+        self._transact(self._make_outgoing(pending), positions)
         for rows in pending.values():
             for row in rows:
                 PUBLISHED.labels(row.family).inc()
         return sum(map(len, pending.values()))
 
-    def _outgoing(self, pending: dict[int, list[StoredEvent]]) -> Iterator[Outgoing]:
+    def _make_outgoing(self, pending: dict[int, list[StoredEvent]]) -> Iterator[Outgoing]:
         for rows in pending.values():
             for row in rows:
                 topic = self._options.topics.events(row.family)
@@ -77,10 +77,10 @@ class OutboxRelay(TransactionalRelay[StoredEvent]):
             )
         return rows
 
-    def _time_of(self, row: StoredEvent) -> int:
+    def _get_time(self, row: StoredEvent) -> int:
         return row.appended_time
 
-    def _ahead(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
+    def _make_ahead_error(self, lane: int, relayed_seq: int, next_seq: int) -> RelayAhead:
         return RelayAhead(
             f"The outbox's lane {lane} was published up to {relayed_seq}, but the database has it up to {next_seq}:"
             " the database was restored from a backup that lacks published events; see docs/decisions/0029-outbox.md."

@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 
 TRANSACTION_SECONDS_MAX: Final = 30.0
 # Long enough for the broker to abort a transaction that another relay left open.
@@ -34,10 +34,10 @@ def read_relay_positions(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
     position may be among them, so wait until that transaction ends. Raise KafkaException if the end is not reached
     in POSITIONS_SECONDS_MAX.
     """
-    schema = parsed_schema("ledger.relay-value")
+    schema = parse_own_schema("ledger.relay-value")
     positions: dict[int, RelayPosition] = {}
-    end = _end_of(kafka, topic)
-    consumer = _consumer(kafka, "read_committed")
+    end = _read_end(kafka, topic)
+    consumer = _make_consumer(kafka, "read_committed")
     deadline = time.monotonic() + POSITIONS_SECONDS_MAX
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
@@ -59,9 +59,9 @@ def read_relay_positions(kafka: Kafka, topic: str) -> dict[int, RelayPosition]:
     raise KafkaException(KafkaError(KafkaError._TIMED_OUT, f"the end of {topic} was not reached"))
 
 
-def _end_of(kafka: Kafka, topic: str) -> int:
+def _read_end(kafka: Kafka, topic: str) -> int:
     """Return the offset after the last record of the topic's only partition, whether committed or not."""
-    consumer = _consumer(kafka, "read_uncommitted")
+    consumer = _make_consumer(kafka, "read_uncommitted")
     try:
         _, end = consumer.get_watermark_offsets(TopicPartition(topic, 0), timeout=TRANSACTION_SECONDS_MAX)
     finally:
@@ -69,10 +69,10 @@ def _end_of(kafka: Kafka, topic: str) -> int:
     return int(end)
 
 
-def _consumer(kafka: Kafka, isolation_level: str) -> Consumer:
+def _make_consumer(kafka: Kafka, isolation_level: str) -> Consumer:
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-relay-checkpoint",
             "enable.auto.commit": False,
             "isolation.level": isolation_level,

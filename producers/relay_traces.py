@@ -58,9 +58,9 @@ class RelayTraces:
         self._batches = TracedBatches(instance, instances)
 
     @contextmanager
-    def following(self, relayed: Relayed) -> Iterator[Span | None]:
+    def follow(self, relayed: Relayed) -> Iterator[Span | None]:
         """Yield the span of a transaction, or None if tracing is off or none of its batches was traced."""
-        tracer = tracing.tracer()
+        tracer = tracing.get_tracer()
         if tracer is None:
             yield None
             return
@@ -75,10 +75,10 @@ class RelayTraces:
             Attribute.MESSAGING_OPERATION_TYPE: "send",
             Attribute.DESTINATION: self._topic,
             Attribute.BATCH_MESSAGES: sum(next_seq - first for first, next_seq in relayed.values()),
-            Attribute.SEQUENCES: tracing.ranges(
+            Attribute.SEQUENCES: tracing.format_ranges(
                 (lane, seq) for lane, (first, next_seq) in relayed.items() for seq in (first, next_seq - 1)
             ),
         }
         name = f"{SpanName.SEND} {self._topic}"
-        with tracing.inside(tracer.span(name, Kind.PRODUCER, attributes, links=links)) as span:
+        with tracing.enter_span(tracer.span(name, Kind.PRODUCER, attributes, links=links)) as span:
             yield span

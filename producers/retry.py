@@ -74,7 +74,7 @@ class Retrier:
         self._kafka = kafka
         self._producer = Producer(
             {
-                **kafka.client_options(),
+                **kafka.make_client_options(),
                 "client.id": "ledgerline-retry",
                 "enable.idempotence": True,
                 "acks": "all",
@@ -89,7 +89,7 @@ class Retrier:
 
     def end_offsets(self, places: set[Place]) -> dict[Place, int]:
         """Return the present end offsets of these partitions. Raise KafkaException if the broker is away."""
-        consumer = _consumer(self._kafka)
+        consumer = _make_consumer(self._kafka)
         try:
             ends = {
                 place: consumer.get_watermark_offsets(TopicPartition(*place), timeout=ANSWER_SECONDS_MAX)[1]
@@ -113,7 +113,7 @@ class Retrier:
                     row.key,
                     partition=row.lane,
                     headers=[*row.headers, *own_headers],
-                    on_delivery=partial(_delivered, item, sent, failures),
+                    on_delivery=partial(_record_delivery, item, sent, failures),
                 )
             except (KafkaException, BufferError) as error:
                 failures.append(f"lane {row.lane} seq {row.seq}: {error}")
@@ -140,10 +140,10 @@ class Retrier:
         return found
 
 
-def _consumer(kafka: Kafka) -> Consumer:
+def _make_consumer(kafka: Kafka) -> Consumer:
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-retry",  # the client requires it, although nothing is ever committed
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",
@@ -156,7 +156,7 @@ def _consumer(kafka: Kafka) -> Consumer:
 
 def _read(kafka: Kafka, place: Place, start: int) -> list[Message]:
     """Return the messages with a retry header in a partition, from an offset up to the partition's present end."""
-    consumer = _consumer(kafka)
+    consumer = _make_consumer(kafka)
     found: list[Message] = []
     deadline = time.monotonic() + SILENCE_SECONDS_MAX
     try:
@@ -173,12 +173,14 @@ def _read(kafka: Kafka, place: Place, start: int) -> list[Message]:
     finally:
         consumer.close()
     raise RetryError(
-        f"Kafka does not hand over {place[0]} partition {place[1]}, where retries that were cut off are looked for:"
+        f"Kafka does not return {place[0]} partition {place[1]}, which may hold retries that were cut off:"
         " see `ledgerline status`, then retry."
     )
 
 
-def _delivered(item: Begun, sent: list[Sent], failures: list[str], error: KafkaError | None, message: Message) -> None:
+def _record_delivery(
+    item: Begun, sent: list[Sent], failures: list[str], error: KafkaError | None, message: Message
+) -> None:
     row = item.row
     if error is None:
         sent.append(Sent(item.retry_id, row.lane, row.seq, row.source_topic, row.lane, int(message.offset())))
@@ -195,15 +197,15 @@ def retry(retrier: Retrier, rows: Sequence[QuarantinedBytes], trail: Trail) -> l
     try:
         ends = retrier.end_offsets({(row.source_topic, row.lane) for row in rows})
     except KafkaException as error:  # raised before anything is recorded: nothing was sent
-        raise _refused(0, len(rows), error.args[0].str()) from error
+        raise _make_refused(0, len(rows), error.args[0].str()) from error
     begun = [Begun(trail.begin(row, ends[row.source_topic, row.lane]), row) for row in rows]
     sent, failure = retrier.send(begun)
     for item in sorted(sent):
         trail.confirm(item.retry_id, item.offset)
     if failure is not None:
-        raise _refused(len(sent), len(rows), failure)
+        raise _make_refused(len(sent), len(rows), failure)
     return sorted(sent)
 
 
-def _refused(sent: int, rows: int, cause: str) -> RetryError:
+def _make_refused(sent: int, rows: int, cause: str) -> RetryError:
     return RetryError(f"Kafka took {sent} of {rows} ({cause}): see `ledgerline status`, then retry the rest.")

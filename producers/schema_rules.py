@@ -44,7 +44,7 @@ class Fault(NamedTuple):
     clause: str
 
 
-def faults_of_change(old: Any, new: Any, level: str) -> list[Fault]:
+def find_change_faults(old: Any, new: Any, level: str) -> list[Fault]:
     """Return the faults of a change from one schema to another (parsed JSON), at a registry's compatibility level.
 
     At FULL_TRANSITIVE, readers with the old schema also read data of the new one, so they must find every field with
@@ -53,19 +53,19 @@ def faults_of_change(old: Any, new: Any, level: str) -> list[Fault]:
     return list(_Comparison(old, new, both_ways=level.startswith("FULL")).faults(old, new, "", ("", "")))
 
 
-def losses(old: Any, new: Any, level: str = "FULL_TRANSITIVE") -> list[str]:
-    """Return only the clauses of `faults_of_change`."""
-    return [fault.clause for fault in faults_of_change(old, new, level)]
+def list_losses(old: Any, new: Any, level: str = "FULL_TRANSITIVE") -> list[str]:
+    """Return only the clauses of `find_change_faults`."""
+    return [fault.clause for fault in find_change_faults(old, new, level)]
 
 
-def invalidity(text: str) -> str | None:
+def find_invalidity(text: str) -> str | None:
     """Return a clause that says why a text is no valid schema, or None if it is valid."""
     try:
-        schema = json.loads(text, object_pairs_hook=_without_duplicates)
+        schema = json.loads(text, object_pairs_hook=_refuse_duplicates)
     except ValueError as error:
         return f"it is no JSON ({error})"
     try:
-        wrong = next(_invalid_defaults(schema, "", _named_types(schema)), None)
+        wrong = next(_find_invalid_defaults(schema, "", _collect_named_types(schema)), None)
         if wrong is None:
             fastavro.parse_schema(json.loads(text))
     except (SchemaParseException, UnknownType, KeyError, TypeError, AttributeError, ValueError) as error:
@@ -73,7 +73,7 @@ def invalidity(text: str) -> str | None:
     return wrong
 
 
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice is not None:
@@ -81,28 +81,28 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _invalid_defaults(schema: Any, path: str, names: Mapping[str, Any]) -> Iterator[str]:
-    for branch in _branches(schema):
+def _find_invalid_defaults(schema: Any, path: str, names: Mapping[str, Any]) -> Iterator[str]:
+    for branch in _list_branches(schema):
         if not isinstance(branch, dict):
             continue
         if branch.get("type") == "enum" and branch.get("default", branch["symbols"][0]) not in branch["symbols"]:
             yield f"the default {branch['default']!r} of the enum {path or branch['name']} is none of its symbols"
         for field in branch["fields"] if branch.get("type") == "record" else ():
-            where = _below(path, field["name"])
-            if "default" in field and not _takes(_branches(field["type"])[0], field["default"], names):
+            where = _make_path_below(path, field["name"])
+            if "default" in field and not _is_valid_default(_list_branches(field["type"])[0], field["default"], names):
                 yield f"the default {json.dumps(field['default'])} of the field {where} is no value of its type"
-            yield from _invalid_defaults(field["type"], where, names)
+            yield from _find_invalid_defaults(field["type"], where, names)
         for member in ("items", "values", "type"):
             if isinstance(branch.get(member), (dict, list)):
-                yield from _invalid_defaults(branch[member], path, names)
+                yield from _find_invalid_defaults(branch[member], path, names)
 
 
-def _takes(schema: Any, value: Any, names: Mapping[str, Any]) -> bool:
+def _is_valid_default(schema: Any, value: Any, names: Mapping[str, Any]) -> bool:
     """Return whether a value, as parsed JSON, is a valid default for a schema."""
     schema = names.get(schema, schema) if isinstance(schema, str) else schema
     kind = schema["type"] if isinstance(schema, dict) else schema
     if isinstance(kind, (dict, list)):
-        return _takes(_branches(kind)[0], value, names)
+        return _is_valid_default(_list_branches(kind)[0], value, names)
     if kind in _RANGES:
         return type(value) is int and -_RANGES[kind] <= value < _RANGES[kind]
     simple: dict[str, Any] = {
@@ -115,7 +115,7 @@ def _takes(schema: Any, value: Any, names: Mapping[str, Any]) -> bool:
     if kind == "enum":
         return value in schema["symbols"]
     return isinstance(value, dict) and all(
-        _takes(_branches(field["type"])[0], value[field["name"]], names)
+        _is_valid_default(_list_branches(field["type"])[0], value[field["name"]], names)
         if field["name"] in value
         else "default" in field
         for field in schema.get("fields", ())
@@ -126,62 +126,72 @@ class _Comparison:
     """Compares two schemas. References to named types are resolved."""
 
     def __init__(self, old: Any, new: Any, *, both_ways: bool) -> None:
-        self._old_names, self._new_names = _named_types(old), _named_types(new)
+        self._old_names, self._new_names = _collect_named_types(old), _collect_named_types(new)
         self._both_ways = both_ways
         self._compared: set[tuple[str, str]] = set()
 
     def faults(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
         """Yield the faults of the change from `old` to `new`. `spaces` are the namespaces around the two."""
-        old, new = self._resolved(old, self._old_names, spaces[0]), self._resolved(new, self._new_names, spaces[1])
+        old, new = self._resolve(old, self._old_names, spaces[0]), self._resolve(new, self._new_names, spaces[1])
         if isinstance(old, list) or isinstance(new, list):
-            yield from self._union(_branches(old), _branches(new), path, spaces)
+            yield from self._compare_unions(_list_branches(old), _list_branches(new), path, spaces)
             return
-        old_kind, new_kind = _kind(old), _kind(new)
+        old_kind, new_kind = _get_kind(old), _get_kind(new)
         if old_kind != new_kind and not ((old_kind, new_kind) in _EXACT_PROMOTIONS and not self._both_ways):
-            yield Fault(Rule.TYPE, f"{_named(path)} changed its type from {old_kind} to {new_kind}")
+            yield Fault(Rule.TYPE, f"{_describe_named(path)} changed its type from {old_kind} to {new_kind}")
             return
-        if _unit(old) != _unit(new):
+        if _describe_unit(old) != _describe_unit(new):
             yield Fault(
-                Rule.UNIT, f"{_named(path)} changed its unit from {_unit(old) or 'none'} to {_unit(new) or 'none'}"
+                Rule.UNIT,
+                f"{_describe_named(path)} changed its unit from {_describe_unit(old) or 'none'} to"
+                f" {_describe_unit(new) or 'none'}",
             )
         if old_kind in ("record", "enum", "fixed"):
-            yield from self._named_type(old, new, old_kind, path, spaces)
+            yield from self._compare_named_types(old, new, old_kind, path, spaces)
         elif old_kind in ("array", "map"):
             member = "items" if old_kind == "array" else "values"
             yield from self.faults(old[member], new[member], path, spaces)
 
-    def _resolved(self, schema: Any, names: Mapping[str, Any], space: str) -> Any:
+    def _resolve(self, schema: Any, names: Mapping[str, Any], space: str) -> Any:
         if isinstance(schema, str) and schema not in _PRIMITIVES:
-            return names.get(_full_name(schema, space), names.get(schema, schema))
+            return names.get(_get_full_name(schema, space), names.get(schema, schema))
         while isinstance(schema, dict) and isinstance(schema.get("type"), (dict, list)):
             schema = schema["type"]
         return schema
 
-    def _union(self, old: list[Any], new: list[Any], path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
-        old = [self._resolved(branch, self._old_names, spaces[0]) for branch in old]
-        new = [self._resolved(branch, self._new_names, spaces[1]) for branch in new]
+    def _compare_unions(self, old: list[Any], new: list[Any], path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+        old = [self._resolve(branch, self._old_names, spaces[0]) for branch in old]
+        new = [self._resolve(branch, self._new_names, spaces[1]) for branch in new]
         for branch in old:
             same = next(
-                (other for other in new if _kind(other) == _kind(branch) and _last(other) == _last(branch)), None
+                (
+                    other
+                    for other in new
+                    if _get_kind(other) == _get_kind(branch) and _get_last(other) == _get_last(branch)
+                ),
+                None,
             )
-            same = same or next((other for other in new if _kind(other) == _kind(branch)), None)
+            same = same or next((other for other in new if _get_kind(other) == _get_kind(branch)), None)
             if same is None:
-                yield Fault(Rule.TYPE, f"{_named(path)} can no longer be {_kind(branch)}")
+                yield Fault(Rule.TYPE, f"{_describe_named(path)} can no longer be {_get_kind(branch)}")
             else:
                 yield from self.faults(branch, same, path, spaces)
         if self._both_ways:
-            kinds = {_kind(branch) for branch in old}
+            kinds = {_get_kind(branch) for branch in old}
             for branch in new:
-                if _kind(branch) not in kinds:
+                if _get_kind(branch) not in kinds:
                     yield Fault(
                         Rule.TYPE,
-                        f"{_named(path)} can now be {_kind(branch)}, which readers of the old schema cannot read",
+                        f"{_describe_named(path)} can now be {_get_kind(branch)}, which readers of the old schema"
+                        " cannot read",
                     )
 
-    def _named_type(self, old: Any, new: Any, kind: str, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+    def _compare_named_types(
+        self, old: Any, new: Any, kind: str, path: str, spaces: tuple[str, str]
+    ) -> Iterator[Fault]:
         names = (
-            _full_name(old["name"], old.get("namespace", spaces[0])),
-            _full_name(new["name"], new.get("namespace", spaces[1])),
+            _get_full_name(old["name"], old.get("namespace", spaces[0])),
+            _get_full_name(new["name"], new.get("namespace", spaces[1])),
         )
         if names in self._compared:
             return
@@ -190,13 +200,15 @@ class _Comparison:
             yield Fault(Rule.NAME, f"the {kind} {names[0]} is now called {names[1]}, and readers go by the full name")
         inner = names[0].rpartition(".")[0], names[1].rpartition(".")[0]
         if kind == "record":
-            yield from self._record(old, new, path, inner)
+            yield from self._compare_records(old, new, path, inner)
         elif kind == "enum":
-            yield from self._enum(old, new, path or old["name"])
+            yield from self._compare_enums(old, new, path or old["name"])
         elif old["size"] != new["size"]:
-            yield Fault(Rule.TYPE, f"{_named(path)} changed its size from {old['size']} to {new['size']} bytes")
+            yield Fault(
+                Rule.TYPE, f"{_describe_named(path)} changed its size from {old['size']} to {new['size']} bytes"
+            )
 
-    def _enum(self, old: Any, new: Any, where: str) -> Iterator[Fault]:
+    def _compare_enums(self, old: Any, new: Any, where: str) -> Iterator[Fault]:
         for symbol in old["symbols"]:
             if symbol not in new["symbols"]:
                 yield Fault(Rule.SYMBOL, f"the symbol {symbol} of {where} was removed or renamed")
@@ -212,12 +224,12 @@ class _Comparison:
                 Rule.SYMBOL, f"the symbol {added[0]} was added to {where}, whose readers have no default for it"
             )
 
-    def _record(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
+    def _compare_records(self, old: Any, new: Any, path: str, spaces: tuple[str, str]) -> Iterator[Fault]:
         plain = {field["name"]: field for field in new["fields"]}
         known = {alias: field for field in new["fields"] for alias in field.get("aliases", ())} | plain
         kept: list[str] = []
         for field in old["fields"]:
-            where = _below(path, field["name"])
+            where = _make_path_below(path, field["name"])
             successor = known.get(field["name"])
             if successor is None:
                 yield Fault(Rule.REMOVED, f"the field {where} was removed, or renamed without an alias")
@@ -229,7 +241,7 @@ class _Comparison:
                     f"the field {where} was renamed to {successor['name']}, and readers of the old schema know no"
                     " alias: they would read its default",
                 )
-            yield from _default_faults(field, successor, where)
+            yield from _find_default_faults(field, successor, where)
             yield from self.faults(field["type"], successor["type"], where, spaces)
         if [field["name"] for field in new["fields"] if field["name"] in kept] != kept:
             yield Fault(
@@ -239,10 +251,10 @@ class _Comparison:
             )
         for field in new["fields"]:
             if field["name"] not in kept and "default" not in field:
-                yield Fault(Rule.REQUIRED, f"the new field {_below(path, field['name'])} has no default")
+                yield Fault(Rule.REQUIRED, f"the new field {_make_path_below(path, field['name'])} has no default")
 
 
-def _default_faults(old: Any, new: Any, where: str) -> Iterator[Fault]:
+def _find_default_faults(old: Any, new: Any, where: str) -> Iterator[Fault]:
     if "default" in old and "default" not in new:
         yield Fault(Rule.DEFAULT, f"the field {where} lost its default")
     elif "default" in old and json.dumps(old["default"]) != json.dumps(new["default"]):
@@ -253,42 +265,42 @@ def _default_faults(old: Any, new: Any, where: str) -> Iterator[Fault]:
         )
 
 
-def _named_types(schema: Any, space: str = "") -> dict[str, Any]:
+def _collect_named_types(schema: Any, space: str = "") -> dict[str, Any]:
     """Return every named type in a schema, by its full name and by its short name."""
     found: dict[str, Any] = {}
-    for branch in _branches(schema):
+    for branch in _list_branches(schema):
         if not isinstance(branch, dict):
             continue
         inner = space
         if branch.get("type") in ("record", "enum", "fixed"):
-            name = _full_name(branch["name"], branch.get("namespace", space))
+            name = _get_full_name(branch["name"], branch.get("namespace", space))
             inner = name.rpartition(".")[0]
             found |= {name: branch, name.rpartition(".")[2]: branch}
         for field in branch.get("fields", ()):
-            found |= _named_types(field["type"], inner)
+            found |= _collect_named_types(field["type"], inner)
         for member in ("items", "values", "type"):
             if isinstance(branch.get(member), (dict, list)):
-                found |= _named_types(branch[member], inner)
+                found |= _collect_named_types(branch[member], inner)
     return found
 
 
-def _full_name(name: str, space: str) -> str:
+def _get_full_name(name: str, space: str) -> str:
     return name if "." in name or not space else f"{space}.{name}"
 
 
-def _branches(schema: Any) -> list[Any]:
+def _list_branches(schema: Any) -> list[Any]:
     return schema if isinstance(schema, list) else [schema]
 
 
-def _kind(schema: Any) -> str:
+def _get_kind(schema: Any) -> str:
     return str(schema["type"] if isinstance(schema, dict) else schema)
 
 
-def _last(schema: Any) -> str:
+def _get_last(schema: Any) -> str:
     return str(schema.get("name", "")) if isinstance(schema, dict) else ""
 
 
-def _unit(schema: Any) -> str:
+def _describe_unit(schema: Any) -> str:
     """Return the logical type and its parameters, such as timestamp-micros or decimal(18, 2); else an empty text."""
     if not isinstance(schema, dict) or "logicalType" not in schema:
         return ""
@@ -297,9 +309,9 @@ def _unit(schema: Any) -> str:
     return str(schema["logicalType"])
 
 
-def _below(path: str, name: str) -> str:
+def _make_path_below(path: str, name: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def _named(path: str) -> str:
+def _describe_named(path: str) -> str:
     return f"the field {path}" if path else "the schema"

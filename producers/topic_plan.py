@@ -23,10 +23,10 @@ from producers.deploy import (
     Replication,
     Retention,
     TopicError,
-    lane_topics,
+    compute_partition_counts,
+    list_lane_topics,
+    make_topic_configs,
     make_topics,
-    partition_counts,
-    topic_configs,
 )
 from runtime.kafka import Kafka
 
@@ -66,27 +66,27 @@ class Described:
 
     def configs(self) -> dict[str, dict[str, str]]:
         """Return the configuration of each topic."""
-        return topic_configs(self.topics, self.replication, self.retention)
+        return make_topic_configs(self.topics, self.replication, self.retention)
 
 
-def differences(kafka: Kafka, described: Described) -> list[Difference]:
+def find_differences(kafka: Kafka, described: Described) -> list[Difference]:
     """Return the cluster's differences from the description, by topic. Raise TopicError if they cannot be read."""
-    admin = AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
+    admin = AdminClient({**kafka.make_client_options(), "log_level": 0, "error_cb": lambda _: None})
     try:
-        there = _there(admin, described)
-        configs = _configs(admin, list(there))
+        there = _read_partitions(admin, described)
+        configs = _read_configs(admin, list(there))
     except (KafkaException, TimeoutError) as error:
         cause = error.args[0].str() if isinstance(error, KafkaException) else "no answer in time"
         raise TopicError(f"The topics at {kafka} cannot be looked at: {cause}.") from error
-    lanes = max((there[name][0] for name in lane_topics(described.topics) if name in there), default=0)
+    lanes = max((there[name][0] for name in list_lane_topics(described.topics) if name in there), default=0)
     found = []
     for name, wanted in described.configs().items():
         if name not in there:
             found.append(Difference(name, "topic", "there", None, Remedy.MAKE, "It is made as it is described."))
             continue
-        found += _counts(described, name, there[name], lanes)
+        found += _find_count_differences(described, name, there[name], lanes)
         found += [
-            _config_difference(name, property_, value, configs[name].get(property_, ""))
+            _make_config_difference(name, property_, value, configs[name].get(property_, ""))
             for property_, value in wanted.items()
             if configs[name].get(property_) != value
         ]
@@ -98,7 +98,7 @@ def apply(kafka: Kafka, described: Described, *, with_loss: bool = False) -> tup
 
     `with_loss` also allows changes that can lose records. Raise TopicError if the cluster refuses.
     """
-    differing = differences(kafka, described)
+    differing = find_differences(kafka, described)
     doable = {Remedy.MAKE, Remedy.CHANGE} | ({Remedy.CHANGE_WITH_LOSS} if with_loss else set())
     changed = [difference for difference in differing if difference.remedy in doable]
     if any(difference.remedy is Remedy.MAKE for difference in changed):
@@ -114,7 +114,7 @@ def apply(kafka: Kafka, described: Described, *, with_loss: bool = False) -> tup
 
 
 def _alter(kafka: Kafka, resources: dict[str, list[ConfigEntry]]) -> None:
-    admin = AdminClient(kafka.client_options())
+    admin = AdminClient(kafka.make_client_options())
     wanted = [
         ConfigResource(ResourceType.TOPIC, name, incremental_configs=entries) for name, entries in resources.items()
     ]
@@ -126,7 +126,7 @@ def _alter(kafka: Kafka, resources: dict[str, list[ConfigEntry]]) -> None:
         raise TopicError(f"The topics at {kafka} could not be changed: {cause}.") from error
 
 
-def _there(admin: AdminClient, described: Described) -> dict[str, tuple[int, int]]:
+def _read_partitions(admin: AdminClient, described: Described) -> dict[str, tuple[int, int]]:
     """Return the number of partitions of each topic that exists, and the fewest copies of any partition."""
     names = list(described.configs())
     there = {}
@@ -142,7 +142,7 @@ def _there(admin: AdminClient, described: Described) -> dict[str, tuple[int, int
     return there
 
 
-def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
+def _read_configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     """Return all effective properties of each topic, including defaults."""
     if not names:
         return {}
@@ -155,11 +155,11 @@ def _configs(admin: AdminClient, names: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _counts(described: Described, name: str, found: tuple[int, int], lanes: int) -> list[Difference]:
+def _find_count_differences(described: Described, name: str, found: tuple[int, int], lanes: int) -> list[Difference]:
     partitions, copies = found
     # Lanes that were added later are no difference.
-    follows_lanes = name in lane_topics(described.topics)
-    wanted = max(described.lanes, lanes) if follows_lanes else partition_counts(described.topics, lanes)[name]
+    follows_lanes = name in list_lane_topics(described.topics)
+    wanted = max(described.lanes, lanes) if follows_lanes else compute_partition_counts(described.topics, lanes)[name]
     differing = []
     if partitions != wanted:
         meaning = (
@@ -175,13 +175,13 @@ def _counts(described: Described, name: str, found: tuple[int, int], lanes: int)
     return differing
 
 
-def _config_difference(topic: str, name: str, wanted: str, found: str) -> Difference:
-    loss = _loss(name, wanted, found)
+def _make_config_difference(topic: str, name: str, wanted: str, found: str) -> Difference:
+    loss = _find_loss(name, wanted, found)
     remedy, meaning = (Remedy.CHANGE, "It can be changed at any time.") if loss is None else loss
     return Difference(topic, name, wanted, found, remedy, meaning)
 
 
-def _loss(name: str, wanted: str, found: str) -> tuple[Remedy, str] | None:
+def _find_loss(name: str, wanted: str, found: str) -> tuple[Remedy, str] | None:
     """Return the remedy and its meaning if the change of a property can lose records, else None."""
     shorter = name in ("retention.ms", "retention.bytes") and wanted != str(FOR_EVER)
     if shorter and (found == str(FOR_EVER) or int(found) > int(wanted)):

@@ -241,7 +241,7 @@ class Codec:
 
     def __init__(self, schema: Any) -> None:
         """Take a parsed schema without logical types. Raise NotImplementedError if it has a type that we do not use."""
-        self._record = _type_of(schema)
+        self._record = _make_type(schema)
 
     def read(self, data: bytes, at: int) -> dict[str, Any]:
         """Return the record that begins at an offset and ends with `data`; raise one of REFUSALS if there is none."""
@@ -257,7 +257,7 @@ class Codec:
         return b"".join(out)
 
 
-def _type_of(schema: Any) -> _Type:
+def _make_type(schema: Any) -> _Type:
     match schema:
         case "string":
             return _Text()
@@ -268,15 +268,15 @@ def _type_of(schema: Any) -> _Type:
         case "long":
             return _Integer(64)
         case ["null", other]:
-            return _Optional(_type_of(other))
+            return _Optional(_make_type(other))
         case {"type": "enum", "symbols": symbols}:
             return _Enumeration(symbols)
         case {"type": "array", "items": items}:
-            return _Array(_type_of(items))
+            return _Array(_make_type(items))
         case {"type": "map", "values": values}:
-            return _Map(_type_of(values))
+            return _Map(_make_type(values))
         case {"type": "record", "fields": fields}:
-            return _Record([_Field(field["name"], _type_of(field["type"])) for field in fields])
+            return _Record([_Field(field["name"], _make_type(field["type"])) for field in fields])
         case {"type": "string" | "bytes" | "int" | "long" as primitive}:
-            return _type_of(primitive)
+            return _make_type(primitive)
     raise NotImplementedError(f"{schema} is not a type of the codec")

@@ -21,7 +21,7 @@ class StaleModules(LedgerlineError):
     """A source has changed since it was compiled."""
 
 
-def changed_sources(root: Path = ROOT) -> list[str]:
+def find_changed_sources(root: Path = ROOT) -> list[str]:
     """Return the sources that changed since compilation, or RECORD if it is missing; empty if nothing is compiled."""
     if not (root / LIBRARY).exists():
         return []
@@ -29,18 +29,18 @@ def changed_sources(root: Path = ROOT) -> list[str]:
     if not record.exists():
         return [RECORD]
     compiled = [line.split("  ", 1) for line in record.read_text().splitlines()]
-    return [path for digest, path in compiled if _digest(root / path) != digest]
+    return [path for digest, path in compiled if _compute_digest(root / path) != digest]
 
 
 def refuse_stale(root: Path = ROOT) -> None:
     """Raise StaleModules if a source has changed since it was compiled."""
-    changed = changed_sources(root)
+    changed = find_changed_sources(root)
     if changed:
         raise StaleModules(
             f"{', '.join(changed)} changed since the modules were compiled:"
-            " run 'make install' to compile anew, or 'make interpreted' to go without."
+            " run 'make install' to compile them again, or 'make interpreted' to run without them."
         )
 
 
-def _digest(path: Path) -> str:
+def _compute_digest(path: Path) -> str:
     return sha256(path.read_bytes()).hexdigest() if path.exists() else ""

@@ -11,23 +11,23 @@ Fault = Callable[[str], None]
 
 FAULT_POINTS: Final = {
     "posting": {
-        "decoded": "the batch is read, nothing is asked of Postgres yet",
-        "decided": "the lanes are locked and every fate is decided",
-        "written": "rows, entries and balances are written, the lanes not yet advanced",
-        "before_commit": "everything is written, COMMIT comes next",
-        "committed": "Postgres has committed, the worker has not taken note",
+        "decoded": "it has read the batch and not yet asked Postgres",
+        "decided": "it has locked the lanes and decided every outcome",
+        "written": "it has written rows, entries and balances, and not yet advanced the lanes",
+        "before_commit": "it has written everything, and COMMIT comes next",
+        "committed": "Postgres has committed, and the worker does not know it yet",
     },
     "relay": {
-        "read": "the records of a round are read, the Kafka transaction is not begun",
-        "produced": "records and positions are handed to the producer, the transaction is open",
-        "committed": "Kafka has committed, the relay has not taken note",
+        "read": "it has read the records of a round, and not yet begun the Kafka transaction",
+        "produced": "the producer has records and positions, and the transaction is open",
+        "committed": "Kafka has committed, and the relay does not know it yet",
     },
     "api": {
-        "acknowledged": "all replicas have the intents, the client has no answer yet",
+        "acknowledged": "all replicas have the intents, and the client has no answer yet",
     },
 }
 """Service -> point -> what is true at that point."""
 
 
-def no_fault(point: str) -> None:
+def cause_no_fault(point: str) -> None:
     """Do nothing."""

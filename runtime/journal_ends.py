@@ -1,7 +1,7 @@
 """The ends of ledger.journal's partitions: the last record of each lane, read without the Schema Registry.
 
 The functions with `seconds_max` block and raise KafkaException if Kafka is away or silent. The limit holds for each
-partition in `bounds_of`, and for each pass over the tails in `last_records`.
+partition in `read_bounds`, and for each pass over the tails in `read_last_records`.
 """
 
 import io
@@ -49,19 +49,19 @@ class Bounds(NamedTuple):
     high: int
 
 
-def record_start(value: bytes) -> RecordStart:
+def decode_record_start(value: bytes) -> RecordStart:
     """Decode the first fields of a record; `value` includes the frame."""
     record: Any = fastavro.schemaless_reader(io.BytesIO(value[FRAME.size :]), RECORD_START, None)
     return RecordStart(**record)
 
 
-def end_consumer(
+def make_end_consumer(
     kafka: Kafka, group: str, isolation_level: Literal["read_committed", "read_uncommitted"] = "read_committed"
 ) -> Consumer:
     """Make a consumer for the functions below. It needs a group name, but never joins the group or commits."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "client.id": group,
             "group.id": group,
             "enable.auto.commit": False,
@@ -74,7 +74,7 @@ def end_consumer(
     )
 
 
-def bounds_of(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max: float) -> dict[int, Bounds]:
+def read_bounds(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max: float) -> dict[int, Bounds]:
     """Return the first and the next offset of each of these partitions."""
     return {
         lane: Bounds(*consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=seconds_max))
@@ -82,7 +82,7 @@ def bounds_of(consumer: Consumer, topic: str, lanes: Iterable[int], seconds_max:
     }
 
 
-def last_records(
+def read_last_records(
     consumer: Consumer, topic: str, bounds: Mapping[int, Bounds], seconds_max: float
 ) -> dict[int, RecordStart]:
     """Return the last record within the bounds of each lane; lanes without one are left out.
@@ -122,4 +122,4 @@ def read_to_end(
         elif not error.retriable():
             raise KafkaException(error)
     consumer.unassign()
-    return {lane: record_start(value) for lane, value in last.items()}
+    return {lane: decode_record_start(value) for lane, value in last.items()}

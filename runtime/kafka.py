@@ -38,7 +38,7 @@ class Kafka:
         """Whether the client authenticates with name and password."""
         return self.security_protocol.startswith("SASL")
 
-    def client_options(self) -> dict[str, Any]:
+    def make_client_options(self) -> dict[str, Any]:
         """Return the options that every librdkafka client gets, by librdkafka's names."""
         options: dict[str, Any] = {
             "bootstrap.servers": self.bootstrap,
@@ -61,7 +61,7 @@ class Kafka:
             options |= {name: str(file) for name, file in files.items() if file is not None}
         return options
 
-    def ssl_context(self) -> ssl.SSLContext | None:
+    def make_ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS context for clients that use Python's ssl; None if the connection is not encrypted.
 
         Raise OSError if a file cannot be read or holds no certificate or key (ssl.SSLError is an OSError).

@@ -38,32 +38,32 @@ class TopicState(NamedTuple):
     high: dict[int, int]
 
 
-def admin_client(kafka: Kafka) -> AdminClient:
+def make_admin_client(kafka: Kafka) -> AdminClient:
     """Make a client that reports failures as errors of its calls only, not as lines on standard error."""
-    return AdminClient({**kafka.client_options(), "log_level": 0, "error_cb": lambda _: None})
+    return AdminClient({**kafka.make_client_options(), "log_level": 0, "error_cb": lambda _: None})
 
 
-def topic_state(admin: AdminClient, topic: str) -> TopicState:
+def read_topic_state(admin: AdminClient, topic: str) -> TopicState:
     """Return a topic's id and offsets. Raise KafkaSilent if the broker is away or has no such topic."""
     try:
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=REQUEST_SECONDS_MAX)[topic]
         description = described.result(REQUEST_SECONDS_MAX)
         partitions = [partition.id for partition in description.partitions]
-        low = _offsets(admin, topic, partitions, OffsetSpec.earliest())
-        high = _offsets(admin, topic, partitions, OffsetSpec.latest())
+        low = _read_offsets(admin, topic, partitions, OffsetSpec.earliest())
+        high = _read_offsets(admin, topic, partitions, OffsetSpec.latest())
     except (KafkaException, TimeoutError) as error:
-        raise KafkaSilent(f"Kafka does not tell of the topic {topic}: {_cause(error)}.") from error
+        raise KafkaSilent(f"Kafka does not describe the topic {topic}: {_get_cause(error)}.") from error
     return TopicState(str(description.topic_id), low, high)
 
 
-def committed_offsets(admin: AdminClient, group: str, topic: str, partitions: list[int]) -> dict[int, int]:
+def read_committed_offsets(admin: AdminClient, group: str, topic: str, partitions: list[int]) -> dict[int, int]:
     """Return a group's committed offsets, which only lag tools use; partitions without a commit are left out."""
     asked = ConsumerGroupTopicPartitions(group, [TopicPartition(topic, partition) for partition in partitions])
     try:
         future = admin.list_consumer_group_offsets([asked], request_timeout=REQUEST_SECONDS_MAX)[group]
         found = future.result(REQUEST_SECONDS_MAX)
     except (KafkaException, TimeoutError) as error:
-        raise KafkaSilent(f"Kafka does not tell of the group {group}: {_cause(error)}.") from error
+        raise KafkaSilent(f"Kafka does not describe the group {group}: {_get_cause(error)}.") from error
     return {position.partition: position.offset for position in found.topic_partitions if position.offset >= 0}
 
 
@@ -78,14 +78,16 @@ def tell_group(admin: AdminClient, group: str, topic: str, offsets: Mapping[int,
     busy = (KafkaError.UNKNOWN_MEMBER_ID, KafkaError.NON_EMPTY_GROUP)
     if any(isinstance(error, KafkaError) and error.code() in busy for error in errors):
         raise GroupBusy(
-            f"An agent of the group {group} runs, and tells Kafka by itself within a second where it stands: stop it"
-            " first where that does not help."
+            f"An agent of the group {group} runs, and commits its offsets to Kafka within a second: if that does not"
+            " help, stop it first."
         )
     if errors:
-        raise KafkaSilent(f"Kafka does not take the offsets of the group {group}: {_cause(KafkaException(errors[0]))}.")
+        raise KafkaSilent(
+            f"Kafka does not take the offsets of the group {group}: {_get_cause(KafkaException(errors[0]))}."
+        )
 
 
-def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:
+def _read_offsets(admin: AdminClient, topic: str, partitions: list[int], spec: OffsetSpec) -> dict[int, int]:
     asked = {TopicPartition(topic, partition): spec for partition in partitions}
     answers = admin.list_offsets(
         asked, isolation_level=IsolationLevel.READ_UNCOMMITTED, request_timeout=REQUEST_SECONDS_MAX
@@ -93,6 +95,6 @@ def _offsets(admin: AdminClient, topic: str, partitions: list[int], spec: Offset
     return {position.partition: int(future.result(REQUEST_SECONDS_MAX).offset) for position, future in answers.items()}
 
 
-def _cause(error: Exception) -> str:
+def _get_cause(error: Exception) -> str:
     cause = error.args[0] if error.args else None
     return str(cause.str()) if isinstance(cause, KafkaError) else "no answer in time"

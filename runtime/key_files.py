@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from domain.checkpoints import key_id_of, public_pem
+from domain.checkpoints import compute_key_id, make_public_pem
 from domain.errors import LedgerlineError
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 
 _PUBLIC_PEM: Final = re.compile(rb"-----BEGIN PUBLIC KEY-----.*?-----END PUBLIC KEY-----", re.DOTALL)
 
@@ -52,7 +52,7 @@ def make_key(key_file: Path) -> SigningKey:
     except OSError as error:
         raise KeyFileError(f"The key file {key_file} cannot be written: {error.strerror}.") from error
     key = read_key(key_file)
-    public_file(key_file).write_bytes(public_pem(key.public_raw))
+    get_public_file(key_file).write_bytes(make_public_pem(key.public_raw))
     return key
 
 
@@ -73,7 +73,7 @@ def read_key(key_file: Path) -> SigningKey:
     if not isinstance(private, Ed25519PrivateKey):
         raise KeyFileError(f"The key in {key_file} is not Ed25519: make one with `ledgerline audit keygen`.")
     public_raw = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return SigningKey(private, public_raw, key_id_of(public_raw))
+    return SigningKey(private, public_raw, compute_key_id(public_raw))
 
 
 def read_public_keys(path: Path) -> list[Ed25519PublicKey]:

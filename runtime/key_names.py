@@ -9,12 +9,12 @@ POSTING_KEY_FILE: Final = "posting-key.pem"
 """The file of the private key that posting signs heads with."""
 
 
-def public_file(key_file: Path) -> Path:
+def get_public_file(key_file: Path) -> Path:
     """Return the file of the public key that belongs to this private key's file."""
     return key_file.with_suffix(".pub.pem")
 
 
-def key_file_names() -> set[str]:
+def list_key_file_names() -> set[str]:
     """Return the names of all key files that Ledgerline puts into a home."""
     key_files = [Path(name) for name in (AUDIT_KEY_FILE, POSTING_KEY_FILE)]
-    return {file.name for key_file in key_files for file in (key_file, public_file(key_file))}
+    return {file.name for key_file in key_files for file in (key_file, get_public_file(key_file))}

@@ -16,7 +16,7 @@ from typing import Any, Final, TextIO
 import structlog
 
 from runtime import tracing
-from runtime.outside_text import printable
+from runtime.outside_text import make_printable
 from runtime.redaction import Redactor
 
 logger: Final = structlog.get_logger(__name__)
@@ -86,7 +86,7 @@ def _add_repeats(_logger: Any, _method: str, event: structlog.typing.EventDict) 
 
 def _add_trace(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Add the ids that tie the line to a request or a batch: correlation_id, trace_id and span_id, if there are any."""
-    for name, value in tracing.log_fields().items():
+    for name, value in tracing.get_log_fields().items():
         event.setdefault(name, value)
     return event
 
@@ -99,17 +99,17 @@ def _drop_absent(_logger: Any, _method: str, event: structlog.typing.EventDict) 
 def _make_printable(_logger: Any, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
     """Escape what could control the terminal or begin a new line in any field; a traceback keeps its line ends."""
     return {
-        printable(name): _printable(value, kept="\n" if name in _FIELDS_OF_LINES else "")
+        make_printable(name): _escape(value, kept="\n" if name in _FIELDS_OF_LINES else "")
         for name, value in event.items()
     }
 
 
-def _printable(value: Any, *, kept: str = "") -> Any:
+def _escape(value: Any, *, kept: str = "") -> Any:
     if isinstance(value, str):
-        return printable(value, kept=kept)
+        return make_printable(value, kept=kept)
     if isinstance(value, dict):
-        return {printable(str(name)): _printable(inner) for name, inner in value.items()}
-    return [_printable(inner) for inner in value] if isinstance(value, list) else value
+        return {make_printable(str(name)): _escape(inner) for name, inner in value.items()}
+    return [_escape(inner) for inner in value] if isinstance(value, list) else value
 
 
 class _AddSource:
@@ -123,7 +123,7 @@ class _AddSource:
         return event
 
 
-def instance_of(port: int) -> str:
+def get_instance_name(port: int) -> str:
     """Return an instance's name: host and port, as a scraper knows it, or host and process id if the port is 0."""
     return f"{socket.gethostname()}:{port or os.getpid()}"
 
@@ -176,7 +176,7 @@ def configure_logs(
                 _add_repeats,
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _drop_absent,
-                *_last_processors(redactor, is_readable=is_readable_wanted(log_format, stream)),
+                *_make_last_processors(redactor, is_readable=is_readable_wanted(log_format, stream)),
             ],
         )
     )
@@ -186,7 +186,7 @@ def configure_logs(
     _take_what_nobody_caught()
 
 
-def _last_processors(redactor: Redactor, *, is_readable: bool) -> list[structlog.typing.Processor]:
+def _make_last_processors(redactor: Redactor, *, is_readable: bool) -> list[structlog.typing.Processor]:
     """Return the processors that turn fields into a line. Tracebacks omit local variables, which hold intents' data."""
     if is_readable:
         plain = structlog.dev.ConsoleRenderer(colors=True, exception_formatter=structlog.dev.plain_traceback)

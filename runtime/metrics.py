@@ -24,7 +24,11 @@ LATENCY_SECONDS_BUCKETS: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 # Otherwise each counter and histogram has one more series, its time of creation, which nobody uses.
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
-BUILD: Final = Gauge("ledgerline_build_info", "Always 1; what runs is in the labels.", ["version", "compiled"])
+BUILD: Final = Gauge(
+    "ledgerline_build_info",
+    "Always 1; the labels have the version and whether hot modules are compiled.",
+    ["version", "compiled"],
+)
 _LIBRARY: Final = Path(domain.__path__[0]) / f"ledgerline__mypyc{EXTENSION_SUFFIXES[0]}"
 BUILD.labels(VERSION, str(_LIBRARY.exists()).lower()).set(1)
 
@@ -80,10 +84,10 @@ def show_age(gauge: Gauge, since_seconds: float | None) -> None:
     Each scrape computes the value anew, so it keeps growing if the work that should reset it is stuck.
     """
     if since_seconds is None:
-        gauge.set_function(_nothing)
+        gauge.set_function(_get_nothing)
     else:
         gauge.set_function(lambda: max(time.time() - since_seconds, 0.0))
 
 
-def _nothing() -> float:
+def _get_nothing() -> float:
     return 0.0

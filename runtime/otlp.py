@@ -64,7 +64,7 @@ class _OneWarning(logging.Handler):
         self._said_at, self._unsaid = now, 0
 
 
-def _context_of(traceparent: str) -> SpanContext:
+def _make_context(traceparent: str) -> SpanContext:
     _, trace_id, span_id, flags = traceparent.split("-")[:4]
     return SpanContext(int(trace_id, 16), int(span_id, 16), is_remote=True, trace_flags=TraceFlags(int(flags, 16)))
 
@@ -95,7 +95,7 @@ class OtlpSpan:
     def link(self, traceparents: Iterable[str]) -> None:
         """Link the span to other spans that led to it."""
         for traceparent in traceparents:
-            self._span.add_link(_context_of(traceparent))
+            self._span.add_link(_make_context(traceparent))
 
     def fail(self, error_type: str) -> None:
         """Mark the span as failed, without the error's text: it may hold data that no span may have."""
@@ -150,14 +150,14 @@ class OtlpTracer:
         links: Iterable[str] = (),
     ) -> OtlpSpan:
         """Start a span."""
-        context = _NOTHING if parent is None else set_span_in_context(NonRecordingSpan(_context_of(parent)), _NOTHING)
+        context = _NOTHING if parent is None else set_span_in_context(NonRecordingSpan(_make_context(parent)), _NOTHING)
         return OtlpSpan(
             self._tracer.start_span(
                 name,
                 context,
                 _KINDS[kind],
                 {attribute.value: value for attribute, value in attributes.items()},
-                [Link(_context_of(link)) for link in links],
+                [Link(_make_context(link)) for link in links],
             )
         )
 

@@ -15,11 +15,11 @@ _SHOWN_FORMATS: Final = frozenset("\u200c\u200d")
 """Format characters that are shown: Persian, Hindi and emoji need these joiners, and they do not move other text."""
 
 
-def printable(text: str, *, kept: str = "") -> str:
+def make_printable(text: str, *, kept: str = "") -> str:
     """Replace each character that would not print by its number. `kept` lists characters to leave, such as newline."""
     if text.isprintable():
         return text
-    return "".join(character if _is_shown(character, kept) else _numbered(character) for character in text)
+    return "".join(character if _is_shown(character, kept) else _make_numbered(character) for character in text)
 
 
 def escape_in_json(document: str) -> str:
@@ -29,7 +29,7 @@ def escape_in_json(document: str) -> str:
     """
     if document.isprintable():
         return document
-    return "".join(character if _is_shown(character, "\n") else _in_json(character) for character in document)
+    return "".join(character if _is_shown(character, "\n") else _escape_in_json(character) for character in document)
 
 
 def _is_shown(character: str, kept: str) -> bool:
@@ -38,11 +38,11 @@ def _is_shown(character: str, kept: str) -> bool:
     return unicodedata.category(character) not in _UNSHOWN_CATEGORIES
 
 
-def _numbered(character: str) -> str:
+def _make_numbered(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def _in_json(character: str) -> str:
+def _escape_in_json(character: str) -> str:
     """Return the JSON escape, which has four digits: a larger number becomes two surrogates (RFC 8259, section 7)."""
     number = ord(character)
     if number < 0x10000:

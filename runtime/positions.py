@@ -5,7 +5,7 @@ from typing import Final, NamedTuple
 from confluent_kafka import KafkaError, KafkaException
 
 from domain.errors import Outage
-from runtime.journal_ends import Bounds, bounds_of, end_consumer, last_records
+from runtime.journal_ends import Bounds, make_end_consumer, read_bounds, read_last_records
 from runtime.kafka import Kafka
 
 REQUEST_SECONDS_MAX: Final = 3.0
@@ -23,7 +23,7 @@ class Positions(NamedTuple):
     relayed: dict[int, int]
 
 
-def lag(end: int | None, done: int | None) -> int | None:
+def compute_lag(end: int | None, done: int | None) -> int | None:
     """Return how far one stage is behind another, at least 0; None if either position is unknown.
 
     The two positions are read one after the other, so the later stage of a moving lane may seem to be ahead.
@@ -39,19 +39,19 @@ class PositionReader:
         self._journal = journal
         self._ends: dict[int, int] = {}
         self._relayed: dict[int, int] = {}
-        self._consumer = end_consumer(kafka, "ledgerline-positions")
+        self._consumer = make_end_consumer(kafka, "ledgerline-positions")
 
     def read(self) -> Positions:
         """Return how far both topics go now; block. Raise PositionsUnknown if Kafka is away or lacks a topic."""
         try:
-            intents = self._bounds(self._intents)
-            journal = self._bounds(self._journal)
+            intents = self._read_bounds(self._intents)
+            journal = self._read_bounds(self._journal)
             grown = {lane: bounds for lane, bounds in journal.items() if self._ends.get(lane) != bounds.high}
-            last = last_records(self._consumer, self._journal, grown, REQUEST_SECONDS_MAX)
+            last = read_last_records(self._consumer, self._journal, grown, REQUEST_SECONDS_MAX)
         except KafkaException as error:
             cause = error.args[0]
             told = cause.str() if isinstance(cause, KafkaError) else "no answer in time"
-            raise PositionsUnknown(f"Kafka does not tell how far the topics go: {told}.") from error
+            raise PositionsUnknown(f"Kafka does not report the ends of the topics: {told}.") from error
         self._relayed |= {lane: last[lane].seq + 1 if lane in last else 0 for lane in grown}
         self._ends |= {lane: bounds.high for lane, bounds in grown.items()}
         return Positions(
@@ -64,8 +64,8 @@ class PositionReader:
         """Close the connections; nothing may be read afterwards."""
         self._consumer.close()
 
-    def _bounds(self, topic: str) -> dict[int, Bounds]:
+    def _read_bounds(self, topic: str) -> dict[int, Bounds]:
         found = self._consumer.list_topics(topic, REQUEST_SECONDS_MAX).topics[topic]
         if found.error is not None:
             raise KafkaException(found.error)
-        return bounds_of(self._consumer, topic, sorted(found.partitions), REQUEST_SECONDS_MAX)
+        return read_bounds(self._consumer, topic, sorted(found.partitions), REQUEST_SECONDS_MAX)

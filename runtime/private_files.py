@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from runtime.key_names import key_file_names
+from runtime.key_names import list_key_file_names
 
 PRIVATE_UMASK: Final = 0o077
 """The umask of our processes: their files have mode 0600 and their folders 0700."""
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 # The names that Ledgerline puts into a home. If a home holds other things too, its own mode is left alone.
-_OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report.md", *key_file_names()})
+_OURS: Final = frozenset({"bench", "cache", "data", "demo", "load", "load-report.md", *list_key_file_names()})
 
 
 def make_private(home: Path, report: Callable[[str], None]) -> None:
@@ -28,7 +28,7 @@ def make_private(home: Path, report: Callable[[str], None]) -> None:
     if names <= _OURS:
         mended += _close(home)
     elif home.stat().st_mode & _OTHERS:
-        report(f"{home} holds other things than Ledgerline's: its own mode is left, and only what is ours is private")
+        report(f"{home} has other files than Ledgerline's: its own mode stays, and only Ledgerline's files are private")
     for name in sorted(names & _OURS):
         mended += _close_all(home / name)
     if mended:

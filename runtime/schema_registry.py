@@ -18,6 +18,6 @@ class SchemaRegistry:
     def __str__(self) -> str:
         return self.url
 
-    def ssl_context(self) -> ssl.SSLContext | None:
+    def make_ssl_context(self) -> ssl.SSLContext | None:
         """Return the TLS context for Python's ssl; None if there is no ca_file. Raise OSError if the file is bad."""
         return ssl.create_default_context(cafile=self.ca_file) if self.ca_file is not None else None

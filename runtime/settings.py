@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from runtime.kafka import Kafka, SaslMechanism, SecurityProtocol
 from runtime.schema_registry import SchemaRegistry
-from runtime.secret_files import PREFIX, secret_of, variable
+from runtime.secret_files import PREFIX, get_variable, read_secret
 from runtime.server_tls import ServerTls
 from runtime.shares import SHARE_BOUNDS, Bounds
 
@@ -50,32 +50,36 @@ class Settings(BaseSettings):
     registry_url: str | None = Field(None, description="Schema Registry's base URL; unset means the embedded one.")
 
     kafka_security_protocol: SecurityProtocol = Field(
-        "PLAINTEXT", description="How the connection to Kafka is encrypted and who it is told we are."
+        "PLAINTEXT", description="How the connection to Kafka is encrypted, and how we log in."
     )
-    kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How the password is shown to Kafka.")
-    kafka_sasl_username: str | None = Field(None, description="Name that Kafka knows us by; for SASL alone.")
-    kafka_sasl_password: SecretStr | None = Field(None, description="Password of that name.")
+    kafka_sasl_mechanism: SaslMechanism = Field("SCRAM-SHA-512", description="How Kafka checks the password.")
+    kafka_sasl_username: str | None = Field(None, description="User name at Kafka; only for SASL.")
+    kafka_sasl_password: SecretStr | None = Field(None, description="Password of that user at Kafka.")
     kafka_ssl_ca_file: Path | None = Field(
-        None, description="PEM file of the authorities that may vouch for Kafka; unset: the system's."
+        None, description="PEM file of the authorities that we trust for Kafka; unset: the system's."
     )
     kafka_ssl_certificate_file: Path | None = Field(
-        None, description="PEM file of our own certificate; for brokers that ask for one."
+        None, description="PEM file of our own certificate; for brokers that require one."
     )
     kafka_ssl_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
-    postgres_password: SecretStr | None = Field(None, description="Password for Postgres; outranks one in the DSN.")
-    registry_username: str | None = Field(None, description="Name for the registry; by HTTP basic authentication.")
-    registry_password: SecretStr | None = Field(None, description="Password of that name for the registry.")
+    postgres_password: SecretStr | None = Field(
+        None, description="Password for Postgres; it is used in place of one in the DSN."
+    )
+    registry_username: str | None = Field(None, description="User name at the registry; by HTTP basic authentication.")
+    registry_password: SecretStr | None = Field(None, description="Password of that user at the registry.")
     registry_ca_file: Path | None = Field(
         None,
-        description="PEM file of the authorities that may vouch for the registry; unset: the system's.",
+        description="PEM file of the authorities that we trust for the registry; unset: the system's.",
     )
 
     topic_prefix: str = Field(
-        "", description="Put before every topic and consumer group, so that ledgers can share a broker."
+        "", description="Prefix of every topic and consumer group, so that ledgers can share a broker."
     )
     lanes: int = Field(4, ge=1, le=1024, description="Partitions of payments.intents when the topics are made.")
-    replication_factor: int = Field(1, ge=1, description="Of new topics; 3 on a real cluster.")
-    min_insync_replicas: int = Field(1, ge=1, description="Of new topics; 2 on a real cluster.")
+    replication_factor: int = Field(1, ge=1, description="Replicas of new topics; 3 on a real cluster.")
+    min_insync_replicas: int = Field(
+        1, ge=1, description="In-sync replicas that a write to a new topic needs; 2 on a real cluster."
+    )
     intents_retention_days: int = Field(30, ge=1, description="How long payments.intents keeps a message.")
     quarantine_retention_days: int = Field(90, ge=1, description="How long payments.quarantine keeps a message.")
     breaks_retention_days: int = Field(90, ge=1, description="How long ledger.breaks keeps a message.")
@@ -92,7 +96,7 @@ class Settings(BaseSettings):
         1_000_000, ge=1024, description="Largest body of any other request, such as one intent; above it 413."
     )
     api_requests_per_minute: int = Field(
-        60_000, ge=1, description="Rate limit of one API key, where the key has none of its own."
+        60_000, ge=1, description="Rate limit of one API key, if the key has none of its own."
     )
     api_requests_at_once: Share = Field(
         SHARE_BOUNDS.requests, description="Requests under way at once: in all, by one tenant, by one key."
@@ -118,10 +122,10 @@ class Settings(BaseSettings):
     api_heavy_read_seconds_max: float = Field(
         10.0, gt=0, description="How long Postgres works on one query of a report."
     )
-    api_body_seconds_max: float = Field(30.0, gt=0, description="How long a body may take to come whole.")
+    api_body_seconds_max: float = Field(30.0, gt=0, description="How long a body may take to arrive in full.")
     api_trusted_proxies: str = Field(
         "",
-        description="Proxies whose X-Forwarded-For is believed: how many in a row, or their networks; unset: none.",
+        description="Proxies whose X-Forwarded-For is trusted: how many in a row, or their networks; unset: none.",
     )
     api_documents: bool = Field(True, description="Whether the API serves /docs and /openapi.json.")
     api_wait_seconds_max: float = Field(30.0, ge=0, description="Longest wait that Prefer: wait=N may ask for.")
@@ -134,37 +138,39 @@ class Settings(BaseSettings):
         1_000, ge=1, description="Most connections from one address to one API process."
     )
     api_unread_bytes_max: int = Field(
-        64_000_000, ge=1_000_000, description="Bytes of answers that wait for clients who do not read them."
+        64_000_000, ge=1_000_000, description="Bytes of answers that clients have not read yet."
     )
-    api_head_seconds_max: float = Field(10.0, gt=0, description="How long a request's head may take to come whole.")
+    api_head_seconds_max: float = Field(10.0, gt=0, description="How long a request's head may take to arrive in full.")
     api_unread_seconds_max: float = Field(30.0, gt=0, description="How long an answer may wait for its client to read.")
     api_idle_seconds_max: float = Field(5.0, gt=0, description="Longest time between two requests of a connection.")
     tls_certificate_file: Path | None = Field(
-        None, description="PEM file of the certificate that the API, or a service's metrics, shows; unset: no TLS."
+        None, description="PEM file of the server certificate of the API and of each service's metrics; unset: no TLS."
     )
     tls_key_file: Path | None = Field(None, description="PEM file of the private key of that certificate.")
 
     metrics_host: str = Field("127.0.0.1", description="Address that a service serves /metrics and /readyz on.")
-    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the same; 0 picks a free one.")
+    metrics_port: int = Field(0, ge=0, le=65535, description="Port of the metrics; 0 picks a free one.")
 
     instance_id: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9._-]{1,200}$", description="Name that an agent keeps over restarts, in its group."
+        None,
+        pattern=r"^[A-Za-z0-9._-]{1,200}$",
+        description="Name of an agent in its consumer group, which it keeps over restarts.",
     )
 
     posting_batch_intents_max: int = Field(5000, ge=1, description="Most intents in one posting transaction.")
     posting_stall_seconds_max: float = Field(
-        60.0, gt=0, description="A worker with lag that has posted nothing for so long ends itself."
+        60.0, gt=0, description="How long a worker with lag may post nothing; then it ends itself."
     )
 
     posting_key_file: Path | None = Field(
         None,
-        description="PEM file of the Ed25519 private key that posting signs the head of each batch with; unset means"
-        " home/posting-key.pem where that is there, else none is signed.",
+        description="PEM file of the Ed25519 private key with which posting signs the head of each batch; unset means"
+        " home/posting-key.pem if it exists, else no head is signed.",
     )
     posting_public_keys_file: Path | None = Field(
         None,
         description="PEM file of posting's public keys by which audit judges its signatures; unset means"
-        " home/posting-key.pub.pem where that is there, else they are not judged.",
+        " home/posting-key.pub.pem if it exists, else they are not judged.",
     )
 
     relay_batch_records_max: int = Field(5000, ge=1, description="Most journal records in one Kafka transaction.")
@@ -193,14 +199,14 @@ class Settings(BaseSettings):
     )
     trace_sample_ratio: float = Field(0.01, ge=0, le=1, description="Share of the requests that are traced.")
 
-    def kafka_at(self, bootstrap: str) -> Kafka:
+    def make_kafka(self, bootstrap: str) -> Kafka:
         """Return the Kafka at these brokers, which come from the settings or the running stack."""
         return Kafka(
             bootstrap,
             self.kafka_security_protocol,
             self.kafka_sasl_mechanism,
             self.kafka_sasl_username,
-            _text(self.kafka_sasl_password),
+            _get_text(self.kafka_sasl_password),
             self.kafka_ssl_ca_file,
             self.kafka_ssl_certificate_file,
             self.kafka_ssl_key_file,
@@ -213,9 +219,9 @@ class Settings(BaseSettings):
             return None
         return ServerTls(self.tls_certificate_file, self.tls_key_file)
 
-    def registry_at(self, url: str) -> SchemaRegistry:
+    def make_registry(self, url: str) -> SchemaRegistry:
         """Return the Schema Registry at this URL, which comes from the settings or the running stack."""
-        return SchemaRegistry(url, self.registry_username, _text(self.registry_password), self.registry_ca_file)
+        return SchemaRegistry(url, self.registry_username, _get_text(self.registry_password), self.registry_ca_file)
 
     @classmethod
     def settings_customise_sources(
@@ -235,10 +241,10 @@ class _SecretFiles(PydanticBaseSettingsSource):
     """Reads the secrets from the files that the environment names."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
-        return secret_of(field_name, os.environ), field_name, False
+        return read_secret(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: secret_of(name, os.environ) for name in SECRETS}
+        found = {name: read_secret(name, os.environ) for name in SECRETS}
         return {name: secret for name, secret in found.items() if secret is not None}
 
 
@@ -246,20 +252,20 @@ class _FormerNames(PydanticBaseSettingsSource):
     """Reads the settings that the environment gives by a former name."""
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002 - as the base
-        return former_value(field_name, os.environ), field_name, False
+        return find_former_value(field_name, os.environ), field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        found = {name: former_value(name, os.environ) for name in FORMER_NAMES}
+        found = {name: find_former_value(name, os.environ) for name in FORMER_NAMES}
         return {name: value for name, value in found.items() if value is not None}
 
 
-def former_value(name: str, environment: Mapping[str, str]) -> str | None:
+def find_former_value(name: str, environment: Mapping[str, str]) -> str | None:
     """Return the value that the environment gives a setting by its former name; None if it gives none."""
     former = FORMER_NAMES.get(name)
-    return environment.get(variable(former)) or None if former is not None else None
+    return environment.get(get_variable(former)) or None if former is not None else None
 
 
-def _text(secret: SecretStr | None) -> str | None:
+def _get_text(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 

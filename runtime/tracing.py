@@ -94,7 +94,7 @@ class Trace(NamedTuple):
     """Whether the traceparent names a span of this process rather than a span of its caller."""
 
 
-def ranges(numbers: Iterable[tuple[int, int]]) -> list[str]:
+def format_ranges(numbers: Iterable[tuple[int, int]]) -> list[str]:
     """Return the first and the last number of each partition or lane, as `3:100-250`; at most RANGES_MAX of them."""
     bounds: dict[int, tuple[int, int]] = {}
     for partition, number in numbers:
@@ -174,12 +174,12 @@ def stop(seconds_max: float = 1.0) -> None:
         _tracer = None
 
 
-def tracer() -> Tracer | None:
+def get_tracer() -> Tracer | None:
     """Return the tracer; None if tracing is off."""
     return _tracer
 
 
-def current_span() -> Span | None:
+def get_current_span() -> Span | None:
     """Return the span around the running code; None if there is none."""
     return _current_span.get()
 
@@ -200,7 +200,7 @@ def is_correlation_id(text: str) -> bool:
     return _CORRELATION_ID.fullmatch(text) is not None
 
 
-def correlation_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
+def find_correlation_id(headers: Iterable[tuple[str, bytes | None]]) -> str | None:
     """Return the correlation id in a message's headers; None if it is absent or not acceptable."""
     for name, value in headers:
         if name == CORRELATION_ID and value is not None:
@@ -209,7 +209,7 @@ def correlation_id_of(headers: Iterable[tuple[str, bytes | None]]) -> str | None
     return None
 
 
-def log_fields() -> dict[str, str]:
+def get_log_fields() -> dict[str, str]:
     """Return the ids that a log line gets from the current trace; empty if there is none."""
     trace = current.get()
     if trace is None:
@@ -223,7 +223,7 @@ def log_fields() -> dict[str, str]:
 
 
 @contextmanager
-def inside(span: Span) -> Iterator[Span]:
+def enter_span(span: Span) -> Iterator[Span]:
     """Make the span current, so that log lines have its ids, and end it on exit. An exception marks it as failed."""
     around = current.get()
     correlation_id = "" if around is None else around.correlation_id

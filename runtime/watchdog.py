@@ -61,7 +61,7 @@ class Watchdog:
         self._watches_for_stalls = True
         self._arm(self._stall_seconds_max)  # at once: the first call may hold the interpreter's lock
 
-    def told_to_stop(self) -> None:
+    def note_stop_order(self) -> None:
         """Note the order to stop: from now on only the duration of the stop is watched."""
         if self._told_at is None:
             self._told_at = time.monotonic()
@@ -72,7 +72,7 @@ class Watchdog:
             if self._told_at is not None:
                 self._arm(STOP_SECONDS_MAX)
                 if now - self._told_at > STOP_SECONDS_MAX:
-                    logger.warning("ended with work under way", service=self._name, stacks=_stacks())
+                    logger.warning("ended with work under way", service=self._name, stacks=_format_stacks())
                     os._exit(0)
             elif self._watches_for_stalls:
                 self._arm(self._stall_seconds_max)
@@ -80,7 +80,9 @@ class Watchdog:
                 if stalled_seconds > self._stall_seconds_max:
                     try:
                         told = {name: repr(value) for name, value in self._explain().items()}
-                        logger.error("stalled", service=self._name, seconds=stalled_seconds, **told, stacks=_stacks())
+                        logger.error(
+                            "stalled", service=self._name, seconds=stalled_seconds, **told, stacks=_format_stacks()
+                        )
                     finally:
                         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -90,7 +92,7 @@ class Watchdog:
         faulthandler.dump_traceback_later(seconds + 2 * _LOOK_SECONDS, exit=True)
 
 
-def _stacks() -> dict[str, list[str]]:
+def _format_stacks() -> dict[str, list[str]]:
     """Return the last 12 calls on the stack of each thread, innermost call last."""
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     return {

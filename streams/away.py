@@ -13,7 +13,7 @@ from db.connections import TRANSIENT, connect
 from domain.errors import Outage
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registry_client
+from runtime.schemas import make_registry_client
 
 ANSWER_SECONDS_MAX = 5.0
 
@@ -29,11 +29,11 @@ def find_away(kafka: Kafka, dsn: str, role: str, registry: SchemaRegistry) -> st
     except (*TRANSIENT, Outage):
         return "Postgres"
     try:
-        AdminClient({**kafka.client_options(), "log_level": 0}).list_topics(timeout=ANSWER_SECONDS_MAX)
+        AdminClient({**kafka.make_client_options(), "log_level": 0}).list_topics(timeout=ANSWER_SECONDS_MAX)
     except KafkaException:
         return "Kafka"
     try:
-        with registry_client(registry) as client:
+        with make_registry_client(registry) as client:
             client.get_subjects()
     except (SchemaRegistryError, HTTPError, KafkaException, OSError):
         return "the schema registry"

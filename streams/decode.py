@@ -15,16 +15,16 @@ from httpx import HTTPError
 from domain.intents import Intent, make_intent
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
-from producers.schema_rules import MEANING, faults_of_change
+from producers.schema_rules import MEANING, find_change_faults
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import (
     SchemaError,
-    parsed_schema,
-    registered_id,
-    registry_client,
-    schema_text,
-    without_logical_types,
+    find_registered_id,
+    make_registry_client,
+    parse_own_schema,
+    read_schema_text,
+    strip_logical_types,
 )
 from runtime.wire_format import FRAME, MAGIC
 
@@ -53,7 +53,7 @@ class IntentDecoder:
 
     def __init__(self, registry: SchemaRegistry) -> None:
         self._registry = registry
-        self._own_schema = parsed_schema("payments.intents-value")
+        self._own_schema = parse_own_schema("payments.intents-value")
         self._codec = Codec(self._own_schema)
         # schema id -> parsed writer's schema, and the schema to resolve into. The latter is None if both are the same,
         # because resolution costs as much time again as reading.
@@ -106,7 +106,7 @@ class IntentDecoder:
         if refused is not None and time.monotonic() < refused[0]:
             raise Undecodable(refused[1], refused[2])
         if self._client is None:
-            self._client = registry_client(self._registry)
+            self._client = make_registry_client(self._registry)
         try:
             return self._fetch(self._client, schema_id)
         except Undecodable as undecodable:
@@ -125,7 +125,7 @@ class IntentDecoder:
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
                 # Raise SchemaError if the registry lacks even our own schema: it was emptied, or is the wrong registry.
-                registered_id(client, "payments.intents-value")
+                find_registered_id(client, "payments.intents-value")
                 raise Undecodable(
                     QuarantineReason.UNKNOWN_SCHEMA, f"The registry has no schema with id {schema_id}."
                 ) from error
@@ -135,9 +135,9 @@ class IntentDecoder:
         except (HTTPError, OSError) as error:
             raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
         try:
-            schema = without_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
-            writer_schema = fastavro.parse_schema(schema) if _full_name(schema) == RECORD_NAME else None
-            other = _other_meanings(found.schema_str) if writer_schema is not None else []
+            schema = strip_logical_types(json.loads(found.schema_str)) if found.schema_type == "AVRO" else None
+            writer_schema = fastavro.parse_schema(schema) if _get_full_name(schema) == RECORD_NAME else None
+            other = _find_other_meanings(found.schema_str) if writer_schema is not None else []
         except Exception:  # the lane must go on, whatever someone registered
             logger.exception("unusable schema", schema_id=schema_id)
             writer_schema = None
@@ -151,15 +151,15 @@ class IntentDecoder:
         return known
 
 
-def _other_meanings(writer_text: str) -> list[str]:
+def _find_other_meanings(writer_text: str) -> list[str]:
     """Return how fields of the writer's schema differ from the ledger's in type or unit, such as milliseconds."""
     subject = "payments.intents-value"
-    own = json.loads(schema_text(subject))
-    found = faults_of_change(json.loads(writer_text), own, SUBJECTS[subject][1])
+    own = json.loads(read_schema_text(subject))
+    found = find_change_faults(json.loads(writer_text), own, SUBJECTS[subject][1])
     return [fault.clause for fault in found if fault.rule in MEANING]
 
 
-def _full_name(schema: Any) -> str | None:
+def _get_full_name(schema: Any) -> str | None:
     if not isinstance(schema, Mapping):
         return None
     name, namespace = str(schema.get("name", "")), schema.get("namespace")

@@ -103,7 +103,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         self._assignment: Any = None
         self._next: dict[TP, int] = {}
 
-    def _next_of(self, consumer: Any) -> dict[TP, int]:
+    def _find_next(self, consumer: Any) -> dict[TP, int]:
         """Return where the next fetch of each partition begins; a new assignment clears the earlier offsets."""
         subscription = consumer._subscription.subscription
         assignment = subscription and subscription.assignment
@@ -160,7 +160,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         partitions = {tp: offset for tp, offset in partitions.items() if tp in assigned}
         # Note the offsets before the seeks, which begin without yielding to the event loop. If a fetch came between a
         # seek and this note, the fetch would seem to leave records out.
-        self._next_of(consumer).update({TP(*tp): offset for tp, offset in partitions.items()})
+        self._find_next(consumer).update({TP(*tp): offset for tp, offset in partitions.items()})
         try:
             await super()._seek_wait(consumer, partitions)
         except IllegalStateError:
@@ -170,7 +170,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
     async def _fetch_records(self, consumer: Any, *args: Any, **options: Any) -> dict[Any, list[Any]]:
         fetched = await super()._fetch_records(consumer, *args, **options)
-        next_of = self._next_of(consumer)
+        next_of = self._find_next(consumer)
         assignment = self._assignment
         partitions = {}
         for tp, records in (fetched or {}).items():
@@ -240,9 +240,9 @@ class _Transport(driver.Transport):  # type: ignore[misc]
     Consumer = _Consumer
 
 
-def _credentials(kafka: Kafka) -> Any:
+def _make_credentials(kafka: Kafka) -> Any:
     """Return the credentials for aiokafka, None if there are none; raise OSError if a TLS file cannot be used."""
-    context = kafka.ssl_context()
+    context = kafka.make_ssl_context()
     if kafka.has_sasl:
         return faust.SASLCredentials(
             username=kafka.sasl_username,
@@ -262,7 +262,7 @@ class FencedApp(faust.App):  # type: ignore[misc]
         super().__init__(
             options.group,
             broker=f"kafka://{options.kafka}",
-            broker_credentials=_credentials(options.kafka),
+            broker_credentials=_make_credentials(options.kafka),
             loop=None,
             autodiscover=False,
             agent_supervisor=CrashingSupervisor,

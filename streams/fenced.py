@@ -28,7 +28,7 @@ from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.idleness import Standing, find_work
 from streams.lag import LagWatch
 from streams.metrics import AgentMetrics, serve_metrics
-from streams.tracing import following
+from streams.tracing import follow_batch
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -96,7 +96,7 @@ class _Runner:
         """Return the next offset to process of each partition that this worker has, by the partition's number."""
         return {tp.partition: offset for tp, offset in self.expected.items()}
 
-    def in_hand(self) -> dict[int, tuple[int, int]]:
+    def get_first_in_hand(self) -> dict[int, tuple[int, int]]:
         """Return offset and timestamp in milliseconds of the first record of each partition in the batch under way."""
         return self._in_hand
 
@@ -121,7 +121,7 @@ class _Runner:
 
     async def idle(self) -> bool:
         """Let the handler do its chores; return False if the fence was lost and the consumer must seek again."""
-        return await self._call(True, self._keeps_fence, self._handler.idle)
+        return await self._call(True, self._keep_fence, self._handler.idle)
 
     async def close(self) -> None:
         """End the thread after the batch under way."""
@@ -141,7 +141,7 @@ class _Runner:
         finally:
             self._calls -= 1
 
-    def _patiently(self, function: Any, *arguments: Any) -> Any:
+    def _call_patiently(self, function: Any, *arguments: Any) -> Any:
         """Call, and retry with growing back-off while a part is away; raise the outage after an order to stop."""
         pause_seconds = 0.05
         # Count from the last progress, not from this call: a call that is silent for 30 seconds uses up half a term.
@@ -170,7 +170,7 @@ class _Runner:
 
     def _take_over(self, assigned: list[TP]) -> dict[TP, int]:
         partitions = [tp.partition for tp in assigned if tp.topic == self._options.topic]
-        found = self._patiently(self._handler.positions, self._options.topic, partitions) if partitions else {}
+        found = self._call_patiently(self._handler.positions, self._options.topic, partitions) if partitions else {}
         self._expected = {TP(self._options.topic, partition): offset for partition, offset in found.items()}
         self.progressed_at = time.monotonic()
         return self.expected
@@ -181,11 +181,11 @@ class _Runner:
         # Faust drops a fetch of an earlier generation, and a seek may overtake a fetch. The consumer does not fetch the
         # missing records again without a new seek, and the records after them must not be posted.
         leaves_out = any(part.start > self._expected.get(tp, part.start) for tp, part in fetch.partitions.items())
-        return self._keeps_fence(self._try_once, fetch) and not leaves_out
+        return self._keep_fence(self._try_once, fetch) and not leaves_out
 
-    def _keeps_fence(self, function: Any, *arguments: Any) -> bool:
+    def _keep_fence(self, function: Any, *arguments: Any) -> bool:
         try:
-            self._patiently(function, *arguments)
+            self._call_patiently(function, *arguments)
         except FenceLost as error:
             self._metrics.fences_lost.inc()
             logger.warning("fence lost", agent=self._options.name, cause=str(error))
@@ -199,7 +199,7 @@ class _Runner:
         first = [(part.partition, part.messages[0]) for part in batch if part.messages]
         self._in_hand = {partition: (message.offset, message.timestamp_ms) for partition, message in first}
         try:
-            with self._metrics.batch_seconds.time(), following(self._options, batch):
+            with self._metrics.batch_seconds.time(), follow_batch(self._options, batch):
                 self._handler.handle(batch)
         except TRANSIENT:
             # It is unknown whether the commit succeeded, so read the offsets from the store again.
@@ -309,7 +309,7 @@ def run_agent(
     sys.setswitchinterval(SWITCH_SECONDS)
     metrics = AgentMetrics(options.name)
     runner = _Runner(handler, options, metrics, ahead, find_away)
-    looks = LagWatch(options, runner.stands, runner.in_hand, metrics.show_lags)
+    looks = LagWatch(options, runner.stands, runner.get_first_in_hand, metrics.show_lags)
     app = make_app(runner, options, metrics, looks)
     watchdog = Watchdog(
         options.name,
@@ -320,7 +320,7 @@ def run_agent(
 
     def told_to_stop() -> None:
         runner.stopping.set()
-        watchdog.told_to_stop()
+        watchdog.note_stop_order()
 
     worker = _Worker(
         app, told_to_stop, loglevel=options.log_level, override_logging=False, redirect_stdouts=False, quiet=True

@@ -70,7 +70,7 @@ class PartitionEnd:
             else:
                 self._steps.append(_Step(end, self._looked, now))
             if len(self._steps) > STEPS_MAX:  # after more than an hour in which nothing was processed
-                self._thin_out()
+                self._merge_steps()
         self._looked = now
 
     def lag(self, offset: int, came_seconds: float | None) -> Lag:
@@ -86,7 +86,7 @@ class PartitionEnd:
         came = step.looked if came_seconds is None else came_seconds
         return Lag(self._steps[-1].end - offset, min(max(came, looked_before), step.looked))
 
-    def _thin_out(self) -> None:
+    def _merge_steps(self) -> None:
         """Merge each two steps into one, now and from now on, which is half as exact; keep the newest step as it is."""
         steps = list(self._steps)
         newest = steps.pop()
@@ -158,7 +158,7 @@ class LagWatch:
         ends: dict[int, int] = {}
         membership = None
         if self._client is None:
-            self._client = AdminClient({**self._options.kafka.client_options(), "log_level": 0})
+            self._client = AdminClient({**self._options.kafka.make_client_options(), "log_level": 0})
         try:
             if partitions:
                 self._ask_ends(self._client, partitions, ends)
@@ -181,7 +181,7 @@ class LagWatch:
             end = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
             if end < 0:
                 # librdkafka gave OFFSET_INVALID without an error while the broker was frozen.
-                raise NoAnswer(f"Kafka told no end of partition {asked.partition}")
+                raise NoAnswer(f"Kafka reported no end of partition {asked.partition}")
             ends[asked.partition] = end
 
     def _ask_membership(self, client: AdminClient, member_id: str) -> Membership:

@@ -16,9 +16,9 @@ SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 RECORDS_BUCKETS: Final = (1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000)
 
 _RECORDS: Final = Counter("ledgerline_agent_records", "Records processed and committed.", ["agent"])
-_RETRIES: Final = Counter("ledgerline_agent_retries", "Tries of a batch that an outage ended.", ["agent"])
+_RETRIES: Final = Counter("ledgerline_agent_retries", "Attempts at a batch that an outage ended.", ["agent"])
 _FENCES_LOST: Final = Counter(
-    "ledgerline_agent_fences_lost", "Batches dropped as another worker had the lane.", ["agent"]
+    "ledgerline_agent_fences_lost", "Batches dropped because another worker had the lane.", ["agent"]
 )
 _BATCH_SECONDS: Final = Histogram(
     "ledgerline_agent_batch_seconds", "Time to process and commit one batch.", ["agent"], buckets=SECONDS_BUCKETS

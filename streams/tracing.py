@@ -14,10 +14,10 @@ _ODD_DIGITS: Final = frozenset((b"1", b"3", b"5", b"7", b"9", b"b", b"d", b"f"))
 
 
 @contextmanager
-def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
+def follow_batch(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[None]:
     """Keep a span open while an agent works on a batch, if tracing is on and messages of the batch are sampled."""
-    tracer = tracing.tracer()
-    links = [] if tracer is None else sampled_of(batch)
+    tracer = tracing.get_tracer()
+    links = [] if tracer is None else list_sampled(batch)
     if tracer is None or not links:
         yield
         return
@@ -28,19 +28,19 @@ def following(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator[No
         Attribute.DESTINATION: options.topic,
         Attribute.CONSUMER_GROUP: options.group,
         Attribute.BATCH_MESSAGES: sum(len(part.messages) for part in batch),
-        Attribute.OFFSETS: tracing.ranges(
+        Attribute.OFFSETS: tracing.format_ranges(
             (part.partition, offset) for part in batch for offset in (part.expected_offset, part.end_offset - 1)
         ),
     }
     name = f"{SpanName.PROCESS} {options.topic}"
-    with tracing.inside(tracer.span(name, Kind.CONSUMER, attributes, links=links)):
+    with tracing.enter_span(tracer.span(name, Kind.CONSUMER, attributes, links=links)):
         yield
 
 
 @contextmanager
-def transaction_span(intents: int) -> Iterator[None]:
+def open_transaction_span(intents: int) -> Iterator[None]:
     """Keep a span open during a posting transaction, if the batch has a span."""
-    tracer, around = tracing.tracer(), tracing.current_span()
+    tracer, around = tracing.get_tracer(), tracing.get_current_span()
     if tracer is None or around is None:
         yield
         return
@@ -49,16 +49,16 @@ def transaction_span(intents: int) -> Iterator[None]:
         Attribute.DATABASE_OPERATION: "transaction",
         Attribute.DATABASE_SIZE: intents,
     }
-    with tracing.inside(tracer.span(SpanName.TRANSACTION, Kind.CLIENT, attributes, parent=around.traceparent)):
+    with tracing.enter_span(tracer.span(SpanName.TRANSACTION, Kind.CLIENT, attributes, parent=around.traceparent)):
         yield
 
 
-def outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.Value]:
+def make_outcome_attributes(outcomes: Iterable[Outcome]) -> dict[Attribute, tracing.Value]:
     """Return how many intents had each outcome; an outcome without intents is left out."""
     return {Attribute(f"ledgerline.outcomes.{outcome.value}"): count for outcome, count in Counter(outcomes).items()}
 
 
-def sampled_of(batch: Iterable[PartitionBatch]) -> list[str]:
+def list_sampled(batch: Iterable[PartitionBatch]) -> list[str]:
     """Return the traceparents of sampled messages, each once, at most LINKS_MAX.
 
     If tracing is on, this function sees every message, and most are not sampled: so it tests the digit of the sampled

@@ -14,7 +14,7 @@ from api.app import Application, create_app
 from api.configuration import Configuration
 from api.connections import Connections
 from api.parts import Parts
-from api.server import bounds_of, configuration_of
+from api.server import make_configuration, make_connection_bounds
 from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
@@ -72,17 +72,17 @@ class ApiBench:
 def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, **changes: Any) -> Iterator[ApiBench]:
     """Run the API with these settings, on this port or any free one; `changes` are fields of its Configuration."""
     dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-    configuration: Configuration = configuration_of(
+    configuration: Configuration = make_configuration(
         settings,
-        kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
+        kafka=settings.make_kafka(str(settings.kafka_bootstrap)),
         dsn=dsn,
-        registry=settings.registry_at(str(settings.registry_url)),
+        registry=settings.make_registry(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
     listener = socket.create_server(("127.0.0.1", port))
     configuration = replace(configuration, **changes)
     app = create_app(configuration)
-    connections = Connections(bounds_of(settings), configuration.trusted_proxies, app.metrics)
+    connections = Connections(make_connection_bounds(settings), configuration.trusted_proxies, app.metrics)
     server = _Server(
         uvicorn.Config(
             app, http=connections.protocol(), log_config=None, timeout_graceful_shutdown=5, proxy_headers=False

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import psycopg
 import pytest
 import structlog
@@ -32,6 +33,10 @@ from producers.deploy import Replication, make_topics, register_schemas
 from runtime.settings import REPOSITORY_ROOT, Settings
 
 LANES = 2
+
+# The time of one example says more about the machine's other work than about our code.
+hypothesis.settings.register_profile("ledgerline", deadline=None)
+hypothesis.settings.load_profile("ledgerline")
 
 # Plain log lines: structlog's default prints each traceback with all its locals, which takes longer than most tests.
 structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])

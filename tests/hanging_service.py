@@ -21,10 +21,10 @@ from typing import Any
 from aiokafka.consumer.fetcher import Fetcher
 
 from cli.commands.services import run_posting, run_relay
-from cli.context import running_ledger
-from cli.observed import observed
+from cli.context import find_running_ledger
+from cli.observed import observe
 from domain.topics import Topics
-from runtime.faults import no_fault
+from runtime.faults import cause_no_fault
 from streams.engine import FencedApp
 from streams.fenced import _Runner
 from streams.lag import LagWatch
@@ -77,7 +77,7 @@ def leave_the_group(app: FencedApp, _: object) -> int:
 
 def refuse_to_answer(look: TopicLook) -> TopicIdAnswer:
     """Fail like a client whose connections are lost and never made again."""
-    raise KafkaAway(f"Kafka does not tell of the topic {look._topic}: this client is stuck.")
+    raise KafkaAway(f"Kafka does not describe the topic {look._topic}: this client is stuck.")
 
 
 def hold_the_interpreter(_: str) -> None:
@@ -88,7 +88,7 @@ def hold_the_interpreter(_: str) -> None:
 def main() -> None:
     """Run the service."""
     name, where = sys.argv[1:]
-    ledger = running_ledger()
+    ledger = find_running_ledger()
     faults = {"handler": wait_for_ever, "interpreter": hold_the_interpreter}
     if where in ("fetch", "look"):
         Fetcher._proc_fetch_request = until_work_is_done(Fetcher._proc_fetch_request)
@@ -103,8 +103,8 @@ def main() -> None:
         # from then on.
         _Runner.busy = property(lambda runner: bool(runner.expected) and wait_for_ever())  # type: ignore[assignment]
     run = {"posting": run_posting, "relay": run_relay}[name]
-    with observed(name, ledger):
-        run(ledger, Topics(ledger.settings.topic_prefix), faults.get(where, no_fault))
+    with observe(name, ledger):
+        run(ledger, Topics(ledger.settings.topic_prefix), faults.get(where, cause_no_fault))
 
 
 if __name__ == "__main__":

@@ -13,13 +13,13 @@ from db.outbox import EncodedEvent, OutboxStore, append
 from domain.events import FAMILIES, Event, name_subject
 from domain.topics import SUBJECTS, Topics
 from producers.deploy import register_schemas
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from producers.event_encoding import EventEncoders
 from producers.relay_core import RelayOptions
 from producers.relay_outbox import OutboxRelay
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
-from runtime.schemas import parsed_schema, read_body, registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client, parsed_schema, read_body
 from runtime.settings import Settings
 from tests.posting_bench import eventually, read_partition
 
@@ -46,13 +46,13 @@ class OutboxBench:
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         self.topics = topics
-        self.kafka: Kafka = settings.kafka_at(str(settings.kafka_bootstrap))
-        registry = settings.registry_at(str(settings.registry_url))
+        self.kafka: Kafka = settings.make_kafka(str(settings.kafka_bootstrap))
+        registry = settings.make_registry(str(settings.registry_url))
         register_schemas(registry)
         self.dsn: str = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        self.encoders = EventEncoders.registered(registry)
-        with registry_client(registry) as client:
-            self._encode_position = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
+        self.encoders = EventEncoders.find_registered(registry)
+        with make_registry_client(registry) as client:
+            self._encode_position = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
         self._made: list[OutboxRelay] = []
 
     def close(self) -> None:
@@ -74,7 +74,7 @@ class OutboxBench:
         with self.connect() as connection:
             append(connection, encoded)
 
-    def relay(self, *, fault: Fault = no_fault, kept_seconds: float = DAY_SECONDS, **options: Any) -> OutboxRelay:
+    def relay(self, *, fault: Fault = cause_no_fault, kept_seconds: float = DAY_SECONDS, **options: Any) -> OutboxRelay:
         """Make another relay, not started yet."""
         store = OutboxStore(self.dsn)
         made = OutboxRelay(

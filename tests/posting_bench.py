@@ -14,21 +14,21 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 from db.connections import TRANSIENT
 from db.posting import PostingStore
 from domain.errors import Outage
-from domain.intents import DIRECTION_NAMES, Intent, intent_id_of
+from domain.intents import DIRECTION_NAMES, Intent, compute_intent_id
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from producers import intents
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
 from streams.posting.poster import Poster
-from streams.posting.published import last_published
+from streams.posting.published import read_last_published
 from streams.posting.reading import IntentReader
-from streams.posting.source import TopicLook, describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, find_offsets_with_record
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
@@ -45,7 +45,7 @@ def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") 
 def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     """Return an intent as Avro has it; by default a transfer of tenant default."""
     record = {
-        "intent_id": str(intent_id_of("default", key)),
+        "intent_id": str(compute_intent_id("default", key)),
         "tenant": "default",
         "idempotency_key": key,
         "type": "transfer",
@@ -61,7 +61,7 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 
 def record_of(asked: Intent) -> dict[str, Any]:
     """Return a domain intent as Avro has it, with the id that follows from its tenant and key."""
-    return intents.record_of(asked) | {"intent_id": str(intent_id_of(asked.tenant, asked.idempotency_key))}
+    return intents.make_record(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
 
 
 class PostingBench:
@@ -73,13 +73,13 @@ class PostingBench:
     def __init__(self, settings: Settings, topics: Topics) -> None:
         self.settings = settings
         self.topics = topics
-        self.kafka = settings.kafka_at(str(settings.kafka_bootstrap))
-        self.registry = settings.registry_at(str(settings.registry_url))
+        self.kafka = settings.make_kafka(str(settings.kafka_bootstrap))
+        self.registry = settings.make_registry(str(settings.registry_url))
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        with registry_client(self.registry) as registry:
-            self.schema_id = registered_id(registry, "payments.intents-value")
-        self.encode = encoder("payments.intents-value", self.schema_id)
-        self.producer = Producer({**self.kafka.client_options(), "enable.idempotence": True, "linger.ms": 0})
+        with make_registry_client(self.registry) as registry:
+            self.schema_id = find_registered_id(registry, "payments.intents-value")
+        self.encode = make_encoder("payments.intents-value", self.schema_id)
+        self.producer = Producer({**self.kafka.make_client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []
         self._decoders: list[IntentDecoder] = []
         # By default structlog formats tracebacks with rich, which takes a second for each.
@@ -99,9 +99,9 @@ class PostingBench:
             self._stores[-1],
             IntentReader(self._decoders[-1]),
             partial(describe_source, self.kafka, self.topics.intents),
-            partial(offsets_with_record, self.kafka, self.topics.intents),
+            partial(find_offsets_with_record, self.kafka, self.topics.intents),
             **{
-                "published": partial(last_published, self.kafka, self.topics.journal),
+                "published": partial(read_last_published, self.kafka, self.topics.journal),
                 "ask_topic_id": TopicLook(self.kafka, self.topics.intents).ask,
                 **options,
             },
@@ -150,7 +150,7 @@ class PostingBench:
     def send_transaction(self, contents: Sequence[Content], lane: int = 0, *, commit: bool) -> int:
         """Send with a transactional producer, which must not write here; return the lane's end behind the marker."""
         end = describe_source(self.kafka, self.topics.intents).end_offsets[lane] + len(contents) + 1
-        producer = Producer({**self.kafka.client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
+        producer = Producer({**self.kafka.make_client_options(), "transactional.id": f"{self.topics.prefix}rogue"})
         producer.init_transactions(30)
         producer.begin_transaction()
         for content in contents:
@@ -363,7 +363,7 @@ def read_partition(kafka: Kafka, topic: str, partition: int, start: int = 0, **o
     """Return all records of a partition from an offset to its present end, as a read_committed reader sees them."""
     consumer = Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "bench",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

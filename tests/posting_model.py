@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from domain.intents import AMOUNT_MINOR_MAX, Intent, Leg, intent_id_of
+from domain.intents import AMOUNT_MINOR_MAX, Intent, Leg, compute_intent_id
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 
@@ -37,14 +37,14 @@ def pair(debit: str, credit: str, amount_minor: int, currency: str = "EUR") -> t
 def transfer(key: str, *legs: Leg, **changes: object) -> Intent:
     """Return a transfer of tenant default with exactly these legs."""
     intent = Intent(
-        intent_id_of("default", key), "default", key, "transfer", legs, None, None, None, {}, ACCEPTED_TIME
+        compute_intent_id("default", key), "default", key, "transfer", legs, None, None, None, {}, ACCEPTED_TIME
     )  # fmt: skip
     return intent._replace(**changes)
 
 
 def reversal(key: str, of: str, *legs: Leg, **changes: object) -> Intent:
     """Return a reversal of the intent with the key `of`: of everything that is left of it, or of exactly these legs."""
-    reverses = intent_id_of("default", of)
+    reverses = compute_intent_id("default", of)
     return transfer(key, *legs, **{"type": "reversal", "reverses": reverses, **changes})
 
 

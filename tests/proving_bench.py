@@ -10,9 +10,9 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from producers.relay import Relay, RelayEncoders, RelayOptions
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
 from tests.posting_bench import PostingBench, eventually
@@ -23,12 +23,14 @@ class ProvingBench(PostingBench):
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
-        with registry_client(self.registry) as registry:
-            self.encode_journal = encoder("ledger.journal-value", registered_id(registry, "ledger.journal-value"))
+        with make_registry_client(self.registry) as registry:
+            self.encode_journal = make_encoder(
+                "ledger.journal-value", find_registered_id(registry, "ledger.journal-value")
+            )
         options = RelayOptions(self.kafka, topics)
-        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.registered(self.registry), options)
+        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.find_registered(self.registry), options)
         self._relay_runs = False
-        self._admin = AdminClient(self.kafka.client_options())
+        self._admin = AdminClient(self.kafka.make_client_options())
         relayed = (topics.journal, topics.frame, topics.quarantine)
         known = self._admin.list_topics(timeout=10).topics
         self._partitions = [TopicPartition(name, number) for name in relayed for number in known[name].partitions]
@@ -65,7 +67,7 @@ class ProvingBench(PostingBench):
         """Return the messages of a partition from `start`, and the partition's end."""
         level = "read_committed" if committed else "read_uncommitted"
         options = {
-            **self.kafka.client_options(),
+            **self.kafka.make_client_options(),
             "group.id": "bench",
             "enable.auto.commit": False,
             "fetch.wait.max.ms": 10,
@@ -100,7 +102,7 @@ class ProvingBench(PostingBench):
 
     def put_record(self, record: dict[str, Any]) -> None:
         """Put a journal record on the topic without the relay."""
-        producer = Producer(self.kafka.client_options())
+        producer = Producer(self.kafka.make_client_options())
         producer.produce(self.topics.journal, self.encode_journal(record), partition=record["lane"])
         assert producer.flush(10) == 0
 

@@ -8,7 +8,7 @@ from db.relay import RelayStore
 from domain.topics import Topics
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from producers.relay_positions import RelayPosition, read_relay_positions
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
 
@@ -24,9 +24,9 @@ class RelayBench:
     def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
         self.topics = topics
-        self._encoders = RelayEncoders.registered(bench.registry)
+        self._encoders = RelayEncoders.find_registered(bench.registry)
         self._made: list[Relay] = []
-        self._watcher = Consumer({**bench.kafka.client_options(), "group.id": "watcher"})
+        self._watcher = Consumer({**bench.kafka.make_client_options(), "group.id": "watcher"})
 
     def relay(self, **options: Any) -> Relay:
         """Make another relay, not started yet."""
@@ -42,7 +42,7 @@ class RelayBench:
 
     def topic_records(self, lane: int = 0) -> list[dict[str, Any]]:
         """Return the records of a lane, as a read_committed reader gets them."""
-        schema = parsed_schema("ledger.journal-value")
+        schema = parse_own_schema("ledger.journal-value")
         found = read_partition(self.bench.kafka, self.topics.journal, lane)
         records = [read_body(message.value(), schema) for message in found]
         for message, record in zip(found, records, strict=True):

@@ -4,9 +4,9 @@ from typing import Any
 
 import psycopg
 
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
-from streams.proof.audit.service import Audit, ensure_key, wire
+from streams.proof.audit.service import Audit, ensure_key, wire_audit
 from tests.command_line import environment, run, run_json
 from tests.integration.test_reconciliation import busy
 from tests.migration.catalog import catalog
@@ -44,7 +44,7 @@ def refusal(bench: ProvingBench, dsn: str, *options: str, **variables: str) -> s
 
 def auditing(bench: PostingBench, settings: Settings) -> Audit:
     quick = settings.model_copy(update={"audit_checkpoint_seconds": 0.001})
-    return wire(bench.kafka, bench.dsn, bench.registry, bench.topics, ensure_key(quick), quick)
+    return wire_audit(bench.kafka, bench.dsn, bench.registry, bench.topics, ensure_key(quick), quick)
 
 
 def sign(bench: ProvingBench) -> int:
@@ -59,7 +59,7 @@ def sign(bench: ProvingBench) -> int:
 
 
 def published_checkpoints(bench: ProvingBench) -> list[int]:
-    schema = parsed_schema("audit.checkpoints-value")
+    schema = parse_own_schema("audit.checkpoints-value")
     messages, _ = bench.read(bench.topics.checkpoints, 0, 0)
     return [read_body(message.value, schema)["checkpoint"] for message in messages]
 

@@ -195,7 +195,10 @@ def run_turns(seed: int, minutes: float, folder: Path) -> tuple[int, bool]:
 
 def main() -> int:
     """Run the command; return its exit code."""
-    parser = argparse.ArgumentParser(prog="python -m tests.standstills", description="Look for deaf services.")
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.standstills",
+        description="Stop Kafka and Postgres again and again, and look for services that do not recover.",
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=120.0)
     asked = parser.parse_args()

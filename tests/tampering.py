@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from domain.hash_chain import chained
+from domain.hash_chain import chain_row
 from domain.journal import JournalRow
 from domain.outcomes import Outcome
 from tests.posting_bench import RECORDS
@@ -15,7 +15,7 @@ def turn_into_rejected(bench: ProvingBench, lane: int, reason: str, detail: str 
     seq = row["seq"]
     fields = {name: row.get(name) for name in JournalRow._fields}
     fields |= {"outcome": Outcome.REJECTED, "reason": reason, "detail": detail, "legs": (), "value_time": None}
-    changed = chained(row["previous_hash"], JournalRow(**fields | {"metadata": row["metadata"] or {}}))
+    changed = chain_row(row["previous_hash"], JournalRow(**fields | {"metadata": row["metadata"] or {}}))
     bench.tamper(
         "UPDATE ledger.balance AS b SET debits_minor = b.debits_minor - e.debits, credits_minor = b.credits_minor"
         " - e.credits, seq = coalesce((SELECT max(o.seq) FROM ledger.entry AS o WHERE o.account_id = b.account_id AND"

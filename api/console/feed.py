@@ -14,7 +14,7 @@ from db.connections import DatabaseError
 from db.operations import LaneProgress
 from db.overview import CurrencySums, Overview, read_overview
 from domain.outcomes import Outcome
-from runtime.positions import Positions, PositionsUnknown, lag
+from runtime.positions import Positions, PositionsUnknown, compute_lag
 
 PERIOD_SECONDS: Final = 1.0
 HISTORY_SECONDS: Final = 600
@@ -94,7 +94,7 @@ class Feed:
             viewer.hand(None)
         elif self._task is None:
             self._task = asyncio.create_task(self._run(), name="console")
-            self._task.add_done_callback(self._ended)
+            self._task.add_done_callback(self._note_end)
         return viewer
 
     def leave(self, viewer: Viewer) -> None:
@@ -113,7 +113,7 @@ class Feed:
         if self._task is not None:
             await asyncio.wait([self._task])
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _note_end(self, task: asyncio.Task[None]) -> None:
         self._task = None
         if not task.cancelled() and task.exception() is not None:
             logger.error("console feed failed", error=repr(task.exception()))
@@ -164,23 +164,23 @@ class Feed:
                 faults.append(str(answer))
         overview = found if isinstance(found, Overview) else None
         ends = positions if isinstance(positions, Positions) else None
-        shared = described(overview, ends, self._accept_times.take(), faults)
+        shared = describe_feed(overview, ends, self._accept_times.take(), faults)
         return Pulse(shared, [] if overview is None else overview.symmetry), ends is not None
 
 
-def described(
+def describe_feed(
     overview: Overview | None, ends: Positions | None, latency: Latency | None, faults: list[str]
 ) -> dict[str, Any]:
     """Return all that the console shows except sums of money; None stands for a value that could not be read.
 
     Points in time are milliseconds since 1970 UTC; latencies are seconds.
     """
-    lanes = _lanes(overview, ends)
+    lanes = _describe_lanes(overview, ends)
     document: dict[str, Any] = {
         "time": time.time_ns() // 1_000_000,
         "faults": faults,
         "lanes": lanes,
-        "totals": {name: _sum(lanes, name) for name in ("received", "journalled", *LAGS)},
+        "totals": {name: _add_up(lanes, name) for name in ("received", "journalled", *LAGS)},
         "latency": None if latency is None else latency._asdict(),
         "fates": None,
         "conservation_gap": None,
@@ -197,7 +197,7 @@ def described(
         "fates": fates,
         # The records that reconciliation read, less their fates and the records still missing. Absolute values by lane,
         # so that the gap of one lane cannot cancel that of another.
-        "conservation_gap": sum(abs(_gap(row)) for row in overview.lanes),
+        "conservation_gap": sum(abs(_compute_gap(row)) for row in overview.lanes),
         "reconciled": reconciled,
         "breaks": [
             found._asdict() | {"first_opened_time": found.first_opened_time // 1000} for found in overview.breaks
@@ -212,27 +212,27 @@ def described(
     }
 
 
-def _gap(row: LaneProgress) -> int:
+def _compute_gap(row: LaneProgress) -> int:
     fates = sum(getattr(row, outcome.value) or 0 for outcome in Outcome)
     return (row.reconciled_seq or 0) - fates - row.missing
 
 
-def _sum(lanes: list[dict[str, Any]], name: str) -> int | None:
+def _add_up(lanes: list[dict[str, Any]], name: str) -> int | None:
     figures = [lane[name] for lane in lanes]
     return None if None in figures or not figures else sum(figures)
 
 
-def _lanes(overview: Overview | None, ends: Positions | None) -> list[dict[str, Any]]:
+def _describe_lanes(overview: Overview | None, ends: Positions | None) -> list[dict[str, Any]]:
     """Return each lane that Postgres or Kafka knows; a lane without postings begins at the topic's first offset."""
     rows = {row.lane: row for row in overview.lanes} if overview else {}
     received, relayed, first = (ends.received, ends.relayed, ends.first) if ends else ({}, {}, {})
     return [
-        _lane(lane, rows.get(lane), overview is not None, received.get(lane), relayed.get(lane), first)
+        _describe_lane(lane, rows.get(lane), overview is not None, received.get(lane), relayed.get(lane), first)
         for lane in sorted(rows.keys() | received.keys())
     ]
 
 
-def _lane(
+def _describe_lane(
     lane: int,
     row: LaneProgress | None,
     is_known: bool,
@@ -253,10 +253,10 @@ def _lane(
         "relayed": relayed,
         "reconciled": reconciled,
         "audited": audited,
-        "unposted": lag(received, journalled),
-        "unrelayed": lag(journalled, relayed),
-        "unreconciled": lag(journalled, reconciled),
-        "unaudited": lag(journalled, audited),
+        "unposted": compute_lag(received, journalled),
+        "unrelayed": compute_lag(journalled, relayed),
+        "unreconciled": compute_lag(journalled, reconciled),
+        "unaudited": compute_lag(journalled, audited),
         "booked_time": row.booked_time // 1000 if row and row.next_seq else None,
     }
 

@@ -57,9 +57,14 @@ class AcceptTimes:
         found, self._seconds = sorted(self._seconds), []
         if not found:
             return None
-        return Latency(len(found), _percentile(found, 0.5), _percentile(found, 0.95), _percentile(found, 0.99))
+        return Latency(
+            len(found),
+            _compute_percentile(found, 0.5),
+            _compute_percentile(found, 0.95),
+            _compute_percentile(found, 0.99),
+        )
 
 
-def _percentile(ordered: Sequence[float], part: float) -> float:
+def _compute_percentile(ordered: Sequence[float], part: float) -> float:
     """Return the value at index `part` * count, rounded down, of the ordered values; exact to 0.1 milliseconds."""
     return round(ordered[min(len(ordered) - 1, int(part * len(ordered)))], 4)

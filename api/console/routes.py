@@ -15,10 +15,10 @@ from api.callers import Needs
 from api.console.feed import Feed, Pulse
 from api.known_books import KnownBooks
 from api.parts import Parts
-from api.problems import Kind, Problem, unavailable
-from api.security_headers import PageAssets, page_headers
-from api.shares import Share, holder_of
-from api.views import decimal_text
+from api.problems import Kind, Problem, make_unavailable_problem
+from api.security_headers import PageAssets, make_page_headers
+from api.shares import Share, get_holder
+from api.views import format_decimal
 from db.access import ApiKey, Scope
 from db.connections import DatabaseError
 
@@ -31,7 +31,7 @@ HEARTBEAT_SECONDS: Final = 10.0
 RETRY_MILLISECONDS: Final = 1000
 _FOLDER: Final = str(files("api.console") / "static")
 
-HEADERS: Final = page_headers()
+HEADERS: Final = make_page_headers()
 
 
 def add_console(app: FastAPI) -> None:
@@ -74,17 +74,17 @@ async def events(
 ) -> Response:
     """What the console shows, as server-sent events: `hello` once, then `pulse` each second."""
     if watcher.feed.is_closed:
-        raise unavailable(Kind.NOT_READY, "This process is about to end: another one will answer.")
-    holder_of(request).take(watcher.event_streams)
+        raise make_unavailable_problem(Kind.NOT_READY, "This process is about to end: another one will answer.")
+    get_holder(request).take(watcher.event_streams)
     return EventSourceResponse(
-        _stream(request, watcher), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        _stream_events(request, watcher), headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     )
 
 
-async def _stream(request: Request, watcher: Watcher) -> AsyncIterator[bytes]:
+async def _stream_events(request: Request, watcher: Watcher) -> AsyncIterator[bytes]:
     viewer = watcher.feed.join(watcher.key.tenant)
     try:
-        yield _event("hello", _hello(watcher)) + b"retry: %d\n\n" % RETRY_MILLISECONDS
+        yield _make_event("hello", _make_hello(watcher)) + b"retry: %d\n\n" % RETRY_MILLISECONDS
         while True:
             try:
                 pulse = await asyncio.wait_for(viewer.pulses.get(), HEARTBEAT_SECONDS)
@@ -93,16 +93,16 @@ async def _stream(request: Request, watcher: Watcher) -> AsyncIterator[bytes]:
                 continue
             if pulse is None:
                 return
-            refusal = await _refusal(request, watcher.authentication)
+            refusal = await _find_refusal(request, watcher.authentication)
             if refusal is not None:
-                yield _event("refused", refusal.document())
+                yield _make_event("refused", refusal.document())
                 return
-            yield _event("pulse", pulse.shared | {"symmetry": _symmetry(watcher, pulse)})
+            yield _make_event("pulse", pulse.shared | {"symmetry": _describe_symmetry(watcher, pulse)})
     finally:
         watcher.feed.leave(viewer)
 
 
-async def _refusal(request: Request, authentication: Authentication) -> Problem | None:
+async def _find_refusal(request: Request, authentication: Authentication) -> Problem | None:
     """Return the problem if the key is not valid any more, such as a revoked one; None if it is.
 
     The key is looked up as for any other request.
@@ -121,7 +121,7 @@ def is_operator(key: ApiKey) -> bool:
     return Scope.OPERATIONS_READ in key.scopes
 
 
-def _hello(watcher: Watcher) -> dict[str, Any]:
+def _make_hello(watcher: Watcher) -> dict[str, Any]:
     return {
         "tenant": watcher.key.tenant,
         "is_operator": is_operator(watcher.key),
@@ -131,7 +131,7 @@ def _hello(watcher: Watcher) -> dict[str, Any]:
     }
 
 
-def _symmetry(watcher: Watcher, pulse: Pulse) -> list[dict[str, Any]]:
+def _describe_symmetry(watcher: Watcher, pulse: Pulse) -> list[dict[str, Any]]:
     """Return debits and credits by currency, with minor units as text.
 
     They are of all tenants for an operator, else of the key's own tenant.
@@ -144,13 +144,13 @@ def _symmetry(watcher: Watcher, pulse: Pulse) -> list[dict[str, Any]]:
             "debits_minor": str(sums.debits_minor),
             "credits_minor": str(sums.credits_minor),
             "difference_minor": str(sums.debits_minor - sums.credits_minor),
-            "debits": decimal_text(sums.debits_minor, sums.currency, units),
-            "credits": decimal_text(sums.credits_minor, sums.currency, units),
+            "debits": format_decimal(sums.debits_minor, sums.currency, units),
+            "credits": format_decimal(sums.credits_minor, sums.currency, units),
         }
         for sums in pulse.symmetry
         if sums.tenant == tenant
     ]
 
 
-def _event(name: str, content: Any) -> bytes:
+def _make_event(name: str, content: Any) -> bytes:
     return format_sse_event(event=name, data_str=orjson.dumps(content).decode())

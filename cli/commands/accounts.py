@@ -8,33 +8,35 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.api_client import answered, api_client, listed
-from cli.arguments import checked_address
-from cli.context import running_ledger
+from cli.api_client import get_answer, list_items, open_api_client
+from cli.arguments import check_address
+from cli.context import find_running_ledger
 from cli.output import Json, say, show_json, show_rows
 from db import books
 from db.connections import connect
 from domain.chart import NORMAL_DIRECTIONS, AccountClass, ChartPattern
 from domain.intents import DIRECTION_NAMES
-from domain.money import largest_amount, room_fault
+from domain.money import compute_largest_amount, find_room_fault
 
 accounts = typer.Typer(help="Open accounts.", no_args_is_help=True)
 tenants = typer.Typer(help="Tenants: separate books in one ledger.", no_args_is_help=True)
-chart = typer.Typer(help="The chart of accounts: which addresses may open, and as what.", no_args_is_help=True)
+chart = typer.Typer(
+    help="The chart of accounts: which addresses may be opened, and with which class.", no_args_is_help=True
+)
 units = typer.Typer(help="Registered units beside the ISO 4217 currencies.", no_args_is_help=True)
 
-Tenant = Annotated[str, typer.Option(help="Whose books.")]
+Tenant = Annotated[str, typer.Option(help="The tenant whose books are shown or changed.")]
 Limit = Annotated[int, typer.Option(min=1, max=100_000, help="Most rows.")]
-Prefix = Annotated[str, typer.Argument(help="Only addresses that begin so.")]
+Prefix = Annotated[str, typer.Argument(help="Show only addresses that begin with this text.")]
 
 
 @contextmanager
-def _operator() -> Iterator[Any]:
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+def _open_operator() -> Iterator[Any]:
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         yield connection
 
 
-def _done(sentence: str, value: dict[str, Any], *, as_json: bool) -> None:
+def _say_done(sentence: str, value: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         show_json(value)
     else:
@@ -44,37 +46,39 @@ def _done(sentence: str, value: dict[str, Any], *, as_json: bool) -> None:
 @accounts.command("list")
 def list_accounts(prefix: Prefix = "", limit: Limit = 100, as_json: Json = False) -> None:
     """List the open accounts of the key's tenant."""
-    with api_client() as client:
-        rows = listed(client, "/v1/accounts", {"prefix": prefix}, limit)
+    with open_api_client() as client:
+        rows = list_items(client, "/v1/accounts", {"prefix": prefix}, limit)
     show_rows("Accounts", rows, as_json=as_json)
 
 
 @accounts.command("entries")
 def list_entries(
-    address: Annotated[str, typer.Argument(help="Such as users:42:wallet.")], limit: Limit = 100, as_json: Json = False
+    address: Annotated[str, typer.Argument(help="The account's address, such as users:42:wallet.")],
+    limit: Limit = 100,
+    as_json: Json = False,
 ) -> None:
     """List what was posted to one account."""
-    checked_address(address, "ADDRESS")
-    with api_client() as client:
-        rows = listed(client, f"/v1/accounts/{address}/entries", {}, limit)
+    check_address(address, "ADDRESS")
+    with open_api_client() as client:
+        rows = list_items(client, f"/v1/accounts/{address}/entries", {}, limit)
     columns = ("lane", "seq", "direction", "amount", "currency", "intent_id", "reference", "booked_time")
     show_rows(f"Entries of {address}", rows, as_json=as_json, columns=None if as_json else columns)
 
 
 def balance(
     address: Annotated[str | None, typer.Argument(help="One account, such as users:42:wallet.")] = None,
-    prefix: Annotated[str, typer.Option(help="Of all accounts that begin so instead.")] = "",
+    prefix: Annotated[str, typer.Option(help="Show all accounts whose address begins with this text.")] = "",
     limit: Limit = 1000,
     as_json: Json = False,
 ) -> None:
     """Show the balances of one account, or of all accounts of the key's tenant below a prefix."""
     if address is not None:
-        checked_address(address, "ADDRESS")
-    with api_client() as client:
+        check_address(address, "ADDRESS")
+    with open_api_client() as client:
         if address is None:
-            rows = listed(client, "/v1/balances", {"prefix": prefix}, limit)
+            rows = list_items(client, "/v1/balances", {"prefix": prefix}, limit)
         else:
-            rows = answered(client.get(f"/v1/accounts/{address}/balances"))["items"]
+            rows = get_answer(client.get(f"/v1/accounts/{address}/balances"))["items"]
     columns = ("address", "currency", "balance", "debits_minor", "credits_minor", "normal_direction")
     show_rows("Balances", rows, as_json=as_json, columns=None if as_json else columns)
 
@@ -82,47 +86,49 @@ def balance(
 @tenants.command("list")
 def list_tenants(as_json: Json = False) -> None:
     """List all tenants."""
-    with _operator() as connection:
+    with _open_operator() as connection:
         show_rows("Tenants", books.list_tenants(connection), as_json=as_json)
 
 
 @tenants.command("add")
-def add_tenant(tenant: Annotated[str, typer.Argument(help="Its name.")], as_json: Json = False) -> None:
-    """Add a tenant with the default chart; harmless where it exists."""
-    with _operator() as connection:
+def add_tenant(tenant: Annotated[str, typer.Argument(help="The tenant's name.")], as_json: Json = False) -> None:
+    """Add a tenant with the default chart; harmless if it exists."""
+    with _open_operator() as connection:
         added = books.add_tenant(connection, tenant, done_by=getpass.getuser())
     sentence = f"Tenant {tenant} is added." if added else f"Tenant {tenant} exists already."
-    _done(sentence, {"tenant": tenant, "added": added}, as_json=as_json)
+    _say_done(sentence, {"tenant": tenant, "added": added}, as_json=as_json)
 
 
 @units.command("list")
 def list_units(tenant: Tenant = "default", as_json: Json = False) -> None:
     """List a tenant's registered units."""
-    with _operator() as connection:
+    with _open_operator() as connection:
         show_rows("Units", [unit._asdict() for unit in books.list_units(connection, tenant)], as_json=as_json)
 
 
 @units.command("add")
 def add_unit(
-    code: Annotated[str, typer.Argument(help="Such as MILES.")],
+    code: Annotated[str, typer.Argument(help="The unit's code, such as MILES.")],
     exponent: Annotated[int, typer.Option(min=0, max=18, help="Number of decimal places; never changes.")] = 0,
-    name: Annotated[str, typer.Option(help="For people.")] = "",
-    largest: Annotated[str | None, typer.Option(help="The most that one leg must carry, such as 500000.")] = None,
+    name: Annotated[str, typer.Option(help="A text for people.")] = "",
+    largest: Annotated[
+        str | None, typer.Option(help="Largest amount that one leg must be able to carry, such as 500000.")
+    ] = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Register a unit; harmless where it stands with the same exponent."""
-    fault = room_fault(code, exponent, None if largest is None else _largest(largest))
-    with _operator() as connection:
+    """Register a unit; harmless if it is registered with the same exponent."""
+    fault = find_room_fault(code, exponent, None if largest is None else _compute_largest(largest))
+    with _open_operator() as connection:
         if fault is not None and all(unit.code != code for unit in books.list_units(connection, tenant)):
             raise books.BooksError(fault)
         added = books.add_unit(connection, tenant, code, exponent, name, done_by=getpass.getuser())
-    most = f"One leg carries at most {largest_amount(exponent):f} of it."
+    most = f"One leg carries at most {compute_largest_amount(exponent):f} of it."
     sentence = f"Unit {code} is registered. {most}" if added else f"Unit {code} is registered already. {most}"
-    _done(sentence, {"tenant": tenant, "code": code, "exponent": exponent, "added": added}, as_json=as_json)
+    _say_done(sentence, {"tenant": tenant, "code": code, "exponent": exponent, "added": added}, as_json=as_json)
 
 
-def _largest(text: str) -> Decimal:
+def _compute_largest(text: str) -> Decimal:
     try:
         found = Decimal(text)
     except InvalidOperation:
@@ -132,7 +138,7 @@ def _largest(text: str) -> Decimal:
     return found
 
 
-def _line_view(line: ChartPattern) -> dict[str, Any]:
+def _make_line_view(line: ChartPattern) -> dict[str, Any]:
     return {
         "pattern": line.pattern,
         "account_class": line.account_class.value,
@@ -144,39 +150,43 @@ def _line_view(line: ChartPattern) -> dict[str, Any]:
 
 @chart.command("list")
 def list_chart(tenant: Tenant = "default", as_json: Json = False) -> None:
-    """List a tenant's chart. Of several patterns that match, the one that is literal for longest wins."""
-    with _operator() as connection:
-        rows = [_line_view(line) for line in books.list_chart(connection, tenant)]
+    """List a tenant's chart. If several patterns match, the one with the longest literal beginning counts."""
+    with _open_operator() as connection:
+        rows = [_make_line_view(line) for line in books.list_chart(connection, tenant)]
     show_rows(f"Chart of {tenant}", rows, as_json=as_json)
 
 
 @chart.command("set")
 def set_line(
-    pattern: Annotated[str, typer.Argument(help="Such as users:*:wallet; ** at the end stands for one or more.")],
-    account_class: Annotated[AccountClass, typer.Argument(help="Its class.")],
+    pattern: Annotated[str, typer.Argument(help="Such as users:*:wallet; ** at the end stands for one or more parts.")],
+    account_class: Annotated[AccountClass, typer.Argument(help="The class of these accounts.")],
     floor_minor: Annotated[
-        int | None, typer.Option(help="Lowest balance on the normal side, in minor units; none where left out.")
+        int | None, typer.Option(help="Lowest balance on the normal side, in minor units; no floor if left out.")
     ] = None,
-    currency: Annotated[list[str] | None, typer.Option(help="Allowed, once for each; all if none.")] = None,
+    currency: Annotated[
+        list[str] | None, typer.Option(help="An allowed currency; repeat it for more. All are allowed if left out.")
+    ] = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Add a line to a tenant's chart, or replace the one with this pattern. Open accounts stay as they opened."""
+    """Add a line to a tenant's chart, or replace the one with this pattern. Open accounts do not change."""
     currencies = frozenset(currency) if currency else None
     line = ChartPattern(pattern, account_class, NORMAL_DIRECTIONS[account_class], floor_minor, currencies)
-    with _operator() as connection:
+    with _open_operator() as connection:
         books.set_chart_pattern(connection, tenant, line, done_by=getpass.getuser())
-    _done(f"{pattern} stands in the chart of {tenant}.", {"tenant": tenant} | _line_view(line), as_json=as_json)
+    _say_done(
+        f"{pattern} stands in the chart of {tenant}.", {"tenant": tenant} | _make_line_view(line), as_json=as_json
+    )
 
 
 @chart.command("remove")
 def remove_line(
-    pattern: Annotated[str, typer.Argument(help="As `list` shows it.")],
+    pattern: Annotated[str, typer.Argument(help="The pattern, as `list` shows it.")],
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
     """Remove a line from a tenant's chart. Open accounts stay open."""
-    with _operator() as connection:
+    with _open_operator() as connection:
         books.remove_chart_pattern(connection, tenant, pattern, done_by=getpass.getuser())
     sentence = f"{pattern} is removed from the chart of {tenant}."
-    _done(sentence, {"tenant": tenant, "pattern": pattern, "removed": True}, as_json=as_json)
+    _say_done(sentence, {"tenant": tenant, "pattern": pattern, "removed": True}, as_json=as_json)

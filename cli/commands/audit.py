@@ -7,29 +7,29 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import read_settings, running_ledger
+from cli.context import find_running_ledger, read_settings
 from cli.output import Json, complain, say, show_json, show_rows, show_text
-from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
+from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, make_findings_json, open_progress, show_findings
 from db.proofs import prove as prove_intent
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.key_files import make_key, read_key, read_public_keys
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from streams.proof.audit import receipts, verifier
 from streams.proof.audit.full import Report
 from streams.proof.audit.full import verify as verify_all
 from streams.proof.audit.kept import read_kept
-from streams.proof.audit.service import key_file_of
-from streams.proof.audit.signatures import posting_keys
-from streams.proof.audit.witness import witnesses_of
+from streams.proof.audit.service import get_key_file
+from streams.proof.audit.signatures import read_posting_keys
+from streams.proof.audit.witness import make_witnesses
 
 app = typer.Typer(help="Verify the hash chains; prove that an intent is in the ledger.", no_args_is_help=True)
 
 PublicKey = Annotated[Path | None, typer.Option("--public-key", help="PEM file of the Ed25519 public key.")]
 KeptFiles = Annotated[
     list[Path] | None,
-    typer.Option("--checkpoint", metavar="FILE", help="A checkpoint or proof that you kept; may be given again."),
+    typer.Option("--checkpoint", metavar="FILE", help="A checkpoint or proof that you kept; repeat it for more."),
 ]
 
 _STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "checkpoints": "checkpoints"}
@@ -39,15 +39,15 @@ _STEPS = {"topic": "records of the topic", "tables": "rows of the tables", "chec
 def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: Json = False) -> None:
     """Recompute every hash chain from the topic and from the tables, and check every checkpoint.
 
-    Names each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: could not run. Without a public key
-    those are taken that audit remembers, in the same database as what they signed. Checkpoints and proofs that you
-    kept, and the witnesses of the settings, are held against the ledger of today.
+    Name each altered (lane, seq). Exit code 0: all held; 1: breaks were found; 2: the check could not run. Without a
+    public key the command uses audit's own keys, which are in the same database as the checkpoints. It also compares
+    the checkpoints and proofs that you kept, and the configured witnesses, with today's ledger.
     """
     with exit_code_for_outages():
         kept = [read_kept(path) for path in checkpoint or ()]
-        ledger = running_ledger()
-        raw = None if public_key is None else _raw_public_key(public_key)
-        with progress_of(_STEPS, quiet=as_json) as progress:
+        ledger = find_running_ledger()
+        raw = None if public_key is None else _read_raw_public_key(public_key)
+        with open_progress(_STEPS, quiet=as_json) as progress:
             report = verify_all(
                 kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
@@ -55,19 +55,19 @@ def verify(public_key: PublicKey = None, checkpoint: KeptFiles = None, as_json: 
                 topics=Topics(ledger.settings.topic_prefix),
                 public_key=raw,
                 kept=kept,
-                witnesses=witnesses_of(ledger.settings),
-                posting_keys=posting_keys(ledger.settings),
+                witnesses=make_witnesses(ledger.settings),
+                posting_keys=read_posting_keys(ledger.settings),
                 progress=progress,
             )
     if as_json:
-        show_json(report_json(report))
+        show_json(make_report_json(report))
     else:
         _show(report)
     if report.findings:
         raise typer.Exit(BREAKS_FOUND)
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def make_report_json(report: Report) -> dict[str, Any]:
     """Return the report for machines."""
     return {
         "ok": not report.findings,
@@ -77,7 +77,7 @@ def report_json(report: Report) -> dict[str, Any]:
         "seconds": round(report.seconds, 3),
         "records_per_second": report.records_per_second,
         "lanes": report.lanes,
-        "breaks": findings_json(report.findings),
+        "breaks": make_findings_json(report.findings),
     }
 
 
@@ -96,14 +96,14 @@ def _show(report: Report) -> None:
 @app.command()
 def prove(
     intent: Annotated[uuid.UUID, typer.Argument(help="The intent's id.")],
-    tenant: Annotated[str | None, typer.Option(help="The intent's tenant, where several have the id.")] = None,
-    out: Annotated[Path | None, typer.Option(help="File for the proof; standard output where left out.")] = None,
+    tenant: Annotated[str | None, typer.Option(help="The intent's tenant, if several tenants have the id.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the proof; standard output if left out.")] = None,
 ) -> None:
-    """Prove that the record which settled an intent is under a signed checkpoint.
+    """Prove that a signed checkpoint covers the record that settled an intent.
 
-    Whoever has the public key can check the proof, with nothing else: see docs/PROOF.md.
+    Anyone can check the proof with only the public key: see docs/PROOF.md.
     """
-    proof = prove_intent(running_ledger().postgres_dsn, str(intent), tenant)
+    proof = prove_intent(find_running_ledger().postgres_dsn, str(intent), tenant)
     if out is None:
         show_json(proof)
         return
@@ -146,17 +146,17 @@ def receipt_command(
         typer.Option("--public-key", help="PEM file of posting's public keys; by default the configured one."),
     ] = None,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Check it with the key alone, not against the ledger.")
+        bool, typer.Option("--offline", help="Check it with only the key, not against the ledger.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Check posting's receipt by its signature, and against the ledger of today.
+    """Check a receipt by posting's signature, and against today's ledger.
 
-    Exit code 0: it holds; 1: it does not, or the ledger has something else; 2: could not run, or the record is not
-    published yet.
+    Exit code 0: it holds; 1: it does not, or the ledger has something else; 2: the check could not run, or
+    audit has not read the record yet.
     """
     with exit_code_for_outages():
-        keys = read_public_keys(public_key or _posting_public_keys())
+        keys = read_public_keys(public_key or _find_posting_public_keys())
         faults, published = [], True
         record = {}
         try:
@@ -165,7 +165,7 @@ def receipt_command(
         except verifier.Refused as refused:
             faults = [str(refused)]
         if not faults and not offline:
-            faults, published = receipts.hold_against(running_ledger().postgres_dsn, found)
+            faults, published = receipts.hold_against(find_running_ledger().postgres_dsn, found)
         if not faults and not published:
             raise LedgerlineError("The receipt is sound, but audit has not met its record yet: ask again.")
     if as_json:
@@ -180,9 +180,9 @@ def receipt_command(
         raise typer.Exit(BREAKS_FOUND)
 
 
-def _posting_public_keys() -> Path:
+def _find_posting_public_keys() -> Path:
     settings = read_settings()
-    return settings.posting_public_keys_file or public_file(settings.home / POSTING_KEY_FILE)
+    return settings.posting_public_keys_file or get_public_file(settings.home / POSTING_KEY_FILE)
 
 
 @app.command()
@@ -190,21 +190,21 @@ def keygen(
     file: Annotated[Path | None, typer.Option(help="File for the private key; by default the configured one.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a signing key: the private one readable by its owner only, the public one beside it."""
-    path = file or key_file_of(read_settings())
+    """Make a signing key pair: the private key readable by its owner only, the public key beside it."""
+    path = file or get_key_file(read_settings())
     key = make_key(path)
     if as_json:
-        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(public_file(path))})
+        show_json({"key_id": key.key_id, "private_key": str(path), "public_key": str(get_public_file(path))})
     else:
-        say(f"Made key {key.key_id}: {path}, and for the public {public_file(path)}.")
+        say(f"Made key {key.key_id}: {path}, and for the public {get_public_file(path)}.")
 
 
 @app.command("public-key")
 def public_key_command(
-    out: Annotated[Path | None, typer.Option(help="File for the key; standard output where left out.")] = None,
+    out: Annotated[Path | None, typer.Option(help="File for the key; standard output if left out.")] = None,
 ) -> None:
     """Print the public key, in PEM, for those who check proofs."""
-    pem = public_pem(read_key(key_file_of(read_settings())).public_raw)
+    pem = make_public_pem(read_key(get_key_file(read_settings())).public_raw)
     if out is None:
         show_text(pem.decode())
         return
@@ -214,8 +214,8 @@ def public_key_command(
         raise LedgerlineError(f"The key cannot be written to {out}: {error.strerror}.") from error
 
 
-def _raw_public_key(path: Path) -> bytes:
+def _read_raw_public_key(path: Path) -> bytes:
     try:
-        return verifier.raw_bytes(verifier.read_public_key(path))
+        return verifier.decode_raw_key(verifier.read_public_key(path))
     except verifier.Refused as refused:
         raise LedgerlineError(str(refused)) from refused

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from cli.context import running_ledger
+from cli.context import find_running_ledger
 from cli.output import Json, say, show_json
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from db.comparison import ROLE
 from db.frame import Frame, check_frame, export_frame
 from domain.errors import LedgerlineError
 
-app = typer.Typer(help="The frame of the books as a file, to be kept beside the backups.", no_args_is_help=True)
+app = typer.Typer(help="The frame of the books as a file, which you keep beside the backups.", no_args_is_help=True)
 
 
 @app.callback()
@@ -28,7 +28,7 @@ def export(
     as_json: Json = False,
 ) -> None:
     """Write tenants, charts, units, accounts, API keys (hashed) and audit's public keys to a file."""
-    frame = frame_of(running_ledger().postgres_dsn)
+    frame = read_frame(find_running_ledger().postgres_dsn)
     draft = out.with_name(out.name + ".draft")
     try:
         draft.unlink(missing_ok=True)
@@ -44,9 +44,9 @@ def export(
         say(f"{out} has {', '.join(f'{count:,} {part}' for part, count in counts.items())}.")
 
 
-def frame_of(dsn: str) -> Frame:
+def read_frame(dsn: str) -> Frame:
     """Return the frame of a ledger, read in one snapshot."""
-    with snapshot(dsn, ROLE) as connection:
+    with open_snapshot(dsn, ROLE) as connection:
         return export_frame(connection)
 
 

@@ -7,21 +7,22 @@ from typing import Annotated
 
 import typer
 
-from cli.commands.topics import described
+from cli.commands.topics import describe_topics
 from cli.configuration.check import check_parts, check_settings
 from cli.configuration.findings import Finding, Severity
-from cli.configuration.variables import origins
+from cli.configuration.variables import list_origins
 from cli.context import read_settings
 from cli.output import Json, say, show_json, show_rows
 from db.logins import ROLE_OF_LOGIN
 
-app = typer.Typer(help="What is configured, and whether it works.", no_args_is_help=True)
+app = typer.Typer(help="Show the configuration, and check that it works.", no_args_is_help=True)
 
-Offline = Annotated[bool, typer.Option("--offline", help="Look at the settings and their files alone.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Check only the settings and their files.")]
 ForService = Annotated[
-    str | None, typer.Option("--service", metavar="NAME", help="Whose rights the login must have, such as posting.")
+    str | None,
+    typer.Option("--service", metavar="NAME", help="The service whose rights the login must have, such as posting."),
 ]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning as well.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Exit with 1 for a warning too.")]
 
 _MARKS = {
     Severity.OK: "[green]✓[/]",
@@ -32,11 +33,11 @@ _MARKS = {
 
 @app.command()
 def check(offline: Offline = False, service: ForService = None, strict: Strict = False, as_json: Json = False) -> None:
-    """Check settings, credentials, rights, topics, schemas and clocks. Exit code 1 where something must be changed."""
+    """Check settings, credentials, rights, topics, schemas and clocks. Exit code 1 if something must be changed."""
     if service is not None and service not in ROLE_OF_LOGIN:
         raise typer.BadParameter(f"choose one of {', '.join(ROLE_OF_LOGIN)}", param_hint="--service")
     found = []
-    for finding in _findings(service, offline=offline):
+    for finding in _collect_findings(service, offline=offline):
         found.append(finding)
         if not as_json:
             say(f" {finding.sentence}", _MARKS[finding.severity])
@@ -50,14 +51,14 @@ def check(offline: Offline = False, service: ForService = None, strict: Strict =
         raise typer.Exit(1)
 
 
-def _findings(service: str | None, *, offline: bool) -> Iterator[Finding]:
+def _collect_findings(service: str | None, *, offline: bool) -> Iterator[Finding]:
     settings, findings = check_settings()
     yield from findings
     if settings is not None and not offline:
-        yield from check_parts(settings, described(settings), service)
+        yield from check_parts(settings, describe_topics(settings), service)
 
 
 @app.command()
 def show(as_json: Json = False) -> None:
     """Show each setting, and whether it is a default, set in the environment or in a file. Secrets are masked."""
-    show_rows("Settings", origins(read_settings(), os.environ), as_json=as_json)
+    show_rows("Settings", list_origins(read_settings(), os.environ), as_json=as_json)

@@ -7,13 +7,13 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.commands.stack import without_password
-from cli.context import console_url, read_settings
+from cli.commands.stack import mask_password
+from cli.context import make_console_url, read_settings
 from cli.demo.demo import Demo, Plan
 from cli.demo.screen import Screen
-from cli.demo.stack import demo_home, stop_stack
-from cli.demo.steps import run_steps, show_summary, summary
-from cli.output import Json, console, say, show_json, shown
+from cli.demo.stack import get_demo_home, stop_stack
+from cli.demo.steps import make_summary, run_steps, show_summary
+from cli.output import Json, console, make_shown, say, show_json
 from cli.supervision.supervisor import read_state
 
 INTERRUPTED: Final = 130
@@ -32,7 +32,7 @@ def demo(
     keep = keep or os.environ.get("KEEP", "") not in {"", "0"}
     screen = Screen(console, quiet=as_json)
     run = Demo(
-        home=demo_home(settings),
+        home=get_demo_home(settings),
         cache=settings.home.resolve() / "cache",
         plan=Plan(intents=intents),
         screen=screen,
@@ -58,13 +58,13 @@ def demo(
             stop_stack(run, remove=interrupted or (finished and run.held))
     seconds = time.monotonic() - started
     if as_json:
-        show_json(summary(run, seconds))
+        show_json(make_summary(run, seconds))
     else:
         show_summary(run, seconds)
         if keep:
             _show_addresses(run)
         elif not run.held:
-            screen.show(f"The logs are in {shown(str(run.home / 'data' / 'logs'))}.")
+            screen.show(f"The logs are in {make_shown(str(run.home / 'data' / 'logs'))}.")
     raise typer.Exit(0 if run.held else 1)
 
 
@@ -73,10 +73,10 @@ def _show_addresses(run: Demo) -> None:
     say("")
     say(f"The ledger stays up ({run.home}):")
     say(f"  API        {run.api_url}   documents {run.api_url}/docs")
-    url = console_url(run.api_url, run.key if console.is_terminal else None)
+    url = make_console_url(run.api_url, run.key if console.is_terminal else None)
     say(f"  Console    {url}")
     say(f"  Kafka      {run.ledger.kafka}")
-    say(f"  Postgres   {without_password(run.ledger.postgres_dsn)}")
+    say(f"  Postgres   {mask_password(run.ledger.postgres_dsn)}")
     say(f"  Registry   {run.ledger.registry}")
     for service in state.services if state else ():
         say(f"  {service.name:<10} {service.url}/metrics")

@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
+from cli.arguments import find_user_name
 from cli.commands.stack import KEY_TENANT
-from cli.context import Ledger, api_key, running_ledger
+from cli.context import Ledger, find_api_key, find_running_ledger
 from cli.import_preview import show_preview
-from cli.output import Json, complain, progress_bar, say, show_json, show_rows
+from cli.output import Json, complain, open_progress_bar, say, show_json, show_rows
 from db.access import Scope, add_key, revoke_key
 from db.connections import connect
 from domain.errors import LedgerlineError
@@ -23,14 +23,14 @@ from producers.importing.importer import (
     ImportReport,
     Prepared,
     check,
+    list_registered_units,
+    make_report,
     post,
     prepare,
     refuse_faulty,
     register_units,
-    registered_units,
-    report,
 )
-from producers.importing.model import ImportingError, Problem, SourceLedger, plain_decimal, rfc3339
+from producers.importing.model import ImportingError, Problem, SourceLedger, format_plain_decimal, format_rfc3339
 from producers.importing.preview import describe
 
 app = typer.Typer(help="Turn real ledgers into intents and post them through the API.", no_args_is_help=True)
@@ -39,7 +39,7 @@ _SHOWN_MAX: Final = 50
 
 Tenant = Annotated[str, typer.Option(help="The tenant that the intents are posted for.")]
 Name = Annotated[
-    str | None, typer.Option(help="A name that is a part of every key; it tells two ledgers of one tenant apart.")
+    str | None, typer.Option(help="A name that becomes part of every key; it keeps two ledgers of one tenant apart.")
 ]
 Unit = Annotated[
     list[str] | None, typer.Option("--unit", metavar="CODE=DECIMALS", help="Decimals of a unit to register.")
@@ -72,21 +72,25 @@ def beancount(
 ) -> None:
     """Import a beancount ledger: all its transactions, stocks at cost included."""
     source = beancount_source.read_ledger(file, name, key_metadata, ticker or ())
-    _run(source, _units(unit), tenant, dry_run, allow_unmapped, round_amounts, checked, as_json=as_json)
+    _run(source, _parse_units(unit), tenant, dry_run, allow_unmapped, round_amounts, checked, as_json=as_json)
 
 
 @app.command("csv")
 def csv_file(
     file: Annotated[Path, typer.Argument(help="A CSV file.")],
     mapping: Annotated[
-        Path | None, typer.Option(help="TOML or YAML file that says which column is what; see docs/IMPORT.md.")
+        Path | None, typer.Option(help="TOML or YAML file that says what each column means; see docs/IMPORT.md.")
     ] = None,
     dialect: Annotated[
-        str | None, typer.Option(help="How the bank writes its files, such as n26; found by the columns if left out.")
+        str | None, typer.Option(help="The form of the bank's files, such as n26; found by the columns if left out.")
     ] = None,
-    account: Annotated[str | None, typer.Option(help="The account that the file tells of, without a mapping.")] = None,
-    counter_account: Annotated[str | None, typer.Option(help="Where the money comes from, without a mapping.")] = None,
-    preview: Annotated[bool, typer.Option("--preview", help="Show what is understood; post nothing.")] = False,
+    account: Annotated[
+        str | None, typer.Option(help="The account that the file is about, if there is no mapping.")
+    ] = None,
+    counter_account: Annotated[
+        str | None, typer.Option(help="Where the money comes from, if there is no mapping.")
+    ] = None,
+    preview: Annotated[bool, typer.Option("--preview", help="Show how the rows are understood; post nothing.")] = False,
     name: Name = None,
     tenant: Tenant = "default",
     unit: Unit = None,
@@ -99,7 +103,7 @@ def csv_file(
     found = choose_mapping(file, mapping, dialect, account, counter_account)
     source = csv_source.read_ledger(file, found, name)
     # A statement is only a part of an account's history, so it has no final sum to compare with the ledger's balance.
-    wanted = dict(found.units) | _units(unit)
+    wanted = dict(found.units) | _parse_units(unit)
     if preview:
         prepared = prepare(source, {}, wanted, round_written=round_amounts)
         show_preview(describe(prepared), as_json=as_json)
@@ -107,7 +111,7 @@ def csv_file(
     _run(source, wanted, tenant, dry_run, allow_unmapped, round_amounts, checked=False, as_json=as_json)
 
 
-def _units(texts: list[str] | None) -> dict[str, int]:
+def _parse_units(texts: list[str] | None) -> dict[str, int]:
     units: dict[str, int] = {}
     for text in texts or ():
         code, _, decimals = text.partition("=")
@@ -133,11 +137,11 @@ def _run(
         prepared = prepare(source, {}, wanted, round_written=round_written)
         _show_intents(prepared, as_json=as_json)
         raise typer.Exit(1 if prepared.problems and not allow_unmapped else 0)
-    ledger = running_ledger()
+    ledger = find_running_ledger()
     if ledger.api_url is None:
         raise LedgerlineError("No API is known: set LEDGERLINE_API_URL, or start the stack with `ledgerline up`.")
-    prepared = prepare(source, registered_units(ledger.postgres_dsn, tenant), wanted, round_written=round_written)
-    with posting_key(ledger, tenant) as key:
+    prepared = prepare(source, list_registered_units(ledger.postgres_dsn, tenant), wanted, round_written=round_written)
+    with open_posting_key(ledger, tenant) as key:
         found = import_prepared(prepared, ledger, ledger.api_url, key, tenant, checked=checked, quiet=as_json)
     if as_json:
         show_json(found.document())
@@ -152,13 +156,13 @@ def import_prepared(
     """Register units, post, wait for the outcomes, and check; show a progress bar unless `quiet`."""
     started = time.monotonic()
     units = register_units(ledger.postgres_dsn, tenant, prepared.plan.unregistered)
-    with progress_bar(quiet=quiet) as progress:
+    with open_progress_bar(quiet=quiet) as progress:
         task = progress.add_task("posting", total=len(prepared.mapped.intents))
         results, retries = asyncio.run(
             post(prepared.mapped.intents, api_url, key, lambda items: progress.advance(task, items))
         )
     differences = check(prepared, api_url, key, tenant) if checked else []
-    return report(
+    return make_report(
         prepared,
         results,
         retries=retries,
@@ -170,20 +174,20 @@ def import_prepared(
 
 
 @contextmanager
-def posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
+def open_posting_key(ledger: Ledger, tenant: str) -> Iterator[str]:
     """Yield LEDGERLINE_API_KEY, else the stored key if it is of this tenant, else a new key, revoked at the end."""
-    known = api_key(ledger.settings)
+    known = find_api_key(ledger.settings)
     if known is not None and (ledger.settings.api_key is not None or tenant == KEY_TENANT):
         yield known
         return
     scopes = (Scope.INTENTS_WRITE, Scope.INTENTS_READ, Scope.ACCOUNTS_READ)
     with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=who_does_it())
+        key_id, key = add_key(connection, tenant, "ledgerline import, for one run", scopes, done_by=find_user_name())
     try:
         yield key
     finally:
         with connect(ledger.postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-            revoke_key(connection, key_id, done_by=who_does_it())
+            revoke_key(connection, key_id, done_by=find_user_name())
 
 
 def _show_intents(prepared: Prepared, *, as_json: bool) -> None:
@@ -203,7 +207,7 @@ def _show_intents(prepared: Prepared, *, as_json: bool) -> None:
     rows = [
         {
             "line": intent.place.line,
-            "date": rfc3339(intent.value_time)[:10],
+            "date": format_rfc3339(intent.value_time)[:10],
             "reference": intent.reference,
             "direction": "debit" if leg.direction == 1 else "credit",
             "amount_minor": leg.amount_minor,
@@ -243,8 +247,8 @@ def _show_report(found: ImportReport) -> None:
         complain(f" {item.place}: {item.reason}: {item.detail}", f"[red]{item.fate}[/]")
     for difference in found.differences[:_SHOWN_MAX]:
         complain(
-            f" {difference.account}: {plain_decimal(difference.found)} {difference.currency} "
-            f"posted by this import, {plain_decimal(difference.expected)} by {difference.where}",
+            f" {difference.account}: {format_plain_decimal(difference.found)} {difference.currency} "
+            f"posted by this import, {format_plain_decimal(difference.expected)} by {difference.where}",
             "[red]differs[/]",
         )
     for where, amount in found.rounded.items():

@@ -4,12 +4,12 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import Ledger, running_ledger
+from cli.arguments import find_user_name
+from cli.context import Ledger, find_running_ledger
 from cli.output import Json, say, show_json
-from db.operations import change_intake, glance, intake, operator
+from db.operations import change_intake, open_glance, open_operator, read_intake
 
-app = typer.Typer(help="Whether the API takes new intents in.", no_args_is_help=True)
+app = typer.Typer(help="Open or close the API for new intents.", no_args_is_help=True)
 
 Because = Annotated[str, typer.Argument(help="A sentence for clients, such as 'A backup is made.'")]
 
@@ -21,39 +21,39 @@ def group() -> None:
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """Show whether the intake is open, and what clients are told where it is not."""
-    _show(running_ledger(), as_json=as_json)
+    """Show whether the intake is open, and what clients are told if it is closed."""
+    _show(find_running_ledger(), as_json=as_json)
 
 
 @app.command()
 def close(because: Because, as_json: Json = False) -> None:
-    """Answer new intents with 503 and Retry-After; reads, and replays of what is settled, go on. Kept on record.
+    """Answer new intents with 503 and Retry-After; reads, and repeats of settled intents, go on. This is recorded.
 
-    Every API process follows with the next intent that it is asked for. What it let through before may come to Kafka
-    for another 25 seconds; `ledgerline status` shows when all is posted.
+    Every API process refuses from its next intent on. Intents that it let through before may reach Kafka for another
+    25 seconds; `ledgerline status` shows when all of them are posted.
     """
     if not because.strip():
-        raise typer.BadParameter("clients are told a sentence")
+        raise typer.BadParameter("give a sentence for clients")
     _change(because.strip(), as_json=as_json)
 
 
 @app.command("open")
 def open_again(as_json: Json = False) -> None:
-    """Take new intents in again. Kept on record."""
+    """Accept new intents again. This is recorded."""
     _change(None, as_json=as_json)
 
 
 def _change(closed_because: str | None, *, as_json: bool) -> None:
-    ledger = running_ledger()
-    with operator(ledger.postgres_dsn) as connection:
-        if intake(connection).closed_because != closed_because:
-            change_intake(connection, closed_because, who_does_it())
+    ledger = find_running_ledger()
+    with open_operator(ledger.postgres_dsn) as connection:
+        if read_intake(connection).closed_because != closed_because:
+            change_intake(connection, closed_because, find_user_name())
     _show(ledger, as_json=as_json)
 
 
 def _show(ledger: Ledger, *, as_json: bool) -> None:
-    with glance(ledger.postgres_dsn) as connection:
-        stands = intake(connection)
+    with open_glance(ledger.postgres_dsn) as connection:
+        stands = read_intake(connection)
     found: dict[str, Any] = {"is_open": stands.closed_because is None, **stands._asdict()}
     if as_json:
         show_json(found)

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final
 import orjson
 import typer
 
-from cli.amounts import minor_of
-from cli.api_client import answered, api_address, api_client
-from cli.arguments import checked_address, checked_key
-from cli.output import Json, progress_bar, say, show_json, show_rows
+from cli.amounts import parse_minor
+from cli.api_client import find_api_address, get_answer, open_api_client
+from cli.arguments import check_address, check_key
+from cli.output import Json, open_progress_bar, say, show_json, show_rows
 from domain.errors import LedgerlineError
 from producers.importing.sender import BATCH_ITEMS_MAX, BatchSender, Fate, ItemResult, Patience
 
@@ -23,26 +23,26 @@ app = typer.Typer(help="Post intents through the API and see what became of them
 
 _SHOWN: Final = ("intent_id", "status", "reason", "detail", "type", "reference", "value_time", "booked_time")
 
-Key = Annotated[str | None, typer.Option(help="Idempotency key; a new one where left out. A retry takes the same.")]
+Key = Annotated[str | None, typer.Option(help="Idempotency key; a new one if left out. A retry must use the same key.")]
 Wait = Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for the outcome.")]
-Reference = Annotated[str | None, typer.Option(help="For people.")]
+Reference = Annotated[str | None, typer.Option(help="A text for people.")]
 
 
 class IntentError(LedgerlineError):
     """The arguments do not give a complete intent."""
 
 
-def _minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
+def _parse_minor(amount: str | None, amount_minor: int | None, currency: str) -> int:
     if (amount is None) == (amount_minor is None):
         raise IntentError("Give the amount once: --amount 12.50, or --amount-minor 1250.")
     if amount_minor is not None:
         return amount_minor
-    return minor_of(str(amount), currency)
+    return parse_minor(str(amount), currency)
 
 
-def _body_of_file(file: Path) -> Any:
+def _read_body(file: Path) -> Any:
     try:
-        return orjson.loads(_bytes_of(file))
+        return orjson.loads(_read_bytes(file))
     except orjson.JSONDecodeError as error:
         raise IntentError(f"{file} is not JSON: {error}.") from error
 
@@ -63,8 +63,8 @@ def _send(body: Any, key: str | None, wait: int, *, as_json: bool) -> None:
     headers = [(b"Idempotency-Key", (key if key is not None else f"cli-{uuid.uuid4()}").encode())]
     if wait:
         headers.append((b"Prefer", b"wait=%d" % wait))
-    with api_client() as client:
-        view = answered(client.post("/v1/intents", json=body, headers=headers))
+    with open_api_client() as client:
+        view = get_answer(client.post("/v1/intents", json=body, headers=headers))
     _show(view, as_json=as_json)
     if view["status"] == "rejected":
         raise typer.Exit(1)
@@ -79,27 +79,27 @@ def post(
     currency: Annotated[str, typer.Option(help="ISO 4217 code or registered unit.")] = "EUR",
     reference: Reference = None,
     file: Annotated[
-        Path | None, typer.Option(help="A JSON intent instead, with any number of legs; - is input.")
+        Path | None, typer.Option(help="File with one JSON intent with any number of legs; - is standard input.")
     ] = None,
     key: Key = None,
     wait: Wait = 10,
     as_json: Json = False,
 ) -> None:
-    """Post one transfer, of two legs by options or of any number by a file. Exit code 1 where it is rejected."""
+    """Post one transfer, of two legs by options or of any number by a file. Exit code 1 if it is rejected."""
     if file is not None:
-        body = _body_of_file(file)
+        body = _read_body(file)
     elif debit is None or credit is None:
         raise IntentError("Say which account to --debit and which to --credit, or give a --file.")
     else:
         for account, hint in ((debit, "--debit"), (credit, "--credit")):
-            checked_address(account, hint)
-        minor = _minor(amount, amount_minor, currency)
+            check_address(account, hint)
+        minor = _parse_minor(amount, amount_minor, currency)
         legs = [
             {"account": account, "direction": direction, "amount_minor": minor, "currency": currency}
             for account, direction in ((debit, "debit"), (credit, "credit"))
         ]
         body = {"type": "transfer", "legs": legs, "reference": reference}
-    _send(body, None if key is None else checked_key(key), wait, as_json=as_json)
+    _send(body, None if key is None else check_key(key), wait, as_json=as_json)
 
 
 @app.command()
@@ -112,20 +112,22 @@ def reverse(
 ) -> None:
     """Reverse all that is still unreversed of a posted intent."""
     body = {"type": "reversal", "reverses": str(intent_id), "reference": reference}
-    _send(body, f"reverse-{intent_id}" if key is None else checked_key(key), wait, as_json=as_json)
+    _send(body, f"reverse-{intent_id}" if key is None else check_key(key), wait, as_json=as_json)
 
 
 @app.command()
 def show(
-    intent_id: Annotated[uuid.UUID, typer.Argument(help="As answered when it was posted.")],
-    partition: Annotated[int | None, typer.Option(help="Of the receipt, to tell pending from unknown.")] = None,
-    offset: Annotated[int | None, typer.Option(help="Of the receipt.")] = None,
+    intent_id: Annotated[uuid.UUID, typer.Argument(help="The intent's id, from the answer when it was posted.")],
+    partition: Annotated[
+        int | None, typer.Option(help="Partition of the receipt, to tell pending from unknown.")
+    ] = None,
+    offset: Annotated[int | None, typer.Option(help="Offset of the receipt.")] = None,
     as_json: Json = False,
 ) -> None:
     """Show what became of an intent."""
     receipt = {name: value for name, value in (("partition", partition), ("offset", offset)) if value is not None}
-    with api_client() as client:
-        view = answered(client.get(f"/v1/intents/{intent_id}", params=receipt))
+    with open_api_client() as client:
+        view = get_answer(client.get(f"/v1/intents/{intent_id}", params=receipt))
     _show(view, as_json=as_json)
     if view["status"] == "pending" and not as_json:
         say("The ledger has not come to it yet.")
@@ -133,18 +135,20 @@ def show(
 
 @app.command("import")
 def import_lines(
-    file: Annotated[Path, typer.Argument(help="NDJSON: one intent with its idempotency_key a line; - is input.")],
+    file: Annotated[
+        Path, typer.Argument(help="NDJSON file: on each line an intent with its idempotency_key; - is standard input.")
+    ],
     wait: Annotated[int, typer.Option(min=0, max=60, help="Seconds to wait for each batch's outcomes.")] = 30,
     as_json: Json = False,
 ) -> None:
-    """Post many intents, in batches. What is not posted is listed with its line; exit code 1 where there is any."""
-    content = _bytes_of(file)
+    """Post many intents in batches. If some are not posted, list them with their lines and exit with 1."""
+    content = _read_bytes(file)
     numbered = [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
     batches = [
         [line for _, line in numbered[at : at + BATCH_ITEMS_MAX]] for at in range(0, len(numbered), BATCH_ITEMS_MAX)
     ]
-    url, key = api_address()
-    with progress_bar(quiet=as_json) as progress:
+    url, key = find_api_address()
+    with open_progress_bar(quiet=as_json) as progress:
         task = progress.add_task("posting", total=len(numbered))
         answers = asyncio.run(_send_batches(url, key, batches, wait, lambda items: progress.advance(task, items)))
     results = [result for batch in answers for result in batch]
@@ -164,10 +168,10 @@ def import_lines(
     raise typer.Exit(1 if others else 0)
 
 
-def _bytes_of(file: Path) -> bytes:
+def _read_bytes(file: Path) -> bytes:
     """Return the content of a file, or of standard input for `-`, without the UTF-8 byte order mark of some editors."""
     try:
-        content = _input_bytes() if str(file) == "-" else file.read_bytes()
+        content = _read_input_bytes() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise IntentError(f"{file} cannot be read: {error.strerror}.") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -175,7 +179,7 @@ def _bytes_of(file: Path) -> bytes:
     return content.removeprefix(codecs.BOM_UTF8)
 
 
-def _input_bytes() -> bytes:
+def _read_input_bytes() -> bytes:
     if sys.stdin is None:
         raise IntentError("Standard input is closed: give a file.")
     return sys.stdin.buffer.read()

@@ -4,11 +4,11 @@ from typing import Annotated
 
 import typer
 
-from cli.api_client import api_client, listed
+from cli.api_client import list_items, open_api_client
 from cli.output import Json, show_rows
 from domain.outcomes import Outcome
 
-app = typer.Typer(help="The journal: one row for each intent that came.", no_args_is_help=True)
+app = typer.Typer(help="The journal: one row for each offset of payments.intents.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -19,7 +19,7 @@ def list_rows(
     as_json: Json = False,
 ) -> None:
     """List journal rows of the key's tenant in order of lane and sequence."""
-    with api_client() as client:
-        rows = listed(client, "/v1/journal", {"lane": lane, "outcome": outcome}, limit)
+    with open_api_client() as client:
+        rows = list_items(client, "/v1/journal", {"lane": lane, "outcome": outcome}, limit)
     columns = ("lane", "seq", "outcome", "reason", "intent_id", "reference", "booked_time")
     show_rows("Journal", rows, as_json=as_json, columns=None if as_json else columns)

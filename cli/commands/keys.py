@@ -6,8 +6,8 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import running_ledger
+from cli.arguments import find_user_name
+from cli.context import find_running_ledger
 from cli.output import Json, complain, say, show_json, show_rows
 from db.access import AccessError, Scope, add_key, list_keys, revoke_key
 from db.connections import connect
@@ -19,7 +19,7 @@ EXPIRES_DAYS_MAX: Final = 36_525
 
 Scopes = Annotated[
     list[Scope] | None,
-    typer.Option("--scope", help="What the key may do, once for each; asked for if left out."),
+    typer.Option("--scope", help="A scope of the key; repeat it for more. The command asks if it is left out."),
 ]
 
 MEANINGS: Final = {
@@ -31,7 +31,7 @@ MEANINGS: Final = {
 }
 
 
-def scopes_of(answer: str) -> list[Scope]:
+def parse_scopes(answer: str) -> list[Scope]:
     """Return the scopes that a person typed, separated by spaces or commas; raise AccessError for none or unknown."""
     names = answer.replace(",", " ").split()
     unknown = [name for name in names if name not in list(Scope)]
@@ -41,34 +41,36 @@ def scopes_of(answer: str) -> list[Scope]:
     return [Scope(name) for name in names]
 
 
-def _wanted(given: list[Scope] | None) -> list[Scope]:
+def _choose_scopes(given: list[Scope] | None) -> list[Scope]:
     """Return the scopes of the options, else those that a person types at a terminal; there are no default scopes."""
     if given:
         return given
     if sys.stdin is None or not sys.stdin.isatty():
         raise AccessError(
-            "Say what the key may do, with --scope once for each: "
+            "Name the key's scopes, one --scope for each: "
             f"{', '.join(Scope)}. A service that posts needs intents:write, and intents:read to ask later."
         )
     complain("What may the key do? Name one scope or more, with spaces between them:")
     for scope, meaning in MEANINGS.items():
         complain(f"  {scope.value:<16} {meaning}")
-    return scopes_of(typer.prompt("Scopes", err=True))
+    return parse_scopes(typer.prompt("Scopes", err=True))
 
 
 @app.command()
 def add(
     name: Annotated[str, typer.Argument(help="What the key is for, such as checkout.")],
-    tenant: Annotated[str, typer.Option(help="Whose books it opens.")] = "default",
+    tenant: Annotated[str, typer.Option(help="The tenant whose books the key opens.")] = "default",
     scope: Scopes = None,
-    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="A rate limit of its own.")] = None,
-    expires_days: Annotated[float | None, typer.Option(min=0, help="It ends after so many days; else never.")] = None,
+    requests_per_minute: Annotated[int | None, typer.Option(min=1, help="The key's own rate limit.")] = None,
+    expires_days: Annotated[
+        float | None, typer.Option(min=0, help="The key expires after so many days; never if left out.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key with the scopes that you name. It is shown this once; the database keeps only its hash."""
-    expires_time = None if expires_days is None else _time_in(expires_days)
-    scopes, author = _wanted(scope), who_does_it()
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+    """Make a key with the scopes that you name. The key is shown only now; the database keeps its hash."""
+    expires_time = None if expires_days is None else _compute_time_in(expires_days)
+    scopes, author = _choose_scopes(scope), find_user_name()
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         key_id, key = add_key(connection, tenant, name, scopes, requests_per_minute, expires_time, done_by=author)
     names = sorted(set(scopes))
     if as_json:
@@ -78,7 +80,7 @@ def add(
     say(key)
 
 
-def _time_in(days: float) -> datetime:
+def _compute_time_in(days: float) -> datetime:
     if days > EXPIRES_DAYS_MAX:
         raise typer.BadParameter(
             f"a key may last {EXPIRES_DAYS_MAX:,} days at most; leave it out for one that never ends.",
@@ -91,8 +93,8 @@ def _time_in(days: float) -> datetime:
 def list_all(
     tenant: Annotated[str | None, typer.Option(help="Only this tenant's.")] = None, as_json: Json = False
 ) -> None:
-    """List all keys, those that were revoked or expired too; never their secrets."""
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+    """List all keys, revoked and expired ones too, without their secrets."""
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
         rows = [row | {"scopes": " ".join(row["scopes"])} for row in list_keys(connection, tenant)]
     show_rows("API keys", rows, as_json=as_json)
 
@@ -103,8 +105,8 @@ def revoke(
     as_json: Json = False,
 ) -> None:
     """Revoke a key for good; running API processes notice within seconds."""
-    with connect(running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
-        revoke_key(connection, key_id, done_by=who_does_it())
+    with connect(find_running_ledger().postgres_dsn, "ledgerline_operator", autocommit=True) as connection:
+        revoke_key(connection, key_id, done_by=find_user_name())
     if as_json:
         show_json({"key_id": key_id, "revoked": True})
     else:

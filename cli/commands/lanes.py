@@ -5,19 +5,21 @@ from typing import Annotated, Final
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import running_ledger
+from cli.arguments import find_user_name
+from cli.context import find_running_ledger
 from cli.lanes import add_lanes
-from cli.output import Json, progress_bar, say, show_json
+from cli.output import Json, open_progress_bar, say, show_json
 from domain.topics import Topics
 
-app = typer.Typer(help="Lanes: the partitions that posting spreads over.", no_args_is_help=True)
+app = typer.Typer(help="Lanes: the partitions of payments.intents.", no_args_is_help=True)
 
 WAIT_SECONDS: Final = 300.0
 LANES_MAX: Final = 1024
 
-Total = Annotated[int, typer.Argument(min=1, max=LANES_MAX, help="How many lanes there are to be in all.")]
-Wait = Annotated[float, typer.Option(min=0, help="Seconds to wait for posting and relay to come to the lanes' ends.")]
+Total = Annotated[int, typer.Argument(min=1, max=LANES_MAX, help="The new number of all lanes.")]
+Wait = Annotated[
+    float, typer.Option(min=0, help="Seconds to wait until posting and relay have reached the lanes' ends.")
+]
 
 
 @app.callback()
@@ -27,13 +29,13 @@ def lanes() -> None:
 
 @app.command()
 def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
-    """Bring the ledger to TOTAL lanes: close the intake, drain, add partitions, open again. Kept on record.
+    """Add lanes up to TOTAL: close the intake, drain the lanes, add partitions, open the intake. This is recorded.
 
-    Clients are answered 503 with Retry-After meanwhile, for about a minute; services go on running. What is killed in
-    between leaves the intake closed, and the same command finishes it. Lanes are never removed.
+    Clients are answered 503 with Retry-After meanwhile, for about a minute; services keep running. If the command is
+    killed, the intake stays closed: run the same command again to finish. Lanes are never removed.
     """
-    ledger = running_ledger()
-    with progress_bar(quiet=as_json) as bar:
+    ledger = find_running_ledger()
+    with open_progress_bar(quiet=as_json) as bar:
         steps: dict[str, int] = {}
 
         def progress(step: str, done: float, whole: float) -> None:
@@ -47,7 +49,7 @@ def add(total: Total, wait: Wait = WAIT_SECONDS, as_json: Json = False) -> None:
             dsn=ledger.postgres_dsn,
             topics=Topics(ledger.settings.topic_prefix),
             total=total,
-            done_by=who_does_it(),
+            done_by=find_user_name(),
             wait_seconds=wait,
             progress=progress,
         )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.commands.stack import ensure_api_key, reporter
+from cli.commands.stack import ensure_api_key, open_reporter
 from cli.context import read_settings
 from cli.output import Json, say, show_json, wait_for_reader
 from cli.supervision import supervisor
@@ -19,7 +19,7 @@ from runtime.settings import Settings
 
 _LOOK_SECONDS: Final = 2.0
 
-Once = Annotated[bool, typer.Option("--once", help="Look, say what was found, stop; exit code 1 unless all is green.")]
+Once = Annotated[bool, typer.Option("--once", help="Show the state once, then stop; exit code 1 unless all is green.")]
 
 
 def observe(once: Once = False, as_json: Json = False) -> None:
@@ -32,19 +32,19 @@ def observe(once: Once = False, as_json: Json = False) -> None:
     # SIGTERM does the same as Ctrl-C. SIGINT is set, too: a shell may have started this process with SIGINT ignored.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.default_int_handler)
-    with reporter(quiet=as_json) as report:
-        state = supervisor.up(settings.home, report)
+    with open_reporter(quiet=as_json) as report:
+        state = supervisor.start_run(settings.home, report)
         ensure_api_key(state)
         observatory = Observatory(
             settings.home, state, cache=settings.home.resolve() / "cache", report=report, environment=os.environ
         )
         observatory.start()
     try:
-        with reporter(quiet=as_json) as report:
+        with open_reporter(quiet=as_json) as report:
             report("waiting until every target is scraped and every rule evaluated")
             observatory.wait_until_watching()
             observatory.becomes_green()  # if it does not, the findings name the alerts
-        found = _findings(observatory)
+        found = _collect_findings(observatory)
         if as_json:
             show_json(found)
         else:
@@ -57,7 +57,7 @@ def observe(once: Once = False, as_json: Json = False) -> None:
         observatory.stop()
 
 
-def _findings(observatory: Observatory) -> dict[str, Any]:
+def _collect_findings(observatory: Observatory) -> dict[str, Any]:
     server = observatory.prometheus
     rules = server.rules()
     firing, pending = server.alerts(), server.alerts(state="pending")
@@ -67,13 +67,13 @@ def _findings(observatory: Observatory) -> dict[str, Any]:
         "targets": [{"job": one.job, "address": one.address, "health": one.health} for one in server.targets()],
         "recording_rules": sum(rule["type"] == "recording" for rule in rules),
         "alerts": sum(rule["type"] == "alerting" for rule in rules),
-        "firing": [_plain(alert) for alert in firing],
-        "pending": [_plain(alert) for alert in pending],
+        "firing": [_make_plain(alert) for alert in firing],
+        "pending": [_make_plain(alert) for alert in pending],
         "green": not firing and not pending,
     }
 
 
-def _plain(alert: Alert) -> dict[str, Any]:
+def _make_plain(alert: Alert) -> dict[str, Any]:
     return {"alert": alert.name, "labels": alert.labels} | alert.annotations
 
 

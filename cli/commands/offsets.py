@@ -5,25 +5,25 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from cli.arguments import who_does_it
-from cli.context import Ledger, running_ledger
+from cli.arguments import find_user_name
+from cli.context import Ledger, find_running_ledger
 from cli.output import Json, say, show_json, show_rows
 from db.operations import (
     AgentPosition,
     LaneProgress,
     OperationKind,
     add_operation,
-    agent_positions,
-    glance,
-    lane_progress,
-    operator,
+    list_agent_positions,
+    list_lane_progress,
+    open_glance,
+    open_operator,
     rewind_reconciliation,
 )
 from domain.errors import LedgerlineError
 from domain.topics import Topics
-from runtime.kafka_positions import TopicState, admin_client, committed_offsets, tell_group, topic_state
+from runtime.kafka_positions import TopicState, make_admin_client, read_committed_offsets, read_topic_state, tell_group
 
-app = typer.Typer(help="Where each lane stands, in Postgres and in Kafka.", no_args_is_help=True)
+app = typer.Typer(help="The offsets of each lane, in Postgres and in Kafka.", no_args_is_help=True)
 
 _COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed", "behind", "seq")
 
@@ -53,11 +53,14 @@ CANNOT_BE_SOUGHT: Final = {
 }
 
 AgentName = Annotated[Agent, typer.Argument(help="posting, reconciliation or audit.")]
-ToStore = Annotated[bool, typer.Option("--to-store", help="Tell Kafka's group what Postgres says, for lag tools.")]
-ToBeginning = Annotated[
-    bool, typer.Option("--to-beginning", help="Reconciliation only: forget what was recomputed, and read it all again.")
+ToStore = Annotated[
+    bool, typer.Option("--to-store", help="Commit the offsets of Postgres to Kafka's group, for lag tools.")
 ]
-Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; as often as wanted.")]
+ToBeginning = Annotated[
+    bool,
+    typer.Option("--to-beginning", help="Reconciliation only: delete what was recomputed, and read everything again."),
+]
+Lanes = Annotated[list[int] | None, typer.Option("--lane", min=0, help="Only this lane; repeat it for more.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 
 
@@ -66,12 +69,12 @@ def offsets() -> None:
     """Where each lane stands, in Postgres and in Kafka."""
 
 
-def topic_of(agent: Agent, topics: Topics) -> str:
+def get_topic(agent: Agent, topics: Topics) -> str:
     """Return the topic that an agent reads."""
     return topics.intents if agent is Agent.POSTING else topics.journal
 
 
-def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
+def list_lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
     """Return one row for each agent and each lane that its topic has, or that only Postgres still has.
 
     low, high: the topic's first and next offset. first, next: the lane's first and next offset to read, in Postgres;
@@ -80,23 +83,23 @@ def lane_rows(ledger: Ledger) -> list[dict[str, Any]]:
     lane's next sequence number; head: posting's hash of the lane's last row.
     """
     topics = Topics(ledger.settings.topic_prefix)
-    with glance(ledger.postgres_dsn) as connection:
-        posted = {row.lane: row for row in lane_progress(connection)}
-        stands = {(row.agent, row.lane): row for row in agent_positions(connection)}
-    admin = admin_client(ledger.kafka)
-    states = {topic: topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
+    with open_glance(ledger.postgres_dsn) as connection:
+        posted = {row.lane: row for row in list_lane_progress(connection)}
+        stands = {(row.agent, row.lane): row for row in list_agent_positions(connection)}
+    admin = make_admin_client(ledger.kafka)
+    states = {topic: read_topic_state(admin, topic) for topic in (topics.intents, topics.journal)}
     rows = []
     for agent in Agent:
-        state = states[topic_of(agent, topics)]
+        state = states[get_topic(agent, topics)]
         lanes = sorted({lane for name, lane in stands if name == agent} | state.high.keys())
-        committed = committed_offsets(admin, topics.group(agent), topic_of(agent, topics), sorted(state.high))
+        committed = read_committed_offsets(admin, topics.group(agent), get_topic(agent, topics), sorted(state.high))
         for lane in lanes:
-            row = _row(agent, lane, stands.get((agent, lane)), state, committed.get(lane))
-            rows.append(row | _posting_members(agent, topics, posted.get(lane)))
+            row = _make_row(agent, lane, stands.get((agent, lane)), state, committed.get(lane))
+            rows.append(row | _make_posting_members(agent, topics, posted.get(lane)))
     return rows
 
 
-def _row(
+def _make_row(
     agent: Agent, lane: int, stands: AgentPosition | None, state: TopicState, committed: int | None
 ) -> dict[str, Any]:
     high = state.high.get(lane)
@@ -115,10 +118,10 @@ def _row(
     }
 
 
-def _posting_members(agent: Agent, topics: Topics, row: LaneProgress | None) -> dict[str, Any]:
+def _make_posting_members(agent: Agent, topics: Topics, row: LaneProgress | None) -> dict[str, Any]:
     known = row if agent is Agent.POSTING else None
     return {
-        "topic": known.topic if known is not None else topic_of(agent, topics),
+        "topic": known.topic if known is not None else get_topic(agent, topics),
         "topic_id": known.topic_id if known is not None else None,
         "first": known.first_offset if known is not None else None,
         "head": known.head.hex() if known is not None else None,
@@ -127,8 +130,8 @@ def _posting_members(agent: Agent, topics: Topics, row: LaneProgress | None) -> 
 
 @app.command()
 def show(as_json: Json = False) -> None:
-    """Show where each agent stands in each lane, by Postgres, beside the topic's ends and the group's offsets."""
-    rows = lane_rows(running_ledger())
+    """Show each agent's offset in Postgres for each lane, beside the topic's ends and the group's offsets."""
+    rows = list_lane_rows(find_running_ledger())
     if as_json:
         show_json(rows)
         return
@@ -153,17 +156,17 @@ def seek(
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
-    """Bring Kafka's offsets to where Postgres stands, or have reconciliation read lanes again; kept on record.
+    """Set Kafka's offsets to those in Postgres, or make reconciliation read lanes again; this is recorded.
 
-    Neither moves what was posted. Reconciliation may run meanwhile: it notices, and begins anew within seconds. Its
-    breaks keep their life: what is found again is the same break, and what is not is resolved as ever.
+    Neither changes anything that was posted. Reconciliation may run meanwhile: it notices, and begins again within
+    seconds. A break that is found again stays the same break; one that is not found again is resolved as usual.
     """
     if to_store == to_beginning:
         raise typer.BadParameter("say --to-store or --to-beginning")
-    ledger = running_ledger()
+    ledger = find_running_ledger()
     if to_store:
         done = _tell_kafka(ledger, agent, lane)
-        told = f"The group of {agent.value} stands where Postgres does, in {len(done)} lanes."
+        told = f"The group of {agent.value} now has the offsets of Postgres, in {len(done)} lanes."
     else:
         if agent is not Agent.RECONCILIATION:
             raise OffsetsError(CANNOT_BE_SOUGHT[agent])
@@ -175,7 +178,7 @@ def seek(
         say(told)
 
 
-def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
+def _choose_offsets(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) -> dict[int, int]:
     """Return the agent's next offset by lane, for these lanes or for all; raise OffsetsError for an unknown lane."""
     found = {row.lane: row.next_offset for row in rows if row.agent == agent}
     missing = sorted(set(lanes or ()) - found.keys())
@@ -186,21 +189,21 @@ def _chosen(agent: Agent, rows: list[AgentPosition], lanes: list[int] | None) ->
 
 def _tell_kafka(ledger: Ledger, agent: Agent, lanes: list[int] | None) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    admin = admin_client(ledger.kafka)
-    with operator(ledger.postgres_dsn) as connection, connection.transaction():
-        stands = _chosen(agent, agent_positions(connection), lanes)
+    admin = make_admin_client(ledger.kafka)
+    with open_operator(ledger.postgres_dsn) as connection, connection.transaction():
+        stands = _choose_offsets(agent, list_agent_positions(connection), lanes)
         if stands:
             detail = {"agent": agent.value, "offsets": {str(number): at for number, at in stands.items()}}
-            add_operation(connection, OperationKind.OFFSETS_TOLD, who_does_it(), detail)
-            tell_group(admin, topics.group(agent), topic_of(agent, topics), stands)
+            add_operation(connection, OperationKind.OFFSETS_TOLD, find_user_name(), detail)
+            tell_group(admin, topics.group(agent), get_topic(agent, topics), stands)
     return [{"lane": number, "offset": at} for number, at in stands.items()]
 
 
 def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[str, int]]:
     topics = Topics(ledger.settings.topic_prefix)
-    journal = topic_state(admin_client(ledger.kafka), topics.journal)
-    with operator(ledger.postgres_dsn) as connection:
-        stands = _chosen(Agent.RECONCILIATION, agent_positions(connection), lanes)
+    journal = read_topic_state(make_admin_client(ledger.kafka), topics.journal)
+    with open_operator(ledger.postgres_dsn) as connection:
+        stands = _choose_offsets(Agent.RECONCILIATION, list_agent_positions(connection), lanes)
         for lane in stands:
             if journal.low.get(lane) != 0:
                 raise OffsetsError(
@@ -209,6 +212,6 @@ def _rewind(ledger: Ledger, lanes: list[int] | None, *, yes: bool) -> list[dict[
                 )
         count = sum(stands.values())
         if stands and not yes:
-            typer.confirm(f"Recompute {len(stands)} lanes, {count:,} offsets of them?", abort=True, err=True)
-        rewound = rewind_reconciliation(connection, list(stands), who_does_it())
+            typer.confirm(f"Recompute {len(stands)} lanes with {count:,} offsets?", abort=True, err=True)
+        rewound = rewind_reconciliation(connection, list(stands), find_user_name())
     return [{"lane": lane, "offset": 0} for lane in rewound]

@@ -4,9 +4,9 @@ from typing import Any
 
 import typer
 
-from cli.context import running_ledger
+from cli.context import find_running_ledger
 from cli.output import Json, say, show_json, show_rows
-from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, findings_json, progress_of, show_findings
+from cli.recomputing import BREAKS_FOUND, exit_code_for_outages, make_findings_json, open_progress, show_findings
 from domain.topics import Topics
 from streams.proof.reconciliation.full import Report, recompute
 
@@ -19,8 +19,8 @@ def reconcile(as_json: Json = False) -> None:
     Conservation, symmetry, faithfulness, balances. Exit code 0: all held; 1: breaks were found; 2: could not run.
     """
     with exit_code_for_outages():
-        ledger = running_ledger()
-        with progress_of(_STEPS, quiet=as_json) as progress:
+        ledger = find_running_ledger()
+        with open_progress(_STEPS, quiet=as_json) as progress:
             report = recompute(
                 kafka=ledger.kafka,
                 dsn=ledger.postgres_dsn,
@@ -29,14 +29,14 @@ def reconcile(as_json: Json = False) -> None:
                 progress=progress,
             )
     if as_json:
-        show_json(report_json(report))
+        show_json(make_report_json(report))
     else:
         _show(report)
     if report.findings:
         raise typer.Exit(BREAKS_FOUND)
 
 
-def report_json(report: Report) -> dict[str, Any]:
+def make_report_json(report: Report) -> dict[str, Any]:
     """Return the report for machines; amounts are strings, because a sum may be too large for a JSON number."""
     return {
         "ok": not report.findings,
@@ -49,7 +49,7 @@ def report_json(report: Report) -> dict[str, Any]:
             {**row, "debits_minor": str(row["debits_minor"]), "credits_minor": str(row["credits_minor"])}
             for row in report.totals
         ],
-        "breaks": findings_json(report.findings),
+        "breaks": make_findings_json(report.findings),
     }
 
 

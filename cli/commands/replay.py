@@ -7,16 +7,16 @@ import psycopg
 import typer
 from psycopg.conninfo import conninfo_to_dict
 
-from cli.commands.books import frame_of, read_books
-from cli.context import Ledger, running_ledger
+from cli.commands.books import read_books, read_frame
+from cli.context import Ledger, find_running_ledger
 from cli.output import Json, say, show_json
-from cli.recomputing import BREAKS_FOUND, progress_of
+from cli.recomputing import BREAKS_FOUND, open_progress
 from db.connections import DatabaseError
 from db.frame import Frame
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.key_files import read_key
-from streams.proof.audit.service import key_file_of
+from streams.proof.audit.service import get_key_file
 from streams.proof.replay.comparison import Comparison, compare
 from streams.proof.replay.rebuild import Origin, Report
 from streams.proof.replay.rebuild import replay as rebuild
@@ -32,10 +32,13 @@ _STEPS = {
 
 def replay(
     into: Annotated[
-        str, typer.Option(help="DSN of the database, as the login that owns it; made where there is none.")
+        str,
+        typer.Option(
+            help="DSN of the database, with the login that owns it. The database is made if it does not exist."
+        ),
     ],
     books: Annotated[
-        Path | None, typer.Option(help="File of `ledgerline books export`; unset means the running ledger's own books.")
+        Path | None, typer.Option(help="File of `ledgerline books export`; the running ledger's own books if left out.")
     ] = None,
     verify: Annotated[bool, typer.Option("--verify", help="Then compare it with the running ledger.")] = False,
     as_json: Json = False,
@@ -45,15 +48,17 @@ def replay(
     Stop what posts to that database first. Killed in the middle it goes on where it was when it is called again. Exit
     code 1: it could not be done, or the databases differ.
     """
-    ledger = running_ledger()
-    is_live = _same_database(into, ledger.postgres_dsn)
+    ledger = find_running_ledger()
+    is_live = _is_same_database(into, ledger.postgres_dsn)
     if verify and is_live:
         raise LedgerlineError(
             "--verify compares with another database: name the live one by LEDGERLINE_POSTGRES_DSN, or leave it out."
         )
-    origin = Origin(ledger.kafka, ledger.registry, Topics(ledger.settings.topic_prefix), _own_public_key(ledger))
-    frame = read_books(books) if books is not None else None if is_live else _frame_if_reachable(ledger.postgres_dsn)
-    with progress_of(_STEPS, quiet=as_json) as progress:
+    origin = Origin(ledger.kafka, ledger.registry, Topics(ledger.settings.topic_prefix), _read_own_public_key(ledger))
+    frame = (
+        read_books(books) if books is not None else None if is_live else _read_frame_if_reachable(ledger.postgres_dsn)
+    )
+    with open_progress(_STEPS, quiet=as_json) as progress:
         report = rebuild(origin, into, frame, progress, compare_heads=not verify)
         compared = compare(into, ledger.postgres_dsn, progress) if verify else None
     _show(report, compared, as_json=as_json)
@@ -61,7 +66,7 @@ def replay(
         raise typer.Exit(BREAKS_FOUND)
 
 
-def _same_database(one: str, other: str) -> bool:
+def _is_same_database(one: str, other: str) -> bool:
     try:
         left, right = conninfo_to_dict(one), conninfo_to_dict(other)
     except psycopg.ProgrammingError as error:
@@ -71,22 +76,22 @@ def _same_database(one: str, other: str) -> bool:
     return all(left.get(part) == right.get(part) for part in ("host", "port", "dbname"))
 
 
-def _frame_if_reachable(dsn: str) -> Frame | None:
+def _read_frame_if_reachable(dsn: str) -> Frame | None:
     """Return the live ledger's books, or None if it is gone: then the database to replay into must have its own."""
     try:
-        return frame_of(dsn)
+        return read_frame(dsn)
     except (DatabaseError, psycopg.OperationalError, psycopg.errors.UndefinedTable, psycopg.errors.InvalidSchemaName):
         return None
 
 
-def _own_public_key(ledger: Ledger) -> bytes | None:
-    file = key_file_of(ledger.settings)
+def _read_own_public_key(ledger: Ledger) -> bytes | None:
+    file = get_key_file(ledger.settings)
     return read_key(file).public_raw if file.exists() else None
 
 
 def _show(report: Report, compared: Comparison | None, *, as_json: bool) -> None:
     if as_json:
-        show_json(_json(report, compared))
+        show_json(_make_json(report, compared))
         return
     way = "loaded" if report.loaded else "caught up by"
     say(
@@ -110,7 +115,7 @@ def _show(report: Report, compared: Comparison | None, *, as_json: bool) -> None
         )
 
 
-def _json(report: Report, compared: Comparison | None) -> dict[str, Any]:
+def _make_json(report: Report, compared: Comparison | None) -> dict[str, Any]:
     found: dict[str, Any] = {
         "records": report.records,
         "lanes": report.lanes,

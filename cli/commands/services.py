@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import structlog
 import typer
 
-from cli.commands.topics import described
+from cli.commands.topics import describe_topics
 from cli.configuration.check import refuse_misconfigured
-from cli.configuration.variables import former_variables
-from cli.context import Ledger, running_ledger
-from cli.observed import observed
+from cli.configuration.variables import find_former_variables
+from cli.context import Ledger, find_running_ledger
+from cli.observed import observe
 from cli.output import Json, say, show_json
 from db.books import add_tenant
 from db.connections import connect
@@ -28,7 +28,7 @@ from domain.topics import Topics
 from ops.kafka_rights import grant
 from producers.deploy import make_topics, register_schemas
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,12 +41,12 @@ logger: Final = structlog.get_logger(__name__)
 DEFAULT_TENANT: Final = "default"
 
 Contract = Annotated[
-    bool, typer.Option("--contract", help="Take away as well what only older releases use; see docs/UPGRADING.md.")
+    bool, typer.Option("--contract", help="Also remove what only older releases use; see docs/UPGRADING.md.")
 ]
 Logins = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of files named for a service, each with its DSN: make that login, with its role alone.",
+        help="Folder of files named for a service, each with a DSN. Make that login, with that service's role only.",
         exists=True,
         file_okay=False,
     ),
@@ -55,12 +55,12 @@ KafkaRights = Annotated[
     str | None,
     typer.Option(
         metavar="PREFIX",
-        help="Create each service's rights in Kafka, for users of this prefix and the service's name.",
+        help="Create each service's rights in Kafka, for users named by this prefix and the service.",
     ),
 ]
 
 
-def posting_key(settings: Settings) -> "SigningKey | None":
+def read_posting_key(settings: Settings) -> "SigningKey | None":
     """Return the key with which posting signs heads; None if the settings name no key and the home has none."""
     from runtime.key_files import read_key
     from runtime.key_names import POSTING_KEY_FILE
@@ -71,7 +71,7 @@ def posting_key(settings: Settings) -> "SigningKey | None":
     return read_key(key_file)
 
 
-def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
+def make_agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
     """Return the options with which an agent of this ledger reads its topic; `more` are other AgentOptions."""
     from streams.fenced import AgentOptions
 
@@ -92,21 +92,21 @@ def agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentO
     )
 
 
-def proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOptions":
+def make_proving_options(name: str, ledger: Ledger, topics: Topics) -> "AgentOptions":
     """Return the options of a proving agent: nobody waits for it, and large batches cost it half as much."""
-    return agent_options(
+    return make_agent_options(
         name, ledger, topics.journal, read_committed=True, fetch_wait_ms=200, fetch_bytes_min=512 * 1024
     )
 
 
-def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_posting(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run the posting worker."""
     from streams.posting.service import serve
-    from streams.posting.signing import sign_nothing, signing_with
+    from streams.posting.signing import make_sign, sign_nothing
 
-    key = posting_key(ledger.settings)
+    key = read_posting_key(ledger.settings)
     # A commit costs as much as about 80 intents: so wait up to 20 ms, and post all that arrived with one commit.
-    options = agent_options(
+    options = make_agent_options(
         "posting", ledger, topics.intents, read_committed=True, fetch_wait_ms=20, fetch_bytes_min=16 * 1024
     )
     serve(
@@ -114,7 +114,7 @@ def run_posting(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None
         dsn=ledger.postgres_dsn,
         registry=ledger.registry,
         journal_topic=topics.journal,
-        sign=sign_nothing if key is None else signing_with(key),
+        sign=sign_nothing if key is None else make_sign(key),
         fault=fault,
     )
 
@@ -128,13 +128,13 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
     def wait() -> None:
         signal.sigwait(signals)
         stop.set()
-        watchdog.told_to_stop()
+        watchdog.note_stop_order()
 
     threading.Thread(target=wait, name="signals", daemon=True).start()
     return stop
 
 
-def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run one instance of the relay, of the journal and of the outbox."""
     from db.outbox import OutboxStore
     from db.relay import RelayStore
@@ -149,8 +149,8 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
     options = RelayOptions(
         ledger.kafka, topics, settings.relay_instance, settings.relay_instances, settings.relay_batch_records_max
     )
-    encoders = RelayEncoders.registered(ledger.registry)
-    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.tracer() is not None)
+    encoders = RelayEncoders.find_registered(ledger.registry)
+    store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.get_tracer() is not None)
     relay = Relay(store, encoders, options, fault=fault)
     kept_seconds = settings.outbox_retention_days * DAY_MS / 1000
     outbox = OutboxRelay(OutboxStore(ledger.postgres_dsn), encoders.position, options, kept_seconds)
@@ -171,7 +171,7 @@ def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
     """Run the reconciliation agent."""
     from streams.proof.reconciliation.service import serve
 
-    options = proving_options("reconciliation", ledger, topics)
+    options = make_proving_options("reconciliation", ledger, topics)
     serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
 
 
@@ -179,11 +179,11 @@ def run_audit(ledger: Ledger, topics: Topics) -> None:
     """Run the audit agent."""
     from streams.proof.audit.service import serve
 
-    options = proving_options("audit", ledger, topics)
+    options = make_proving_options("audit", ledger, topics)
     serve(options, dsn=ledger.postgres_dsn, registry=ledger.registry, topics=topics, settings=ledger.settings)
 
 
-def run_api(ledger: Ledger, topics: Topics, fault: Fault = no_fault) -> None:
+def run_api(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
     """Run the API."""
     from api.server import serve
 
@@ -210,9 +210,9 @@ def service(name: str) -> None:
     """Run one service until it is told to stop: posting, relay, reconciliation, audit or api."""
     if name not in RUNNERS:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
-    ledger = running_ledger()
-    with observed(name, ledger):
-        for finding in former_variables(os.environ):
+    ledger = find_running_ledger()
+    with observe(name, ledger):
+        for finding in find_former_variables(os.environ):
             logger.warning("setting has a new name", error=finding.sentence)
         refuse_misconfigured(ledger.settings, ledger.addresses, ROLE_OF_LOGIN[name])
         RUNNERS[name](ledger, Topics(ledger.settings.topic_prefix))
@@ -228,7 +228,7 @@ def prepare_ledger(
     with connect(ledger.postgres_dsn, "ledgerline_operator") as connection:
         add_tenant(connection, DEFAULT_TENANT)
     made_logins = make_logins(ledger.postgres_dsn, logins) if logins is not None else []
-    wanted = described(settings)
+    wanted = describe_topics(settings)
     made = make_topics(ledger.kafka, wanted.topics, wanted.lanes, wanted.replication, wanted.retention)
     # Without ACLs a topic may be open to all users or to none. So the ACLs are created together with the topics.
     granted = grant(ledger.kafka, settings.topic_prefix, kafka_rights) if kafka_rights is not None else None
@@ -249,7 +249,7 @@ def prepare(
 
     Run it before the services of a release are started; those of the release before run on meanwhile.
     """
-    done = prepare_ledger(running_ledger(), contract=contract, logins=logins, kafka_rights=kafka_rights)
+    done = prepare_ledger(find_running_ledger(), contract=contract, logins=logins, kafka_rights=kafka_rights)
     if as_json:
         show_json(done)
         return

@@ -9,19 +9,19 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cli.addresses import addresses_of
-from cli.context import console_url, read_settings
-from cli.output import Json, console, show_json, shown, wait_for_reader
-from cli.status import LaneStatus, StatusReport, age, look
+from cli.addresses import find_addresses
+from cli.context import make_console_url, read_settings
+from cli.output import Json, console, make_shown, show_json, wait_for_reader
+from cli.status import LaneStatus, StatusReport, format_age, look
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
 from runtime.settings import Settings
 
 _COLOURS = {"ready": "green", "starting": "yellow", "waiting": "red", "unready": "red", "stopped": "red"}
 
-Watch = Annotated[bool, typer.Option("--watch", help="Look again and again, until Ctrl-C.")]
-Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two looks of --watch.")]
-Check = Annotated[bool, typer.Option("--check", help="Exit with 1 where something needs attention.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Refresh until Ctrl-C.")]
+Interval = Annotated[float, typer.Option(min=0.2, max=3600, help="Seconds between two refreshes of --watch.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 if something needs attention.")]
 
 
 def status(watch: Watch = False, interval: Interval = 2.0, check: Check = False, as_json: Json = False) -> None:
@@ -33,19 +33,19 @@ def status(watch: Watch = False, interval: Interval = 2.0, check: Check = False,
     if watch:
         _watch(settings, interval, as_json=as_json)
         return
-    report = glance_at(settings)
+    report = read_status(settings)
     if as_json:
-        show_json(document(report))
+        show_json(make_document(report))
     else:
         console.print(render(report))
     if check and report.attention:
         raise typer.Exit(1)
 
 
-def glance_at(settings: Settings) -> StatusReport:
+def read_status(settings: Settings) -> StatusReport:
     """Read the status once; raise LedgerlineError if no ledger runs here and the environment names none."""
     state = read_state(settings.home)
-    addresses = addresses_of(settings, state)
+    addresses = find_addresses(settings, state)
     if state is None and addresses.kafka is None and addresses.postgres_dsn is None:
         raise LedgerlineError(
             "No ledger is running here: start one with `ledgerline up`, or name one by LEDGERLINE_* variables."
@@ -57,20 +57,20 @@ def _watch(settings: Settings, interval_seconds: float, *, as_json: bool) -> Non
     """Show the status repeatedly until Ctrl-C; if the reader has gone, exit with code 1, as for all cut output."""
     if as_json or not console.is_terminal:
         while True:
-            report = glance_at(settings)
+            report = read_status(settings)
             if as_json:
-                show_json(document(report), indent=None)
+                show_json(make_document(report), indent=None)
             else:
                 console.print(render(report))
             if not wait_for_reader(interval_seconds):
                 raise typer.Exit(1)
-    with Live(render(glance_at(settings)), console=console, screen=True, auto_refresh=False) as live:
+    with Live(render(read_status(settings)), console=console, screen=True, auto_refresh=False) as live:
         while wait_for_reader(interval_seconds):
-            live.update(render(glance_at(settings)), refresh=True)
+            live.update(render(read_status(settings)), refresh=True)
     raise typer.Exit(1)
 
 
-def document(report: StatusReport) -> dict[str, Any]:
+def make_document(report: StatusReport) -> dict[str, Any]:
     """Return the report for machines; bytes are in hex."""
     found = asdict(report)
     found["breaks"] = [item._asdict() for item in report.breaks]
@@ -82,25 +82,25 @@ def document(report: StatusReport) -> dict[str, Any]:
 
 def render(report: StatusReport) -> RenderableType:
     """Return the report for people."""
-    shown: list[RenderableType] = [_headline(report)]
+    shown: list[RenderableType] = [_make_headline(report)]
     if report.processes:
         shown.append(_process_table(report))
     if report.lanes:
-        shown.append(_lane_table(report.lanes))
-    shown.append(_summary(report))
+        shown.append(_make_lane_table(report.lanes))
+    shown.append(_make_summary(report))
     if report.open is not None:
         shown.append(Text(report.open, style="yellow"))
     shown += [Text(f"! {sentence}", style="bold red") for sentence in report.attention]
     return Group(*shown)
 
 
-def _headline(report: StatusReport) -> Text:
+def _make_headline(report: StatusReport) -> Text:
     line = Text("Ledgerline ", style="bold")
     line.append(report.phase, style="green" if report.phase == "running" else "yellow")
     if report.started_time:
         line.append(f" since {report.started_time[:19].replace('T', ' ')} UTC", style="dim")
     if report.api_url:
-        line.append(f"  API {report.api_url}\nConsole {console_url(report.api_url)}")
+        line.append(f"  API {report.api_url}\nConsole {make_console_url(report.api_url)}")
     return line
 
 
@@ -112,7 +112,7 @@ def _process_table(report: StatusReport) -> Table:
         colour = _COLOURS.get(process.condition, "yellow")
         table.add_row(
             f"[{colour}]●[/]",
-            shown(process.name),
+            make_shown(process.name),
             f"[{colour}]{process.condition}[/]",
             f"[yellow]{process.restarts}[/]" if process.restarts else "0",
             str(process.pid or ""),
@@ -121,7 +121,7 @@ def _process_table(report: StatusReport) -> Table:
     return table
 
 
-def _lane_table(lanes: list[LaneStatus]) -> Table:
+def _make_lane_table(lanes: list[LaneStatus]) -> Table:
     table = Table(
         title="Lanes",
         title_justify="left",
@@ -136,28 +136,28 @@ def _lane_table(lanes: list[LaneStatus]) -> Table:
     for lane in lanes:
         table.add_row(
             str(lane.lane),
-            _count(lane.received),
-            _lag(lane.posting_lag),
-            _count(lane.journalled),
-            _lag(lane.relay_lag),
-            _lag(lane.reconciliation_lag),
-            _lag(lane.audit_lag),
-            age(lane.booked_time) if lane.booked_time else "never",
+            _format_count(lane.received),
+            _format_lag(lane.posting_lag),
+            _format_count(lane.journalled),
+            _format_lag(lane.relay_lag),
+            _format_lag(lane.reconciliation_lag),
+            _format_lag(lane.audit_lag),
+            format_age(lane.booked_time) if lane.booked_time else "never",
         )
     return table
 
 
-def _count(records: int | None) -> str:
+def _format_count(records: int | None) -> str:
     return "?" if records is None else f"{records:,}"
 
 
-def _lag(records: int | None) -> str:
+def _format_lag(records: int | None) -> str:
     if records is None:
         return "?"
     return "[green]0[/]" if records == 0 else f"[yellow]{records:,}[/]"
 
 
-def _summary(report: StatusReport) -> Table:
+def _make_summary(report: StatusReport) -> Table:
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column(style="bold")
     table.add_column()
@@ -168,12 +168,12 @@ def _summary(report: StatusReport) -> Table:
         table.add_row("Dead letters", f"[yellow]{report.dead_letters_untried:,} never retried[/]: ledgerline dlq list")
     if report.breaks:
         for found in report.breaks:
-            where = f"{found.found_by} {found.kind} {found.state}, first {age(found.first_opened_time)}"
+            where = f"{found.found_by} {found.kind} {found.state}, first {format_age(found.first_opened_time)}"
             table.add_row("Breaks", f"[red]{found.breaks:,}[/] {where}")
     elif report.totals:
         table.add_row("Breaks", "[green]none[/]")
     if report.checkpoint is not None:
-        signed = f"{report.checkpoint.checkpoint} signed {age(report.checkpoint.signed_time)}"
+        signed = f"{report.checkpoint.checkpoint} signed {format_age(report.checkpoint.signed_time)}"
         table.add_row("Checkpoint", f"{signed} with key {report.checkpoint.key_id}")
     elif report.totals:
         table.add_row("Checkpoint", "none signed yet")

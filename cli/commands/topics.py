@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.context import named_kafka
+from cli.context import find_kafka
 from cli.output import Json, say, show_json, show_rows
 from domain.topics import Topics
 from producers import topic_plan
@@ -14,10 +14,10 @@ from producers.topic_plan import Described, Difference, Remedy
 from runtime.kafka import Kafka
 from runtime.settings import Settings
 
-app = typer.Typer(help="Topics as code: how they should be, and how they are.", no_args_is_help=True)
+app = typer.Typer(help="Topics as code: compare and apply their configuration.", no_args_is_help=True)
 
 AllowLoss = Annotated[
-    bool, typer.Option("--allow-loss", help="Also change what lets records go, such as a shorter retention.")
+    bool, typer.Option("--allow-loss", help="Also apply changes that lose records, such as a shorter retention.")
 ]
 
 _REMEDIES = {
@@ -28,7 +28,7 @@ _REMEDIES = {
 }
 
 
-def described(settings: Settings) -> Described:
+def describe_topics(settings: Settings) -> Described:
     """Return the topics as these settings describe them."""
     return Described(
         Topics(settings.topic_prefix),
@@ -40,9 +40,9 @@ def described(settings: Settings) -> Described:
 
 @app.command()
 def diff(as_json: Json = False) -> None:
-    """Show where the topics differ from what the settings describe. Exit code 1 where they do."""
-    settings, kafka = named_kafka()
-    found = topic_plan.differences(kafka, described(settings))
+    """Show how the topics differ from what the settings describe. Exit code 1 if they do."""
+    settings, kafka = find_kafka()
+    found = topic_plan.find_differences(kafka, describe_topics(settings))
     if as_json:
         show_json([asdict(difference) for difference in found])
     elif found:
@@ -55,9 +55,9 @@ def diff(as_json: Json = False) -> None:
 
 @app.command()
 def apply(allow_loss: AllowLoss = False, as_json: Json = False) -> None:
-    """Make the topics as described, as far as that is safe. Deletes nothing. Exit code 1 where something is left."""
-    settings, kafka = named_kafka()
-    changed, left = topic_plan.apply(kafka, described(settings), with_loss=allow_loss)
+    """Make the topics as described, as far as that is safe. Delete nothing. Exit code 1 if a difference is left."""
+    settings, kafka = find_kafka()
+    changed, left = topic_plan.apply(kafka, describe_topics(settings), with_loss=allow_loss)
     if as_json:
         told: dict[str, Any] = {"changed": [asdict(one) for one in changed], "left": [asdict(one) for one in left]}
         show_json(told)

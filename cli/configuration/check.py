@@ -6,136 +6,142 @@ from typing import Final
 
 from pydantic import ValidationError
 
-from cli.addresses import Addresses, addresses_of
-from cli.configuration.answers import START_SECONDS, kafka_trouble, postgres_trouble, registry_trouble
-from cli.configuration.findings import Finding, error, fine, refuse_errors, warning
-from cli.configuration.rules import contradictions
-from cli.configuration.variables import former_variables, unknown_variables
-from db.configuration import server_of
+from cli.addresses import Addresses, find_addresses
+from cli.configuration.answers import START_SECONDS, find_kafka_trouble, find_postgres_trouble, find_registry_trouble
+from cli.configuration.findings import Finding, make_error, make_fine, make_warning, refuse_errors
+from cli.configuration.rules import find_contradictions
+from cli.configuration.variables import find_former_variables, find_unknown_variables
+from db.configuration import query_server
 from db.logins import ROLE_OF_LOGIN
 from domain.errors import LedgerlineError
 from ops.run_state import read_state
-from producers.compatibility import registered_all
-from producers.topic_plan import Described, differences
-from runtime.secret_files import SettingsError, variable
+from producers.compatibility import list_registered
+from producers.topic_plan import Described, find_differences
+from runtime.secret_files import SettingsError, get_variable
 from runtime.settings import Settings
 
 SKEW_SECONDS_MAX: Final = 1.0
 
 
-def unusable(trouble: ValidationError) -> list[Finding]:
+def list_unusable(trouble: ValidationError) -> list[Finding]:
     """Return a finding for each value that cannot be used; the value itself is not shown, as it may be a secret."""
     return [
-        error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says what it takes.")
+        make_error(name, f"{name} cannot be used: {found['msg']}; docs/SETTINGS.md says which values it accepts.")
         for found in trouble.errors(include_input=False)
-        for name in [variable("_".join(str(part) for part in found["loc"]))]
+        for name in [get_variable("_".join(str(part) for part in found["loc"]))]
     ]
 
 
 def check_settings() -> tuple[Settings | None, list[Finding]]:
     """Return the settings, None if the environment gives no valid ones, and the findings; no part is contacted."""
-    findings = [*former_variables(os.environ), *unknown_variables(os.environ)]
+    findings = [*find_former_variables(os.environ), *find_unknown_variables(os.environ)]
     try:
         settings = Settings.model_validate({})
     except ValidationError as trouble:
-        return None, [*findings, *unusable(trouble)]
+        return None, [*findings, *list_unusable(trouble)]
     except SettingsError as trouble:
-        return None, [*findings, error("secrets", str(trouble))]
-    return settings, [*findings, *contradictions(settings)]
+        return None, [*findings, make_error("secrets", str(trouble))]
+    return settings, [*findings, *find_contradictions(settings)]
 
 
 def check_parts(settings: Settings, described: Described, service: str | None) -> Iterator[Finding]:
     """Yield the findings about the parts, one part after the other; the login must have the rights of `service`."""
-    found = addresses_of(settings, read_state(settings.home))
-    yield from _kafka(found, described)
-    yield from _postgres(found, service)
-    yield from _registry(found)
+    found = find_addresses(settings, read_state(settings.home))
+    yield from _check_kafka(found, described)
+    yield from _check_postgres(found, service)
+    yield from _check_registry(found)
 
 
 def refuse_misconfigured(settings: Settings, found: Addresses, role: str | None = None) -> None:
     """Raise SettingsError if the configuration is wrong; a part that is only down is no error and no reason to wait."""
-    refuse_errors(contradictions(settings))
+    refuse_errors(find_contradictions(settings))
     troubles = [
-        kafka_trouble(found.kafka, START_SECONDS) if found.kafka else None,
-        postgres_trouble(found.postgres_dsn, role, START_SECONDS) if found.postgres_dsn else None,
-        registry_trouble(found.registry, START_SECONDS) if found.registry else None,
+        find_kafka_trouble(found.kafka, START_SECONDS) if found.kafka else None,
+        find_postgres_trouble(found.postgres_dsn, role, START_SECONDS) if found.postgres_dsn else None,
+        find_registry_trouble(found.registry, START_SECONDS) if found.registry else None,
     ]
-    refuse_errors(error("", trouble.sentence) for trouble in troubles if trouble and trouble.is_misconfigured)
+    refuse_errors(make_error("", trouble.sentence) for trouble in troubles if trouble and trouble.is_misconfigured)
 
 
-def _kafka(found: Addresses, described: Described) -> Iterator[Finding]:
+def _check_kafka(found: Addresses, described: Described) -> Iterator[Finding]:
     if found.kafka is None:
-        yield error("kafka", f"No Kafka is known: set {variable('kafka_bootstrap')}, or run `ledgerline up`.")
+        yield make_error("kafka", f"No Kafka is known: set {get_variable('kafka_bootstrap')}, or run `ledgerline up`.")
         return
-    trouble = kafka_trouble(found.kafka)
+    trouble = find_kafka_trouble(found.kafka)
     if trouble is not None:
-        yield error("kafka", trouble.sentence)
+        yield make_error("kafka", trouble.sentence)
         return
     who = f" as {found.kafka.sasl_username}" if found.kafka.has_sasl else ""
-    yield fine("kafka", f"Kafka answers at {found.kafka} by {found.kafka.security_protocol}{who}.")
+    yield make_fine("kafka", f"Kafka answers at {found.kafka} by {found.kafka.security_protocol}{who}.")
     try:
-        differing = differences(found.kafka, described)
+        differing = find_differences(found.kafka, described)
     except LedgerlineError as refused:
-        yield error("topics", str(refused))
+        yield make_error("topics", str(refused))
         return
     if differing:
         names = ", ".join(dict.fromkeys(difference.topic for difference in differing))
-        yield error("topics", f"Topics are not as described ({names}): see `ledgerline topics diff`.")
+        yield make_error("topics", f"Topics are not as described ({names}): see `ledgerline topics diff`.")
     else:
-        yield fine("topics", "The topics are as described.")
+        yield make_fine("topics", "The topics are as described.")
 
 
-def _postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
+def _check_postgres(found: Addresses, service: str | None) -> Iterator[Finding]:
     dsn = found.postgres_dsn
     if dsn is None:
-        yield error("postgres", f"No Postgres is known: set {variable('postgres_dsn')}, or run `ledgerline up`.")
+        yield make_error(
+            "postgres", f"No Postgres is known: set {get_variable('postgres_dsn')}, or run `ledgerline up`."
+        )
         return
-    trouble = postgres_trouble(dsn)
+    trouble = find_postgres_trouble(dsn)
     if trouble is not None:
-        yield error("postgres", trouble.sentence)
+        yield make_error("postgres", trouble.sentence)
         return
-    server = server_of(dsn)
+    server = query_server(dsn)
     way = "by TLS" if server.is_encrypted else "without TLS"
-    yield fine("postgres", f"{' '.join(server.version.split()[:2])} answers {way} as {server.login}.")
+    yield make_fine("postgres", f"{' '.join(server.version.split()[:2])} answers {way} as {server.login}.")
     if abs(server.skew_seconds) > SKEW_SECONDS_MAX + server.asked_seconds:
-        yield warning("clock", f"Postgres' clock is {server.skew_seconds:+.1f} s from ours: keep both by NTP.")
+        yield make_warning("clock", f"Postgres' clock is {server.skew_seconds:+.1f} s from ours: keep both by NTP.")
     else:
-        yield fine("clock", f"Postgres' clock is within {SKEW_SECONDS_MAX:g} s of ours.")
-    yield from _rights(dsn, server.login, service)
+        yield make_fine("clock", f"Postgres' clock is within {SKEW_SECONDS_MAX:g} s of ours.")
+    yield from _check_rights(dsn, server.login, service)
 
 
-def _rights(dsn: str, user: str, service: str | None) -> Iterator[Finding]:
+def _check_rights(dsn: str, user: str, service: str | None) -> Iterator[Finding]:
     if service is not None:
-        trouble = postgres_trouble(dsn, ROLE_OF_LOGIN[service])
+        trouble = find_postgres_trouble(dsn, ROLE_OF_LOGIN[service])
         if trouble is not None:
-            yield error("rights", trouble.sentence)
+            yield make_error("rights", trouble.sentence)
             return
-    roles = [role for role in ROLE_OF_LOGIN.values() if postgres_trouble(dsn, role) is None]
+    roles = [role for role in ROLE_OF_LOGIN.values() if find_postgres_trouble(dsn, role) is None]
     ours = [role for role in roles if role.startswith("ledgerline")]
     if not ours:
-        yield error("rights", f"{user} is a member of no service's role: run `ledgerline prepare --logins`.")
+        yield make_error("rights", f"{user} is a member of no service's role: run `ledgerline prepare --logins`.")
         return
-    yield fine("rights", f"{user} may act as {', '.join(ours)}.")
+    yield make_fine("rights", f"{user} may act as {', '.join(ours)}.")
     if service is not None and len(ours) > 1:
-        yield warning("rights", f"{user} may do more than {service} needs: give each service a login of its own.")
+        yield make_warning("rights", f"{user} may do more than {service} needs: give each service a login of its own.")
 
 
-def _registry(found: Addresses) -> Iterator[Finding]:
+def _check_registry(found: Addresses) -> Iterator[Finding]:
     if found.registry is None:
-        yield error("registry", f"No registry is known: set {variable('registry_url')}, or run `ledgerline up`.")
+        yield make_error(
+            "registry", f"No registry is known: set {get_variable('registry_url')}, or run `ledgerline up`."
+        )
         return
-    trouble = registry_trouble(found.registry)
+    trouble = find_registry_trouble(found.registry)
     if trouble is not None:
-        yield error("registry", trouble.sentence)
+        yield make_error("registry", trouble.sentence)
         return
-    yield fine("registry", f"The registry answers at {found.registry}.")
+    yield make_fine("registry", f"The registry answers at {found.registry}.")
     try:
-        subjects = registered_all(found.registry)
+        subjects = list_registered(found.registry)
     except LedgerlineError as refused:
-        yield error("schemas", str(refused))
+        yield make_error("schemas", str(refused))
         return
     missing = [row.subject for row in subjects if not row.is_current or row.level != row.wanted_level]
     if missing:
-        yield error("schemas", f"Schemas are not registered as in avro/ ({', '.join(missing)}): `ledgerline prepare`.")
+        yield make_error(
+            "schemas", f"Schemas are not registered as in avro/ ({', '.join(missing)}): `ledgerline prepare`."
+        )
     else:
-        yield fine("schemas", f"{len(subjects)} schemas are registered as in avro/.")
+        yield make_fine("schemas", f"{len(subjects)} schemas are registered as in avro/.")

@@ -24,17 +24,17 @@ class Finding:
     sentence: str
 
 
-def error(about: str, sentence: str) -> Finding:
+def make_error(about: str, sentence: str) -> Finding:
     """Return a finding that prevents the start of a service."""
     return Finding(Severity.ERROR, about, sentence)
 
 
-def warning(about: str, sentence: str) -> Finding:
+def make_warning(about: str, sentence: str) -> Finding:
     """Return a finding about something that works but is probably not intended."""
     return Finding(Severity.WARNING, about, sentence)
 
 
-def fine(about: str, sentence: str) -> Finding:
+def make_fine(about: str, sentence: str) -> Finding:
     """Return a finding about something that is right."""
     return Finding(Severity.OK, about, sentence)
 

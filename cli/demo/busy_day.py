@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from domain.intents import CREDIT, DEBIT, DIRECTION_NAMES, Leg
-from producers.importing.model import ImportIntent, rfc3339
+from producers.importing.model import ImportIntent, format_rfc3339
 
 DAY_START: Final = 1_767_571_200_000_000  # 2026-01-05T00:00:00Z in microseconds
 DAY_SECONDS: Final = 86_400
@@ -94,26 +94,26 @@ def make_day(
     templates = [intent for intent in imported if len(intent.legs) <= TEMPLATE_LEGS_MAX]
     expected, spent = Expected(), defaultdict[tuple[str, str], int](int)
     batches: list[list[bytes]] = [[]]
-    kinds = _kinds(share)
+    kinds = _choose_kinds(share)
     made = 0
     while made < intents:
         if len(batches[-1]) >= batch_items - 1:
             batches.append([])
         template = templates[chosen.randrange(len(templates))]
-        legs = _varied(template.legs, chosen.randrange(customers), chosen)
+        legs = _vary_legs(template.legs, chosen.randrange(customers), chosen)
         kind = kinds[chosen.randrange(len(kinds))]
-        lines = _lines(kind, f"day:{seed}:{made}", legs, template.reference, chosen, expected, spent)
+        lines = _make_lines(kind, f"day:{seed}:{made}", legs, template.reference, chosen, expected, spent)
         batches[-1].extend(lines)
         made += len(lines)
-    return BusyDay(_funding(spent, seed, batch_items, expected), batches, expected)
+    return BusyDay(_make_funding(spent, seed, batch_items, expected), batches, expected)
 
 
-def _kinds(share: Share) -> list[str]:
+def _choose_kinds(share: Share) -> list[str]:
     kinds = [name for name, count in share._asdict().items() for _ in range(count)]
     return kinds + ["plain"] * (1000 - len(kinds))
 
 
-def _lines(
+def _make_lines(
     kind: str,
     key: str,
     legs: tuple[Leg, ...],
@@ -126,22 +126,22 @@ def _lines(
     value_time = DAY_START + chosen.randrange(DAY_SECONDS) * 1_000_000
     if kind in {"insufficient_funds", "unknown_account", "unknown_currency"}:
         expected.reject(kind)
-        return [_line(key, _doomed(kind, chosen), reference, value_time)]
+        return [_make_line(key, _make_doomed_legs(kind, chosen), reference, value_time)]
     expected.post(legs)
     for leg in legs:
         if leg.account.startswith(CONSTRAINED) and leg.direction == DEBIT:
             spent[leg.account, leg.currency] += leg.amount_minor
-    first = _line(key, legs, reference, value_time)
+    first = _make_line(key, legs, reference, value_time)
     if kind == "duplicate":
         expected.outcomes["duplicate"] += 1
         return [first, first]
     if kind == "conflict":
         expected.outcomes["idempotency_conflict"] += 1
-        return [first, _line(key, legs, f"{reference or ''} (altered)", value_time)]
+        return [first, _make_line(key, legs, f"{reference or ''} (altered)", value_time)]
     return [first]
 
 
-def _doomed(kind: str, chosen: random.Random) -> tuple[Leg, ...]:
+def _make_doomed_legs(kind: str, chosen: random.Random) -> tuple[Leg, ...]:
     """Return legs that the API accepts and the posting worker must reject."""
     amount = chosen.randrange(1, 100_000)
     account = "nowhere:at:all" if kind == "unknown_account" else f"users:pauper-{chosen.randrange(100)}:wallet"
@@ -149,18 +149,18 @@ def _doomed(kind: str, chosen: random.Random) -> tuple[Leg, ...]:
     return (Leg(account, DEBIT, amount, currency), Leg("merchants:anything", CREDIT, amount, currency))
 
 
-def _varied(legs: Iterable[Leg], customer: int, chosen: random.Random) -> tuple[Leg, ...]:
+def _vary_legs(legs: Iterable[Leg], customer: int, chosen: random.Random) -> tuple[Leg, ...]:
     """Return the legs for one customer: all amounts times one small factor; two legs in USD get up to 99 cents more."""
     factor = chosen.randint(1, _RANDOM_FACTOR_MAX)
     legs = tuple(legs)
     more = chosen.randrange(100) if len(legs) == 2 and legs[0].currency == _CURRENCY else 0
     return tuple(
-        Leg(_account(leg.account, customer), -leg.direction, leg.amount_minor * factor + more, leg.currency)
+        Leg(_choose_account(leg.account, customer), -leg.direction, leg.amount_minor * factor + more, leg.currency)
         for leg in legs
     )
 
 
-def _account(address: str, customer: int) -> str:
+def _choose_account(address: str, customer: int) -> str:
     root, _, rest = address.partition(":")
     name = rest.replace(":", "-")
     if root in {"assets", "liabilities"}:
@@ -170,7 +170,7 @@ def _account(address: str, customer: int) -> str:
     return address if root == "clearing" else f"external:{name}"
 
 
-def _funding(spent: Balances, seed: int, batch_items: int, expected: Expected) -> list[list[bytes]]:
+def _make_funding(spent: Balances, seed: int, batch_items: int, expected: Expected) -> list[list[bytes]]:
     """Return one funding intent for each owner that spends, in requests of `batch_items`."""
     owners: dict[str, list[Leg]] = defaultdict(list)
     for (account, currency), amount in sorted(spent.items()):
@@ -180,11 +180,11 @@ def _funding(spent: Balances, seed: int, batch_items: int, expected: Expected) -
     lines = []
     for owner, legs in owners.items():
         expected.post(legs)
-        lines.append(_line(f"funding:{seed}:{owner}", tuple(legs), "Opening balance", DAY_START))
+        lines.append(_make_line(f"funding:{seed}:{owner}", tuple(legs), "Opening balance", DAY_START))
     return [lines[start : start + batch_items] for start in range(0, len(lines), batch_items)]
 
 
-def _line(key: str, legs: Iterable[Leg], reference: str | None, value_time: int) -> bytes:
+def _make_line(key: str, legs: Iterable[Leg], reference: str | None, value_time: int) -> bytes:
     item: dict[str, Any] = {
         "idempotency_key": key,
         "type": "transfer",
@@ -198,6 +198,6 @@ def _line(key: str, legs: Iterable[Leg], reference: str | None, value_time: int)
             for leg in legs
         ],
         "reference": reference,
-        "value_time": rfc3339(value_time),
+        "value_time": format_rfc3339(value_time),
     }
     return orjson.dumps(item)

@@ -13,7 +13,7 @@ from cli.demo.demo import TENANT, Demo, DemoError
 from cli.demo.example import make_example
 from cli.demo.rogues import make_rogues, send_rogues
 from producers.importing import beancount_source, importer
-from producers.importing.minor import sums_of
+from producers.importing.minor import compute_sums
 from producers.importing.sender import BatchSender, Fate, ItemResult
 
 REPLAYED_BATCHES: Final = 2
@@ -25,7 +25,7 @@ def read_example(demo: Demo) -> str:
     path = demo.home / "data" / "example.beancount"
     make_example(path)
     source = beancount_source.read_ledger(path)
-    registered = importer.registered_units(demo.ledger.postgres_dsn, TENANT)
+    registered = importer.list_registered_units(demo.ledger.postgres_dsn, TENANT)
     demo.prepared = importer.prepare(source, registered)
     demo.check("transactions that could not be mapped", 0, len(demo.prepared.problems))
     units = ", ".join(sorted(demo.prepared.plan.unregistered))
@@ -96,7 +96,7 @@ def send_day(demo: Demo) -> str:
     """Send the day over several connections; return when Kafka has all intents."""
     count = sum(map(len, demo.day.day))
     demo.send_started = time.monotonic()
-    with demo.screen.watching(demo.watch, demo.sent + count):
+    with demo.screen.watch(demo.watch, demo.sent + count):
         results = _send(demo, demo.day.day, demo.watch.add_sent)
     seconds = time.monotonic() - demo.send_started
     demo.sent += count
@@ -108,7 +108,7 @@ def send_day(demo: Demo) -> str:
 
 def send_poison(demo: Demo) -> str:
     """Check that the API refuses unbalanced intents; send such intents and undecodable bytes straight to Kafka."""
-    refused = _send(demo, [[_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
+    refused = _send(demo, [[_make_unbalanced(number) for number in range(REFUSED_ITEMS)]], lambda _items: None)
     demo.check(
         "unbalanced intents refused by the API",
         {"refused unbalanced": REFUSED_ITEMS},
@@ -124,7 +124,7 @@ def send_poison(demo: Demo) -> str:
 
 def settle(demo: Demo) -> str:
     """Wait until all intents are posted, relayed, reconciled and audited."""
-    with demo.screen.watching(demo.watch, demo.sent):
+    with demo.screen.watch(demo.watch, demo.sent):
         posted = demo.watch.wait_for(("posted",), demo.sent, demo.plan.settle_seconds_max)
         proved = demo.watch.wait_for(("relayed", "reconciled", "audited"), demo.sent, demo.plan.settle_seconds_max)
     count = sum(map(len, demo.day.day))
@@ -145,14 +145,14 @@ def send_again(demo: Demo) -> str:
     return f"{sum(fates.values()):,} intents sent again: {sum(fates.values()) - new:,} answered from the journal"
 
 
-def expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
+def compute_expected_balances(demo: Demo) -> dict[tuple[str, str], int]:
     """Return every expected balance: debits minus credits, in minor units."""
-    sums = Counter(sums_of(demo.prepared.mapped.intents))
+    sums = Counter(compute_sums(demo.prepared.mapped.intents))
     sums.update(demo.day.expected.balances)
     return dict(sums)
 
 
-def _unbalanced(number: int) -> bytes:
+def _make_unbalanced(number: int) -> bytes:
     legs = [
         {"account": "external:treasury", "direction": "debit", "amount_minor": 2, "currency": "USD"},
         {"account": "merchants:anything", "direction": "credit", "amount_minor": 1, "currency": "USD"},

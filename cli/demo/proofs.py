@@ -5,9 +5,9 @@ from collections.abc import Callable
 from typing import Final
 
 from cli.demo.demo import TENANT, Demo
-from cli.demo.money import expected_balances
+from cli.demo.money import compute_expected_balances
 from db import demo as books
-from db.operations import glance, lane_progress
+from db.operations import list_lane_progress, open_glance
 from ops.embedded.process import wait_until
 from streams.proof.audit.full import Report, verify
 from streams.proof.reconciliation.full import recompute
@@ -18,30 +18,30 @@ AGENT_SECONDS_MAX: Final = 40.0
 
 def compare_outcomes(demo: Demo) -> str:
     """Compare the number of journal rows by outcome and reason with what was sent."""
-    found = books.outcome_counts(demo.ledger.postgres_dsn)
-    demo.check("journal rows by outcome and reason", _named(demo.expected), _named(found))
-    demo.figures["outcomes"] = dict(_by_outcome(found))
-    demo.figures["expected_outcomes"] = dict(_by_outcome(demo.expected))
+    found = books.count_outcomes(demo.ledger.postgres_dsn)
+    demo.check("journal rows by outcome and reason", _name_counts(demo.expected), _name_counts(found))
+    demo.figures["outcomes"] = dict(_count_by_outcome(found))
+    demo.figures["expected_outcomes"] = dict(_count_by_outcome(demo.expected))
     demo.figures["received"] = sum(found.values())
-    return ", ".join(f"{count:,} {outcome}" for outcome, count in _by_outcome(found).most_common())
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in _count_by_outcome(found).most_common())
 
 
 def compare_balances(demo: Demo) -> str:
     """Compare every balance of every account with the expected one, and debits with credits by currency."""
-    found = books.balances(demo.ledger.postgres_dsn, TENANT)
-    expected = expected_balances(demo)
+    found = books.read_balances(demo.ledger.postgres_dsn, TENANT)
+    expected = compute_expected_balances(demo)
     wrong = {where: (expected.get(where), found.get(where)) for where in expected.keys() | found.keys()
              if expected.get(where) != found.get(where)}  # fmt: skip
     demo.check("balances that are not as made", {}, {" ".join(where): pair for where, pair in list(wrong.items())[:5]})
-    sums = books.currency_sums(demo.ledger.postgres_dsn)
+    sums = books.sum_currencies(demo.ledger.postgres_dsn)
     demo.check(
         "currencies whose debits are not its credits",
         [],
         [s.currency for s in sums if s.debits_minor != s.credits_minor],
     )
     demo.figures["sums"] = [found._asdict() for found in sums]
-    with glance(demo.ledger.postgres_dsn) as connection:
-        lanes = lane_progress(connection)
+    with open_glance(demo.ledger.postgres_dsn) as connection:
+        lanes = list_lane_progress(connection)
     demo.figures["heads"] = {lane.lane: {"seq": lane.next_seq - 1, "head": lane.head.hex()} for lane in lanes}
     return f"{len(found):,} balances in {len(sums)} currencies are what was made"
 
@@ -53,7 +53,7 @@ def reconcile(demo: Demo) -> str:
         dsn=demo.ledger.postgres_dsn,
         registry=demo.ledger.registry,
         topics=demo.topics,
-        progress=_progress(demo),
+        progress=_make_progress(demo),
     )
     demo.check("breaks found by reconciliation", [], [finding.detail for finding in report.findings])
     demo.check("records reconciled", demo.sent, report.records)
@@ -103,20 +103,20 @@ def _verify(demo: Demo) -> Report:
         dsn=demo.ledger.postgres_dsn,
         registry=demo.ledger.registry,
         topics=demo.topics,
-        progress=_progress(demo),
+        progress=_make_progress(demo),
     )
 
 
-def _progress(demo: Demo) -> Callable[[str, int, int], None]:
+def _make_progress(demo: Demo) -> Callable[[str, int, int], None]:
     return lambda step, done, total: demo.screen.note(f"{step} {done:,} of {total:,}")
 
 
-def _by_outcome(counts: dict[tuple[str, str], int]) -> Counter[str]:
+def _count_by_outcome(counts: dict[tuple[str, str], int]) -> Counter[str]:
     total: Counter[str] = Counter()
     for (outcome, _reason), count in counts.items():
         total[outcome] += count
     return total
 
 
-def _named(counts: dict[tuple[str, str], int]) -> dict[str, int]:
+def _name_counts(counts: dict[tuple[str, str], int]) -> dict[str, int]:
     return {f"{outcome} {reason}".strip(): count for (outcome, reason), count in sorted(counts.items()) if count}

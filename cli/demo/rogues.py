@@ -9,14 +9,14 @@ from uuid import UUID
 from confluent_kafka import KafkaError, Message, Producer
 
 from domain.errors import LedgerlineError
-from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
+from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from domain.outcomes import QuarantineReason, Reason
 from domain.topics import Topics
-from producers.encoding import encoder
-from producers.intents import record_of
+from producers.encoding import make_encoder
+from producers.intents import make_record
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import registered_id, registry_client
+from runtime.schemas import find_latest_id, make_registry_client
 from runtime.wire_format import FRAME, MAGIC
 
 UNBALANCED: Final = 20
@@ -38,13 +38,14 @@ class RogueError(LedgerlineError):
 
 def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     """Return unbalanced intents, and one message for each way in which bytes can fail to be an intent."""
-    with registry_client(registry) as client:
-        intents_id = registered_id(client, "payments.intents-value")
-        journal_id = registered_id(client, "ledger.journal-value")
-    encode = encoder("payments.intents-value", intents_id)
-    good = encode(record_of(_intent(tenant, "rogue:good")))
-    stranger = record_of(_intent("nobody", "rogue:stranger"))
-    impostor = record_of(_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
+    with make_registry_client(registry) as client:
+        # The newest ids that there are: in an upgrade the ledger still has the schemas of the release before.
+        intents_id = find_latest_id(client, "payments.intents-value")
+        journal_id = find_latest_id(client, "ledger.journal-value")
+    encode = make_encoder("payments.intents-value", intents_id)
+    good = encode(make_record(_make_intent(tenant, "rogue:good")))
+    stranger = make_record(_make_intent("nobody", "rogue:stranger"))
+    impostor = make_record(_make_intent(tenant, "rogue:impostor")) | {"intent_id": str(UUID(int=7))}
     poison = {
         QuarantineReason.EMPTY: b"",
         QuarantineReason.BAD_MAGIC: b'{"type": "transfer", "amount": 12.5}',
@@ -56,18 +57,18 @@ def make_rogues(registry: SchemaRegistry, tenant: str) -> list[Rogue]:
     }
     rogues = [Rogue(value, "quarantined", reason.value) for reason, value in poison.items()]
     for number in range(UNBALANCED):
-        value = encode(record_of(_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
+        value = encode(make_record(_make_intent(tenant, f"rogue:unbalanced:{number}", more_minor=1)))
         rogues.append(Rogue(value, "rejected", Reason.UNBALANCED.value))
     return rogues
 
 
-def _intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
+def _make_intent(tenant: str, key: str, more_minor: int = 0) -> Intent:
     legs = (
         Leg("external:treasury", DEBIT, 100_00 + more_minor, "USD"),
         Leg("merchants:anything", CREDIT, 100_00, "USD"),
     )
     accepted_time = time.time_ns() // 1000
-    return Intent(intent_id_of(tenant, key), tenant, key, "transfer", legs, None, None, "rogue", {}, accepted_time)
+    return Intent(compute_intent_id(tenant, key), tenant, key, "transfer", legs, None, None, "rogue", {}, accepted_time)
 
 
 def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counter[tuple[str, str]]:
@@ -78,7 +79,7 @@ def send_rogues(kafka: Kafka, topics: Topics, rogues: Sequence[Rogue]) -> Counte
         if error is not None:
             failures.append(error.str())
 
-    settings: dict[str, Any] = {**kafka.client_options(), "acks": "all", "enable.idempotence": True}
+    settings: dict[str, Any] = {**kafka.make_client_options(), "acks": "all", "enable.idempotence": True}
     producer = Producer(settings)
     for number, rogue in enumerate(rogues):
         producer.produce(topics.intents, rogue.value, key=f"rogue-{number}".encode(), on_delivery=delivered)

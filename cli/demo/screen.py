@@ -54,7 +54,7 @@ class Screen:
             return
         with Live(
             console=self._console,
-            get_renderable=self._current,
+            get_renderable=self._make_current,
             refresh_per_second=REFRESHES_PER_SECOND,
             transient=True,
         ):
@@ -77,7 +77,7 @@ class Screen:
         self._console.print(line, highlight=False)
 
     @contextmanager
-    def watching(self, watch: PipelineWatch, total: int) -> Iterator[None]:
+    def watch(self, watch: PipelineWatch, total: int) -> Iterator[None]:
         """Draw the pipeline's stages, each as a bar up to `total`, below the running step."""
         self._watch = (watch, total)
         try:
@@ -90,14 +90,14 @@ class Screen:
         if not self._quiet:
             self._console.print(renderable)
 
-    def _current(self) -> RenderableType:
+    def _make_current(self) -> RenderableType:
         seconds = time.monotonic() - self._started
         text = Text.from_markup(f"{escape(self._title)} [dim]{seconds:5.1f} s  {escape(self._note)}[/]")
         spinner = Spinner("dots", text=text, style="cyan")
-        return Group(spinner, _stages(*self._watch)) if self._watch else spinner
+        return Group(spinner, _make_stages(*self._watch)) if self._watch else spinner
 
 
-def _stages(watch: PipelineWatch, total: int) -> RenderableType:
+def _make_stages(watch: PipelineWatch, total: int) -> RenderableType:
     """Return each stage as a bar with its count and rate, and the lag of each lane."""
     latest, rates = watch.latest(), watch.rates()
     grid = Table.grid(padding=(0, 2))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from cli.commands.stack import ensure_api_key
-from cli.context import api_key, running_ledger
+from cli.context import find_api_key, find_running_ledger
 from cli.demo.demo import Demo, DemoError
 from cli.demo.watching import PipelineWatch
 from cli.supervision import supervisor
@@ -18,12 +18,12 @@ _NAMES_A_LEDGER: Final = ("KAFKA_BOOTSTRAP", "POSTGRES_DSN", "REGISTRY_URL", "AP
 _FASTER: Final = {"LEDGERLINE_AUDIT_SWEEP_SECONDS": "2", "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "5"}
 
 
-def demo_home(settings: Settings) -> Path:
+def get_demo_home(settings: Settings) -> Path:
     """Return the demo's own home: the folder `demo` in the configured home."""
     return settings.home.resolve() / "demo"
 
 
-def own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
+def make_own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of the demo's processes: with its own home, without the ledger that the caller named."""
     named = {f"LEDGERLINE_{name}" for name in _NAMES_A_LEDGER}
     kept = {name: value for name, value in environment.items() if name not in named}
@@ -32,15 +32,15 @@ def own_environment(home: Path, environment: Mapping[str, str]) -> dict[str, str
 
 def start_stack(demo: Demo) -> str:
     """Start Kafka, Postgres, the registry and the services with empty books."""
-    supervisor.down(demo.home, demo.screen.note)
+    supervisor.stop_run(demo.home, demo.screen.note)
     shutil.rmtree(demo.home, ignore_errors=True)
-    environment = own_environment(demo.home, os.environ)
+    environment = make_own_environment(demo.home, os.environ)
     os.environ.clear()
     os.environ.update(environment)
-    state = supervisor.up(demo.home, demo.screen.note, tied=not demo.keep, cache=demo.cache)
+    state = supervisor.start_run(demo.home, demo.screen.note, tied=not demo.keep, cache=demo.cache)
     ensure_api_key(state)
-    demo.ledger = running_ledger()
-    key = api_key(demo.ledger.settings)
+    demo.ledger = find_running_ledger()
+    key = find_api_key(demo.ledger.settings)
     if key is None:
         raise DemoError("The stack's API key was not stored: look at the folder of the demo.")
     demo.key = key
@@ -53,6 +53,6 @@ def stop_stack(demo: Demo, *, remove: bool) -> None:
     """Stop all that `start_stack` started; with `remove`, delete data and logs, too. Harmless if nothing runs."""
     if hasattr(demo, "watch"):
         demo.watch.__exit__(None, None, None)
-    supervisor.down(demo.home, demo.screen.note)
+    supervisor.stop_run(demo.home, demo.screen.note)
     if remove:
         shutil.rmtree(demo.home, ignore_errors=True)

@@ -77,7 +77,7 @@ def run_steps(demo: Demo) -> None:
                     demo.screen.show(f"    [red]{check.name}: expected {check.expected}, found {check.found}[/]")
 
 
-def summary(demo: Demo, seconds: float) -> dict[str, object]:
+def make_summary(demo: Demo, seconds: float) -> dict[str, object]:
     """Return all figures, for machines."""
     return {
         "held": demo.held,

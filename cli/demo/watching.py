@@ -9,7 +9,7 @@ from typing import Final
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from db.operations import LaneProgress, glance, lane_progress
+from db.operations import LaneProgress, list_lane_progress, open_glance
 from domain.errors import LedgerlineError
 
 POLL_SECONDS: Final = 0.4
@@ -117,23 +117,23 @@ class PipelineWatch:
                     self._changed.notify_all()
 
     def _look(self, client: httpx.Client) -> Snapshot:
-        with glance(self._dsn) as connection:
-            lanes = lane_progress(connection)
+        with open_glance(self._dsn) as connection:
+            lanes = list_lane_progress(connection)
         counts = {
             "sent": self._sent,
             "posted": sum(lane.next_seq for lane in lanes),
-            "relayed": sum(_relayed(client.get(f"{url}/metrics").text) for url in self._relay_urls),
+            "relayed": sum(_count_relayed(client.get(f"{url}/metrics").text) for url in self._relay_urls),
             "reconciled": sum(lane.reconciled_seq or 0 for lane in lanes),
             "audited": sum(lane.audited_seq or 0 for lane in lanes),
         }
-        return Snapshot(time.monotonic(), counts, {lane.lane: _lag(lane) for lane in lanes})
+        return Snapshot(time.monotonic(), counts, {lane.lane: _compute_lag(lane) for lane in lanes})
 
 
-def _lag(lane: LaneProgress) -> int:
+def _compute_lag(lane: LaneProgress) -> int:
     return lane.next_seq - min(lane.reconciled_seq or 0, lane.audited_seq or 0)
 
 
-def _relayed(metrics: str) -> int:
+def _count_relayed(metrics: str) -> int:
     return sum(
         int(sample.value)
         for family in text_string_to_metric_families(metrics)

@@ -12,7 +12,7 @@ class BackOff:
         self._forgiven_after_seconds = forgiven_after_seconds
         self.failures = 0
 
-    def next_seconds(self, ran_seconds: float) -> float:
+    def compute_next_seconds(self, ran_seconds: float) -> float:
         """Return the pause after a run that ended after so many seconds."""
         if ran_seconds >= self._forgiven_after_seconds:
             self.failures = 0

@@ -27,7 +27,7 @@ class PartWatch:
         if self._part.is_running():
             return []
         if self._due_at is None:
-            pause_seconds = self._back_off.next_seconds(now - self._started_at)
+            pause_seconds = self._back_off.compute_next_seconds(now - self._started_at)
             self._due_at = now + pause_seconds
             return [f"{self._part.name}: ended, starting again in {pause_seconds:.1f} s"]
         if now < self._due_at:

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
 
-from cli.processes import PREPARE, SERVICES, Service, endpoint_variables
+from cli.processes import PREPARE, SERVICES, Service, make_endpoint_variables
 from cli.supervision.part_watch import PartWatch
 from cli.supervision.service_process import ServiceProcess
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
@@ -22,7 +22,7 @@ from ops.embedded.process import Command, ProcessIdentity, quote_cause, rotate_l
 from ops.embedded.stack import ports_from_environment
 from ops.run_state import Phase, RunState, write_state
 from runtime.key_files import ensure_posting_key
-from runtime.secret_files import variable
+from runtime.secret_files import get_variable
 from runtime.settings import REPOSITORY_ROOT
 
 Report = Callable[[str], None]
@@ -100,9 +100,9 @@ class Supervisor:
         self._write()
         self._endpoints = self._stack.start()
         self._part_watches = {name: PartWatch(part) for name, part in self._stack.parts.items()}
-        shared = self._environment | endpoint_variables(self._endpoints)
+        shared = self._environment | make_endpoint_variables(self._endpoints)
         shared |= {"LEDGERLINE_HOME": str(self.home), "PYTHONUNBUFFERED": "1"}
-        if not self._environment.get(variable("posting_key_file")):
+        if not self._environment.get(get_variable("posting_key_file")):
             # Make the key before the services start: posting and audit start together and must find the same key.
             ensure_posting_key(self.home)
         self._run_prepare(shared)
@@ -129,12 +129,12 @@ class Supervisor:
         counts = {service.name: self._instances.get(service.name, service.instances) for service in self._services}
         slots = [(service, number) for service in self._services for number in range(counts[service.name])]
         ports = PortMemory(self.home / "data" / "ports.json").claim(
-            tuple(service.port_name(number) for service, number in slots),
+            tuple(service.make_port_name(number) for service, number in slots),
             ports_from_environment(("api",), self._environment),
         )
         processes = []
         for service, number in slots:
-            port = ports[service.port_name(number)]
+            port = ports[service.make_port_name(number)]
             own = service.environment(instance=number, instances=counts[service.name], port=port)
             processes.append(
                 ServiceProcess(
@@ -203,12 +203,12 @@ class Supervisor:
     def _write(self) -> None:
         """Write run.json if something in it has changed; the lock is for the parts, which report from other threads."""
         with self._write_lock:
-            state = self._state()
+            state = self._make_state()
             if state != self._written:
                 write_state(self.home, state)
                 self._written = state
 
-    def _state(self) -> RunState:
+    def _make_state(self) -> RunState:
         return RunState(
             pid=self._identity.pid,
             start_ticks=self._identity.start_ticks,

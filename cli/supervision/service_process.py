@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from cli.processes import Service, base_url
+from cli.processes import Service, make_base_url
 from cli.supervision.back_off import BackOff
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.process import Child, Command, bound_log, describe_exit, quote_cause, rotate_log, wait_until
@@ -95,7 +95,7 @@ class ServiceProcess:
             instance=self.instance,
             pid=None if self._child is None else self._child.pid,
             port=self.port,
-            url=base_url(self.port),
+            url=make_base_url(self.port),
             condition=self.condition,
             restarts=self.restarts,
             last_exit=self.last_exit,
@@ -112,7 +112,7 @@ class ServiceProcess:
         self._due_at = self._started_at
 
     def _record_end(self, code: int, now: float) -> str:
-        pause_seconds = self._back_off.next_seconds(now - self._started_at)
+        pause_seconds = self._back_off.compute_next_seconds(now - self._started_at)
         self._child = None
         self._due_at = now + pause_seconds
         self.condition = "waiting"

@@ -1,8 +1,8 @@
 """The daemon behind `ledgerline up`, and the functions that start it, stop it and read its state.
 
-`python -m cli.supervision.supervisor --home DIR` runs in the foreground until SIGTERM or SIGINT; `up` runs it detached.
-Its work is in cli/supervision/run.py. It writes its state to HOME/data/run.json, which `read_state` reads, and its log
-to HOME/data/logs/supervisor.log.
+`python -m cli.supervision.supervisor --home DIR` runs in the foreground until SIGTERM or SIGINT; `start_run` runs it
+detached. Its work is in cli/supervision/run.py. It writes its state to HOME/data/run.json, which `read_state` reads,
+and its log to HOME/data/logs/supervisor.log.
 """
 
 import argparse
@@ -12,16 +12,16 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from cli.processes import PREPARE, SERVICES, Service, instances_by_service
+from cli.processes import PREPARE, SERVICES, Service, count_instances
 from cli.supervision.run import Supervisor
 from ops.embedded import EmbeddedError, EmbeddedStack
 from ops.embedded.process import Child, Command, describe_exit, quote_cause, rotate_log, wait_until
 from ops.run_state import RunState, load_state, read_state
 from runtime.private_files import PRIVATE_UMASK
-from runtime.secret_files import SettingsError, file_variable, secret_of, variable
+from runtime.secret_files import SettingsError, get_file_variable, get_variable, read_secret
 from runtime.settings import REPOSITORY_ROOT
 
-__all__ = ["RunState", "down", "main", "read_state", "up"]
+__all__ = ["RunState", "main", "read_state", "start_run", "stop_run"]
 
 Report = Callable[[str], None]
 
@@ -35,7 +35,7 @@ _STOPPING_SECONDS_MAX = 30.0
 _daemons: dict[int, Child] = {}
 
 
-def up(
+def start_run(
     home: Path,
     report: Report,
     *,
@@ -50,7 +50,7 @@ def up(
     such as {"posting": 2}. Raises EmbeddedError if the start fails, and then leaves nothing running.
     """
     home = home.resolve()
-    counts = instances_by_service(instances or {})
+    counts = count_instances(instances or {})
     running = read_state(home)
     if running is not None and running.phase in ("stopping", "failed"):
         report(f"waiting for process {running.pid} to stop")
@@ -70,7 +70,7 @@ def up(
         raise
 
 
-def down(home: Path, report: Report) -> bool:
+def stop_run(home: Path, report: Report) -> bool:
     """Stop the run of this home and return when all of it is gone; returns False when nothing ran."""
     home = home.resolve()
     state = read_state(home)
@@ -79,10 +79,10 @@ def down(home: Path, report: Report) -> bool:
         return False
     report(f"stopping process {state.pid} with its services and parts")
     os.kill(state.pid, signal.SIGTERM)
-    if not _gone(state, timeout_seconds=_DOWN_SECONDS_MAX):
+    if not _is_gone(state, timeout_seconds=_DOWN_SECONDS_MAX):
         report("it did not stop in time and is killed")
         os.kill(state.pid, signal.SIGKILL)  # the kernel ends its children with it
-        if not _gone(state, timeout_seconds=_DOWN_SECONDS_MAX):
+        if not _is_gone(state, timeout_seconds=_DOWN_SECONDS_MAX):
             raise EmbeddedError(f"Process {state.pid} cannot be killed: end it by hand.")
     daemon = _daemons.pop(state.pid, None)
     if daemon is not None:
@@ -97,13 +97,13 @@ def main(
     """Run the daemon until it is told to stop; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m cli.supervision.supervisor", description="Run all of Ledgerline.")
     parser.add_argument("--home", type=Path, required=True, help="folder of the data and the logs")
-    parser.add_argument("--cache", type=Path, help="folder of the jars; HOME/cache when not given")
+    parser.add_argument("--cache", type=Path, help="folder of the jars; HOME/cache if left out")
     parser.add_argument("--instances", action="append", default=[], metavar="NAME=COUNT", help="such as posting=2")
     options = parser.parse_args(arguments)
     home = options.home.resolve()
     os.umask(PRIVATE_UMASK)
     try:
-        environment = environment_of_services()
+        environment = make_services_environment()
         supervisor = Supervisor(
             home,
             lambda report: EmbeddedStack.from_environment(
@@ -112,7 +112,7 @@ def main(
             environment=environment,
             services=services,
             prepare=prepare,
-            instances=instances_by_service(_parse_instances(options.instances)),
+            instances=count_instances(_parse_instances(options.instances)),
         )
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: supervisor.request_stop())
@@ -123,16 +123,16 @@ def main(
     return 0
 
 
-def environment_of_services() -> dict[str, str]:
+def make_services_environment() -> dict[str, str]:
     """Return this process's environment, with the Postgres DSN itself in place of the file that holds it.
 
     Every service gets the DSN in its variable, and a variable and a file for the same secret are an error.
     """
     environment = dict(os.environ)
-    dsn = secret_of("postgres_dsn", environment)
+    dsn = read_secret("postgres_dsn", environment)
     if dsn is not None:
-        environment |= {variable("postgres_dsn"): dsn}
-        del environment[file_variable("postgres_dsn")]
+        environment |= {get_variable("postgres_dsn"): dsn}
+        del environment[get_file_variable("postgres_dsn")]
     return environment
 
 
@@ -193,7 +193,7 @@ def _wait_for_news(home: Path, seen: RunState | None, daemon: Child | None) -> N
     )
 
 
-def _gone(state: RunState, *, timeout_seconds: float) -> bool:
+def _is_gone(state: RunState, *, timeout_seconds: float) -> bool:
     return wait_until(lambda: not state.identity.is_running(), timeout_seconds=timeout_seconds)
 
 

@@ -101,17 +101,20 @@ ORDER BY wanted.tenant, wanted.address
 ON CONFLICT (tenant, address) DO NOTHING
 
 -- name: lock_accounts
--- Locks the constrained accounts that the batch draws down, in order of id.
-SELECT account_id
-FROM ledger.account
-WHERE account_id = ANY(%(account_ids)s::bigint [])
-ORDER BY account_id
-FOR NO KEY UPDATE
+-- Locks the constrained accounts that the batch draws down, in order of id. The count spares the worker a row for each.
+SELECT count(*)
+FROM (
+    SELECT account_id
+    FROM ledger.account
+    WHERE account_id = ANY(%(account_ids)s::bigint [])
+    ORDER BY account_id
+    FOR NO KEY UPDATE
+) AS locked
 
 -- name: balances
 -- Debits less credits over all lanes. This is a separate statement after the locks, so that it sees the commits for
--- which the locks waited.
-SELECT account_id, currency, sum(debits_minor) - sum(credits_minor) AS balance
+-- which the locks waited. Python reads a whole number from a text faster than from a numeric.
+SELECT account_id, currency, (sum(debits_minor) - sum(credits_minor))::text AS balance
 FROM ledger.balance
 WHERE account_id = ANY(%(account_ids)s::bigint [])
 GROUP BY account_id, currency

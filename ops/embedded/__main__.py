@@ -1,7 +1,7 @@
-"""Fetch and build all that runs beside Python into a cache folder: `python -m ops.embedded .ledgerline/cache`.
+"""Fetch and build the parts that are not Python, into a cache folder: `python -m ops.embedded .ledgerline/cache`.
 
-This is `make parts`. Kafka and the Schema Registry are built with Maven; Prometheus and its exporters are Debian's,
-where the machine has none. A ledger runs without those, so where they cannot be had it is said, and no failure.
+This is `make parts`. Kafka and the Schema Registry are built with Maven. Prometheus and its exporters are fetched from
+Debian if the machine has none. A ledger runs without these two, so the command only warns if it cannot get them.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from ops.observing.programs import PROGRAMS, Programs
 def main() -> int:
     """Build what is missing; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m ops.embedded", description=__doc__)
-    parser.add_argument("folder", type=Path, help="the cache's folder, such as .ledgerline/cache")
+    parser.add_argument("folder", type=Path, help="the folder of the cache, such as .ledgerline/cache")
     folder = parser.parse_args().folder.resolve()
     cache = Cache(folder, report=_say)
     try:
@@ -30,7 +30,7 @@ def main() -> int:
         try:
             _say(f"{program.names[0]}: {programs.find(program)}")
         except EmbeddedError as error:
-            _say(f"{program.names[0]} is left out, without which `ledgerline observe` cannot be run. {error}")
+            _say(f"{program.names[0]} is left out: `ledgerline observe` needs it. {error}")
     return 0
 
 

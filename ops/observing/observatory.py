@@ -42,7 +42,7 @@ class Observatory:
         haste: Haste | None = None,
     ) -> None:
         if state.endpoints is None:
-            raise EmbeddedError("The run of this home does not say where its parts are: start it anew.")
+            raise EmbeddedError("The addresses of this home's parts are unknown: start the ledger again.")
         self.folder = home.resolve() / "data" / "observing"
         self._report = report
         self._ownership = Ownership(

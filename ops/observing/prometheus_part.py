@@ -121,10 +121,16 @@ class PrometheusPart(Part):
         write_configuration(self.configuration_folder, self._targets, self._haste)
 
     def command(self) -> Command:
-        """Return the server's command line."""
+        """Return the server's command line.
+
+        Debian's build looks for its pages in /usr/share, but the package is only unpacked here, beside the program.
+        """
+        program = self._programs.find(PROMETHEUS)
+        pages = program.parents[1] / "share" / "prometheus" / "web"
         return Command(
             argv=(
-                str(self._programs.find(PROMETHEUS)),
+                str(program),
+                *((f"--web.local-assets={pages}/",) if (pages / "templates").is_dir() else ()),
                 f"--config.file={self.configuration_folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={self.folder / 'data'}",
                 f"--storage.tsdb.retention.time={_RETENTION}",

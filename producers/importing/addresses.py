@@ -30,12 +30,12 @@ def normalize_text(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def escaped(segment: str) -> str:
+def escape_segment(segment: str) -> str:
     """Return a segment of a name in the address alphabet. Foreign characters become _HEX_: Caf_e9_ for Café."""
     return _FOREIGN.sub(lambda match: f"_{ord(match.group()):x}_", normalize_text(segment))
 
 
-def beancount_address(account: str, roots: dict[str, str]) -> str:
+def make_beancount_address(account: str, roots: dict[str, str]) -> str:
     """Return the address of a beancount account.
 
     `roots` maps the file's name of each of the five root accounts to ours, such as Assets to assets. Colons stay
@@ -45,11 +45,11 @@ def beancount_address(account: str, roots: dict[str, str]) -> str:
     first, _, rest = account.partition(":")
     if first not in roots:
         raise AddressError("is under none of the five root accounts")
-    address = ":".join([roots[first], *(escaped(segment) for segment in rest.split(":") if segment)])
-    return checked_address(address)
+    address = ":".join([roots[first], *(escape_segment(segment) for segment in rest.split(":") if segment)])
+    return check_address(address)
 
 
-def unit_code(commodity: str, *, is_ticker: bool = False) -> str:
+def make_unit_code(commodity: str, *, is_ticker: bool = False) -> str:
     """Return the code of the currency or unit in which a commodity is booked.
 
     A commodity that can be a code keeps its name. In any other, foreign characters become _HEX_, such as HOOL_27_A for
@@ -65,10 +65,10 @@ def unit_code(commodity: str, *, is_ticker: bool = False) -> str:
 
 def exchange_account(commodity: str) -> str:
     """Return the clearing account through which a commodity is exchanged for another."""
-    return f"{EXCHANGE_ACCOUNT_PREFIX}:{escaped(commodity)}"
+    return f"{EXCHANGE_ACCOUNT_PREFIX}:{escape_segment(commodity)}"
 
 
-def checked_address(address: str) -> str:
+def check_address(address: str) -> str:
     """Return the address, or raise AddressError if it is not valid."""
     if len(address) > ADDRESS_CHARACTERS_MAX:
         raise AddressError(f"has more than {ADDRESS_CHARACTERS_MAX} characters as an address")

@@ -31,12 +31,12 @@ NOT_INSTALLED = 3
 UNREADABLE = 4
 
 
-def _place(meta: dict[str, Any] | None) -> dict[str, Any]:
+def _make_place(meta: dict[str, Any] | None) -> dict[str, Any]:
     meta = meta or {}
     return {"file": str(meta.get("filename", "")), "line": int(meta.get("lineno", 0))}
 
 
-def _plain_meta(meta: dict[str, Any] | None) -> dict[str, str]:
+def _make_plain_meta(meta: dict[str, Any] | None) -> dict[str, str]:
     """Return the metadata that people wrote, as strings, without beancount's own members."""
     return {
         name: str(value)
@@ -45,16 +45,16 @@ def _plain_meta(meta: dict[str, Any] | None) -> dict[str, str]:
     }
 
 
-def _amount(amount: Any) -> dict[str, str] | None:
+def _make_amount(amount: Any) -> dict[str, str] | None:
     return None if amount is None else {"number": format(amount.number, "f"), "currency": amount.currency}
 
 
-def _posting(posting: Any, weigh: Any) -> dict[str, Any]:
+def _make_posting(posting: Any, weigh: Any) -> dict[str, Any]:
     cost = posting.cost
     return {
         "account": posting.account,
-        "units": _amount(posting.units),
-        "weight": _amount(weigh(posting)),
+        "units": _make_amount(posting.units),
+        "weight": _make_amount(weigh(posting)),
         "cost": None
         if cost is None
         else {
@@ -63,10 +63,10 @@ def _posting(posting: Any, weigh: Any) -> dict[str, Any]:
             "date": cost.date.isoformat(),
             "label": cost.label,
         },
-        "price": _amount(posting.price),
+        "price": _make_amount(posting.price),
         "interpolated": bool((posting.meta or {}).get("__automatic__")),
-        "line": _place(posting.meta)["line"],
-        "meta": _plain_meta(posting.meta),
+        "line": _make_place(posting.meta)["line"],
+        "meta": _make_plain_meta(posting.meta),
     }
 
 
@@ -80,27 +80,27 @@ def _is_whole(posting: Any) -> bool:
     )
 
 
-def _transaction(entry: Any, weigh: Any) -> dict[str, Any]:
+def _make_transaction(entry: Any, weigh: Any) -> dict[str, Any]:
     return {
         "kind": "transaction",
-        "place": _place(entry.meta),
+        "place": _make_place(entry.meta),
         "date": entry.date.isoformat(),
         "flag": entry.flag,
         "payee": entry.payee,
         "narration": entry.narration,
         "tags": sorted(entry.tags or ()),
         "links": sorted(entry.links or ()),
-        "meta": _plain_meta(entry.meta),
+        "meta": _make_plain_meta(entry.meta),
         "tolerances": {
             currency: format(number, "f")
             for currency, number in (entry.meta.get("__tolerances__") or {}).items()
             if isinstance(currency, str)  # beancount's mark for a missing currency is a class
         },
-        "postings": [_posting(posting, weigh) for posting in entry.postings],
+        "postings": [_make_posting(posting, weigh) for posting in entry.postings],
     }
 
 
-def records(path: str) -> Iterator[dict[str, Any]]:
+def read_records(path: str) -> Iterator[dict[str, Any]]:
     """Yield all records of a file, in beancount's own order."""
     from beancount import loader  # noqa: PLC0415  after the environment is set, and only in this process
     from beancount.core import convert, data  # noqa: PLC0415
@@ -109,7 +109,7 @@ def records(path: str) -> Iterator[dict[str, Any]]:
     try:
         entries, errors, options = loader.load_file(path)
     except (Exception, SystemExit) as error:  # noqa: BLE001  a plugin may raise anything while it is imported
-        yield _error({}, f"A plugin stopped beancount: {error or type(error).__name__}", fatal=True)
+        yield _make_error({}, f"A plugin stopped beancount: {error or type(error).__name__}", fatal=True)
         yield {"kind": "end", "entries": 0}
         return
     # An incomplete posting has no weight and no sum, and beancount's own validation may miss it.
@@ -124,40 +124,40 @@ def records(path: str) -> Iterator[dict[str, Any]]:
     yield {"kind": "options", "roots": roots, "title": options["title"], "operating": operating}
     for entry in entries:
         if isinstance(entry, data.Transaction):
-            yield _transaction(entry, convert.get_weight)
+            yield _make_transaction(entry, convert.get_weight)
         elif isinstance(entry, data.Balance):
             yield {
                 "kind": "balance",
-                "place": _place(entry.meta),
+                "place": _make_place(entry.meta),
                 "date": entry.date.isoformat(),
                 "account": entry.account,
-                **(_amount(entry.amount) or {}),
+                **(_make_amount(entry.amount) or {}),
                 "tolerance": format(balance.get_balance_tolerance(entry, options), "f"),
             }
         else:
-            yield {"kind": "other", "place": _place(entry.meta), "directive": type(entry).__name__.lower()}
+            yield {"kind": "other", "place": _make_place(entry.meta), "directive": type(entry).__name__.lower()}
     for entry in broken:
-        yield _error(entry.meta, "A posting of it has no number or no currency.", fatal=False)
+        yield _make_error(entry.meta, "A posting of it has no number or no currency.", fatal=False)
     for found in errors:
         # Half of the money may depend on a plugin that did not load or failed, or on a file that was not found.
-        yield _error(found.source, str(found.message), fatal=isinstance(found, loader.LoadError))
-    yield from _sums(entries)
+        yield _make_error(found.source, str(found.message), fatal=isinstance(found, loader.LoadError))
+    yield from _read_sums(entries)
     yield {"kind": "end", "entries": len(entries)}
 
 
-def _sums(entries: Any) -> Iterator[dict[str, Any]]:
+def _read_sums(entries: Any) -> Iterator[dict[str, Any]]:
     from beancount.core import convert, realization  # noqa: PLC0415
 
     for account in realization.iter_children(realization.realize(entries)):
         for position in account.balance.reduce(convert.get_units):
-            yield {"kind": "sum", "account": account.account, **(_amount(position.units) or {})}
+            yield {"kind": "sum", "account": account.account, **(_make_amount(position.units) or {})}
 
 
-def _error(meta: dict[str, Any] | None, message: str, *, fatal: bool) -> dict[str, Any]:
-    return {"kind": "error", "place": _place(meta), "message": _sentence(message), "fatal": fatal}
+def _make_error(meta: dict[str, Any] | None, message: str, *, fatal: bool) -> dict[str, Any]:
+    return {"kind": "error", "place": _make_place(meta), "message": _make_sentence(message), "fatal": fatal}
 
 
-def _sentence(message: str) -> str:
+def _make_sentence(message: str) -> str:
     """Return a message in one line. Of a traceback, keep only the words before it and the error at its end."""
     head, traceback, tail = message.partition("Traceback (most recent call last):")
     lines = [line.strip() for line in tail.splitlines() if line.strip()]
@@ -184,7 +184,7 @@ def main() -> int:
         output = sys.stdout
         # Otherwise the output of a plugin that prints would mix with the records.
         with redirect_stdout(sys.stderr):
-            for record in records(path):
+            for record in read_records(path):
                 output.write(json.dumps(record, ensure_ascii=False) + "\n")
     return 0
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_KEY_PATTERN, METADATA_VALUE_CHARACTERS_MAX
-from domain.money import iso_exponent, minor_unit_fault
+from domain.money import find_minor_unit_fault, get_iso_exponent
 from producers.importing.addresses import (
     AddressError,
-    beancount_address,
     exchange_account,
+    make_beancount_address,
+    make_unit_code,
     normalize_text,
-    unit_code,
 )
 from producers.importing.keys import KeyMaker
 from producers.importing.model import (
@@ -97,12 +97,12 @@ def map_records(
     found = {code for code in find_tickers(kept) if code not in tickers}
     ledger = _Mapping(KeyMaker(ledger_name), key_metadata, found | set(tickers)).run(kept)
     for code in sorted(found):
-        why = minor_unit_fault(code)
+        why = find_minor_unit_fault(code)
         ledger.notes.append(
             f"{code} is an ISO 4217 code, but the file never uses it as money: it is booked as the unit "
-            f"{unit_code(code, is_ticker=True)}."
+            f"{make_unit_code(code, is_ticker=True)}."
             if why is None
-            else f"{code} {why} So it is booked as {unit_code(code, is_ticker=True)}."
+            else f"{code} {why} So it is booked as {make_unit_code(code, is_ticker=True)}."
         )
     return ledger
 
@@ -121,8 +121,8 @@ def find_tickers(records: Iterable[Record]) -> set[str]:
         for posting in record["postings"] if record["kind"] == "transaction" else ():
             (at_cost if posting["cost"] else money).add(posting["units"]["currency"])
             money |= {amount["currency"] for amount in (posting["cost"], posting["price"]) if amount}
-    tickers = {code for code in at_cost - money if iso_exponent(code) is not None}
-    return tickers | {code for code in at_cost | money if minor_unit_fault(code) is not None}
+    tickers = {code for code in at_cost - money if get_iso_exponent(code) is not None}
+    return tickers | {code for code in at_cost | money if find_minor_unit_fault(code) is not None}
 
 
 class _Mapping:
@@ -136,12 +136,12 @@ class _Mapping:
 
     def run(self, records: Iterable[Record]) -> SourceLedger:
         handlers = {
-            "options": self._options,
-            "transaction": self._transaction,
-            "balance": self._balance,
-            "other": self._other,
-            "error": self._error,
-            "sum": self._sum,
+            "options": self._map_options,
+            "transaction": self._map_transaction,
+            "balance": self._map_balance,
+            "other": self._map_other,
+            "error": self._map_error,
+            "sum": self._map_sum,
         }
         for record in records:
             if record["kind"] != "end":
@@ -151,70 +151,70 @@ class _Mapping:
         )
         return self._ledger
 
-    def _options(self, record: Record) -> None:
+    def _map_options(self, record: Record) -> None:
         self._roots = {record["roots"][name]: name for name in _ROOTS}
 
-    def _other(self, record: Record) -> None:
+    def _map_other(self, record: Record) -> None:
         self._ledger.without_money[record["directive"]] += 1
 
-    def _error(self, record: Record) -> None:
-        self._problem(record, f"Beancount refuses this: {record['message']}")
+    def _map_error(self, record: Record) -> None:
+        self._note_problem(record, f"Beancount refuses this: {record['message']}")
         if record["fatal"]:
             self._ledger.faults.append(self._ledger.problems.pop())
 
-    def _problem(self, record: Record, sentence: str) -> None:
+    def _note_problem(self, record: Record, sentence: str) -> None:
         place = record["place"]
         self._ledger.problems.append(Problem(Place(place["file"], place["line"]), sentence))
 
-    def _unit(self, commodity: str) -> str:
-        return unit_code(commodity, is_ticker=commodity in self._tickers)
+    def _map_unit(self, commodity: str) -> str:
+        return make_unit_code(commodity, is_ticker=commodity in self._tickers)
 
-    def _address(self, account: str) -> str:
+    def _map_address(self, account: str) -> str:
         try:
-            return beancount_address(account, self._roots)
+            return make_beancount_address(account, self._roots)
         except AddressError as error:
             raise AddressError(f"The account {account} {error}.") from error
 
-    def _balance(self, record: Record) -> None:
+    def _map_balance(self, record: Record) -> None:
         try:
-            account = self._address(record["account"])
+            account = self._map_address(record["account"])
         except AddressError as error:
-            return self._problem(record, str(error))
+            return self._note_problem(record, str(error))
         self._ledger.assertions.append(
             Assertion(
                 Place(record["place"]["file"], record["place"]["line"]),
                 account,
                 Decimal(record["number"]),
-                self._unit(record["currency"]),
+                self._map_unit(record["currency"]),
                 Decimal(record["tolerance"]),
                 start_of_day(date.fromisoformat(record["date"])),
             )
         )
         return None
 
-    def _sum(self, record: Record) -> None:
+    def _map_sum(self, record: Record) -> None:
         try:
-            account = self._address(record["account"])
+            account = self._map_address(record["account"])
         except AddressError:
             return  # Its transactions are listed as problems already.
         # Two names in the file may be one account: the same text in NFC and in NFD.
-        self._sums[account, self._unit(record["currency"])] += Decimal(record["number"])
+        self._sums[account, self._map_unit(record["currency"])] += Decimal(record["number"])
 
-    def _transaction(self, record: Record) -> None:
+    def _map_transaction(self, record: Record) -> None:
         # Make the key even if the mapping fails, so that a later fix changes no other transaction's ordinal.
-        key = self._key(record)
+        key = self._make_key(record)
         postings = record["postings"]
         if all(Decimal(posting["units"]["number"]) == 0 for posting in postings):
             self._ledger.without_money["transaction of zero"] += 1
             return
         try:
-            legs = [leg for posting in postings for leg in self._legs(posting)]
+            legs = [leg for posting in postings for leg in self._make_legs(posting)]
         except AddressError as error:
-            self._problem(record, str(error))
+            self._note_problem(record, str(error))
             return
         if key is None:
-            self._problem(
-                record, f"Its {self._key_metadata} is that of an earlier transaction: give it one of its own."
+            self._note_problem(
+                record, f"An earlier transaction has the same {self._key_metadata}: each transaction needs its own."
             )
             return
         self._ledger.drafts.append(
@@ -224,37 +224,37 @@ class _Mapping:
                 value_time=start_of_day(date.fromisoformat(record["date"])),
                 legs=tuple(legs),
                 reference=normalize_text(record["narration"] or record["payee"] or "") or None,
-                metadata=_metadata(record),
-                tolerances={self._unit(code): Decimal(number) for code, number in record["tolerances"].items()},
+                metadata=_make_metadata(record),
+                tolerances={self._map_unit(code): Decimal(number) for code, number in record["tolerances"].items()},
             )
         )
 
-    def _key(self, record: Record) -> str | None:
+    def _make_key(self, record: Record) -> str | None:
         """Return the key from the metadata member that the user named, or from the content if the member is missing.
 
         Return None if an earlier transaction has the same member value.
         """
         name = self._key_metadata
         if name is not None and name in record["meta"]:
-            return self._keys.named({"by": name, "id": record["meta"][name]})
-        return self._keys.counted(_content(record))
+            return self._keys.make_named({"by": name, "id": record["meta"][name]})
+        return self._keys.counted(_make_content(record))
 
-    def _legs(self, posting: Record) -> list[DraftLeg]:
+    def _make_legs(self, posting: Record) -> list[DraftLeg]:
         """Return the posting's own leg and, if its weight is in another commodity, the two legs of the exchange."""
         units, weight = posting["units"], posting["weight"]
-        amount, unit = Decimal(units["number"]), self._unit(units["currency"])
+        amount, unit = Decimal(units["number"]), self._map_unit(units["currency"])
         origin = LegOrigin.INTERPOLATED if posting["interpolated"] else LegOrigin.WRITTEN
-        legs = [DraftLeg(self._address(posting["account"]), amount, unit, origin)]
+        legs = [DraftLeg(self._map_address(posting["account"]), amount, unit, origin)]
         if weight["currency"] != units["currency"]:
             # The account has the name of the commodity, not of its unit. Either name is unique for a commodity.
             exchange = exchange_account(units["currency"])
-            weighed = self._unit(weight["currency"])
+            weighed = self._map_unit(weight["currency"])
             legs.append(DraftLeg(exchange, -amount, unit, origin))
             legs.append(DraftLeg(exchange, Decimal(weight["number"]), weighed, LegOrigin.WEIGHED))
         return legs
 
 
-def _content(record: Record) -> dict[str, Any]:
+def _make_content(record: Record) -> dict[str, Any]:
     """Return the content that identifies a transaction: what people wrote, not what beancount computed.
 
     Interpolated amounts, and the lots that a sale is booked against, may change when earlier lines change. The changed
@@ -276,18 +276,18 @@ def _content(record: Record) -> dict[str, Any]:
         "tags": record["tags"],
         "links": record["links"],
         "postings": [
-            [account, currency, None if number is None or padded else _normal(number)]
+            [account, currency, None if number is None or padded else _normalize(number)]
             for (account, currency), number in sorted(written.items(), key=lambda item: item[0])
         ],
     }
 
 
-def _normal(number: Decimal) -> str:
+def _normalize(number: Decimal) -> str:
     """Return the same text for equal numbers: 5, 5.0 and 5.00 are the same amount."""
     return format(number.normalize() if number else Decimal(0), "f")
 
 
-def _metadata(record: Record) -> dict[str, str]:
+def _make_metadata(record: Record) -> dict[str, str]:
     """Return what the legs cannot say. Leave out line numbers: they would make equal transactions look different."""
     found = {
         "flag": "" if record["flag"] in _CLEARING_FLAGS else record["flag"] or "",
@@ -296,7 +296,7 @@ def _metadata(record: Record) -> dict[str, str]:
     found["tags"] = " ".join(record["tags"])
     found["links"] = " ".join(record["links"])
     for number, posting in enumerate(record["postings"], start=1):
-        lot = _lot(posting)
+        lot = _format_lot(posting)
         if lot:
             found[f"lot.{number}"] = lot
     for number, posting in enumerate(record["postings"], start=1):
@@ -310,7 +310,7 @@ def _metadata(record: Record) -> dict[str, str]:
     return dict(list(kept.items())[:METADATA_ENTRIES_MAX])
 
 
-def _lot(posting: Record) -> str:
+def _format_lot(posting: Record) -> str:
     """Return units, cost and price in beancount's form, such as `-27 ITOT {46.43 USD, 2022-10-03} @ 48.56 USD`."""
     cost, price, units = posting["cost"], posting["price"], posting["units"]
     if cost is None and price is None:

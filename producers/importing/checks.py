@@ -53,7 +53,7 @@ class LedgerReader:
     def __exit__(self, *error: Any) -> None:
         self._client.__exit__(*error)
 
-    def movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
+    def read_movements(self, accounts: Iterable[str], intent_ids: Set[str]) -> Iterator[Movement]:
         """Yield the entries of these accounts that these intents made. An account that is not open has none."""
         for account in accounts:
             for entry in self._pages(f"/v1/accounts/{account}/entries", {"limit": PAGE_ITEMS}):
@@ -87,7 +87,7 @@ class LedgerReader:
         raise ImportingError(f"The list {path} does not end.")
 
 
-def differing_sums(
+def find_differing_sums(
     sums: Iterable[SourceSum],
     movements: Iterable[Movement],
     exponents: Mapping[str, int],
@@ -107,7 +107,7 @@ def differing_sums(
     return differences
 
 
-def failed_assertions(
+def find_failed_assertions(
     assertions: Iterable[Assertion],
     movements: Iterable[Movement],
     exponents: Mapping[str, int],

@@ -47,6 +47,6 @@ def find_dialect(file: Path, accounts: dict[str, Any]) -> str:
     if len(best) != 1:
         several = f"{' and '.join(best)} fit" if best else "none fits"
         raise ImportingError(
-            f"The dialect of {file} cannot be told ({several}): give --dialect, or a --mapping that names the columns."
+            f"The dialect of {file} is ambiguous ({several}): give --dialect, or a --mapping that names the columns."
         )
     return best[0]

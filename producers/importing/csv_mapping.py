@@ -17,14 +17,14 @@ from producers.importing.csv_dialects import DIALECTS
 from producers.importing.model import ImportingError
 
 
-def _checked_template(template: str) -> str:
+def _check_template(template: str) -> str:
     for _, name, specification, conversion in Formatter().parse(template):
         if name == "" or specification or conversion:
             raise ValueError(f"{template!r}: a template holds {{Column}} names only")
     return template
 
 
-def _checked_expression(expression: str) -> str:
+def _check_expression(expression: str) -> str:
     try:
         re.compile(expression)
     except re.error as error:
@@ -32,7 +32,7 @@ def _checked_expression(expression: str) -> str:
     return expression
 
 
-def _checked_zone(name: str) -> str:
+def _check_zone(name: str) -> str:
     try:
         ZoneInfo(name)
     except (OSError, ValueError, KeyError) as error:
@@ -40,9 +40,9 @@ def _checked_zone(name: str) -> str:
     return name
 
 
-Template = Annotated[str, AfterValidator(_checked_template)]
-Expression = Annotated[str, AfterValidator(_checked_expression)]
-Zone = Annotated[str, AfterValidator(_checked_zone)]
+Template = Annotated[str, AfterValidator(_check_template)]
+Expression = Annotated[str, AfterValidator(_check_expression)]
+Zone = Annotated[str, AfterValidator(_check_zone)]
 
 
 class _Part(BaseModel):
@@ -56,7 +56,7 @@ class FileFormat(_Part):
     quote: str = Field(default='"', min_length=1, max_length=1)
     encoding: str = "utf-8-sig"
     skip_lines: int | None = Field(
-        default=None, ge=0, description="Lines before the header; where left out, the header is looked for."
+        default=None, ge=0, description="Lines before the header; if left out, the header is searched."
     )
     header: tuple[str, ...] = Field(default=(), description="The columns' names of a file that has no header.")
     comment: str | None = Field(default=None, description="A line that starts so carries no money.")
@@ -71,10 +71,10 @@ class DateFormat(_Part):
     format: str | tuple[str, ...] = "%Y-%m-%d"
     time_column: str | None = None
     time_format: str = "%H:%M:%S"
-    zone: Zone | None = Field(default=None, description="Of times without an offset; UTC where left out.")
+    zone: Zone | None = Field(default=None, description="Zone of times without an offset; UTC if left out.")
     locale: str | None = Field(default=None, description="Of the months' names, such as de or fr.")
 
-    def formats(self) -> tuple[str, ...]:
+    def list_formats(self) -> tuple[str, ...]:
         """Return the formats in the order in which they are tried."""
         return (self.format,) if isinstance(self.format, str) else self.format
 
@@ -176,7 +176,7 @@ class Key(_Part):
     """What identifies a row: its identifying columns, or else account, time, amount, fee, currency and text."""
 
     columns: tuple[str, ...] = ()
-    text: tuple[str, ...] = Field(default=(), description="The columns that are text; all others where left out.")
+    text: tuple[str, ...] = Field(default=(), description="The columns that are text; if left out, all other columns.")
 
 
 class Opening(_Part):
@@ -211,7 +211,7 @@ class Mapping(_Part):
 
     def columns(self) -> set[str]:
         """Return every column that the mapping names."""
-        return self.figures() | self.texts() | set(self.key.columns) | set(self.key.text)
+        return self.figures() | self.list_texts() | set(self.key.columns) | set(self.key.text)
 
     def figures(self) -> set[str]:
         """Return the columns that a key has as values or leaves out: dates, amounts, currency, status, fee, balance."""
@@ -221,7 +221,7 @@ class Mapping(_Part):
         columns += [part.column for part in (self.status, self.fee, self.balance) if part is not None]
         return {column for column in columns if column is not None}
 
-    def texts(self) -> set[str]:
+    def list_texts(self) -> set[str]:
         """Return the columns whose text becomes part of an intent or chooses an account."""
         templates = [self.accounts.account, self.accounts.counter_account, self.reference]
         templates += [rule.counter_account for rule in self.accounts.rules]
@@ -235,7 +235,7 @@ class Mapping(_Part):
 
 def read_mapping(path: Path, dialect: str | None = None) -> Mapping:
     """Read a mapping from a .toml, .yaml or .yml file. Raise an ImportingError that says what is wrong with it."""
-    document = _document(path)
+    document = _read_document(path)
     if not isinstance(document, dict):
         raise ImportingError(f"The mapping {path} is wrong: it must be a table of members.")
     return build_mapping(document, f"The mapping {path}", dialect)
@@ -303,7 +303,7 @@ def _explain(error: Any) -> str:
     return _SENTENCES.get(error["type"]) or str(error["msg"]).removeprefix("Value error, ")
 
 
-def _document(path: Path) -> Any:
+def _read_document(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

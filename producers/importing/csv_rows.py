@@ -49,7 +49,7 @@ def open_table(path: Path, mapping: Mapping) -> Table:
         _check_columns(path, list(style.header), mapping)
         return Table(path, list(style.header), 0, lines[start:], start)
     start = _find_header(lines, mapping) if style.skip_lines is None else style.skip_lines
-    header = _header_of(lines[start], style) if start < len(lines) else []
+    header = _make_header(lines[start], style) if start < len(lines) else []
     _check_columns(path, header, mapping)
     return Table(path, header, start + 1, lines[start + 1 :], start + 1)
 
@@ -74,14 +74,14 @@ def _read_text(path: Path, style: FileFormat) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise ImportingError(
-            f"The file {path} cannot be read as {encoding}: line {line} is not written so. "
+            f"The file {path} cannot be read as {encoding}: line {line} has other bytes. "
             'Set file.encoding, such as "cp1252", "latin-1" or "utf-16".'
         ) from error
     except LookupError as error:
         raise ImportingError(f"There is no encoding {style.encoding!r}: set file.encoding, such as utf-8.") from error
 
 
-def _header_of(line: str, style: FileFormat) -> list[str]:
+def _make_header(line: str, style: FileFormat) -> list[str]:
     """Return the names of the columns. A name that repeats gets its number, such as `Name (2)`."""
     cells = next(csv.reader([line], delimiter=style.delimiter, quotechar=style.quote), [])
     header: list[str] = []
@@ -97,7 +97,7 @@ def _find_header(lines: list[str], mapping: Mapping) -> int:
     """Return the index of the first line that has all columns of the mapping; 0 if none has."""
     wanted = mapping.columns()
     for number, line in enumerate(lines[:HEADER_LINES_MAX]):
-        if wanted <= set(_header_of(line, mapping.file)):
+        if wanted <= set(_make_header(line, mapping.file)):
             return number
     return 0
 
@@ -123,11 +123,11 @@ def read_rows(table: Table, mapping: Mapping, ledger: SourceLedger) -> Iterator[
             if style.stop is not None and re.search(style.stop, line):
                 ledger.without_money["line after the rows"] += len(table.lines) - reader.line_num + 1
                 return
-            kind = _kind_without_money(plain, line, table.header, style)
+            kind = _find_kind_without_money(plain, line, table.header, style)
             if kind is not None:
                 ledger.without_money[kind] += 1
                 continue
-            fitted = _fitted(plain, table.header, used)
+            fitted = _fit_cells(plain, table.header, used)
             if fitted is None:
                 ledger.problems.append(
                     Problem(place, f"The row has {len(cells)} cells where the header has {len(table.header)}.")
@@ -141,7 +141,7 @@ def read_rows(table: Table, mapping: Mapping, ledger: SourceLedger) -> Iterator[
         ) from error
 
 
-def _kind_without_money(cells: list[str], line: str, header: list[str], style: FileFormat) -> str | None:
+def _find_kind_without_money(cells: list[str], line: str, header: list[str], style: FileFormat) -> str | None:
     """Return the kind of a line that carries no money, or None if the line is a row."""
     if not any(cells):
         return "blank line"
@@ -154,7 +154,7 @@ def _kind_without_money(cells: list[str], line: str, header: list[str], style: F
     return None
 
 
-def _fitted(cells: list[str], header: list[str], used: set[str]) -> list[str] | None:
+def _fit_cells(cells: list[str], header: list[str], used: set[str]) -> list[str] | None:
     """Return as many cells as the header has. Return None if an extra cell has text or a used cell is missing."""
     if any(cells[len(header) :]) or any(name in used for name in header[len(cells) :]):
         return None

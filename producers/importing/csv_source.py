@@ -9,7 +9,7 @@ from string import Formatter
 from typing import Any, NamedTuple
 
 from domain.intents import METADATA_ENTRIES_MAX, METADATA_VALUE_CHARACTERS_MAX
-from producers.importing.addresses import AddressError, checked_address, escaped
+from producers.importing.addresses import AddressError, check_address, escape_segment
 from producers.importing.csv_mapping import Mapping, Opening
 from producers.importing.csv_rows import Row, Table, open_table, read_rows
 from producers.importing.csv_values import Moment, UnmappableError, read_amount, read_currency, read_moment
@@ -20,7 +20,7 @@ from producers.importing.model import (
     Place,
     Problem,
     SourceLedger,
-    plain_decimal,
+    format_plain_decimal,
     start_of_day,
 )
 
@@ -53,7 +53,7 @@ def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) ->
     for number, opening in enumerate(mapping.opening, start=1):
         place = Place("the mapping's opening balances", number)
         try:
-            ledger.drafts.append(_opening_draft(place, opening, keys))
+            ledger.drafts.append(_make_opening_draft(place, opening, keys))
         except (UnmappableError, AddressError) as error:
             ledger.problems.append(Problem(place, str(error)))
     steps: dict[tuple[str, str], list[_Step]] = defaultdict(list)
@@ -62,9 +62,9 @@ def read_ledger(path: Path, mapping: Mapping, ledger_name: str | None = None) ->
         try:
             if _is_skipped(row, mapping, ledger):
                 continue
-            figures = _figures(row, mapping)
+            figures = _read_figures(row, mapping)
             steps[figures.account, figures.currency].append(_Step(row.place, figures.change, figures.balance))
-            draft = _draft(row, figures, mapping, keys)
+            draft = _make_draft(row, figures, mapping, keys)
         except UnmappableError as error:
             ledger.problems.append(Problem(row.place, str(error)))
             for history in steps.values():
@@ -116,9 +116,9 @@ def _is_skipped(row: Row, mapping: Mapping, ledger: SourceLedger) -> bool:
     raise UnmappableError(f"The status {text!r} is neither in status.posted nor in status.skipped.")
 
 
-def _figures(row: Row, mapping: Mapping) -> _Figures:
+def _read_figures(row: Row, mapping: Mapping) -> _Figures:
     cells = row.cells
-    amount, written = _signed_amount(cells, mapping)
+    amount, written = _read_signed_amount(cells, mapping)
     column = mapping.currency.column
     currency = read_currency(cells[column] if column is not None else None, written, mapping.currency)
     time_column = mapping.date.time_column
@@ -133,14 +133,14 @@ def _figures(row: Row, mapping: Mapping) -> _Figures:
     balance = None
     if mapping.balance is not None and cells[mapping.balance.column]:
         balance = read_amount(cells[mapping.balance.column], mapping.amount).number
-    return _Figures(_account(mapping.accounts.account, cells, mapping), currency, moment, change, fee, balance)
+    return _Figures(_make_account(mapping.accounts.account, cells, mapping), currency, moment, change, fee, balance)
 
 
-def _signed_amount(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
+def _read_signed_amount(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
     """Return the amount, positive for money in, and the currency that is written beside it."""
     style = mapping.amount
     if style.column is None:
-        return _amount_of_two(cells, mapping)
+        return _read_amount_of_two(cells, mapping)
     number, currency = read_amount(cells[style.column], style)
     if style.indicator_column is not None:
         side = cells[style.indicator_column].casefold()
@@ -156,7 +156,7 @@ def _signed_amount(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, st
     return (-number if style.sign == "positive_is_out" else number), currency
 
 
-def _amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
+def _read_amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, str | None]:
     style = mapping.amount
     names = style.in_column or "", style.out_column or ""
     if not any(cells[name] for name in names):
@@ -168,30 +168,28 @@ def _amount_of_two(cells: dict[str, str], mapping: Mapping) -> tuple[Decimal, st
         number_out = -number_out
     if number_in < 0 or number_out < 0 or (number_in and number_out):
         raise UnmappableError(
-            f"Just one of {names[0]!r} and {names[1]!r} may hold an amount, and none below zero: "
+            f"Only one of {names[0]!r} and {names[1]!r} may hold an amount, and none may be negative: "
             "amount.out_sign says how money out is signed."
         )
     chosen = money_in if number_in or money_out is None else money_out
     return number_in - number_out, chosen.currency if chosen else None
 
 
-def _draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Draft:
+def _make_draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Draft:
     """Return the row as a draft: two legs, or one in a group with `one_leg`, and one more leg for a fee."""
     cells = row.cells
     legs = [DraftLeg(figures.account, figures.change, figures.currency)]
     grouped = mapping.group is not None and any(cells[column] for column in mapping.group.columns)
     if not (grouped and mapping.group is not None and mapping.group.one_leg) and (figures.change or figures.fee):
-        counter_account = _account(_counter_template(cells, mapping), cells, mapping)
+        counter_account = _make_account(_choose_counter_template(cells, mapping), cells, mapping)
         legs.append(DraftLeg(counter_account, -figures.change - figures.fee, figures.currency))
     if mapping.fee is not None and figures.fee:
-        legs.append(DraftLeg(_account(mapping.fee.account, cells, mapping), figures.fee, figures.currency))
+        legs.append(DraftLeg(_make_account(mapping.fee.account, cells, mapping), figures.fee, figures.currency))
     key: str | None = ""
     if not grouped and (figures.change or figures.fee):
-        key = _key(row, mapping, keys, figures)
+        key = _make_key(row, mapping, keys, figures)
     if key is None:
-        raise UnmappableError(
-            f"Its {', '.join(mapping.key.columns)} is that of an earlier row: each row needs one of its own."
-        )
+        raise UnmappableError(f"An earlier row has the same {', '.join(mapping.key.columns)}: each row needs its own.")
     reference = None
     if mapping.reference is not None:
         reference = " ".join(mapping.reference.format_map(cells).split()) or None
@@ -210,7 +208,7 @@ def _draft(row: Row, figures: _Figures, mapping: Mapping, keys: KeyMaker) -> Dra
     )
 
 
-def _key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str | None:
+def _make_key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str | None:
     """Return the key from the account and the columns that identify a row, or else from the row's content.
 
     Return None if an id repeats. docs/decisions/0025-keys-of-imported-rows.md has the reasons.
@@ -218,17 +216,17 @@ def _key(row: Row, mapping: Mapping, keys: KeyMaker, figures: _Figures) -> str |
     columns = mapping.key.columns
     if columns and any(row.cells[column] for column in columns):
         identity = [row.cells[column] for column in columns]
-        return keys.named({"by": "columns", "account": figures.account, "id": identity})
+        return keys.make_named({"by": "columns", "account": figures.account, "id": identity})
     content = {
         "by": "content",
         "account": figures.account,
         "time": figures.moment.written,
-        "amount": plain_decimal(figures.change),
-        "fee": plain_decimal(figures.fee),
+        "amount": format_plain_decimal(figures.change),
+        "fee": format_plain_decimal(figures.fee),
         "currency": figures.currency,
     }
     # A column of figures whose text is also in the intent counts as text: rows with one key must make one intent.
-    texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.texts()))
+    texts = set(mapping.key.text) or (row.cells.keys() - (mapping.figures() - mapping.list_texts()))
     said = sorted((name, row.cells[name]) for name in texts if row.cells[name])
     return keys.counted(content | {"text": said})
 
@@ -240,7 +238,7 @@ def _merge_group(group: tuple[str, ...], drafts: list[Draft], keys: KeyMaker) ->
     content = {
         "by": "group",
         "id": list(group),
-        "legs": [[leg.account, plain_decimal(leg.amount), leg.currency] for leg in legs],
+        "legs": [[leg.account, format_plain_decimal(leg.amount), leg.currency] for leg in legs],
     }
     return ordered[0]._replace(
         place=min(draft.place for draft in drafts),
@@ -257,7 +255,7 @@ def _find_untied(history: list[_Step]) -> list[Problem]:
 
     A file may run in either order, so check both and report the one that ties further.
     """
-    upwards, downwards = _first_untied(history), _first_untied(history[::-1])
+    upwards, downwards = _find_first_untied(history), _find_first_untied(history[::-1])
     if upwards is None or downwards is None:
         return []
     is_down = history[::-1].index(downwards[0]) > history.index(upwards[0])
@@ -266,13 +264,13 @@ def _find_untied(history: list[_Step]) -> list[Problem]:
     return [
         Problem(
             step.place,
-            f"The running balance does not tie: with the row {beside} it, it must be {plain_decimal(expected)}, "
-            f"but it is {plain_decimal(step.balance or Decimal(0))}. A row is missing, or an amount is misread.",
+            f"The running balance does not tie: with the row {beside} it, it must be {format_plain_decimal(expected)}, "
+            f"but it is {format_plain_decimal(step.balance or Decimal(0))}. A row is missing, or an amount is misread.",
         )
     ]
 
 
-def _first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
+def _find_first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
     """Return the first row that does not tie in this order, and the balance that it must have."""
     expected: Decimal | None = None
     for step in history:
@@ -287,9 +285,9 @@ def _first_untied(history: list[_Step]) -> tuple[_Step, Decimal] | None:
 # ---------------------------------------------------------------------------------------------------------- openings
 
 
-def _opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
+def _make_opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
     content = {"by": "opening", "account": opening.account, "currency": opening.currency}
-    key = keys.named(content)
+    key = keys.make_named(content)
     if key is None:
         raise UnmappableError(f"The account {opening.account} has two opening balances in {opening.currency}.")
     try:
@@ -301,7 +299,7 @@ def _opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
             f"not {opening.amount!r} and {opening.date!r}."
         ) from error
     for account in (opening.account, opening.counter_account):
-        _checked(account)
+        _check(account)
     return Draft(
         place=place,
         idempotency_key=key,
@@ -319,7 +317,7 @@ def _opening_draft(place: Place, opening: Opening, keys: KeyMaker) -> Draft:
 # --------------------------------------------------------------------------------------------------------- accounts
 
 
-def _counter_template(cells: dict[str, str], mapping: Mapping) -> str:
+def _choose_counter_template(cells: dict[str, str], mapping: Mapping) -> str:
     accounts = mapping.accounts
     for rule in accounts.rules:
         if re.search(rule.matches, cells[rule.column]):
@@ -329,27 +327,27 @@ def _counter_template(cells: dict[str, str], mapping: Mapping) -> str:
     return accounts.counter_account
 
 
-def _account(template: str, cells: dict[str, str], mapping: Mapping) -> str:
+def _make_account(template: str, cells: dict[str, str], mapping: Mapping) -> str:
     """Fill a template from the row. Raise UnmappableError if the row has no value for it or the result is invalid."""
     values: dict[str, str] = {}
     for _, name, _, _ in Formatter().parse(template):
         if name is not None:
-            values[name] = _account_part(name, cells[name], mapping)
-    return _checked(template.format_map(values))
+            values[name] = _make_account_part(name, cells[name], mapping)
+    return _check(template.format_map(values))
 
 
-def _account_part(column: str, value: str, mapping: Mapping) -> str:
+def _make_account_part(column: str, value: str, mapping: Mapping) -> str:
     names = mapping.accounts.names
     if value in names:
         return names[value]
     if not value:
         raise UnmappableError(f"The column {column!r} is empty: an account needs it.")
-    return ":".join(map(escaped, value.split(":"))) if mapping.accounts.escape else value
+    return ":".join(map(escape_segment, value.split(":"))) if mapping.accounts.escape else value
 
 
-def _checked(account: str) -> str:
+def _check(account: str) -> str:
     try:
-        return checked_address(account)
+        return check_address(account)
     except AddressError as error:
         raise UnmappableError(
             f"The account {account!r} {error}; give it a name in accounts.names, or set accounts.escape."

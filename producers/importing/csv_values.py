@@ -7,7 +7,7 @@ from functools import cache
 from typing import Final, NamedTuple
 from zoneinfo import ZoneInfo
 
-from domain.money import iso_exponent
+from domain.money import get_iso_exponent
 from producers.importing.csv_mapping import AmountFormat, Currency, DateFormat
 from producers.importing.model import ImportingError
 
@@ -101,7 +101,7 @@ def read_currency(column_text: str | None, written: str | None, style: Currency)
     Raise UnmappableError if none of them names a currency, or if two of them differ.
     """
     codes = [style.code] if style.code is not None else []
-    codes += [_code_of(text, style.names) for text in (column_text, written) if text]
+    codes += [_find_code(text, style.names) for text in (column_text, written) if text]
     if not codes:
         where = f"The column {style.column!r} is empty" if style.column else "The amount names no currency"
         raise UnmappableError(f"{where}: a currency is needed.")
@@ -110,12 +110,12 @@ def read_currency(column_text: str | None, written: str | None, style: Currency)
     return codes[0]
 
 
-def _code_of(text: str, names: dict[str, str]) -> str:
+def _find_code(text: str, names: dict[str, str]) -> str:
     if text in names:
         return names[text]
     if text in _SIGNS:
         return _SIGNS[text]
-    if iso_exponent(text.upper()) is not None:
+    if get_iso_exponent(text.upper()) is not None:
         return text.upper()
     if not re.fullmatch("[A-Za-z0-9._-]+", text) or text.lower().rstrip(".") in {"kr", "rs"}:
         raise UnmappableError(
@@ -135,8 +135,8 @@ class Moment(NamedTuple):
 
 def read_moment(date_text: str, time_text: str | None, style: DateFormat) -> Moment:
     """Read a date and, if there is one, a time; a date alone is midnight UTC."""
-    for expected in style.formats():
-        text = _in_english(date_text, style.locale, expected)
+    for expected in style.list_formats():
+        text = _translate_months(date_text, style.locale, expected)
         if time_text:
             text, expected = f"{text} {time_text}", f"{expected} {style.time_format}"  # noqa: PLW2901
         try:
@@ -149,15 +149,15 @@ def read_moment(date_text: str, time_text: str | None, style: DateFormat) -> Mom
             moment = moment.replace(tzinfo=ZoneInfo(style.zone) if style.zone and has_time else UTC)
         return Moment(written, (moment - _EPOCH) // timedelta(microseconds=1))
     shown = f"{date_text} {time_text}" if time_text else date_text
-    formats = " or ".join(style.formats()) + (f" with {style.time_format}" if time_text else "")
+    formats = " or ".join(style.list_formats()) + (f" with {style.time_format}" if time_text else "")
     raise UnmappableError(f"The date {shown!r} is not written as {formats}.")
 
 
-def _in_english(text: str, locale: str | None, expected: str) -> str:
+def _translate_months(text: str, locale: str | None, expected: str) -> str:
     """Return the text with the month names of a locale in English, because strptime knows only those."""
     if locale is None:
         return text
-    months = _month_numbers(locale)
+    months = _list_month_numbers(locale)
     english = _ENGLISH["%B" if "%B" in expected else "%b"]
 
     def translate(match: re.Match[str]) -> str:
@@ -168,7 +168,7 @@ def _in_english(text: str, locale: str | None, expected: str) -> str:
 
 
 @cache
-def _month_numbers(locale: str) -> dict[str, int]:
+def _list_month_numbers(locale: str) -> dict[str, int]:
     """Return the month numbers by the names of a locale, long and short, in lower case and without a dot."""
     try:
         from babel import Locale, UnknownLocaleError  # noqa: PLC0415  only mappings with date.locale need it

@@ -10,10 +10,10 @@ import orjson
 
 from db.books import add_unit, list_units
 from db.connections import connect
-from domain.intents import intent_id_of
-from producers.importing.checks import Difference, LedgerReader, differing_sums, failed_assertions
+from domain.intents import compute_intent_id
+from producers.importing.checks import Difference, LedgerReader, find_differing_sums, find_failed_assertions
 from producers.importing.minor import MappedLedger, map_drafts
-from producers.importing.model import ImportingError, ImportIntent, Problem, SourceLedger, plain_decimal
+from producers.importing.model import ImportingError, ImportIntent, Problem, SourceLedger, format_plain_decimal
 from producers.importing.sender import BatchSender, Fate, ItemResult, Patience
 from producers.importing.units import UnitPlan, plan_units
 
@@ -81,7 +81,7 @@ class ImportReport:
         ]
         fields["differences"] = [
             difference._asdict()
-            | {"expected": plain_decimal(difference.expected), "found": plain_decimal(difference.found)}
+            | {"expected": format_plain_decimal(difference.expected), "found": format_plain_decimal(difference.found)}
             for difference in self.differences
         ]
         return fields
@@ -107,7 +107,7 @@ def prepare(
     return Prepared(source, plan, map_drafts(source.drafts, plan, round_written=round_written))
 
 
-def registered_units(dsn: str, tenant: str) -> dict[str, int]:
+def list_registered_units(dsn: str, tenant: str) -> dict[str, int]:
     """Return the units of a tenant's books: code -> exponent."""
     with connect(dsn, "ledgerline_operator") as connection:
         return {unit.code: unit.exponent for unit in list_units(connection, tenant)}
@@ -135,16 +135,16 @@ def check(prepared: Prepared, api_url: str, api_key: str, tenant: str) -> list[D
     """Compare what this import posted with the source's final sums and balance assertions, in exact decimals."""
     intents = prepared.mapped.intents
     accounts = sorted({leg.account for intent in intents for leg in intent.legs})
-    intent_ids = {str(intent_id_of(tenant, intent.idempotency_key)) for intent in intents}
+    intent_ids = {str(compute_intent_id(tenant, intent.idempotency_key)) for intent in intents}
     with LedgerReader(api_url, api_key) as reader:
-        movements = list(reader.movements(accounts, intent_ids))
+        movements = list(reader.read_movements(accounts, intent_ids))
     exponents, rounded = prepared.plan.exponents, prepared.mapped.rounded
-    return differing_sums(prepared.source.sums, movements, exponents, rounded) + failed_assertions(
+    return find_differing_sums(prepared.source.sums, movements, exponents, rounded) + find_failed_assertions(
         prepared.source.assertions, movements, exponents, rounded
     )
 
 
-def report(
+def make_report(
     prepared: Prepared,
     results: list[ItemResult],
     *,
@@ -172,7 +172,8 @@ def report(
         without_money=dict(prepared.source.without_money),
         units_registered=units_registered,
         rounded={
-            f"{account} {currency}": plain_decimal(difference) for (account, currency), difference in _rounded(prepared)
+            f"{account} {currency}": format_plain_decimal(difference)
+            for (account, currency), difference in _list_rounded(prepared)
         },
         sums_compared=len(prepared.source.sums) if checked else 0,
         assertions_checked=len(prepared.source.assertions) if checked else 0,
@@ -183,5 +184,5 @@ def report(
     )
 
 
-def _rounded(prepared: Prepared) -> list[tuple[tuple[str, str], Decimal]]:
+def _list_rounded(prepared: Prepared) -> list[tuple[tuple[str, str], Decimal]]:
     return sorted((where, difference) for where, difference in prepared.mapped.rounded.items() if difference)

@@ -8,7 +8,7 @@ from collections import Counter
 from hashlib import sha256
 from typing import Any, Final
 
-from domain.fingerprint import canonical_json
+from domain.fingerprint import make_canonical_json
 from producers.importing.addresses import normalize_text
 from producers.importing.model import ImportingError
 
@@ -33,29 +33,29 @@ class KeyMaker:
 
     def counted(self, content: dict[str, Any]) -> str:
         """Return the key of the next transaction with this content: JSON without floats and with ASCII keys."""
-        digest = self._digest(content)
+        digest = self._compute_digest(content)
         self._seen[digest] += 1
-        return self._key(digest, self._seen[digest])
+        return self._make_key(digest, self._seen[digest])
 
-    def named(self, identity: dict[str, Any]) -> str | None:
+    def make_named(self, identity: dict[str, Any]) -> str | None:
         """Return the key of the transaction with this identity from the source, or None if the identity repeats."""
-        digest = self._digest(identity)
+        digest = self._compute_digest(identity)
         self._seen[digest] += 1
-        return self._key(digest, 1) if self._seen[digest] == 1 else None
+        return self._make_key(digest, 1) if self._seen[digest] == 1 else None
 
-    def _digest(self, content: dict[str, Any]) -> str:
-        return sha256(canonical_json(_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
+    def _compute_digest(self, content: dict[str, Any]) -> str:
+        return sha256(make_canonical_json(_make_plain(content))).hexdigest()[:_DIGEST_CHARACTERS]
 
-    def _key(self, digest: str, ordinal: int) -> str:
+    def _make_key(self, digest: str, ordinal: int) -> str:
         return f"{self._prefix}:{digest}:{ordinal}"
 
 
-def _plain(value: Any) -> Any:
+def _make_plain(value: Any) -> Any:
     """Return the same value with each text in NFC and its white space as single spaces."""
     if isinstance(value, str):
         return " ".join(normalize_text(value).split())
     if isinstance(value, dict):
-        return {name: _plain(member) for name, member in value.items()}
+        return {name: _make_plain(member) for name, member in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(member) for member in value]
+        return [_make_plain(member) for member in value]
     return value

@@ -50,7 +50,7 @@ def map_drafts(drafts: Iterable[Draft], plan: UnitPlan, *, round_written: bool =
     with localcontext(prec=DIGITS_MAX):
         for draft in drafts:
             try:
-                intent, rounded = _intent(draft, plan, round_written=round_written)
+                intent, rounded = _make_intent(draft, plan, round_written=round_written)
             except _UnmappableError as error:
                 mapped.problems.append(Problem(draft.place, str(error)))
                 continue
@@ -60,7 +60,7 @@ def map_drafts(drafts: Iterable[Draft], plan: UnitPlan, *, round_written: bool =
     return mapped
 
 
-def _intent(
+def _make_intent(
     draft: Draft, plan: UnitPlan, *, round_written: bool
 ) -> tuple[ImportIntent, dict[tuple[str, str], Decimal]]:
     rounded: dict[tuple[str, str], Decimal] = defaultdict(Decimal)
@@ -68,26 +68,26 @@ def _intent(
     slack: dict[str, Decimal] = defaultdict(Decimal)
     legs: list[Leg] = []
     for leg in draft.legs:
-        minor, difference = _minor(leg, plan, round_written=round_written)
+        minor, difference = _compute_minor(leg, plan, round_written=round_written)
         if difference:
             slack[leg.currency] += Decimal("0.5")
             if leg.origin is not LegOrigin.WEIGHED:
                 rounded[leg.account, leg.currency] += difference
         residuals[leg.currency] += minor
         if minor:
-            legs.append(_leg(leg.account, minor, leg.currency))
-    legs.extend(_rounding_legs(draft, plan, residuals, slack))
+            legs.append(_make_leg(leg.account, minor, leg.currency))
+    legs.extend(_make_rounding_legs(draft, plan, residuals, slack))
     _check(draft, legs)
     reference = draft.reference.replace("\x00", "")[:REFERENCE_CHARACTERS_MAX] if draft.reference else None
     intent = ImportIntent(draft.place, draft.idempotency_key, tuple(legs), reference, draft.metadata, draft.value_time)
     return intent, rounded
 
 
-def _leg(account: str, minor: int, currency: str) -> Leg:
+def _make_leg(account: str, minor: int, currency: str) -> Leg:
     return Leg(account, DEBIT if minor > 0 else CREDIT, abs(minor), currency)
 
 
-def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, Decimal]:
+def _compute_minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, Decimal]:
     """Return the leg's signed amount in minor units, and its excess over the leg's own amount, in the currency."""
     exponent = plan.exponents.get(leg.currency)
     if exponent is None:
@@ -106,7 +106,9 @@ def _minor(leg: DraftLeg, plan: UnitPlan, *, round_written: bool) -> tuple[int, 
         ) from error
 
 
-def _rounding_legs(draft: Draft, plan: UnitPlan, residuals: dict[str, int], slack: dict[str, Decimal]) -> list[Leg]:
+def _make_rounding_legs(
+    draft: Draft, plan: UnitPlan, residuals: dict[str, int], slack: dict[str, Decimal]
+) -> list[Leg]:
     """Return one leg for each currency in which rounding left a residual.
 
     Raise _UnmappableError if the residual is more than the source's tolerance and the rounding explain.
@@ -122,7 +124,7 @@ def _rounding_legs(draft: Draft, plan: UnitPlan, residuals: dict[str, int], slac
             raise _UnmappableError(
                 f"The transaction does not balance: its {more} in {currency} exceed its {less} by {difference}."
             )
-        legs.append(_leg(ROUNDING_ACCOUNT, -residual, currency))
+        legs.append(_make_leg(ROUNDING_ACCOUNT, -residual, currency))
     return legs
 
 
@@ -137,7 +139,7 @@ def _check(draft: Draft, legs: list[Leg]) -> None:
         raise _UnmappableError("Its date lies outside the years 1900 to 2199.")
 
 
-def sums_of(intents: Iterable[ImportIntent]) -> dict[tuple[str, str], int]:
+def compute_sums(intents: Iterable[ImportIntent]) -> dict[tuple[str, str], int]:
     """Return the debits less the credits of all intents by (account, currency), in minor units."""
     sums: dict[tuple[str, str], int] = defaultdict(int)
     for intent in intents:

@@ -132,11 +132,11 @@ class ImportIntent(NamedTuple):
             ],
             "reference": self.reference,
             "metadata": self.metadata,
-            "value_time": rfc3339(self.value_time),
+            "value_time": format_rfc3339(self.value_time),
         }
 
 
-def rfc3339(time: int) -> str:
+def format_rfc3339(time: int) -> str:
     """Return microseconds since 1970 as an RFC 3339 text in UTC."""
     return (_EPOCH + time * _MICROSECOND).isoformat().replace("+00:00", "Z")
 
@@ -151,7 +151,7 @@ def start_of_day(day: date) -> int:
     return (datetime(day.year, day.month, day.day, tzinfo=UTC) - _EPOCH) // _MICROSECOND
 
 
-def plain_decimal(number: Decimal) -> str:
+def format_plain_decimal(number: Decimal) -> str:
     """Return a decimal as people write it: without an exponent and without trailing zeros after the point."""
     text = format(number, "f")
     text = text.rstrip("0").rstrip(".") if "." in text else text

@@ -6,7 +6,7 @@ from typing import Any
 
 from domain.money import to_decimal
 from producers.importing.importer import Prepared
-from producers.importing.model import plain_decimal, rfc3339
+from producers.importing.model import format_plain_decimal, format_rfc3339
 
 
 def describe(prepared: Prepared) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def describe(prepared: Prepared) -> dict[str, Any]:
     return {
         "understood": prepared.source.understood,
         "faults": [f"{fault.place}: {fault.sentence}" for fault in prepared.source.faults],
-        "first_time": rfc3339(min(times)) if times else None,
-        "last_time": rfc3339(max(times)) if times else None,
+        "first_time": format_rfc3339(min(times)) if times else None,
+        "last_time": format_rfc3339(max(times)) if times else None,
         "rows": [
             {
                 "line": intent.place.line,
-                "value_time": rfc3339(intent.value_time),
+                "value_time": format_rfc3339(intent.value_time),
                 "reference": intent.reference,
                 "legs": [
                     {
@@ -52,7 +52,7 @@ def describe(prepared: Prepared) -> dict[str, Any]:
         "without_money": dict(prepared.source.without_money),
         "units": prepared.plan.unregistered,
         "rounded": {
-            f"{account} {currency}": plain_decimal(by or Decimal(0))
+            f"{account} {currency}": format_plain_decimal(by or Decimal(0))
             for (account, currency), by in sorted(prepared.mapped.rounded.items())
             if by
         },

@@ -94,13 +94,13 @@ class BatchSender:
         """
         try:
             async with asyncio.TaskGroup() as group:
-                tasks = [group.create_task(self._guarded(batch, on_answered)) for batch in batches]
+                tasks = [group.create_task(self._send_guarded(batch, on_answered)) for batch in batches]
         except ExceptionGroup as failed:
             # The first failure cancels the other batches. People need to read only that one.
             raise failed.exceptions[0] from None
         return [task.result() for task in tasks]
 
-    async def _guarded(self, batch: Sequence[bytes], on_answered: Callable[[int], None]) -> list[ItemResult]:
+    async def _send_guarded(self, batch: Sequence[bytes], on_answered: Callable[[int], None]) -> list[ItemResult]:
         async with self._gate:
             results = await self.send(batch)
         on_answered(len(batch))
@@ -121,7 +121,7 @@ class BatchSender:
             if attempt:
                 self.retries += 1
                 await self._pause(attempt, retry_after)
-            answer = await self._request([batch[place] for place in open_places])
+            answer = await self._send_request([batch[place] for place in open_places])
             if isinstance(answer, _Trouble):
                 trouble, retry_after = answer.sentence, answer.retry_after_seconds
                 continue
@@ -149,16 +149,18 @@ class BatchSender:
         doubled = self._patience.retry_seconds * 2 ** min(attempt - 1, 10)
         await asyncio.sleep(min(retry_after if retry_after is not None else doubled, self._patience.retry_seconds_max))
 
-    async def _request(self, lines: Sequence[bytes]) -> "list[ItemResult] | _Trouble":
+    async def _send_request(self, lines: Sequence[bytes]) -> "list[ItemResult] | _Trouble":
         try:
             response = await self._client.post("/v1/intents/batch", content=b"\n".join(lines))
         except httpx.TransportError:
             return _Trouble(f"the API at {self._client.base_url} does not answer.", None)
         if response.status_code in RETRY_STATUSES:
-            return _Trouble(_sentence(response), _retry_after(response))
+            return _Trouble(_make_sentence(response), _retry_after(response))
         if response.status_code != 200:
-            raise ImportingError(f"The API refuses the batch with status {response.status_code}: {_sentence(response)}")
-        return [_result(item) for item in orjson.loads(response.content)["items"]]
+            raise ImportingError(
+                f"The API refuses the batch with status {response.status_code}: {_make_sentence(response)}"
+            )
+        return [_make_result(item) for item in orjson.loads(response.content)["items"]]
 
 
 class _Trouble(NamedTuple):
@@ -168,7 +170,7 @@ class _Trouble(NamedTuple):
     retry_after_seconds: float | None
 
 
-def _result(item: dict[str, Any]) -> ItemResult:
+def _make_result(item: dict[str, Any]) -> ItemResult:
     problem = item.get("problem")
     if problem is not None:
         kind = str(problem.get("type", "")).rpartition("/")[2]
@@ -188,7 +190,7 @@ def _result(item: dict[str, Any]) -> ItemResult:
     )
 
 
-def _sentence(response: httpx.Response) -> str:
+def _make_sentence(response: httpx.Response) -> str:
     """Return what a problem document says, or the start of any other answer."""
     try:
         document = orjson.loads(response.content)

@@ -5,7 +5,7 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from domain.intents import AMOUNT_MINOR_MAX, CURRENCY_PATTERN
-from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, iso_exponent, minor_unit_fault, room_fault
+from domain.money import AMOUNT_DIGITS_MAX, EXPONENT_MAX, find_minor_unit_fault, find_room_fault, get_iso_exponent
 from producers.importing.model import Draft, ImportingError, LegOrigin, Place
 
 _ROOM_DIGITS: Final = 3
@@ -35,13 +35,13 @@ class _Use(NamedTuple):
     """Whether the source states any amount. If not, all were computed."""
 
 
-def decimals_of(amount: Decimal) -> int:
+def count_decimals(amount: Decimal) -> int:
     """Return the number of decimals with which an amount is written; 0 for whole numbers."""
     exponent = amount.as_tuple().exponent
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
-def _decimals_needed(amount: Decimal) -> int:
+def _count_decimals_needed(amount: Decimal) -> int:
     """Return the number of decimals without trailing zeros. Count digits, because arithmetic rounds a long amount."""
     digits = format(amount, "f").partition(".")[2].rstrip("0")
     return len(digits)
@@ -62,8 +62,8 @@ def plan_units(
     """
     wanted = wanted or {}
     plan = UnitPlan({}, {}, {})
-    for code, use in sorted(_uses(drafts).items()):
-        exponent = iso_exponent(code)
+    for code, use in sorted(_collect_uses(drafts).items()):
+        exponent = get_iso_exponent(code)
         if exponent is not None:
             plan.exponents[code] = exponent
         elif not CURRENCY_PATTERN.fullmatch(code):
@@ -71,12 +71,12 @@ def plan_units(
                 "is no code for a unit: it must be a capital and up to 23 capitals, digits, dots, - or _"
             )
         elif code in registered:
-            plan.exponents[code] = _checked(code, registered[code], use, "is registered", round_written=round_written)
-        elif (fault := minor_unit_fault(code)) is not None:
+            plan.exponents[code] = _check(code, registered[code], use, "is registered", round_written=round_written)
+        elif (fault := find_minor_unit_fault(code)) is not None:
             plan.impossible[code] = fault.removesuffix(".")
         elif code in wanted:
             _require_room(code, wanted[code], use)
-            exponent = _checked(code, wanted[code], use, "is asked for", round_written=round_written)
+            exponent = _check(code, wanted[code], use, "is asked for", round_written=round_written)
             plan.exponents[code] = plan.unregistered[code] = exponent
         else:
             inferred = _infer_exponent(use, round_written=round_written)
@@ -91,7 +91,7 @@ def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
     """Return as many decimals as the source writes and 64 bits hold, or a clause that says why none fit."""
     if use.amount_max > AMOUNT_MINOR_MAX:
         return f"is used with amounts up to {format(use.amount_max, 'f')}: 64 bits do not hold them with any decimals"
-    largest = _decimals_that_fit(use.amount_max)
+    largest = _count_decimals_that_fit(use.amount_max)
     # Later amounts may be larger: a reduced exponent leaves room, but keeps every decimal that the source needs.
     roomy = max(0, largest - _ROOM_DIGITS)
     if use.decimals_needed <= largest:
@@ -104,7 +104,7 @@ def _infer_exponent(use: _Use, *, round_written: bool) -> int | str:
     )
 
 
-def _decimals_that_fit(amount: Decimal) -> int:
+def _count_decimals_that_fit(amount: Decimal) -> int:
     """Return the most decimals, up to EXPONENT_MAX, with which an amount fits in 64 bits of minor units."""
     for decimals in range(EXPONENT_MAX, 0, -1):
         if amount == 0 or amount.adjusted() + decimals <= AMOUNT_DIGITS_MAX - 1:
@@ -115,12 +115,12 @@ def _decimals_that_fit(amount: Decimal) -> int:
 def _require_room(code: str, exponent: int, use: _Use) -> None:
     if exponent > EXPONENT_MAX:
         raise ImportingError(f"The unit {code} is asked for with {exponent} decimals; the most is {EXPONENT_MAX}.")
-    fault = room_fault(code, exponent, use.amount_max)
+    fault = find_room_fault(code, exponent, use.amount_max)
     if fault is not None:
         raise ImportingError(f"The unit {code} cannot be registered so. {fault}")
 
 
-def _checked(code: str, exponent: int, use: _Use, how: str, *, round_written: bool) -> int:
+def _check(code: str, exponent: int, use: _Use, how: str, *, round_written: bool) -> int:
     if use.decimals_needed > exponent and not round_written:
         raise ImportingError(
             f"The unit {code} {how} with {exponent} decimals, but {use.place} uses {use.decimals_needed}: "
@@ -129,7 +129,7 @@ def _checked(code: str, exponent: int, use: _Use, how: str, *, round_written: bo
     return exponent
 
 
-def _uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
+def _collect_uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
     """Return how many decimals each commodity uses, and its largest amount.
 
     Computed amounts are rounded, so their decimals do not count, unless no amount of the commodity is written.
@@ -142,8 +142,8 @@ def _uses(drafts: Iterable[Draft]) -> dict[str, _Use]:
             if is_written and not use.is_written:
                 use = use._replace(decimals_written=0, decimals_needed=0, place=draft.place, is_written=True)
             counts = is_written or not use.is_written
-            written = decimals_of(leg.amount) if counts else 0
-            needed = _decimals_needed(leg.amount) if is_written else 0
+            written = count_decimals(leg.amount) if counts else 0
+            needed = _count_decimals_needed(leg.amount) if is_written else 0
             uses[leg.currency] = use._replace(
                 decimals_written=max(written, use.decimals_written),
                 decimals_needed=max(needed, use.decimals_needed),

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from db.books import Books
 from db.posting import Account, PostingStore
 from domain.chart import ChartPattern
-from domain.decision import Constraint, Event, Holding, IntentName, Original, holdings_drawn_down, mirrored
+from domain.decision import Constraint, Event, Holding, IntentName, Original, find_holdings_drawn_down, mirror_legs
 from domain.intents import Intent, Leg
 
 ACCOUNTS_CACHED_MAX: Final = 200_000
@@ -87,7 +87,7 @@ class Lookups:
         names = {
             found.accounts[tenant, account].account_id: (tenant, account)
             for tenant, legs in found.legs
-            for _, account, _ in holdings_drawn_down(tenant, legs, found.constraints)
+            for _, account, _ in find_holdings_drawn_down(tenant, legs, found.constraints)
         }
         if not names:
             return {}
@@ -116,7 +116,7 @@ def _find_touched_legs(
             continue
         name = (intent.tenant, intent.reverses)
         if name in originals:
-            touched.append((intent.tenant, mirrored(originals[name])))
+            touched.append((intent.tenant, mirror_legs(originals[name])))
         elif name in in_batch:
             legs = in_batch[name].legs
             touched.append((intent.tenant, [leg._replace(direction=-leg.direction) for leg in legs]))

@@ -15,11 +15,11 @@ OUTCOMES: Final = Counter(
     "ledgerline_posting_outcomes", "Journal rows that this worker committed.", ["outcome", "reason"]
 )
 LATENCY: Final = LatencyHistogram(
-    "ledgerline_posting_latency_seconds", "Time from a message's timestamp until its fate was committed."
+    "ledgerline_posting_latency_seconds", "Time from a message's timestamp to the commit of its outcome."
 )
 _STAGE: Final = Histogram(
     "ledgerline_posting_stage_seconds",
-    "Time that a stage of a posting transaction took.",
+    "Time of each stage of a posting transaction.",
     ["stage"],
     buckets=STAGE_SECONDS_BUCKETS,
 )
@@ -34,7 +34,7 @@ def observe_read(seconds: float) -> None:
 
 def _mark(stage: str) -> None:
     """Mark the end of a stage in the current span, if there is one."""
-    span = tracing.current_span()
+    span = tracing.get_current_span()
     if span is not None:
         span.mark(stage)
 

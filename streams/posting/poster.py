@@ -3,7 +3,7 @@
 The path of a batch, each step a function:
 
 1. `handle` gets the fetch of streams.fenced, and decodes what was not decoded ahead: that needs no lock;
-2. `_fence` locks the lanes in order, and compares their next offsets with those that this worker expects;
+2. `_lock_lanes` locks the lanes in order, and compares their next offsets with those that this worker expects;
 3. `_look_up` finds which intents are settled already. It screens the intents by the books meanwhile. It then locks and
    reads the originals of reversals, and opens missing accounts;
 4. `lock_balances` locks the constrained accounts that are drawn down, in order of id, and reads their balances;
@@ -23,20 +23,20 @@ import structlog
 
 from db.posting import BatchRefused, Collision, Lane, PostingStore
 from domain.decision import Fate, LedgerView, decide_batch
-from domain.facts import lane_chain
+from domain.facts import get_lane_chain
 from domain.journal import JournalRow
 from domain.signed_heads import SignedHead
 from runtime import tracing
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from streams.fenced import FenceLost, PartitionBatch
 from streams.posting.lookups import Found, Lookups
 from streams.posting.metrics import LATENCY, OUTCOMES, Stopwatch, observe_read
 from streams.posting.published import Published, check_published
-from streams.posting.reading import IntentReader, Work, poisoned, screen, without_record
-from streams.posting.rows import balance_changes, chain, moved, quarantined_bytes
+from streams.posting.reading import IntentReader, Work, judge_by_books, make_work_without_record, quarantine_poisoned
+from streams.posting.rows import chain_rows, list_quarantined_bytes, move_lanes, sum_balance_changes
 from streams.posting.signing import Sign, sign_nothing
 from streams.posting.source import KafkaAway, Source, TopicIdAnswer, check_absent, check_source, check_topic
-from streams.tracing import outcome_attributes, transaction_span
+from streams.tracing import make_outcome_attributes, open_transaction_span
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -73,7 +73,7 @@ class Poster:
         now_microseconds: Callable[[], int] = lambda: time.time_ns() // 1000,
         read_ahead: Callable[[], None] = lambda: None,
         sign: Sign = sign_nothing,
-        fault: Fault = no_fault,
+        fault: Fault = cause_no_fault,
     ) -> None:
         """`read_ahead` is called while Postgres is busy with the balances, a fifth of a batch's time."""
         self._store = store
@@ -105,7 +105,7 @@ class Poster:
         unknown = [partition for partition in wanted if partition not in source.end_offsets]
         if unknown:
             # One broker assigned a partition that was just added, and another broker does not know it yet.
-            raise KafkaAway(f"Kafka does not tell of the partitions {unknown} of {topic} yet.")
+            raise KafkaAway(f"Kafka does not describe the partitions {unknown} of {topic} yet.")
         missing = [partition for partition in wanted if partition not in lanes]
         if missing:
             for partition in missing:
@@ -136,7 +136,7 @@ class Poster:
         if work:
             self._post(work, topic_id)
         for part, read in holed:
-            for piece in self._pieces(part, read):
+            for piece in self._split_pieces(part, read):
                 self._post(piece, topic_id)
 
     def idle(self) -> None:
@@ -147,7 +147,7 @@ class Poster:
         read = self._reader.read
         return [item if isinstance(item, Work) else read(item) for item in part.messages]
 
-    def _pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
+    def _split_pieces(self, part: PartitionBatch, work: list[Work]) -> Iterator[list[Work]]:
         """Yield pieces of work, with one item for each offset of a lane that was fetched with holes.
 
         Raise FenceLost if the lane moved or the fetch left out records, and TopicMismatch if the broker lost records.
@@ -165,7 +165,9 @@ class Poster:
             )
         for start in range(offsets.start, offsets.stop, PIECE_OFFSETS):
             piece = range(start, min(start + PIECE_OFFSETS, offsets.stop))
-            yield [found.get(offset) or without_record(part.topic, part.partition, offset) for offset in piece]
+            yield [
+                found.get(offset) or make_work_without_record(part.topic, part.partition, offset) for offset in piece
+            ]
 
     # ------------------------------------------------------------------------------------------ post
 
@@ -187,7 +189,7 @@ class Poster:
                 lane=event.lane,
                 offset=event.offset,
                 tenant=event.intent.tenant if event.intent is not None else None,
-                correlation_id=tracing.correlation_id_of(message.headers),
+                correlation_id=tracing.find_correlation_id(message.headers),
             )
             self._post(work, topic_id, is_poison=True)
 
@@ -208,8 +210,8 @@ class Poster:
     def _post_once(self, work: Sequence[Work], topic_id: TopicIdAnswer, *, is_poison: bool) -> None:
         """Post the work in one transaction."""
         watch = Stopwatch()
-        with transaction_span(len(work)), self._store.transaction():
-            lanes = self._fence(work)
+        with open_transaction_span(len(work)), self._store.transaction():
+            lanes = self._lock_lanes(work)
             watch.done("lock")
             work, found = self._look_up(work, lanes, is_poison=is_poison)
             watch.done("look_up")
@@ -232,7 +234,7 @@ class Poster:
         for (outcome, reason), count in Counter((fate.outcome, fate.reason) for fate in fates).items():
             OUTCOMES.labels(outcome.value, reason).inc(count)
 
-    def _fence(self, work: Sequence[Work]) -> dict[int, Lane]:
+    def _lock_lanes(self, work: Sequence[Work]) -> dict[int, Lane]:
         """Lock the lanes and return them. Raise FenceLost if one is not at the offset of its first event."""
         expected: dict[int, int] = {}
         for item in work:
@@ -248,24 +250,24 @@ class Poster:
         books = self._lookups.get_books()
         named = [(intent.tenant, intent.intent_id) for item in work if (intent := item.event.intent) is not None]
         settled = self._store.look_up_settled(named)
-        screened = [poisoned(item) if is_poison else screen(item, books) for item in work]
+        screened = [quarantine_poisoned(item) if is_poison else judge_by_books(item, books) for item in work]
         events = [item.event for item in screened]
-        return screened, self._lookups.find(events, settled.result(), books, lane_chain(min(lanes)))
+        return screened, self._lookups.find(events, settled.result(), books, get_lane_chain(min(lanes)))
 
     def _write(
         self, work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], found: Found
     ) -> tuple[list[JournalRow], dict[int, SignedHead]]:
         """Write rows, entries, balances and quarantined bytes. Return the rows, and the signed heads of their lanes."""
         account_ids = {name: account.account_id for name, account in found.accounts.items()}
-        rows = self._store.write_journal(chain(work, fates, lanes, self._now_microseconds()))
+        rows = self._store.write_journal(chain_rows(work, fates, lanes, self._now_microseconds()))
         entries = self._store.write_entries(rows, account_ids)
-        changes = balance_changes(rows, account_ids)
+        changes = sum_balance_changes(rows, account_ids)
         entries.result()
         balances = self._store.add_balances(changes)
         signed = self._sign(rows)
         self._read_ahead()
         balances.result()
-        self._store.add_quarantined(quarantined_bytes(work, rows))
+        self._store.add_quarantined(list_quarantined_bytes(work, rows))
         return rows, signed
 
     def _advance(
@@ -274,8 +276,8 @@ class Poster:
         """Move the lanes past the rows. Raise TopicMismatch if the topic of the fetch is not the lanes' topic."""
         for lane in lanes.values():
             check_topic(lane, lane.topic, topic_id)
-        standing = moved(lanes, rows)
+        standing = move_lanes(lanes, rows)
         self._store.advance(standing, signed)
-        if (span := tracing.current_span()) is not None:
+        if (span := tracing.get_current_span()) is not None:
             self._store.tell_traced(span.traceparent, standing)
-            span.put(outcome_attributes(row.outcome for row in rows))
+            span.put(make_outcome_attributes(row.outcome for row in rows))

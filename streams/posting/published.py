@@ -13,7 +13,7 @@ from confluent_kafka import KafkaException
 from db.posting import Lane
 from domain.errors import LedgerlineError, Unready
 from domain.journal import GENESIS_HASH
-from runtime.journal_ends import bounds_of, end_consumer, last_records, read_to_end
+from runtime.journal_ends import make_end_consumer, read_bounds, read_last_records, read_to_end
 from runtime.kafka import Kafka
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
 
@@ -64,16 +64,16 @@ def check_published(lane: Lane, published: Published, row_hash: Callable[[int, i
         )
 
 
-def last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
+def read_last_published(kafka: Kafka, topic: str, lanes: Iterable[int]) -> dict[int, Published]:
     """Return the end of each of these lanes on the topic; raise KafkaAway if Kafka does not tell it."""
     wanted = list(lanes)
-    every = end_consumer(kafka, "ledgerline-published", "read_uncommitted")
-    committed = end_consumer(kafka, "ledgerline-published")
+    every = make_end_consumer(kafka, "ledgerline-published", "read_uncommitted")
+    committed = make_end_consumer(kafka, "ledgerline-published")
     try:
-        ends = bounds_of(every, topic, wanted, KAFKA_SECONDS_MAX)
+        ends = read_bounds(every, topic, wanted, KAFKA_SECONDS_MAX)
         # For a read_committed consumer, a partition ends where its first open transaction begins.
-        settled = bounds_of(committed, topic, wanted, KAFKA_SECONDS_MAX)
-        last = last_records(committed, topic, settled, KAFKA_SECONDS_MAX)
+        settled = read_bounds(committed, topic, wanted, KAFKA_SECONDS_MAX)
+        last = read_last_records(committed, topic, settled, KAFKA_SECONDS_MAX)
         open_from = {lane: bounds.high for lane, bounds in settled.items() if bounds.high < ends[lane].high}
         still_open = read_to_end(every, topic, open_from, KAFKA_SECONDS_MAX)
     except KafkaException as error:

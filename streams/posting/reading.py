@@ -7,11 +7,11 @@ import structlog
 
 from db.books import Books
 from domain.decision import Event
-from domain.fingerprint import fingerprint_of
+from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent
 from domain.outcomes import QuarantineReason
-from domain.screening import books_refusal, identity_fault, shape_refusal
-from runtime.tracing import correlation_id_of
+from domain.screening import find_identity_fault, refuse_by_books, refuse_shape
+from runtime.tracing import find_correlation_id
 from streams.decode import IntentDecoder, Undecodable
 from streams.fenced import Message
 
@@ -54,36 +54,36 @@ class IntentReader:
         try:
             intent = self._decoder.decode(message.value)
         except Undecodable as undecodable:
-            return Work(message, quarantined(message, undecodable.reason, str(undecodable)))
+            return Work(message, make_quarantined_event(message, undecodable.reason, str(undecodable)))
         try:
-            return self._judged(message, intent)
+            return self._judge(message, intent)
         except Exception as error:  # a bug that only this intent triggers must not end the consumer
             logger.exception(
                 "unreadable",
                 lane=message.partition,
                 offset=message.offset,
-                correlation_id=correlation_id_of(message.headers),
+                correlation_id=find_correlation_id(message.headers),
             )
             detail = f"The intent breaks its reading: {type(error).__name__}."
-            return Work(message, quarantined(message, QuarantineReason.POISON, detail))
+            return Work(message, make_quarantined_event(message, QuarantineReason.POISON, detail))
 
-    def _judged(self, message: Message, intent: Intent) -> Work:
-        fault = identity_fault(intent)
+    def _judge(self, message: Message, intent: Intent) -> Work:
+        fault = find_identity_fault(intent)
         if fault is not None:
-            return Work(message, quarantined(message, QuarantineReason.IDENTITY_MISMATCH, fault))
-        fingerprint = fingerprint_of(
+            return Work(message, make_quarantined_event(message, QuarantineReason.IDENTITY_MISMATCH, fault))
+        fingerprint = compute_fingerprint(
             intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
         )
-        return Work(message, Event(message.partition, message.offset, fingerprint, intent, shape_refusal(intent)))
+        return Work(message, Event(message.partition, message.offset, fingerprint, intent, refuse_shape(intent)))
 
 
-def without_record(topic: str, lane: int, offset: int) -> Work:
+def make_work_without_record(topic: str, lane: int, offset: int) -> Work:
     """Return the work for an offset without a committed record: each offset gets a fate, so that all can be counted."""
     message = Message(topic, lane, offset, 0, None, None, ())
-    return Work(message, quarantined(message, QuarantineReason.NO_RECORD, NO_RECORD_DETAIL))
+    return Work(message, make_quarantined_event(message, QuarantineReason.NO_RECORD, NO_RECORD_DETAIL))
 
 
-def screen(work: Work, books: Books) -> Work:
+def judge_by_books(work: Work, books: Books) -> Work:
     """Judge the event by the books.
 
     An intent of an unknown tenant is quarantined. Any other event that was refused before stays refused.
@@ -94,20 +94,20 @@ def screen(work: Work, books: Books) -> Work:
     chart = books.charts.get(intent.tenant)
     if chart is None:
         detail = f"The books know no tenant {intent.tenant}."
-        return work._replace(event=quarantined(work.message, QuarantineReason.UNKNOWN_TENANT, detail))
+        return work._replace(event=make_quarantined_event(work.message, QuarantineReason.UNKNOWN_TENANT, detail))
     if work.event.refusal is not None:
         return work
-    refusal = books_refusal(intent.legs, chart, books.units.get(intent.tenant, {}))
+    refusal = refuse_by_books(intent.legs, chart, books.units.get(intent.tenant, {}))
     return work if refusal is None else work._replace(event=work.event._replace(refusal=refusal))
 
 
-def quarantined(message: Message, reason: QuarantineReason, detail: str) -> Event:
+def make_quarantined_event(message: Message, reason: QuarantineReason, detail: str) -> Event:
     """Return the event of bytes that are not an intent; the hash of the bytes is its fingerprint."""
     fingerprint = sha256(message.value or b"").digest()
     return Event(message.partition, message.offset, fingerprint, None, quarantine=(reason, detail))
 
 
-def poisoned(work: Work) -> Work:
+def quarantine_poisoned(work: Work) -> Work:
     """Quarantine the event, because it cannot be posted even alone."""
     detail = "The event breaks every batch that holds it."
-    return work._replace(event=quarantined(work.message, QuarantineReason.POISON, detail))
+    return work._replace(event=make_quarantined_event(work.message, QuarantineReason.POISON, detail))

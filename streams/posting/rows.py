@@ -6,10 +6,10 @@ from typing import Final
 
 from db.posting import BalanceChanges, Lane, QuarantinedBytes
 from domain.decision import Event, Fate
-from domain.hash_chain import chained
+from domain.hash_chain import chain_row
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, Reason
-from domain.screening import value_time_of
+from domain.screening import get_value_time
 from streams.posting.reading import Work
 
 _NO_METADATA: Final[dict[str, str]] = {}
@@ -20,7 +20,9 @@ LANE_MAX: Final = (1 << LANE_BITS) - 1
 _UNFIT: Final = (Reason.MALFORMED, Reason.UNSUPPORTED_TYPE)
 
 
-def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int) -> Iterator[JournalRow]:
+def chain_rows(
+    work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane], now: int
+) -> Iterator[JournalRow]:
     """Yield the journal rows of the fates, lane after lane, chained to the head of each lane.
 
     `now` is in microseconds since 1970. The booked time of a row is never before that of the previous row of its lane.
@@ -30,12 +32,12 @@ def chain(work: Sequence[Work], fates: Sequence[Fate], lanes: Mapping[int, Lane]
         lane = lanes[number]
         head, seq, booked_time = lane.head, lane.next_seq, max(now, lane.booked_time)
         for item, fate in group:
-            row = chained(head, journal_row(lane, seq, item.event, fate, booked_time))
+            row = chain_row(head, make_journal_row(lane, seq, item.event, fate, booked_time))
             yield row
             head, seq = row.hash, seq + 1
 
 
-def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
+def move_lanes(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
     """Return the lanes with the next offset, next seq, head and booked time that they have after these rows."""
     last = {row.lane: row for row in rows}
     return [
@@ -46,7 +48,7 @@ def moved(lanes: Mapping[int, Lane], rows: Sequence[JournalRow]) -> list[Lane]:
     ]
 
 
-def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> JournalRow:
+def make_journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int) -> JournalRow:
     """Return the row of one event, without its hashes.
 
     A malformed intent keeps no reference and no metadata: Postgres may be unable to store their text.
@@ -79,7 +81,7 @@ def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int
     reverses, reference, metadata = intent.reverses, intent.reference, intent.metadata
     value_time = None
     if outcome is Outcome.POSTED:
-        value_time = value_time_of(intent)
+        value_time = get_value_time(intent)
         if value_time is None:
             value_time = booked_time
     elif outcome is not Outcome.REJECTED or reason in _UNFIT:
@@ -92,7 +94,7 @@ def journal_row(lane: Lane, seq: int, event: Event, fate: Fate, booked_time: int
     )  # fmt: skip
 
 
-def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
+def list_quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[QuarantinedBytes]:
     """Return the messages of the quarantined rows, byte for byte."""
     return [
         QuarantinedBytes(
@@ -111,7 +113,7 @@ def quarantined_bytes(work: Sequence[Work], rows: Sequence[JournalRow]) -> list[
     ]
 
 
-def balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
+def sum_balance_changes(rows: Sequence[JournalRow], account_ids: Mapping[tuple[str, str], int]) -> BalanceChanges:
     """Return one change for each shard that the rows touch.
 
     The changes of each currency are in order of account and lane, as the index has them.

@@ -3,16 +3,16 @@
 from functools import partial
 
 from db.posting import ROLE, PostingStore
-from runtime.faults import Fault, no_fault
+from runtime.faults import Fault, cause_no_fault
 from runtime.schema_registry import SchemaRegistry
 from streams.away import find_away
 from streams.decode import IntentDecoder
 from streams.fenced import AgentOptions, ReadAhead, run_agent
 from streams.posting.poster import Poster
-from streams.posting.published import last_published
+from streams.posting.published import read_last_published
 from streams.posting.reading import IntentReader
 from streams.posting.signing import Sign, sign_nothing
-from streams.posting.source import TopicLook, describe_source, offsets_with_record
+from streams.posting.source import TopicLook, describe_source, find_offsets_with_record
 
 
 def serve(
@@ -22,7 +22,7 @@ def serve(
     registry: SchemaRegistry,
     journal_topic: str,
     sign: Sign = sign_nothing,
-    fault: Fault = no_fault,
+    fault: Fault = cause_no_fault,
 ) -> None:
     """Post the lanes of `options.topic` until told to stop; block, and wait until outages end.
 
@@ -36,8 +36,8 @@ def serve(
         store,
         reader,
         partial(describe_source, options.kafka, options.topic),
-        partial(offsets_with_record, options.kafka, options.topic),
-        published=partial(last_published, options.kafka, journal_topic),
+        partial(find_offsets_with_record, options.kafka, options.topic),
+        published=partial(read_last_published, options.kafka, journal_topic),
         ask_topic_id=TopicLook(options.kafka, options.topic).ask,
         read_ahead=ahead.read,
         sign=sign,

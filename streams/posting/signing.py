@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from domain.journal import JournalRow
-from domain.signed_heads import SignedHead, head_bytes
+from domain.signed_heads import SignedHead, make_head_bytes
 from runtime.key_files import SigningKey
 
 Sign = Callable[[Sequence[JournalRow]], dict[int, SignedHead]]
@@ -15,7 +15,7 @@ def sign_nothing(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:  # noqa: 
     return {}
 
 
-def signing_with(key: SigningKey) -> Sign:
+def make_sign(key: SigningKey) -> Sign:
     """Return a function from a batch's rows, in order of lane and seq, to a signature for each of its lanes."""
 
     def sign(rows: Sequence[JournalRow]) -> dict[int, SignedHead]:
@@ -23,7 +23,7 @@ def signing_with(key: SigningKey) -> Sign:
         for lane, group in groupby(rows, key=lambda row: row.lane):
             own = list(group)
             first_seq = own[0].seq
-            signature = key.private.sign(head_bytes(lane, first_seq, b"".join([row.hash for row in own])))
+            signature = key.private.sign(make_head_bytes(lane, first_seq, b"".join([row.hash for row in own])))
             signed[lane] = SignedHead(lane, first_seq, first_seq + len(own), signature)
         return signed
 

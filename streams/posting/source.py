@@ -10,7 +10,7 @@ from confluent_kafka.admin import AdminClient, TopicDescription
 
 from db.posting import Lane
 from domain.errors import LedgerlineError, Outage
-from runtime.journal_ends import bounds_of
+from runtime.journal_ends import read_bounds
 from runtime.kafka import Kafka
 
 KAFKA_SECONDS_MAX: Final = 10.0
@@ -39,11 +39,11 @@ class KafkaAway(Outage):
 def describe_source(kafka: Kafka, topic: str) -> Source:
     """Return the topic's id and the offsets of each partition; raise KafkaAway if the broker does not answer."""
     try:
-        admin = AdminClient({**kafka.client_options(), "log_level": 0})
+        admin = AdminClient({**kafka.make_client_options(), "log_level": 0})
         described = admin.describe_topics(TopicCollection([topic]), request_timeout=KAFKA_SECONDS_MAX)[topic].result()
         consumer = Consumer(
             {
-                **kafka.client_options(),
+                **kafka.make_client_options(),
                 "group.id": "ledgerline-describe",
                 "enable.auto.commit": False,
                 "log_level": 0,  # errors are raised instead
@@ -51,11 +51,11 @@ def describe_source(kafka: Kafka, topic: str) -> Source:
         )
         try:
             partitions = [partition.id for partition in described.partitions]
-            offsets = bounds_of(consumer, topic, partitions, KAFKA_SECONDS_MAX)
+            offsets = read_bounds(consumer, topic, partitions, KAFKA_SECONDS_MAX)
         finally:
             consumer.close()
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {error}.") from error
     return Source(
         topic,
         str(described.topic_id),
@@ -77,23 +77,23 @@ class TopicLook:
     def __init__(self, kafka: Kafka, topic: str) -> None:
         self._kafka = kafka
         self._topic = topic
-        self._admin = self._new_client()
+        self._admin = self._make_client()
 
-    def _new_client(self) -> AdminClient:
-        return AdminClient({**self._kafka.client_options(), "log_level": 0})
+    def _make_client(self) -> AdminClient:
+        return AdminClient({**self._kafka.make_client_options(), "log_level": 0})
 
     def ask(self) -> TopicIdAnswer:
         """Request the id; raise KafkaAway if this client cannot."""
         try:
             asked = self._admin.describe_topics(TopicCollection([self._topic]), request_timeout=LOOK_SECONDS_MAX)
         except KafkaException as error:
-            raise self._away(error) from error
-        return _TopicIdAsked(asked[self._topic], self._away)
+            raise self._make_away(error) from error
+        return _TopicIdAsked(asked[self._topic], self._make_away)
 
-    def _away(self, error: KafkaException) -> KafkaAway:
+    def _make_away(self, error: KafkaException) -> KafkaAway:
         # A client that had no answer may be stuck while Kafka answers everyone else.
-        self._admin = self._new_client()
-        return KafkaAway(f"Kafka at {self._kafka} does not tell of the topic {self._topic}: {error}.")
+        self._admin = self._make_client()
+        return KafkaAway(f"Kafka at {self._kafka} does not describe the topic {self._topic}: {error}.")
 
 
 class _TopicIdAsked(NamedTuple):
@@ -107,11 +107,11 @@ class _TopicIdAsked(NamedTuple):
             raise self.away(error) from error
 
 
-def offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
+def find_offsets_with_record(kafka: Kafka, topic: str, lane: int, start: int, end: int) -> set[int]:
     """Return the offsets in [start, end) that have a committed record; raise KafkaAway if Kafka does not tell them."""
     consumer = Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-describe",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

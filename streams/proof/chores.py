@@ -10,7 +10,7 @@ from prometheus_client import Gauge
 
 from db.agent_connection import AgentConnection
 from db.breaks import BEFORE_ALL, BreakStore
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from streams.proof.metrics import show_breaks
 
@@ -36,7 +36,7 @@ class SpareTime:
         finally:
             self._busy_seconds += self._clock() - started
 
-    def share(self) -> float:
+    def compute_share(self) -> float:
         """Return the share, 0 to 1, of the time since the last call that no batch took."""
         now = self._clock()
         elapsed_seconds = now - self._since
@@ -151,4 +151,4 @@ class Chores(ABC):
 
 def is_still_stray(connection: Any, item: Break) -> bool:
     """Return whether the row or the entries of this break still lie outside every lane."""
-    return (item.lane, item.seq) in {(lane, seq) for lane, seq, _ in stray_rows(connection, STRAYS_MAX)}
+    return (item.lane, item.seq) in {(lane, seq) for lane, seq, _ in find_stray_rows(connection, STRAYS_MAX)}

@@ -14,9 +14,9 @@ import structlog
 from db.agent_connection import AgentConnection
 from db.breaks import BreakStore
 from db.proving import LaneStore, Row
-from domain.breaks import BreakKind, Finding, break_id_of
+from domain.breaks import BreakKind, Finding, compute_break_id
 from domain.errors import LedgerlineError
-from producers.events import EventProducer, break_event
+from producers.events import EventProducer, make_break_event
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.chores import SpareTime
 from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
@@ -64,9 +64,9 @@ class JournalAgent(ABC, Generic[Row]):
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:  # noqa: ARG002 - there is one topic
         """Return the next offset of each partition; 0 if the prover has not read the partition."""
-        return self._stored_offsets(partitions)
+        return self._read_stored_offsets(partitions)
 
-    def _stored_offsets(self, lanes: Iterable[int]) -> dict[int, int]:
+    def _read_stored_offsets(self, lanes: Iterable[int]) -> dict[int, int]:
         with self._store.transaction() as connection:
             rows = self.lanes.read(connection)
         return {lane: rows[lane].next_offset if lane in rows else 0 for lane in lanes}
@@ -84,7 +84,7 @@ class JournalAgent(ABC, Generic[Row]):
         if findings:
             # Log neither subject nor detail, as they name accounts and amounts. The break's id leads to them.
             first = findings[0]
-            break_id = str(break_id_of(self.breaks.found_by, first.kind, first.subject))
+            break_id = str(compute_break_id(self.breaks.found_by, first.kind, first.subject))
             logger.error(
                 "breaks found", breaks=len(findings), kind=first.kind.value, break_id=break_id, lane=first.lane
             )
@@ -92,7 +92,7 @@ class JournalAgent(ABC, Generic[Row]):
 
     def idle(self) -> None:
         """Do the chores, and publish what they found."""
-        self._chores(self._spare_time.share())
+        self._chores(self._spare_time.compute_share())
         self.publish()
 
     def publish(self) -> None:
@@ -102,7 +102,7 @@ class JournalAgent(ABC, Generic[Row]):
             if not waiting:
                 return
             try:
-                self._events.send(break_event(item) for item in waiting)
+                self._events.send(make_break_event(item) for item in waiting)
             except LedgerlineError as error:
                 logger.warning("breaks wait to be published", breaks=len(waiting), cause=str(error))
                 return

@@ -9,7 +9,7 @@ from db.breaks import OpenBreaks
 from domain.breaks import BreakKind, BreakState
 from runtime.metrics import show_age
 
-BREAKS: Final = Gauge("ledgerline_breaks_open", "Breaks that are not resolved.", ["found_by", "kind", "state"])
+BREAKS: Final = Gauge("ledgerline_breaks_open", "Differences that are not resolved.", ["found_by", "kind", "state"])
 BREAKS_AGE: Final = Gauge(
     "ledgerline_breaks_oldest_age_seconds", "How long the oldest open break has been open.", ["found_by", "kind"]
 )

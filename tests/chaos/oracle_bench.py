@@ -6,7 +6,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from db.relay import RelayStore
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.topics import Topics
 from runtime.settings import Settings
 from streams.fenced import PartitionBatch
@@ -78,9 +78,9 @@ class OracleBench(ProvingBench):
         self.send_bytes(b"\x00nothing", key=b"key", headers=[("a\x00b", b"\xff"), ("none", None)])
         self.send_bytes(None, lane=1)
         self.send({**transfer("other", bank, "users:1:wallet", 5), "tenant": "nobody"}, 1)
-        stranger = str(intent_id_of("strangers", "strange"))
+        stranger = str(compute_intent_id("strangers", "strange"))
         self.send(transfer("strange", bank, "users:1:wallet", 5, tenant="strangers", intent_id=stranger), 1)
-        original = {"type": "reversal", "reverses": str(intent_id_of("default", "in-4"))}
+        original = {"type": "reversal", "reverses": str(compute_intent_id("default", "in-4"))}
         self.ask({**transfer("back-1", "users:4:wallet", bank, 4), **original})
         self.ask({**transfer("back-2", "users:4:wallet", bank, 1), **original, "legs": []})
         self.ask({**transfer("back-3", "users:4:wallet", bank, 1), **original, "legs": []}, 1)
@@ -136,7 +136,7 @@ class OracleBench(ProvingBench):
 
     def publish(self, records: list[dict[str, Any]]) -> None:
         """Forge ledger.journal: send these records in this order."""
-        producer = Producer({**self.kafka.client_options(), "linger.ms": 0})
+        producer = Producer({**self.kafka.make_client_options(), "linger.ms": 0})
         for record in records:
             key = record["intent_id"].encode() if record["intent_id"] else None
             producer.produce(self.topics.journal, self.encode_journal(record), key, partition=record["lane"])

@@ -14,11 +14,11 @@ import psycopg
 import pytest
 from confluent_kafka import Consumer, TopicPartition
 
-from api.intent_bodies import BATCH_ITEMS_MAX, batch_of, intent_of
+from api.intent_bodies import BATCH_ITEMS_MAX, parse_batch, parse_intent
 from api.problems import Problem
 from db.access import Scope, add_key
 from db.connections import connect
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.outcomes import QuarantineReason
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
@@ -63,11 +63,11 @@ def test_every_kind_is_asked_for_and_only_the_malformed_are_refused_by_the_api()
     for item in asked:
         if item.kind in {"unbalanced", "malformed"}:
             with pytest.raises(Problem) as refusal:
-                intent_of(item.body, "default", item.idempotency_key)
+                parse_intent(item.body, "default", item.idempotency_key)
             assert refusal.value.kind.status == 422
         else:
-            intent_of(item.body, "default", item.idempotency_key)
-            (in_batch,) = batch_of(item.line, is_ndjson=True, tenant="default")
+            parse_intent(item.body, "default", item.idempotency_key)
+            (in_batch,) = parse_batch(item.line, is_ndjson=True, tenant="default")
             assert not isinstance(in_batch, Problem)
 
 
@@ -94,7 +94,7 @@ def test_reversals_name_transfers_that_were_asked_before_and_some_twice() -> Non
             assert body["reverses"] in originals
             reversed_times[body["reverses"]] += 1
             parts += "legs" in body
-        originals[str(intent_id_of("default", item.idempotency_key))] = item
+        originals[str(compute_intent_id("default", item.idempotency_key))] = item
     assert max(reversed_times.values()) > 1
     assert 0 < parts < sum(reversed_times.values())
 
@@ -121,9 +121,9 @@ def new_load(settings: Settings, topics: Topics) -> Iterator[Callable[..., Load]
         options = {
             "api_urls": lambda: urls,
             "api_key": key,
-            "kafka": settings.kafka_at(str(settings.kafka_bootstrap)),
+            "kafka": settings.make_kafka(str(settings.kafka_bootstrap)),
             "topics_prefix": topics.prefix,
-            "registry": settings.registry_at(str(settings.registry_url)),
+            "registry": settings.make_registry(str(settings.registry_url)),
             "seed": SEED,
         }
         made.append(Load(**(options | changes)))  # type: ignore[arg-type]

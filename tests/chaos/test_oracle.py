@@ -244,7 +244,7 @@ def test_what_is_not_at_rest_is_named(honest: OracleBench) -> None:
 
 def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle_topics, "KAFKA_SECONDS_MAX", 5.0)
-    producer = Producer({**honest.kafka.client_options(), "transactional.id": honest.topics.prefix})
+    producer = Producer({**honest.kafka.make_client_options(), "transactional.id": honest.topics.prefix})
     producer.init_transactions(30)
     producer.begin_transaction()
     producer.produce(honest.topics.journal, b"unfinished", partition=0)
@@ -322,4 +322,4 @@ def test_the_command_line_tells_by_its_exit_code(honest: OracleBench, capsys: py
     assert main(asked) == 1
     assert "balances: default users:2:wallet EUR lane 0: The shard has" in capsys.readouterr().out
     assert main([*asked, "--topic-prefix", "nobody."]) == 2
-    assert "Kafka does not tell of nobody.payments.intents" in capsys.readouterr().err
+    assert "Kafka does not describe nobody.payments.intents" in capsys.readouterr().err

@@ -7,12 +7,11 @@ from typing import Any
 from playwright.sync_api import Browser, Page, expect
 
 from db.access import Scope
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.topics import Topics
 from runtime.settings import Settings
-from streams.proof.audit.service import ensure_key
-from streams.proof.audit.service import wire as wire_audit
-from streams.proof.reconciliation.service import wire as wire_reconciliation
+from streams.proof.audit.service import ensure_key, wire_audit
+from streams.proof.reconciliation.service import wire_reconciliation
 from tests.api_bench import ApiBench, post
 from tests.proving_bench import ProvingBench
 
@@ -54,7 +53,7 @@ class ConsoleBench:
         """Send an intent over HTTP; return its id. It is not posted yet."""
         with self.api.client(self.key) as client:
             assert post(client, key, body).status_code == 202
-        return str(intent_id_of("default", key))
+        return str(compute_intent_id("default", key))
 
     def prove(self) -> None:
         """Post, relay, reconcile, audit and sign everything."""

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from playwright.sync_api import Page, Route, expect
 
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from streams.proof.audit.verifier import Refused, verify
 from tests.console.console_bench import ConsoleBench
 from tests.integration.test_reconciliation import busy
@@ -117,7 +117,7 @@ def test_each_lie_is_shown_at_the_step_that_finds_it(console: ConsoleBench, proo
         found = judged(page, console, [text for text, _ in lies.values()], proof)
         first_bad = {name: verdict["states"].index("bad") for name, verdict in zip(lies, found, strict=True)}
         assert first_bad == {name: place for name, (_, place) in lies.items()}
-        stranger = public_pem(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
+        stranger = make_public_pem(Ed25519PrivateKey.generate().public_key().public_bytes_raw()).decode()
         (by_another,) = judged(page, console, [json.dumps(proof)], proof, stranger)
         assert by_another["states"] == ["ok"] * 6 + ["bad"]
 

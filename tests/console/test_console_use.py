@@ -216,7 +216,7 @@ def test_what_is_away_is_named_and_the_rest_goes_on(console: ConsoleBench) -> No
         page = context.new_page()
         page.goto(f"{second.url}/console#key={console.key}")
         live(page)
-        expect(page.locator("#notice")).to_contain_text("Kafka does not tell how far the topics go")
+        expect(page.locator("#notice")).to_contain_text("Kafka does not report the ends of the topics")
         expect(page.get_by_role("heading", name="The books do not hold")).to_be_visible()
         expect(page.locator("[data-claim=breaks]")).to_contain_text("stored open, by audit")
         expect(page.locator("#lanes tfoot td").first).to_have_text("–")

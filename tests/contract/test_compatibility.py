@@ -19,11 +19,18 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
 from ops.embedded.stack import Endpoints
-from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, registered_all
+from producers.compatibility import MEDIA_TYPE, Verdict, judge_all, list_registered
 from producers.deploy import register_schemas
-from producers.schema_rules import losses
+from producers.schema_rules import list_losses
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import AVRO_FOLDER, SchemaError, compact_text, parsed_schema, registry_client, schema_text
+from runtime.schemas import (
+    AVRO_FOLDER,
+    SchemaError,
+    make_compact_text,
+    make_registry_client,
+    parse_own_schema,
+    read_schema_text,
+)
 from streams.decode import IntentDecoder, Undecodable
 
 Change = Callable[[dict[str, Any]], None]
@@ -109,7 +116,7 @@ CHANGES: list[tuple[Change, dict[str, bool]]] = [
 
 def grounds(subject: str) -> dict[str, Any]:
     """Return a project schema with an extra required field and an extra enum, so that every change can be applied."""
-    schema: dict[str, Any] = json.loads(schema_text(subject))
+    schema: dict[str, Any] = json.loads(read_schema_text(subject))
     schema["fields"].append({"name": "required", "type": "string"})
     kind = {"type": "enum", "name": "Probe", "symbols": ["unknown", "a", "b"], "default": "unknown"}
     schema["fields"].append({"name": "probe", "type": kind, "default": "unknown"})
@@ -154,7 +161,7 @@ def test_every_project_schema_registers_at_its_level(stack: Endpoints) -> None:
     ids = register_schemas(stack.registry)
     assert ids.keys() == SUBJECTS.keys()
     assert register_schemas(stack.registry) == ids
-    for found in registered_all(stack.registry):
+    for found in list_registered(stack.registry):
         assert (found.level, found.is_current) == (SUBJECTS[found.subject][1], True)
     assert {judgement.verdict for judgement in judge_all(stack.registry)} == {Verdict.SAME}
 
@@ -173,7 +180,7 @@ def test_the_registry_refuses_what_breaks_the_level(registry: ThrowAway, subject
 
 
 def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
-    old = json.loads(schema_text("ledger.journal-value"))
+    old = json.loads(read_schema_text("ledger.journal-value"))
     new = copy.deepcopy(old)
     legs = next(field for field in new["fields"] if field["name"] == "legs")
     leg_fields = legs["type"]["items"]["fields"]
@@ -181,7 +188,7 @@ def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
     amount["name"] = "amount"
     direction = next(field for field in leg_fields if field["name"] == "direction")
     direction["type"]["symbols"].remove("credit")
-    assert losses(old, new) == [
+    assert list_losses(old, new) == [
         "the symbol credit of legs.direction was removed or renamed",
         "the field legs.amount_minor was removed, or renamed without an alias",
     ]
@@ -189,13 +196,13 @@ def test_losses_are_found_in_nested_records_unions_and_arrays() -> None:
     holder = {"type": "record", "name": "Out", "fields": [{"name": "in", "type": ["null", nested], "default": None}]}
     emptied = copy.deepcopy(holder)
     emptied["fields"][0]["type"][1]["fields"] = []  # type: ignore[index]
-    assert losses(holder, emptied) == ["the field in.a was removed, or renamed without an alias"]
+    assert list_losses(holder, emptied) == ["the field in.a was removed, or renamed without an alias"]
 
 
 def test_the_stock_serializer_finds_each_schema_without_registering(stack: Endpoints) -> None:
     """It looks up the text of the file. Java looks up the text that Avro's library writes, which is found too."""
     ids = register_schemas(stack.registry)
-    with registry_client(stack.registry) as client:
+    with make_registry_client(stack.registry) as client:
         for subject, (file, _) in SUBJECTS.items():
             text = (AVRO_FOLDER / file).read_text()
             serializer = AvroSerializer(client, text, conf={"auto.register.schemas": False})
@@ -203,13 +210,13 @@ def test_the_stock_serializer_finds_each_schema_without_registering(stack: Endpo
             framed = serializer(empty_record(subject), context)
             assert framed is not None
             assert struct.unpack_from(">bI", framed) == (0, ids[subject])
-            assert client.lookup_schema(subject, Schema(compact_text(subject), "AVRO")).schema_id
+            assert client.lookup_schema(subject, Schema(make_compact_text(subject), "AVRO")).schema_id
     assert register_schemas(stack.registry) == ids
 
 
 def empty_record(subject: str) -> dict[str, Any]:
     """Return a record with all the defaults."""
-    schema = parsed_schema(subject)
+    schema = parse_own_schema(subject)
     empty = {"type": "record", "name": schema["name"], "fields": []}
     made: dict[str, Any] = fastavro.schemaless_reader(io.BytesIO(b""), empty, schema)
     binary = {
@@ -220,7 +227,7 @@ def empty_record(subject: str) -> dict[str, Any]:
 
 def test_an_intent_in_a_strangers_other_unit_is_no_intent(registry: ThrowAway, stack: Endpoints) -> None:
     """Milliseconds would be read as microseconds: the value date would be in 1970."""
-    own = schema_text("payments.intents-value")
+    own = read_schema_text("payments.intents-value")
     text = own.replace("timestamp-micros", "timestamp-millis")
     subject = registry.subject("BACKWARD")
     body = {"schema": text, "schemaType": "AVRO"}
@@ -240,12 +247,12 @@ def test_what_a_stranger_registers_blocks_no_deploy(
 ) -> None:
     subject = registry.subject(level)
     file = tmp_path / "ours.avsc"
-    file.write_text(schema_text("ledger.relay-value"))
+    file.write_text(read_schema_text("ledger.relay-value"))
     monkeypatch.setitem(SUBJECTS, subject, (str(file), level))
     register_schemas(SchemaRegistry(registry.url))
     strangers = json.loads(file.read_text())
     strangers["fields"].append({"name": "added", "type": ["null", "string"], "default": None})
-    with registry_client(SchemaRegistry(registry.url)) as client:
+    with make_registry_client(SchemaRegistry(registry.url)) as client:
         serializer = AvroSerializer(client, json.dumps(strangers), conf={"auto.register.schemas": True})
         context = SerializationContext(subject.removesuffix("-value"), MessageField.VALUE)
         assert serializer(empty_record("ledger.relay-value") | {"added": "theirs"}, context) is not None
@@ -269,7 +276,7 @@ def test_check_and_register_say_what_is_wrong_with_a_file(
     subject = registry.subject("FULL_TRANSITIVE")
     file = tmp_path / "broken.avsc"
     monkeypatch.setitem(SUBJECTS, subject, (str(file), "FULL_TRANSITIVE"))
-    whole = schema_text("ledger.relay-value")
+    whole = read_schema_text("ledger.relay-value")
     for text, why in (
         (whole[:-1], "it is no JSON"),
         (whole.replace('"default": 0', '"default": "0"'), "no value of its"),
@@ -290,7 +297,7 @@ def test_check_and_register_refuse_and_name_the_subject_and_why(
     registry: ThrowAway, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: Change, cause: str
 ) -> None:
     subject = registry.subject("FULL_TRANSITIVE")
-    old = json.loads(schema_text("ledger.relay-value"))
+    old = json.loads(read_schema_text("ledger.relay-value"))
     assert registry.register(subject, old) == 200
     new = copy.deepcopy(old)
     change(new)

@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka import Consumer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from ops.embedded.cache import KAFKA, REGISTRY, Cache
 from ops.embedded.stack import Endpoints
 from producers.deploy import register_schemas
@@ -88,7 +88,7 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
     command = make(tmp_path)
     register_schemas(stack.registry)
     topic = f"outside.{uuid.uuid4().hex[:8]}"
-    admin = AdminClient(stack.kafka.client_options())
+    admin = AdminClient(stack.kafka.make_client_options())
     admin.create_topics([NewTopic(topic, num_partitions=4, replication_factor=1)])[topic].result(30)
     schema = AVRO_FOLDER / "payments" / "payment_intent.avsc"
     subprocess.run(
@@ -97,7 +97,7 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
         cwd=tmp_path,
         timeout=RUN_SECONDS,
     )
-    consumer = Consumer({**stack.kafka.client_options(), "group.id": topic})
+    consumer = Consumer({**stack.kafka.make_client_options(), "group.id": topic})
     consumer.assign([TopicPartition(topic, lane, 0) for lane in range(4)])
     message = consumer.poll(30)
     consumer.close()
@@ -106,7 +106,7 @@ def test_the_programs_post_what_we_read(make: Callable[[Path], list[str]], stack
         intent = decoder.decode(message.value())
     finally:
         decoder.close()
-    assert intent.intent_id == intent_id_of("default", "order-17/capture")
+    assert intent.intent_id == compute_intent_id("default", "order-17/capture")
     assert [(leg.account, leg.amount_minor, leg.currency) for leg in intent.legs] == [
         ("users:cleo:wallet", 700, "EUR"),
         ("external:bank", 700, "EUR"),

@@ -13,8 +13,8 @@ from fastavro.utils import generate_one
 
 from domain.breaks import Break, BreakKind
 from domain.topics import SUBJECTS
-from producers.events import break_event
-from runtime.schemas import parsed_schema, schema_text, without_logical_types
+from producers.events import make_break_event
+from runtime.schemas import parse_own_schema, read_schema_text, strip_logical_types
 from tests import releases
 
 FULL = [subject for subject, (_, level) in SUBJECTS.items() if level == "FULL_TRANSITIVE"]
@@ -22,7 +22,7 @@ FULL = [subject for subject, (_, level) in SUBJECTS.items() if level == "FULL_TR
 
 def later_version(subject: str) -> dict[str, Any]:
     """Return the schema with changes of a later version: a field, a member of each nested record, a symbol."""
-    schema: dict[str, Any] = without_logical_types(json.loads(schema_text(subject)))
+    schema: dict[str, Any] = strip_logical_types(json.loads(read_schema_text(subject)))
     _grow(schema)
     schema["fields"].append({"name": "added", "type": ["null", "string"], "default": None})
     return schema
@@ -60,7 +60,7 @@ def without(record: Any, *names: str) -> Any:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_old_bytes_are_read_by_the_next_version(subject: str) -> None:
-    old, new = parsed_schema(subject), fastavro.parse_schema(later_version(subject), _write_hint=False)
+    old, new = parse_own_schema(subject), fastavro.parse_schema(later_version(subject), _write_hint=False)
     for _ in range(20):
         record = generate_one(old)
         found = moved(record, old, new)
@@ -71,14 +71,14 @@ def test_old_bytes_are_read_by_the_next_version(subject: str) -> None:
 
 @pytest.mark.parametrize("subject", FULL)
 def test_bytes_of_the_next_version_are_read_by_the_old_one(subject: str) -> None:
-    old, new = parsed_schema(subject), fastavro.parse_schema(later_version(subject), _write_hint=False)
+    old, new = parse_own_schema(subject), fastavro.parse_schema(later_version(subject), _write_hint=False)
     for _ in range(20):
         record = generate_one(old)  # a record of the old schema, written with the new one
         assert moved({**record, "added": "new"}, new, old) == record
 
 
 def test_a_symbol_that_is_not_known_reads_as_unknown() -> None:
-    old = parsed_schema("ledger.journal-value")
+    old = parse_own_schema("ledger.journal-value")
     new = fastavro.parse_schema(later_version("ledger.journal-value"), _write_hint=False)
     record = generate_one(old)
     assert moved({**record, "outcome": "novel"}, new, old) == {**record, "outcome": "unknown"}
@@ -86,9 +86,9 @@ def test_a_symbol_that_is_not_known_reads_as_unknown() -> None:
 
 def test_a_rename_by_alias_keeps_the_value_and_one_without_loses_it() -> None:
     subject = "ledger.relay-value"
-    old = parsed_schema(subject)
+    old = parse_own_schema(subject)
     record = {"lane": 3, "next_seq": 17, "head": b"\x01" * 32}
-    renamed = copy.deepcopy(without_logical_types(json.loads(schema_text(subject))))
+    renamed = copy.deepcopy(strip_logical_types(json.loads(read_schema_text(subject))))
     renamed["fields"][1]["name"] = "next_sequence"
     silent = fastavro.parse_schema(copy.deepcopy(renamed), _write_hint=False)
     assert moved(record, old, silent)["next_sequence"] == 0  # producers.schema_rules exists to prevent this
@@ -105,13 +105,13 @@ def released_schema(folder: Path, subject: str) -> Any:
     """Return the subject's schema from the previous release."""
     file, _ = SUBJECTS[subject]
     path = folder / "avro" / file
-    return without_logical_types(json.loads(path.read_text()))
+    return strip_logical_types(json.loads(path.read_text()))
 
 
 @pytest.mark.parametrize("subject", sorted({*FULL} - {*NEW}))
 def test_this_release_and_the_one_before_read_each_other(subject: str, tmp_path: Path) -> None:
     before = released_schema(releases.unpack(tmp_path), subject)
-    now = without_logical_types(json.loads(schema_text(subject)))
+    now = strip_logical_types(json.loads(read_schema_text(subject)))
     record = generate_one(now)
     for writer, reader in ((now, before), (before, now)):
         sent = record if writer is now else moved(record, now, before)
@@ -123,9 +123,9 @@ def test_this_release_and_the_one_before_read_each_other(subject: str, tmp_path:
 
 def test_a_break_of_the_release_before_does_not_say_when_it_is_overdue(tmp_path: Path) -> None:
     before = released_schema(releases.unpack(tmp_path), "ledger.breaks-value")
-    now = without_logical_types(json.loads(schema_text("ledger.breaks-value")))
+    now = strip_logical_types(json.loads(read_schema_text("ledger.breaks-value")))
     item = Break(UUID(int=1), "audit", "chain", "lane 1", "open", 1, 7, "It differs.", {}, 1_000_000, 2_000_000)
-    _, record = break_event(item)
+    _, record = make_break_event(item)
     assert record["overdue_time"] == 1_000_000 + BreakKind.CHAIN.term_seconds * 1_000_000
     old = moved(record, now, before)
     assert "overdue_time" not in old

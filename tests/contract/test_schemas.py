@@ -11,7 +11,7 @@ import pytest
 
 from domain.outcomes import Outcome
 from domain.topics import SUBJECTS
-from runtime.schemas import AVRO_FOLDER, parsed_schema, schema_text
+from runtime.schemas import AVRO_FOLDER, parse_own_schema, read_schema_text
 from runtime.settings import REPOSITORY_ROOT
 
 FILES = sorted(path.relative_to(AVRO_FOLDER).as_posix() for path in AVRO_FOLDER.rglob("*") if path.is_file())
@@ -100,7 +100,7 @@ def test_money_is_a_long_and_times_are_microseconds(file: str) -> None:
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_a_record_without_any_field_reads_as_the_defaults(subject: str) -> None:
-    schema = parsed_schema(subject)
+    schema = parse_own_schema(subject)
     empty = {"type": "record", "name": schema["name"], "fields": []}
     made = fastavro.schemaless_reader(io.BytesIO(b""), empty, schema)
     assert set(made) == {field["name"] for field in schema["fields"]}
@@ -121,4 +121,4 @@ def test_the_journal_knows_every_outcome() -> None:
 
 def test_schema_text_is_the_file_without_the_newline_at_its_end() -> None:
     for subject, (file, _) in SUBJECTS.items():
-        assert schema_text(subject) == (REPOSITORY_ROOT / "avro" / file).read_text().strip()
+        assert read_schema_text(subject) == (REPOSITORY_ROOT / "avro" / file).read_text().strip()

@@ -19,7 +19,7 @@ from starlette.routing import Mount, Route
 from api.app import create_app
 from api.console import routes as console
 from api.problems import MEDIA_TYPE
-from api.server import configuration_of
+from api.server import make_configuration
 from domain.topics import Topics
 from runtime.settings import Settings
 from tests.api_bench import ApiBench
@@ -126,11 +126,11 @@ def _garbage(routes: list[tuple[str, str]]) -> st.SearchStrategy[Garbage]:
 
 def _routes(settings: Settings) -> Iterator[tuple[str, str]]:
     """Yield each method and path of the application."""
-    configuration = configuration_of(
+    configuration = make_configuration(
         settings,
-        kafka=settings.kafka_at(str(settings.kafka_bootstrap)),
+        kafka=settings.make_kafka(str(settings.kafka_bootstrap)),
         dsn="",
-        registry=settings.registry_at(str(settings.registry_url)),
+        registry=settings.make_registry(str(settings.registry_url)),
         topics=Topics(settings.topic_prefix),
     )
     app = create_app(configuration)

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from domain.intents import AMOUNT_MINOR_MAX, intent_id_of
+from domain.intents import AMOUNT_MINOR_MAX, compute_intent_id
 from tests.api_bench import JSON, NDJSON, ApiBench, leg, post, problem, top_up, transfer
 from tests.posting_bench import PostingBench
 
@@ -34,7 +34,7 @@ def test_an_intent_reaches_kafka_with_its_key_and_headers(api: ApiBench, bench: 
         answer = post(client, "order-1", body, traceparent=TRACEPARENT, X_Correlation_Id="caller-1")
     assert answer.status_code == 202
     accepted = answer.json()
-    assert accepted["intent_id"] == str(intent_id_of("default", "order-1"))
+    assert accepted["intent_id"] == str(compute_intent_id("default", "order-1"))
     assert accepted["status"] == "pending"
     receipt = accepted["receipt"]
     assert answer.headers["location"] == (
@@ -323,7 +323,7 @@ def test_in_a_batch_a_bad_item_harms_no_other(api: ApiBench, bench: PostingBench
         shown = [item["problem"]["type"].rpartition("/")[2] if "problem" in item else None for item in found]
         assert shown == kinds
         assert [item["status"] for item in found if "problem" not in item] == [202, 202]
-        assert found[0]["intent_id"] == str(intent_id_of("default", "a"))
+        assert found[0]["intent_id"] == str(compute_intent_id("default", "a"))
         assert bench.post() == ["posted", "posted"]
         again = client.post("/v1/intents/batch", json=[items[0], top_up(1, 101) | {"idempotency_key": "c"}]).json()
     assert [item["status"] for item in again["items"]] == [200, 422]

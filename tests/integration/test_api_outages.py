@@ -18,7 +18,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from pydantic import SecretStr
 
 from api import authentication
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
@@ -118,7 +118,7 @@ def test_an_intent_that_kafka_does_not_confirm_may_be_sent_again(
         own_broker.kafka.start()
         await_ready(api)
         again = answer_when(lambda: post(client, "k", top_up(1, 2)), 202)
-        assert again.json()["intent_id"] == str(intent_id_of("default", "k"))
+        assert again.json()["intent_id"] == str(compute_intent_id("default", "k"))
     bench = PostingBench(moved, topics)
     fates = bench.post()
     bench.close()

@@ -178,5 +178,5 @@ def test_the_command_line_makes_and_revokes_keys(ledgerline: Any) -> None:
     assert "no key" in ledgerline("keys", "revoke", "0000", fails=1)
     scope = ("--scope", "intents:write")
     assert "no tenant" in ledgerline("keys", "add", "x", *scope, "--tenant", "nobody", fails=1)
-    assert "Say what the key may do" in ledgerline("keys", "add", "x", fails=1)
+    assert "Name the key's scopes" in ledgerline("keys", "add", "x", fails=1)
     assert "x" not in {row["name"] for row in ledgerline("keys", "list")}

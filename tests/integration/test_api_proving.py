@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from db.access import Scope
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from runtime.settings import Settings
 from streams.proof.audit import verifier
 from streams.proof.audit.service import Audit
@@ -51,7 +51,7 @@ def test_every_settled_intent_has_a_proof_that_the_verifier_takes(client: Any) -
     key = load_pem_public_key(named["public_key"].encode())
     assert isinstance(key, Ed25519PublicKey)
     for number in range(10):
-        intent_id = intent_id_of("default", f"in-{number}")
+        intent_id = compute_intent_id("default", f"in-{number}")
         proof = client.get(f"/v1/intents/{intent_id}/proof").json()
         assert verifier.verify(proof, key)["intent_id"] == str(intent_id)
         assert proof["checkpoint"]["key_id"] == named["key_id"]
@@ -62,7 +62,7 @@ def test_every_settled_intent_has_a_proof_that_the_verifier_takes(client: Any) -
 def test_a_proof_comes_with_the_checkpoint(client: Any, audited: ProvingBench, agent: Audit) -> None:
     assert problem(client.get(f"/v1/intents/{uuid4()}/proof")) == "proof-not-found"
     post(client, "new", top_up(1, 100))
-    path = f"/v1/intents/{intent_id_of('default', 'new')}/proof"
+    path = f"/v1/intents/{compute_intent_id('default', 'new')}/proof"
     assert problem(client.get(path)) == "proof-not-found"
     audited.post_and_relay()
     answer = client.get(path)
@@ -82,7 +82,7 @@ def test_an_altered_row_has_no_proof(client: Any, audited: ProvingBench) -> None
 
 
 def test_a_proof_is_of_its_tenant(client: Any, api: ApiBench) -> None:
-    path = f"/v1/intents/{intent_id_of('default', 'in-1')}/proof"
+    path = f"/v1/intents/{compute_intent_id('default', 'in-1')}/proof"
     with api.client(api.new_key("other")) as other:
         assert problem(other.get(path)) == "proof-not-found"
     assert client.get(path).status_code == 200
@@ -90,7 +90,7 @@ def test_a_proof_is_of_its_tenant(client: Any, api: ApiBench) -> None:
 
 def test_a_proof_that_takes_too_long_is_ended_and_is_no_outage(settings: Settings, audited: ProvingBench) -> None:
     """Once, a request for a proof waited for Postgres without limit, and an error of Postgres was answered with 500."""
-    path = f"/v1/intents/{intent_id_of('default', 'in-1')}/proof"
+    path = f"/v1/intents/{compute_intent_id('default', 'in-1')}/proof"
     with running_api(settings, heavy_read_seconds_max=0.3) as api, api.client() as client:
         assert client.get(path).status_code == 200
         with locked(settings, "audit.checkpoint"):

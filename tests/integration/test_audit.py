@@ -6,10 +6,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
 from streams.fenced import FenceLost, PartitionBatch
-from streams.proof.audit.service import Audit, ensure_key, wire
+from streams.proof.audit.service import Audit, ensure_key, wire_audit
 from tests.integration.test_reconciliation import busy
 from tests.proving_bench import ProvingBench
 
@@ -17,7 +17,7 @@ from tests.proving_bench import ProvingBench
 @pytest.fixture
 def agent(proving: ProvingBench, settings: Settings) -> Iterator[Audit]:
     quick = settings.model_copy(update={"audit_checkpoint_seconds": 0.001})
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(quick), quick)
+    made = wire_audit(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(quick), quick)
     yield made
     made.close()
 
@@ -30,7 +30,7 @@ def prove(bench: ProvingBench, agent: Audit) -> dict[tuple[str, str], str]:
 
 
 def records(bench: ProvingBench, lane: int = 0) -> list[dict[str, Any]]:
-    schema = parsed_schema("ledger.journal-value")
+    schema = parse_own_schema("ledger.journal-value")
     return [read_body(message.value, schema) for message in bench.read(bench.topics.journal, lane, 0)[0]]
 
 

@@ -8,18 +8,18 @@ import pytest
 from confluent_kafka import Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from db.audit import checkpoints
+from db.audit import list_checkpoints
 from db.proofs import prove
 from domain.breaks import BreakKind
-from domain.checkpoints import public_pem
+from domain.checkpoints import make_public_pem
 from domain.proofs import ProofError
 from producers.events import CHECKPOINTS_SUBJECT, EventProducer
 from runtime.key_files import read_key
 from runtime.settings import Settings
 from streams.proof.audit import full as audit_full
-from streams.proof.audit.kept import kept_of
+from streams.proof.audit.kept import parse_kept
 from streams.proof.audit.service import Audit
-from streams.proof.audit.signing import checkpoint_event
+from streams.proof.audit.signing import make_checkpoint_event
 from streams.proof.audit.verifier import Refused, verify
 from streams.proof.audit.witness import FileWitness, read_witness
 from streams.proof.reconciliation import full as reconciliation_full
@@ -142,7 +142,7 @@ def test_a_proof_holds_for_every_settled_intent_and_for_no_altered_one(
     proving.tamper("UPDATE ledger.journal SET reference = 'x' WHERE lane = 0 AND seq = 9")
     with pytest.raises(ProofError, match="is not what was published"):
         prove(proving.dsn, later)
-    assert public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
+    assert make_public_pem(read_key(settings.home / "audit-key.pem").public_raw).startswith(b"-----BEGIN PUBLIC KEY")
     with pytest.raises(Refused):
         verify({}, key)
 
@@ -174,8 +174,8 @@ def put_checkpoint(bench: ProvingBench, event: dict[str, Any]) -> None:
 def stored_event(bench: ProvingBench, number: int) -> dict[str, Any]:
     """Return a stored checkpoint as it is published on the topic."""
     with psycopg.connect(bench.dsn) as connection:
-        ((row, heads),) = checkpoints(connection, number, 1)
-    return checkpoint_event(row, heads)
+        ((row, heads),) = list_checkpoints(connection, number, 1)
+    return make_checkpoint_event(row, heads)
 
 
 def details(report: audit_full.Report) -> dict[str, str]:
@@ -192,7 +192,7 @@ def test_what_was_kept_outside_is_held_against_the_ledger_of_today(
     agent.signer._witnesses = [witness]
     agent.signer.tell_witnesses()
     intent_id = records(proving)[3]["intent_id"]
-    proof = kept_of("proof.json", prove(proving.dsn, intent_id))
+    proof = parse_kept("proof.json", prove(proving.dsn, intent_id))
     kept = [*read_witness(witness)[0], proof]
     assert [item.row.checkpoint for item in kept] == [0, 1, 2, 0]
     report = audit(proving, kept=kept, witnesses=[witness])
@@ -217,7 +217,7 @@ NOT_ON_TOPIC = "It was published, and the topic does not have it."
 
 def delete_from_topic(bench: ProvingBench, end: int) -> None:
     """Delete the records before this offset from the topic of checkpoints."""
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for future in admin.delete_records([TopicPartition(bench.topics.checkpoints, 0, end)]).values():
         future.result(20)
 
@@ -257,7 +257,7 @@ def test_verify_names_what_the_topic_should_not_have(proving: ProvingBench, agen
     put_checkpoint(proving, {**stored_event(proving, 4), "signed_time": 0})  # the forged one comes first
     agent.signer.publish()
     put_checkpoint(proving, {**stored_event(proving, 4), "checkpoint": 5})
-    producer = Producer(proving.kafka.client_options())
+    producer = Producer(proving.kafka.make_client_options())
     producer.produce(proving.topics.checkpoints, b"no checkpoint", partition=0)
     assert producer.flush(10) == 0
     expected |= {"checkpoint 4": CONTRADICTED, "checkpoint 5": ONLY_ON_TOPIC}

@@ -23,7 +23,7 @@ NOWHERE = "127.0.0.1:1"
 
 def relay_all(bench: PostingBench) -> None:
     """Relay what is posted, in the test's own process."""
-    encoders = RelayEncoders.registered(bench.registry)
+    encoders = RelayEncoders.find_registered(bench.registry)
     relay = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.kafka, bench.topics))
     relay.start()
     while relay.round():
@@ -178,7 +178,7 @@ def test_offsets_are_postgres_beside_kafka(ledger: PostingBench) -> None:
 
 
 def test_the_end_of_the_journal_is_found_behind_aborted_transactions(ledger: PostingBench) -> None:
-    producer = Producer({**ledger.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}aborter"})
+    producer = Producer({**ledger.kafka.make_client_options(), "transactional.id": f"{ledger.topics.prefix}aborter"})
     producer.init_transactions(30)
     producer.begin_transaction()
     for _ in range(300):

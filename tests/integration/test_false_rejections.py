@@ -6,7 +6,7 @@ import pytest
 
 from domain.outcomes import Reason
 from streams.proof.reconciliation.full import recompute
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 from tests.tampering import turn_into_rejected
@@ -14,7 +14,7 @@ from tests.tampering import turn_into_rejected
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 

@@ -9,8 +9,8 @@ from confluent_kafka import Producer
 
 from domain.journal import GENESIS_HASH
 from runtime.journal_ends import RECORD_START
-from runtime.schemas import parsed_schema
-from streams.posting.published import JournalAhead, JournalUnsettled, Published, last_published
+from runtime.schemas import parse_own_schema
+from streams.posting.published import JournalAhead, JournalUnsettled, Published, read_last_published
 from tests.copies import copy_of, settings_for
 from tests.posting_bench import PostingBench, eventually
 from tests.proving_bench import ProvingBench
@@ -37,7 +37,7 @@ def post(bench: ProvingBench, name: str, count: int, *, relay: bool = True) -> N
 
 
 def ends(bench: PostingBench, lanes: Iterable[int] = (0, 1)) -> dict[int, Published]:
-    return last_published(bench.kafka, bench.topics.journal, lanes)
+    return read_last_published(bench.kafka, bench.topics.journal, lanes)
 
 
 def test_a_new_ledger_and_a_relay_that_lags_are_fine(proving: ProvingBench) -> None:
@@ -95,7 +95,7 @@ def test_a_lane_that_is_moved_while_the_ends_are_read_is_no_old_copy(proving: Pr
 
 def transaction(bench: PostingBench) -> Producer:
     producer = Producer(
-        {**bench.kafka.client_options(), "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
+        {**bench.kafka.make_client_options(), "transactional.id": f"{bench.topics.prefix}other", "linger.ms": 0}
     )
     producer.init_transactions(30)
     producer.begin_transaction()
@@ -132,7 +132,7 @@ def test_records_that_are_not_committed_do_not_count_unless_they_may_be(proving:
 
 
 def test_every_version_of_a_record_begins_with_what_the_guard_reads() -> None:
-    fields = [(field["name"], field["type"]) for field in parsed_schema("ledger.journal-value")["fields"]]
+    fields = [(field["name"], field["type"]) for field in parse_own_schema("ledger.journal-value")["fields"]]
     assert fields[:4] == [(field["name"], field["type"]) for field in RECORD_START["fields"]]
 
 

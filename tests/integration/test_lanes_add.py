@@ -20,7 +20,7 @@ from cli.lanes import LANES_REASON, add_lanes
 from db.connections import connect
 from domain.errors import LedgerlineError
 from domain.topics import Topics
-from producers.deploy import Replication, lane_counts, make_topics
+from producers.deploy import Replication, count_lanes, make_topics
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import ApiBench, post, problem, top_up, transfer
 from tests.command_line import environment, run, run_json
@@ -37,7 +37,7 @@ LANES_SECONDS_MAX: Final = 240.0
 
 
 def counts(bench: PostingBench) -> set[int]:
-    return set(lane_counts(bench.kafka, bench.topics).values())
+    return set(count_lanes(bench.kafka, bench.topics).values())
 
 
 def kinds(bench: PostingBench) -> list[str]:
@@ -273,7 +273,7 @@ def test_a_deploy_takes_added_lanes_as_they_are_and_tells_of_what_is_half_done(
 
     with pytest.raises(LedgerlineError, match=r"There are 2 lanes and LEDGERLINE_LANES asks for 4: .*lanes add 4"):
         deploy(4)
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     admin.create_partitions([NewPartitions(topics.journal, 4)])[topics.journal].result(30)
     with pytest.raises(LedgerlineError, match=r"different numbers of partitions .*lanes add 4"):
         eventually(lambda: deploy(2) and None, "the broker tells of it", 10)

@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from cli.context import Ledger
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from ops.embedded.stack import Endpoints
 from runtime.settings import Settings
 from tests.posting_bench import eventually
@@ -44,7 +44,7 @@ def target(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         running.enter_context(ledger.workers())
         client = running.enter_context(api(ledger))
         settings = Settings(home=home, topic_prefix=ledger.topics.prefix)
-        kafka, registry = settings.kafka_at(stack.kafka_bootstrap), settings.registry_at(stack.registry_url)
+        kafka, registry = settings.make_kafka(stack.kafka_bootstrap), settings.make_registry(stack.registry_url)
         yield LoadLedger(Ledger(settings, kafka, ledger.dsn, registry, client.url), client.url, client.key)
 
 
@@ -148,7 +148,7 @@ class _Proxy(BaseHTTPRequestHandler):
         """Say nothing."""
 
     def _intent_id(self, key: str) -> UUID:
-        return intent_id_of(TENANT, key)
+        return compute_intent_id(TENANT, key)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)

@@ -20,7 +20,7 @@ from domain.breaks import BreakKind
 from domain.topics import Topics
 from runtime.settings import REPOSITORY_ROOT, Settings
 from streams.posting.poster import Poster
-from streams.proof.reconciliation.service import wire
+from streams.proof.reconciliation.service import wire_reconciliation
 from tests.api_bench import post, top_up, transfer
 from tests.posting_bench import PostingBench, eventually
 from tests.posting_model import script
@@ -374,7 +374,7 @@ def test_relay_lag_is_the_age_of_the_first_record_that_waits(bench: PostingBench
 
 
 def test_the_first_record_after_an_idle_hour_is_not_an_hour_late(proving: ProvingBench) -> None:
-    agent = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    agent = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     try:
         proving.post_now(deposits(3), lane=0, poster=booked_ago(proving, 3600))
         proving.relay_all()

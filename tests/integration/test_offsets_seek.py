@@ -149,7 +149,7 @@ def test_kafka_is_told_of_where_postgres_stands(ledger: ProvingBench, tmp_path: 
     with ServiceProcess("posting", ledger.settings, tmp_path) as worker:
         worker.wait_until_ready()
         refused = run(variables, "offsets", "seek", "posting", "--to-store", code=1)
-        assert "runs, and tells Kafka by itself" in refused.stderr
+        assert "runs, and commits its offsets to Kafka" in refused.stderr
     assert len(operations(ledger)) == 1
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from db.books import add_tenant, add_unit, set_chart_pattern
 from db.connections import connect
 from domain.chart import AccountClass, ChartPattern
-from domain.intents import AMOUNT_MINOR_MAX, LEGS_MAX, Intent, Leg, intent_id_of
+from domain.intents import AMOUNT_MINOR_MAX, LEGS_MAX, Intent, Leg, compute_intent_id
 from tests.intent_strategies import cuts, intent_sequences
 from tests.posting_bench import ACCEPTED_TIME, PostingBench, intent, leg
 from tests.posting_cases import SEQUENCES
@@ -32,7 +32,7 @@ def apart(intents: list[Intent], number: int) -> list[Intent]:
     def moved(asked: Intent) -> Intent:
         legs = tuple(each._replace(account=each.account.replace(":", f":{number}-")) for each in asked.legs)
         key = f"{number}-{asked.idempotency_key}"
-        return asked._replace(legs=legs, idempotency_key=key, intent_id=intent_id_of(asked.tenant, key))
+        return asked._replace(legs=legs, idempotency_key=key, intent_id=compute_intent_id(asked.tenant, key))
 
     moves = [moved(asked) for asked in intents]
     ids = {asked.intent_id: new.intent_id for asked, new in zip(intents, moves, strict=True)}
@@ -217,7 +217,11 @@ def test_a_reversal_in_another_lane_and_another_batch(bench: PostingBench) -> No
     assert bench.post_now(script("r ~f users:1>external:b 4"), lane=1) == ["posted"]
     assert bench.post_now(script("q ~f | p ~f"), lane=0) == ["posted", "reversal_exceeds_original"]
     rows = bench.rows("SELECT reverses FROM ledger.journal WHERE outcome = 'posted' ORDER BY lane, seq")
-    assert [row["reverses"] for row in rows] == [None, intent_id_of("default", "f"), intent_id_of("default", "f")]
+    assert [row["reverses"] for row in rows] == [
+        None,
+        compute_intent_id("default", "f"),
+        compute_intent_id("default", "f"),
+    ]
     assert bench.balance("users:1") == 0
     bench.verify()
 

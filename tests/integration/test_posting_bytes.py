@@ -17,7 +17,7 @@ from domain.topics import Topics
 from ops.embedded.ports import pick_free
 from producers.relay import Relay, RelayEncoders, RelayOptions
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, parsed_schema, read_body, registry_client, schema_text
+from runtime.schemas import SchemaError, make_registry_client, parse_own_schema, read_body, read_schema_text
 from runtime.settings import Settings
 from streams.fenced import Message
 from tests.posting_bench import PostingBench, read_partition, record_of
@@ -30,7 +30,7 @@ GOOD = record_of(script("good external:b>users:1 9")[0])
 @pytest.fixture
 def relay(settings: Settings, topics: Topics, bench: PostingBench) -> Iterator[Relay]:
     """Yield a started relay of both lanes."""
-    encoders = RelayEncoders.registered(bench.registry)
+    encoders = RelayEncoders.find_registered(bench.registry)
     made = Relay(RelayStore(bench.dsn), encoders, RelayOptions(bench.kafka, topics))
     made.start()
     yield made
@@ -41,7 +41,7 @@ def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list
     """Relay everything, and return the records of a lane in payments.quarantine."""
     while relay.round():
         pass
-    schema = parsed_schema("payments.quarantine-value")
+    schema = parse_own_schema("payments.quarantine-value")
     found = read_partition(bench.kafka, bench.topics.quarantine, lane)
     assert [message.key() for message in found] == [read_body(message.value(), schema)["key"] for message in found]
     return [read_body(message.value(), schema) for message in found]
@@ -49,14 +49,14 @@ def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list
 
 def schema_id_of(bench: PostingBench, subject: str, text: str, kind: str) -> int:
     """Register a schema, and return its id."""
-    with registry_client(bench.registry) as registry:
+    with make_registry_client(bench.registry) as registry:
         return int(registry.register_schema(subject, Schema(text, kind)))
 
 
 def foreign_values(bench: PostingBench) -> list[tuple[bytes | None, str]]:
     """Return values, each with the reason of its quarantine."""
     good = bench.encode(GOOD)
-    with registry_client(bench.registry) as registry:
+    with make_registry_client(bench.registry) as registry:
         journal_id = registry.get_latest_version("ledger.journal-value").schema_id
     prefix = bench.topics.prefix
     protobuf_id = schema_id_of(
@@ -145,7 +145,9 @@ def test_a_value_as_large_as_the_broker_takes_is_kept_and_relayed(bench: Posting
 
 def test_what_only_compression_brought_through_the_broker_stays_in_postgres(bench: PostingBench, relay: Relay) -> None:
     bomb = bytes([1]) * 9_000_000
-    sender = Producer({**bench.kafka.client_options(), "message.max.bytes": 20_000_000, "compression.type": "gzip"})
+    sender = Producer(
+        {**bench.kafka.make_client_options(), "message.max.bytes": 20_000_000, "compression.type": "gzip"}
+    )
     sender.produce(bench.topics.intents, bomb, partition=0)
     assert sender.flush(30) == 0
     bench.send(bench.transfer("next", "external:b", "users:1", 1))
@@ -188,9 +190,9 @@ def test_rubbish_does_not_slow_a_lane_down(bench: PostingBench, ids: int) -> Non
 
 def test_an_id_that_was_unknown_is_asked_about_again(bench: PostingBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("streams.decode.REFUSED_SECONDS", 0.0)
-    with registry_client(bench.registry) as registry:
+    with make_registry_client(bench.registry) as registry:
         next_id = max(registry.get_latest_version(name).schema_id for name in registry.get_subjects()) + 1
-    text = schema_text("payments.intents-value").replace("A command:", f"A command ({bench.topics.prefix}):")
+    text = read_schema_text("payments.intents-value").replace("A command:", f"A command ({bench.topics.prefix}):")
     value = FRAME.pack(0, next_id) + bench.encode(GOOD)[5:]
     assert bench.post_now([value]) == ["unknown_schema"]
     # Other tests may register in between, so the ids may differ; the new id must be read although one was refused.

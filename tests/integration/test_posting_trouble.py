@@ -291,7 +291,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 
     bench.send_all(MOVES)
     assert bench.take_over([0]) == {0: 0}
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
         deletion.result(10)
     with pytest.raises(TopicMismatch, match="up to 0, but the topic now begins at 5: intents were deleted"):
@@ -301,7 +301,7 @@ def test_a_topic_that_lost_what_was_not_posted_is_refused(bench: PostingBench) -
 def test_a_partition_that_one_broker_has_not_heard_of_is_waited_for(bench: PostingBench) -> None:
     """When lanes are added, the group's broker may know the partition before the broker that describes the topic."""
     add_partitions(bench.kafka, bench.topics.journal, 3)
-    with pytest.raises(Outage, match=r"does not tell of the partitions \[2\] of"):
+    with pytest.raises(Outage, match=r"does not describe the partitions \[2\] of"):
         bench.poster.positions(bench.topics.intents, [0, 1, 2])
     assert bench.rows("SELECT * FROM ledger.lane") == []
 
@@ -322,7 +322,7 @@ def test_a_ledger_that_begins_late_begins_at_what_the_topic_still_has(bench: Pos
     from confluent_kafka import TopicPartition
 
     bench.send_all(MOVES)
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for deletion in admin.delete_records([TopicPartition(bench.topics.intents, 0, 5)]).values():
         deletion.result(10)
     assert bench.post() == ["posted"] * 4
@@ -354,14 +354,14 @@ def test_what_a_transaction_aborted_moves_nothing_and_each_offset_has_its_row(
 
 def test_the_broker_refuses_a_transaction_that_could_stay_open_for_long(bench: PostingBench) -> None:
     options = {"transactional.id": f"{bench.topics.prefix}slow", "transaction.timeout.ms": 61_000}
-    producer = Producer({**bench.kafka.client_options(), **options})
+    producer = Producer({**bench.kafka.make_client_options(), **options})
     with pytest.raises(KafkaException, match="INVALID_TRANSACTION_TIMEOUT"):
         producer.init_transactions(30)
 
 
 def remake(bench: PostingBench, topics: Topics) -> None:
     """Delete the topic of intents and make it again."""
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
         deletion.result(10)
     eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")

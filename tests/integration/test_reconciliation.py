@@ -7,17 +7,17 @@ import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.reconciliation import full
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.posting_bench import RECORDS, leg
 from tests.proving_bench import ProvingBench
 
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 
@@ -43,7 +43,7 @@ def prove(bench: ProvingBench, agent: Reconciliation) -> dict[tuple[str, str], s
 
 
 def events(bench: ProvingBench) -> list[dict[str, Any]]:
-    schema = parsed_schema("ledger.breaks-value")
+    schema = parse_own_schema("ledger.breaks-value")
     return [read_body(message.value, schema) for message in bench.read(bench.topics.breaks, 0, 0)[0]]
 
 
@@ -100,7 +100,7 @@ def test_a_record_that_comes_late_keeps_its_break_only_if_it_is_wrong(
     missing = ("conservation", "lane 0 seq 2")
     assert proving.breaks("reconciliation")[missing] == "open"
     if is_wrong:
-        record = read_body(late.value, parsed_schema("ledger.journal-value"))
+        record = read_body(late.value, parse_own_schema("ledger.journal-value"))
         late = late._replace(value=proving.encode_journal(record | {"source_offset": 77}))
     agent.reconciler.handle([PartitionBatch(proving.topics.journal, 0, end, [late], end + 1)])
     assert (missing in proving.breaks("reconciliation")) == is_wrong
@@ -195,7 +195,7 @@ def test_a_record_that_the_topic_skips_is_named_and_explains_the_balances(
 ) -> None:
     busy(proving)
     messages, end = proving.read(proving.topics.journal, 0, 0)
-    records = [read_body(message.value, parsed_schema("ledger.journal-value")) for message in messages]
+    records = [read_body(message.value, parse_own_schema("ledger.journal-value")) for message in messages]
     kept = [message for message, record in zip(messages, records, strict=True) if record["seq"] != 2]
     agent.reconciler.handle([PartitionBatch(proving.topics.journal, 0, 0, kept, end)])
     agent.chores.sweep_all()
@@ -212,7 +212,7 @@ def test_a_repeated_record_is_dropped_and_another_under_its_number_is_a_break(
     proving: ProvingBench, agent: Reconciliation
 ) -> None:
     busy(proving)
-    record = read_body(proving.read(proving.topics.journal, 0, 0)[0][3].value, parsed_schema("ledger.journal-value"))
+    record = read_body(proving.read(proving.topics.journal, 0, 0)[0][3].value, parse_own_schema("ledger.journal-value"))
     proving.put_record(record)
     assert prove(proving, agent) == {}
     proving.put_record({**record, "hash": b"x" * 32})
@@ -272,7 +272,7 @@ def test_intents_that_retention_deleted_are_expired_and_no_break(
     proving: ProvingBench, agent: Reconciliation, kept_from: int
 ) -> None:
     busy(proving)
-    admin = AdminClient(proving.kafka.client_options())
+    admin = AdminClient(proving.kafka.make_client_options())
     for deletion in admin.delete_records([TopicPartition(proving.topics.intents, 0, kept_from)]).values():
         deletion.result(10)
     assert prove(proving, agent) == {}

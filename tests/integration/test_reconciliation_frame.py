@@ -8,7 +8,7 @@ from db.books import add_tenant, add_unit, remove_chart_pattern, set_chart_patte
 from db.connections import connect
 from domain.chart import AccountClass, ChartPattern
 from streams.proof.reconciliation.full import recompute
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.proving_bench import ProvingBench
 
 LINE = ChartPattern("loans:**", AccountClass.ASSET, 1, 0, frozenset({"EUR"}))
@@ -24,7 +24,7 @@ def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
         proving.send(proving.transfer(f"k{lane}", "external:bank", f"users:{lane}:wallet", 100), lane)
         proving.post()  # one batch for each lane, so that each lane opens an account
     proving.relay_all()
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     proving.feed(made.reconciler)
     made.chores.sweep_all()
     assert proving.breaks("reconciliation") == {}

@@ -8,7 +8,7 @@ import pytest
 
 from streams.fenced import FenceLost, PartitionBatch
 from streams.proof.reconciliation import shards
-from streams.proof.reconciliation.service import Reconciliation, wire
+from streams.proof.reconciliation.service import Reconciliation, wire_reconciliation
 from tests.posting_bench import leg
 from tests.proving_bench import ProvingBench
 
@@ -19,7 +19,7 @@ HELD = f"{SIDES} FROM ledger.balance JOIN ledger.account USING (account_id) ORDE
 
 @pytest.fixture
 def agent(proving: ProvingBench) -> Iterator[Reconciliation]:
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
+    made = wire_reconciliation(proving.kafka, proving.dsn, proving.registry, proving.topics, 0.0)
     yield made
     made.close()
 

@@ -176,7 +176,7 @@ def test_what_a_relay_left_open_is_not_seen_and_comes_once_from_the_next(ledger:
     producer = dying._producer
     assert producer is not None
     producer.begin_transaction()
-    for record in dying._outgoing({}, {0: dying._store.records(0, 0, 5)}, None):
+    for record in dying._make_outgoing({}, {0: dying._store.records(0, 0, 5)}, None):
         dying._produce(record)
     assert producer.flush(10) == 0
     assert ledger.relayed() == 0
@@ -227,7 +227,7 @@ def test_it_wakes_at_once(ledger: RelayBench, monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     reader = Consumer(
         {
-            **ledger.bench.kafka.client_options(),
+            **ledger.bench.kafka.make_client_options(),
             "group.id": "reader",
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": 10,
@@ -269,7 +269,7 @@ def test_a_position_behind_another_instances_open_transaction_is_waited_for(ledg
     """The topic's last stable offset is before the position: a relay that stopped there would repeat everything."""
     relay = ledger.relay(instance=0, instances=2)
     relay.start()
-    other = Producer({**ledger.bench.kafka.client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
+    other = Producer({**ledger.bench.kafka.make_client_options(), "transactional.id": f"{ledger.topics.prefix}other"})
     other.init_transactions(30)
     other.begin_transaction()
     other.produce(ledger.topics.relay, b"unfinished", b"1", partition=0)

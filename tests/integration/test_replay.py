@@ -127,7 +127,7 @@ def test_bytes_that_retention_has_deleted_are_counted(proving: ProvingBench, tar
     proving.send_bytes(b"first")
     proving.post_and_relay()
     end = proving.read(proving.topics.quarantine, 0, 0)[1]
-    admin = AdminClient(proving.kafka.client_options())
+    admin = AdminClient(proving.kafka.make_client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.quarantine, 0, end)]).values():
         deleted.result(30)
     proving.send_bytes(b"second")
@@ -247,7 +247,7 @@ def test_a_record_that_was_altered_on_the_topic_is_refused(proving: ProvingBench
 
 def test_a_topic_with_a_hole_is_refused(proving: ProvingBench, target: str) -> None:
     varied(proving)
-    admin = AdminClient(proving.kafka.client_options())
+    admin = AdminClient(proving.kafka.make_client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.journal, 0, 2)]).values():
         deleted.result(30)
     assert "Lane 0 cannot be replayed from seq 0 on, as the topic goes on with lane 0 seq 2" in refusal(proving, target)

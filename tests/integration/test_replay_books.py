@@ -146,7 +146,7 @@ def test_an_account_that_no_chart_opens_is_refused(proving: ProvingBench, target
     varied(proving)
     # A ledger that is older than the facts has none on the topic, so they are deleted.
     end = proving.read(proving.topics.frame, 0, 0)[1]
-    admin = AdminClient(proving.kafka.client_options())
+    admin = AdminClient(proving.kafka.make_client_options())
     for deleted in admin.delete_records([TopicPartition(proving.topics.frame, 0, end)]).values():
         deleted.result(30)
     assert "The database has no tenant" in refusal(proving, target, LEDGERLINE_POSTGRES_DSN=target)

@@ -20,7 +20,7 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from cli import COMMANDS, load
 from ops.embedded.postgres_part import server_programs
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import environment
 from tests.copies import beside, settings_for
@@ -134,7 +134,7 @@ def proven(bench: ProvingBench, running: dict[str, ServiceProcess]) -> None:
 
 
 def topic_records(bench: ProvingBench, topic: str, subject: str) -> list[dict[str, Any]]:
-    return [read_body(message.value, parsed_schema(subject)) for message in bench.read(topic, 0, 0)[0]]
+    return [read_body(message.value, parse_own_schema(subject)) for message in bench.read(topic, 0, 0)[0]]
 
 
 def judge(bench: ProvingBench, sent: int) -> None:

@@ -20,7 +20,7 @@ INTENTS = 30
 
 def delete_up_to(bench: PostingBench, offsets: dict[int, int]) -> None:
     """Do what retention does: the lanes of payments.intents then begin at these offsets."""
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     asked = [TopicPartition(bench.topics.intents, lane, offset) for lane, offset in offsets.items()]
     for deletion in admin.delete_records(asked).values():
         deletion.result(10)

@@ -20,15 +20,15 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
-from cli.configuration.answers import kafka_trouble, postgres_trouble
+from cli.configuration.answers import find_kafka_trouble, find_postgres_trouble
 from domain.topics import Topics
 from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from ops.kafka_rights import grant, rights
-from producers.deploy import partition_counts
+from producers.deploy import compute_partition_counts
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client
+from runtime.kafka_positions import make_admin_client
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests import secured_bench as secured
 from tests.command_line import all_scopes, run, run_json
@@ -236,7 +236,7 @@ def test_who_may_write_intents_may_not_write_transactions(parts: Secured, variab
     run(variables, "prepare")
     login = {"sasl_username": "api", "sasl_password": secured.PASSWORDS["api"]}
     options = {"transactional.id": f"{PREFIX}intruder", "log_level": 0}
-    producer = Producer({**parts.kafka("login", **login).client_options(), **options})
+    producer = Producer({**parts.kafka("login", **login).make_client_options(), **options})
     with pytest.raises(KafkaException) as refused:
         producer.init_transactions(PATIENCE_SECONDS)
     assert refused.value.args[0].code() == KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED
@@ -252,7 +252,7 @@ def test_rights_are_created_by_who_may_alter_the_cluster(parts: Secured, variabl
         ResourceType.TOPIC, f"{PREFIX}payments.intents", ResourcePatternType.LITERAL, "User:ledgerline-upstream", None,
         AclOperation.ANY, AclPermissionType.ALLOW,
     )  # fmt: skip
-    client = admin_client(parts.endpoints.kafka)
+    client = make_admin_client(parts.endpoints.kafka)
     found = client.describe_acls(wanted).result(PATIENCE_SECONDS)
     assert {row.operation for row in found} == {AclOperation.DESCRIBE, AclOperation.WRITE}
     refused = run(variables, "prepare", "--kafka-rights", "ledgerline-", code=1)
@@ -263,7 +263,7 @@ def test_upstream_reads_nothing(parts: Secured, variables: dict[str, str]) -> No
     """`upstream` may write intents, and no other topic (see the next test); it may not read, whatever its group."""
     run(variables, "prepare")
     login = {"sasl_username": "upstream", "sasl_password": secured.PASSWORDS["upstream"]}
-    options = parts.kafka("login", **login).client_options() | {"log_level": 0}
+    options = parts.kafka("login", **login).make_client_options() | {"log_level": 0}
     for group in ("of-its-own", f"{PREFIX}ledgerline-posting"):
         consumer = Consumer({**options, "group.id": group})
         consumer.assign([TopicPartition(Topics(PREFIX).intents, 0, 0)])
@@ -290,8 +290,10 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     door = "mutual" if name == "posting" else "login"
     login = {} if name == "posting" else {"sasl_username": name, "sasl_password": secured.PASSWORDS[name]}
     refused: dict[str, int] = {}
-    producer = Producer({**parts.kafka(door, **login).client_options(), "message.timeout.ms": 20_000, "log_level": 0})
-    others = partition_counts(known, lanes=1).keys()
+    producer = Producer(
+        {**parts.kafka(door, **login).make_client_options(), "message.timeout.ms": 20_000, "log_level": 0}
+    )
+    others = compute_partition_counts(known, lanes=1).keys()
     for topic in others - own:
         producer.produce(
             topic, b"intruder", on_delivery=lambda error, told: refused.update({told.topic(): error and error.code()})
@@ -304,9 +306,9 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
 
 def test_each_door_opens_for_who_is_configured_rightly(parts: Secured) -> None:
     for door in parts.doors:
-        assert kafka_trouble(parts.kafka(door), PATIENCE_SECONDS) is None, door
-    assert kafka_trouble(parts.endpoints.kafka, PATIENCE_SECONDS) is None
-    assert postgres_trouble(parts.dsn) is None
+        assert find_kafka_trouble(parts.kafka(door), PATIENCE_SECONDS) is None, door
+    assert find_kafka_trouble(parts.endpoints.kafka, PATIENCE_SECONDS) is None
+    assert find_postgres_trouble(parts.dsn) is None
 
 
 WRONG_KAFKA: dict[str, tuple[Callable[[Secured], Kafka], str]] = {
@@ -341,7 +343,7 @@ WRONG_KAFKA: dict[str, tuple[Callable[[Secured], Kafka], str]] = {
 def test_what_is_wrong_with_kafka_is_said_in_one_sentence(wrong: str, parts: Secured) -> None:
     configured, sentence = WRONG_KAFKA[wrong]
     began = time.monotonic()
-    trouble = kafka_trouble(configured(parts), PATIENCE_SECONDS)
+    trouble = find_kafka_trouble(configured(parts), PATIENCE_SECONDS)
     assert trouble is not None
     assert trouble.is_misconfigured
     assert sentence in trouble.sentence
@@ -352,8 +354,8 @@ def test_what_is_wrong_with_kafka_is_said_in_one_sentence(wrong: str, parts: Sec
 @pytest.mark.parametrize(
     ("wrong", "sentence"),
     [
-        ({"sslmode": "disable"}, "by TLS alone: add sslmode=verify-full and sslrootcert to LEDGERLINE_POSTGRES_DSN"),
-        ({"sslrootcert": "other"}, "that sslrootcert in LEDGERLINE_POSTGRES_DSN does not vouch for"),
+        ({"sslmode": "disable"}, "only by TLS: add sslmode=verify-full and sslrootcert to LEDGERLINE_POSTGRES_DSN"),
+        ({"sslrootcert": "other"}, "that sslrootcert in LEDGERLINE_POSTGRES_DSN does not know"),
         ({"password": "guessed"}, "does not take the password of ledgerline: check LEDGERLINE_POSTGRES_DSN"),
         ({"host": "localhost"}, "shows a certificate for another name"),
     ],
@@ -363,7 +365,7 @@ def test_what_is_wrong_with_postgres_is_said_in_one_sentence(
 ) -> None:
     if wrong.get("sslrootcert"):
         wrong = {"sslrootcert": str(parts.certificates.other_authority)}
-    trouble = postgres_trouble(psycopg.conninfo.make_conninfo(parts.dsn, **wrong))
+    trouble = find_postgres_trouble(psycopg.conninfo.make_conninfo(parts.dsn, **wrong))
     assert trouble is not None
     assert trouble.is_misconfigured
     assert sentence in trouble.sentence

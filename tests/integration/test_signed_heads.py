@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from db.proofs import receipt
-from domain.intents import intent_id_of
+from db.proofs import read_receipt
+from domain.intents import compute_intent_id
 from runtime.key_files import SigningKey, make_key
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from runtime.settings import Settings
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from streams.proof.audit.full import verify
-from streams.proof.audit.service import Audit, ensure_key, wire
+from streams.proof.audit.service import Audit, ensure_key, wire_audit
 from streams.proof.audit.signatures import PostingKeys
 from tests.api_bench import ApiBench
 from tests.command_line import environment, run, run_json
@@ -30,8 +30,8 @@ def key(settings: Settings) -> SigningKey:
 
 @pytest.fixture
 def agent(proving: ProvingBench, settings: Settings, key: SigningKey) -> Iterator[Audit]:
-    proving.poster = proving.new_poster(sign=signing_with(key))
-    made = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
+    proving.poster = proving.new_poster(sign=make_sign(key))
+    made = wire_audit(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
     made.chores.uncovered.patience_seconds = 0.0
     yield made
     made.close()
@@ -53,7 +53,7 @@ def found(bench: ProvingBench, agent: Audit) -> set[tuple[str, str]]:
         dsn=bench.dsn,
         registry=bench.registry,
         topics=bench.topics,
-        posting_keys=PostingKeys(public_file(bench.settings.home / POSTING_KEY_FILE)),
+        posting_keys=PostingKeys(get_public_file(bench.settings.home / POSTING_KEY_FILE)),
         grace_seconds=0.5,
     )
     named = {(kind, subject) for kind, subject in breaks if subject != "lane 0 signatures"}
@@ -99,7 +99,7 @@ def test_a_signature_that_was_deleted_or_is_a_strangers_is_no_way_out(
     turn_into_rejected(proving, 0, "currency_not_allowed")
     proving.tamper("DELETE FROM ledger.signed_head WHERE next_seq = 2")
     transfers(proving, "c")
-    proving.poster = proving.new_poster(sign=signing_with(make_key(tmp_path / "other" / "key.pem")))
+    proving.poster = proving.new_poster(sign=make_sign(make_key(tmp_path / "other" / "key.pem")))
     transfers(proving, "d")
     proving.relay_all()
     assert found(proving, agent) == {("chain", "lane 0 seq 1"), ("chain", "lane 0 seq 3")}
@@ -155,8 +155,8 @@ def test_who_takes_the_public_key_away_is_asked_for_no_signature(
     transfers(proving, "a")
     proving.relay_all()
     assert found(proving, agent) == set()
-    public_file(settings.home / POSTING_KEY_FILE).unlink()
-    later = wire(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
+    get_public_file(settings.home / POSTING_KEY_FILE).unlink()
+    later = wire_audit(proving.kafka, proving.dsn, proving.registry, proving.topics, ensure_key(settings), settings)
     later.chores.uncovered.patience_seconds = 0.0
     proving.poster = proving.new_poster()
     transfers(proving, "b")
@@ -194,7 +194,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
     files = {}
     for name in ("a", "b"):
         files[name] = tmp_path / f"{name}.json"
-        files[name].write_text(json.dumps(receipt(proving.dsn, str(intent_id_of("default", name)))))
+        files[name].write_text(json.dumps(read_receipt(proving.dsn, str(compute_intent_id("default", name)))))
     variables = environment(proving.settings)
     assert run_json(variables, "audit", "receipt", str(files["a"]), "--offline")["ok"]
     turn_into_rejected(proving, 0, "currency_not_allowed")
@@ -210,7 +210,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
     # The row beside it is unchanged, but the head of its batch is not.
     told = run_json(variables, "audit", "receipt", str(files["a"]), code=1)
     assert told["faults"] == ["The journal has the head at seq 1 with another hash than posting signed."]
-    files["a"].write_text(json.dumps(receipt(proving.dsn, str(intent_id_of("default", "b")))))
+    files["a"].write_text(json.dumps(read_receipt(proving.dsn, str(compute_intent_id("default", "b")))))
     told = run_json(variables, "audit", "receipt", str(files["a"]), code=1)
     assert told["faults"] == ["The signature is not that of posting's key."]
 
@@ -218,7 +218,7 @@ def test_a_receipt_from_before_a_row_was_changed_does_not_hold_any_more(
 def test_a_receipt_comes_with_the_answer_and_holds_for_good(
     proving: ProvingBench, agent: Audit, api: ApiBench, tmp_path: Path
 ) -> None:
-    path, file = f"/v1/intents/{intent_id_of('default', 'a')}/receipt", tmp_path / "receipt.json"
+    path, file = f"/v1/intents/{compute_intent_id('default', 'a')}/receipt", tmp_path / "receipt.json"
     with api.client() as client:
         assert problem(client.get(path)) == "proof-not-found"
         transfers(proving, "a", *map(str, range(40)))
@@ -239,5 +239,5 @@ def test_a_receipt_comes_with_the_answer_and_holds_for_good(
 def test_without_a_key_there_is_no_receipt(proving: ProvingBench, api: ApiBench) -> None:
     transfers(proving, "a")
     with api.client() as client:
-        answer = client.get(f"/v1/intents/{intent_id_of('default', 'a')}/receipt")
+        answer = client.get(f"/v1/intents/{compute_intent_id('default', 'a')}/receipt")
     assert (problem(answer), answer.headers.get("retry-after")) == ("proof-not-found", None)

@@ -15,7 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from cli.supervision.supervisor import down, read_state, up
+from cli.supervision.supervisor import read_state, start_run, stop_run
 from ops.embedded import EmbeddedError
 from ops.embedded.process import ProcessIdentity, descendants, wait_until
 from ops.run_state import PartState, RunState
@@ -70,7 +70,7 @@ def home(folder: Path) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr("cli.supervision.supervisor.DAEMON", (sys.executable, str(folder / "daemon.py")))
         yield folder / "home"
-        down(folder / "home", ignore)
+        stop_run(folder / "home", ignore)
 
 
 def ignore(_message: str) -> None:
@@ -78,7 +78,7 @@ def ignore(_message: str) -> None:
 
 
 def start(home: Path) -> RunState:
-    return up(home, ignore, cache=CACHE)
+    return start_run(home, ignore, cache=CACHE)
 
 
 def all_processes(state: RunState) -> list[ProcessIdentity]:
@@ -91,7 +91,7 @@ def gone(processes: list[ProcessIdentity]) -> bool:
 
 def test_up_starts_everything_and_down_stops_it(home: Path) -> None:
     progress: list[str] = []
-    state = up(home, progress.append, cache=CACHE)
+    state = start_run(home, progress.append, cache=CACHE)
     assert state == read_state(home)
     assert state.phase == "running"
     assert [one.name for one in state.parts] == ["kafka", "postgres", "registry"]
@@ -100,18 +100,18 @@ def test_up_starts_everything_and_down_stops_it(home: Path) -> None:
     assert httpx.get(f"{state.api_url}/readyz").status_code == 200
     processes = all_processes(state)
     started = time.monotonic()
-    assert down(home, progress.append)
+    assert stop_run(home, progress.append)
     assert time.monotonic() - started < STOP_SECONDS_MAX
     assert gone(processes)
     assert progress[-1] == "stopped"
     assert read_state(home) is None
-    assert not down(home, progress.append)
+    assert not stop_run(home, progress.append)
 
 
 def test_up_joins_a_run_that_goes_on(home: Path) -> None:
     first = start(home)
     progress: list[str] = []
-    assert up(home, progress.append, cache=CACHE).pid == first.pid
+    assert start_run(home, progress.append, cache=CACHE).pid == first.pid
     assert progress == [f"Ledgerline runs already, as process {first.pid}"]
 
 
@@ -144,7 +144,7 @@ def test_nothing_outlives_a_supervisor_that_is_killed(home: Path) -> None:
 
 
 def test_a_tied_run_ends_with_its_caller(home: Path, folder: Path) -> None:
-    down(home, ignore)
+    stop_run(home, ignore)
     caller = [sys.executable, "-c", CALLER, str(folder / "daemon.py"), str(home), str(CACHE)]
     subprocess.run(caller, cwd=REPOSITORY_ROOT, check=True, timeout=PATIENCE_SECONDS)
     assert wait_until(lambda: read_state(home) is None, timeout_seconds=PATIENCE_SECONDS)
@@ -152,7 +152,7 @@ def test_a_tied_run_ends_with_its_caller(home: Path, folder: Path) -> None:
 
 
 def test_a_start_that_fails_is_told_and_leaves_nothing(home: Path, folder: Path) -> None:
-    down(home, ignore)
+    stop_run(home, ignore)
     failing = DAEMON.replace('"pass"', "\"raise SystemExit('error: no topic')\"")
     (folder / "daemon.py").write_text(failing)
     try:

@@ -196,7 +196,7 @@ def test_connections_that_postgres_ends_in_mid_flight_cost_nothing(
 
 def remake(bench: PostingBench, topics: Topics) -> None:
     """Delete the topic of intents and make it again."""
-    admin = AdminClient(bench.kafka.client_options())
+    admin = AdminClient(bench.kafka.make_client_options())
     for deletion in admin.delete_topics([topics.intents], operation_timeout=10).values():
         deletion.result(10)
     eventually(lambda: topics.intents not in admin.list_topics(timeout=10).topics, "the topic is gone")

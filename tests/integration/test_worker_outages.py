@@ -20,7 +20,7 @@ from ops.embedded.ports import pick_free
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from producers.deploy import Replication, make_topics
 from runtime.kafka import Kafka
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.posting_bench import PostingBench, eventually, read_partition
 from tests.posting_model import pair, transfer
@@ -74,7 +74,7 @@ def posted(bench: PostingBench) -> int:
 
 def relayed(bench: PostingBench, lane: int) -> list[int]:
     """Return the sequence numbers of a lane that a read_committed reader gets."""
-    schema = parsed_schema("ledger.journal-value")
+    schema = parse_own_schema("ledger.journal-value")
     found = read_partition(bench.kafka, bench.topics.journal, lane)
     return [read_body(message.value(), schema)["seq"] for message in found]
 

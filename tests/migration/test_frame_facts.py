@@ -7,9 +7,9 @@ import pytest
 from psycopg import Connection
 
 from db.books import add_tenant, add_unit, remove_chart_pattern, set_chart_pattern
-from db.relay import facts_of
+from db.relay import read_facts
 from domain.chart import AccountClass, ChartPattern
-from domain.facts import OPERATORS_CHAIN, fact_hash, lane_chain
+from domain.facts import OPERATORS_CHAIN, compute_fact_hash, get_lane_chain
 from domain.journal import GENESIS_HASH
 
 LINE = ChartPattern("loans:**", AccountClass.ASSET, 1, -500, frozenset({"USD", "EUR"}))
@@ -21,11 +21,11 @@ OPEN = (
 
 def facts(connection: Connection[Any], chain: int = OPERATORS_CHAIN) -> list[dict[str, Any]]:
     """Return a chain's facts in order; check each against the hash that Python computes for it."""
-    found = facts_of(connection, chain, 0, 1000)
+    found = read_facts(connection, chain, 0, 1000)
     head = GENESIS_HASH
     for seq, fact in enumerate(found):
         assert (fact["seq"], fact["previous_hash"]) == (seq, head)
-        assert fact["hash"] == fact_hash(head, fact), fact
+        assert fact["hash"] == compute_fact_hash(head, fact), fact
         head = fact["hash"]
     stands = connection.execute("SELECT next_seq, head FROM ledger.fact_chain WHERE chain = %s", (chain,)).fetchall()
     assert stands == ([(len(found), head)] if found else [])
@@ -69,12 +69,12 @@ def test_what_operators_change_is_told_in_one_chain_with_its_author(owner: Conne
 
 def test_each_lane_tells_of_the_accounts_that_it_opens_in_its_own_chain(owner: Connection[Any]) -> None:
     with owner.transaction():
-        owner.execute("SELECT set_config('ledgerline.chain', %s, true)", (str(lane_chain(3)),))
+        owner.execute("SELECT set_config('ledgerline.chain', %s, true)", (str(get_lane_chain(3)),))
         for address in ("users:1:wallet", "users:2:wallet", "users:1:wallet"):
             owner.execute(OPEN, (address,))
     before = len(facts(owner))
     owner.execute(OPEN, ("users:3:wallet",))
-    assert [fact["name"] for fact in facts(owner, lane_chain(3))] == ["users:1:wallet", "users:2:wallet"]
+    assert [fact["name"] for fact in facts(owner, get_lane_chain(3))] == ["users:1:wallet", "users:2:wallet"]
     assert [fact["name"] for fact in facts(owner)[before:]] == ["users:3:wallet"], "nobody named a chain"
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import pytest
 
-from cli.supervision.supervisor import down, up
+from cli.supervision.supervisor import start_run, stop_run
 from ops.observing.configuration import Haste
 from ops.observing.observatory import Observatory
 from ops.observing.prometheus_part import PrometheusPart
@@ -52,12 +52,12 @@ def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
         for name, value in FASTER.items():
             monkeypatch.setenv(name, value)
         try:
-            state = up(home, _ignore, tied=True, cache=CACHE)
+            state = start_run(home, _ignore, tied=True, cache=CACHE)
             with Observatory(home, state, cache=CACHE, report=_ignore, haste=HASTE) as observatory:
                 observatory.wait_until_watching()
                 yield Observed(state, observatory)
         finally:
-            down(home, _ignore)
+            stop_run(home, _ignore)
 
 
 def _ignore(_message: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from itertools import cycle
 from typing import Final
 
 import httpx
@@ -18,6 +19,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from db.access import Scope, add_key
+from db.books import add_tenant
 from db.connections import connect
 from ops.embedded.process import wait_until
 from ops.observing.ledger_targets import targets_of
@@ -181,6 +183,8 @@ def test_a_worker_that_is_frozen_and_a_prometheus_that_is_blind(watched: Watched
 REFUSED_BYTES: Final = "150"
 CONNECTIONS: Final = 150
 READERS: Final = 60
+READING_TENANTS: Final = ("readers-1", "readers-2", "readers-3")
+KEYS_OF_A_READING_TENANT: Final = 2
 
 
 @contextmanager
@@ -203,11 +207,22 @@ def refused_relay(watched: Watched) -> Iterator[None]:
 
 @contextmanager
 def flooded_reads(watched: Watched) -> Iterator[None]:
-    """Run many more readers than the API has connections, on a table that is locked for seconds at a time."""
-    over = threading.Event()
+    """Run many more readers than the API has connections, on a table that is locked for seconds at a time.
 
-    def read() -> None:
-        headers = {"Authorization": f"Bearer {watched.load.key}"}
+    The readers are of several tenants: one alone would only use up its own share.
+    """
+    over = threading.Event()
+    with connect(watched.dsn, "ledgerline_operator", autocommit=True) as connection:
+        for tenant in READING_TENANTS:
+            add_tenant(connection, tenant)
+        keys = [
+            add_key(connection, tenant, "reader", list(Scope))[1]
+            for tenant in READING_TENANTS
+            for _ in range(KEYS_OF_A_READING_TENANT)
+        ]
+
+    def read(key: str) -> None:
+        headers = {"Authorization": f"Bearer {key}"}
         with httpx.Client(base_url=watched.load.url, headers=headers, timeout=60.0) as client:
             while not over.is_set():
                 client.get("/v1/accounts/external:bank/entries")
@@ -218,7 +233,10 @@ def flooded_reads(watched: Watched) -> Iterator[None]:
                 over.wait(3.0)
 
     with ThreadPoolExecutor(READERS + 1) as pool:
-        work = [pool.submit(hold), *(pool.submit(read) for _ in range(READERS))]
+        work = [
+            pool.submit(hold),
+            *(pool.submit(read, key) for _, key in zip(range(READERS), cycle(keys), strict=False)),
+        ]
         try:
             yield
         finally:

@@ -106,12 +106,12 @@ class Broker:
         return Source(TOPIC, "id", dict.fromkeys(lanes, 0), {lane: len(self.lanes[lane]) for lane in lanes})
 
     def with_record(self, process: Process, lane: int, start: int, end: int) -> set[int]:
-        """See offsets_with_record."""
+        """See find_offsets_with_record."""
         _reached(process)
         return {offset for offset in range(start, end) if self.lanes[lane][offset] != HOLE}
 
     def published(self, process: Process, lanes: Iterable[int]) -> dict[int, Published]:
-        """See last_published. Each of its requests to Kafka is one step."""
+        """See read_last_published. Each of its requests to Kafka is one step."""
         wanted = list(lanes)
         _reached(process)
         ends = {lane: len(self.log("ledger.journal", lane).slots) for lane in wanted}

@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 
 from db.connections import DatabaseError
 from db.posting import Lane
-from domain.facts import fact_hash
+from domain.facts import compute_fact_hash
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
 from tests.simulation.scheduler import Choice, Crashed, Scheduler
@@ -309,7 +309,7 @@ class Session:
         next_seq, head = self.rows("chain").get(chain, (0, GENESIS_HASH))
         for fact in facts:
             told = {**fact, "chain": chain, "seq": next_seq, "previous_hash": head}
-            next_seq, head = next_seq + 1, fact_hash(head, told)
+            next_seq, head = next_seq + 1, compute_fact_hash(head, told)
             self.write("fact", (chain, next_seq - 1), {**told, "hash": head})
         self.write("chain", chain, (next_seq, head))
 

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from domain.intents import DIRECTION_NAMES, Intent
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
-from domain.signed_heads import SignedHead, head_bytes
+from domain.signed_heads import SignedHead, make_head_bytes
 from runtime.key_files import SigningKey
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, Broker, Log
@@ -88,7 +88,7 @@ class Judge:
             return  # a lane that was only created
         rows = self._database.tables["journal"]
         hashes = b"".join(rows[lane, seq].hash for seq in range(first, next_seq))
-        right = SignedHead(lane, first, next_seq, KEY.private.sign(head_bytes(lane, first, hashes)))
+        right = SignedHead(lane, first, next_seq, KEY.private.sign(make_head_bytes(lane, first, hashes)))
         require(signed == right, "each head is signed", f"lane {lane} from seq {first} to {next_seq}: {signed}")
         self._signed_up_to[lane] = next_seq
 

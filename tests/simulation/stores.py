@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from db.books import Books
 from db.posting import Account, BalanceChanges, Lane, PostingStore, QuarantinedBytes
-from db.relay import LaneEnd, RelayStore, TracedBatch, with_signatures
+from db.relay import LaneEnd, RelayStore, TracedBatch, add_signatures
 from domain.chart import DEFAULT_CHART, Chart, ChartPattern
 from domain.decision import Constraint, IntentName, Original
 from domain.intents import DIRECTION_NAMES, Leg
@@ -295,7 +295,7 @@ class SimulatedRelayStore(RelayStore):
             ]
         heads = self._statement().rows("signed_head")
         ends = range(first_seq + 1, first_seq + records_max + 1)
-        return with_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
+        return add_signatures(records, [heads[lane, end][1:] for end in ends if (lane, end) in heads])
 
     def wait(self, seconds: float) -> bool:  # noqa: ARG002
         """See RelayStore. Return True also after a timeout: the relay only looks once more then."""

@@ -13,15 +13,15 @@ import pytest
 from db.posting import Lane, PostingStore
 from db.relay import RelayStore
 from domain.chart import DEFAULT_CHART, Chart
-from domain.facts import OPERATORS_CHAIN, fact_hash, lane_chain
-from domain.hash_chain import chained
-from domain.intents import Leg, intent_id_of
+from domain.facts import OPERATORS_CHAIN, compute_fact_hash, get_lane_chain
+from domain.hash_chain import chain_row
+from domain.intents import Leg, compute_intent_id
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
 from streams.batches import Message, PartitionBatch
 from streams.posting.poster import Poster
 from streams.posting.published import Published
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from streams.posting.source import Source
 from tests.posting_model import pair
 from tests.simulation.broker import HOLE
@@ -45,11 +45,16 @@ def row(lane: int, seq: int, key: str, head: bytes = GENESIS_HASH, *legs: Leg, r
     """Return a journal row whose offset is its sequence number: posted if it has legs, else rejected."""
     fields: dict[str, Any] = dict.fromkeys(JournalRow._fields)
     fields |= {"lane": lane, "seq": seq, "source_topic": "t", "source_offset": seq, "detail": "", "metadata": {}}
-    fields |= {"tenant": "default", "intent_id": intent_id_of("default", key), "idempotency_key": key, "legs": legs}
+    fields |= {
+        "tenant": "default",
+        "intent_id": compute_intent_id("default", key),
+        "idempotency_key": key,
+        "legs": legs,
+    }
     fields |= {"outcome": Outcome.POSTED if legs else Outcome.REJECTED, "reason": "" if legs else "unbalanced"}
     fields |= {"fingerprint": key.encode(), "type": "reversal" if reverses else "transfer", "booked_time": seq}
-    fields |= {"reverses": intent_id_of("default", reverses) if reverses else None}
-    return chained(head, JournalRow(**fields))
+    fields |= {"reverses": compute_intent_id("default", reverses) if reverses else None}
+    return chain_row(head, JournalRow(**fields))
 
 
 def reached(*rows: JournalRow, offset: int = 0) -> list[Lane]:
@@ -71,14 +76,14 @@ def script(one: Actor, two: Actor, three: Actor) -> None:
     """Run the script: what one session does, what the others see of it, and what they wait for."""
     for lane, first in ((0, 0), (1, 0), (0, 9)):
         one.make_lane(lane, "t", "id", first)
-    ids, name = {BANK: 1, ANN: 2}, ("default", intent_id_of("default", "fund"))
+    ids, name = {BANK: 1, ANN: 2}, ("default", compute_intent_id("default", "fund"))
     fund = row(0, 0, "fund", GENESIS_HASH, *pair("external:b", "users:1", 10))
     one.begin()
     one.lanes([1, 0, 7], lock=True)
     two.begin()
     two.lanes([0], lock=True)
     three.lanes([0, 1])
-    one.open_accounts(lines(BANK, ANN), lane_chain(0))
+    one.open_accounts(lines(BANK, ANN), get_lane_chain(0))
     one.accounts([ANN, BANK, BEN])
     three.accounts([ANN, BANK])
     one.write([fund], ids, [(1, "EUR", 0, 10, 0, 0), (2, "EUR", 0, 0, 10, 0)])
@@ -123,15 +128,15 @@ def _intent_twice(one: Actor, two: Actor) -> None:
 def _accounts(one: Actor, two: Actor) -> None:
     """Two lanes open one account at the same time; then locks and balances; a number is never given twice."""
     one.begin()
-    one.open_accounts(lines(BEN), lane_chain(0))
+    one.open_accounts(lines(BEN), get_lane_chain(0))
     two.begin()
-    two.open_accounts(lines(BEN, ANN, CARL), lane_chain(1))
+    two.open_accounts(lines(BEN, ANN, CARL), get_lane_chain(1))
     one.end()
     two.finish()
     two.accounts([BEN])
     two.end()
     one.begin()
-    one.open_accounts(lines(("default", "users:3")), lane_chain(0))
+    one.open_accounts(lines(("default", "users:3")), get_lane_chain(0))
     one.accounts([("default", "users:3")])
     one.locked_balances([2, 1])
     two.begin()
@@ -170,7 +175,7 @@ def _refusals(one: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
 
 def _reversals(one: Actor, two: Actor, fund: JournalRow, ids: dict[Any, int]) -> None:
     """Reversals of one original wait for each other, and each then sees the one before it."""
-    asked = [("default", fund.intent_id), ("default", intent_id_of("default", "never"))]
+    asked = [("default", fund.intent_id), ("default", compute_intent_id("default", "never"))]
     back = row(0, 1, "back", fund.hash, *pair("users:1", "external:b", 4), reverses="fund")
     one.begin()
     one.originals(asked)
@@ -201,7 +206,7 @@ def post(store: PostingStore) -> None:
         published=lambda lanes: {lane: Published() for lane in lanes},
         ask_topic_id=lambda: done("id"),
         now_microseconds=lambda: next(ticks),
-        sign=signing_with(KEY),
+        sign=make_sign(KEY),
     )
     poster.positions("t", [0, 1])
     both = [Message("t", 0, number, 0, None, text.encode(), ()) for number, text in enumerate(texts) if text != HOLE]
@@ -276,7 +281,7 @@ def compare_relays(simulated: RelayStore, relay: RelayStore) -> None:
         assert [named(fact) for fact in modelled] == [named(fact) for fact in told]
         head = GENESIS_HASH
         for fact in told:
-            assert (fact["previous_hash"], fact["hash"]) == (head, fact_hash(head, fact))
+            assert (fact["previous_hash"], fact["hash"]) == (head, compute_fact_hash(head, fact))
             head = fact["hash"]
 
 

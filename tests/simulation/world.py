@@ -24,7 +24,7 @@ from streams.fenced import AgentOptions, _Runner
 from streams.metrics import AgentMetrics
 from streams.posting.poster import Poster
 from streams.posting.reading import IntentReader, Work
-from streams.posting.signing import signing_with
+from streams.posting.signing import make_sign
 from tests.posting_model import script
 from tests.simulation.broker import HOLE, TOPIC, Broker, SimulatedProducer
 from tests.simulation.database import GUARDS, Database, Process
@@ -165,7 +165,7 @@ class Worker:
             published=partial(world.broker.published, process),
             ask_topic_id=lambda: done("id"),
             now_microseconds=world.clock,
-            sign=signing_with(KEY),
+            sign=make_sign(KEY),
             fault=process.fault,
         )
         self._runner = world.parts.runner(self._poster, OPTIONS, METRICS)

@@ -7,7 +7,7 @@ import pytest
 
 from api import middleware
 from api.documentation import PARAMETERS
-from api.parameters import moment, period
+from api.parameters import parse_moment, parse_period
 from api.problems import Problem
 from tests.bare_api import application, ask, problem
 
@@ -66,7 +66,7 @@ def test_a_fault_of_ours_is_a_problem_too(where: str, monkeypatch: pytest.Monkey
     if where == "route":
         app.parts.authentication = SimpleNamespace(key_of=fail)  # type: ignore
     else:
-        monkeypatch.setattr(middleware, "trace_of", fail)
+        monkeypatch.setattr(middleware, "read_trace", fail)
     answer = ask("GET", "/v1/accounts", app)
     assert (answer.status_code, problem(answer)) == (500, "internal")
     assert "secret" not in answer.text
@@ -222,8 +222,8 @@ def test_an_odd_value_is_told_in_peoples_words(path: str, status: int, sentence:
 
 
 def test_a_moment_and_an_equal_period_are_taken() -> None:
-    assert moment(None, "since") is None
-    assert moment("1970-01-01T00:00:01+00:00", "since") == 1_000_000
-    assert period("1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z") == (1_000_000, 1_000_000)
+    assert parse_moment(None, "since") is None
+    assert parse_moment("1970-01-01T00:00:01+00:00", "since") == 1_000_000
+    assert parse_period("1970-01-01T00:00:01Z", "1970-01-01T00:00:01Z") == (1_000_000, 1_000_000)
     with pytest.raises(Problem):
-        period("1970-01-01T00:00:02Z", "1970-01-01T00:00:01Z")
+        parse_period("1970-01-01T00:00:02Z", "1970-01-01T00:00:01Z")

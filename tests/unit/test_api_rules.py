@@ -12,22 +12,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from api.addresses import client_address, trusted_proxies_of
-from api.authentication import address_group
+from api.addresses import find_client_address, parse_trusted_proxies
+from api.authentication import get_address_group
 from api.cursors import Cursors
-from api.intent_bodies import batch_of, intent_of
+from api.intent_bodies import parse_batch, parse_intent
 from api.lists import Page
 from api.metrics import Metrics
-from api.problems import TYPE_BASE, Kind, Problem, kind_of
+from api.problems import TYPE_BASE, Kind, Problem, get_problem_kind
 from api.request_headers import wait_seconds
-from api.responses import json_response
+from api.responses import make_json_response
 from api.times import from_rfc3339
-from api.tracing import trace_of
+from api.tracing import read_trace
 from domain.chart import DEFAULT_CHART, Chart
 from domain.intents import CREDIT, DEBIT, Leg
 from domain.outcomes import Reason
 from domain.times import format_rfc3339
-from producers.intents import drained_account, kafka_key
+from producers.intents import find_drained_account, make_kafka_key
 from runtime.settings import REPOSITORY_ROOT
 
 ERRORS = (REPOSITORY_ROOT / "docs" / "ERRORS.md").read_text()
@@ -42,15 +42,15 @@ def test_each_kind_of_problem_is_documented_once_with_its_status() -> None:
 
 
 def test_each_metric_is_documented() -> None:
-    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().exposition().decode(), re.MULTILINE))
+    exposed = set(re.findall(r"^# TYPE (\w+)", Metrics().make_exposition().decode(), re.MULTILINE))
     documented = set(re.findall(r"^\| `(ledgerline_api_\w+)`", METRICS, re.MULTILINE))
     assert {name for name in exposed if name.startswith("ledgerline_api_")} == documented
 
 
 @pytest.mark.parametrize("reason", SHAPE_REASONS)
 def test_each_reason_of_shape_has_its_kind(reason: Reason) -> None:
-    assert kind_of(reason).status == 422
-    assert kind_of(reason).slug == reason.value.replace("_", "-")
+    assert get_problem_kind(reason).status == 422
+    assert get_problem_kind(reason).slug == reason.value.replace("_", "-")
 
 
 CURSORS = Cursors(b"\x07" * 32)
@@ -135,13 +135,13 @@ PROXY, OTHER = "10.1.1.1", "10.1.1.2"
 def test_only_what_a_trusted_proxy_added_is_believed(
     setting: str, peer: str | None, headers: list[str], address: str
 ) -> None:
-    assert client_address(peer, headers, trusted_proxies_of(setting)) == address
+    assert find_client_address(peer, headers, parse_trusted_proxies(setting)) == address
 
 
 @pytest.mark.parametrize("setting", ["33", "-1", "10.0.0.1/8", "proxy.example", "10.0.0.0/8;", "1,2.5"])
 def test_a_setting_that_names_no_proxies_is_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="prox"):
-        trusted_proxies_of(setting)
+        parse_trusted_proxies(setting)
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_a_setting_that_names_no_proxies_is_refused(setting: str) -> None:
     ],
 )
 def test_wrong_keys_are_counted_for_whom_an_address_is_given_to(address: str, group: str) -> None:
-    assert address_group(address) == group
+    assert get_address_group(address) == group
 
 
 @pytest.mark.parametrize(
@@ -215,20 +215,20 @@ def test_preferences(prefer: list[str], seconds: float | None) -> None:
     ],
 )
 def test_traces(traceparent: str, *, is_kept: bool) -> None:
-    made = trace_of(Headers({"traceparent": traceparent, "x-correlation-id": "caller-1"}))
+    made = read_trace(Headers({"traceparent": traceparent, "x-correlation-id": "caller-1"}))
     assert (made.traceparent == traceparent) == is_kept
     assert re.fullmatch(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", made.traceparent)
     assert made.correlation_id == "caller-1"
-    assert trace_of(Headers({"x-correlation-id": "a b\n"})).correlation_id != "a b\n"
+    assert read_trace(Headers({"x-correlation-id": "a b\n"})).correlation_id != "a b\n"
 
 
 @given(st.binary(max_size=200) | st.text(max_size=100).map(str.encode))
 def test_no_bytes_crash_the_reading_of_a_body(raw: bytes) -> None:
     with pytest.raises(Problem):
-        intent_of(raw, "default", "k")
+        parse_intent(raw, "default", "k")
     for is_ndjson in (True, False):
         try:
-            items = batch_of(raw, is_ndjson=is_ndjson, tenant="default")
+            items = parse_batch(raw, is_ndjson=is_ndjson, tenant="default")
         except Problem:
             continue
         assert all(isinstance(item, Problem) for item in items)
@@ -245,7 +245,7 @@ def test_an_intent_is_read_as_it_was_asked() -> None:
         "reference": "😀",
         "metadata": {"k": "v"},
     }
-    found = intent_of(orjson.dumps(body), "default", "k")
+    found = parse_intent(orjson.dumps(body), "default", "k")
     assert found.legs == (Leg("a:b", DEBIT, 2**63 - 1, "EUR"), Leg("a:c", CREDIT, 2**63 - 1, "EUR"))
     assert (found.value_time, found.reference, found.metadata) == (1_000_000, "😀", {"k": "v"})
 
@@ -258,15 +258,15 @@ def test_the_key_is_the_first_account_that_can_run_dry() -> None:
         Leg("users:2:wallet", DEBIT, 3, "EUR"),
         Leg("users:3:wallet", DEBIT, 3, "EUR"),
     )
-    assert drained_account(legs, chart) == "users:2:wallet"
-    assert drained_account(legs[:2], chart) is None
-    assert drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
-    assert kafka_key("default", "the-id", None) == b"the-id"
-    assert kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
+    assert find_drained_account(legs, chart) == "users:2:wallet"
+    assert find_drained_account(legs[:2], chart) is None
+    assert find_drained_account((Leg("nowhere", DEBIT, 3, "EUR"),), chart) is None
+    assert make_kafka_key("default", "the-id", None) == b"the-id"
+    assert make_kafka_key("default", "the-id", "users:2:wallet") == b"default/users:2:wallet"
 
 
 def test_numbers_beyond_64_bits_are_written_exactly() -> None:
-    assert json_response({"sum": 2**70}).body == b'{"sum":1180591620717411303424}'
+    assert make_json_response({"sum": 2**70}).body == b'{"sum":1180591620717411303424}'
 
 
 LIST = ("accounts", "default")
@@ -293,7 +293,7 @@ def test_a_page_has_a_next_one_if_one_row_more_was_read(rows: list[int], shown: 
     page = Page(BOOKS, LIST, PATH, 2, None, {})
     assert page.rows_max == 3
     assert page.begin("") == ("",)
-    body = orjson.loads(page.response(rows, lambda row: {"row": row}, lambda row: (row,)).body)
+    body = orjson.loads(page.make_response(rows, lambda row: {"row": row}, lambda row: (row,)).body)
     assert body["items"] == [{"row": row} for row in shown]
     assert (body["next"] is None) == (last is None)
     assert body["next"] == (None if last is None else page.link((last,)))

@@ -10,16 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from db.audit import LaneRow
-from domain.fingerprint import fingerprint_of
-from domain.hash_chain import chained
+from domain.fingerprint import compute_fingerprint
+from domain.hash_chain import chain_row
 from domain.intents import Leg
 from domain.journal import JournalRow
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from domain.outcomes import Outcome
 from domain.stored_records import StoredLeg, StoredRow
 from streams.proof.audit.chain import ABSENT, LaneChain, repeat_finding
-from streams.proof.audit.stored import window_faults
-from streams.proof.records.canonical import intent_fingerprint, record_hash, record_json, record_members
+from streams.proof.audit.stored import find_window_faults
+from streams.proof.records.canonical import (
+    compute_intent_fingerprint,
+    compute_record_hash,
+    make_record_json,
+    make_record_members,
+)
 from streams.proof.records.decoding import JournalRecord
 
 GENESIS = bytes(32)
@@ -77,10 +82,10 @@ def avro(row: JournalRow) -> JournalRecord:
 
 @given(rows, st.binary(min_size=32, max_size=32))
 def test_hashes_are_those_of_the_rfc_and_of_the_poster(row: JournalRow, previous_hash: bytes) -> None:
-    posted = chained(previous_hash, row)
+    posted = chain_row(previous_hash, row)
     record = avro(posted)
-    assert record_json(record) == rfc8785.dumps(record_members(record))
-    assert record_hash(previous_hash, record) == posted.hash
+    assert make_record_json(record) == rfc8785.dumps(make_record_members(record))
+    assert compute_record_hash(previous_hash, record) == posted.hash
 
 
 @given(
@@ -102,15 +107,15 @@ def test_fingerprints_are_those_of_the_poster(
         "reference": reference,
         "metadata": metadata,
     }
-    wanted = fingerprint_of("transfer", asked, reverses, value_time, reference, metadata)
-    assert intent_fingerprint(intent) == wanted
+    wanted = compute_fingerprint("transfer", asked, reverses, value_time, reference, metadata)
+    assert compute_intent_fingerprint(intent) == wanted
 
 
 def test_metadata_keys_beyond_ascii_sort_as_the_rfc_says() -> None:
     """In UTF-16 code units a surrogate pair sorts before U+FB33, in UTF-8 bytes after it (RFC 8785, 3.2.3)."""
     record = avro(posted_chain()[0])
     record["metadata"] = {"דּ": "1", "😀": "2"}
-    assert record_json(record) == rfc8785.dumps(record_members(record))
+    assert make_record_json(record) == rfc8785.dumps(make_record_members(record))
 
 
 def posted_chain(count: int = 6) -> list[JournalRow]:
@@ -121,7 +126,7 @@ def posted_chain(count: int = 6) -> list[JournalRow]:
             *(3, seq, "payments.intents", 100 + seq, Outcome.POSTED, "", "", "default", UUID(int=seq), f"key-{seq}"),
             *(bytes(32), "transfer", None, (Leg("a", 1, 5, "EUR"), Leg("b", -1, 5, "EUR")), None, {}, 1, 2, b"", b""),
         )
-        made.append(chained(previous, row))
+        made.append(chain_row(previous, row))
         previous = made[-1].hash
     return made
 
@@ -141,13 +146,15 @@ def test_a_sound_chain_is_kept_whole() -> None:
     chain = posted_chain()
     found = taken([avro(row) for row in chain])
     assert found.findings == []
-    segment = found.segment()
+    segment = found.make_segment()
     assert segment is not None
     assert segment.hashes == b"".join(row.hash for row in chain)
     row = found.row(17)
     assert (row.next_offset, row.next_seq, row.head) == (17, 6, chain[-1].hash)
     assert len(row.peaks) == 64
-    assert root_of([link.hash for link in chain]) == root_of(segment.hashes[at : at + 32] for at in range(0, 192, 32))
+    assert compute_root([link.hash for link in chain]) == compute_root(
+        segment.hashes[at : at + 32] for at in range(0, 192, 32)
+    )
 
 
 @pytest.mark.parametrize(
@@ -171,7 +178,7 @@ def test_a_hole_is_named_record_by_record_and_kept_as_far_as_it_is_known() -> No
     chain = posted_chain()
     found = taken([avro(row) for row in chain if row.seq not in (2, 3)])
     assert named(found) == [2, 3]
-    segment = found.segment()
+    segment = found.make_segment()
     assert segment is not None
     assert segment.hashes[64:96] == ABSENT
     assert segment.hashes[96:128] == chain[3].hash
@@ -224,8 +231,8 @@ def test_just_the_altered_row_is_named(changes: dict[str, Any], expected: list[i
     found_rows, found_legs = stored(chain)
     found_rows[3] = found_rows[3]._replace(**changes)
     kept = b"".join(row.hash for row in chain)
-    assert [seq for seq, _ in window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == expected
-    tail = list(window_faults(3, 2, found_rows[2:], found_legs, kept[64:], chain[1].hash))
+    assert [seq for seq, _ in find_window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == expected
+    tail = list(find_window_faults(3, 2, found_rows[2:], found_legs, kept[64:], chain[1].hash))
     assert [seq for seq, _ in tail] == expected
 
 
@@ -235,9 +242,9 @@ def test_deleted_rows_and_altered_entries_are_named() -> None:
     kept = b"".join(row.hash for row in chain)
     del found_rows[5], found_rows[1]
     found_legs[0] = found_legs[0]._replace(amount_minor="6")
-    assert [seq for seq, _ in window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == [0, 1, 5]
+    assert [seq for seq, _ in find_window_faults(3, 0, found_rows, found_legs, kept, GENESIS)] == [0, 1, 5]
 
 
 def test_the_hash_covers_the_previous_one() -> None:
     first, second = posted_chain(2)
-    assert second.hash == sha256(first.hash + record_json(avro(second))).digest()
+    assert second.hash == sha256(first.hash + make_record_json(avro(second))).digest()

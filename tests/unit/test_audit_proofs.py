@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import rfc8785
 
-from domain.checkpoints import LaneHead, lane_leaves, lane_members, public_pem, signed_members
+from domain.checkpoints import LaneHead, make_lane_leaves, make_lane_members, make_public_pem, make_signed_members
 from domain.errors import LedgerlineError
-from domain.merkle import inclusion_path, root_of
+from domain.merkle import compute_inclusion_path, compute_root
 from runtime import key_files
 from streams.proof.audit import signing, verifier
 from streams.proof.audit.verifier import Refused
@@ -55,9 +55,9 @@ def proof_of(key: key_files.SigningKey) -> dict[str, Any]:
     leaves = [sha256(bytes([number])).digest() for number in range(5)]
     leaves[2] = record_hash  # seq 12; the leaves are seq 10 to 14
     heads = [
-        LaneHead(0, 0, 0, bytes(32), root_of([])),
-        LaneHead(1, 10, 15, leaves[-1], root_of(leaves)),
-        LaneHead(2, 3, 4, leaves[0], root_of(leaves[:1])),
+        LaneHead(0, 0, 0, bytes(32), compute_root([])),
+        LaneHead(1, 10, 15, leaves[-1], compute_root(leaves)),
+        LaneHead(2, 3, 4, leaves[0], compute_root(leaves[:1])),
     ]
     checkpoint = signing.sign(7, sha256(b"earlier").digest(), heads, 1_790_000_001_000_000, key)
     return {
@@ -65,14 +65,14 @@ def proof_of(key: key_files.SigningKey) -> dict[str, Any]:
         "record": copy.deepcopy(RECORD),
         "previous_hash": previous.hex(),
         "hash": record_hash.hex(),
-        "records": {"index": 2, "size": 5, "path": [step.hex() for step in inclusion_path(leaves, 2)]},
-        "lane": lane_members(heads[1]),
+        "records": {"index": 2, "size": 5, "path": [step.hex() for step in compute_inclusion_path(leaves, 2)]},
+        "lane": make_lane_members(heads[1]),
         "lanes": {
             "index": 1,
             "size": 3,
-            "path": [step.hex() for step in inclusion_path(lane_leaves(heads), 1)],
+            "path": [step.hex() for step in compute_inclusion_path(make_lane_leaves(heads), 1)],
         },
-        "checkpoint": signed_members(checkpoint, heads),
+        "checkpoint": make_signed_members(checkpoint, heads),
     }
 
 
@@ -158,7 +158,7 @@ def test_the_verifier_runs_alone(key: key_files.SigningKey, tmp_path: Path) -> N
     """A copy of the verifier outside the project needs only the two packages that it imports."""
     script = tmp_path / "verifier.py"
     script.write_bytes(Path(verifier.__file__).read_bytes())
-    (tmp_path / "key.pem").write_bytes(public_pem(key.public_raw))
+    (tmp_path / "key.pem").write_bytes(make_public_pem(key.public_raw))
     proof = proof_of(key)
     (tmp_path / "sound.json").write_text(json.dumps(proof, ensure_ascii=False))
     proof["record"]["reference"] = "altered"
@@ -186,8 +186,8 @@ def test_the_private_key_is_its_owners_and_never_overwritten(tmp_path: Path) -> 
     made = key_files.make_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert key_files.read_key(path).key_id == made.key_id
-    assert key_files.public_file(path).name == "audit-key.pub.pem"
-    assert verifier.raw_bytes(verifier.read_public_key(key_files.public_file(path))) == made.public_raw
+    assert key_files.get_public_file(path).name == "audit-key.pub.pem"
+    assert verifier.decode_raw_key(verifier.read_public_key(key_files.get_public_file(path))) == made.public_raw
     with pytest.raises(LedgerlineError, match="exists"):
         key_files.make_key(path)
     path.write_text("no key")
@@ -201,14 +201,16 @@ def test_a_checkpoint_that_does_not_follow_is_named(key: key_files.SigningKey) -
     first = [LaneHead(0, 0, 2, b"h" * 32, b"r" * 32)]
     second = [LaneHead(0, 2, 5, b"i" * 32, b"s" * 32), LaneHead(1, 0, 1, b"j" * 32, b"t" * 32)]
     one = signing.sign(0, signing.GENESIS, first, 10, key)
-    two = signing.sign(1, sha256(signing.signed_bytes(one, first)).digest(), second, 20, key)
-    assert signing.checkpoint_faults(one, first, None, key.public_raw) == []
-    assert signing.checkpoint_faults(two, second, (one, first), key.public_raw) == []
-    assert signing.checkpoint_faults(two, second, None, key.public_raw) != []
+    two = signing.sign(1, sha256(signing.make_signed_bytes(one, first)).digest(), second, 20, key)
+    assert signing.find_checkpoint_faults(one, first, None, key.public_raw) == []
+    assert signing.find_checkpoint_faults(two, second, (one, first), key.public_raw) == []
+    assert signing.find_checkpoint_faults(two, second, None, key.public_raw) != []
     hole = [second[0]._replace(first_seq=3), second[1]]
-    faults = signing.checkpoint_faults(
+    faults = signing.find_checkpoint_faults(
         signing.sign(1, two.previous_hash, hole, 20, key), hole, (one, first), key.public_raw
     )
     assert faults == ["Its lanes do not go on where the checkpoint before it ended."]
     later = one._replace(signed_time=11)
-    assert signing.checkpoint_faults(later, first, None, key.public_raw) == ["Its signature is not that of the key."]
+    assert signing.find_checkpoint_faults(later, first, None, key.public_raw) == [
+        "Its signature is not that of the key."
+    ]

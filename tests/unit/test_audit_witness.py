@@ -9,24 +9,24 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.checkpoints import CheckpointRow, LaneHead, key_id_of, signed_members
+from domain.checkpoints import CheckpointRow, LaneHead, compute_key_id, make_signed_members
 from runtime.key_files import SigningKey
-from streams.proof.audit.kept import KeptError, genuineness_faults, kept_of, read_kept
-from streams.proof.audit.signing import GENESIS, sign, signed_bytes
+from streams.proof.audit.kept import KeptError, find_genuineness_faults, parse_kept, read_kept
+from streams.proof.audit.signing import GENESIS, make_signed_bytes, sign
 from streams.proof.audit.witness import (
     FileWitness,
     GitWitness,
     Witness,
     WitnessAway,
     WitnessError,
-    gaps_of,
-    line_of,
+    find_gaps,
+    make_line,
     read_witness,
 )
 
 PRIVATE = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 PUBLIC = PRIVATE.public_key().public_bytes_raw()
-KEY = SigningKey(PRIVATE, PUBLIC, key_id_of(PUBLIC))
+KEY = SigningKey(PRIVATE, PUBLIC, compute_key_id(PUBLIC))
 KEYS = {KEY.key_id: PUBLIC}
 
 
@@ -37,7 +37,7 @@ def signed(count: int) -> list[tuple[CheckpointRow, list[LaneHead]]]:
     for number in range(count):
         head = LaneHead(0, number, number + 1, sha256(b"%d" % number).digest(), bytes(32))
         row = sign(number, previous_hash, [head], 1000 + number, KEY)
-        previous_hash = sha256(signed_bytes(row, [head])).digest()
+        previous_hash = sha256(make_signed_bytes(row, [head])).digest()
         made.append((row, [head]))
     return made
 
@@ -61,14 +61,14 @@ def witness(request: pytest.FixtureRequest, tmp_path: Path) -> Witness:
 
 
 def test_a_witness_keeps_what_it_is_told_in_order(witness: Witness) -> None:
-    assert (witness.next_checkpoint(), witness.lines()) == (0, [])
+    assert (witness.find_next_checkpoint(), witness.lines()) == (0, [])
     witness.add(CHECKPOINTS[:2])
-    assert witness.next_checkpoint() == 2
+    assert witness.find_next_checkpoint() == 2
     witness.add(CHECKPOINTS[2:])
     kept, strange = read_witness(witness)
     assert [(item.row, item.heads) for item in kept] == CHECKPOINTS
-    assert (strange, gaps_of(kept), witness.history_faults(), witness.next_checkpoint()) == ([], [], [], 4)
-    assert all(genuineness_faults(item, None, KEYS) == [] for item in kept)
+    assert (strange, find_gaps(kept), witness.find_history_faults(), witness.find_next_checkpoint()) == ([], [], [], 4)
+    assert all(find_genuineness_faults(item, None, KEYS) == [] for item in kept)
 
 
 def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -> None:
@@ -76,8 +76,8 @@ def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -
     witness = FileWitness(path)
     witness.add(CHECKPOINTS[:1])
     with path.open("a") as file:
-        file.write(line_of(*CHECKPOINTS[1])[:40])
-    assert witness.next_checkpoint() == 1
+        file.write(make_line(*CHECKPOINTS[1])[:40])
+    assert witness.find_next_checkpoint() == 1
     witness.add(CHECKPOINTS[1:2])
     kept, strange = read_witness(witness)
     assert [item.row.checkpoint for item in kept] == [0, 1]
@@ -86,7 +86,7 @@ def test_a_line_that_a_crash_cut_off_is_written_anew_and_named(tmp_path: Path) -
 
 def test_a_witness_that_lost_lines_has_gaps(witness: Witness) -> None:
     witness.add([CHECKPOINTS[0], CHECKPOINTS[3]])
-    assert gaps_of(read_witness(witness)[0]) == [1, 2]
+    assert find_gaps(read_witness(witness)[0]) == [1, 2]
 
 
 def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
@@ -98,8 +98,8 @@ def test_git_names_the_commit_that_took_lines_away(tmp_path: Path) -> None:
     assert len(witness.lines()) == 4  # the committed lines count, not the file in the folder
     git(tmp_path, "commit", "-q", "-am", "shorter")
     commit = git(tmp_path, "rev-parse", "HEAD")[:12]
-    assert witness.history_faults() == [f"The commit {commit} took 2 lines away."]
-    assert witness.next_checkpoint() == 2
+    assert witness.find_history_faults() == [f"The commit {commit} took 2 lines away."]
+    assert witness.find_next_checkpoint() == 2
 
 
 def test_a_folder_without_git_is_refused(tmp_path: Path) -> None:
@@ -113,7 +113,7 @@ def test_a_witness_that_cannot_be_written_is_away(tmp_path: Path) -> None:
 
 
 def members(**changes: Any) -> dict[str, Any]:
-    return {**signed_members(*CHECKPOINTS[1]), **changes}
+    return {**make_signed_members(*CHECKPOINTS[1]), **changes}
 
 
 @pytest.mark.parametrize(
@@ -130,15 +130,15 @@ def members(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_a_kept_checkpoint_is_genuine_or_says_why_not(document: dict[str, Any], fault: str) -> None:
-    found = genuineness_faults(kept_of("kept.json", document), None, KEYS)
+    found = find_genuineness_faults(parse_kept("kept.json", document), None, KEYS)
     assert [text[: len(fault)] for text in found] == ([fault] if fault else [])
 
 
 def test_another_key_than_the_one_that_is_named_did_not_sign() -> None:
     other = Ed25519PrivateKey.from_private_bytes(bytes(32)).public_key().public_bytes_raw()
-    kept = kept_of("kept.json", members())
-    assert genuineness_faults(kept, other, KEYS) == ["Its signature is not that of the key."]
-    assert genuineness_faults(kept, PUBLIC, {}) == []
+    kept = parse_kept("kept.json", members())
+    assert find_genuineness_faults(kept, other, KEYS) == ["Its signature is not that of the key."]
+    assert find_genuineness_faults(kept, PUBLIC, {}) == []
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from domain.topics import SUBJECTS
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.avro_codec import REFUSALS, Codec
-from runtime.schemas import parsed_schema
+from runtime.schemas import parse_own_schema
 
-CODECS = {subject: Codec(parsed_schema(subject)) for subject in SUBJECTS}
-ENCODE = {subject: encoder(subject, 1) for subject in SUBJECTS}
+CODECS = {subject: Codec(parse_own_schema(subject)) for subject in SUBJECTS}
+ENCODE = {subject: make_encoder(subject, 1) for subject in SUBJECTS}
 REFUSED = "refused"
 
 subjects = st.sampled_from(sorted(SUBJECTS))
@@ -48,13 +48,13 @@ def values(schema: Any) -> st.SearchStrategy[Any]:
     raise AssertionError(schema)
 
 
-RECORDS = {subject: values(parsed_schema(subject)) for subject in SUBJECTS}
+RECORDS = {subject: values(parse_own_schema(subject)) for subject in SUBJECTS}
 
 
 def by_fastavro(subject: str, record: dict[str, Any]) -> bytes | str:
     out = io.BytesIO()
     try:
-        fastavro.schemaless_writer(out, parsed_schema(subject), record)
+        fastavro.schemaless_writer(out, parse_own_schema(subject), record)
     except Exception:  # noqa: BLE001 - every exception is a refusal
         return REFUSED
     return out.getvalue()
@@ -63,7 +63,7 @@ def by_fastavro(subject: str, record: dict[str, Any]) -> bytes | str:
 def read_by_fastavro(subject: str, value: bytes) -> Any:
     body = io.BytesIO(value)
     try:
-        record = fastavro.schemaless_reader(body, parsed_schema(subject), None)
+        record = fastavro.schemaless_reader(body, parse_own_schema(subject), None)
     except Exception:  # noqa: BLE001 - every exception is a refusal
         return REFUSED
     return record if body.tell() == len(value) else REFUSED
@@ -112,7 +112,7 @@ def test_hostile_bytes_are_read_as_fastavro_reads_them_or_refused(data: st.DataO
 @pytest.mark.parametrize("subject", sorted(SUBJECTS))
 def test_every_byte_of_a_record_may_be_another(subject: str) -> None:
     """The record has a value in every member, and each of its bytes takes all 256 values."""
-    written = by_fastavro(subject, full(parsed_schema(subject)))
+    written = by_fastavro(subject, full(parse_own_schema(subject)))
     assert isinstance(written, bytes)
     assert check_reading(subject, written)
     taken = sum(
@@ -127,7 +127,7 @@ def test_every_byte_of_a_record_may_be_another(subject: str) -> None:
 @pytest.mark.parametrize("count", [63, 64, 130, 9000])
 def test_long_texts_and_long_blocks_are_plain(subject: str, count: int) -> None:
     """Lengths and counts of one, two and three bytes."""
-    record = full(parsed_schema(subject))
+    record = full(parse_own_schema(subject))
     record |= {"tenant": "\xe4" * count, "legs": record["legs"][:1] * count}
     record["metadata"] = {str(number): "x" * number for number in range(count)}
     written = by_fastavro(subject, record)
@@ -188,14 +188,14 @@ def full(schema: Any) -> Any:
 )  # fmt: skip
 def test_an_odd_value_is_written_or_refused_as_by_fastavro(member: str, value: Any) -> None:
     subject = "ledger.journal-value"
-    record = {**full(parsed_schema(subject)), member: value}
+    record = {**full(parse_own_schema(subject)), member: value}
     assert encoded(subject, record) == by_fastavro(subject, record)
 
 
 @pytest.mark.parametrize("missing", ["lane", "detail", "tenant", "legs", "metadata", "outcome"])
 def test_a_member_that_is_missing_has_its_default(missing: str) -> None:
     subject = "ledger.journal-value"
-    record = full(parsed_schema(subject))
+    record = full(parse_own_schema(subject))
     del record[missing]
     with pytest.raises(REFUSALS):
         CODECS[subject].write(record)

@@ -16,7 +16,7 @@ from api.body_bounds import (
     MEMBERS_MAX,
     has_more_parts_than,
 )
-from api.intent_bodies import batch_of, intent_of
+from api.intent_bodies import parse_batch, parse_intent
 from api.problems import Kind, Problem
 from domain.intents import ADDRESS_CHARACTERS_MAX, LEGS_MAX, METADATA_ENTRIES_MAX, Intent
 
@@ -80,18 +80,18 @@ def answer_of(read: Any) -> Any:
 @pytest.mark.parametrize(("body", "kind", "said"), [case[1:] for case in INTENTS], ids=[case[0] for case in INTENTS])
 def test_an_intent_is_refused_before_it_costs_much(body: str, kind: Kind, said: dict[str, Any]) -> None:
     raw = body.encode()
-    problem = bounded(lambda: intent_of(raw, "t", "k"))
+    problem = bounded(lambda: parse_intent(raw, "t", "k"))
     assert isinstance(problem, Problem)
     assert problem.kind is kind
     assert said.items() <= problem.members.items()
-    assert len(problem.response().body) < 10_000
+    assert len(problem.make_response().body) < 10_000
 
 
 @pytest.mark.parametrize("is_ndjson", [False, True], ids=["array", "lines"])
 @pytest.mark.parametrize("body", [case[1] for case in INTENTS], ids=[case[0] for case in INTENTS])
 def test_so_is_an_item_of_a_batch(body: str, is_ndjson: bool) -> None:
     raw = body.encode() if is_ndjson else f"[{body}]".encode()
-    found = bounded(lambda: batch_of(raw, is_ndjson=is_ndjson, tenant="t"))
+    found = bounded(lambda: parse_batch(raw, is_ndjson=is_ndjson, tenant="t"))
     assert isinstance(found, Problem) or (len(found) == 1 and isinstance(found[0], Problem))
 
 
@@ -101,16 +101,16 @@ def test_so_is_an_item_of_a_batch(body: str, is_ndjson: bool) -> None:
 )
 def test_a_thousand_bad_items_are_refused_each_and_say_little(item: str, is_ndjson: bool) -> None:
     raw = "\n".join([item] * 1000).encode() if is_ndjson else f"[{','.join([item] * 1000)}]".encode()
-    found = bounded(lambda: batch_of(raw, is_ndjson=is_ndjson, tenant="t"))
+    found = bounded(lambda: parse_batch(raw, is_ndjson=is_ndjson, tenant="t"))
     assert len(found) == 1000
     assert all(isinstance(problem, Problem) for problem in found)
     assert sum(len(problem.members.get("errors", [])) for problem in found) < BATCH_FAULTS_SHOWN_MAX + 1000 + 20
 
 
 def test_blank_lines_without_end_are_not_looked_through() -> None:
-    found = bounded(lambda: batch_of(b"\n" * BODY_BYTES_MAX, is_ndjson=True, tenant="t"))
+    found = bounded(lambda: parse_batch(b"\n" * BODY_BYTES_MAX, is_ndjson=True, tenant="t"))
     assert found.members == {"lines_max": BATCH_LINES_MAX}
-    assert len(batch_of(b"\n" * BATCH_LINES_MAX + legs(0).encode(), is_ndjson=True, tenant="t")) == 1
+    assert len(parse_batch(b"\n" * BATCH_LINES_MAX + legs(0).encode(), is_ndjson=True, tenant="t")) == 1
 
 
 def test_an_intent_at_every_limit_is_taken() -> None:
@@ -126,14 +126,14 @@ def test_an_intent_at_every_limit_is_taken() -> None:
     }
     raw = json.dumps(body, ensure_ascii=False, indent=1).encode()
     assert len(raw) < 1_000_000
-    assert isinstance(intent_of(raw, "t", "k"), Intent)
+    assert isinstance(parse_intent(raw, "t", "k"), Intent)
 
 
 def test_the_first_odd_legs_are_shown_with_their_places() -> None:
     good = '{"account":"a:b","direction":"debit","amount_minor":1,"currency":"EUR"}'
     odd = good.replace("debit", "up")
     problem = answer_of(
-        lambda: intent_of(f'{{"type":"transfer","legs":[{good},{odd},{good},{odd}]}}'.encode(), "t", "k")
+        lambda: parse_intent(f'{{"type":"transfer","legs":[{good},{odd},{good},{odd}]}}'.encode(), "t", "k")
     )
     assert [fault["pointer"] for fault in problem.members["errors"]] == ["/legs/1/direction", "/legs/3/direction"]
 
@@ -169,6 +169,6 @@ def test_whatever_is_repeated_in_a_batch_is_answered_within_the_bounds(value: An
         items = [text] * max(1, min(count, BODY_BYTES_MAX // (len(text) + 1)))
         raw = "\n".join(items).encode() if is_ndjson else f"[{','.join(items)}]".encode()
         began = time.process_time()
-        answer_of(lambda raw=raw: batch_of(raw, is_ndjson=is_ndjson, tenant="t"))
-        answer_of(lambda raw=raw: intent_of(raw, "t", "k"))
+        answer_of(lambda raw=raw: parse_batch(raw, is_ndjson=is_ndjson, tenant="t"))
+        answer_of(lambda raw=raw: parse_intent(raw, "t", "k"))
         assert time.process_time() - began < 2 * SECONDS_MAX

@@ -30,18 +30,18 @@ def test_what_batches_leave() -> None:
     clock = Clock()
     spare = SpareTime(clock)
     clock.now += 1
-    assert spare.share() == 1.0
+    assert spare.compute_share() == 1.0
     for seconds in (0.25, 0.5):
         with spare.batch():
             clock.now += seconds
     clock.now += 0.25
-    assert spare.share() == 0.25
+    assert spare.compute_share() == 0.25
     with spare.batch():
         clock.now += 1
-    assert spare.share() == 0.0
-    assert spare.share() == 0.0, "no time at all leaves none"
+    assert spare.compute_share() == 0.0
+    assert spare.compute_share() == 0.0, "no time at all leaves none"
     clock.now += 1
-    assert spare.share() == 1.0
+    assert spare.compute_share() == 1.0
 
 
 def sweep(pages: int, pause_seconds: float) -> tuple[PagedSweep, list[int]]:

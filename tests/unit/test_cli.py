@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from cli import COMMANDS, load
-from cli.commands.stack import without_password
-from cli.commands.status import document, render
-from cli.context import api_key, key_file, store_api_key
-from cli.hexdump import LINE_BYTES, hexdump, readable
-from cli.status import LaneStatus, ProcessStatus, StatusReport, age
-from cli.troubles import sentence_of
+from cli.commands.stack import mask_password
+from cli.commands.status import make_document, render
+from cli.context import find_api_key, get_key_file, store_api_key
+from cli.hexdump import LINE_BYTES, decode_readable, dump_hex
+from cli.status import LaneStatus, ProcessStatus, StatusReport, format_age
+from cli.troubles import make_sentence
 from db.operations import BreakCount, Checkpoint
 from domain.errors import LedgerlineError
 from runtime.settings import REPOSITORY_ROOT, Settings
@@ -133,13 +133,13 @@ def test_outages_of_libraries_are_sentences() -> None:
         (httpx.ConnectError("refused"), "A service does not answer"),
     ]
     for error, told in cases:
-        sentence = sentence_of(error)
+        sentence = make_sentence(error)
         assert sentence is not None
         assert told in sentence
         assert "\n" not in sentence
-    assert sentence_of(LedgerlineError("x")) == "x"
+    assert make_sentence(LedgerlineError("x")) == "x"
     for bug in (ValueError("x"), KeyError("x"), psycopg.errors.SyntaxError("x")):
-        assert sentence_of(bug) is None
+        assert make_sentence(bug) is None
 
 
 def test_a_dsn_is_shown_without_its_password() -> None:
@@ -148,19 +148,19 @@ def test_a_dsn_is_shown_without_its_password() -> None:
         "postgresql://me@db/ledger": "postgresql://me@db/ledger",
         "host=db password=s3cret": "as LEDGERLINE_POSTGRES_DSN says",
     }
-    assert {dsn: without_password(dsn) for dsn in cases} == cases
+    assert {dsn: mask_password(dsn) for dsn in cases} == cases
 
 
 def test_the_key_is_stored_for_this_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LEDGERLINE_API_KEY", raising=False)
     settings = Settings(home=tmp_path)
-    assert api_key(settings) is None
+    assert find_api_key(settings) is None
     for key in ("llk_first", "llk_second"):
         path = store_api_key(tmp_path, key)
-        assert path == key_file(tmp_path)
+        assert path == get_key_file(tmp_path)
         assert path.stat().st_mode & 0o777 == 0o600
-        assert api_key(settings) == key
-    assert api_key(Settings(home=tmp_path, api_key="llk_named")) == "llk_named"
+        assert find_api_key(settings) == key
+    assert find_api_key(Settings(home=tmp_path, api_key="llk_named")) == "llk_named"
     assert [found.name for found in path.parent.iterdir()] == ["api-key"]
 
 
@@ -169,7 +169,7 @@ def test_the_key_is_stored_for_this_user_alone(tmp_path: Path, monkeypatch: pyte
 
 @given(st.binary(max_size=200))
 def test_a_hexdump_holds_every_byte_in_order(value: bytes) -> None:
-    lines = list(hexdump(value))
+    lines = list(dump_hex(value))
     assert len(lines) == -(-len(value) // LINE_BYTES)
     assert bytes.fromhex("".join(line[10:58] for line in lines)) == value
     assert [int(line[:8], 16) for line in lines] == list(range(0, len(value), LINE_BYTES))
@@ -178,11 +178,11 @@ def test_a_hexdump_holds_every_byte_in_order(value: bytes) -> None:
 
 @given(st.binary(max_size=200))
 def test_readable_text_never_moves_the_cursor(value: bytes) -> None:
-    assert readable(value).isprintable()
+    assert decode_readable(value).isprintable()
 
 
 def test_readable_keeps_what_can_be_read() -> None:
-    assert readable(b"\x00\x01caf\xc3\xa9 \xf0\x9f\x92\xb6\x1b[31m\xff") == "..café 💶.[31m\ufffd"
+    assert decode_readable(b"\x00\x01caf\xc3\xa9 \xf0\x9f\x92\xb6\x1b[31m\xff") == "..café 💶.[31m\ufffd"
 
 
 # ---------------------------------------------------------------------------------------------------- status
@@ -239,7 +239,7 @@ def test_status_fits_eighty_columns() -> None:
 
 
 def test_status_as_json_is_plain() -> None:
-    found = json.loads(json.dumps(document(full_report())))
+    found = json.loads(json.dumps(make_document(full_report())))
     assert found["checkpoint"]["root"] == "01" * 32
     assert found["lanes"][0]["audit_lag"] == 200
     assert found["breaks"] == [
@@ -253,4 +253,4 @@ def test_ages_are_for_people() -> None:
     base = int(now.timestamp()) * second
     cases = [(-5, "0 s ago"), (0, "0 s ago"), (119, "119 s ago"), (120, "2 min ago"), (7200, "2026-03-01 10:00 UTC")]
     for seconds, expected in cases:
-        assert age(base - seconds * second, now) == expected
+        assert format_age(base - seconds * second, now) == expected

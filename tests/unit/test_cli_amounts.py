@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.amounts import WrittenAmountError, minor_of
+from cli.amounts import WrittenAmountError, parse_minor
 
 TAKEN = [("12.50", "EUR", 1250), ("12.5", "EUR", 1250), ("0.01", "EUR", 1), ("12", "JPY", 12), ("007.10", "EUR", 710)]
 
@@ -51,11 +51,11 @@ REFUSED = [
 
 @pytest.mark.parametrize(("text", "currency", "minor"), TAKEN)
 def test_a_plain_decimal_is_taken(text: str, currency: str, minor: int) -> None:
-    assert minor_of(text, currency) == minor
+    assert parse_minor(text, currency) == minor
 
 
 @pytest.mark.parametrize(("text", "currency", "told"), REFUSED, ids=[ascii(case[0][:20]) for case in REFUSED])
 def test_a_mistake_is_told_how_to_mend_it(text: str, currency: str, told: str) -> None:
     with pytest.raises(WrittenAmountError) as refused:
-        minor_of(text, currency)
+        parse_minor(text, currency)
     assert str(refused.value).startswith(told)

@@ -96,7 +96,7 @@ def filled(command: Any, odd: str) -> Iterator[list[str]]:
 @pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
 def test_no_command_shows_a_traceback_whatever_it_is_given(odd: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that accept the odd value find no ledger, and the patch makes sure that none starts one."""
-    monkeypatch.setattr("cli.supervision.supervisor.up", _refuse)
+    monkeypatch.setattr("cli.supervision.supervisor.start_run", _refuse)
     tried = 0
     for path, command in EVERY:
         if path[0] in ("demo", "observe"):

@@ -54,7 +54,7 @@ def test_a_reader_that_has_enough_ends_the_command_silently(arguments: tuple[str
 
 
 SHELL = [
-    ("--version >&-", 1, "error: Standard output is closed: send it to a file, or to /dev/null if nobody wants it.\n"),
+    ("--version >&-", 1, "error: Standard output is closed: redirect it to a file or to /dev/null.\n"),
     ("--version >/dev/full", 1, "error: The output cannot be written: No space left on device.\n"),
     ("config show >/dev/full 2>/dev/full", 1, ""),
     ("nonsense 2>&-", 2, ""),
@@ -282,10 +282,10 @@ def test_a_home_that_is_no_folder_is_named(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_a_user_without_a_name_is_told_by_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    from cli.arguments import who_does_it
+    from cli.arguments import find_user_name
 
     monkeypatch.setattr("getpass.getuser", _raise_key_error)
-    assert who_does_it() == f"uid {os.getuid()}"
+    assert find_user_name() == f"uid {os.getuid()}"
 
 
 def _raise_key_error() -> str:

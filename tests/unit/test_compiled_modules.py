@@ -14,13 +14,13 @@ import pytest
 
 import cli
 from domain.errors import LedgerlineError
-from runtime.compiled_modules import LIBRARY, RECORD, StaleModules, changed_sources, refuse_stale
+from runtime.compiled_modules import LIBRARY, RECORD, StaleModules, find_changed_sources, refuse_stale
 from runtime.settings import REPOSITORY_ROOT
 
 SOURCE: Final = "domain/rule.py"
 SENTENCE: Final = (
     "domain/rule.py changed since the modules were compiled:"
-    " run 'make install' to compile anew, or 'make interpreted' to go without."
+    " run 'make install' to compile them again, or 'make interpreted' to run without them."
 )
 
 
@@ -50,19 +50,19 @@ def built(tmp_path: Path) -> Path:
 
 
 def test_what_was_compiled_as_it_stands_is_run(built: Path) -> None:
-    assert changed_sources(built) == []
+    assert find_changed_sources(built) == []
     refuse_stale(built)
 
 
 def test_the_content_counts_and_not_the_time(built: Path) -> None:
     """Switching to another branch and back changes the times of files but not their content."""
     os.utime(built / SOURCE)
-    assert changed_sources(built) == []
+    assert find_changed_sources(built) == []
 
 
 def test_a_source_that_was_edited_is_named(built: Path) -> None:
     (built / SOURCE).write_text("RULE = 2\n")
-    assert changed_sources(built) == [SOURCE]
+    assert find_changed_sources(built) == [SOURCE]
     with pytest.raises(StaleModules) as refused:
         refuse_stale(built)
     assert str(refused.value) == SENTENCE
@@ -70,19 +70,19 @@ def test_a_source_that_was_edited_is_named(built: Path) -> None:
 
 def test_a_source_that_is_gone_is_named(built: Path) -> None:
     (built / SOURCE).unlink()
-    assert changed_sources(built) == [SOURCE]
+    assert find_changed_sources(built) == [SOURCE]
 
 
 def test_a_library_that_nobody_recorded_is_not_trusted(built: Path) -> None:
     (built / RECORD).unlink()
-    assert changed_sources(built) == [RECORD]
+    assert find_changed_sources(built) == [RECORD]
 
 
 def test_without_a_library_nothing_is_stale(built: Path) -> None:
     """Without a library Python interprets the sources, as in a fresh clone."""
     (built / LIBRARY).unlink()
     (built / SOURCE).write_text("RULE = 2\n")
-    assert changed_sources(built) == []
+    assert find_changed_sources(built) == []
 
 
 def test_pytest_refuses_in_one_sentence(built: Path) -> None:

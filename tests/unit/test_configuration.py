@@ -11,8 +11,8 @@ import trustme
 from cli.addresses import Addresses
 from cli.configuration.check import check_settings, refuse_misconfigured
 from cli.configuration.findings import Severity
-from cli.configuration.rules import certificate_faults, contradictions
-from cli.configuration.variables import origins, unknown_variables
+from cli.configuration.rules import find_certificate_faults, find_contradictions
+from cli.configuration.variables import find_unknown_variables, list_origins
 from runtime.secret_files import SettingsError
 from runtime.settings import Settings
 from tests import secured_bench as secured
@@ -47,8 +47,8 @@ def test_settings_that_are_well_meant_are_left_alone(tmp_path: Path) -> None:
         replication_factor=3,
         min_insync_replicas=2,
     )
-    assert contradictions(settings) == []
-    assert contradictions(Settings()) == []
+    assert find_contradictions(settings) == []
+    assert find_contradictions(Settings()) == []
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
     given: dict[str, Any], about: str, sentence: str
 ) -> None:
     settings = Settings(**given)
-    errors = [found for found in contradictions(settings) if found.severity is Severity.ERROR]
+    errors = [found for found in find_contradictions(settings) if found.severity is Severity.ERROR]
     (said,) = [
         found.sentence for found in errors if found.about == f"LEDGERLINE_{about}" and sentence in found.sentence
     ]
@@ -115,7 +115,7 @@ def test_what_contradicts_itself_is_an_error_that_a_service_refuses(
     ],
 )
 def test_what_is_hardly_meant_is_a_warning(given: dict[str, Any], about: str) -> None:
-    (found,) = contradictions(Settings(**given))
+    (found,) = find_contradictions(Settings(**given))
     assert (found.severity, found.about) == (Severity.WARNING, f"LEDGERLINE_{about}")
     refuse_misconfigured(Settings(**given), Addresses(None, None, None, None))
 
@@ -132,7 +132,7 @@ def test_a_certificate_that_ends_soon_is_told_of(
         "broker", not_before=NOW - timedelta(days=90), not_after=NOW + timedelta(days=days)
     )
     issued.cert_chain_pems[0].write_to_path(path)
-    found = list(certificate_faults("A", path))
+    found = list(find_certificate_faults("A", path))
     assert [finding.severity for finding in found] == ([severity] if severity else [])
     assert all(sentence in finding.sentence for finding in found)
 
@@ -140,7 +140,7 @@ def test_a_certificate_that_ends_soon_is_told_of(
 def test_a_file_without_a_certificate_is_told_of(tmp_path: Path) -> None:
     path = tmp_path / "ca.pem"
     path.write_text("nothing of the kind")
-    (found,) = certificate_faults("A", path)
+    (found,) = find_certificate_faults("A", path)
     assert "holds no certificate" in found.sentence
 
 
@@ -149,7 +149,7 @@ def test_a_key_of_another_certificate_is_told_of(tmp_path: Path) -> None:
     ours.mkdir()
     theirs.mkdir()
     certificates, others = secured.make_certificates(ours), secured.make_certificates(theirs)
-    (found,) = contradictions(
+    (found,) = find_contradictions(
         Settings(
             kafka_bootstrap="k:1",
             kafka_security_protocol="SSL",
@@ -173,7 +173,7 @@ def test_a_former_name_works_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> 
             ("LEDGERLINE_RELAY_SHARDS", "LEDGERLINE_RELAY_INSTANCES"),
         )
     ]
-    (row,) = [row for row in origins(settings, os.environ) if row["variable"] == "LEDGERLINE_RELAY_INSTANCE"]
+    (row,) = [row for row in list_origins(settings, os.environ) if row["variable"] == "LEDGERLINE_RELAY_INSTANCE"]
     assert (row["value"], row["from"]) == (1, "environment")
 
 
@@ -185,7 +185,7 @@ def test_a_name_outranks_its_former_name(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_unknown_variables_are_told_with_the_nearest_known() -> None:
-    found = unknown_variables(
+    found = find_unknown_variables(
         {
             "LEDGERLINE_KAFKA_BOOTSTRAPS": "x",
             "LEDGERLINE_LANES_FILE": "x",
@@ -200,7 +200,7 @@ def test_unknown_variables_are_told_with_the_nearest_known() -> None:
     )
     assert [finding.sentence for finding in found] == [
         "LEDGERLINE_KAFKA_BOOTSTRAPS means nothing: is LEDGERLINE_KAFKA_BOOTSTRAP meant?",
-        "LEDGERLINE_LANES_FILE means nothing: set LEDGERLINE_LANES itself, as only secrets may stand in files.",
+        "LEDGERLINE_LANES_FILE means nothing: set LEDGERLINE_LANES itself, because only secrets may be in files.",
         "LEDGERLINE_QQQQQQ means nothing: docs/SETTINGS.md lists what there is.",
     ]
     assert {finding.severity for finding in found} == {Severity.WARNING}
@@ -211,7 +211,8 @@ def test_where_settings_come_from_is_shown_and_secrets_are_not(tmp_path: Path) -
     secret.write_text("hunter2")
     given = {"LEDGERLINE_LANES": "8", "LEDGERLINE_API_KEY_FILE": str(secret), "LEDGERLINE_POSTGRES_DSN": "hunter2"}
     rows = {
-        row["variable"]: row for row in origins(Settings(lanes=8, api_key="hunter2", postgres_dsn="hunter2"), given)
+        row["variable"]: row
+        for row in list_origins(Settings(lanes=8, api_key="hunter2", postgres_dsn="hunter2"), given)
     }
     assert rows["LEDGERLINE_LANES"] == {"variable": "LEDGERLINE_LANES", "value": 8, "from": "environment"}
     assert rows["LEDGERLINE_API_KEY"]["from"] == f"file {secret}"

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from api import connections
-from api.addresses import NO_PROXIES, TrustedProxies, trusted_proxies_of
+from api.addresses import NO_PROXIES, TrustedProxies, parse_trusted_proxies
 from api.connection_bounds import ConnectionBounds
 from api.connections import Connections
 from api.metrics import Metrics
@@ -367,7 +367,7 @@ def test_one_address_has_so_many_connections() -> None:
         assert b"problems/overloaded" in answer
         assert b"Retry-After: 1" in answer
         assert served.ended("address") == 1
-    with serving(trusted_proxies_of("127.0.0.0/8"), address_connections_max=3) as served, ExitStack() as held:
+    with serving(parse_trusted_proxies("127.0.0.0/8"), address_connections_max=3) as served, ExitStack() as held:
         for _ in range(10):
             held.enter_context(served.connect())
         served.await_that(lambda: served.open_now() == 10)

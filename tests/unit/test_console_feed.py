@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.console.feed import PULSES_WAITING_MAX, Feed, Pulse, Viewer, described
+from api.console.feed import PULSES_WAITING_MAX, Feed, Pulse, Viewer, describe_feed
 from api.console.latency import PENDING_MAX, AcceptTimes
 from db.connections import DatabaseError
 from db.operations import LaneProgress
@@ -25,7 +25,7 @@ def lane(number: int, **changes: Any) -> LaneProgress:
 
 
 def seen(lanes: list[LaneProgress], ends: Positions | None) -> dict[str, Any]:
-    return described(Overview(lanes, [], [], None), ends, None, [])
+    return describe_feed(Overview(lanes, [], [], None), ends, None, [])
 
 
 def test_each_lane_is_as_far_behind_as_its_stages_are_apart() -> None:
@@ -56,7 +56,7 @@ def test_what_could_not_be_learned_is_none_and_not_nought() -> None:
     without_kafka = seen([lane(0)], None)
     assert (without_kafka["totals"]["received"], without_kafka["lanes"][0]["unposted"]) == (None, None)
     assert without_kafka["lanes"][0]["unaudited"] == 0
-    without_postgres = described(None, Positions({0: 0}, {0: 7}, {0: 7}), None, ["away"])
+    without_postgres = describe_feed(None, Positions({0: 0}, {0: 7}, {0: 7}), None, ["away"])
     assert (without_postgres["lanes"][0]["received"], without_postgres["lanes"][0]["journalled"]) == (7, None)
     assert (without_postgres["fates"], without_postgres["breaks"], without_postgres["faults"]) == (None, None, ["away"])
 

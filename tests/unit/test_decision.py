@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from domain.chart import AccountClass, Chart, ChartPattern
-from domain.decision import Constraint, Event, Fate, LedgerView, Original, decide_batch, mirrored
-from domain.fingerprint import fingerprint_of
+from domain.decision import Constraint, Event, Fate, LedgerView, Original, decide_batch, mirror_legs
+from domain.fingerprint import compute_fingerprint
 from domain.intents import Intent, Leg
 from domain.outcomes import Outcome, QuarantineReason
-from domain.screening import books_refusal, shape_refusal
+from domain.screening import refuse_by_books, refuse_shape
 from tests.intent_strategies import cuts, intent_sequences
 from tests.posting_cases import SEQUENCES
 from tests.posting_model import MODEL_CHART, LedgerModel, chart_line, leg, pair, reversal, script, transfer
@@ -26,10 +26,10 @@ EMPTY_VIEW = LedgerView({}, {}, {}, {})
 
 def event_of(intent: Intent, offset: int = 0, lane: int = 0) -> Event:
     """Return the event that decoding and screening make of an intent."""
-    fingerprint = fingerprint_of(
+    fingerprint = compute_fingerprint(
         intent.type, intent.legs, intent.reverses, intent.value_time, intent.reference, intent.metadata
     )
-    return Event(lane, offset, fingerprint, intent, shape_refusal(intent) or books_refusal(intent.legs, CHART, {}))
+    return Event(lane, offset, fingerprint, intent, refuse_shape(intent) or refuse_by_books(intent.legs, CHART, {}))
 
 
 def label(fate: Fate) -> str:
@@ -114,7 +114,7 @@ def test_mirrored_merges_legs_and_leaves_out_what_is_reversed() -> None:
     original = Original(
         Outcome.POSTED, "transfer", SPLIT.legs, {("zero:a", -1, "EUR"): 60, ("free:bank", 1, "EUR"): 59}
     )
-    assert mirrored(original) == (leg("free:bank", -1, 1), leg("free:b", -1, 7, "JPY"), leg("zero:c", 1, 7, "JPY"))
+    assert mirror_legs(original) == (leg("free:bank", -1, 1), leg("free:b", -1, 7, "JPY"), leg("zero:c", 1, 7, "JPY"))
 
 
 @pytest.mark.parametrize("reason", list(QuarantineReason))

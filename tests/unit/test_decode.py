@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from domain.intents import Intent, Leg, intent_id_of, make_intent
+from domain.intents import Intent, Leg, compute_intent_id, make_intent
 from domain.outcomes import QuarantineReason
-from producers.encoding import encoder
-from producers.intents import record_of
+from producers.encoding import make_encoder
+from producers.intents import make_record
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import parsed_schema
+from runtime.schemas import parse_own_schema
 from streams.decode import DETAIL_CHARACTERS_MAX, IntentDecoder, Undecodable
 from tests.posting_bench import intent, leg
 
 SUBJECT = "payments.intents-value"
 SCHEMA_ID = 7
-ENCODE = encoder(SUBJECT, SCHEMA_ID)
+ENCODE = make_encoder(SUBJECT, SCHEMA_ID)
 RECORD = intent("key", [leg("external:bank", "debit", 700), leg("users:1", "credit", 700)])
 
 
@@ -34,7 +34,7 @@ def decoder() -> IntentDecoder:
 
 def knowing_decoder() -> IntentDecoder:
     made = IntentDecoder(SchemaRegistry("http://127.0.0.1:9/"))
-    made._schemas[SCHEMA_ID] = (parsed_schema(SUBJECT), None)
+    made._schemas[SCHEMA_ID] = (parse_own_schema(SUBJECT), None)
     return made
 
 
@@ -49,7 +49,7 @@ def reason_of(decoder: IntentDecoder, value: bytes | None) -> QuarantineReason:
 def test_an_intent_comes_out_as_it_went_in(decoder: IntentDecoder) -> None:
     record = {**RECORD, "reference": "\N{MONEY BAG}", "metadata": {"a": "\x00"}, "value_time": -5}
     assert decoder.decode(ENCODE(record)) == Intent(
-        intent_id_of("default", "key"),
+        compute_intent_id("default", "key"),
         "default",
         "key",
         "transfer",
@@ -68,7 +68,7 @@ def test_an_unknown_direction_and_type_are_kept_for_screening(decoder: IntentDec
 
 
 GOOD = ENCODE(RECORD)
-VALID_ID = str(intent_id_of("default", "key")).encode()
+VALID_ID = str(compute_intent_id("default", "key")).encode()
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_fields_of_an_older_or_newer_writer_are_resolved(decoder: IntentDecoder)
         ],
     }
     written_with = fastavro.parse_schema(schema)
-    decoder._schemas[8] = (written_with, parsed_schema(SUBJECT))
+    decoder._schemas[8] = (written_with, parse_own_schema(SUBJECT))
     out = io.BytesIO()
     identity = {"intent_id": VALID_ID.decode(), "tenant": "default", "idempotency_key": "key", "purpose": "rent"}
     fastavro.schemaless_writer(out, written_with, identity)
@@ -172,7 +172,7 @@ def test_any_record_survives_the_way_through_avro(record: dict[str, Any]) -> Non
 
 # ------------------------------------------------------- the codec gives the same intent as fastavro, or none
 
-SCHEMA = parsed_schema(SUBJECT)
+SCHEMA = parse_own_schema(SUBJECT)
 CODEC = Codec(SCHEMA)
 BODY = 5
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=200)
@@ -184,7 +184,7 @@ RECORDS = st.builds(
     idempotency_key=TEXTS,
     type=st.sampled_from(("unknown", "transfer", "reversal")),
     legs=st.lists(st.builds(leg, TEXTS, st.sampled_from(("unknown", "debit", "credit")), LONGS, TEXTS), max_size=130),
-    reverses=st.none() | st.just(str(intent_id_of("default", "other"))),
+    reverses=st.none() | st.just(str(compute_intent_id("default", "other"))),
     value_time=st.none() | LONGS,
     reference=st.none() | TEXTS,
     metadata=st.dictionaries(TEXTS, TEXTS, max_size=70),
@@ -220,8 +220,8 @@ def test_whatever_an_encoder_writes_is_read(record: dict[str, Any]) -> None:
 @settings(deadline=None)
 def test_what_the_api_sends_is_what_is_read(record: dict[str, Any]) -> None:
     sent = make_intent(record)
-    assert record_of(sent) == record
-    assert make_intent(CODEC.read(ENCODE(record_of(sent)), BODY)) == sent
+    assert make_record(sent) == record
+    assert make_intent(CODEC.read(ENCODE(make_record(sent)), BODY)) == sent
 
 
 @given(record=RECORDS, data=st.data())

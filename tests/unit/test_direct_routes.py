@@ -49,7 +49,7 @@ def test_a_direct_route_answers_as_fastapi_does(monkeypatch: pytest.MonkeyPatch)
         ]
         assert headers[0] == headers[1]
     counted = [
-        {line for line in app.metrics.exposition().decode().splitlines() if "api_requests_total{" in line}
+        {line for line in app.metrics.make_exposition().decode().splitlines() if "api_requests_total{" in line}
         for app in (quick, through)
     ]
     assert counted[0] == counted[1] != set()

@@ -136,7 +136,7 @@ async def test_a_partition_that_was_taken_meanwhile_is_not_sought(thread: _Consu
     """aiokafka raises IllegalStateError for such a seek, which ended a worker after Kafka had stood still."""
     broker = Broker()
     await thread._seek_wait(broker, {LANE: 5, TP("payments.intents", 1): 7})
-    assert thread._next_of(broker) == {LANE: 5}
+    assert thread._find_next(broker) == {LANE: 5}
     assert broker.state.position == 5
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from api.intent_bodies import intent_of
+from api.intent_bodies import parse_intent
 from api.problems import Problem
 
 LEG = {"account": "external:bank", "direction": "debit", "amount_minor": 1250, "currency": "EUR"}
@@ -43,7 +43,7 @@ CASES = [
 @pytest.mark.parametrize(("body", "told"), CASES, ids=range(len(CASES)))
 def test_a_mistake_is_told_at_its_place(body: dict[str, Any], told: str) -> None:
     with pytest.raises(Problem) as refused:
-        intent_of(orjson.dumps(body), "default", "key")
+        parse_intent(orjson.dumps(body), "default", "key")
     assert refused.value.detail.startswith(told)
     first = refused.value.members["errors"][0]
     assert refused.value.detail.startswith(f"{first['pointer']}: {first['detail']}")
@@ -51,7 +51,7 @@ def test_a_mistake_is_told_at_its_place(body: dict[str, Any], told: str) -> None
 
 def test_of_many_parts_the_number_is_told() -> None:
     with pytest.raises(Problem) as refused:
-        intent_of(orjson.dumps(with_leg(amount_minor="1", direction="up")), "default", "key")
+        parse_intent(orjson.dumps(with_leg(amount_minor="1", direction="up")), "default", "key")
     assert refused.value.detail.endswith(" And 1 more: see `errors`.")
     assert [part["pointer"] for part in refused.value.members["errors"]] == [
         "/legs/0/direction",

@@ -8,8 +8,8 @@ import rfc8785
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.hash_chain import chained, record_json
-from domain.intents import Leg, intent_id_of
+from domain.hash_chain import chain_row, make_record_json
+from domain.intents import Leg, compute_intent_id
 from domain.journal import GENESIS_HASH, JournalRow
 from domain.outcomes import Outcome
 
@@ -22,7 +22,7 @@ ROW = JournalRow(
     reason="",
     detail="",
     tenant="default",
-    intent_id=intent_id_of("default", "first"),
+    intent_id=compute_intent_id("default", "first"),
     idempotency_key="first",
     fingerprint=bytes(range(32)),
     type="transfer",
@@ -60,10 +60,10 @@ def members(row: JournalRow) -> dict[str, Any]:
 
 
 def test_a_hash_covers_the_previous_one_and_the_records_canonical_json() -> None:
-    row = chained(GENESIS_HASH, ROW)
+    row = chain_row(GENESIS_HASH, ROW)
     assert row.previous_hash == bytes(32) == GENESIS_HASH
     assert row.hash == hashlib.sha256(bytes(32) + rfc8785.dumps(members(ROW))).digest()
-    following = chained(row.hash, ROW._replace(seq=18))
+    following = chain_row(row.hash, ROW._replace(seq=18))
     assert following.previous_hash == row.hash
     assert following.hash == hashlib.sha256(row.hash + rfc8785.dumps(members(ROW._replace(seq=18)))).digest()
 
@@ -80,11 +80,11 @@ def test_a_hash_covers_the_previous_one_and_the_records_canonical_json() -> None
         {"detail": "x"},
         {"tenant": "other"},
         {"tenant": None},
-        {"intent_id": intent_id_of("default", "second")},
+        {"intent_id": compute_intent_id("default", "second")},
         {"idempotency_key": "second"},
         {"fingerprint": bytes(32)},
         {"type": "reversal"},
-        {"reverses": intent_id_of("default", "second")},
+        {"reverses": compute_intent_id("default", "second")},
         {"legs": ROW.legs[::-1]},
         {"legs": ()},
         {"reference": None},
@@ -94,7 +94,7 @@ def test_a_hash_covers_the_previous_one_and_the_records_canonical_json() -> None
     ],
 )
 def test_every_member_is_covered(change: dict[str, Any]) -> None:
-    assert chained(GENESIS_HASH, ROW._replace(**change)).hash != chained(GENESIS_HASH, ROW).hash
+    assert chain_row(GENESIS_HASH, ROW._replace(**change)).hash != chain_row(GENESIS_HASH, ROW).hash
 
 
 def test_every_column_is_hashed_or_a_hash() -> None:
@@ -125,4 +125,4 @@ numbers = st.integers(0, 2**53 - 1)
     )
 )
 def test_the_json_of_any_record_is_rfc_8785(row: JournalRow) -> None:
-    assert record_json(row) == rfc8785.dumps(members(row))
+    assert make_record_json(row) == rfc8785.dumps(members(row))

@@ -11,12 +11,12 @@ from textwrap import dedent
 import pytest
 
 from domain.chart import DEFAULT_CHART, Chart
-from domain.intents import CREDIT, DEBIT, Intent, Leg, intent_id_of
+from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from domain.money import to_minor
-from domain.screening import books_refusal, shape_refusal
-from producers.importing.addresses import AddressError, beancount_address, escaped, exchange_account
+from domain.screening import refuse_by_books, refuse_shape
+from producers.importing.addresses import AddressError, escape_segment, exchange_account, make_beancount_address
 from producers.importing.beancount_source import read_ledger
-from producers.importing.minor import MappedLedger, map_drafts, sums_of
+from producers.importing.minor import MappedLedger, compute_sums, map_drafts
 from producers.importing.model import ImportingError, SourceLedger, start_of_day
 from producers.importing.units import plan_units
 
@@ -121,7 +121,7 @@ def test_what_beancounts_tolerance_leaves_is_booked_to_the_rounding_account(impo
         """)
     (intent,) = mapped.intents
     assert intent.legs[-1] == Leg("equity:rounding", CREDIT, 3, "USD")
-    assert sums_of(mapped.intents)["assets:Cash", "USD"] == -100_00
+    assert compute_sums(mapped.intents)["assets:Cash", "USD"] == -100_00
 
 
 def test_an_amount_finer_than_its_currency_is_listed_or_rounded_on_request(imported) -> None:
@@ -249,7 +249,7 @@ def test_metadata_can_name_the_transaction(imported) -> None:
     assert len(keys) == 1
     ledger, mapped = imported(text.format("Lunch") + text.format("Dinner"), key_metadata="id")
     assert len(mapped.intents) == 1
-    assert "Its id is that of an earlier transaction" in ledger.problems[0].sentence
+    assert "An earlier transaction has the same id" in ledger.problems[0].sentence
 
 
 @pytest.mark.parametrize(
@@ -262,18 +262,18 @@ def test_metadata_can_name_the_transaction(imported) -> None:
     ],
 )
 def test_addresses(account: str, address: str) -> None:
-    assert beancount_address(account, ROOTS) == address
+    assert make_beancount_address(account, ROOTS) == address
     assert Chart(DEFAULT_CHART).match(address) is not None
 
 
 def test_addresses_do_not_collide() -> None:
     names = ["é", "_e9_", "e9", "_", "__", "_5f_", ".", "-"]
-    assert len({escaped(name) for name in names}) == len(names)
+    assert len({escape_segment(name) for name in names}) == len(names)
     assert exchange_account("BRK.B") == "clearing:exchange:BRK_2e_B"
     with pytest.raises(AddressError):
-        beancount_address("Assets:" + "é" * 100, ROOTS)
+        make_beancount_address("Assets:" + "é" * 100, ROOTS)
     with pytest.raises(AddressError):
-        beancount_address("Other:Cash", ROOTS)
+        make_beancount_address("Other:Cash", ROOTS)
 
 
 def test_only_the_reader_process_has_beancount_in_it() -> None:
@@ -326,13 +326,13 @@ def test_the_whole_example_balances_and_agrees_with_beancounts_sums(example: Pat
     for mapped_intent in mapped.intents:
         key = mapped_intent.idempotency_key
         intent = Intent(
-            intent_id_of("default", key), "default", key, "transfer", mapped_intent.legs, None,
+            compute_intent_id("default", key), "default", key, "transfer", mapped_intent.legs, None,
             mapped_intent.value_time, mapped_intent.reference, mapped_intent.metadata, 0,
         )  # fmt: skip
-        assert shape_refusal(intent) is None
-        assert books_refusal(intent.legs, chart, plan.exponents) is None
+        assert refuse_shape(intent) is None
+        assert refuse_by_books(intent.legs, chart, plan.exponents) is None
 
-    sums = sums_of(mapped.intents)
+    sums = compute_sums(mapped.intents)
     expected = {(s.account, s.currency): to_minor(s.amount, plan.exponents[s.currency]) for s in ledger.sums}
     ours = {where: amount for where, amount in sums.items() if amount and not where[0].startswith("clearing:exchange:")}
     assert ours == {where: amount for where, amount in expected.items() if amount}

@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from domain.intents import CREDIT, DEBIT, Leg
-from producers.importing.addresses import beancount_address, unit_code
+from producers.importing.addresses import make_beancount_address, make_unit_code
 from producers.importing.beancount_source import read_ledger
-from producers.importing.checks import Movement, differing_sums, failed_assertions
+from producers.importing.checks import Movement, find_differing_sums, find_failed_assertions
 from producers.importing.importer import Prepared, prepare, refuse_faulty
-from producers.importing.minor import sums_of
-from producers.importing.model import ImportingError, plain_decimal
+from producers.importing.minor import compute_sums
+from producers.importing.model import ImportingError, format_plain_decimal
 
 ACCOUNTS = """\
 2020-01-01 open Assets:Cash
@@ -47,8 +47,8 @@ def agrees(prepared: Prepared) -> bool:
         for leg in intent.legs
     ]
     source, exponents, rounded = prepared.source, prepared.plan.exponents, prepared.mapped.rounded
-    differences = differing_sums(source.sums, movements, exponents, rounded)
-    return not differences and not failed_assertions(source.assertions, movements, exponents, rounded)
+    differences = find_differing_sums(source.sums, movements, exponents, rounded)
+    return not differences and not find_failed_assertions(source.assertions, movements, exponents, rounded)
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_an_interpolated_amount_is_rounded_and_told(read: Read) -> None:
     """
     prepared = read()
     assert not prepared.problems
-    assert sums_of(prepared.mapped.intents)["assets:Cash", "USD"] == -480_02
+    assert compute_sums(prepared.mapped.intents)["assets:Cash", "USD"] == -480_02
     assert prepared.mapped.rounded == {("assets:Cash", "USD"): Decimal("0.00412")}
     assert agrees(prepared)
 
@@ -182,12 +182,12 @@ def test_an_interpolated_amount_is_rounded_and_told(read: Read) -> None:
     ],
 )
 def test_units_of_commodities(commodity: str, code: str) -> None:
-    assert unit_code(commodity) == code
+    assert make_unit_code(commodity) == code
 
 
 def test_no_two_commodities_share_a_unit() -> None:
     names = ["A'B", "A_27_B", "A_5F_27_5F_B", "/A", "X_/A", "X__2F_A", "X_A", "X_5F_A", "X", "A", "A.B", "A-B", "A_B"]
-    codes = [unit_code(name) for name in names] + [unit_code("A", is_ticker=True)]
+    codes = [make_unit_code(name) for name in names] + [make_unit_code("A", is_ticker=True)]
     assert len(set(codes)) == len(codes)
 
 
@@ -329,7 +329,7 @@ def test_round_works_for_registered_units(read: Read) -> None:
     ("number", "text"), [("0E-18", "0"), ("-0.00", "0"), ("12.50", "12.5"), ("1E+3", "1000"), ("100", "100")]
 )
 def test_reports_show_decimals_as_people_write_them(number: str, text: str) -> None:
-    assert plain_decimal(Decimal(number)) == text
+    assert format_plain_decimal(Decimal(number)) == text
 
 
 def test_the_same_text_in_nfc_and_nfd_is_one_account(read: Read) -> None:
@@ -345,9 +345,9 @@ def test_the_same_text_in_nfc_and_nfd_is_one_account(read: Read) -> None:
       Assets:Cash
     """
     roots = {"Expenses": "expenses"}
-    assert beancount_address("Expenses:Caf\u00e9", roots) == beancount_address("Expenses:Cafe\u0301", roots)
+    assert make_beancount_address("Expenses:Caf\u00e9", roots) == make_beancount_address("Expenses:Cafe\u0301", roots)
     prepared = read()
-    assert sums_of(prepared.mapped.intents)["expenses:Caf_e9_", "EUR"] == 9_00
+    assert compute_sums(prepared.mapped.intents)["expenses:Caf_e9_", "EUR"] == 9_00
     assert agrees(prepared)
 
 

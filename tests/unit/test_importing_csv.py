@@ -163,7 +163,7 @@ def test_equal_rows_get_keys_of_their_own_that_other_rows_and_the_mapping_do_not
 def test_a_key_column_that_repeats_is_listed(imported) -> None:
     ledger, mapped = imported("2024-05-01,a,Food,1\n2024-05-02,a,Food,2\n", MAPPING + '[key]\ncolumns = ["Text"]\n')
     assert len(mapped.intents) == 1
-    assert ledger.problems[0].sentence == "Its Text is that of an earlier row: each row needs one of its own."
+    assert ledger.problems[0].sentence == "An earlier row has the same Text: each row needs its own."
 
 
 @pytest.mark.parametrize(

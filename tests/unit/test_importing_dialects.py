@@ -11,7 +11,7 @@ from producers.importing.csv_mapping import build_mapping
 from producers.importing.csv_source import read_ledger
 from producers.importing.csv_values import read_moment
 from producers.importing.importer import Prepared, prepare, refuse_faulty
-from producers.importing.model import ImportingError, rfc3339
+from producers.importing.model import ImportingError, format_rfc3339
 from producers.importing.preview import describe
 
 # By dialect: the text of the file, and the bank account's movements in minor units in the order of the file.
@@ -233,7 +233,7 @@ def test_an_amount_may_name_its_currency(tmp_path: Path) -> None:
 )
 def test_dates(style: dict[str, str], texts: tuple[str, str | None], time: str) -> None:
     mapping = build_mapping(BASE | {"date": {"column": "Date"} | style}, "The mapping")
-    assert rfc3339(read_moment(*texts, mapping.date).value_time) == time
+    assert format_rfc3339(read_moment(*texts, mapping.date).value_time) == time
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_dates(style: dict[str, str], texts: tuple[str, str | None], time: str) 
     [
         ("Date,Amount\n".encode("utf-16"), "utf-8", 'begins with the mark of utf-16, .* set it to "utf-16"'),
         (b"\xef\xbb\xbfDate,Amount\n", "cp1252", 'begins with the mark of utf-8, .* set it to "utf-8"'),
-        (b"Date,Amount\nCaf\xe9,1\n", "utf-8", "line 2 is not written so. Set file.encoding"),
+        (b"Date,Amount\nCaf\xe9,1\n", "utf-8", "line 2 has other bytes. Set file.encoding"),
         (b"Date,Amount\n", "utf-9", "There is no encoding 'utf-9': set file.encoding"),
     ],
 )

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from api import intent_bodies
-from api.intent_bodies import batch_of, intent_of
+from api.intent_bodies import parse_batch, parse_intent
 from api.intent_models import INTENT_FORM, ITEM_FORM, read_by_model
 from api.plain_bodies import read_plain_transfer
 from api.problems import Problem
@@ -87,9 +87,9 @@ def answers(raw: bytes) -> list[Any]:
     """Return the answers to a body as a batch, as lines and as one intent, without the accepted times."""
     found: list[Any] = []
     for read in (
-        lambda: batch_of(raw, is_ndjson=False, tenant="t"),
-        lambda: batch_of(raw[1:-1], is_ndjson=True, tenant="t"),
-        lambda: [intent_of(raw[1:-1], "t", "k")],
+        lambda: parse_batch(raw, is_ndjson=False, tenant="t"),
+        lambda: parse_batch(raw[1:-1], is_ndjson=True, tenant="t"),
+        lambda: [parse_intent(raw[1:-1], "t", "k")],
     ):
         try:
             read_items = read()

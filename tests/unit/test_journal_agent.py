@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from domain.breaks import Break, BreakKind, Finding, break_id_of
+from domain.breaks import Break, BreakKind, Finding, compute_break_id
 from domain.errors import Outage
 from domain.outcomes import QuarantineReason
 from streams.batches import FenceLost, Message, PartitionBatch
@@ -157,7 +157,7 @@ def test_breaks_are_logged_without_their_subject_and_sent_once_kafka_is_there() 
 
 def break_of(finding: Finding) -> Break:
     """Return the row of a finding of audit."""
-    break_id = break_id_of("audit", finding.kind, finding.subject)
+    break_id = compute_break_id("audit", finding.kind, finding.subject)
     return Break(
         break_id, "audit", finding.kind, finding.subject, "open", finding.lane, finding.seq, finding.detail, {}, 1, 1
     )

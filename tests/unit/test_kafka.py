@@ -14,7 +14,7 @@ HIDDEN = "hidden-one"
 
 def test_the_password_is_in_no_text() -> None:
     kafka = Kafka("k:1", security_protocol="SASL_SSL", sasl_mechanism="PLAIN", sasl_username="u", sasl_password=HIDDEN)
-    assert kafka.client_options()["sasl.password"] == HIDDEN
+    assert kafka.make_client_options()["sasl.password"] == HIDDEN
     assert HIDDEN not in f"{kafka} {kafka!r}"
 
 
@@ -27,7 +27,7 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_pa
     plain = certificate.private_key_pem.bytes()
     key.write_bytes(plain)
     kafka = Kafka("k:1", security_protocol="SSL", ssl_ca_file=ca, ssl_certificate_file=chain, ssl_key_file=key)
-    assert kafka.ssl_context() is not None
+    assert kafka.make_ssl_context() is not None
     key.write_bytes(
         serialization.load_pem_private_key(plain, None).private_bytes(
             serialization.Encoding.PEM,
@@ -36,4 +36,4 @@ def test_an_encrypted_key_is_refused_and_nobody_is_asked_for_its_password(tmp_pa
         )
     )
     with pytest.raises(ssl.SSLError):
-        kafka.ssl_context()
+        kafka.make_ssl_context()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.commands.keys import MEANINGS, scopes_of
+from cli.commands.keys import MEANINGS, parse_scopes
 from db.access import AccessError, Scope
 from runtime.settings import REPOSITORY_ROOT
 from tests.command_line import run
@@ -27,9 +27,9 @@ SCOPES = [
 def test_scopes_are_read_from_an_answer(answer: str, expected: list[Scope] | str) -> None:
     if isinstance(expected, str):
         with pytest.raises(AccessError, match=expected):
-            scopes_of(answer)
+            parse_scopes(answer)
     else:
-        assert scopes_of(answer) == expected
+        assert parse_scopes(answer) == expected
 
 
 def test_every_scope_is_explained() -> None:
@@ -39,7 +39,7 @@ def test_every_scope_is_explained() -> None:
 def test_a_script_that_names_no_scope_is_refused(tmp_path: Path) -> None:
     done = run({"LEDGERLINE_HOME": str(tmp_path), "COLUMNS": "160"}, "keys", "add", "x", "--json", code=1)
     assert done.stdout == ""
-    assert "Say what the key may do, with --scope once for each: intents:write," in done.stderr
+    assert "Name the key's scopes, one --scope for each: intents:write," in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,7 @@ def test_what_a_service_is_told_are_settings(overlay: str, name: str) -> None:
     assert told.keys() == plain.keys() | files | derived
     assert derived <= {"instance_id", "relay_instance"}
     settings = Settings.model_validate(plain | {file.removesuffix("_file"): "secret" for file in files})
-    assert settings.kafka_at("broker:9092").client_options()
+    assert settings.make_kafka("broker:9092").make_client_options()
     assert "postgres_dsn_file" in files
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from domain.merkle import MerkleRange, inclusion_path, root_of
+from domain.merkle import MerkleRange, compute_inclusion_path, compute_root
 from streams.proof.audit.verifier import Refused, climb
 
 
@@ -37,12 +37,12 @@ def leaves_of(size: int) -> list[bytes]:
 @pytest.mark.parametrize("size", range(71))
 def test_roots_paths_and_climbs_are_those_of_the_definition(size: int) -> None:
     leaves = leaves_of(size)
-    assert root_of(leaves) == defined_root(leaves)
+    assert compute_root(leaves) == defined_root(leaves)
     for index in range(size):
-        path = inclusion_path(leaves, index)
+        path = compute_inclusion_path(leaves, index)
         assert path == defined_path(index, leaves)
         place = {"index": index, "size": size, "path": [step.hex() for step in path]}
-        assert climb(leaves[index], place) == root_of(leaves)
+        assert climb(leaves[index], place) == compute_root(leaves)
 
 
 @given(st.lists(st.binary(max_size=40), max_size=70), st.integers(0, 70))
@@ -65,12 +65,12 @@ def test_a_path_of_another_leaf_or_size_leads_elsewhere(size: int, data: st.Data
     leaves = leaves_of(size)
     index = data.draw(st.integers(0, size - 1))
     other = data.draw(st.integers(0, size - 1).filter(lambda number: number != index))
-    path = [step.hex() for step in inclusion_path(leaves, index)]
+    path = [step.hex() for step in compute_inclusion_path(leaves, index)]
     try:
         root = climb(leaves[other], {"index": index, "size": size, "path": path})
     except Refused:
         return
-    assert root != root_of(leaves)
+    assert root != compute_root(leaves)
 
 
 @pytest.mark.parametrize("place", [(0, 0), (1, 1), (-1, 4), (4, 4), (True, 2), (0.0, 2)])
@@ -82,7 +82,7 @@ def test_a_leaf_outside_its_tree_is_refused(place: tuple[int, int]) -> None:
 @pytest.mark.parametrize("change", ["longer", "shorter"])
 def test_a_path_of_another_length_is_refused(change: str) -> None:
     leaves = leaves_of(9)
-    path = [step.hex() for step in inclusion_path(leaves, 3)]
+    path = [step.hex() for step in compute_inclusion_path(leaves, 3)]
     path = [*path, path[0]] if change == "longer" else path[:-1]
     with pytest.raises(Refused, match=change):
         climb(leaves[3], {"index": 3, "size": 9, "path": path})

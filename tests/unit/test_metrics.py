@@ -15,7 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from api.metrics import PoolCollector
 from db.breaks import OpenBreaks
 from domain.breaks import BreakKind
-from producers.kafka_statistics import QUEUE, RTT, statistics_options
+from producers.kafka_statistics import QUEUE, RTT, make_statistics_options
 from runtime.metrics import LATENCY_SECONDS_BUCKETS, LatencyHistogram, show_age
 from streams.lag import STEPS_MAX, Lag, LagWatch, PartitionEnd
 from streams.metrics import AgentMetrics
@@ -306,10 +306,13 @@ def test_the_pool_is_asked_at_each_scrape() -> None:
         "ledgerline_postgres_pool_requests_waiting": 4,
         "ledgerline_postgres_pool_wait_seconds_total": 2.5,
     }
+    queued = CollectorRegistry()
+    queued.register(PoolCollector(lambda: state, lambda: 3))
+    assert samples(queued)["ledgerline_postgres_pool_requests_waiting"] == 7
 
 
 def test_of_several_brokers_the_slowest_counts() -> None:
-    show = statistics_options("tests")["stats_cb"]
+    show = make_statistics_options("tests")["stats_cb"]
     broker = '{"rtt": {"avg": %d, "cnt": %d}}'
     show(
         f'{{"msg_cnt": 12, "brokers": {{"a": {broker % (1500, 3)}, "b": {broker % (9000, 1)},'
@@ -363,7 +366,7 @@ def test_an_end_that_no_partition_can_have_is_no_answer(monkeypatch: pytest.Monk
     client = SimpleNamespace(list_offsets=lambda asked, **_: dict.fromkeys(asked, told))
     monkeypatch.setattr("streams.lag.AdminClient", lambda _: client)
     made = watch({0: 5}, {}, [])
-    made._options.kafka = SimpleNamespace(client_options=dict)
+    made._options.kafka = SimpleNamespace(make_client_options=dict)
     made._isolation = None
     made.look()
     assert made.last is not None

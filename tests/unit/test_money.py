@@ -10,10 +10,10 @@ from domain.intents import AMOUNT_MINOR_MAX
 from domain.money import (
     EXPONENT_MAX,
     AmountError,
-    exponent_of,
-    iso_exponent,
-    minor_unit_fault,
-    room_fault,
+    find_minor_unit_fault,
+    find_room_fault,
+    get_exponent,
+    get_iso_exponent,
     to_decimal,
     to_minor,
 )
@@ -24,12 +24,12 @@ from domain.money import (
     [("EUR", 2), ("JPY", 0), ("BHD", 3), ("CLF", 4), ("XAU", None), ("XQX", None), ("eur", None), ("", None)],
 )
 def test_exponent_of_an_iso_code(code: str, exponent: int | None) -> None:
-    assert iso_exponent(code) == exponent
+    assert get_iso_exponent(code) == exponent
 
 
 @pytest.mark.parametrize(("code", "exponent"), [("EUR", 2), ("MILES", 0), ("SHARES", 6), ("XQX", None)])
 def test_a_registered_unit_never_hides_an_iso_code(code: str, exponent: int | None) -> None:
-    assert exponent_of(code, {"EUR": 9, "MILES": 0, "SHARES": 6}) == exponent
+    assert get_exponent(code, {"EUR": 9, "MILES": 0, "SHARES": 6}) == exponent
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_what_is_accepted_is_exact(amount: Decimal, exponent: int) -> None:
 
 @pytest.mark.parametrize("code", ["XAU", "XAG", "XPT", "XPD", "XDR", "XTS", "X" * 3, "XBA", "XSU", "XUA"])
 def test_a_code_without_a_minor_unit_is_refused_for_what_it_is(code: str) -> None:
-    fault = minor_unit_fault(code)
+    fault = find_minor_unit_fault(code)
     assert fault is not None
     assert fault.endswith(f"which gives it no minor unit: use a unit of your own, such as X_{code}.")
 
 
 @pytest.mark.parametrize("code", ["EUR", "JPY", "XAF", "MILES", "XQX", "xau", ""])
 def test_other_codes_have_no_such_fault(code: str) -> None:
-    assert minor_unit_fault(code) is None
+    assert find_minor_unit_fault(code) is None
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_other_codes_have_no_such_fault(code: str) -> None:
     ],
 )
 def test_a_unit_has_room_for_what_it_must_carry(exponent: int, largest: str | None, fits: bool) -> None:
-    fault = room_fault("ETH", exponent, None if largest is None else Decimal(largest))
+    fault = find_room_fault("ETH", exponent, None if largest is None else Decimal(largest))
     assert (fault is None) == fits, fault
 
 

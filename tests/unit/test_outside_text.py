@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.output import complain, say, show_error, show_json, show_rows
-from runtime.outside_text import escape_in_json, printable
+from runtime.outside_text import escape_in_json, make_printable
 from runtime.settings import REPOSITORY_ROOT
 from tests.log_capture import captured_logs
 
@@ -30,28 +30,28 @@ CASES = [
     ("caf\udce9", r"caf\udce9"),
 ]
 HOSTILE = "".join(given for given, shown in CASES if given != shown)
-OBEYED = {sign for sign in HOSTILE if printable(sign) != sign}
+OBEYED = {sign for sign in HOSTILE if make_printable(sign) != sign}
 
 
 @pytest.mark.parametrize(("text", "shown"), CASES, ids=[ascii(case[0]) for case in CASES])
 def test_what_would_be_obeyed_is_shown_by_its_number(text: str, shown: str) -> None:
-    assert printable(text) == shown
+    assert make_printable(text) == shown
 
 
 def test_line_ends_may_be_kept() -> None:
-    assert printable("one\ntwo\x1b", kept="\n") == "one\ntwo\\x1b"
+    assert make_printable("one\ntwo\x1b", kept="\n") == "one\ntwo\\x1b"
 
 
 @given(st.text())
 def test_nothing_that_is_shown_is_changed_again(text: str) -> None:
-    assert printable(printable(text)) == printable(text)
+    assert make_printable(make_printable(text)) == make_printable(text)
 
 
 @given(st.text(alphabet=st.characters(exclude_categories=())))
 def test_json_means_what_it_meant(text: str) -> None:
     document = escape_in_json(json.dumps({"text": text}, ensure_ascii=False, indent=2))
     assert json.loads(document) == {"text": text}
-    assert printable(document, kept="\n") == document
+    assert make_printable(document, kept="\n") == document
 
 
 def test_every_way_out_of_the_command_line_is_safe(capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,4 +109,4 @@ def test_the_pages_have_the_same_rule() -> None:
         text=True,
         check=True,
     )
-    assert json.loads(done.stdout) == [printable(text, kept="\n\t") for text in given]
+    assert json.loads(done.stdout) == [make_printable(text, kept="\n\t") for text in given]

@@ -6,21 +6,21 @@ from typing import Any
 import pytest
 
 from db.audit import SQL as AUDIT_SQL
-from db.binary import ENTRY, ENTRY_FIELDS, entries
+from db.binary import ENTRY, ENTRY_FIELDS, make_entries
 from db.posting import JOURNAL_TYPES, SQL, Lane, list_journal_columns
 from domain.decision import Event, Fate
-from domain.hash_chain import chained
-from domain.intents import Intent, Leg, intent_id_of
+from domain.hash_chain import chain_row
+from domain.intents import Intent, Leg, compute_intent_id
 from domain.journal import JournalRow
 from domain.outcomes import Outcome, QuarantineReason, Reason
 from domain.stored_records import StoredLeg, StoredRow
-from streams.posting.rows import journal_row
+from streams.posting.rows import make_journal_row
 
 LANE = Lane(3, "payments.intents", "topic-id", 25, 17, b"head", 9)
 LEGS = (Leg("external:bank", 1, 700, "EUR"), Leg("users:1", -1, 700, "EUR"))
-FIRST = intent_id_of("default", "first")
+FIRST = compute_intent_id("default", "first")
 INTENT = Intent(
-    intent_id=intent_id_of("default", "second"),
+    intent_id=compute_intent_id("default", "second"),
     tenant="default",
     idempotency_key="second",
     type="reversal",
@@ -80,12 +80,12 @@ NO_INTENT = FORGOTTEN | {"tenant": None, "intent_id": None, "idempotency_key": N
 def test_a_row_has_each_field_of_its_event_and_fate(event: Event, fate: Fate, changes: dict[str, Any]) -> None:
     moves_nothing = {"outcome": fate.outcome, "legs": fate.legs, "value_time": None}
     wanted = POSTED | (moves_nothing if fate.outcome is not Outcome.POSTED else {}) | changes
-    assert journal_row(LANE, 17, event, fate, 9)._asdict() == wanted
+    assert make_journal_row(LANE, 17, event, fate, 9)._asdict() == wanted
 
 
 def test_a_chained_row_differs_in_its_two_hashes_only() -> None:
     row = JournalRow(**POSTED)
-    hashed = chained(bytes(32), row)
+    hashed = chain_row(bytes(32), row)
     assert hashed._asdict() == POSTED | {"previous_hash": bytes(32), "hash": hashed.hash}
     assert len(hashed.hash) == 32
 
@@ -121,7 +121,9 @@ def test_audit_selects_the_fields_of_a_stored_row_in_their_order() -> None:
 
 def test_copy_writes_the_fields_of_an_entry_that_it_names() -> None:
     columns = copied("copy_entries")
-    first = entries([JournalRow(**POSTED)], {("default", "external:bank"): 1, ("default", "users:1"): 2})[: ENTRY.size]
+    first = make_entries([JournalRow(**POSTED)], {("default", "external:bank"): 1, ("default", "users:1"): 2})[
+        : ENTRY.size
+    ]
     number, *fields, length = ENTRY.unpack(first)
     assert (number, len(columns), length) == (ENTRY_FIELDS, ENTRY_FIELDS, len("EUR"))
     values = dict(zip(columns, fields[1::2], strict=False))

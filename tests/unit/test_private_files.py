@@ -70,7 +70,7 @@ def test_what_is_not_ours_is_left(home: Path, tmp_path: Path) -> None:
     told: list[str] = []
     make_private(home, told.append)
     assert [mode_of(path) for path in (theirs, home / "letters", home, home / "data")] == [0o644, 0o755, 0o755, 0o700]
-    assert told[0].startswith(f"{home} holds other things than Ledgerline's")
+    assert told[0].startswith(f"{home} has other files than Ledgerline's")
 
 
 def test_a_group_may_pass_through_to_postgres(home: Path) -> None:

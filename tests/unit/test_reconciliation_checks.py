@@ -6,16 +6,16 @@ from typing import Any, cast
 import pytest
 
 from db.reconciliation import FaultyRow, LaneRow, LedgerLane, Reversed, Settled, ShardPair, Sums
-from domain.breaks import BreakKind, Finding, break_id_of, merged
-from domain.intents import intent_id_of
+from domain.breaks import BreakKind, Finding, compute_break_id, merge_findings
+from domain.intents import compute_intent_id
 from domain.outcomes import QuarantineReason
 from streams.proof.reconciliation import checks, state
-from streams.proof.reconciliation.agent import shard_finding
-from streams.proof.reconciliation.sweep import lane_findings
-from streams.proof.records.canonical import intent_fingerprint
+from streams.proof.reconciliation.agent import make_shard_finding
+from streams.proof.reconciliation.sweep import find_lane_faults
+from streams.proof.records.canonical import compute_intent_fingerprint
 from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
 
-ORIGINAL = str(intent_id_of("default", "original"))
+ORIGINAL = str(compute_intent_id("default", "original"))
 
 
 def leg(account: str, direction: str, amount_minor: int, currency: str = "EUR") -> dict[str, Any]:
@@ -27,7 +27,7 @@ LEGS = [leg("a", "debit", 5), leg("b", "credit", 5)]
 
 def asked(**changes: Any) -> IntentRecord:
     record = {
-        "intent_id": str(intent_id_of("default", "key")),
+        "intent_id": str(compute_intent_id("default", "key")),
         "tenant": "default",
         "idempotency_key": "key",
         "type": "transfer",
@@ -47,7 +47,7 @@ def journalled(intent: IntentRecord | None = None, **changes: Any) -> JournalRec
         **{name: intent[name] for name in ("intent_id", "tenant", "idempotency_key", "type", "legs", "reference")},  # type: ignore[literal-required]
         "metadata": intent["metadata"],
         "reverses": intent["reverses"],
-        "fingerprint": intent_fingerprint(intent),
+        "fingerprint": compute_intent_fingerprint(intent),
         "lane": 1,
         "seq": 4,
         "previous_hash": b"",
@@ -88,7 +88,7 @@ NAMELESS = {"tenant": None, "intent_id": None, "idempotency_key": None, "type": 
     ],
 )
 def test_symmetry(changes: dict[str, Any], said: list[str]) -> None:
-    assert checks.symmetry(journalled(**changes)) == said
+    assert checks.check_symmetry(journalled(**changes)) == said
 
 
 REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
@@ -99,7 +99,7 @@ REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
     [
         (asked(), {}, []),
         (asked(value_time=5), {}, []),
-        (asked(intent_id=str(intent_id_of("default", "key")).upper()), {"intent_id": asked()["intent_id"]}, []),
+        (asked(intent_id=str(compute_intent_id("default", "key")).upper()), {"intent_id": asked()["intent_id"]}, []),
         (REVERSAL, {"legs": LEGS}, []),
         (REVERSAL, {"legs": LEGS, "reverses": None}, ["It does not reverse what the intent reverses."]),
         (asked(), {"legs": LEGS[::-1]}, ["Its legs are not those that the intent asks."]),
@@ -135,7 +135,7 @@ REVERSAL = asked(type="reversal", legs=[], reverses=ORIGINAL)
 )
 def test_faithfulness(intent: checks.Asked, changes: dict[str, Any], said: list[str]) -> None:
     record = journalled(asked() if isinstance(intent, Unreadable) else intent, **changes)
-    assert checks.faithfulness(record, intent) == said
+    assert checks.check_faithfulness(record, intent) == said
 
 
 NOTHING: dict[str, Any] = {**NAMELESS, "outcome": "quarantined", "fingerprint": sha256(b"").digest()}
@@ -161,7 +161,7 @@ HOLDS = ", and yet the record holds something."
     ],
 )
 def test_an_offset_without_a_message(changes: dict[str, Any], said: list[str]) -> None:
-    assert checks.absence(journalled(**changes)) == said
+    assert checks.check_absence(journalled(**changes)) == said
 
 
 @pytest.mark.parametrize(
@@ -190,8 +190,8 @@ def test_an_offset_without_a_message(changes: dict[str, Any], said: list[str]) -
 )
 def test_quarantine(reason: str, found: checks.Asked, said: list[str]) -> None:
     record = journalled(**NAMELESS, outcome="quarantined", reason=reason, fingerprint=sha256(b"v").digest())
-    assert checks.quarantine(record, b"v", found) == said
-    assert "Its fingerprint is not that of the bytes at its offset." in checks.quarantine(record, b"w", found)
+    assert checks.check_quarantine(record, b"v", found) == said
+    assert "Its fingerprint is not that of the bytes at its offset." in checks.check_quarantine(record, b"w", found)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_quarantine(reason: str, found: checks.Asked, said: list[str]) -> None:
     ],
 )
 def test_settlement(outcome: str, settled: Settled | None, said: str) -> None:
-    found = checks.settlement(journalled(outcome=outcome, fingerprint=b"same"), settled)
+    found = checks.check_settlement(journalled(outcome=outcome, fingerprint=b"same"), settled)
     assert (said in found[0]) if said else found == []
 
 
@@ -227,7 +227,7 @@ BACK = [leg("a", "credit", 4), leg("b", "debit", 4)]
     ],
 )
 def test_reversal(takes_all: bool, moved: Reversed | None, said: int) -> None:
-    assert len(checks.reversal(journalled(legs=BACK), takes_all, moved)) == said
+    assert len(checks.check_reversal(journalled(legs=BACK), takes_all, moved)) == said
 
 
 KEY = ("default", "a", "EUR", 0)
@@ -248,14 +248,14 @@ KEY = ("default", "a", "EUR", 0)
     ],
 )
 def test_shard(own: Sums | None, held: Sums | None, next_seq: int, is_wrong: bool) -> None:
-    assert (checks.shard(ShardPair(KEY, own, held, next_seq)) is not None) is is_wrong
+    assert (checks.check_shard(ShardPair(KEY, own, held, next_seq)) is not None) is is_wrong
 
 
 def test_a_shard_is_explained_by_just_what_the_topic_owes() -> None:
     pair = ShardPair(KEY, Sums(5, 0, 3), Sums(9, 0, 8), 9)
-    assert shard_finding(pair, "d", {KEY: (4, 0)}).state == "explained"
-    assert shard_finding(pair, "d", {KEY: (3, 0)}).state == "open"
-    assert shard_finding(pair, "d", {}).state == "open"
+    assert make_shard_finding(pair, "d", {KEY: (4, 0)}).state == "explained"
+    assert make_shard_finding(pair, "d", {KEY: (3, 0)}).state == "open"
+    assert make_shard_finding(pair, "d", {}).state == "open"
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_shard_is_explained_by_just_what_the_topic_owes() -> None:
     ],
 )
 def test_stored_row(row: FaultyRow, said: str) -> None:
-    assert said in checks.stored_row(row)
+    assert said in checks.describe_faulty_row(row)
 
 
 NEW_LANE = LaneRow(1)
@@ -318,11 +318,11 @@ def test_a_late_record_closes_its_gap_and_a_repeat_is_held_back() -> None:
 
 
 def test_classes_add_up_to_nothing_and_unknown_accounts_are_named() -> None:
-    sums = state.class_sums({("t", "a", "EUR", 0): [5, 0, 1], ("t", "b", "EUR", 0): [0, 5, 1]}, {("t", "a"): "asset"})
+    sums = state.sum_classes({("t", "a", "EUR", 0): [5, 0, 1], ("t", "b", "EUR", 0): [0, 5, 1]}, {("t", "a"): "asset"})
     assert sums == {(0, "t", "EUR", "asset"): (5, 0), (0, "t", "EUR", "unknown"): (0, 5)}
-    named = state.class_findings({("t", "EUR", "asset"): (5, 0), ("t", "EUR", "unknown"): (0, 4)})
+    named = state.find_class_faults({("t", "EUR", "asset"): (5, 0), ("t", "EUR", "unknown"): (0, 4)})
     assert [found.subject for found in named] == ["t EUR unknown accounts", "t EUR total"]
-    assert state.class_findings({("t", "EUR", "asset"): (5, 0), ("t", "EUR", "liability"): (0, 5)}) == []
+    assert state.find_class_faults({("t", "EUR", "asset"): (5, 0), ("t", "EUR", "liability"): (0, 5)}) == []
 
 
 LANE = LaneRow(1, next_seq=7, source_first_offset=10, posted=5, rejected=1)
@@ -343,13 +343,13 @@ LEDGER = LedgerLane(1, "payments.intents", 10, 20, 10, 0)
 def test_conservation_of_a_lane(
     row: LaneRow, ledger: LedgerLane | None, bounds: tuple[int, int], owed: int, wrong: int
 ) -> None:
-    assert len(lane_findings(row, ledger, bounds, owed)) == wrong
+    assert len(find_lane_faults(row, ledger, bounds, owed)) == wrong
 
 
 def test_the_same_difference_is_the_same_break() -> None:
     one = Finding(BreakKind.BALANCE, "s", "First.", evidence={"a": 1})
-    assert merged([one, one]) == [one]
-    (both,) = merged([one, one._replace(detail="Second.", evidence={})])
+    assert merge_findings([one, one]) == [one]
+    (both,) = merge_findings([one, one._replace(detail="Second.", evidence={})])
     assert (both.detail, dict(both.evidence)) == ("First. Second.", {})
-    assert break_id_of("audit", "chain", "s") == break_id_of("audit", "chain", "s")
-    assert break_id_of("audit", "chain", "s") != break_id_of("reconciliation", "chain", "s")
+    assert compute_break_id("audit", "chain", "s") == compute_break_id("audit", "chain", "s")
+    assert compute_break_id("audit", "chain", "s") != compute_break_id("reconciliation", "chain", "s")

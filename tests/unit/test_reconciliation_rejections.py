@@ -9,7 +9,7 @@ from db.reconciliation import IntentName, Reversed
 from db.rejections import Holding, HoldingAsked, OriginalRow
 from domain.chart import AccountClass, Chart, ChartPattern
 from domain.outcomes import Reason
-from streams.proof.reconciliation.rejections import MARGIN_MICROSECONDS, Rejection, judge, shape_reason
+from streams.proof.reconciliation.rejections import MARGIN_MICROSECONDS, Rejection, find_shape_reason, judge
 from streams.proof.records.decoding import IntentRecord, JournalRecord
 from tests.unit.test_reconciliation_checks import ORIGINAL, asked, leg
 
@@ -83,7 +83,7 @@ REFUSED_BY_SHAPE = [
 @pytest.mark.parametrize(("changes", "reason"), REFUSED_BY_SHAPE)
 def test_what_its_shape_gets_an_intent_is_said_by_the_intent_alone(changes: dict[str, Any], reason: str | None) -> None:
     intent = asked(**changes)
-    assert shape_reason(intent) == reason
+    assert find_shape_reason(intent) == reason
     if reason is None:
         assert rejected("malformed", intent) == [
             "It is rejected as malformed, but nothing speaks against it so far as that."

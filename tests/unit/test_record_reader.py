@@ -4,22 +4,22 @@ import pytest
 
 from domain.outcomes import QuarantineReason
 from domain.topics import SUBJECTS
-from producers.encoding import encoder
+from producers.encoding import make_encoder
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import parsed_schema
+from runtime.schemas import parse_own_schema
 from streams.proof.records.decoding import RecordReader, Unreadable
 from tests.posting_bench import intent, leg
 
 SCHEMA_ID = 7
 INTENTS = "payments.intents-value"
 RECORD = intent("key", [leg("external:bank", "debit", 700), leg("users:1", "credit", 700)])
-GOOD = encoder(INTENTS, SCHEMA_ID)(RECORD)
+GOOD = make_encoder(INTENTS, SCHEMA_ID)(RECORD)
 
 
 def reader_of(subject: str) -> RecordReader:
     """Return a reader that knows the project's schema by its id and has no registry for other ids."""
     made = RecordReader(SchemaRegistry("http://127.0.0.1:9/"), subject)
-    made._schemas[SCHEMA_ID] = (parsed_schema(subject), None)
+    made._schemas[SCHEMA_ID] = (parse_own_schema(subject), None)
     return made
 
 
@@ -29,9 +29,9 @@ def test_an_intent_is_read() -> None:
 
 def test_a_journal_record_is_read() -> None:
     subject = "ledger.journal-value"
-    record = {field["name"]: field["default"] for field in parsed_schema(subject)["fields"]}
+    record = {field["name"]: field["default"] for field in parse_own_schema(subject)["fields"]}
     record |= {"previous_hash": b"\x00" * 32, "hash": b"\x01" * 32, "fingerprint": b"", "legs": RECORD["legs"] * 40}
-    assert reader_of(subject).read(encoder(subject, SCHEMA_ID)(record)) == record
+    assert reader_of(subject).read(make_encoder(subject, SCHEMA_ID)(record)) == record
 
 
 @pytest.mark.parametrize("subject", sorted(SUBJECTS))

@@ -115,7 +115,7 @@ def test_what_is_no_secret_stays(text: str) -> None:
     [
         'password authentication failed for user "ledgerline"',
         "lane 3 stands at 17, not at 16",
-        "Kafka at 127.0.0.1:9092 does not tell of the topic payments.intents",
+        "Kafka at 127.0.0.1:9092 does not describe the topic payments.intents",
         "http://127.0.0.1:8081/apis/ccompat/v7 answers 503",
     ],
 )

@@ -8,9 +8,9 @@ from typing import Any, Final
 import pytest
 
 from domain.topics import SUBJECTS
-from producers.published_schemas import fingerprint, is_published
-from producers.schema_rules import faults_of_change, invalidity, losses
-from runtime.schemas import schema_text
+from producers.published_schemas import compute_schema_fingerprint, is_published
+from producers.schema_rules import find_change_faults, find_invalidity, list_losses
+from runtime.schemas import read_schema_text
 
 Schema = dict[str, Any]
 BACK, FULL = "BACKWARD_TRANSITIVE", "FULL_TRANSITIVE"
@@ -264,7 +264,7 @@ CHANGES: Final[list[tuple[str, Callable[[Schema], None], str, str]]] = [
 def test_the_table_has_fifty_changes_and_each_is_one() -> None:
     assert len(CHANGES) >= 50
     assert len({name for name, *_ in CHANGES}) == len(CHANGES)
-    assert invalidity(json.dumps(OLD)) is None
+    assert find_invalidity(json.dumps(OLD)) is None
 
 
 @pytest.mark.parametrize(("name", "change", "backward", "full"), CHANGES, ids=[row[0] for row in CHANGES])
@@ -273,7 +273,7 @@ def test_a_change_gets_its_verdict(name: str, change: Callable[[Schema], None], 
     change(new)
     assert (new != OLD) == (name != "nothing")
     for level, why in ((BACK, backward), (FULL, full)):
-        found = losses(OLD, new, level)
+        found = list_losses(OLD, new, level)
         assert bool(found) == bool(why), (level, found)
         assert why in "; ".join(found), (level, found)
 
@@ -304,23 +304,23 @@ DEFAULTS: Final = [
 
 @pytest.mark.parametrize(("text", "why"), INVALID)
 def test_a_malformed_file_is_told_for_what_it_is(text: str, why: str) -> None:
-    assert why in str(invalidity(text))
+    assert why in str(find_invalidity(text))
 
 
 @pytest.mark.parametrize(("avro_type", "default", "why"), DEFAULTS)
 def test_an_invalid_default_is_named(avro_type: Any, default: Any, why: str) -> None:
     schema = {"type": "record", "name": "A", "fields": [{"name": "a", "type": avro_type, "default": default}]}
-    assert why in str(invalidity(json.dumps(schema)))
+    assert why in str(find_invalidity(json.dumps(schema)))
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_the_projects_own_schemas_are_valid_and_follow_themselves(subject: str) -> None:
-    text = schema_text(subject)
-    assert invalidity(text) is None
-    assert faults_of_change(json.loads(text), json.loads(text), SUBJECTS[subject][1]) == []
+    text = read_schema_text(subject)
+    assert find_invalidity(text) is None
+    assert find_change_faults(json.loads(text), json.loads(text), SUBJECTS[subject][1]) == []
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 def test_each_schema_is_in_the_list_of_published_ones(subject: str) -> None:
-    found = fingerprint(schema_text(subject))
-    assert is_published(schema_text(subject)), f'add "{found}" to PUBLISHED in producers/published_schemas.py'
+    found = compute_schema_fingerprint(read_schema_text(subject))
+    assert is_published(read_schema_text(subject)), f'add "{found}" to PUBLISHED in producers/published_schemas.py'

@@ -17,10 +17,10 @@ from domain.intents import (
     VALUE_TIME_MIN,
     Intent,
     Leg,
-    intent_id_of,
+    compute_intent_id,
 )
 from domain.outcomes import Reason
-from domain.screening import books_refusal, identity_fault, legs_refusal, shape_refusal, shown, value_time_of
+from domain.screening import find_identity_fault, get_value_time, make_shown, refuse_by_books, refuse_legs, refuse_shape
 from tests.posting_model import leg, pair, reversal, transfer
 
 GOOD = transfer("key", *pair("external:bank", "users:1", 100))
@@ -29,7 +29,7 @@ MONEY_BAG = "\N{MONEY BAG}"
 
 def reason_of(intent: Intent) -> str:
     """Return the reason for which the shape is refused, or `fine`."""
-    refusal = shape_refusal(intent)
+    refusal = refuse_shape(intent)
     return refusal.reason.value if refusal else "fine"
 
 
@@ -62,7 +62,7 @@ def reason_of(intent: Intent) -> str:
         ({"metadata": {"k": "v" * (METADATA_VALUE_CHARACTERS_MAX + 1)}}, "malformed"),
         ({"metadata": {str(number): "" for number in range(METADATA_ENTRIES_MAX)}}, "fine"),
         ({"metadata": {str(number): "" for number in range(METADATA_ENTRIES_MAX + 1)}}, "malformed"),
-        ({"reverses": intent_id_of("default", "other")}, "malformed"),
+        ({"reverses": compute_intent_id("default", "other")}, "malformed"),
         ({"type": "reversal"}, "malformed"),
         ({"legs": (leg("a", 0, 1), leg("b", -1, 1))}, "malformed"),
         # type and number of legs
@@ -152,7 +152,7 @@ CHART = Chart(
     ],
 )
 def test_the_place_of_legs_in_the_books(legs: tuple[Leg, ...], outcome: str) -> None:
-    refusal = books_refusal(legs, CHART, {"MILES": 0, "EUR": 9})
+    refusal = refuse_by_books(legs, CHART, {"MILES": 0, "EUR": 9})
     assert (refusal.reason.value if refusal else "fine") == outcome
 
 
@@ -166,7 +166,7 @@ def test_the_place_of_legs_in_the_books(legs: tuple[Leg, ...], outcome: str) -> 
     ],
 )
 def test_a_currency_that_is_not_known_is_told_how_it_is_written(code: str, sentence: str) -> None:
-    refusal = books_refusal(pair("free:a", "free:b", 1, code), CHART, {"MILES": 0})
+    refusal = refuse_by_books(pair("free:a", "free:b", 1, code), CHART, {"MILES": 0})
     assert refusal is not None
     assert refusal.detail == sentence
 
@@ -196,12 +196,12 @@ def test_an_intent_with_every_fault_gets_the_first_and_mended_the_next() -> None
     intent = GOOD._replace(**WORST)
     found = []
     for _, mending in MENDINGS:
-        refusal = shape_refusal(intent) or books_refusal(intent.legs, CHART, {})
+        refusal = refuse_shape(intent) or refuse_by_books(intent.legs, CHART, {})
         assert refusal is not None
         found.append(refusal.reason)
         intent = intent._replace(**mending)
     assert found == [reason for reason, _ in MENDINGS] == list(Reason)[: len(MENDINGS)]
-    assert (shape_refusal(intent), books_refusal(intent.legs, CHART, {})) == (None, None)
+    assert (refuse_shape(intent), refuse_by_books(intent.legs, CHART, {})) == (None, None)
 
 
 @pytest.mark.parametrize(
@@ -226,18 +226,20 @@ def test_an_intent_with_every_fault_gets_the_first_and_mended_the_next() -> None
     ],
 )
 def test_who_can_be_told_by_tenant_and_key(tenant: str, key: str, fault: str | None) -> None:
-    found = identity_fault(GOOD._replace(tenant=tenant, idempotency_key=key, intent_id=intent_id_of(tenant, key)))
+    found = find_identity_fault(
+        GOOD._replace(tenant=tenant, idempotency_key=key, intent_id=compute_intent_id(tenant, key))
+    )
     assert (found is None) if fault is None else (found is not None and fault in found)
 
 
 @pytest.mark.parametrize("other", [("default", "other"), ("other", "key")])
 def test_an_id_that_follows_from_something_else_is_a_fault(other: tuple[str, str]) -> None:
-    found = identity_fault(GOOD._replace(intent_id=intent_id_of(*other)))
-    assert found == f"The intent id {intent_id_of(*other)} does not follow from its tenant and idempotency key."
+    found = find_identity_fault(GOOD._replace(intent_id=compute_intent_id(*other)))
+    assert found == f"The intent id {compute_intent_id(*other)} does not follow from its tenant and idempotency key."
 
 
 def test_tenant_and_key_do_not_run_into_each_other() -> None:
-    assert intent_id_of("a", "bc") != intent_id_of("ab", "c")
+    assert compute_intent_id("a", "bc") != compute_intent_id("ab", "c")
 
 
 @pytest.mark.parametrize(
@@ -251,11 +253,11 @@ def test_tenant_and_key_do_not_run_into_each_other() -> None:
     ],
 )
 def test_foreign_text_is_shown_quoted_in_ascii_and_cut(text: str, quoted: str) -> None:
-    assert shown(text) == quoted
+    assert make_shown(text) == quoted
 
 
 def test_the_detail_says_which_side_has_how_much_too_many() -> None:
-    more, less = legs_refusal((leg("a", 1, 7), leg("b", -1, 5))), legs_refusal((leg("a", 1, 5), leg("b", -1, 7)))
+    more, less = refuse_legs((leg("a", 1, 7), leg("b", -1, 5))), refuse_legs((leg("a", 1, 5), leg("b", -1, 7)))
     assert more is not None
     assert less is not None
     assert more.detail == "Debits in 'EUR' are 2 minor units too many."
@@ -263,10 +265,10 @@ def test_the_detail_says_which_side_has_how_much_too_many() -> None:
 
 
 def test_the_value_time_is_what_was_asked_else_when_it_was_accepted() -> None:
-    assert value_time_of(GOOD) == GOOD.accepted_time
-    assert value_time_of(GOOD._replace(value_time=0)) == 0
-    assert value_time_of(GOOD._replace(value_time=0, accepted_time=0)) == 0
+    assert get_value_time(GOOD) == GOOD.accepted_time
+    assert get_value_time(GOOD._replace(value_time=0)) == 0
+    assert get_value_time(GOOD._replace(value_time=0, accepted_time=0)) == 0
 
 
 def test_an_intent_without_value_time_and_time_of_acceptance_has_none() -> None:
-    assert value_time_of(GOOD._replace(accepted_time=0)) is None
+    assert get_value_time(GOOD._replace(accepted_time=0)) is None

@@ -12,7 +12,7 @@ import pytest
 import trustme
 import yaml
 
-from cli.configuration.rules import contradictions
+from cli.configuration.rules import find_contradictions
 from runtime.server_tls import ServerTls
 from runtime.settings import REPOSITORY_ROOT, Settings
 from streams.metrics import serve_metrics
@@ -69,7 +69,7 @@ def test_files_that_cannot_serve_are_told_of(files: ServerTls, tmp_path: Path) -
         ((tmp_path / "nowhere", key), "which cannot be read"),
     ]
     for (one, other), expected in cases:
-        found = contradictions(Settings(home=tmp_path, tls_certificate_file=one, tls_key_file=other))
+        found = find_contradictions(Settings(home=tmp_path, tls_certificate_file=one, tls_key_file=other))
         told = [finding.sentence for finding in found if "TLS_" in finding.about]
         if expected is None:
             assert told == []
@@ -84,7 +84,7 @@ def test_up_says_that_it_has_no_tls(files: ServerTls, tmp_path: Path) -> None:
         "LEDGERLINE_TLS_CERTIFICATE_FILE": str(files.certificate_file),
         "LEDGERLINE_TLS_KEY_FILE": str(files.key_file),
     }
-    assert "serves this machine alone, without TLS" in run(variables, "up", code=1).stderr.replace("\n", " ")
+    assert "serves only this machine, without TLS" in run(variables, "up", code=1).stderr.replace("\n", " ")
 
 
 # ------------------------------------------------------------------------------------------------ deployment

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.addresses import addresses_of
+from cli.addresses import find_addresses
 from cli.context import read_settings
 from runtime.kafka import Kafka
 from runtime.secret_files import SettingsError
@@ -112,9 +112,9 @@ def test_passwords_ride_in_the_addresses_and_are_not_shown() -> None:
         registry_username="us",
         registry_password=SECRET,
     )
-    found = addresses_of(settings, None)
+    found = find_addresses(settings, None)
     assert found.kafka is not None
-    assert found.kafka.client_options() == {
+    assert found.kafka.make_client_options() == {
         "bootstrap.servers": "broker:9093",
         "security.protocol": "SASL_SSL",
         "sasl.mechanism": "SCRAM-SHA-512",
@@ -131,6 +131,6 @@ def test_passwords_ride_in_the_addresses_and_are_not_shown() -> None:
 
 def test_without_security_clients_are_made_as_ever() -> None:
     kafka = Kafka("broker:9092")
-    assert kafka.client_options() == {"bootstrap.servers": "broker:9092", "log_level": 2}
-    assert kafka.ssl_context() is None
+    assert kafka.make_client_options() == {"bootstrap.servers": "broker:9092", "log_level": 2}
+    assert kafka.make_ssl_context() is None
     assert pickle.loads(pickle.dumps(kafka)) == kafka  # noqa: S301 - our own bytes

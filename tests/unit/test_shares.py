@@ -76,7 +76,7 @@ def test_who_is_refused_and_how(held: list[ApiKey], asked: ApiKey, refusal: tupl
         assert (raised.value.kind.status, raised.value.members.get("bound")) == (status, bound)
         assert raised.value.headers["Retry-After"] == "1"
         counted = f'ledgerline_api_share_refusals_total{{bound="{bound or "all"}",share="requests"}} 1.0'
-        assert counted in metrics.exposition().decode()
+        assert counted in metrics.make_exposition().decode()
     assert share.held[0] == len(held)
     for one in held:
         share.give_back(one)
@@ -139,6 +139,28 @@ def test_who_waits_for_a_turn_in_vain(asked: list[ApiKey], answers: list[str]) -
         return found
 
     assert asyncio.run(run()) == answers
+
+
+def test_only_requests_that_wait_for_a_connection_are_counted_as_waiting() -> None:
+    """A request that waits behind its own key or tenant waits for no connection."""
+
+    async def run() -> None:
+        metrics = Metrics()
+        turns = Turns("reads", "connections", Bounds(3, 2, 1), metrics, 5)
+        release = asyncio.Event()
+        holding: list[str] = []
+        counts = []
+        tasks = []
+        for asking in (A, A, B, C, OTHER, THIRD):
+            tasks.append(asyncio.create_task(hold(turns, asking, holding, release)))
+            await asyncio.wait(tasks, timeout=0)
+            counts.append(metrics.queued_reads)
+        assert counts == [0, 0, 0, 0, 0, 1]
+        release.set()
+        assert await asyncio.gather(*tasks) == ["held"] * 6
+        assert metrics.queued_reads == 0
+
+    asyncio.run(run())
 
 
 def test_a_turn_comes_when_another_ends_and_none_is_lost_when_a_request_is_cancelled() -> None:

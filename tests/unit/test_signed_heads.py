@@ -9,8 +9,8 @@ import pytest
 import rfc8785
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from domain.merkle import root_of
-from domain.signed_heads import SignedHead, head_bytes, receipt_of
+from domain.merkle import compute_root
+from domain.signed_heads import SignedHead, make_head_bytes, make_receipt
 from streams.proof.audit.receipts import check_receipt
 from streams.proof.audit.signatures import PostingKeys, judge
 from streams.proof.audit.verifier import RECORD_MEMBERS, Refused
@@ -32,7 +32,7 @@ def hashes(first_seq: int, next_seq: int) -> bytes:
 
 
 def signed(first_seq: int, next_seq: int, key: Ed25519PrivateKey = KEY, lane: int = 3) -> SignedHead:
-    message = head_bytes(lane, first_seq, hashes(first_seq, next_seq))
+    message = make_head_bytes(lane, first_seq, hashes(first_seq, next_seq))
     return SignedHead(3, first_seq, next_seq, key.sign(message))
 
 
@@ -44,9 +44,9 @@ def test_the_signed_bytes_are_the_documented_ones() -> None:
         "first_seq": 5,
         "next_seq": 22,
         "head": joined[-32:].hex(),
-        "records_root": root_of([joined[: 16 * 32], joined[16 * 32 :]]).hex(),
+        "records_root": compute_root([joined[: 16 * 32], joined[16 * 32 :]]).hex(),
     }
-    assert head_bytes(3, 5, joined) == rfc8785.dumps(members)
+    assert make_head_bytes(3, 5, joined) == rfc8785.dumps(members)
 
 
 # The judged range so far, the signed heads, the ranges with findings, and the judged range afterwards.
@@ -85,7 +85,7 @@ def made(seq: int, next_seq: int = 40) -> dict[str, Any]:
     record = {**dict.fromkeys(RECORD_MEMBERS, "x"), "lane": 3, "seq": seq}
     own = sha256(bytes(32) + rfc8785.dumps(record)).digest()
     joined = hashes(3, seq) + own + hashes(seq + 1, next_seq)
-    return receipt_of(record, bytes(32), SignedHead(3, 3, next_seq, KEY.sign(head_bytes(3, 3, joined))), joined)
+    return make_receipt(record, bytes(32), SignedHead(3, 3, next_seq, KEY.sign(make_head_bytes(3, 3, joined))), joined)
 
 
 def altered(part: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

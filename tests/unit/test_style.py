@@ -300,6 +300,56 @@ def test_names_are_whole_words() -> None:
     assert short == []
 
 
+# The verbs that names of functions begin with. Prefer one of these to a new one.
+VERBS: Final = {
+    "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause", "chain",
+    "change", "check", "choose", "climb", "close", "collect", "compare", "complain", "compute", "configure",
+    "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode", "describe", "drain", "drop",
+    "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit", "explain", "export", "fetch", "fill",
+    "find", "fit", "follow", "format", "fund", "get", "guard", "hash", "hold", "import", "infer", "join", "judge",
+    "keep", "list", "listen", "load", "lock", "look", "make", "map", "mark", "mask", "merge", "migrate", "mirror",
+    "move", "name", "normalize", "note", "observe", "open", "parse", "pass", "plan", "point", "post", "prepare",
+    "process", "prove", "publish", "put", "quarantine", "query", "rank", "read", "recompute", "reconcile", "record",
+    "refuse", "register", "remove", "render", "repeat", "replace", "replay", "require", "restore", "retry", "reverse",
+    "revoke", "rewind", "run", "say", "seek", "send", "serve", "set", "settle", "show", "sign", "skip", "sort",
+    "spawn", "split", "start", "stop", "store", "stream", "strip", "sum", "sweep", "take", "tell", "translate", "try",
+    "turn", "vary", "verify", "wait", "watch", "wire", "write",
+}  # fmt: skip
+# What a predicate or a conversion begins with.
+NO_VERBS: Final = {"is", "has", "needs", "from", "to"}
+RULE_OF_NAMES: Final = ("api", "cli", "db", "domain", "producers", "runtime", "streams")
+# Their names are those of commands.
+COMMANDS: Final = {
+    ("cli/commands/accounts.py", "balance"),
+    ("cli/commands/demo.py", "demo"),
+    ("cli/commands/operations.py", "operations"),
+    ("cli/commands/services.py", "service"),
+    ("cli/commands/stack.py", "down"),
+    ("cli/commands/stack.py", "up"),
+    ("cli/commands/status.py", "status"),
+}
+
+
+def registers(node: Function) -> bool:
+    """Return whether a decorator registers the function for a route or a command, whose name it then bears."""
+    names = {ast.unparse(call.func) for call in node.decorator_list if isinstance(call, ast.Call)}
+    return any(name.split(".")[-1] in ("get", "post", "command", "callback") for name in names)
+
+
+def test_a_function_begins_with_a_verb() -> None:
+    """A name says what its function does: `find_settled`, not `settled`."""
+    nouns = {
+        (name, node.name)
+        for name in modules(*RULE_OF_NAMES)
+        for node in tree(name).body
+        if isinstance(node, Function)
+        and node.name.strip("_").split("_")[0] not in VERBS | NO_VERBS
+        and node.name != "main"
+        and not registers(node)
+    }
+    assert nouns == COMMANDS
+
+
 @pytest.mark.parametrize("top", PACKAGES)
 def test_packages_import_downwards_only_at_their_top(top: str) -> None:
     """A quick version of what import-linter proves in `make imports`: domain, runtime and db import nothing higher."""

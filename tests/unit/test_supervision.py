@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cli.processes import API_PORT, METRICS_PORT, SERVICES, Service, instances_by_service
+from cli.processes import API_PORT, METRICS_PORT, SERVICES, Service, count_instances
 from cli.supervision.back_off import BackOff
 from cli.supervision.run import Supervisor
-from cli.supervision.supervisor import environment_of_services
+from cli.supervision.supervisor import make_services_environment
 from ops.embedded import EmbeddedError, EmbeddedStack, Endpoints
 from ops.embedded.process import ProcessIdentity, wait_until
 from ops.run_state import RunState, load_state, read_state, state_file, write_state
@@ -235,9 +235,9 @@ def test_a_service_that_does_not_stop_is_killed(tmp_path: Path, monkeypatch: pyt
 
 def test_the_pause_doubles_is_bounded_and_is_forgiven() -> None:
     back_off = BackOff(first_seconds=0.5, most_seconds=3.0, forgiven_after_seconds=60.0)
-    assert [back_off.next_seconds(1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
-    assert back_off.next_seconds(60.0) == 0.5
-    assert BackOff(most_seconds=30.0).next_seconds(0.0) == 0.5
+    assert [back_off.compute_next_seconds(1.0) for _ in range(5)] == [0.5, 1.0, 2.0, 3.0, 3.0]
+    assert back_off.compute_next_seconds(60.0) == 0.5
+    assert BackOff(most_seconds=30.0).compute_next_seconds(0.0) == 0.5
 
 
 def test_the_state_survives_the_file_and_only_its_user_reads_it(tmp_path: Path) -> None:
@@ -281,12 +281,12 @@ def test_the_table_of_services_is_whole() -> None:
 )
 def test_silly_numbers_of_instances_are_refused(wanted: dict[str, int], message: str) -> None:
     with pytest.raises(EmbeddedError) as caught:
-        instances_by_service(wanted)
+        count_instances(wanted)
     assert str(caught.value) == message
 
 
 def test_instances_default_to_the_table() -> None:
-    assert instances_by_service({"posting": 3}) == {
+    assert count_instances({"posting": 3}) == {
         "posting": 3,
         "relay": 1,
         "reconciliation": 1,
@@ -301,7 +301,7 @@ def test_a_database_that_a_file_names_is_not_started(tmp_path: Path, monkeypatch
     secret.chmod(0o600)
     monkeypatch.setenv("LEDGERLINE_POSTGRES_DSN_FILE", str(secret))
     monkeypatch.delenv("LEDGERLINE_POSTGRES_DSN", raising=False)
-    environment = environment_of_services()
+    environment = make_services_environment()
     assert environment["LEDGERLINE_POSTGRES_DSN"] == "postgresql://elsewhere/ledger"
     assert "LEDGERLINE_POSTGRES_DSN_FILE" not in environment  # services refuse a setting that is given twice
     stack = EmbeddedStack.from_environment(tmp_path, environment)

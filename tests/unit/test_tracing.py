@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.datastructures import Headers
 
-from api.tracing import begin_span, end_span, trace_of
+from api.tracing import begin_span, end_span, read_trace
 from db.relay import TracedBatch
 from producers.relay_traces import TracedBatches
 from runtime import tracing
 from runtime.tracing import Attribute, Kind
 from streams.batches import Message, PartitionBatch
-from streams.tracing import sampled_of
+from streams.tracing import list_sampled
 
 
 def traceparent(number: int, *, sampled: bool = True) -> str:
@@ -35,15 +35,15 @@ def header(value: str) -> tuple[str, bytes]:
 def test_sampled_messages_are_linked_once_each_and_no_more_than_the_bound() -> None:
     first, second, unsampled = traceparent(1), traceparent(2), traceparent(3, sampled=False)
     of_one = [("other", b"x"), header(first)]
-    found = sampled_of([batch(of_one, of_one, [header(unsampled)], [], [header(second)]), batch([header(first)])])
+    found = list_sampled([batch(of_one, of_one, [header(unsampled)], [], [header(second)]), batch([header(first)])])
     assert found == [first, second]
     many = batch(*([header(traceparent(number))] for number in range(tracing.LINKS_MAX + 5)))
-    assert sampled_of([many]) == [traceparent(number) for number in range(tracing.LINKS_MAX)]
+    assert list_sampled([many]) == [traceparent(number) for number in range(tracing.LINKS_MAX)]
 
 
 @given(value=st.none() | st.binary(max_size=60))
 def test_hostile_headers_are_no_trace(value: bytes | None) -> None:
-    assert sampled_of([batch([("traceparent", value), header(traceparent(1))])]) == []
+    assert list_sampled([batch([("traceparent", value), header(traceparent(1))])]) == []
 
 
 def test_a_batch_is_linked_to_where_it_ends() -> None:
@@ -128,14 +128,14 @@ def test_what_a_server_fails_at_is_an_error(status: int, failed: list[str]) -> N
 
 def test_a_trace_that_begins_here_is_not_said_to_be_sampled() -> None:
     """Nobody recorded the span that this traceparent names."""
-    assert not tracing.is_sampled(trace_of(Headers({})).traceparent)
-    assert tracing.is_traceparent(trace_of(Headers({})).traceparent)
+    assert not tracing.is_sampled(read_trace(Headers({})).traceparent)
+    assert tracing.is_traceparent(read_trace(Headers({})).traceparent)
 
 
 @given(numbers=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 10**12)), max_size=30))
 def test_ranges_name_the_bounds_of_each_partition(numbers: list[tuple[int, int]]) -> None:
-    for text in tracing.ranges(numbers):
+    for text in tracing.format_ranges(numbers):
         partition, bounds = text.split(":")
         of_it = [number for place, number in numbers if place == int(partition)]
         assert bounds == f"{min(of_it)}-{max(of_it)}"
-    assert len(tracing.ranges(numbers)) == len({partition for partition, _ in numbers})
+    assert len(tracing.format_ranges(numbers)) == len({partition for partition, _ in numbers})

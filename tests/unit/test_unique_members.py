@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from api.intent_bodies import batch_of, intent_of, json_value
+from api.intent_bodies import parse_batch, parse_intent, parse_json
 from api.problems import Kind, Problem
 from domain.intents import Intent
 
@@ -35,15 +35,15 @@ TWICE = PLAIN.replace('"amount_minor":100', '"amount_minor":100,"amount_minor":2
 )
 def test_a_member_that_stands_twice_is_told(body: str, member: str) -> None:
     with pytest.raises(Problem, match=f"The member '{member}' stands twice") as caught:
-        intent_of(body.encode(), "default", "k")
+        parse_intent(body.encode(), "default", "k")
     assert caught.value.kind is Kind.INVALID_JSON
 
 
 def test_a_batch_with_a_member_twice_is_refused_whole_and_a_line_alone() -> None:
     items = [text.replace("{", f'{{"idempotency_key":"{key}",', 1) for key, text in (("1", PLAIN), ("2", TWICE))]
     with pytest.raises(Problem, match="stands twice"):
-        batch_of(f"[{','.join(items)}]".encode(), is_ndjson=False, tenant="default")
-    first, second = batch_of("\n".join(items).encode(), is_ndjson=True, tenant="default")
+        parse_batch(f"[{','.join(items)}]".encode(), is_ndjson=False, tenant="default")
+    first, second = parse_batch("\n".join(items).encode(), is_ndjson=True, tenant="default")
     assert isinstance(first, Intent)
     assert isinstance(second, Problem)
     assert second.kind is Kind.INVALID_JSON
@@ -54,7 +54,7 @@ def test_a_repeat_behind_many_members_is_found_at_once() -> None:
     members = ",".join(f'"{number}":1' for number in range(50_000))
     begin = time.process_time()
     with pytest.raises(Problem, match="The member '49999' stands twice"):
-        json_value(f'{{{members},"49999":2}}'.encode())
+        parse_json(f'{{{members},"49999":2}}'.encode())
     assert time.process_time() - begin < 5
 
 
@@ -74,7 +74,7 @@ def test_a_repeat_behind_many_members_is_found_at_once() -> None:
     ],
 )
 def test_what_has_each_member_once_is_taken(body: str) -> None:
-    assert json_value(body.encode()) == json.loads(body)
+    assert parse_json(body.encode()) == json.loads(body)
 
 
 NAMES = st.sampled_from(["legs", "metadata", "type", "a", ":", ""])
@@ -109,6 +109,6 @@ def test_twice_is_refused_and_once_is_taken(document: tuple[str, bool]) -> None:
     text, twice = document
     if twice:
         with pytest.raises(Problem, match="stands twice"):
-            json_value(text.encode())
+            parse_json(text.encode())
     else:
-        assert json_value(text.encode()) == json.loads(text)
+        assert parse_json(text.encode()) == json.loads(text)

@@ -1,6 +1,6 @@
-"""`make bench`: one table of figures, each beside its limit and what it must reach.
+"""`make bench`: measure one table of figures, each beside its limit and the value that it must reach.
 
-Exit code 0: every figure held; 1: one did not; 2: wrong use, or something that was measured was not as it should be.
+Exit code 0: every figure held; 1: one did not; 2: wrong use, or a wrong result, such as an intent that was not posted.
 """
 
 import argparse
@@ -101,9 +101,7 @@ def _write_document(figures: Sequence[Figure]) -> None:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.bench", description=__doc__)
-    parser.add_argument(
-        "--only", action="append", choices=PARTS, help="measure this part, or several; all when not given"
-    )
+    parser.add_argument("--only", action="append", choices=PARTS, help="measure only this part; repeat it for more")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="rounds of posting (default %(default)s)")
     parser.add_argument(
         "--minutes", type=float, default=LOOP_MINUTES, help="how long the whole loop runs (default %(default)s)"
@@ -117,13 +115,19 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         nargs="?",
         const=REPLAY_INTENTS_LONG,
         metavar="INTENTS",
-        help=f"measure the replay of so many ({REPLAY_INTENTS_LONG}), and nothing else unless --only names it",
+        help=f"measure the replay of so many intents ({REPLAY_INTENTS_LONG}), and only what --only names beside it",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there as well")
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw how cost grows instead: an .svg, and its .json")
-    parser.add_argument("--panel", action="append", choices=PANELS, help="of the plot, measure only this one anew")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to this file")
     parser.add_argument(
-        "--document", type=Path, nargs="+", metavar="FILE", help=f"write what --json wrote into {DOCUMENT.name} instead"
+        "--plot", type=Path, metavar="FILE", help="instead, draw how cost grows: an .svg, and its .json"
+    )
+    parser.add_argument("--panel", action="append", choices=PANELS, help="of the plot, measure only this panel again")
+    parser.add_argument(
+        "--document",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help=f"instead, write the figures of --json into {DOCUMENT.name}",
     )
     options = parser.parse_args(arguments)
     if options.rows < ROWS:

@@ -23,16 +23,16 @@ from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
 from domain.errors import LedgerlineError
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from producers.deploy import Replication, make_topics, register_schemas, topic_configs
-from producers.encoding import encoder
-from runtime.kafka_positions import REQUEST_SECONDS_MAX, admin_client, topic_state
+from producers.deploy import Replication, make_topic_configs, make_topics, register_schemas
+from producers.encoding import make_encoder
+from runtime.kafka_positions import REQUEST_SECONDS_MAX, make_admin_client, read_topic_state
 from runtime.key_files import make_key
-from runtime.key_names import POSTING_KEY_FILE, public_file
-from runtime.schemas import registered_id, registry_client
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
+from runtime.schemas import find_registered_id, make_registry_client
 from tools.bench.loads import Load
 from tools.bench.processor_time import ProcessorTime
 
@@ -75,12 +75,12 @@ class BenchLedger:
             add_tenant(connection, TENANT)
         make_topics(self.endpoints.kafka, self.topics, self.lanes, Replication())
         register_schemas(self.endpoints.registry)
-        with registry_client(self.endpoints.registry) as client:
-            schema_id = registered_id(client, "payments.intents-value")
-        self._encode = encoder("payments.intents-value", schema_id)
+        with make_registry_client(self.endpoints.registry) as client:
+            schema_id = find_registered_id(client, "payments.intents-value")
+        self._encode = make_encoder("payments.intents-value", schema_id)
         self._producer = Producer(
             {
-                **self.endpoints.kafka.client_options(),
+                **self.endpoints.kafka.make_client_options(),
                 "enable.idempotence": True,
                 "linger.ms": 20,
                 "compression.type": "lz4",
@@ -88,7 +88,7 @@ class BenchLedger:
                 "queue.buffering.max.messages": 1_000_000,
             }
         )
-        self._admin = admin_client(self.endpoints.kafka)
+        self._admin = make_admin_client(self.endpoints.kafka)
         self.processor_time = ProcessorTime(self.endpoints, self.dsn)
         self.sent = 0
 
@@ -98,7 +98,7 @@ class BenchLedger:
             debited, credited = next(load.pairs)
             idempotency_key = f"bench-{self.sent}"
             record: dict[str, Any] = {
-                "intent_id": str(intent_id_of(TENANT, idempotency_key)),
+                "intent_id": str(compute_intent_id(TENANT, idempotency_key)),
                 "tenant": TENANT,
                 "idempotency_key": idempotency_key,
                 "type": "transfer",
@@ -143,7 +143,7 @@ class BenchLedger:
 
     def on_topic(self) -> int:
         """Return the number of intents in Kafka."""
-        return sum(topic_state(self._admin, self.topics.intents).high.values())
+        return sum(read_topic_state(self._admin, self.topics.intents).high.values())
 
     def posted(self, connection: psycopg.Connection[Any]) -> int:
         """Return how many offsets have a journal row."""
@@ -215,7 +215,7 @@ class BenchLedger:
     def drop(self) -> None:
         """Remove the database and the topics."""
         drop_database(self.dsn)
-        for deletion in self._admin.delete_topics(list(topic_configs(self.topics))).values():
+        for deletion in self._admin.delete_topics(list(make_topic_configs(self.topics))).values():
             deletion.result(WAIT_SECONDS_MAX)
 
 
@@ -228,7 +228,7 @@ def bench_ledger(endpoints: Endpoints, lanes: int = LANES) -> Iterator[BenchLedg
         ledger = BenchLedger(endpoints, lanes)
         ledger.variables |= {
             "LEDGERLINE_POSTING_KEY_FILE": str(key_file),
-            "LEDGERLINE_POSTING_PUBLIC_KEYS_FILE": str(public_file(key_file)),
+            "LEDGERLINE_POSTING_PUBLIC_KEYS_FILE": str(get_public_file(key_file)),
         }
         try:
             yield ledger

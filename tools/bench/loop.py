@@ -17,7 +17,7 @@ from confluent_kafka import Consumer, KafkaException, TopicPartition
 
 from ops.embedded.process import wait_until
 from ops.embedded.stack import Endpoints
-from runtime.schemas import parsed_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from tools.bench.disk import disk_bytes, each_of
 from tools.bench.figures import Figure, second_half, slope
 from tools.bench.ledger import WAIT_SECONDS_MAX, BenchFault, BenchLedger, bench_ledger
@@ -75,10 +75,10 @@ class LoopWatch:
         self._ledger = ledger
         self._connection = psycopg.connect(ledger.dsn, autocommit=True)
         self._relayed: dict[int, int] = {}
-        self._schema = parsed_schema("ledger.relay-value")
+        self._schema = parse_own_schema("ledger.relay-value")
         self._consumer = Consumer(
             {
-                **ledger.endpoints.kafka.client_options(),
+                **ledger.endpoints.kafka.make_client_options(),
                 "group.id": f"{ledger.name}-watch",
                 "enable.auto.commit": False,
                 "isolation.level": "read_committed",
@@ -113,7 +113,7 @@ class LoopWatch:
         """Wait until all sent intents have passed all stages. Return the seconds. Raise BenchFault after a timeout."""
         started = time.monotonic()
         if not wait_until(lambda: self.look().through == self._ledger.sent, timeout_seconds=WAIT_SECONDS_MAX):
-            raise BenchFault(f"Not all stages came to the end in time, but to {self.look()}: see their logs above.")
+            raise BenchFault(f"Not all stages reached the end in time: {self.look()}; see their logs above.")
         return time.monotonic() - started
 
 

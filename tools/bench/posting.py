@@ -82,7 +82,7 @@ def require_floors(ledger: BenchLedger) -> None:
     ledger.wait_posted()
     outcomes = ledger.outcomes(first_seqs)
     if outcomes != {"rejected": 1}:
-        raise BenchFault(f"A transfer of more than the account holds should be rejected, and became {outcomes}.")
+        raise BenchFault(f"A transfer of more than the account holds should be rejected, but became {outcomes}.")
 
 
 def _require_both(done: Round, workers: Sequence[psutil.Process]) -> None:

@@ -6,7 +6,7 @@ from typing import Final
 
 from psycopg.conninfo import make_conninfo
 
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from db.frame import export_frame
 from db.relay import RelayStore
 from ops.embedded.stack import Endpoints
@@ -63,7 +63,7 @@ def _post(ledger: BenchLedger, intents: int) -> float:
 def _relay(ledger: BenchLedger) -> None:
     """Relay the whole journal to its topic, which a replay reads."""
     options = RelayOptions(ledger.endpoints.kafka, ledger.topics)
-    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.registered(ledger.endpoints.registry), options)
+    relay = Relay(RelayStore(ledger.dsn), RelayEncoders.find_registered(ledger.endpoints.registry), options)
     relay.start()
     while relay.round():
         pass
@@ -74,7 +74,7 @@ def _replay(ledger: BenchLedger) -> float:
     """Replay into an empty database, and return records a second. Raise BenchFault if the two databases differ."""
     target = make_conninfo(ledger.endpoints.postgres_dsn, dbname=f"{ledger.name}_replayed")
     try:
-        with snapshot(ledger.dsn, "ledgerline_operator") as connection:
+        with open_snapshot(ledger.dsn, "ledgerline_operator") as connection:
             frame = export_frame(connection)
         origin = Origin(ledger.endpoints.kafka, ledger.endpoints.registry, ledger.topics)
         done = replay(origin, target, frame)

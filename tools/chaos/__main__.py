@@ -1,4 +1,4 @@
-"""`python -m tools.chaos`: hurt the whole of Ledgerline on purpose, and judge what is left.
+"""`python -m tools.chaos`: break every part of a running Ledgerline under load, and judge the result.
 
 Exit code 0: every scenario passed; 1: one did not; 2: wrong use.
 """
@@ -72,10 +72,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seed", default=SEED, help="chooses the order, the moments and the load (default %(default)s)"
     )
-    parser.add_argument("--minutes", type=float, help="pass after pass until then; one pass when not given")
+    parser.add_argument("--minutes", type=float, help="repeat passes for so many minutes; one pass if left out")
     chosen = parser.add_mutually_exclusive_group()
-    chosen.add_argument("--only", action="append", default=[], metavar="NAME", help="this scenario, or several")
-    chosen.add_argument("--kinds", action="store_true", help="one scenario of each kind, which the seed chooses")
+    chosen.add_argument(
+        "--only", action="append", default=[], metavar="NAME", help="run only this scenario; repeat it for more"
+    )
+    chosen.add_argument("--kinds", action="store_true", help="run one scenario of each kind, which the seed chooses")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results there")
     parser.add_argument("--list", action="store_true", help="list the scenarios and their promises")
     return parser.parse_args(arguments)

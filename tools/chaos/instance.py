@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from cli.processes import API_PORT, METRICS_PORT, Service, base_url
+from cli.processes import API_PORT, METRICS_PORT, Service, make_base_url
 from cli.supervision.back_off import BackOff
 from cli.supervision.service_process import ServiceProcess
 from ops.embedded.ports import pick_free
@@ -70,7 +70,7 @@ class Instance:
     @property
     def url(self) -> str:
         """The address of /readyz and /metrics, and for an API process also of the API."""
-        return base_url(self.port)
+        return make_base_url(self.port)
 
     @property
     def pid(self) -> int | None:

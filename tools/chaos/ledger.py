@@ -17,7 +17,7 @@ from domain.errors import Outage
 from domain.topics import Topics
 from ops.embedded.stack import Endpoints
 from producers.deploy import Replication, make_topics, register_schemas
-from runtime.kafka_positions import admin_client, topic_state
+from runtime.kafka_positions import make_admin_client, read_topic_state
 
 TENANT: Final = "default"
 LANES: Final = 4
@@ -78,7 +78,7 @@ class ChaosLedger:
 
     @cached_property
     def _admin(self) -> AdminClient:
-        return admin_client(self.endpoints.kafka)
+        return make_admin_client(self.endpoints.kafka)
 
     @property
     def dsn(self) -> str:
@@ -99,7 +99,7 @@ class ChaosLedger:
     def progress(self) -> Progress | None:
         """Return the progress of every step; None while Kafka or Postgres cannot be reached."""
         try:
-            received = topic_state(self._admin, self.topics.intents)
+            received = read_topic_state(self._admin, self.topics.intents)
             stands: dict[str, Lanes] = {"posted": {}, "reconciled": {}, "audited": {}}
             for step, lane, following in self.rows(
                 """SELECT 'posted', lane, next_offset FROM ledger.lane

@@ -18,8 +18,8 @@ from typing import Final
 import time_machine
 
 from cli.commands.services import RUNNERS, run_api, run_posting, run_relay
-from cli.context import Ledger, running_ledger
-from cli.observed import observed
+from cli.context import Ledger, find_running_ledger
+from cli.observed import observe
 from domain.topics import Topics
 from runtime.faults import Fault
 
@@ -73,14 +73,14 @@ def main() -> None:
     options = parser.parse_args()
     if (options.orders / CLOCK).exists():
         follow_clock(options.orders / CLOCK)
-    ledger = running_ledger()
+    ledger = find_running_ledger()
     topics = Topics(ledger.settings.topic_prefix)
     with_fault_points: dict[str, Callable[[Ledger, Topics, Fault], None]] = {
         "posting": run_posting,
         "relay": run_relay,
         "api": run_api,
     }
-    with observed(options.name, ledger):
+    with observe(options.name, ledger):
         if options.name in with_fault_points:
             with_fault_points[options.name](ledger, topics, obeying(options.orders))
         else:

@@ -1,4 +1,4 @@
-"""`make load`: k6 against a ledger, and every promise held against what reconciliation has found.
+"""`make load`: put a ledger under load with k6, and compare every promise with what reconciliation found.
 
 Exit code 0: everything held; 1: something did not; 2: wrong use, or a suite that could not be run or judged.
 """
@@ -16,7 +16,7 @@ from typing import Final
 from rich.markup import escape
 
 from cli.context import read_settings
-from cli.output import errors, progress_bar, show_json
+from cli.output import errors, open_progress_bar, show_json
 from domain.errors import LedgerlineError
 from runtime.settings import Settings
 from tools.load.hostile import run_hostile
@@ -65,18 +65,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tools.load", description=__doc__)
     parser.add_argument(
         "--suite", action="append", choices=[*SUITES, HOSTILE, "all"],
-        help=f"run this suite, or several; {', '.join(DEFAULTS)} when not given; {HOSTILE} runs alone",
+        help=f"run this suite, or several; {', '.join(DEFAULTS)} if left out; {HOSTILE} runs alone",
     )  # fmt: skip
-    parser.add_argument("--minutes", type=_positive, help="how long load and soak run (1 and 10 when not given)")
+    parser.add_argument("--minutes", type=_positive, help="how long load and soak run (1 and 10 if left out)")
     parser.add_argument(
-        "--rate", type=_positive, help="single posts a second that the machine is good for; found out when not given"
+        "--rate", type=_positive, help="single posts a second that the machine can take; measured if left out"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures there, or - to print nothing else")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write all figures to this file; - prints them in place of the table"
+    )
     parser.add_argument(
         "--report",
         type=Path,
         metavar="FILE",
-        help="write the report there, in Markdown; load-report.md in home when not given",
+        help="write the report to this file, in Markdown; load-report.md in home if left out",
     )
     options = parser.parse_args(arguments)
     if HOSTILE in (options.suite or ()):
@@ -111,7 +113,7 @@ def _run(options: argparse.Namespace, target: LoadLedger, report: Report) -> tup
     names = options.suite or DEFAULTS
     suites = [suite for name, suite in SUITES.items() if name in names or "all" in names]
     results: list[Result] = []
-    with progress_bar() as bar:
+    with open_progress_bar() as bar:
         task = bar.add_task("", total=None)
 
         def progress(what: str, done: float, total: float) -> None:

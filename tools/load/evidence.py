@@ -13,14 +13,14 @@ from typing import Any, Final, NamedTuple
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from cli.context import Ledger
-from db.operations import break_counts, glance, lane_progress
-from db.reconciled import ReconciledLane, ReconciledSum, reconciled_lanes, reconciled_sums
+from db.operations import count_breaks, list_lane_progress, open_glance
+from db.reconciled import ReconciledLane, ReconciledSum, read_reconciled_lanes, read_reconciled_sums
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from ops.embedded.process import wait_until
 from runtime.kafka import Kafka
-from runtime.kafka_positions import admin_client, topic_state
-from runtime.schemas import parsed_schema, read_body
+from runtime.kafka_positions import make_admin_client, read_topic_state
+from runtime.schemas import parse_own_schema, read_body
 
 MESSAGES_AT_ONCE: Final = 5000
 READ_SECONDS_MAX: Final = 60.0
@@ -78,15 +78,15 @@ class Evidence(NamedTuple):
 
 def stand_now(ledger: Ledger) -> Stand:
     """Return the current position of reconciliation."""
-    with glance(ledger.postgres_dsn) as connection:
+    with open_glance(ledger.postgres_dsn) as connection:
         return _stand(connection)
 
 
 def _stand(connection: Any) -> Stand:
     breaks = Counter(
-        {(found.found_by, found.kind): found.breaks for found in break_counts(connection) if found.state == "open"}
+        {(found.found_by, found.kind): found.breaks for found in count_breaks(connection) if found.state == "open"}
     )
-    return Stand(reconciled_lanes(connection), breaks)
+    return Stand(read_reconciled_lanes(connection), breaks)
 
 
 def wait_posted(ledger: Ledger, timeout_seconds: float) -> None:
@@ -119,13 +119,13 @@ def wait_reconciled(ledger: Ledger, timeout_seconds: float, progress: Progress) 
 
 def _received(ledger: Ledger) -> dict[int, int]:
     topics = Topics(ledger.settings.topic_prefix)
-    return topic_state(admin_client(ledger.kafka), topics.intents).high
+    return read_topic_state(make_admin_client(ledger.kafka), topics.intents).high
 
 
 def _short_of(ledger: Ledger, received: Mapping[int, int]) -> tuple[int, int]:
     """Return how many of the intents below these offsets are not posted, and how many are not reconciled."""
-    with glance(ledger.postgres_dsn) as connection:
-        lanes = {row.lane: row for row in lane_progress(connection)}
+    with open_glance(ledger.postgres_dsn) as connection:
+        lanes = {row.lane: row for row in list_lane_progress(connection)}
     unposted = unreconciled = 0
     for lane, end in received.items():
         row = lanes.get(lane)
@@ -166,12 +166,12 @@ def gather(ledger: Ledger, run: str, before: Stand, after: Stand, accounts: Iter
         records += ours
         others += len(checked) - len(ours)
     tenants = {record.tenant for record in records}
-    with glance(ledger.postgres_dsn) as connection:
+    with open_glance(ledger.postgres_dsn) as connection:
         sums = [
             found
             for tenant in sorted(tenants)
             for prefix in accounts
-            for found in reconciled_sums(connection, tenant, prefix)
+            for found in read_reconciled_sums(connection, tenant, prefix)
         ]
     new = after.breaks - before.breaks
     return Evidence(records, others, sums, {" ".join(what): count for what, count in sorted(new.items())})
@@ -207,7 +207,7 @@ def _checked(
     ledger: Ledger, topic: str, begin: ReconciledLane, end: ReconciledLane
 ) -> list[tuple[int, dict[str, Any]]]:
     """Return the relay time (milliseconds since 1970) and the content of each record, each once, in order."""
-    schema = parsed_schema("ledger.journal-value")
+    schema = parse_own_schema("ledger.journal-value")
     found: dict[int, tuple[int, dict[str, Any]]] = {}
     for message in _read(ledger.kafka, topic, end.lane, begin.next_offset, end.next_offset):
         record = read_body(message.value() or b"", schema)
@@ -224,7 +224,7 @@ def _read(kafka: Kafka, topic: str, partition: int, begin: int, end: int) -> Ite
         return
     consumer = Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-load",
             "enable.auto.commit": False,
             "enable.partition.eof": True,

@@ -11,7 +11,7 @@ from typing import Final
 import psutil
 
 from cli.commands.stack import KEY_TENANT
-from cli.context import Ledger, api_key, running_ledger
+from cli.context import Ledger, find_api_key, find_running_ledger
 from cli.supervision import supervisor
 from db.access import Scope, add_key
 from db.connections import connect
@@ -65,13 +65,13 @@ class LoadLedger:
 def named_ledger() -> LoadLedger:
     """Return the ledger that LEDGERLINE_* names. Raise LoadTarget if a part or the API key is not named."""
     try:
-        ledger = running_ledger()
+        ledger = find_running_ledger()
     except LedgerlineError as error:
         raise LoadTarget(
-            "LEDGERLINE_API_URL names a ledger, but not where its reconciliation is asked: set"
+            "LEDGERLINE_API_URL names a ledger, but the check needs its parts too: set"
             " LEDGERLINE_KAFKA_BOOTSTRAP, LEDGERLINE_POSTGRES_DSN and LEDGERLINE_REGISTRY_URL as well."
         ) from error
-    key = api_key(ledger.settings)
+    key = find_api_key(ledger.settings)
     if ledger.api_url is None or key is None:
         raise LoadTarget("There is no API key for the ledger that LEDGERLINE_API_URL names: set LEDGERLINE_API_KEY.")
     state = read_state(ledger.settings.home)
@@ -83,15 +83,15 @@ def named_ledger() -> LoadLedger:
 def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
     """Start a whole ledger with the default settings of `ledgerline up`, and always remove it at the end."""
     if read_state(home) is not None:  # left by a run that was killed
-        supervisor.down(home, report)
+        supervisor.stop_run(home, report)
     shutil.rmtree(home, ignore_errors=True)
     environment = dict(os.environ)
     for name in [name for name in environment if name.startswith("LEDGERLINE_")]:
         del os.environ[name]
     os.environ["LEDGERLINE_HOME"] = str(home)
     try:
-        state = supervisor.up(home, report, tied=True, cache=cache)
-        ledger = running_ledger()
+        state = supervisor.start_run(home, report, tied=True, cache=cache)
+        ledger = find_running_ledger()
         if ledger.api_url is None:
             raise LoadTarget("The API of the load's own ledger did not start: read its log.")
         key, throttled = (
@@ -99,7 +99,7 @@ def own_ledger(home: Path, cache: Path, report: Report) -> Iterator[LoadLedger]:
         )
         yield LoadLedger(ledger, ledger.api_url, key, throttled, state)
     finally:
-        supervisor.down(home, report)
+        supervisor.stop_run(home, report)
         shutil.rmtree(home, ignore_errors=True)
         os.environ.clear()
         os.environ.update(environment)

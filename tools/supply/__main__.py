@@ -1,4 +1,4 @@
-"""`python -m tools.supply`: what `make components`, `make sbom`, `make scan` and `make digests` run."""
+"""`python -m tools.supply`: the program behind `make components`, `make sbom`, `make scan` and `make digests`."""
 
 import argparse
 import json
@@ -21,10 +21,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tools.supply", description=__doc__)
     parser.add_argument("--cache", type=Path, required=True, help="the folder of the built parts")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("components", help="write docs/COMPONENTS.md anew")
+    commands.add_parser("components", help="write docs/COMPONENTS.md")
     commands.add_parser("sbom", help="write the bill of materials").add_argument("file", type=Path)
-    commands.add_parser("scan", help="look for advisories").add_argument("advisories", type=Path)
-    commands.add_parser("digests", help="write the digests of images where they are named")
+    commands.add_parser("scan", help="compare all components with advisories").add_argument("advisories", type=Path)
+    commands.add_parser("digests", help="write the digest of each image into the files that name it")
     given = parser.parse_args(arguments)
     try:
         return _run(given)

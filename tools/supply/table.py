@@ -131,5 +131,5 @@ def _run(*command: str) -> None:
     if done.returncode:
         last = (done.stderr.strip() or "it said nothing").splitlines()[-1]
         raise LedgerlineError(
-            f"The package index did not tell the age of new packages ({last}): go where it is reached."
+            f"The package index did not tell the age of new packages ({last}): run this on a machine that reaches it."
         )

@@ -176,7 +176,7 @@ function whole(value, name, least = 0) {
 
 function members(value, name, wanted) {
   const found = value !== null && typeof value === "object" && !Array.isArray(value) ? Object.keys(value).sort() : [];
-  if (found.join() !== wanted.join()) throw new Refused(`The ${name} does not have just the members that the format gives it.`);
+  if (found.join() !== wanted.join()) throw new Refused(`The ${name} does not have exactly the members of the format.`);
 }
 
 /** How many members all objects have; of the text, where a colon outside of a string stands for each. */

@@ -9,7 +9,7 @@ from typing import Any
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from domain.breaks import BreakKind, Finding, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject
 from producers.events import EventProducer
 from streams.batches import PartitionBatch
 from streams.proof.audit import metrics
@@ -45,7 +45,7 @@ class Auditor(JournalAgent[db.LaneRow]):
             for record in self._records(part, findings):
                 chain.take(record)
             findings += chain.findings
-        taken = [chain.segment() for chain in chains]
+        taken = [chain.make_segment() for chain in chains]
         judged = [
             self._judge(connection, rows[part.partition], chain, segment)
             for part, chain, segment in zip(batch, chains, taken, strict=True)
@@ -63,7 +63,7 @@ class Auditor(JournalAgent[db.LaneRow]):
             ],
         )
         for part, chain in zip(batch, chains, strict=True):
-            findings += self._repeats(connection, part.partition, chain.repeated)
+            findings += self._check_repeats(connection, part.partition, chain.repeated)
         self.breaks.record(connection, findings)
         records = sum(segment.next_seq - segment.first_seq for segment in segments)
         return Proved(findings, lambda: metrics.RECORDS.inc(records))
@@ -80,18 +80,18 @@ class Auditor(JournalAgent[db.LaneRow]):
 
         def hashes_of(first_seq: int, next_seq: int) -> bytes:
             """Return the hashes of a range: from audit's own copy, then from the records that arrived."""
-            kept = db.hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
+            kept = db.read_hashes(connection, row.lane, first_seq, row.next_seq) if first_seq < row.next_seq else b""
             start = max(first_seq - row.next_seq, 0) * db.HASH_BYTES
             return kept + arrived[start : (next_seq - row.next_seq) * db.HASH_BYTES]
 
         return judge(row.lane, covered, chain.signed, hashes_of, self._keys)
 
-    def _repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
+    def _check_repeats(self, connection: Any, lane: int, repeated: list[JournalRecord]) -> list[Finding]:
         findings = []
         for record in repeated:  # rare: a record that the topic has twice
             seq = record["seq"]
-            kept = db.hashes(connection, lane, seq, seq + 1)
-            missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, record_subject(lane, seq))
+            kept = db.read_hashes(connection, lane, seq, seq + 1)
+            missing = self.breaks.is_unresolved(connection, BreakKind.CHAIN, make_record_subject(lane, seq))
             finding = repeat_finding(record, kept, missing)
             if finding is not None:
                 findings.append(finding)

@@ -3,10 +3,10 @@
 from typing import Final
 
 from db.audit import HASH_BYTES, LaneRow, Segment
-from domain.breaks import BreakKind, BreakState, Finding, record_subject
+from domain.breaks import BreakKind, BreakState, Finding, make_record_subject
 from domain.merkle import MerkleRange
 from domain.signed_heads import SignedHead
-from streams.proof.records.canonical import record_hash
+from streams.proof.records.canonical import compute_record_hash
 from streams.proof.records.decoding import JournalRecord
 
 # A topic that skips more records than this at once is another topic, not this topic with a gap.
@@ -15,17 +15,17 @@ ABSENT: Final = bytes(HASH_BYTES)
 """The value in audit's copy in place of the hash of a record that the topic did not bring."""
 
 
-def chain_finding(lane: int, seq: int, detail: str, state: BreakState = BreakState.OPEN) -> Finding:
+def make_chain_finding(lane: int, seq: int, detail: str, state: BreakState = BreakState.OPEN) -> Finding:
     """Return the finding for a record that does not fit its chain."""
-    return Finding(BreakKind.CHAIN, record_subject(lane, seq), detail, lane, seq, state)
+    return Finding(BreakKind.CHAIN, make_record_subject(lane, seq), detail, lane, seq, state)
 
 
-def link_faults(record: JournalRecord, head: bytes) -> list[str]:
+def find_link_faults(record: JournalRecord, head: bytes) -> list[str]:
     """Return what is wrong with a record after the hash `head`: another previous hash, or a wrong hash of its own."""
     wrong = []
     if record["previous_hash"] != head:
         wrong.append("It does not follow from the record before it.")
-    if record["hash"] != record_hash(record["previous_hash"], record):
+    if record["hash"] != compute_record_hash(record["previous_hash"], record):
         wrong.append("Its hash is not that of its content.")
     return wrong
 
@@ -55,7 +55,7 @@ class LaneChain:
             return
         if seq > self._next_seq:
             self._skip_to(record)
-        self.findings += [chain_finding(lane, seq, detail) for detail in link_faults(record, self._head)]
+        self.findings += [make_chain_finding(lane, seq, detail) for detail in find_link_faults(record, self._head)]
         # Keep the hash that arrived, right or wrong: the copy says what was published, and the break what is wrong.
         is_hash = len(record["hash"]) == HASH_BYTES
         self._append(record["hash"] if is_hash else ABSENT)
@@ -64,7 +64,7 @@ class LaneChain:
             signed_from = record["signed_from"]
             self.signed.append(SignedHead(lane, -1 if signed_from is None else signed_from, seq + 1, signature))
 
-    def segment(self) -> Segment | None:
+    def make_segment(self) -> Segment | None:
         """Return the hashes of the taken records; None if there are none."""
         if not self._hashes:
             return None
@@ -89,7 +89,7 @@ class LaneChain:
         self._next_seq += 1
 
     def _find(self, seq: int, detail: str) -> None:
-        self.findings.append(chain_finding(self._row.lane, seq, detail))
+        self.findings.append(make_chain_finding(self._row.lane, seq, detail))
 
 
 def repeat_finding(record: JournalRecord, kept: bytes, is_missing: bool) -> Finding | None:
@@ -99,9 +99,9 @@ def repeat_finding(record: JournalRecord, kept: bytes, is_missing: bool) -> Find
     `is_missing`: a break says that the topic skipped the record.
     """
     lane, seq = record["lane"], record["seq"]
-    is_sound = record["hash"] == record_hash(record["previous_hash"], record)
+    is_sound = record["hash"] == compute_record_hash(record["previous_hash"], record)
     if is_missing and is_sound and kept in (ABSENT, record["hash"]):
-        return chain_finding(lane, seq, "The record came late, behind those that follow it.", BreakState.EXPLAINED)
+        return make_chain_finding(lane, seq, "The record came late, behind those that follow it.", BreakState.EXPLAINED)
     if is_sound and kept == record["hash"]:
         return None
-    return chain_finding(lane, seq, "The topic has it a second time, with another content or hash.")
+    return make_chain_finding(lane, seq, "The topic has it a second time, with another content or hash.")

@@ -10,20 +10,20 @@ from itertools import islice
 from typing import Any, Final
 
 from db import audit as db
-from db.agent_connection import snapshot
-from db.proving import stray_rows
-from domain.breaks import BreakKind, Finding, merged
+from db.agent_connection import open_snapshot
+from db.proving import find_stray_rows
+from domain.breaks import BreakKind, Finding, merge_findings
 from domain.checkpoints import CheckpointRow, LaneHead
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from streams.proof.audit.chain import LaneChain, chain_finding, repeat_finding
-from streams.proof.audit.kept import Kept, genuineness_faults, record_place
-from streams.proof.audit.signatures import PostingKeys, judge, unsigned_finding
-from streams.proof.audit.signing import GENESIS, checkpoint_event, checkpoint_faults
-from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
-from streams.proof.audit.witness import Witness, gaps_of, read_witness
+from streams.proof.audit.chain import LaneChain, make_chain_finding, repeat_finding
+from streams.proof.audit.kept import Kept, find_genuineness_faults, get_record_place
+from streams.proof.audit.signatures import PostingKeys, judge, make_unsigned_finding
+from streams.proof.audit.signing import GENESIS, find_checkpoint_faults, make_checkpoint_event
+from streams.proof.audit.stored import find_window_faults, make_stored_finding, make_stray_finding
+from streams.proof.audit.witness import Witness, find_gaps, read_witness
 from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.pages import read_all, read_up_to
@@ -78,7 +78,7 @@ class PublishedCheckpoints:
         lost = (number for number in range(total, self._next_checkpoint) if number not in self._on_topic)
         return list(islice(lost, LOST_MAX))
 
-    def faults_of(self, number: int, stored: dict[str, Any]) -> list[str]:
+    def find_faults(self, number: int, stored: dict[str, Any]) -> list[str]:
         """Return how the topic contradicts a stored checkpoint. The same checkpoint twice on the topic is no fault."""
         told = self.records.pop(number, [])
         faults = []
@@ -94,7 +94,7 @@ class _Verification:
         self._connection = connection
         self._progress = progress
         self._posting_keys = posting_keys
-        self._ledger = db.ledger_lanes(connection)
+        self._ledger = db.read_ledger_lanes(connection)
         self._own = db.LANES.read(connection)
         self.bounds = {lane: next_seq for lane, (next_seq, _) in self._ledger.items()}
         # Lane -> the hashes that its records must have, joined: audit's own copy, then the topic's hashes after it.
@@ -113,7 +113,7 @@ class _Verification:
             done += len(page.records)
             self._progress("topic", done, self.report.records)
         for lane, chain in chains.items():
-            segment = chain.segment()
+            segment = chain.make_segment()
             published = b"" if segment is None else segment.hashes
             self._judge_topic(lane, chain, published)
             if self._posting_keys:
@@ -126,16 +126,18 @@ class _Verification:
             late = repeat_finding(record, published[at : at + db.HASH_BYTES], is_missing=False)
             if late is not None:
                 findings.append(late)
-        own = db.hashes(self._connection, lane, 0, self.bounds[lane])
+        own = db.read_hashes(self._connection, lane, 0, self.bounds[lane])
         common = min(len(own), len(published))
         if own[:common] != published[:common]:
-            differing = [seq for seq in range(common // db.HASH_BYTES) if _at(own, seq) != _at(published, seq)]
+            differing = [
+                seq for seq in range(common // db.HASH_BYTES) if _get_hash_at(own, seq) != _get_hash_at(published, seq)
+            ]
             findings += [
-                chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
+                make_chain_finding(lane, seq, "The topic has another hash than it had when audit took its copy.")
                 for seq in differing
             ]
         for seq in range(len(published) // db.HASH_BYTES, self.bounds[lane]):
-            findings.append(chain_finding(lane, seq, "The topic has no such record; it ends before."))
+            findings.append(make_chain_finding(lane, seq, "The topic has no such record; it ends before."))
         self._trusted[lane] = own + published[len(own) :]
         self.report.findings += findings
 
@@ -159,7 +161,7 @@ class _Verification:
         )
         self.report.findings += found.findings
         if found.next_seq is not None and found.next_seq < self.bounds[lane]:
-            self.report.findings.append(unsigned_finding(lane, found.next_seq, self.bounds[lane]))
+            self.report.findings.append(make_unsigned_finding(lane, found.next_seq, self.bounds[lane]))
 
     def read_tables(self) -> None:
         """Hash every stored row again; report each row that is not what was published, but not those that follow it."""
@@ -168,15 +170,15 @@ class _Verification:
             kept = self._trusted[lane]
             for first in range(0, bound, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, bound)
-                rows, legs = db.stored_rows(self._connection, lane, first, end)
-                before = _at(kept, first - 1) if first else GENESIS
+                rows, legs = db.read_stored_rows(self._connection, lane, first, end)
+                before = _get_hash_at(kept, first - 1) if first else GENESIS
                 window = kept[first * db.HASH_BYTES : end * db.HASH_BYTES]
                 known = [row for row in rows if row.seq < first + len(window) // db.HASH_BYTES]
-                for seq, detail in window_faults(lane, first, known, legs, window, before):
-                    self.report.findings.append(stored_finding(lane, seq, detail))
+                for seq, detail in find_window_faults(lane, first, known, legs, window, before):
+                    self.report.findings.append(make_stored_finding(lane, seq, detail))
                 done += end - first
                 self._progress("tables", done, self.report.records)
-            head = _at(kept, bound - 1) if bound else GENESIS
+            head = _get_hash_at(kept, bound - 1) if bound else GENESIS
             if len(kept) == bound * db.HASH_BYTES and head != self._ledger[lane][1]:
                 detail = "The ledger's head of the chain is not the last record's hash."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
@@ -186,28 +188,28 @@ class _Verification:
                 at = self.bounds.get(lane, 0)
                 detail = f"The ledger's lane stands at seq {at}, but {own.next_seq} records were published."
                 self.report.findings.append(Finding(BreakKind.STORED, f"lane {lane} head", detail, lane))
-        strays = stray_rows(self._connection, STRAYS_MAX)
-        self.report.findings += [stray_finding(*stray) for stray in strays]
+        strays = find_stray_rows(self._connection, STRAYS_MAX)
+        self.report.findings += [make_stray_finding(*stray) for stray in strays]
 
     def check_checkpoints(self, published: PublishedCheckpoints, public_key: bytes | None) -> None:
         """Check the signature, roots and link of each checkpoint, and that table and topic have the same ones."""
-        keys = db.signing_keys(self._connection)
+        keys = db.list_signing_keys(self._connection)
         previous: tuple[CheckpointRow, list[LaneHead]] | None = None
         total = 0
-        while page := db.checkpoints(self._connection, total, PAGE_CHECKPOINTS):
+        while page := db.list_checkpoints(self._connection, total, PAGE_CHECKPOINTS):
             for row, heads in page:
                 key = public_key or keys.get(row.key_id, b"")
                 faults = [] if row.checkpoint == total else [f"Checkpoint {total} is missing before it."]
-                faults += checkpoint_faults(row, heads, previous, key)
-                faults += self._root_faults(heads)
-                faults += published.faults_of(row.checkpoint, checkpoint_event(row, heads))
-                self._checkpoint_findings(row.checkpoint, faults)
+                faults += find_checkpoint_faults(row, heads, previous, key)
+                faults += self._find_root_faults(heads)
+                faults += published.find_faults(row.checkpoint, make_checkpoint_event(row, heads))
+                self._check_checkpoint(row.checkpoint, faults)
                 previous, total = (row, heads), row.checkpoint + 1
             self._progress("checkpoints", total, total)
         for number in sorted(published.records):  # faults_of has removed those that the table has
-            self._checkpoint_findings(number, ["The topic has it, the database has not."])
+            self._check_checkpoint(number, ["The topic has it, the database has not."])
         for number in published.find_lost(total):
-            self._checkpoint_findings(number, ["It was published; neither the topic nor the database has it."])
+            self._check_checkpoint(number, ["It was published; neither the topic nor the database has it."])
         self.report.findings += published.unreadable
         self._judge_signed_ends(previous)
         self.report.checkpoints = total
@@ -224,20 +226,20 @@ class _Verification:
 
     def check_kept(self, kept: Sequence[Kept], public_key: bytes | None) -> None:
         """Compare the checkpoints that were kept outside with today's ledger."""
-        keys = db.signing_keys(self._connection)
+        keys = db.list_signing_keys(self._connection)
         for item in kept:
-            faults = genuineness_faults(item, public_key, keys) or self._kept_faults(item)
+            faults = find_genuineness_faults(item, public_key, keys) or self._find_kept_faults(item)
             self.report.findings += [Finding(BreakKind.CHECKPOINT, f"kept {item.place}", fault) for fault in faults]
         self.report.kept += len(kept)
 
-    def _kept_faults(self, kept: Kept) -> list[str]:
+    def _find_kept_faults(self, kept: Kept) -> list[str]:
         """Return why today's ledger does not continue the kept checkpoint (RFC 6962, 2.1.2: consistency).
 
         Each lane of the kept checkpoint must be the beginning of today's lane. All records are here, so the roots are
         computed again, and no consistency proof is needed.
         """
         number = kept.row.checkpoint
-        today = self._stored_checkpoint(number)
+        today = self._read_stored_checkpoint(number)
         wrong = []
         if today is None:
             wrong.append(f"The ledger has no checkpoint {number}.")
@@ -248,17 +250,17 @@ class _Verification:
             wrong += [
                 f"It covers {head.next_seq} records of lane {head.lane}; there are not so many." for head in short
             ]
-            wrong += self._root_faults([head for head in kept.heads if head not in short])
+            wrong += self._find_root_faults([head for head in kept.heads if head not in short])
         if kept.proof is not None:
-            lane, seq, record_hash = record_place(kept.proof)
-            if _at(self._trusted.get(lane, b""), seq) != record_hash:
+            lane, seq, record_hash = get_record_place(kept.proof)
+            if _get_hash_at(self._trusted.get(lane, b""), seq) != record_hash:
                 wrong.append(f"The record that it proves, lane {lane} seq {seq}, is another one today.")
         return wrong
 
-    def _stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
+    def _read_stored_checkpoint(self, number: int) -> tuple[CheckpointRow, list[LaneHead]] | None:
         """Return a checkpoint as it is stored now; read those after it too, as they are asked for next."""
         if number not in self._stored:
-            page = db.checkpoints(self._connection, number, PAGE_CHECKPOINTS)
+            page = db.list_checkpoints(self._connection, number, PAGE_CHECKPOINTS)
             self._stored = {row.checkpoint: (row, sorted(heads)) for row, heads in page}
         return self._stored.get(number)
 
@@ -267,28 +269,30 @@ class _Verification:
         kept, strange = read_witness(witness)
         self.check_kept(kept, public_key)
         faults = list(strange)
-        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in gaps_of(kept)]
-        faults += [(witness.name, fault) for fault in witness.history_faults()]
+        faults += [(witness.name, f"Checkpoint {number} is missing in it.") for number in find_gaps(kept)]
+        faults += [(witness.name, fault) for fault in witness.find_history_faults()]
         first_missing = max((item.row.checkpoint for item in kept), default=-1) + 1
-        missing = self._stored_checkpoint(first_missing)
+        missing = self._read_stored_checkpoint(first_missing)
         if missing is not None and time.time() - missing[0].signed_time / 1e6 > WITNESS_LATE_SECONDS:
             faults.append((witness.name, f"It ends before checkpoint {first_missing}, which was signed since."))
         self.report.findings += [Finding(BreakKind.CHECKPOINT, f"witness {place}", text) for place, text in faults]
 
-    def _root_faults(self, heads: list[LaneHead]) -> list[str]:
+    def _find_root_faults(self, heads: list[LaneHead]) -> list[str]:
         wrong = []
         for head in heads:
             kept = self._trusted.get(head.lane, b"")
-            leaves = [_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
-            if root_of(leaves) != head.records_root or (head.next_seq and _at(kept, head.next_seq - 1) != head.head):
+            leaves = [_get_hash_at(kept, seq) for seq in range(head.first_seq, head.next_seq)]
+            if compute_root(leaves) != head.records_root or (
+                head.next_seq and _get_hash_at(kept, head.next_seq - 1) != head.head
+            ):
                 wrong.append(f"Its root of lane {head.lane} is not that of the records.")
         return wrong
 
-    def _checkpoint_findings(self, number: int, faults: list[str]) -> None:
+    def _check_checkpoint(self, number: int, faults: list[str]) -> None:
         self.report.findings += [Finding(BreakKind.CHECKPOINT, f"checkpoint {number}", fault) for fault in faults]
 
 
-def _at(joined: bytes, seq: int) -> bytes:
+def _get_hash_at(joined: bytes, seq: int) -> bytes:
     return joined[seq * db.HASH_BYTES : (seq + 1) * db.HASH_BYTES]
 
 
@@ -313,13 +317,13 @@ def verify(
     possible.
     """
     started = time.monotonic()
-    with snapshot(dsn, db.ROLE) as connection:
-        next_checkpoint = db.next_unpublished_checkpoint(connection)
+    with open_snapshot(dsn, db.ROLE) as connection:
+        next_checkpoint = db.find_next_unpublished_checkpoint(connection)
     # The order matters: first the number of published checkpoints, then the topic, then the tables. So a checkpoint
     # that is signed and published meanwhile cannot look as if it were missing.
     checkpoint_reader = RecordReader(registry, "audit.checkpoints-value")
     published = PublishedCheckpoints(next_checkpoint, read_all(kafka, topics.checkpoints, checkpoint_reader))
-    with snapshot(dsn, db.ROLE) as connection:
+    with open_snapshot(dsn, db.ROLE) as connection:
         work = _Verification(connection, progress, posting_keys or PostingKeys(None))
         reader = RecordReader(registry, "ledger.journal-value")
         work.read_topic(kafka, topics.journal, reader, grace_seconds)
@@ -330,7 +334,7 @@ def verify(
             work.check_witness(witness, public_key)
     report = work.report
     report.findings = sorted(
-        merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
+        merge_findings(report.findings), key=lambda found: (found.kind, found.lane or 0, found.seq or 0, found.subject)
     )
     report.seconds = time.monotonic() - started
     return report

@@ -10,11 +10,11 @@ import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from domain.checkpoints import CheckpointRow, LaneHead, lane_leaves
+from domain.checkpoints import CheckpointRow, LaneHead, make_lane_leaves
 from domain.errors import LedgerlineError
-from domain.merkle import root_of
+from domain.merkle import compute_root
 from streams.proof.audit import verifier
-from streams.proof.audit.signing import signed_bytes
+from streams.proof.audit.signing import make_signed_bytes
 
 _LANE_NAMES: Final = frozenset(LaneHead._fields)
 _NAMES: Final = frozenset((*CheckpointRow._fields, "lanes"))
@@ -44,16 +44,16 @@ def read_kept(path: Path) -> Kept:
     try:
         document = verifier.read_proof(path)
     except verifier.Refused as refused:
-        raise KeptError(f"{path} holds no checkpoint and no proof: it is no JSON object that can be read.") from refused
-    return kept_of(path.name, document)
+        raise KeptError(f"{path} holds no checkpoint and no proof: it is not a readable JSON object.") from refused
+    return parse_kept(path.name, document)
 
 
-def kept_of(place: str, document: Any) -> Kept:
+def parse_kept(place: str, document: Any) -> Kept:
     """Return the checkpoint in a JSON document; raise KeptError if there is none."""
     is_proof = isinstance(document, dict) and "checkpoint" in document and isinstance(document["checkpoint"], dict)
     checkpoint = document["checkpoint"] if is_proof else document
     try:
-        row, heads = _checkpoint(checkpoint)
+        row, heads = _parse_checkpoint(checkpoint)
     except (KeyError, TypeError, ValueError) as error:
         raise KeptError(f"{place} holds no checkpoint and no proof: docs/PROOF.md has both forms.") from error
     return Kept(place, row, heads, document if is_proof else None)
@@ -65,42 +65,44 @@ def read_line(place: str, line: str) -> Kept:
         document = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise KeptError(f"{place} holds no checkpoint: it is no JSON.") from error
-    return kept_of(place, document)
+    return parse_kept(place, document)
 
 
-def _checkpoint(members: Any) -> tuple[CheckpointRow, list[LaneHead]]:
+def _parse_checkpoint(members: Any) -> tuple[CheckpointRow, list[LaneHead]]:
     if not isinstance(members, dict) or set(members) != _NAMES or not isinstance(members["lanes"], list):
         raise ValueError("not a checkpoint's members")
     heads = []
     for lane in members["lanes"]:
         if not isinstance(lane, dict) or set(lane) != _LANE_NAMES:
             raise ValueError("not a lane's members")
-        number, first_seq, next_seq = (_number(lane[name]) for name in ("lane", "first_seq", "next_seq"))
-        heads.append(LaneHead(number, first_seq, next_seq, _hash(lane["head"]), _hash(lane["records_root"])))
+        number, first_seq, next_seq = (_parse_number(lane[name]) for name in ("lane", "first_seq", "next_seq"))
+        heads.append(
+            LaneHead(number, first_seq, next_seq, _parse_hash(lane["head"]), _parse_hash(lane["records_root"]))
+        )
     row = CheckpointRow(
-        _number(members["checkpoint"]),
-        _hash(members["previous_hash"]),
-        _hash(members["root"]),
-        _number(members["signed_time"]),
+        _parse_number(members["checkpoint"]),
+        _parse_hash(members["previous_hash"]),
+        _parse_hash(members["root"]),
+        _parse_number(members["signed_time"]),
         str(members["key_id"]),
         bytes.fromhex(members["signature"]),
     )
     return row, sorted(heads)
 
 
-def _number(value: Any) -> int:
+def _parse_number(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
         raise ValueError("not a number of 63 bits")
     return value
 
 
-def _hash(text: Any) -> bytes:
+def _parse_hash(text: Any) -> bytes:
     if not isinstance(text, str) or len(text) != HEX_CHARACTERS:
         raise ValueError("not 32 bytes in hex")
     return bytes.fromhex(text)
 
 
-def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, bytes]) -> list[str]:
+def find_genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, bytes]) -> list[str]:
     """Return why a kept checkpoint is not genuine: its root, its signature or its proof does not hold.
 
     `public_key`: the raw key that must have signed; None for one of `keys`, the raw keys that audit remembers, by id.
@@ -108,11 +110,11 @@ def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, 
     key = public_key or keys.get(kept.row.key_id)
     if key is None:
         return [f"It was signed by the key {kept.row.key_id}, which audit does not remember: name it by --public-key."]
-    if kept.row.root != root_of(lane_leaves(kept.heads)):
+    if kept.row.root != compute_root(make_lane_leaves(kept.heads)):
         return ["Its root is not that of its lanes."]
     try:
         public = Ed25519PublicKey.from_public_bytes(key)
-        public.verify(kept.row.signature, signed_bytes(kept.row, kept.heads))
+        public.verify(kept.row.signature, make_signed_bytes(kept.row, kept.heads))
         if kept.proof is not None:
             verifier.verify(kept.proof, public)
     except InvalidSignature:
@@ -122,7 +124,7 @@ def genuineness_faults(kept: Kept, public_key: bytes | None, keys: Mapping[str, 
     return []
 
 
-def record_place(proof: Mapping[str, Any]) -> tuple[int, int, bytes]:
+def get_record_place(proof: Mapping[str, Any]) -> tuple[int, int, bytes]:
     """Return lane, seq and hash of the record that a verified proof proves."""
     record = proof["record"]
     previous_hash = bytes.fromhex(proof["previous_hash"])

@@ -7,12 +7,12 @@ from typing import Any, Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from db import audit as db
-from db.agent_connection import snapshot
+from db.agent_connection import open_snapshot
 from domain.signed_heads import FORMAT, PAGE_HASHES, RECEIPT_FORMAT, is_signed
-from domain.stored_records import with_legs
+from domain.stored_records import join_legs
 from streams.proof.audit.chain import ABSENT
-from streams.proof.audit.stored import row_fault, stored_hash
-from streams.proof.audit.verifier import RECORD_MEMBERS, Refused, canonical, check_members, climb, hash_of_hex
+from streams.proof.audit.stored import compute_stored_hash, find_row_fault
+from streams.proof.audit.verifier import RECORD_MEMBERS, Refused, check_members, climb, decode_hash, make_canonical
 
 _MEMBERS: Final = frozenset(("format", "record", "previous_hash", "hash", "page", "place", "signed", "signature"))
 _SIGNED_MEMBERS: Final = frozenset(("format", "lane", "first_seq", "next_seq", "head", "records_root"))
@@ -42,20 +42,20 @@ def check_receipt(receipt: Any, keys: Sequence[Ed25519PublicKey]) -> dict[str, A
     check_members(receipt["place"], "place", {"index", "size", "path"})
     if (receipt["format"], signed["format"]) != (RECEIPT_FORMAT, FORMAT):
         raise Refused(f"The receipt's formats are not {RECEIPT_FORMAT} and {FORMAT}.")
-    record_hash = sha256(hash_of_hex(receipt["previous_hash"], "previous_hash") + canonical(record)).digest()
-    if record_hash != hash_of_hex(receipt["hash"], "hash"):
+    record_hash = sha256(decode_hash(receipt["previous_hash"], "previous_hash") + make_canonical(record)).digest()
+    if record_hash != decode_hash(receipt["hash"], "hash"):
         raise Refused("The record is not the one that was hashed.")
     _check_place(receipt, record_hash)
-    joined = b"".join(hash_of_hex(text, "page") for text in page)
-    if climb(joined, receipt["place"]) != hash_of_hex(signed["records_root"], "records_root"):
+    joined = b"".join(decode_hash(text, "page") for text in page)
+    if climb(joined, receipt["place"]) != decode_hash(signed["records_root"], "records_root"):
         raise Refused("The path from the record does not lead to the root that is signed.")
-    if signed["next_seq"] == record["seq"] + 1 and hash_of_hex(signed["head"], "head") != record_hash:
+    if signed["next_seq"] == record["seq"] + 1 and decode_hash(signed["head"], "head") != record_hash:
         raise Refused("The head that is signed is not the last record's hash.")
     try:
         signature = bytes.fromhex(receipt["signature"])
     except (TypeError, ValueError) as error:
         raise Refused("The signature is no hex.") from error
-    if signature.hex() != receipt["signature"] or not is_signed(canonical(signed), signature, keys):
+    if signature.hex() != receipt["signature"] or not is_signed(make_canonical(signed), signature, keys):
         raise Refused("The signature is not that of posting's key.")
     return dict(record)
 
@@ -79,9 +79,9 @@ def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
     """Compare a receipt that `check_receipt` passed with audit's copy of the topic, and with the tables."""
     record, signed = receipt["record"], receipt["signed"]
     lane, seq = record["lane"], record["seq"]
-    with snapshot(dsn, db.ROLE) as connection:
-        kept = db.hashes(connection, lane, signed["first_seq"], signed["next_seq"])
-        rows, legs = db.stored_rows(connection, lane, seq, seq + 1)
+    with open_snapshot(dsn, db.ROLE) as connection:
+        kept = db.read_hashes(connection, lane, signed["first_seq"], signed["next_seq"])
+        rows, legs = db.read_stored_rows(connection, lane, seq, seq + 1)
     expected = {seq: bytes.fromhex(receipt["hash"]), signed["next_seq"] - 1: bytes.fromhex(signed["head"])}
     faults = []
     for number, value in sorted(expected.items()):
@@ -90,11 +90,11 @@ def hold_against(dsn: str, receipt: dict[str, Any]) -> LedgerToday:
         if copy and copy not in (value, ABSENT):
             what = "this record" if number == seq else f"the head at seq {number}"
             faults.append(f"The journal has {what} with another hash than posting signed.")
-    found = list(with_legs(rows, legs))
+    found = list(join_legs(rows, legs))
     if not found:
         faults.append("The ledger has no row there.")
     for row, row_legs in found:
-        content_hash = stored_hash(lane, row, row_legs, bytes.fromhex(receipt["previous_hash"]))
-        if row_fault(row, content_hash, len(row_legs), expected[seq]) is not None:
+        content_hash = compute_stored_hash(lane, row, row_legs, bytes.fromhex(receipt["previous_hash"]))
+        if find_row_fault(row, content_hash, len(row_legs), expected[seq]) is not None:
             faults.append("The ledger has another row there than posting signed.")
     return LedgerToday(faults, len(kept) == (signed["next_seq"] - signed["first_seq"]) * db.HASH_BYTES)

@@ -19,9 +19,9 @@ from runtime.settings import Settings
 from streams.away import find_away
 from streams.fenced import AgentOptions, run_agent
 from streams.proof.audit.agent import Auditor
-from streams.proof.audit.signatures import posting_keys
+from streams.proof.audit.signatures import read_posting_keys
 from streams.proof.audit.sweep import AuditChores, Signer
-from streams.proof.audit.witness import witnesses_of
+from streams.proof.audit.witness import make_witnesses
 from streams.proof.records.decoding import RecordReader
 
 logger: Final = structlog.get_logger(__name__)
@@ -41,14 +41,14 @@ class Audit:
         self.store.close()
 
 
-def key_file_of(settings: Settings) -> Path:
+def get_key_file(settings: Settings) -> Path:
     """Return the path of the private key."""
     return settings.audit_key_file or settings.home / AUDIT_KEY_FILE
 
 
 def ensure_key(settings: Settings) -> SigningKey:
     """Return the signing key. Make it if the default file does not exist; a file that the settings name must exist."""
-    key_file = key_file_of(settings)
+    key_file = get_key_file(settings)
     if settings.audit_key_file is None and not key_file.exists():
         key = make_key(key_file)
         logger.warning("made a signing key", file=str(key_file), key_id=key.key_id)
@@ -56,19 +56,19 @@ def ensure_key(settings: Settings) -> SigningKey:
     return read_key(key_file)
 
 
-def wire(
+def wire_audit(
     kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, key: SigningKey, settings: Settings
 ) -> Audit:
     """Make and connect all parts of an auditing worker."""
     store = AgentConnection(dsn, ROLE)
     checkpoints = EventProducer(kafka, registry, topics.checkpoints, CHECKPOINTS_SUBJECT)
-    signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds, witnesses=witnesses_of(settings))
+    signer = Signer(store, key, checkpoints, settings.audit_checkpoint_seconds, witnesses=make_witnesses(settings))
     chores = AuditChores(store, signer, settings.audit_sweep_seconds)
     auditor = Auditor(
         store,
         RecordReader(registry, "ledger.journal-value"),
         EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
-        keys=posting_keys(settings),
+        keys=read_posting_keys(settings),
         chores=chores.run,
     )
     return Audit(auditor, signer, chores, store)
@@ -76,7 +76,7 @@ def wire(
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
     """Audit until the worker is told to stop. The call blocks, and waits until an outage is over."""
-    parts = wire(options.kafka, dsn, registry, topics, ensure_key(settings), settings)
+    parts = wire_audit(options.kafka, dsn, registry, topics, ensure_key(settings), settings)
     try:
         run_agent(parts.auditor, options, partial(find_away, options.kafka, dsn, ROLE, registry))
     finally:

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from db.audit import LaneRow
-from domain.breaks import BreakKind, Finding, record_subject
-from domain.signed_heads import SignedHead, head_bytes, is_signed
+from domain.breaks import BreakKind, Finding, make_record_subject
+from domain.signed_heads import SignedHead, is_signed, make_head_bytes
 from runtime.key_files import read_public_keys
-from runtime.key_names import POSTING_KEY_FILE, public_file
+from runtime.key_names import POSTING_KEY_FILE, get_public_file
 from runtime.settings import Settings
 
 RANGE_RECORDS_MAX: Final = 1_000_000
@@ -48,14 +48,14 @@ class PostingKeys:
         return is_signed(message, signature, self._keys)
 
 
-def posting_keys(settings: Settings) -> PostingKeys:
+def read_posting_keys(settings: Settings) -> PostingKeys:
     """Return the keys in the file that the settings name, which must exist.
 
     If they name none, return those in the file of the home directory, or no keys if that does not exist.
     """
     if settings.posting_public_keys_file is not None:
         return PostingKeys(settings.posting_public_keys_file)
-    path = public_file(settings.home / POSTING_KEY_FILE)
+    path = get_public_file(settings.home / POSTING_KEY_FILE)
     return PostingKeys(path if path.exists() else None)
 
 
@@ -84,33 +84,33 @@ def judge(
     for head in signed:
         if not 0 <= head.first_seq < head.next_seq <= head.first_seq + RANGE_RECORDS_MAX:
             detail = f"Its signature names seq {head.first_seq} as the first of its range, which cannot be."
-            findings.append(signature_finding(lane, head.next_seq - 1, head.next_seq, detail))
+            findings.append(make_signature_finding(lane, head.next_seq - 1, head.next_seq, detail))
             continue
         if first is None or expected is None:
             first = expected = head.first_seq
         if head.first_seq > expected:
-            findings.append(unsigned_finding(lane, expected, head.first_seq))
+            findings.append(make_unsigned_finding(lane, expected, head.first_seq))
         elif head.first_seq < expected:
             detail = f"A signature for seq {head.first_seq} to {head.next_seq - 1} covers what another one covers."
-            findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
+            findings.append(make_signature_finding(lane, head.first_seq, head.next_seq, detail))
         hashes = hashes_of(head.first_seq, head.next_seq)
-        if not keys.have_signed(head_bytes(lane, head.first_seq, hashes), head.signature):
+        if not keys.have_signed(make_head_bytes(lane, head.first_seq, hashes), head.signature):
             detail = "This is not what posting signed: it was altered between its commit and its relay."
-            findings.append(signature_finding(lane, head.first_seq, head.next_seq, detail))
+            findings.append(make_signature_finding(lane, head.first_seq, head.next_seq, detail))
         expected = head.next_seq
     return Judged(findings, first, expected)
 
 
-def unsigned_finding(lane: int, first_seq: int, next_seq: int) -> Finding:
+def make_unsigned_finding(lane: int, first_seq: int, next_seq: int) -> Finding:
     """Return the finding for records that posting's signatures must cover and do not cover."""
     detail = "No signature of posting covers this: it was altered between its commit and its relay, or not posted by a"
-    return signature_finding(lane, first_seq, next_seq, f"{detail} worker that has the key.")
+    return make_signature_finding(lane, first_seq, next_seq, f"{detail} worker that has the key.")
 
 
-def signature_finding(lane: int, first_seq: int, next_seq: int, detail: str) -> Finding:
+def make_signature_finding(lane: int, first_seq: int, next_seq: int, detail: str) -> Finding:
     """Return the finding for a signed range. A signature over a range cannot tell which of its records was altered."""
     last = next_seq - 1
-    subject = record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
+    subject = make_record_subject(lane, first_seq) + ("" if last == first_seq else f" to {last}")
     return Finding(BreakKind.CHAIN, subject, detail, lane, first_seq)
 
 
@@ -139,11 +139,11 @@ class UncoveredEnds:
                 since = now
             self._since[row.lane] = (covered, since)
             if now - since >= self.patience_seconds:
-                finding = unsigned_finding(row.lane, covered, row.next_seq)
-                found.append(finding._replace(subject=uncovered_subject(row.lane)))
+                finding = make_unsigned_finding(row.lane, covered, row.next_seq)
+                found.append(finding._replace(subject=make_uncovered_subject(row.lane)))
         return found
 
 
-def uncovered_subject(lane: int) -> str:
+def make_uncovered_subject(lane: int) -> str:
     """Return the subject of the break about a lane's end without a signature."""
     return f"lane {lane} signatures"

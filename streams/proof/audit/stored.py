@@ -8,24 +8,26 @@ from collections.abc import Iterator, Sequence
 from hashlib import sha256
 
 from db.audit import HASH_BYTES
-from domain.breaks import BreakKind, Finding, record_subject
-from domain.stored_records import StoredLeg, StoredRow, stored_members, with_legs
+from domain.breaks import BreakKind, Finding, make_record_subject
+from domain.stored_records import StoredLeg, StoredRow, join_legs, make_stored_members
 from streams.proof.audit.chain import ABSENT
-from streams.proof.records.canonical import canonical_json
+from streams.proof.records.canonical import make_canonical_json
 
 
-def previous_hash(row: StoredRow, before: bytes | None) -> bytes:
+def choose_previous_hash(row: StoredRow, before: bytes | None) -> bytes:
     """Return the copy of the hash before the row; if the copy lacks it, return the one that the row itself has."""
     return row.previous_hash if before is None or before == ABSENT else before
 
 
-def stored_hash(lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None) -> bytes:
+def compute_stored_hash(
+    lane: int, row: StoredRow, legs: Sequence[dict[str, str | None]], before: bytes | None
+) -> bytes:
     """Return the hash of a stored row's content, chained to the copy of the hash before it."""
-    members = canonical_json(stored_members(lane, row, legs), row.metadata)
-    return sha256(previous_hash(row, before) + members).digest()
+    members = make_canonical_json(make_stored_members(lane, row, legs), row.metadata)
+    return sha256(choose_previous_hash(row, before) + members).digest()
 
 
-def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
+def find_row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) -> str | None:
     """Return what is wrong with a stored row, compared with the copy of its hash; None if nothing is."""
     if kept == ABSENT:
         return None  # the topic did not bring this record: nothing to compare, and the gap is a break of its own
@@ -38,7 +40,7 @@ def row_fault(row: StoredRow, content_hash: bytes, leg_total: int, kept: bytes) 
     return None
 
 
-def window_faults(
+def find_window_faults(
     lane: int,
     first_seq: int,
     rows: Sequence[StoredRow],
@@ -52,13 +54,13 @@ def window_faults(
     hash of first_seq - 1.
     """
     expected = first_seq
-    for row, row_legs in with_legs(rows, legs):
+    for row, row_legs in join_legs(rows, legs):
         for missing in range(expected, row.seq):
             yield missing, "The ledger has no row here; it was deleted."
         at = (row.seq - first_seq) * HASH_BYTES
         previous = kept[at - HASH_BYTES : at] if at else before
-        content_hash = stored_hash(lane, row, row_legs, previous)
-        fault = row_fault(row, content_hash, len(row_legs), kept[at : at + HASH_BYTES])
+        content_hash = compute_stored_hash(lane, row, row_legs, previous)
+        fault = find_row_fault(row, content_hash, len(row_legs), kept[at : at + HASH_BYTES])
         if fault is not None:
             yield row.seq, fault
         expected = row.seq + 1
@@ -66,13 +68,13 @@ def window_faults(
         yield missing, "The ledger has no row here; it was deleted."
 
 
-def stored_finding(lane: int, seq: int, detail: str) -> Finding:
+def make_stored_finding(lane: int, seq: int, detail: str) -> Finding:
     """Return the finding for a row of the ledger's tables that is not what was published."""
-    return Finding(BreakKind.STORED, record_subject(lane, seq), detail, lane, seq)
+    return Finding(BreakKind.STORED, make_record_subject(lane, seq), detail, lane, seq)
 
 
-def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
+def make_stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
     """Return the finding for a row or entries outside every lane, which were never published."""
     what = "A journal row" if has_row else "Entries without a journal row"
     detail = f"{what} nobody published; inserted past the end of the lane."
-    return stored_finding(lane, seq, detail)._replace(evidence={"is_stray": 1})
+    return make_stored_finding(lane, seq, detail)._replace(evidence={"is_stray": 1})

@@ -9,7 +9,7 @@ import structlog
 
 from db import audit as db
 from db.agent_connection import AgentConnection
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from domain.breaks import Break, BreakKind, Finding
 from domain.checkpoints import CheckpointRow, LaneHead
 from domain.errors import Outage
@@ -17,9 +17,9 @@ from domain.merkle import MerkleRange
 from producers.events import EventProducer
 from runtime.key_files import SigningKey
 from streams.proof.audit import metrics
-from streams.proof.audit.signatures import UncoveredEnds, uncovered_subject
-from streams.proof.audit.signing import GENESIS, checkpoint_event, sign, signed_bytes
-from streams.proof.audit.stored import stored_finding, stray_finding, window_faults
+from streams.proof.audit.signatures import UncoveredEnds, make_uncovered_subject
+from streams.proof.audit.signing import GENESIS, make_checkpoint_event, make_signed_bytes, sign
+from streams.proof.audit.stored import find_window_faults, make_stored_finding, make_stray_finding
 from streams.proof.audit.witness import Witness, WitnessAway
 from streams.proof.chores import STRAYS_MAX, Chores, is_still_stray
 
@@ -56,18 +56,18 @@ class Signer:
         with self._store.transaction() as connection:
             if db.lock_signer(connection) is None:
                 return None
-            last = db.last_checkpoint(connection)
+            last = db.find_last_checkpoint(connection)
             now = time.time_ns() // 1000
             if last is not None and now - last.signed_time < self._pause_microseconds:
                 return None
             lanes = db.lock_all_lanes(connection)
             if all(lane.next_seq == lane.first_seq for lane in lanes):
                 return None
-            heads = [_head(lane) for lane in lanes]
+            heads = [_make_head(lane) for lane in lanes]
             number, previous_hash = 0, GENESIS
             if last is not None:
-                ((row, previous_heads),) = db.checkpoints(connection, last.checkpoint, 1)
-                number, previous_hash = last.checkpoint + 1, sha256(signed_bytes(row, previous_heads)).digest()
+                ((row, previous_heads),) = db.list_checkpoints(connection, last.checkpoint, 1)
+                number, previous_hash = last.checkpoint + 1, sha256(make_signed_bytes(row, previous_heads)).digest()
                 now = max(now, last.signed_time + 1)
             checkpoint = sign(number, previous_hash, heads, now, self._key)
             db.add_signing_key(connection, self._key.key_id, self._key.public_raw)
@@ -81,15 +81,15 @@ class Signer:
         """Send the checkpoints that the topic lacks, in order; return how many. If Kafka is away, they wait."""
         with self._store.transaction() as connection:
             first = db.lock_signer(connection)
-            waiting = [] if first is None else db.checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
+            waiting = [] if first is None else db.list_checkpoints(connection, first, CHECKPOINTS_PER_CALL_MAX)
             if not waiting:
                 return 0
             try:
-                self._events.send((None, checkpoint_event(row, heads)) for row, heads in waiting)
+                self._events.send((None, make_checkpoint_event(row, heads)) for row, heads in waiting)
             except Outage as error:
                 logger.warning("checkpoints wait to be published", checkpoints=len(waiting), cause=str(error))
                 return 0
-            db.checkpoints_published(connection, waiting[-1][0].checkpoint + 1)
+            db.record_published_checkpoints(connection, waiting[-1][0].checkpoint + 1)
         return len(waiting)
 
     def tell_witnesses(self) -> None:
@@ -101,7 +101,7 @@ class Signer:
                 return
             for witness in self._witnesses:
                 try:
-                    waiting = db.checkpoints(connection, witness.next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
+                    waiting = db.list_checkpoints(connection, witness.find_next_checkpoint(), CHECKPOINTS_PER_CALL_MAX)
                     if waiting:
                         witness.add(waiting)
                 except WitnessAway as error:
@@ -109,7 +109,7 @@ class Signer:
                     metrics.WITNESS_FAILURES.inc()
 
 
-def _head(lane: db.LaneRow) -> LaneHead:
+def _make_head(lane: db.LaneRow) -> LaneHead:
     root = MerkleRange(lane.next_seq - lane.first_seq, lane.peaks).root()
     return LaneHead(lane.lane, lane.first_seq, lane.next_seq, lane.head, root)
 
@@ -117,23 +117,23 @@ def _head(lane: db.LaneRow) -> LaneHead:
 def check_window(connection: Any, lane: int, first_seq: int, next_seq: int) -> list[Finding]:
     """Hash the stored rows of a window again and compare the hashes with audit's own copy."""
     start = max(first_seq - 1, 0)
-    kept = db.hashes(connection, lane, start, next_seq)
+    kept = db.read_hashes(connection, lane, start, next_seq)
     before = None
     if first_seq:
         before, kept = kept[: db.HASH_BYTES], kept[db.HASH_BYTES :]
     else:
         before = GENESIS
-    rows, legs = db.stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
-    faults = window_faults(lane, first_seq, rows, legs, kept, before)
-    return [stored_finding(lane, seq, detail) for seq, detail in faults]
+    rows, legs = db.read_stored_rows(connection, lane, first_seq, first_seq + len(kept) // db.HASH_BYTES)
+    faults = find_window_faults(lane, first_seq, rows, legs, kept, before)
+    return [make_stored_finding(lane, seq, detail) for seq, detail in faults]
 
 
-def head_subject(lane: int) -> str:
+def make_head_subject(lane: int) -> str:
     """Return the subject of the break about a lane's end."""
     return f"lane {lane} head"
 
 
-def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
+def find_head_faults(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes]]) -> list[Finding]:
     """Check that no lane of the ledger is behind audit, or has another head than audit at the same seq."""
     findings = []
     for lane, row in own.items():
@@ -144,7 +144,7 @@ def head_findings(own: dict[int, db.LaneRow], ledger: dict[int, tuple[int, bytes
         elif next_seq == row.next_seq and head != row.head:
             detail = "The ledger's head of the chain is not the last record's hash."
         if detail is not None:
-            findings.append(Finding(BreakKind.STORED, head_subject(lane), detail, lane))
+            findings.append(Finding(BreakKind.STORED, make_head_subject(lane), detail, lane))
     return findings
 
 
@@ -176,11 +176,13 @@ class AuditChores(Chores):
         """Compare the ledger's heads with audit's own, check the ends' signatures, and set the gauges of progress."""
         with self._store.transaction() as connection:
             own = db.LANES.read(connection)
-            last = db.last_checkpoint(connection)
-            ledger = db.ledger_lanes(connection)  # a later snapshot: the ledger may be ahead of audit, never behind
-            heads = [(BreakKind.STORED, head_subject(lane)) for lane in own]
-            self._settle(connection, head_findings(own, ledger), heads, self.resolved_detail)
-            ends = [(BreakKind.CHAIN, uncovered_subject(lane)) for lane in own]
+            last = db.find_last_checkpoint(connection)
+            ledger = db.read_ledger_lanes(
+                connection
+            )  # a later snapshot: the ledger may be ahead of audit, never behind
+            heads = [(BreakKind.STORED, make_head_subject(lane)) for lane in own]
+            self._settle(connection, find_head_faults(own, ledger), heads, self.resolved_detail)
+            ends = [(BreakKind.CHAIN, make_uncovered_subject(lane)) for lane in own]
             self._settle(connection, self.uncovered.findings(own.values()), ends, SIGNED_DETAIL)
         if last is not None:  # any worker may have signed it
             metrics.CHECKPOINT_TIME.set(last.signed_time / 1_000_000)
@@ -193,7 +195,9 @@ class AuditChores(Chores):
         """Check rows outside the lanes first, as they are few; then check each lane window by window."""
         with self._store.transaction() as connection:
             lanes = db.LANES.read(connection)
-            self.breaks.record(connection, [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)])
+            self.breaks.record(
+                connection, [make_stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)]
+            )
         yield
         for lane, row in sorted(lanes.items()):
             for first in range(0, row.next_seq, PAGE_ROWS):

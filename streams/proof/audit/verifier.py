@@ -63,15 +63,15 @@ def verify(proof: Any, public_key: Ed25519PublicKey) -> dict[str, Any]:
     check_members(record, "record", RECORD_MEMBERS)
     check_members(lane, "lane", LANE_MEMBERS)
     check_members(checkpoint, "checkpoint", CHECKPOINT_MEMBERS)
-    record_hash = sha256(hash_of_hex(proof["previous_hash"], "previous_hash") + canonical(record)).digest()
-    if record_hash != hash_of_hex(proof["hash"], "hash"):
+    record_hash = sha256(decode_hash(proof["previous_hash"], "previous_hash") + make_canonical(record)).digest()
+    if record_hash != decode_hash(proof["hash"], "hash"):
         raise Refused("The record is not the one that was hashed.")
     _check_place(proof, record, lane)
-    if climb(record_hash, proof["records"]) != hash_of_hex(lane["records_root"], "records_root"):
+    if climb(record_hash, proof["records"]) != decode_hash(lane["records_root"], "records_root"):
         raise Refused("The path from the record does not lead to the lane's root.")
-    if lane["next_seq"] == record["seq"] + 1 and hash_of_hex(lane["head"], "head") != record_hash:
+    if lane["next_seq"] == record["seq"] + 1 and decode_hash(lane["head"], "head") != record_hash:
         raise Refused("The lane's head is not its last record.")
-    if climb(canonical(lane), proof["lanes"]) != hash_of_hex(checkpoint["root"], "root"):
+    if climb(make_canonical(lane), proof["lanes"]) != decode_hash(checkpoint["root"], "root"):
         raise Refused("The path from the lane does not lead to the checkpoint's root.")
     # Nothing else fixes the size of the tree: trees of different sizes can have the same path to one of their leaves.
     place, heads = proof["lanes"], checkpoint["lanes"]
@@ -95,9 +95,9 @@ def _check_place(proof: Mapping[str, Any], record: Mapping[str, Any], lane: Mapp
 
 
 def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey) -> None:
-    if checkpoint["key_id"] != sha256(raw_bytes(public_key)).hexdigest()[:16]:
+    if checkpoint["key_id"] != sha256(decode_raw_key(public_key)).hexdigest()[:16]:
         raise Refused(f"The checkpoint was signed by another key, {checkpoint['key_id']}.")
-    signed = canonical({name: value for name, value in checkpoint.items() if name != "signature"})
+    signed = make_canonical({name: value for name, value in checkpoint.items() if name != "signature"})
     try:
         signature = bytes.fromhex(checkpoint["signature"])
         if signature.hex() != checkpoint["signature"]:
@@ -107,7 +107,7 @@ def _check_signature(checkpoint: Mapping[str, Any], public_key: Ed25519PublicKey
         raise Refused("The checkpoint's signature is not that of the public key.") from error
 
 
-def raw_bytes(public_key: Ed25519PublicKey) -> bytes:
+def decode_raw_key(public_key: Ed25519PublicKey) -> bytes:
     """Return the key as 32 bytes (RFC 8032)."""
     return public_key.public_bytes(Encoding.Raw, PublicFormat.Raw)
 
@@ -120,7 +120,7 @@ def climb(data: bytes, place: Mapping[str, Any]) -> bytes:
     last = size - 1
     root = sha256(b"\x00" + data).digest()
     for step in path:
-        sibling = hash_of_hex(step, "path")
+        sibling = decode_hash(step, "path")
         if last == 0:
             raise Refused("The path is longer than the tree is high.")
         if index & 1 or index == last:
@@ -135,7 +135,7 @@ def climb(data: bytes, place: Mapping[str, Any]) -> bytes:
     return root
 
 
-def hash_of_hex(text: Any, name: str) -> bytes:
+def decode_hash(text: Any, name: str) -> bytes:
     """Return 32 bytes from lower-case hex; refuse any other spelling, so that every change to a proof is noticed."""
     try:
         value = bytes.fromhex(text)
@@ -146,7 +146,7 @@ def hash_of_hex(text: Any, name: str) -> bytes:
     return value
 
 
-def canonical(value: Any) -> bytes:
+def make_canonical(value: Any) -> bytes:
     """Return the canonical JSON (RFC 8785) of a part; raise Refused if it has none."""
     try:
         return rfc8785.dumps(value)
@@ -157,7 +157,7 @@ def canonical(value: Any) -> bytes:
 def check_members(value: Any, name: str, wanted: set[str] | frozenset[str]) -> None:
     """Raise Refused if the value does not have exactly these members."""
     if not isinstance(value, dict) or set(value) != wanted:
-        raise Refused(f"The {name} does not have just the members that the format gives it.")
+        raise Refused(f"The {name} does not have exactly the members of the format.")
 
 
 def read_public_key(path: Path) -> Ed25519PublicKey:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from domain.checkpoints import CheckpointRow, LaneHead, signed_members
+from domain.checkpoints import CheckpointRow, LaneHead, make_signed_members
 from domain.errors import LedgerlineError, Outage
 from runtime.settings import Settings
 from streams.proof.audit.kept import Kept, KeptError, read_line
@@ -33,7 +33,7 @@ class Witness(Protocol):
 
     name: str
 
-    def next_checkpoint(self) -> int:
+    def find_next_checkpoint(self) -> int:
         """Return the number of the first checkpoint that the witness lacks."""
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
@@ -42,13 +42,13 @@ class Witness(Protocol):
     def lines(self) -> list[str]:
         """Return all lines, without line ends."""
 
-    def history_faults(self) -> list[str]:
+    def find_history_faults(self) -> list[str]:
         """Return the faults in the witness's own history: the places where lines were removed."""
 
 
-def line_of(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
+def make_line(row: CheckpointRow, heads: Sequence[LaneHead]) -> str:
     """Return a checkpoint as a line."""
-    return json.dumps(signed_members(row, heads), separators=(",", ":"), sort_keys=True)
+    return json.dumps(make_signed_members(row, heads), separators=(",", ":"), sort_keys=True)
 
 
 class FileWitness:
@@ -58,7 +58,7 @@ class FileWitness:
         self.name = str(path)
         self._path = path
 
-    def next_checkpoint(self) -> int:
+    def find_next_checkpoint(self) -> int:
         """Return the number after the checkpoint in the last whole line."""
         try:
             with self._path.open("rb") as file:
@@ -78,7 +78,7 @@ class FileWitness:
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
         """Append the checkpoints and wait until they are on disk (fsync)."""
-        text = "".join(f"{line_of(row, heads)}\n" for row, heads in checkpoints).encode()
+        text = "".join(f"{make_line(row, heads)}\n" for row, heads in checkpoints).encode()
         try:
             with os.fdopen(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b", 0) as file:
                 size = file.seek(0, os.SEEK_END)
@@ -100,7 +100,7 @@ class FileWitness:
         except OSError as error:
             raise WitnessAway(f"The witness {self.name} cannot be read: {error.strerror}.") from error
 
-    def history_faults(self) -> list[str]:
+    def find_history_faults(self) -> list[str]:
         """Return no faults, as a file has no history."""
         return []
 
@@ -113,11 +113,11 @@ class GitWitness:
         self._repository = repository
         self._file = FileWitness(repository / GIT_FILE)
         try:
-            self._git("rev-parse", "--show-toplevel")
+            self._run_git("rev-parse", "--show-toplevel")
         except WitnessAway as error:
             raise WitnessError(f"{repository} is no Git repository that can be read: {error}") from error
 
-    def next_checkpoint(self) -> int:
+    def find_next_checkpoint(self) -> int:
         """Return the number after the last committed checkpoint; what a crash left uncommitted is written again."""
         committed = self.lines()
         if not committed:
@@ -125,36 +125,36 @@ class GitWitness:
         try:
             return read_line(self.name, committed[-1]).row.checkpoint + 1
         except KeptError:
-            return self._file.next_checkpoint()
+            return self._file.find_next_checkpoint()
 
     def add(self, checkpoints: Iterable[tuple[CheckpointRow, Sequence[LaneHead]]]) -> None:
         """Append the checkpoints to the file and commit it."""
         self._file.add(checkpoints)
-        self._git("add", "--", GIT_FILE)
-        last = self._file.next_checkpoint() - 1
+        self._run_git("add", "--", GIT_FILE)
+        last = self._file.find_next_checkpoint() - 1
         identity = ("-c", "user.name=Ledgerline audit", "-c", "user.email=audit@ledgerline.invalid")
-        self._git(*identity, "commit", "-q", "--no-gpg-sign", "-m", f"Checkpoints up to {last}", "--", GIT_FILE)
+        self._run_git(*identity, "commit", "-q", "--no-gpg-sign", "-m", f"Checkpoints up to {last}", "--", GIT_FILE)
 
     def lines(self) -> list[str]:
         """Return all committed lines."""
-        if not self._git("ls-tree", "HEAD", "--", GIT_FILE, may_fail=True).strip():
+        if not self._run_git("ls-tree", "HEAD", "--", GIT_FILE, may_fail=True).strip():
             return []
-        return self._git("show", f"HEAD:{GIT_FILE}").splitlines()
+        return self._run_git("show", f"HEAD:{GIT_FILE}").splitlines()
 
-    def history_faults(self) -> list[str]:
+    def find_history_faults(self) -> list[str]:
         """Return the commits that removed lines. A rewritten history can be noticed only with the help of a clone."""
         if not self.lines():
             return []
         faults = []
         commit = ""
-        for line in self._git("log", "--format=commit %H", "--numstat", "--", GIT_FILE).splitlines():
+        for line in self._run_git("log", "--format=commit %H", "--numstat", "--", GIT_FILE).splitlines():
             if line.startswith("commit "):
                 commit = line.removeprefix("commit ")
             elif line and line.split("\t")[1] != "0":
                 faults.append(f"The commit {commit[:12]} took {line.split(chr(9))[1]} lines away.")
         return faults
 
-    def _git(self, *arguments: str, may_fail: bool = False) -> str:
+    def _run_git(self, *arguments: str, may_fail: bool = False) -> str:
         environment = {**os.environ, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
         command = ["git", "-C", str(self._repository), *arguments]
         try:
@@ -169,7 +169,7 @@ class GitWitness:
         return done.stdout if not done.returncode else ""
 
 
-def witnesses_of(settings: Settings) -> list[Witness]:
+def make_witnesses(settings: Settings) -> list[Witness]:
     """Return the witnesses that the settings name."""
     made: list[Witness] = []
     if settings.audit_witness_file is not None:
@@ -192,7 +192,7 @@ def read_witness(witness: Witness) -> tuple[list[Kept], list[tuple[str, str]]]:
     return kept, strange
 
 
-def gaps_of(kept: Sequence[Kept]) -> list[Any]:
+def find_gaps(kept: Sequence[Kept]) -> list[Any]:
     """Return the numbers of checkpoints that are missing below the highest one of a witness; at most 100."""
     numbers = {item.row.checkpoint for item in kept}
     return [number for number in range(max(numbers, default=-1)) if number not in numbers][:100]

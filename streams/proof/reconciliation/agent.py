@@ -15,7 +15,7 @@ from db import reconciliation as db
 from db import rejections as ledger
 from db.agent_connection import AgentConnection
 from db.books import Books
-from domain.breaks import BreakKind, BreakState, Finding, record_subject
+from domain.breaks import BreakKind, BreakState, Finding, make_record_subject
 from producers.events import EventProducer
 from streams.batches import FenceLost, PartitionBatch
 from streams.proof.journal_agent import JournalAgent, Proved
@@ -25,7 +25,7 @@ from streams.proof.reconciliation.shards import OwnShards
 from streams.proof.records.decoding import JournalRecord, RecordReader
 
 
-def shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
+def make_shard_finding(pair: db.ShardPair, detail: str, explained_by: dict[db.ShardKey, tuple[int, int]]) -> Finding:
     """Return the finding for one shard. It is explained if records that the topic owes make up just the difference."""
     tenant, address, currency, lane = pair.key
     own, held = pair.own or db.Sums(0, 0, -1), pair.held or db.Sums(0, 0, -1)
@@ -54,23 +54,23 @@ class LedgerLookups:
 
     def originals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, ledger.OriginalRow]:
         """Return the rows that settled these intents."""
-        return ledger.originals(self._connection, names)
+        return ledger.find_originals(self._connection, names)
 
     def holdings(self, asked: Sequence[ledger.HoldingAsked]) -> list[ledger.Holding | None]:
         """Return what each of these accounts holds; None for an account that is not open."""
-        return ledger.holdings(self._connection, asked)
+        return ledger.find_holdings(self._connection, asked)
 
     def settled(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Settled]:
         """Return the rows that settled these intents."""
-        return db.settled(self._connection, names)
+        return db.find_settled(self._connection, names)
 
     def reversals(self, names: Sequence[db.IntentName]) -> dict[db.IntentName, db.Reversed]:
         """Return what these originals moved and how much of it reversals took back."""
-        return db.reversals(self._connection, names)
+        return db.sum_reversals(self._connection, names)
 
     def tenant_times(self, tenants: Sequence[str]) -> dict[str, int]:
         """Return when these tenants were made, in microseconds since 1970."""
-        return db.tenant_times(self._connection, tenants)
+        return db.find_tenant_times(self._connection, tenants)
 
 
 class Reconciler(JournalAgent[db.LaneRow]):
@@ -117,20 +117,20 @@ class Reconciler(JournalAgent[db.LaneRow]):
 
         Raise FenceLost if an operator has rewound a lane: a lane without new records would otherwise not be read again.
         """
-        for lane, offset in self._stored_offsets(self._stands).items():
+        for lane, offset in self._read_stored_offsets(self._stands).items():
             if offset != self._stands[lane]:
                 raise FenceLost(f"lane {lane} stands at {offset}, not at {self._stands[lane]}")
         super().idle()
 
     def _prove(self, connection: Any, batch: list[PartitionBatch], rows: dict[int, db.LaneRow]) -> Proved:
         taken = state.Taken()
-        gaps = db.gaps(connection, list(rows))
+        gaps = db.find_gaps(connection, list(rows))
         counters = [state.LaneCounter(rows[part.partition], gaps, self._source_topic, taken) for part in batch]
         for part, counter in zip(batch, counters, strict=True):
             for record in self._records(part, taken.findings):
                 counter.take(record)
         compared = self._comparison.compare(taken.records, LedgerLookups(connection, self._recent_books))
-        findings = taken.findings + compared.findings + self._repeats(connection, taken.repeated)
+        findings = taken.findings + compared.findings + self._check_repeats(connection, taken.repeated)
         db.change_gaps(connection, taken.gaps_opened, taken.gaps_closed)
         moved = [counter.row(part.end_offset) for part, counter in zip(batch, counters, strict=True)]
         expired = compared.expired
@@ -141,15 +141,15 @@ class Reconciler(JournalAgent[db.LaneRow]):
         if taken.gaps_closed:
             # A record that came late and is wrong keeps its break.
             wrong = {(finding.kind, finding.subject) for finding in findings}
-            came = {(BreakKind.CONSERVATION, record_subject(*at)) for at in taken.gaps_closed} - wrong
+            came = {(BreakKind.CONSERVATION, make_record_subject(*at)) for at in taken.gaps_closed} - wrong
             self.breaks.resolve_about(connection, came, "The record came late.")
         return Proved(taken.missing + findings, lambda: _add_to_metrics(taken.records, compared))
 
-    def _repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
+    def _check_repeats(self, connection: Any, repeated: Sequence[JournalRecord]) -> list[Finding]:
         """Return a finding for each repeated record whose hash differs from the ledger's; an equal one is dropped."""
         if not repeated:
             return []
-        held = db.row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
+        held = db.find_row_hashes(connection, [(record["lane"], record["seq"]) for record in repeated])
         return [
             repeat_finding(record) for record in repeated if held.get((record["lane"], record["seq"])) != record["hash"]
         ]
@@ -164,13 +164,13 @@ def _add_to_metrics(records: Iterable[JournalRecord], compared: Compared) -> Non
 
 def compare_shards(connection: Any, pairs: Iterable[db.ShardPair]) -> list[Finding]:
     """Return the findings about shards; those that records owed by the topic account for are explained."""
-    wrong = [(pair, detail) for pair in pairs if (detail := checks.shard(pair)) is not None]
-    explained_by = db.gap_sums(connection) if wrong else {}
-    return [shard_finding(pair, detail, explained_by) for pair, detail in wrong]
+    wrong = [(pair, detail) for pair in pairs if (detail := checks.check_shard(pair)) is not None]
+    explained_by = db.sum_gaps(connection) if wrong else {}
+    return [make_shard_finding(pair, detail, explained_by) for pair, detail in wrong]
 
 
 def repeat_finding(record: JournalRecord) -> Finding:
     """Return the finding for a repeated record whose hash differs from that of the ledger's row."""
     lane, seq = record["lane"], record["seq"]
     detail = "The topic has it a second time, with another hash than the ledger's row."
-    return Finding(BreakKind.CONSERVATION, record_subject(lane, seq), detail, lane, seq)
+    return Finding(BreakKind.CONSERVATION, make_record_subject(lane, seq), detail, lane, seq)

@@ -4,9 +4,9 @@ from hashlib import sha256
 from typing import Final
 
 from db.reconciliation import FaultyRow, Reversed, Settled, ShardPair, SideKey
-from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, intent_number_of
+from domain.intents import DIRECTIONS, KEY_CHARACTERS_MAX, TENANT_CHARACTERS_MAX, TENANT_PATTERN, compute_intent_number
 from domain.outcomes import Outcome, QuarantineReason, Reason
-from streams.proof.records.canonical import intent_fingerprint, plain_uuid, uuid_number
+from streams.proof.records.canonical import compute_intent_fingerprint, make_plain_uuid, parse_uuid_number
 from streams.proof.records.decoding import IntentRecord, JournalRecord, Unreadable
 
 Asked = IntentRecord | Unreadable
@@ -22,7 +22,7 @@ _POSTED: Final = Outcome.POSTED.value
 _REJECTED: Final = Outcome.REJECTED.value
 
 
-def symmetry(record: JournalRecord) -> list[str]:
+def check_symmetry(record: JournalRecord) -> list[str]:
     """Check that a posted record's debits equal its credits in each currency, and that any other record has no legs."""
     legs = record["legs"]
     if record["outcome"] != _POSTED:
@@ -44,30 +44,30 @@ def symmetry(record: JournalRecord) -> list[str]:
     return wrong
 
 
-def identity_fault(intent: IntentRecord) -> str | None:
+def find_identity_fault(intent: IntentRecord) -> str | None:
     """Return why tenant, key and id do not identify the intent; None if they do."""
     tenant, key = intent["tenant"], intent["idempotency_key"]
     if len(tenant) > TENANT_CHARACTERS_MAX or not TENANT_PATTERN.fullmatch(tenant):
         return "its tenant is no tenant's name"
     if not 0 < len(key) <= KEY_CHARACTERS_MAX or "\x00" in key:
         return "its idempotency key has no allowed form"
-    if uuid_number(intent["intent_id"]) != intent_number_of(tenant, key):
+    if parse_uuid_number(intent["intent_id"]) != compute_intent_number(tenant, key):
         return "its id does not follow from tenant and key"
     return None
 
 
-def readable(intent: IntentRecord) -> Asked:
+def check_readable(intent: IntentRecord) -> Asked:
     """Return the intent, or Unreadable (undecodable) if Avro decoded it but one of its ids is no UUID."""
     try:
         if intent["reverses"] is not None:
-            plain_uuid(intent["reverses"])
-        plain_uuid(intent["intent_id"])
+            make_plain_uuid(intent["reverses"])
+        make_plain_uuid(intent["intent_id"])
     except ValueError:
         return Unreadable(QuarantineReason.UNDECODABLE, "An id is no UUID.")
     return intent
 
 
-def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list[str]:
+def check_quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list[str]:
     """Check that the bytes at a quarantined offset cannot be decoded or decided, and that the record has their hash."""
     wrong = []
     if record["fingerprint"] != sha256(value or b"").digest():
@@ -80,14 +80,14 @@ def quarantine(record: JournalRecord, value: bytes | None, asked: Asked) -> list
         if reason not in (asked.reason.value, QuarantineReason.UNKNOWN_SCHEMA.value, QuarantineReason.POISON.value):
             wrong.append(f"It is quarantined as {reason}, but its bytes are {asked.reason.value}.")
     elif reason == QuarantineReason.IDENTITY_MISMATCH.value:
-        if identity_fault(asked) is None:
+        if find_identity_fault(asked) is None:
             wrong.append("It is quarantined for its identity, which is as it should be.")
     elif reason not in (QuarantineReason.UNKNOWN_TENANT.value, QuarantineReason.POISON.value):
         wrong.append(f"It is quarantined as {reason}, but its bytes are an intent.")
     return wrong
 
 
-def absence(record: JournalRecord) -> list[str]:
+def check_absence(record: JournalRecord) -> list[str]:
     """Check that the record of an offset without a committed message says so; release 0.1.0 gave the reason `empty`."""
     offset = record["source_offset"]
     if record["outcome"] != Outcome.QUARANTINED.value or record["reason"] not in _WITHOUT_MESSAGE:
@@ -97,29 +97,29 @@ def absence(record: JournalRecord) -> list[str]:
     return []
 
 
-def faithfulness(record: JournalRecord, asked: Asked) -> list[str]:
+def check_faithfulness(record: JournalRecord, asked: Asked) -> list[str]:
     """Check that the record holds what the intent asked. This applies to every outcome except quarantined."""
     if isinstance(asked, Unreadable):
         return [f"It is {record['outcome']}, but no intent can be read at its offset: {asked.reason.value}."]
-    fault = identity_fault(asked)
+    fault = find_identity_fault(asked)
     if fault is not None:
         return [f"It is {record['outcome']}, but the intent at its offset should be quarantined: {fault}."]
     wrong = []
     outcome = record["outcome"]
     if record["tenant"] != asked["tenant"] or record["idempotency_key"] != asked["idempotency_key"]:
         wrong.append("Its tenant or idempotency key is not the intent's.")
-    if record["intent_id"] != asked["intent_id"] and record["intent_id"] != plain_uuid(asked["intent_id"]):
+    if record["intent_id"] != asked["intent_id"] and record["intent_id"] != make_plain_uuid(asked["intent_id"]):
         wrong.append("Its intent id is not the intent's.")
     if record["type"] != asked["type"]:
         wrong.append(f"Its type is {record['type']}, the intent's {asked['type']}.")
-    if record["fingerprint"] != intent_fingerprint(asked):
+    if record["fingerprint"] != compute_intent_fingerprint(asked):
         wrong.append("Its fingerprint is not that of the intent.")
     if outcome == _POSTED and record["legs"] != asked["legs"] and (asked["legs"] or asked["type"] != "reversal"):
         wrong.append("Its legs are not those that the intent asks.")
-    return wrong + _kept_text(record, asked)
+    return wrong + _check_kept_text(record, asked)
 
 
-def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
+def _check_kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
     """Check the reference, metadata, original and value time that the record keeps from the intent.
 
     A posted or rejected record keeps them, unless it was rejected as malformed or as an unsupported type. Every other
@@ -133,14 +133,14 @@ def _kept_text(record: JournalRecord, asked: IntentRecord) -> list[str]:
     if record["metadata"] != (asked["metadata"] if is_kept else {}):
         wrong.append("Its metadata are not the intent's.")
     reverses = asked["reverses"] if is_kept else None
-    if record["reverses"] != reverses and (reverses is None or record["reverses"] != plain_uuid(reverses)):
+    if record["reverses"] != reverses and (reverses is None or record["reverses"] != make_plain_uuid(reverses)):
         wrong.append("It does not reverse what the intent reverses.")
-    if record["value_time"] not in (_value_times(record, asked) if is_posted else (None,)):
+    if record["value_time"] not in (_list_value_times(record, asked) if is_posted else (None,)):
         wrong.append("Its value time is not the intent's.")
     return wrong
 
 
-def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
+def _list_value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
     """Return the value times that a posted record may have: the one asked, else that of acceptance, else of booking."""
     if asked["value_time"] is not None:
         return (asked["value_time"],)
@@ -149,7 +149,7 @@ def _value_times(record: JournalRecord, asked: IntentRecord) -> tuple[int, ...]:
     return (record["booked_time"], 0)  # release 0.1.0 writes 0, also while its workers are being replaced
 
 
-def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
+def check_settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
     """Check that an earlier row settled the intent.
 
     The row must have the same fingerprint as a duplicate, and another fingerprint than a conflict.
@@ -164,7 +164,7 @@ def settlement(record: JournalRecord, settled: Settled | None) -> list[str]:
     return []
 
 
-def reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> list[str]:
+def check_reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> list[str]:
     """Check that a posted reversal mirrors its original, and that all reversals take back no more than it moved.
 
     `takes_all`: the intent named no legs, so nothing may be left to reverse after it.
@@ -187,14 +187,14 @@ def reversal(record: JournalRecord, takes_all: bool, moved: Reversed | None) -> 
     return wrong
 
 
-def unknown_tenant(record: JournalRecord, made_time: int | None) -> list[str]:
+def check_unknown_tenant(record: JournalRecord, made_time: int | None) -> list[str]:
     """Check that the books did not have the tenant, or got it later. Times are in microseconds since 1970."""
     if made_time is not None and made_time < record["booked_time"] - TENANT_GRACE_MICROSECONDS:
         return ["It is quarantined as its tenant was unknown, but the books had it."]
     return []
 
 
-def shard(pair: ShardPair) -> str | None:
+def check_shard(pair: ShardPair) -> str | None:
     """Return what is wrong with a ledger shard; None if both sides are equal, or if the ledger has a newer record.
 
     Each side has the seq of the last record that touched the shard. The ledger commits before the topic is written, so
@@ -209,23 +209,23 @@ def shard(pair: ShardPair) -> str | None:
     if own is None:
         return None
     if held is None:
-        return f"The ledger has no shard, but the journal moved {_sides(own.debits_minor, own.credits_minor)}."
+        return f"The ledger has no shard, but the journal moved {_format_sides(own.debits_minor, own.credits_minor)}."
     if held.seq < own.seq:
         return f"The ledger's shard stands at seq {held.seq}, but seq {own.seq} touched it."
     if (held.debits_minor, held.credits_minor) != (own.debits_minor, own.credits_minor):
         return (
-            f"The ledger holds {_sides(held.debits_minor, held.credits_minor)} at seq {held.seq},"
-            f" the journal adds up to {_sides(own.debits_minor, own.credits_minor)}."
+            f"The ledger holds {_format_sides(held.debits_minor, held.credits_minor)} at seq {held.seq},"
+            f" the journal adds up to {_format_sides(own.debits_minor, own.credits_minor)}."
         )
     return None
 
 
-def shard_is_proved(pair: ShardPair) -> bool:
+def is_shard_proved(pair: ShardPair) -> bool:
     """Return whether both sides are equal at the same record. Only that resolves a break: a newer shard is no proof."""
     return pair.own == pair.held
 
 
-def stored_row(row: FaultyRow) -> str:
+def describe_faulty_row(row: FaultyRow) -> str:
     """Return what is wrong with a journal row of the ledger and its entries."""
     if not row.has_row:
         return "The ledger has no journal row here" + (f", but {row.entry_count} entries." if row.entry_count else ".")
@@ -234,10 +234,10 @@ def stored_row(row: FaultyRow) -> str:
     return "The entries do not balance."
 
 
-def outcome_is_known(record: JournalRecord) -> bool:
+def is_outcome_known(record: JournalRecord) -> bool:
     """Return whether the outcome is in the closed list."""
     return record["outcome"] in OUTCOME_NAMES
 
 
-def _sides(debits_minor: int, credits_minor: int) -> str:
+def _format_sides(debits_minor: int, credits_minor: int) -> str:
     return f"debits of {debits_minor} and credits of {credits_minor} minor units"

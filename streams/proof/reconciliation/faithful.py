@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, Protocol, cast
 
 from db.reconciliation import IntentName, Settled
-from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.breaks import Break, BreakKind, Finding, make_record_subject
 from domain.outcomes import Outcome, QuarantineReason
 from streams.proof.reconciliation import checks, rejections
 from streams.proof.reconciliation.source import IntentSource, Window
@@ -50,13 +50,15 @@ class Comparison:
         compared = Compared([], {}, [])
         pending: list[tuple[JournalRecord, checks.Asked]] = []
         rejected: list[rejections.Rejection] = []
-        for run in _runs(records):
-            windows = self._source.read({lane: (part[0]["source_offset"], _end(part)) for lane, part in run.items()})
+        for run in _split_runs(records):
+            windows = self._source.read(
+                {lane: (part[0]["source_offset"], _get_end(part)) for lane, part in run.items()}
+            )
             for lane, part in run.items():
                 for record in part:
                     self._compare_one(record, windows[lane], compared, pending, rejected)
         compared.findings.extend(look_up(pending, lookups))
-        compared.findings.extend(found(record, detail) for record, detail in rejections.judge(rejected, lookups))
+        compared.findings.extend(make_finding(record, detail) for record, detail in rejections.judge(rejected, lookups))
         return compared
 
     def _compare_one(
@@ -72,18 +74,18 @@ class Comparison:
             if offset < window.low:
                 compared.expired[lane] = compared.expired.get(lane, 0) + 1
                 return
-            wrong = checks.absence(record)
-            compared.findings.extend([found(record, detail, BreakKind.CONSERVATION) for detail in wrong])
+            wrong = checks.check_absence(record)
+            compared.findings.extend([make_finding(record, detail, BreakKind.CONSERVATION) for detail in wrong])
             return
         compared.times_ms.append(window.times_ms[offset])
         value = window.values[offset]
         asked = self.read(value)
         outcome = record["outcome"]
         if outcome == _QUARANTINED:
-            wrong = checks.quarantine(record, value, asked)
+            wrong = checks.check_quarantine(record, value, asked)
         else:
-            wrong = checks.faithfulness(record, asked)
-        compared.findings.extend([found(record, detail) for detail in wrong])
+            wrong = checks.check_faithfulness(record, asked)
+        compared.findings.extend([make_finding(record, detail) for detail in wrong])
         if outcome in _REPEATS or needs_original(record) or needs_tenant(record, asked):
             pending.append((record, asked))
         if outcome == _REJECTED and not wrong and not isinstance(asked, Unreadable):
@@ -92,15 +94,15 @@ class Comparison:
     def read(self, value: bytes | None) -> checks.Asked:
         """Return the intent in these bytes, or why there is none."""
         try:
-            return checks.readable(cast("IntentRecord", self._reader.read(value)))
+            return checks.check_readable(cast("IntentRecord", self._reader.read(value)))
         except Unreadable as unreadable:
             return unreadable
 
 
-def found(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
+def make_finding(record: JournalRecord, detail: str, kind: BreakKind = BreakKind.FAITHFULNESS) -> Finding:
     """Return a finding about a record."""
     lane, seq = record["lane"], record["seq"]
-    return Finding(kind, record_subject(lane, seq), detail, lane, seq)
+    return Finding(kind, make_record_subject(lane, seq), detail, lane, seq)
 
 
 def needs_original(record: JournalRecord) -> bool:
@@ -119,23 +121,25 @@ def look_up(pending: Sequence[tuple[JournalRecord, checks.Asked]], lookups: Look
     A finding about a repeated intent has the compared values as evidence, because a missing row may come back.
     """
     repeats = [record for record, _ in pending if record["outcome"] in _REPEATS]
-    settled = lookups.settled(_names(repeats, "intent_id")) if repeats else {}
+    settled = lookups.settled(_list_names(repeats, "intent_id")) if repeats else {}
     reversals = [record for record, _ in pending if needs_original(record)]
-    moved = lookups.reversals(_names(reversals, "reverses")) if reversals else {}
+    moved = lookups.reversals(_list_names(reversals, "reverses")) if reversals else {}
     tenants = [asked["tenant"] for record, asked in pending if needs_tenant(record, asked)]  # type: ignore[index]
     times = lookups.tenant_times(sorted(set(tenants))) if tenants else {}
     findings = []
     for record, asked in pending:
         wrong: list[str] = []
         if record["outcome"] in _REPEATS:
-            wrong = checks.settlement(record, settled.get((record["tenant"] or "", record["intent_id"] or "")))
+            wrong = checks.check_settlement(record, settled.get((record["tenant"] or "", record["intent_id"] or "")))
         elif needs_original(record):
             takes_all = not isinstance(asked, Unreadable) and not asked["legs"]
-            wrong = checks.reversal(record, takes_all, moved.get((record["tenant"] or "", record["reverses"] or "")))
+            wrong = checks.check_reversal(
+                record, takes_all, moved.get((record["tenant"] or "", record["reverses"] or ""))
+            )
         elif not isinstance(asked, Unreadable):
-            wrong = checks.unknown_tenant(record, times.get(asked["tenant"]))
+            wrong = checks.check_unknown_tenant(record, times.get(asked["tenant"]))
         evidence = repeat_evidence(record) if record["outcome"] in _REPEATS else {}
-        findings += [found(record, detail)._replace(evidence=evidence) for detail in wrong]
+        findings += [make_finding(record, detail)._replace(evidence=evidence) for detail in wrong]
     return findings
 
 
@@ -159,18 +163,18 @@ def repeat_still_wrong(item: Break, lookups: Lookups) -> bool:
         "outcome": evidence["outcome"],
         "fingerprint": bytes.fromhex(str(evidence["fingerprint"])),
     }
-    return bool(checks.settlement(cast("JournalRecord", record), lookups.settled([name]).get(name)))
+    return bool(checks.check_settlement(cast("JournalRecord", record), lookups.settled([name]).get(name)))
 
 
-def _names(records: Iterable[JournalRecord], member: str) -> list[IntentName]:
+def _list_names(records: Iterable[JournalRecord], member: str) -> list[IntentName]:
     return sorted({(record["tenant"] or "", str(cast("Mapping[str, object]", record)[member])) for record in records})
 
 
-def _end(part: Sequence[JournalRecord]) -> int:
+def _get_end(part: Sequence[JournalRecord]) -> int:
     return part[-1]["source_offset"] + 1
 
 
-def _runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
+def _split_runs(records: Sequence[JournalRecord]) -> list[dict[int, list[JournalRecord]]]:
     """Split each lane's records, in order of source offset, at large gaps; group the n-th runs of all lanes."""
     lanes: dict[int, list[JournalRecord]] = {}
     for record in records:

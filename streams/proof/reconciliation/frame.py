@@ -13,12 +13,12 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from db import reconciled_frame as db
 from domain.breaks import Break, BreakKind, Finding
-from domain.facts import FrameKey, Part, difference, fact_hash
+from domain.facts import FrameKey, Part, compute_fact_hash, describe_difference
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.records.decoding import RecordReader, Unreadable
-from streams.proof.records.pages import reading_consumer
+from streams.proof.records.pages import make_reading_consumer
 
 FACTS_PER_READ: Final = 2000
 READ_SECONDS_MAX: Final = 0.4
@@ -43,14 +43,14 @@ class TakenFacts:
         chain, seq = fact["chain"], fact["seq"]
         next_seq, head = self.chains.get(chain, (0, GENESIS_HASH))
         if seq < next_seq:
-            self._found(fact, "The topic has it a second time.")
+            self._add_finding(fact, "The topic has it a second time.")
             return
         if seq > next_seq:
-            self._found(fact, f"The topic has it where seq {next_seq} is next.")
+            self._add_finding(fact, f"The topic has it where seq {next_seq} is next.")
         elif fact["previous_hash"] != head:
-            self._found(fact, "It is not chained to the fact before it.")
-        if fact_hash(fact["previous_hash"], fact) != fact["hash"]:
-            self._found(fact, "Its hash is not that of what it says.")
+            self._add_finding(fact, "It is not chained to the fact before it.")
+        if compute_fact_hash(fact["previous_hash"], fact) != fact["hash"]:
+            self._add_finding(fact, "Its hash is not that of what it says.")
         self.chains[chain] = (seq + 1, fact["hash"])
         self.facts.append(fact)
 
@@ -58,7 +58,7 @@ class TakenFacts:
         """Record the finding for a message that is no fact."""
         self.findings.append(Finding(BreakKind.FRAME, f"ledger.frame offset {offset}", why))
 
-    def _found(self, fact: Mapping[str, Any], detail: str) -> None:
+    def _add_finding(self, fact: Mapping[str, Any], detail: str) -> None:
         self.findings.append(Finding(BreakKind.FRAME, f"facts chain {fact['chain']} seq {fact['seq']}", detail))
 
 
@@ -84,7 +84,7 @@ class FrameSource:
     def read(self, offset: int, seconds: float, taken: TakenFacts) -> int:
         """Take the messages from this offset on that arrive within `seconds`; return the next offset to read."""
         if self._consumer is None:
-            self._consumer = reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
+            self._consumer = make_reading_consumer(self._kafka, "ledgerline-reconciliation-frame")
         if self._stands != offset:
             self._consumer.assign([TopicPartition(self._topic, 0, offset)])
             self.is_at_end = False
@@ -119,8 +119,8 @@ def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECON
 
     A lock lets in one worker at a time: another one waits for the end of the transaction.
     """
-    start = db.next_offset(connection, lock=True)
-    taken = TakenFacts(db.own_chains(connection))
+    start = db.read_next_offset(connection, lock=True)
+    taken = TakenFacts(db.read_own_chains(connection))
     end = source.read(start, seconds, taken)
     if end != start:
         db.apply_facts(connection, taken.facts)
@@ -129,12 +129,12 @@ def take_facts(connection: Any, source: FrameSource, seconds: float = READ_SECON
     return taken.findings, len(taken.facts)
 
 
-def chain_subject(chain: int) -> str:
+def make_chain_subject(chain: int) -> str:
     """Return the subject of a break about a whole chain."""
     return f"facts chain {chain}"
 
 
-def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
+def find_chain_faults(pairs: Sequence[db.ChainPair]) -> list[Finding]:
     """Return the findings for chains of which the ledger has fewer facts than the topic, or other facts."""
     wrong = []
     for chain, own_next_seq, own_head, held_next_seq, held_head in pairs:
@@ -143,38 +143,39 @@ def chain_findings(pairs: Sequence[db.ChainPair]) -> list[Finding]:
         elif own_next_seq and held_head != own_head:
             wrong.append((chain, f"The ledger's fact seq {own_next_seq - 1} is not the one that the topic has."))
     return [
-        Finding(BreakKind.FRAME, chain_subject(chain), detail, evidence={"chain": chain}) for chain, detail in wrong
+        Finding(BreakKind.FRAME, make_chain_subject(chain), detail, evidence={"chain": chain})
+        for chain, detail in wrong
     ]
 
 
-def row_subject(key: FrameKey) -> str:
+def make_row_subject(key: FrameKey) -> str:
     """Return the subject of a break about a row of the frame."""
     return " ".join(filter(None, key))
 
 
-def row_finding(pair: db.RowPair) -> Finding | None:
+def find_row_fault(pair: db.RowPair) -> Finding | None:
     """Return the finding for a row if its two sides differ, else None."""
-    detail = difference(pair.told, pair.held)
+    detail = describe_difference(pair.told, pair.held)
     if detail is None:
         return None
-    return Finding(BreakKind.FRAME, row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))
+    return Finding(BreakKind.FRAME, make_row_subject(pair.key), detail, evidence=dict(pair.key._asdict()))
 
 
-def judged(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
+def judge_rows(connection: Any, pairs: Sequence[db.RowPair]) -> list[Finding]:
     """Return the findings about unequal rows, except rows with a fact that the topic does not have yet."""
     if not pairs:
         return []
-    awaited = db.awaited(connection, [pair.key for pair in pairs])
-    found = [row_finding(pair) for pair in pairs if pair.key not in awaited]
+    awaited = db.find_awaited(connection, [pair.key for pair in pairs])
+    found = [find_row_fault(pair) for pair in pairs if pair.key not in awaited]
     return [finding for finding in found if finding is not None]
 
 
-def owed(pairs: Sequence[db.ChainPair]) -> int:
+def count_owed(pairs: Sequence[db.ChainPair]) -> int:
     """Return how many facts of the ledger the topic has not brought."""
     return sum(max(pair.held_next_seq - pair.own_next_seq, 0) for pair in pairs)
 
 
-def row_pages() -> Iterator[tuple[str, str]]:
+def list_row_pages() -> Iterator[tuple[str, str]]:
     """Yield (part, query) in the order of a sweep: for each part first the ledger's rows, then those of the facts."""
     for part in Part:
         yield part.value, "unequal_held"
@@ -185,9 +186,11 @@ def is_gone(connection: Any, item: Break) -> bool:
     """Return whether a break of the frame no longer holds."""
     evidence = item.evidence
     if "chain" in evidence:
-        return not any(finding.subject == item.subject for finding in chain_findings(db.chain_pairs(connection)))
+        return not any(
+            finding.subject == item.subject for finding in find_chain_faults(db.read_chain_pairs(connection))
+        )
     if "part" in evidence:
         key = FrameKey(str(evidence["part"]), str(evidence["tenant"]), str(evidence["name"]))
-        pair = db.row_pair(connection, key)
+        pair = db.read_row_pair(connection, key)
         return pair.told == pair.held
     return False

@@ -5,9 +5,9 @@ from typing import Any, Final
 
 from db import reconciled_frame as db
 from domain.breaks import BreakKind, Finding
-from domain.facts import Change, FrameKey, FrameValues, fact_hash, key_of, values_of
+from domain.facts import Change, FrameKey, FrameValues, compute_fact_hash, get_fact_key, get_fact_values
 from domain.journal import GENESIS_HASH
-from streams.proof.reconciliation.frame import FrameSource, TakenFacts, chain_subject, row_finding
+from streams.proof.reconciliation.frame import FrameSource, TakenFacts, find_row_fault, make_chain_subject
 from streams.proof.records.pages import SourceAway
 
 READ_SECONDS: Final = 2.0
@@ -21,20 +21,20 @@ def compare_frame(connection: Any, source: FrameSource, grace_seconds: float) ->
     `grace_seconds`: how long to wait for facts of the snapshot that the relay has not sent yet. Raise SourceAway if
     the broker falls silent.
     """
-    pairs = db.chain_pairs(connection)
+    pairs = db.read_chain_pairs(connection)
     bounds = {pair.chain: pair.held_next_seq for pair in pairs}
     hashes: dict[int, list[bytes]] = {chain: [] for chain in bounds}
     taken = TakenFacts({})
     told = _read(source, bounds, hashes, taken, grace_seconds)
     findings = [*taken.findings]
     for pair in pairs:
-        findings += _chain_findings(connection, pair, hashes[pair.chain], taken.chains)
+        findings += _find_chain_faults(connection, pair, hashes[pair.chain], taken.chains)
     missing = dict(told)
-    for key, held in db.all_held(connection):
-        finding = row_finding(db.RowPair(key, missing.pop(key, None), held))
+    for key, held in db.read_all_held(connection):
+        finding = find_row_fault(db.RowPair(key, missing.pop(key, None), held))
         if finding is not None:
             findings.append(finding)
-    lost = (row_finding(db.RowPair(key, values, None)) for key, values in missing.items())
+    lost = (find_row_fault(db.RowPair(key, values, None)) for key, values in missing.items())
     return findings + [finding for finding in lost if finding is not None]
 
 
@@ -53,9 +53,9 @@ def _read(
                 continue
             hashes[fact["chain"]].append(fact["hash"])
             if fact["change"] == Change.REMOVED:
-                told.pop(key_of(fact), None)
+                told.pop(get_fact_key(fact), None)
             else:
-                told[key_of(fact)] = values_of(fact)
+                told[get_fact_key(fact)] = get_fact_values(fact)
         now = time.monotonic()
         if offset != before:
             heard_at = now
@@ -67,7 +67,7 @@ def _read(
             raise SourceAway("Kafka does not hand over ledger.frame: look whether the broker is up.")
 
 
-def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], chains: Any) -> list[Finding]:
+def _find_chain_faults(connection: Any, pair: db.ChainPair, hashes: list[bytes], chains: Any) -> list[Finding]:
     """Compare a chain of the topic with the chain that reconciliation has stored, and with the ledger's own facts."""
     chain, wrong = pair.chain, []
     next_seq = chains.get(chain, (0, GENESIS_HASH))[0]
@@ -79,22 +79,22 @@ def _chain_findings(connection: Any, pair: db.ChainPair, hashes: list[bytes], ch
         wrong.append(f"The topic's fact seq {pair.own_next_seq - 1} is not the one that it has brought before.")
     if pair.held_next_seq < pair.own_next_seq:
         wrong.append(f"The ledger has {pair.held_next_seq} facts, the topic {pair.own_next_seq}.")
-    unlike = _first_unlike(connection, chain, hashes[: pair.held_next_seq])
+    unlike = _find_first_unlike(connection, chain, hashes[: pair.held_next_seq])
     if unlike is not None:
         wrong.append(f"The ledger's fact seq {unlike} is not the one that the topic has.")
-    return [Finding(BreakKind.FRAME, chain_subject(chain), detail) for detail in wrong]
+    return [Finding(BreakKind.FRAME, make_chain_subject(chain), detail) for detail in wrong]
 
 
-def _first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
+def _find_first_unlike(connection: Any, chain: int, hashes: list[bytes]) -> int | None:
     """Return the first seq at which the ledger lacks the topic's fact or has another one; None if there is none."""
     head = GENESIS_HASH
     for first in range(0, len(hashes), FACTS_PER_QUERY):
         last = min(first + FACTS_PER_QUERY, len(hashes))
-        held = {fact["seq"]: fact for fact in db.held_facts(connection, chain, first, last - first)}
+        held = {fact["seq"]: fact for fact in db.read_held_facts(connection, chain, first, last - first)}
         for seq in range(first, last):
             if seq not in held:
                 return seq
-            head = fact_hash(head, held[seq])
+            head = compute_fact_hash(head, held[seq])
             if not head == held[seq]["hash"] == hashes[seq]:
                 return seq
     return None

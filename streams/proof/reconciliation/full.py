@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from db import reconciliation as db
-from db.agent_connection import snapshot
-from db.proving import stray_rows
+from db.agent_connection import open_snapshot
+from db.proving import find_stray_rows
 from db.rejections import RecentBooks
-from domain.breaks import BreakKind, Finding, merged, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject, merge_findings
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.proof.journal_agent import make_misplaced_finding
 from streams.proof.reconciliation import checks, state
-from streams.proof.reconciliation.agent import LedgerLookups, repeat_finding, shard_finding
+from streams.proof.reconciliation.agent import LedgerLookups, make_shard_finding, repeat_finding
 from streams.proof.reconciliation.faithful import Comparison
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.frame_full import compare_frame
 from streams.proof.reconciliation.source import IntentSource
-from streams.proof.reconciliation.sweep import entries_finding, lane_findings, stray_finding
+from streams.proof.reconciliation.sweep import find_lane_faults, make_entries_finding, make_stray_finding
 from streams.proof.records.decoding import RecordReader
 from streams.proof.records.pages import read_up_to
 
@@ -60,7 +60,7 @@ class _Recomputation:
         self._comparison = Comparison(RecordReader(registry, "payments.intents-value"), source)
         self._lookups = LedgerLookups(connection, RecentBooks())
         self._topics = topics
-        self._ledger = db.ledger_lanes(connection)
+        self._ledger = db.read_ledger_lanes(connection)
         self.bounds = {lane: row.next_seq for lane, row in self._ledger.items()}
         self._taken = state.Taken()
         self._counters = {
@@ -85,10 +85,10 @@ class _Recomputation:
             report.records += len(taken.records)
             progress("records", report.records, total)
         if taken.repeated:
-            held = db.row_hashes(self._connection, [(record["lane"], record["seq"]) for record in taken.repeated])
+            held = db.find_row_hashes(self._connection, [(record["lane"], record["seq"]) for record in taken.repeated])
             repeats = [r for r in taken.repeated if held.get((r["lane"], r["seq"])) != r["hash"]]
             taken.findings += [repeat_finding(record) for record in repeats]
-        closed = {record_subject(*place) for place in taken.gaps_closed}
+        closed = {make_record_subject(*place) for place in taken.gaps_closed}
         report.findings += taken.findings
         report.findings += [finding for finding in taken.missing if finding.subject not in closed]
 
@@ -99,10 +99,10 @@ class _Recomputation:
             fates = {name: getattr(row, name) for name in checks.OUTCOME_NAMES}
             owed = row.next_seq - sum(fates.values())
             bounds = self._source.bounds(lane)
-            self.report.findings += lane_findings(row, ledger._replace(next_seq=row.next_seq), bounds, owed)
+            self.report.findings += find_lane_faults(row, ledger._replace(next_seq=row.next_seq), bounds, owed)
             if row.next_seq < ledger.next_seq:
                 detail = f"The ledger has rows up to seq {ledger.next_seq - 1}; the topic ends before this one."
-                subject = record_subject(lane, row.next_seq)
+                subject = make_record_subject(lane, row.next_seq)
                 self.report.findings.append(Finding(BreakKind.CONSERVATION, subject, detail, lane, row.next_seq))
             received = bounds[1] - ledger.first_offset
             self.report.lanes.append(
@@ -118,13 +118,13 @@ class _Recomputation:
 
     def sum_up(self) -> None:
         """Check symmetry in total, by class of account."""
-        classes = db.all_account_classes(self._connection)
-        sums = state.class_sums(self._taken.moved, classes)
+        classes = db.read_all_account_classes(self._connection)
+        sums = state.sum_classes(self._taken.moved, classes)
         totals: dict[tuple[str, str, str], tuple[int, int]] = {}
         for (_, tenant, currency, account_class), (debits, credits) in sums.items():
             before = totals.get((tenant, currency, account_class), (0, 0))
             totals[tenant, currency, account_class] = (before[0] + debits, before[1] + credits)
-        self.report.findings += state.class_findings(totals)
+        self.report.findings += state.find_class_faults(totals)
         names = ("tenant", "currency", "account_class", "debits_minor", "credits_minor")
         self.report.totals = [dict(zip(names, (*key, *totals[key]), strict=True)) for key in sorted(totals)]
 
@@ -132,15 +132,15 @@ class _Recomputation:
         """Compare the recomputed balances with the ledger's shards, and with the sums of the ledger's entries."""
         own = self._taken.sums()
         self.report.shards = len(own)
-        held = db.all_sums(self._connection, "all_ledger_shards")
-        for finding in self._differences(own, held, progress, "shards"):
+        held = db.read_all_sums(self._connection, "all_ledger_shards")
+        for finding in self._find_differences(own, held, progress, "shards"):
             self.report.findings.append(finding)
-        entries = db.all_sums(self._connection, "all_entry_sums")
-        for finding in self._differences(own, entries, progress, "entries"):
+        entries = db.read_all_sums(self._connection, "all_entry_sums")
+        for finding in self._find_differences(own, entries, progress, "entries"):
             detail = f"Entries: {finding.detail}"
             self.report.findings.append(finding._replace(kind=BreakKind.ENTRIES, detail=detail))
 
-    def _differences(
+    def _find_differences(
         self,
         own: Mapping[db.ShardKey, db.Sums],
         held: Iterable[tuple[db.ShardKey, db.Sums]],
@@ -157,7 +157,7 @@ class _Recomputation:
                 progress(step, number, len(own))
         pairs += [db.ShardPair(key, own[key], None, self.bounds.get(key[3], 0)) for key in missing]
         return [
-            shard_finding(pair, checks.shard(pair) or "The ledger's shard lies outside every lane.", {})
+            make_shard_finding(pair, checks.check_shard(pair) or "The ledger's shard lies outside every lane.", {})
             for pair in sorted(pairs)
         ]
 
@@ -167,11 +167,11 @@ class _Recomputation:
         for lane, bound in self.bounds.items():
             for first in range(0, bound, ROWS_PER_QUERY):
                 end = min(first + ROWS_PER_QUERY, bound)
-                for row in db.faulty_rows(self._connection, lane, first, end):
-                    self.report.findings.append(entries_finding(lane, row.seq, checks.stored_row(row)))
+                for row in db.find_faulty_rows(self._connection, lane, first, end):
+                    self.report.findings.append(make_entries_finding(lane, row.seq, checks.describe_faulty_row(row)))
                 done += end - first
                 progress("rows", done, total)
-        self.report.findings += [stray_finding(*stray) for stray in stray_rows(self._connection, STRAYS_MAX)]
+        self.report.findings += [make_stray_finding(*stray) for stray in find_stray_rows(self._connection, STRAYS_MAX)]
 
 
 def recompute(
@@ -191,7 +191,7 @@ def recompute(
     source = IntentSource(kafka, topics.intents)
     frame_source = FrameSource(kafka, registry, topics.frame)
     try:
-        with snapshot(dsn, db.ROLE) as connection:
+        with open_snapshot(dsn, db.ROLE) as connection:
             work = _Recomputation(connection, source, registry, topics)
             work.read_topics(kafka, RecordReader(registry, "ledger.journal-value"), progress, grace_seconds)
             work.count_lanes()
@@ -203,6 +203,8 @@ def recompute(
         source.close()
         frame_source.close()
     report = work.report
-    report.findings = sorted(merged(report.findings), key=lambda found: (found.kind, found.lane or 0, found.subject))
+    report.findings = sorted(
+        merge_findings(report.findings), key=lambda found: (found.kind, found.lane or 0, found.subject)
+    )
     report.seconds = time.monotonic() - started
     return report

@@ -5,17 +5,17 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge
 
-from domain.money import iso_exponent
+from domain.money import get_iso_exponent
 from runtime.metrics import LatencyHistogram
 
 LATENCY: Final = LatencyHistogram(
-    "ledgerline_reconciliation_latency_seconds", "Time from a message's timestamp until its fate was reconciled."
+    "ledgerline_reconciliation_latency_seconds", "Time from a message's timestamp until its outcome was reconciled."
 )
 SYMMETRY_DIFFERENCE: Final = Gauge(
-    "ledgerline_symmetry_difference_minor", "Debits less credits of all that is reconciled.", ["currency"]
+    "ledgerline_symmetry_difference_minor", "Debits less credits of everything reconciled; must be 0.", ["currency"]
 )
-SYMMETRY_DEBITS: Final = Gauge("ledgerline_symmetry_debits_minor", "Debits of all that is reconciled.", ["currency"])
-SYMMETRY_CREDITS: Final = Gauge("ledgerline_symmetry_credits_minor", "Credits of all that is reconciled.", ["currency"])
+SYMMETRY_DEBITS: Final = Gauge("ledgerline_symmetry_debits_minor", "Debits of everything reconciled.", ["currency"])
+SYMMETRY_CREDITS: Final = Gauge("ledgerline_symmetry_credits_minor", "Credits of everything reconciled.", ["currency"])
 OTHER_UNITS: Final = "other"
 RECORDS: Final = Counter(
     "ledgerline_reconciled_records", "Journal records that reconciliation has checked.", ["outcome"]
@@ -23,26 +23,26 @@ RECORDS: Final = Counter(
 EXPIRED: Final = Counter(
     "ledgerline_reconciled_expired_records", "Records whose intent retention had deleted before it was compared."
 )
-FATES: Final = Gauge("ledgerline_conservation_fates", "Intents of a lane by what became of them.", ["lane", "outcome"])
+FATES: Final = Gauge("ledgerline_conservation_fates", "Intents of a lane by outcome.", ["lane", "outcome"])
 RECEIVED: Final = Gauge(
     "ledgerline_conservation_received", "Intents that a lane of payments.intents received.", ["lane"]
 )
 MISSING: Final = Gauge("ledgerline_conservation_missing", "Records that the topic skipped and still owes.", ["lane"])
-GAP: Final = Gauge("ledgerline_conservation_gap", "Received less fates less in flight.", ["lane"])
-IN_FLIGHT: Final = Gauge("ledgerline_conservation_in_flight", "Received, without a reconciled fate yet.", ["lane"])
+GAP: Final = Gauge("ledgerline_conservation_gap", "Received less all outcomes less in flight; must be 0.", ["lane"])
+IN_FLIGHT: Final = Gauge("ledgerline_conservation_in_flight", "Received, without a reconciled outcome yet.", ["lane"])
 LAG_RECORDS: Final = Gauge(
     "ledgerline_reconciliation_lag_records", "Journal rows of the ledger that reconciliation has not seen.", ["lane"]
 )
 LAG_SECONDS: Final = Gauge(
     "ledgerline_reconciliation_lag_seconds",
-    "How long the lane's first journal row that is not reconciled has been there.",
+    "Age of the lane's first journal row that is not reconciled.",
     ["lane"],
 )
 FACTS_OWED: Final = Gauge(
     "ledgerline_reconciliation_lag_facts", "Facts of the books' frame that reconciliation has not seen."
 )
 SWEPT: Final = Counter("ledgerline_reconciliation_swept", "Stored shards and rows that sweeps have checked.", ["what"])
-SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Time that the last whole sweep took.")
+SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Duration of the last complete sweep.")
 
 
 def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> None:
@@ -54,7 +54,7 @@ def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> Non
     sums: dict[str, list[int]] = {}
     differences: dict[str, dict[tuple[str, str], int]] = {}
     for (tenant, unit, _), (debits, credits) in totals.items():
-        currency = unit if iso_exponent(unit) is not None else OTHER_UNITS
+        currency = unit if get_iso_exponent(unit) is not None else OTHER_UNITS
         total = sums.setdefault(currency, [0, 0])
         total[0] += debits
         total[1] += credits

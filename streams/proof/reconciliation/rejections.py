@@ -24,7 +24,7 @@ from domain.intents import (
     VALUE_TIME_MAX,
     VALUE_TIME_MIN,
 )
-from domain.money import exponent_of, iso_exponent
+from domain.money import get_exponent, get_iso_exponent
 from domain.outcomes import Outcome, Reason
 from streams.proof.records.decoding import IntentRecord, JournalRecord, LegRecord
 
@@ -98,7 +98,7 @@ class Lookups(Protocol):
 # ------------------------------------------------------------------------------------------------ from the intent alone
 
 
-def shape_reason(intent: IntentRecord) -> Reason | None:
+def find_shape_reason(intent: IntentRecord) -> Reason | None:
     """Return the first reason to refuse the intent that does not depend on the books; None if there is none."""
     legs, kind = intent["legs"], intent["type"]
     if _is_malformed(intent):
@@ -111,7 +111,7 @@ def shape_reason(intent: IntentRecord) -> Reason | None:
         return Reason.TOO_MANY_LEGS
     if any(not 1 <= leg["amount_minor"] <= AMOUNT_MINOR_MAX for leg in legs):
         return Reason.INVALID_AMOUNT
-    if any(debits != credits for debits, credits in _sides(legs).values()):
+    if any(debits != credits for debits, credits in _sum_sides(legs).values()):
         return Reason.UNBALANCED
     # An acceptance time of 0 means none: the value time is then the time of booking. 0 lies within the range.
     value_time = intent["accepted_time"] if intent["value_time"] is None else intent["value_time"]
@@ -139,7 +139,7 @@ def is_address(text: str) -> bool:
     return len(text) <= ADDRESS_CHARACTERS_MAX and ADDRESS_PATTERN.fullmatch(text) is not None
 
 
-def _sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
+def _sum_sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
     """Return currency -> (debits, credits)."""
     sums: dict[str, tuple[int, int]] = {}
     for leg in legs:
@@ -155,9 +155,9 @@ def _sides(legs: Sequence[LegRecord]) -> dict[str, tuple[int, int]]:
 # ------------------------------------------------------------------------------------------------ from the books' frame
 
 
-def books_reason(legs: Sequence[LegRecord], chart: Chart, units: Mapping[str, int]) -> Reason | None:
+def find_books_reason(legs: Sequence[LegRecord], chart: Chart, units: Mapping[str, int]) -> Reason | None:
     """Return the first reason for which the books refuse these legs; None if the books accept them."""
-    if any(exponent_of(leg["currency"], dict(units)) is None for leg in legs):
+    if any(get_exponent(leg["currency"], dict(units)) is None for leg in legs):
         return Reason.UNKNOWN_CURRENCY
     lines = [(chart.match(leg["account"]), leg["currency"]) for leg in legs]
     if any(line is None for line, _ in lines):
@@ -171,13 +171,13 @@ def judge_by_books(rejection: Rejection, books: Books, changed_time: int) -> lis
     """Judge a rejection for an account or a currency. Today's frame counts only if it is older than the rejection."""
     record, legs = rejection.record, rejection.asked["legs"]
     if record["reason"] == Reason.UNKNOWN_CURRENCY.value and all(
-        iso_exponent(leg["currency"]) is not None for leg in legs
+        get_iso_exponent(leg["currency"]) is not None for leg in legs
     ):
         return ["It is rejected as unknown_currency, but each of its currencies is an ISO 4217 code."]
     chart = books.charts.get(rejection.asked["tenant"])
     if chart is None or changed_time >= record["booked_time"] - MARGIN_MICROSECONDS:
         return []
-    return _compare(record, books_reason(legs, chart, books.units.get(rejection.asked["tenant"], {})))
+    return _compare(record, find_books_reason(legs, chart, books.units.get(rejection.asked["tenant"], {})))
 
 
 # ------------------------------------------------------------------------------------------------ from the original
@@ -199,7 +199,7 @@ def judge_by_original(rejection: Rejection, original: OriginalRow | None, moved:
             return [f"It is rejected as {reason}, but it reverses a posted transfer."]
     elif not is_reversible or moved is None:
         return [f"It is rejected as {reason}, but it reverses no posted transfer."]
-    elif _fits(rejection.asked["legs"], moved):
+    elif _is_within_int64(rejection.asked["legs"], moved):
         return [f"It is rejected as {reason}, but even today there is as much left to reverse."]
     return []
 
@@ -212,7 +212,7 @@ def _is_before(original: OriginalRow, rejection: Rejection) -> bool:
     return original.booked_time < rejection.before_time
 
 
-def _fits(legs: Sequence[LegRecord], moved: Reversed) -> bool:
+def _is_within_int64(legs: Sequence[LegRecord], moved: Reversed) -> bool:
     left = {side: there - moved.taken.get(side, 0) for side, there in moved.original.items()}
     if not legs:
         return any(amount_minor > 0 for amount_minor in left.values())
@@ -225,7 +225,7 @@ def _fits(legs: Sequence[LegRecord], moved: Reversed) -> bool:
 # ------------------------------------------------------------------------------------------------ from the holdings
 
 
-def moved_at_most(rejection: Rejection, moved: Reversed | None) -> dict[Place, tuple[int, int]]:
+def sum_moved_at_most(rejection: Rejection, moved: Reversed | None) -> dict[Place, tuple[int, int]]:
     """Return (account, currency) -> the most debits and credits that the intent can move.
 
     A reversal without legs can move all that its original moved.
@@ -253,7 +253,7 @@ def judge_by_holdings(
     intent pays into an account does not cover what it draws (docs/decisions/0016-an-account-on-both-sides.md).
     """
     reason = rejection.record["reason"]
-    is_too_much = any(total > AMOUNT_MINOR_MAX for pair in _totals(moves).values() for total in pair)
+    is_too_much = any(total > AMOUNT_MINOR_MAX for pair in _sum_totals(moves).values() for total in pair)
     if reason == Reason.AMOUNT_OVERFLOW.value:
         return [] if is_too_much else [f"It is rejected as {reason}, but its legs add up to no more than 64 bits hold."]
     if is_too_much and rejection.asked["legs"]:
@@ -262,12 +262,12 @@ def judge_by_holdings(
         return []
     for place, (debits, credits) in moves.items():
         holding = holdings.get(place)
-        if holding is None or not _covers(holding, debits, credits):
+        if holding is None or not _is_covered(holding, debits, credits):
             return []
     return [f"It is rejected as {reason}, but its accounts held what it draws, whatever came in or went out since."]
 
 
-def _totals(moves: Mapping[Place, tuple[int, int]]) -> dict[str, tuple[int, int]]:
+def _sum_totals(moves: Mapping[Place, tuple[int, int]]) -> dict[str, tuple[int, int]]:
     totals: dict[str, tuple[int, int]] = {}
     for (_, unit), (debits, credits) in moves.items():
         before = totals.get(unit, (0, 0))
@@ -275,7 +275,7 @@ def _totals(moves: Mapping[Place, tuple[int, int]]) -> dict[str, tuple[int, int]
     return totals
 
 
-def _covers(holding: Holding, debits_minor: int, credits_minor: int) -> bool:
+def _is_covered(holding: Holding, debits_minor: int, credits_minor: int) -> bool:
     """Return whether the account surely held what these debits or credits draw from it."""
     direction, floor_minor = holding.normal_direction, holding.floor_minor
     drawn_minor = credits_minor if direction > 0 else debits_minor
@@ -295,7 +295,7 @@ def judge(rejections: Sequence[Rejection], lookups: Lookups) -> list[tuple[Journ
     wrong: list[tuple[JournalRecord, str]] = []
     waiting: dict[tuple[Reason, ...], list[Rejection]] = {}
     for rejection in rejections:
-        expected = shape_reason(rejection.asked)
+        expected = find_shape_reason(rejection.asked)
         said = rejection.record["reason"]
         groups = (reasons for reasons, _ in _JUDGES if said in reasons)
         group = next(groups, None)
@@ -337,7 +337,7 @@ def _judge_originals(rejections: Sequence[Rejection], lookups: Lookups) -> list[
 def _judge_holdings(rejections: Sequence[Rejection], lookups: Lookups) -> list[tuple[JournalRecord, str]]:
     names = sorted({each.name for each in rejections if each.record["reverses"] is not None})
     moved = lookups.reversals(names) if names else {}
-    moves = [moved_at_most(each, moved.get(each.name)) for each in rejections]
+    moves = [sum_moved_at_most(each, moved.get(each.name)) for each in rejections]
     asked = [
         HoldingAsked(each.asked["tenant"], account, unit, each.record["lane"], each.record["seq"], each.before_time)
         for each, places in zip(rejections, moves, strict=True)

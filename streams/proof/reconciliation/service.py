@@ -37,7 +37,9 @@ class Reconciliation:
         self.frame_source.close()
 
 
-def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float) -> Reconciliation:
+def wire_reconciliation(
+    kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float
+) -> Reconciliation:
     """Make and connect all parts of a reconciling worker; `sweep_seconds` is the pause between sweeps."""
     store = AgentConnection(dsn, ROLE)
     source = IntentSource(kafka, topics.intents)
@@ -56,7 +58,7 @@ def wire(kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
     """Reconcile until the worker is told to stop. The call blocks, and waits until an outage is over."""
-    parts = wire(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
+    parts = wire_reconciliation(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
     try:
         run_agent(parts.reconciler, options, partial(find_away, options.kafka, dsn, ROLE, registry))
     finally:

@@ -28,7 +28,7 @@ class _Shard:
     """What the batch moved on this shard: debits, credits, last seq."""
 
 
-def _address_of(shard: _Shard) -> str:
+def _get_address(shard: _Shard) -> str:
     return shard.key[1]
 
 
@@ -58,7 +58,7 @@ class OwnShards:
         """
         if not moved:
             return []
-        shards = self._met(connection, moved)
+        shards = self._find_moved(connection, moved)
         changes = []
         for shard in shards:
             changes.append(shard.moved)
@@ -74,10 +74,10 @@ class OwnShards:
         db.add_totals(connection, {key: (sums[0], sums[1]) for key, sums in self._totals.items() if any(sums)})
         for sums in self._totals.values():
             sums[:] = 0, 0
-        looks_wrong = self._unequal(connection, shards, next_seqs)
-        return db.shard_pairs(connection, looks_wrong) if looks_wrong else []
+        looks_wrong = self._find_unequal(connection, shards, next_seqs)
+        return db.read_shard_pairs(connection, looks_wrong) if looks_wrong else []
 
-    def _met(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
+    def _find_moved(self, connection: Any, moved: Mapping[db.ShardKey, Sequence[int]]) -> list[_Shard]:
         """Return the moved shards in order of address, as in the index of Postgres; read those that are not cached."""
         known = self._shards
         if len(known) + len(moved) > SHARDS_CACHED_MAX:
@@ -92,28 +92,28 @@ class OwnShards:
                 shards.append(shard)
         if new:
             shards += self._read(connection, new, moved)
-        shards.sort(key=_address_of)  # neighbours in the index: this saves a quarter of Postgres' time
+        shards.sort(key=_get_address)  # neighbours in the index: this saves a quarter of Postgres' time
         return shards
 
     def _read(
         self, connection: Any, keys: Sequence[db.ShardKey], moved: Mapping[db.ShardKey, Sequence[int]]
     ) -> Iterator[_Shard]:
         """Yield shards from the tables, and cache those whose account is open."""
-        sums = db.own_sums(connection, keys)
-        accounts = db.accounts(connection, sorted({key[:2] for key in keys}))
+        sums = db.read_own_sums(connection, keys)
+        accounts = db.find_accounts(connection, sorted({key[:2] for key in keys}))
         for key in keys:
             account_id, account_class = accounts.get(key[:2], (None, UNKNOWN_CLASS))
             total = self._totals.setdefault((key[3], key[0], key[2], account_class), [0, 0])
             # Shards stay cached for long, and thousands share a tenant and a currency: keep one copy of each text.
             kept = (intern(key[0]), key[1], intern(key[2]), key[3])
-            fields = db.shard_fields(key)
+            fields = db.make_shard_fields(key)
             shard = _Shard(kept, fields, *sums.get(key, (0, 0, -1)), account_id, total, moved[key])
             if account_id is not None:  # else the ledger may open the account before the next batch
                 self._shards[kept] = shard
             yield shard
 
     @staticmethod
-    def _unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
+    def _find_unequal(connection: Any, shards: Sequence[_Shard], next_seqs: Mapping[int, int]) -> list[db.ShardKey]:
         """Return the shards of which the ledger should have the same sums as these, and has not."""
         looks_wrong: list[db.ShardKey] = []
         plain, account_ids, own = [], [], []
@@ -127,8 +127,8 @@ class OwnShards:
                 own.append((debits, credits, shard.seq))
         if plain:
             fields = [shard.fields for shard in plain]
-            for index, held in db.unequal_shards(connection, fields, account_ids, own):
+            for index, held in db.find_unequal_shards(connection, fields, account_ids, own):
                 key = plain[index].key
-                if checks.shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
+                if checks.check_shard(db.ShardPair(key, db.Sums(*own[index]), held, next_seqs[key[3]])) is not None:
                     looks_wrong.append(key)
         return looks_wrong

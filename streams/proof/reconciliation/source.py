@@ -33,7 +33,7 @@ class IntentSource:
         self._buffered_max = buffered_max
         self._timeout_seconds = timeout_seconds
         self._options: dict[str, Any] = {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-reconciliation-source",  # librdkafka requires it; no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -75,19 +75,19 @@ class IntentSource:
         """Return the lowest and the next offset of the lane; raise SourceAway if Kafka does not tell them."""
         try:
             try:
-                low, high = self._watermarks(lane)
+                low, high = self._read_watermarks(lane)
             except KafkaException as error:
                 if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
                     raise
                 # The lane is new: librdkafka would ask for the topic's metadata by itself only after minutes.
                 self._consumer.list_topics(self._topic, WATERMARKS_SECONDS_MAX)
-                low, high = self._watermarks(lane)
+                low, high = self._read_watermarks(lane)
         except KafkaException as error:
             self._renew()
-            raise SourceAway(f"Kafka does not tell how far lane {lane} of {self._topic} goes: {error}.") from error
+            raise SourceAway(f"Kafka does not report the end of lane {lane} of {self._topic}: {error}.") from error
         return low, high
 
-    def _watermarks(self, lane: int) -> tuple[int, int]:
+    def _read_watermarks(self, lane: int) -> tuple[int, int]:
         at = TopicPartition(self._topic, lane)
         low, high = self._consumer.get_watermark_offsets(at, timeout=WATERMARKS_SECONDS_MAX)
         return int(low), int(high)
@@ -97,7 +97,7 @@ class IntentSource:
 
         Offsets without a committed message are left out. Raise SourceAway after `timeout_seconds` without progress.
         """
-        self._position(wanted)
+        self._seek_wanted(wanted)
         deadline = time.monotonic() + self._timeout_seconds
         quiet_since = time.monotonic()
         ends = {lane: end for lane, (_, end) in wanted.items()}
@@ -116,7 +116,7 @@ class IntentSource:
                 self._skip_absent(ends)
         return {lane: Window(self._lows[lane], *self._cut(lane, end)) for lane, (_, end) in wanted.items()}
 
-    def _position(self, wanted: Mapping[int, tuple[int, int]]) -> None:
+    def _seek_wanted(self, wanted: Mapping[int, tuple[int, int]]) -> None:
         """Drop buffered messages below the wanted offsets, and seek the lanes whose stream is at another offset."""
         moved = False
         for lane, (first, _) in wanted.items():

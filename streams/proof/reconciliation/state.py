@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from db.reconciliation import LaneRow, ShardKey, Sums
-from domain.breaks import BreakKind, Finding, record_subject
+from domain.breaks import BreakKind, Finding, make_record_subject
 from domain.intents import DIRECTIONS
 from streams.proof.reconciliation import checks
 from streams.proof.records.decoding import JournalRecord
@@ -71,7 +71,7 @@ class LaneCounter:
     def take(self, record: JournalRecord) -> None:
         """Check a record's place, count it and add up its legs. Faults become findings."""
         seq = record["seq"]
-        if seq != self._next_seq and not self._place_out_of_order(record):
+        if seq != self._next_seq and not self._take_out_of_order(record):
             return
         if seq >= self._next_seq:
             self._next_seq = seq + 1
@@ -85,16 +85,16 @@ class LaneCounter:
             self._find(seq, f"It is the fate of offset {record['source_offset']}, where {wanted} was next.")
         if record["source_topic"] != self._source_topic:
             self._find(seq, f"It is the fate of a message of another topic: {record['source_topic'][:80]!a}.")
-        if checks.outcome_is_known(record):
+        if checks.is_outcome_known(record):
             self._counts[record["outcome"]] += 1
         else:
             self._find(seq, "Its outcome is none that is known.")
-        for detail in checks.symmetry(record):
+        for detail in checks.check_symmetry(record):
             self._find(seq, detail, BreakKind.SYMMETRY)
         self._taken.records.append(record)
         self._move(record)
 
-    def _place_out_of_order(self, record: JournalRecord) -> bool:
+    def _take_out_of_order(self, record: JournalRecord) -> bool:
         """Return whether to take a record that is not the next one; note gaps and repeats."""
         seq, lane, taken = record["seq"], self.lane, self._taken
         if seq < self._next_seq:
@@ -110,7 +110,9 @@ class LaneCounter:
         for missing in range(self._next_seq, seq):
             self._gaps.add(missing)
             taken.gaps_opened.append((lane, missing))
-            taken.missing.append(self._finding(missing, f"The topic has no such record: it goes on with seq {seq}."))
+            taken.missing.append(
+                self._make_finding(missing, f"The topic has no such record: it goes on with seq {seq}.")
+            )
         return True
 
     def _move(self, record: JournalRecord) -> None:
@@ -126,13 +128,13 @@ class LaneCounter:
             sums[2] = max(sums[2], seq)
 
     def _find(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> None:
-        self._taken.findings.append(self._finding(seq, detail, kind))
+        self._taken.findings.append(self._make_finding(seq, detail, kind))
 
-    def _finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
-        return Finding(kind, record_subject(self.lane, seq), detail, self.lane, seq)
+    def _make_finding(self, seq: int, detail: str, kind: BreakKind = BreakKind.CONSERVATION) -> Finding:
+        return Finding(kind, make_record_subject(self.lane, seq), detail, self.lane, seq)
 
 
-def class_sums(
+def sum_classes(
     moved: Mapping[ShardKey, Sequence[int]], classes: Mapping[tuple[str, str], str]
 ) -> dict[tuple[int, str, str, str], tuple[int, int]]:
     """Return (lane, tenant, currency, class) -> (debits, credits). An account without a class counts as `unknown`."""
@@ -144,7 +146,7 @@ def class_sums(
     return sums
 
 
-def class_findings(totals: dict[tuple[str, str, str], tuple[int, int]]) -> list[Finding]:
+def find_class_faults(totals: dict[tuple[str, str, str], tuple[int, int]]) -> list[Finding]:
     """Check that each tenant's books balance in each currency, and that every account has a class.
 
     Assets and expenses must equal liabilities, equity and income: debits less credits are 0 over all classes.

@@ -10,9 +10,9 @@ from typing import Any, Final
 from db import reconciled_frame
 from db import reconciliation as db
 from db.agent_connection import AgentConnection
-from db.proving import stray_rows
+from db.proving import find_stray_rows
 from db.rejections import RecentBooks
-from domain.breaks import Break, BreakKind, Finding, record_subject
+from domain.breaks import Break, BreakKind, Finding, make_record_subject
 from runtime.metrics import show_age
 from streams.proof.chores import RECHECKED_MAX, STRAYS_MAX, Chores, is_still_stray
 from streams.proof.reconciliation import checks, frame, metrics, state
@@ -27,19 +27,21 @@ PAGE_ROWS: Final = 5000
 SETTLING_SECONDS_MAX: Final = 10.0
 
 
-def entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
+def make_entries_finding(lane: int, seq: int, detail: str, *, is_stray: bool = False) -> Finding:
     """Return the finding for a journal row of the ledger that is missing, is surplus, or has wrong entries."""
     evidence: dict[str, str | int] = {"is_stray": int(is_stray)}
-    return Finding(BreakKind.ENTRIES, record_subject(lane, seq), detail, lane, seq, evidence=evidence)
+    return Finding(BreakKind.ENTRIES, make_record_subject(lane, seq), detail, lane, seq, evidence=evidence)
 
 
-def stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
+def make_stray_finding(lane: int, seq: int, has_row: bool) -> Finding:
     """Return the finding for a row or entries outside every lane."""
     detail = ("A journal row lies" if has_row else "Entries without a journal row lie") + " outside the lane."
-    return entries_finding(lane, seq, detail, is_stray=True)
+    return make_entries_finding(lane, seq, detail, is_stray=True)
 
 
-def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int) -> list[Finding]:
+def find_lane_faults(
+    row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[int, int], owed: int
+) -> list[Finding]:
     """Check conservation of one lane: received = fates + owed by the topic + in flight, and no term is below 0.
 
     `bounds`: the lowest and the next offset of the lane of payments.intents, read after `row`. `owed`: the number of
@@ -64,7 +66,7 @@ def lane_findings(row: db.LaneRow, ledger: db.LedgerLane | None, bounds: tuple[i
     return [Finding(BreakKind.CONSERVATION, f"lane {row.lane}", detail, row.lane) for detail in wrong]
 
 
-def next_seq_of(lane: db.LedgerLane | None) -> int:
+def get_next_seq(lane: db.LedgerLane | None) -> int:
     """Return the next seq of the ledger's lane; 0 if the ledger has no such lane."""
     return 0 if lane is None else lane.next_seq
 
@@ -115,47 +117,49 @@ class ReconciliationChores(Chores):
             for first in range(0, row.next_seq, PAGE_ROWS):
                 end = min(first + PAGE_ROWS, row.next_seq)
                 with self._store.transaction() as connection:
-                    faulty = db.faulty_rows(connection, lane, first, end)
-                    self.breaks.record(connection, [entries_finding(lane, f.seq, checks.stored_row(f)) for f in faulty])
+                    faulty = db.find_faulty_rows(connection, lane, first, end)
+                    self.breaks.record(
+                        connection, [make_entries_finding(lane, f.seq, checks.describe_faulty_row(f)) for f in faulty]
+                    )
                 metrics.SWEPT.labels("rows").inc(end - first)
                 yield
         with self._store.transaction() as connection:
-            strays = [stray_finding(*stray) for stray in stray_rows(connection, STRAYS_MAX)]
+            strays = [make_stray_finding(*stray) for stray in find_stray_rows(connection, STRAYS_MAX)]
             self.breaks.record(connection, strays)
         yield
-        yield from self._frame_pages()
+        yield from self._check_frame_pages()
 
     def take_facts(self, seconds_max: float = frame.READ_SECONDS_MAX) -> int:
         """Read new facts from ledger.frame, compare its chains with the ledger's, and return the number of facts."""
         with self._store.transaction() as connection:
             findings, taken = frame.take_facts(connection, self._frame_source, seconds_max)
-            pairs = reconciled_frame.chain_pairs(connection)
-            self.breaks.record(connection, findings + frame.chain_findings(pairs))
-        metrics.FACTS_OWED.set(frame.owed(pairs))
+            pairs = reconciled_frame.read_chain_pairs(connection)
+            self.breaks.record(connection, findings + frame.find_chain_faults(pairs))
+        metrics.FACTS_OWED.set(frame.count_owed(pairs))
         return taken
 
-    def _frame_pages(self) -> Iterator[None]:
-        for part, query in frame.row_pages():
+    def _check_frame_pages(self) -> Iterator[None]:
+        for part, query in frame.list_row_pages():
             end: tuple[str, str] | None = ("", "")
             while end is not None:
                 with self._store.transaction() as connection:
-                    if frame.owed(reconciled_frame.chain_pairs(connection)) > frame.AWAITED_MAX:
+                    if frame.count_owed(reconciled_frame.read_chain_pairs(connection)) > frame.AWAITED_MAX:
                         return
-                    pairs, end = reconciled_frame.unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
-                    self.breaks.record(connection, frame.judged(connection, pairs))
+                    pairs, end = reconciled_frame.find_unequal_rows(connection, query, part, end, frame.PAGE_ROWS)
+                    self.breaks.record(connection, frame.judge_rows(connection, pairs))
                 yield
 
     def _is_gone(self, connection: Any, item: Break) -> bool:
         evidence = item.evidence
         if item.kind == BreakKind.BALANCE and evidence:
             key = (str(evidence["tenant"]), str(evidence["address"]), str(evidence["currency"]), int(evidence["lane"]))
-            pairs = db.shard_pairs(connection, [key])
+            pairs = db.read_shard_pairs(connection, [key])
             self.breaks.record(connection, compare_shards(connection, pairs))
-            return all(checks.shard(pair) is None and checks.shard_is_proved(pair) for pair in pairs)
+            return all(checks.check_shard(pair) is None and checks.is_shard_proved(pair) for pair in pairs)
         if item.kind == BreakKind.ENTRIES and item.lane is not None and item.seq is not None:
             if evidence.get("is_stray"):
                 return not is_still_stray(connection, item)
-            return not db.faulty_rows(connection, item.lane, item.seq, item.seq + 1)
+            return not db.find_faulty_rows(connection, item.lane, item.seq, item.seq + 1)
         if item.kind == BreakKind.FRAME:
             return frame.is_gone(connection, item)
         if item.kind == BreakKind.FAITHFULNESS and "fingerprint" in evidence:
@@ -167,22 +171,22 @@ class ReconciliationChores(Chores):
         with self._store.transaction() as connection:
             rows = db.LANES.read(connection)
             owed: dict[int, int] = {}
-            for lane, _ in db.gaps(connection, list(rows)):
+            for lane, _ in db.find_gaps(connection, list(rows)):
                 owed[lane] = owed.get(lane, 0) + 1
-            ledger = db.ledger_lanes(connection)
+            ledger = db.read_ledger_lanes(connection)
             behind = [
-                (lane, row.next_seq) for lane, row in rows.items() if row.next_seq < next_seq_of(ledger.get(lane))
+                (lane, row.next_seq) for lane, row in rows.items() if row.next_seq < get_next_seq(ledger.get(lane))
             ]
-            waiting = db.booked_times(connection, behind) if behind else {}
-            totals = db.totals(connection)
+            waiting = db.find_booked_times(connection, behind) if behind else {}
+            totals = db.read_totals(connection)
         metrics.show_symmetry(totals)
-        findings = state.class_findings(totals)
+        findings = state.find_class_faults(totals)
         checked = {(BreakKind.CONSERVATION, f"lane {lane}") for lane in rows}
         for lane, row in rows.items():
             bounds = self._source.bounds(lane)
-            findings += lane_findings(row, ledger.get(lane), bounds, owed.get(lane, 0))
+            findings += find_lane_faults(row, ledger.get(lane), bounds, owed.get(lane, 0))
             self._show_lane(row, bounds, owed.get(lane, 0))
-            metrics.LAG_RECORDS.labels(str(lane)).set(max(next_seq_of(ledger.get(lane)) - row.next_seq, 0))
+            metrics.LAG_RECORDS.labels(str(lane)).set(max(get_next_seq(ledger.get(lane)) - row.next_seq, 0))
             show_age(metrics.LAG_SECONDS.labels(str(lane)), waiting[lane] / 1_000_000 if lane in waiting else None)
         with self._store.transaction() as connection:
             whole = self.breaks.unresolved(connection, RECHECKED_MAX, kinds=[BreakKind.SYMMETRY])

@@ -13,7 +13,7 @@ from streams.proof.records.decoding import IntentRecord, JournalRecord, LegRecor
 _PLAIN_UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
 
 
-def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
+def make_canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
     """Return the RFC 8785 canonical JSON of a value without floats.
 
     `keys` is the metadata. orjson sorts keys by their UTF-8 bytes, and RFC 8785 sorts them by UTF-16 code units. Both
@@ -21,24 +21,24 @@ def canonical_json(value: Any, keys: Mapping[str, str] | None = None) -> bytes:
     refuses integers beyond 2^53, which an intent to be rejected may have. Tests compare the output with the package's.
     """
     if keys and not "".join(keys).isascii():
-        return orjson.dumps(_in_order(value))
+        return orjson.dumps(_sort_keys(value))
     return orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
 
 
-def _in_order(value: Any) -> Any:
+def _sort_keys(value: Any) -> Any:
     """Return the value with the keys of each object in order of their UTF-16 code units (RFC 8785, 3.2.3)."""
     if isinstance(value, dict):
-        return {key: _in_order(value[key]) for key in sorted(value, key=_utf_16_of)}
+        return {key: _sort_keys(value[key]) for key in sorted(value, key=_encode_utf_16)}
     if isinstance(value, list):
-        return [_in_order(item) for item in value]
+        return [_sort_keys(item) for item in value]
     return value
 
 
-def _utf_16_of(key: str) -> bytes:
+def _encode_utf_16(key: str) -> bytes:
     return key.encode("utf-16-be")
 
 
-def legs_members(legs: Sequence[LegRecord]) -> list[dict[str, str]]:
+def make_legs_members(legs: Sequence[LegRecord]) -> list[dict[str, str]]:
     """Return legs with their amounts as decimal strings, because a JSON number is exact to 2^53 only."""
     return [
         {
@@ -51,7 +51,7 @@ def legs_members(legs: Sequence[LegRecord]) -> list[dict[str, str]]:
     ]
 
 
-def record_members(record: JournalRecord) -> dict[str, Any]:
+def make_record_members(record: JournalRecord) -> dict[str, Any]:
     """Return the members of a journal record that its hash covers: all but both hashes and the signature's fields."""
     return {
         "booked_time": record["booked_time"],
@@ -60,7 +60,7 @@ def record_members(record: JournalRecord) -> dict[str, Any]:
         "idempotency_key": record["idempotency_key"],
         "intent_id": record["intent_id"],
         "lane": record["lane"],
-        "legs": legs_members(record["legs"]),
+        "legs": make_legs_members(record["legs"]),
         "metadata": record["metadata"],
         "outcome": record["outcome"],
         "reason": record["reason"],
@@ -75,38 +75,38 @@ def record_members(record: JournalRecord) -> dict[str, Any]:
     }
 
 
-def record_json(record: JournalRecord) -> bytes:
+def make_record_json(record: JournalRecord) -> bytes:
     """Return the canonical JSON of a record's members."""
-    return canonical_json(record_members(record), record["metadata"])
+    return make_canonical_json(make_record_members(record), record["metadata"])
 
 
-def record_hash(previous_hash: bytes, record: JournalRecord) -> bytes:
+def compute_record_hash(previous_hash: bytes, record: JournalRecord) -> bytes:
     """Return SHA-256 (32 bytes) over the previous record's hash and the record's canonical JSON."""
-    return sha256(previous_hash + record_json(record)).digest()
+    return sha256(previous_hash + make_record_json(record)).digest()
 
 
-def plain_uuid(text: str) -> str:
+def make_plain_uuid(text: str) -> str:
     """Return the canonical form of a UUID (RFC 9562); raise ValueError if the text is not a UUID."""
     return text if _PLAIN_UUID.fullmatch(text) else str(UUID(text))
 
 
-def uuid_number(text: str) -> int:
+def parse_uuid_number(text: str) -> int:
     """Return the 128 bits of a UUID as a number; raise ValueError if the text is not a UUID."""
     return int(text.replace("-", ""), 16) if _PLAIN_UUID.fullmatch(text) else UUID(text).int
 
 
-def intent_fingerprint(intent: IntentRecord) -> bytes:
+def compute_intent_fingerprint(intent: IntentRecord) -> bytes:
     """Return SHA-256 (32 bytes) over the canonical JSON of what an intent asks.
 
     Raise ValueError if `reverses` is not a UUID.
     """
     reverses = intent["reverses"]
     asked = {
-        "legs": legs_members(intent["legs"]),
+        "legs": make_legs_members(intent["legs"]),
         "metadata": intent["metadata"],
         "reference": intent["reference"],
-        "reverses": None if reverses is None else plain_uuid(reverses),
+        "reverses": None if reverses is None else make_plain_uuid(reverses),
         "type": intent["type"],
         "value_time": intent["value_time"],
     }
-    return sha256(canonical_json(asked, intent["metadata"])).digest()
+    return sha256(make_canonical_json(asked, intent["metadata"])).digest()

@@ -11,7 +11,7 @@ from httpx import HTTPError
 from domain.outcomes import QuarantineReason
 from runtime.avro_codec import REFUSALS, Codec
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import SchemaError, parsed_schema, registry_client, without_logical_types
+from runtime.schemas import SchemaError, make_registry_client, parse_own_schema, strip_logical_types
 from runtime.wire_format import FRAME, MAGIC
 
 INTENTS_SUBJECT: Final = "payments.intents-value"
@@ -83,7 +83,7 @@ class RecordReader:
 
     def __init__(self, registry: SchemaRegistry, subject: str) -> None:
         self._registry = registry
-        self._reader_schema = parsed_schema(subject)
+        self._reader_schema = parse_own_schema(subject)
         self._name = str(self._reader_schema["name"])
         # Posting reads intents by the codec. Here fastavro reads them, so an error of the codec does not hide itself.
         self._codec = None if subject == INTENTS_SUBJECT else Codec(self._reader_schema)
@@ -115,7 +115,7 @@ class RecordReader:
 
     def _fetch(self, schema_id: int) -> tuple[Any, Any]:
         try:
-            with registry_client(self._registry) as client:
+            with make_registry_client(self._registry) as client:
                 found = client.get_schema(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code == 404:
@@ -126,7 +126,7 @@ class RecordReader:
         except (HTTPError, OSError) as error:
             raise SchemaError(f"The schema registry cannot be reached for schema {schema_id}: {error}.") from error
         try:
-            schema = fastavro.parse_schema(without_logical_types(json.loads(found.schema_str or "")))
+            schema = fastavro.parse_schema(strip_logical_types(json.loads(found.schema_str or "")))
         except (ValueError, TypeError, KeyError, fastavro.schema.SchemaParseException) as error:
             raise Unreadable(QuarantineReason.WRONG_SCHEMA, f"Schema {schema_id} is no Avro schema.") from error
         if not isinstance(schema, dict) or schema.get("name") != self._name:

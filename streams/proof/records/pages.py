@@ -26,11 +26,11 @@ class Page(NamedTuple):
     """(lane, offset, reason) of messages that are not records of their lane."""
 
 
-def reading_consumer(kafka: Kafka, group: str) -> Consumer:
+def make_reading_consumer(kafka: Kafka, group: str) -> Consumer:
     """Return a consumer for `assign` that reads committed records only and reports the ends of partitions."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": group,  # required, although no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -51,9 +51,9 @@ def read_up_to(
     A lane is done at its bound. If its partition ends before that, wait `grace_seconds` for more records, as the relay
     may be at work, and then leave the lane. Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
     """
-    consumer = reading_consumer(kafka, "ledgerline-recompute")
+    consumer = make_reading_consumer(kafka, "ledgerline-recompute")
     try:
-        yield from _Reading(consumer, topic, reader, bounds, grace_seconds).pages()
+        yield from _Reading(consumer, topic, reader, bounds, grace_seconds).read_pages()
     finally:
         consumer.close()
 
@@ -70,7 +70,7 @@ class _Reading:
         self._open = {lane for lane, bound in bounds.items() if bound > 0}
         self._ended_at: dict[int, float] = {}
 
-    def pages(self) -> Iterator[Page]:
+    def read_pages(self) -> Iterator[Page]:
         self._consumer.assign([TopicPartition(self._topic, lane, 0) for lane in sorted(self._open)])
         heard_at = time.monotonic()
         while self._open:
@@ -130,7 +130,7 @@ def read_all(kafka: Kafka, topic: str, reader: RecordReader) -> Iterator[tuple[i
 
     Raise SourceAway if the broker is silent for SILENCE_SECONDS_MAX.
     """
-    consumer = reading_consumer(kafka, "ledgerline-recompute")
+    consumer = make_reading_consumer(kafka, "ledgerline-recompute")
     try:
         consumer.assign([TopicPartition(topic, 0, 0)])
         deadline = time.monotonic() + SILENCE_SECONDS_MAX

@@ -37,14 +37,14 @@ class AccountIds:
             missing = sorted(names)
         with self._store.transaction():
             found = self._store.accounts(missing)
-            wanted = self._lines([name for name in missing if name not in found])
+            wanted = self._read_lines([name for name in missing if name not in found])
             if wanted:
                 self._store.open_accounts(wanted, OPERATORS_CHAIN)
                 found |= self._store.accounts(list(wanted))
         self._known.update({name: account.account_id for name, account in found.items()})
         return self._known
 
-    def _lines(self, names: list[Name]) -> dict[Name, ChartPattern]:
+    def _read_lines(self, names: list[Name]) -> dict[Name, ChartPattern]:
         if not names:
             return {}
         charts = self._store.books().charts
@@ -54,7 +54,7 @@ class AccountIds:
             if line is None:
                 raise ReplayRefused(
                     f"No chart here opens the account {address} of tenant {tenant!r}, which ledger.journal names: give"
-                    " the books that know it by --books FILE, made by `ledgerline books export`."
+                    " the books that open it with --books FILE, a file of `ledgerline books export`."
                 )
             wanted[tenant, address] = line
         return wanted

@@ -4,13 +4,13 @@ from typing import Any, Final
 
 from db import audit
 from db import replay as db
-from domain.checkpoints import CheckpointRow, LaneHead, key_id_of
+from domain.checkpoints import CheckpointRow, LaneHead, compute_key_id
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from streams.proof.audit.signing import GENESIS, checkpoint_faults
+from streams.proof.audit.signing import GENESIS, find_checkpoint_faults
 from streams.proof.records.decoding import RecordReader, Unreadable
 from streams.proof.records.pages import read_all
-from streams.proof.replay.lane_replay import ReplayRefused, offset_of, read_to_ends
+from streams.proof.replay.lane_replay import ReplayRefused, find_offset, read_to_ends
 
 CHECKPOINTS_PER_PAGE: Final = 500
 
@@ -44,7 +44,7 @@ def restore_quarantine(
                 connection, record["lane"], record["seq"], record["key"], record["value"], headers
             )  # fmt: skip
             found += 1
-    return found, db.quarantine_without_bytes(connection)
+    return found, db.fill_quarantine_without_bytes(connection)
 
 
 def restore_checkpoints(
@@ -60,23 +60,23 @@ def restore_checkpoints(
     """
     reader = RecordReader(registry, "audit.checkpoints-value")
     records = (message for _, message in read_all(kafka, topic, reader) if not isinstance(message, str))
-    published = {row.checkpoint: (row, lanes) for row, lanes in map(_checkpoint, records)}
+    published = {row.checkpoint: (row, lanes) for row, lanes in map(_make_checkpoint, records)}
     with connection.transaction():
-        last = audit.last_checkpoint(connection)
+        last = audit.find_last_checkpoint(connection)
         previous: Checkpoint | None = None
         if last is not None:
-            ((row, heads),) = audit.checkpoints(connection, last.checkpoint, 1)
+            ((row, heads),) = audit.list_checkpoints(connection, last.checkpoint, 1)
             previous = (row, heads)
             if row.checkpoint in published and published[row.checkpoint] != previous:
                 raise ReplayRefused(
                     f"This database has another checkpoint {row.checkpoint} than {topic}: replay into an empty one."
                 )
         restored = 0
-        keys = audit.signing_keys(connection)
+        keys = audit.list_signing_keys(connection)
         number = 0 if last is None else last.checkpoint + 1
         while number in published:
             row, heads = published[number]
-            _verify(connection, row, heads, previous, _key_of(connection, keys, row, own_key))
+            _verify(connection, row, heads, previous, _find_key(connection, keys, row, own_key))
             audit.add_checkpoint(connection, row, heads)
             previous, number, restored = (row, heads), number + 1, restored + 1
         later = [other for other in published if other > number]
@@ -86,17 +86,17 @@ def restore_checkpoints(
             )
         if restored and previous is not None:
             _begin_behind(connection, kafka, journal, previous[1])
-            audit.checkpoints_published(connection, number)
+            audit.record_published_checkpoints(connection, number)
     return restored
 
 
-def _checkpoint(record: dict[str, Any]) -> Checkpoint:
+def _make_checkpoint(record: dict[str, Any]) -> Checkpoint:
     heads = [LaneHead(**head) for head in record.pop("lanes")]
     return CheckpointRow(**record), sorted(heads)
 
 
-def _key_of(connection: Any, keys: dict[str, bytes], row: CheckpointRow, own_key: bytes | None) -> bytes:
-    if row.key_id not in keys and own_key is not None and key_id_of(own_key) == row.key_id:
+def _find_key(connection: Any, keys: dict[str, bytes], row: CheckpointRow, own_key: bytes | None) -> bytes:
+    if row.key_id not in keys and own_key is not None and compute_key_id(own_key) == row.key_id:
         audit.add_signing_key(connection, row.key_id, own_key)
         keys[row.key_id] = own_key
     if row.key_id not in keys:
@@ -114,9 +114,9 @@ def _verify(
     previous: Checkpoint | None,
     key: bytes,
 ) -> None:
-    faults = checkpoint_faults(row, heads, previous, key)
+    faults = find_checkpoint_faults(row, heads, previous, key)
     for head in heads:
-        held = db.hash_at(connection, head.lane, head.next_seq - 1) if head.next_seq else GENESIS
+        held = db.find_hash_at(connection, head.lane, head.next_seq - 1) if head.next_seq else GENESIS
         if held != head.head:
             faults.append(f"Its head of lane {head.lane} is not that of the replayed records.")
     if faults:
@@ -134,9 +134,9 @@ def _begin_behind(connection: Any, kafka: Kafka, journal: str, heads: list[LaneH
         if stands.next_seq > head.next_seq:
             raise ReplayRefused(
                 f"Audit has read lane {head.lane} on to seq {stands.next_seq} without the checkpoint that ends at"
-                f" {head.next_seq}: replay into an empty database, and start audit when that is through."
+                f" {head.next_seq}: replay into an empty database, and start audit after the replay."
             )
         db.copy_hashes(connection, head.lane, stands.next_seq, head.next_seq)
-        offset = offset_of(kafka, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
+        offset = find_offset(kafka, journal, head.lane, head.next_seq - 1) + 1 if head.next_seq else 0
         moved = audit.LaneRow(head.lane, offset, head.next_seq, head.head, head.next_seq, b"")
         audit.LANES.move(connection, [moved])

@@ -12,14 +12,14 @@ from domain.outcomes import Outcome
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
 from streams.posting.published import Published
-from streams.posting.rows import balance_changes
+from streams.posting.rows import sum_balance_changes
 from streams.proof.records.decoding import JournalRecord, RecordReader
 from streams.proof.replay.accounts import AccountIds
 from streams.proof.replay.lane_replay import (
     LaneReplay,
     ReplayRefused,
-    beginning,
-    offset_of,
+    find_offset,
+    make_beginning,
     read_record,
     read_to_ends,
 )
@@ -69,7 +69,7 @@ class CatchUp:
 
     def _compare(self, lane: int, end: Published) -> None:
         """Check a lane that has all published records: its row at the topic's end must be the topic's last record."""
-        if end.next_seq and db.hash_at(self._connection, lane, end.next_seq - 1) != end.head:
+        if end.next_seq and db.find_hash_at(self._connection, lane, end.next_seq - 1) != end.head:
             raise ReplayRefused(
                 f"This ledger has another record than {self._journal} at lane {lane} seq {end.next_seq - 1}:"
                 " replay into an empty database instead."
@@ -77,7 +77,7 @@ class CatchUp:
 
     def _replay(self, number: int, lane: Lane | None, topic_id: str) -> Any:
         """Replay one lane; yield the number of records of each batch."""
-        place = self._place(number, lane)
+        place = self._find_place(number, lane)
         taking = LaneReplay(place, self._source)
         for messages in read_to_ends(self._kafka, self._journal, {number: place.journal_offset}):
             for first in range(0, len(messages), RECORDS_MAX):
@@ -88,10 +88,10 @@ class CatchUp:
                     self._write(before, taking.place(), records, topic_id)
                     yield len(records)
 
-    def _place(self, number: int, lane: Lane | None) -> db.LoadedLane:
+    def _find_place(self, number: int, lane: Lane | None) -> db.LoadedLane:
         if lane is None or lane.next_seq == 0:
-            return beginning(number)
-        offset = offset_of(self._kafka, self._journal, number, lane.next_seq)
+            return make_beginning(number)
+        offset = find_offset(self._kafka, self._journal, number, lane.next_seq)
         first = lane.next_offset - lane.next_seq
         return db.LoadedLane(number, offset, lane.topic, first, lane.next_seq, lane.head, lane.booked_time)
 
@@ -99,7 +99,7 @@ class CatchUp:
         self, before: db.LoadedLane, after: db.LoadedLane, records: Sequence[JournalRecord], topic_id: str
     ) -> None:
         """Write one batch in one transaction, with the statements and the triggers of posting."""
-        rows = [journal_row(record) for record in records]
+        rows = [make_journal_row(record) for record in records]
         ids = self._accounts.learn(records)
         number = before.lane
         if before.next_seq == 0:
@@ -111,7 +111,7 @@ class CatchUp:
                     raise ReplayRefused(f"Another process posts to lane {number}: stop the posting workers first.")
                 self._store.write_journal(rows)
                 entries = self._store.write_entries(rows, ids)
-                changes = balance_changes(rows, ids)
+                changes = sum_balance_changes(rows, ids)
                 entries.result()
                 self._store.add_balances(changes).result()
                 moved = lane._replace(
@@ -120,7 +120,7 @@ class CatchUp:
                     head=after.head,
                     booked_time=after.booked_time,
                 )
-                db.add_signed_heads(connection, filter(None, map(db.signed_head_of, records)))
+                db.add_signed_heads(connection, filter(None, map(db.get_signed_head, records)))
                 self._store.advance([moved])
         except (Collision, BatchRefused) as error:
             cause = str(error).strip().splitlines()[0]
@@ -129,7 +129,7 @@ class CatchUp:
             ) from error
 
 
-def journal_row(record: JournalRecord) -> JournalRow:
+def make_journal_row(record: JournalRecord) -> JournalRow:
     """Return the row of a record, as posting wrote it."""
     return JournalRow(
         record["lane"],

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from db import replay_frame as db
-from domain.facts import fact_hash
+from domain.facts import compute_fact_hash
 from domain.journal import GENESIS_HASH
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
@@ -28,15 +28,15 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
         if isinstance(fact, str):
             raise ReplayRefused(f"Offset {offset} of {topic} holds no fact ({fact}): restore that topic.")
         facts.append(fact)
-    told = _chained(facts, topic)
+    told = _check_chains(facts, topic)
     if not told:
         return False
     replace = False
-    own = db.chains(connection)
+    own = db.read_chains(connection)
     for chain, (next_seq, head) in own.items():
         published = told.get(chain, [])
         common = min(next_seq, len(published))
-        here = head if common == next_seq else db.hash_of(connection, chain, common - 1)
+        here = head if common == next_seq else db.find_fact_hash(connection, chain, common - 1)
         if common and here != published[common - 1]["hash"]:
             if not is_empty:
                 raise ReplayRefused(
@@ -49,13 +49,13 @@ def restore_frame(connection: Any, kafka: Kafka, registry: SchemaRegistry, topic
     return True
 
 
-def _chained(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
+def _check_chains(facts: Sequence[Fact], topic: str) -> dict[int, list[Fact]]:
     """Return the facts by chain, in order; raise ReplayRefused at the first fact that does not follow the last."""
     told: dict[int, list[Fact]] = {}
     for fact in facts:
         chain = told.setdefault(fact["chain"], [])
         head = chain[-1]["hash"] if chain else GENESIS_HASH
-        if fact["seq"] != len(chain) or fact["previous_hash"] != head or fact["hash"] != fact_hash(head, fact):
+        if fact["seq"] != len(chain) or fact["previous_hash"] != head or fact["hash"] != compute_fact_hash(head, fact):
             raise ReplayRefused(
                 f"{topic} cannot be replayed from chain {fact['chain']} seq {fact['seq']} on, as that fact does not"
                 " follow from the one before it: restore that topic, and see `ledgerline reconcile`."

@@ -9,10 +9,10 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from db.replay import LoadedLane
 from domain.errors import LedgerlineError
 from domain.journal import GENESIS_HASH
-from runtime.journal_ends import record_start
+from runtime.journal_ends import decode_record_start
 from runtime.kafka import Kafka
 from streams.posting.source import KAFKA_SECONDS_MAX, KafkaAway
-from streams.proof.records.canonical import record_hash
+from streams.proof.records.canonical import compute_record_hash
 from streams.proof.records.decoding import JournalRecord, RecordReader, Unreadable
 
 MESSAGES_PER_CALL: Final = 2000
@@ -23,7 +23,7 @@ class ReplayRefused(LedgerlineError):
     """A replay cannot go on: topic and ledger differ, the topic is faulty, or the books are missing."""
 
 
-def beginning(lane: int) -> LoadedLane:
+def make_beginning(lane: int) -> LoadedLane:
     """Return the place before the first record of a lane."""
     return LoadedLane(lane, 0, "", 0, 0, GENESIS_HASH, 0)
 
@@ -59,31 +59,31 @@ class LaneReplay:
         if seq != self._next_seq or record["lane"] != self._lane:
             if seq < self._next_seq and record["lane"] == self._lane:
                 return False
-            raise self._refusal(f"the topic goes on with lane {record['lane']} seq {seq} at offset {offset}")
+            raise self._make_refusal(f"the topic goes on with lane {record['lane']} seq {seq} at offset {offset}")
         if record["previous_hash"] != self._head:
-            raise self._refusal("that record does not follow from the hash before it")
-        if record["hash"] != record_hash(self._head, record):
-            raise self._refusal("that record's hash is not that of its content")
+            raise self._make_refusal("that record does not follow from the hash before it")
+        if record["hash"] != compute_record_hash(self._head, record):
+            raise self._make_refusal("that record's hash is not that of its content")
         if seq == 0:
             self._first_offset = record["source_offset"]
         if record["source_topic"] != self._source_topic or record["source_offset"] != self._first_offset + seq:
             asked = f"offset {self._first_offset + seq} of {self._source_topic}"
-            raise self._refusal(f"that record is not the fate of {asked}")
-        if not _balances(record):
-            raise self._refusal("that record's debits and credits differ")
+            raise self._make_refusal(f"that record is not the fate of {asked}")
+        if not _is_balanced(record):
+            raise self._make_refusal("that record's debits and credits differ")
         self._next_seq = seq + 1
         self._head = record["hash"]
         self._booked_time = record["booked_time"]
         return True
 
-    def _refusal(self, why: str) -> ReplayRefused:
+    def _make_refusal(self, why: str) -> ReplayRefused:
         return ReplayRefused(
             f"Lane {self._lane} cannot be replayed from seq {self._next_seq} on, as {why}: restore ledger.journal, or"
             " replay into an empty database, and see `ledgerline audit verify`."
         )
 
 
-def _balances(record: JournalRecord) -> bool:
+def _is_balanced(record: JournalRecord) -> bool:
     legs = record["legs"]
     if len(legs) == 2:  # nearly all records
         one, other = legs
@@ -119,7 +119,7 @@ def replay_consumer(kafka: Kafka) -> Consumer:
     """Return a consumer for assigned partitions: it reads committed messages and reports the end of each partition."""
     return Consumer(
         {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "group.id": "ledgerline-replay",  # librdkafka requires it; no offset is ever committed
             "enable.auto.commit": False,
             "enable.auto.offset.store": False,
@@ -133,17 +133,17 @@ def replay_consumer(kafka: Kafka) -> Consumer:
     )
 
 
-def partitions_of(kafka: Kafka, topic: str) -> list[int]:
+def list_partitions(kafka: Kafka, topic: str) -> list[int]:
     """Return the numbers of a topic's partitions; raise KafkaAway if the broker does not answer or lacks the topic."""
     consumer = replay_consumer(kafka)
     try:
         found = consumer.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
     except KafkaException as error:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {error}.") from error
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {error}.") from error
     finally:
         consumer.close()
     if found.error is not None:
-        raise KafkaAway(f"Kafka at {kafka} does not tell of the topic {topic}: {found.error}.")
+        raise KafkaAway(f"Kafka at {kafka} does not describe the topic {topic}: {found.error}.")
     return sorted(found.partitions)
 
 
@@ -162,7 +162,7 @@ def read_to_ends(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> Iterato
             page = [message for message in messages if message.error() is None and message.partition() in waiting]
             for message in messages:
                 if message.error() is not None:
-                    waiting -= _ended(message, kafka, topic)
+                    waiting -= _find_ended(message, kafka, topic)
             if messages:
                 heard_at = time.monotonic()
             elif time.monotonic() - heard_at > SILENCE_SECONDS_MAX:
@@ -173,7 +173,7 @@ def read_to_ends(kafka: Kafka, topic: str, starts: Mapping[int, int]) -> Iterato
         consumer.close()
 
 
-def _ended(message: Message, kafka: Kafka, topic: str) -> set[int]:
+def _find_ended(message: Message, kafka: Kafka, topic: str) -> set[int]:
     error = message.error()
     if error.code() == KafkaError._PARTITION_EOF:
         return {message.partition()}
@@ -182,7 +182,7 @@ def _ended(message: Message, kafka: Kafka, topic: str) -> set[int]:
     return set()
 
 
-def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
+def find_offset(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
     """Return the offset at which the topic has this sequence number, or the first one after it.
 
     Each record takes at least one offset. So the offset is `seq` or higher, and two offsets are at least as far apart
@@ -194,10 +194,10 @@ def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
         low, high = consumer.get_watermark_offsets(TopicPartition(topic, lane), timeout=KAFKA_SECONDS_MAX)
         offset = max(low, seq)
         while offset < high:
-            found = _first_from(consumer, topic, lane, offset)
+            found = _read_first_from(consumer, topic, lane, offset)
             if found is None:
                 break
-            at = record_start(found.value()).seq
+            at = decode_record_start(found.value()).seq
             if at >= seq:
                 return int(found.offset())
             offset = found.offset() + seq - at
@@ -208,7 +208,7 @@ def offset_of(kafka: Kafka, topic: str, lane: int, seq: int) -> int:
     raise ReplayRefused(f"Lane {lane} of {topic} ends before seq {seq}: restore that topic.")
 
 
-def _first_from(consumer: Consumer, topic: str, lane: int, offset: int) -> Message | None:
+def _read_first_from(consumer: Consumer, topic: str, lane: int, offset: int) -> Message | None:
     consumer.assign([TopicPartition(topic, lane, offset)])
     deadline = time.monotonic() + KAFKA_SECONDS_MAX
     while time.monotonic() < deadline:

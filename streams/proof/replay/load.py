@@ -69,7 +69,7 @@ class _Loading:
         self._connection = connection
         self._accounts = accounts
         self._reader = RecordReader(job.registry, "ledger.journal-value")
-        stand = db.loaded_lanes(connection)
+        stand = db.read_loaded_lanes(connection)
         self._committed = {lane: stand[lane] for lane in job.lanes}
         self._lanes = {lane: LaneReplay(place, job.source_topic) for lane, place in self._committed.items()}
         self._chunk = db.Chunk()
@@ -119,10 +119,10 @@ def load(connection: Any, jobs: Sequence[LoadJob], ends: dict[int, int], topic_i
             done, pending = wait(pending, timeout=LOOK_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
-            loaded = sum(lane.next_seq for lane in db.loaded_lanes(connection).values())
+            loaded = sum(lane.next_seq for lane in db.read_loaded_lanes(connection).values())
             progress("load", loaded, max(total, loaded))
-    loaded = sum(lane.next_seq for lane in db.loaded_lanes(connection).values())
-    restoring = db.dropped(connection)
+    loaded = sum(lane.next_seq for lane in db.read_loaded_lanes(connection).values())
+    restoring = db.list_dropped(connection)
     triggers = restoring.pop("triggers", [])
     _restore(jobs[0].dsn, restoring, progress)
     walked = 0

@@ -13,12 +13,12 @@ from db.posting import PostingStore
 from domain.topics import Topics
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from streams.posting.published import Published, last_published
+from streams.posting.published import Published, read_last_published
 from streams.posting.source import describe_source
 from streams.proof.replay.beside import restore_checkpoints, restore_quarantine
 from streams.proof.replay.catch_up import CatchUp
 from streams.proof.replay.frame import restore_frame
-from streams.proof.replay.lane_replay import ReplayRefused, partitions_of
+from streams.proof.replay.lane_replay import ReplayRefused, list_partitions
 from streams.proof.replay.load import PROCESSES_MAX, LoadJob, load
 
 Progress = Callable[[str, int, int], None]
@@ -80,9 +80,9 @@ def replay(
     migrate(dsn)
     with db.connect_owner(dsn) as connection:
         db.lock_target(connection)
-        lanes = partitions_of(origin.kafka, origin.topics.journal)
-        published = last_published(origin.kafka, origin.topics.journal, lanes)
-        topic_id = _topic_id(origin, frame)
+        lanes = list_partitions(origin.kafka, origin.topics.journal)
+        published = read_last_published(origin.kafka, origin.topics.journal, lanes)
+        topic_id = _choose_topic_id(origin, frame)
         loading = db.is_loading(connection) or db.is_empty(connection)
         # Read the facts after the journal's ends: a fact is published before the records that name its account.
         is_told = restore_frame(connection, origin.kafka, origin.registry, origin.topics.frame, is_empty=loading)
@@ -90,8 +90,8 @@ def replay(
             import_frame(connection, frame, only_keys=is_told)
         if not has_frame(connection):
             raise ReplayRefused(
-                f"The database has no tenant, and {origin.topics.frame} tells of none: give the books by --books FILE,"
-                " made by `ledgerline books export`."
+                f"The database has no tenant, and {origin.topics.frame} names none: give the books with --books FILE,"
+                " a file of `ledgerline books export`."
             )
         if loading:
             records = _load(connection, origin, dsn, published, topic_id, progress)
@@ -112,7 +112,7 @@ def replay(
     return Report(records, len(lanes), seconds, loading, checkpoints, without_bytes)
 
 
-def _topic_id(origin: Origin, frame: Frame | None) -> str:
+def _choose_topic_id(origin: Origin, frame: Frame | None) -> str:
     """Return the intents topic's id from the books, so that another topic is noticed; else the id that it has now."""
     known = {row["topic"]: row["topic_id"] for row in frame["topics"]} if frame is not None else {}
     return str(known.get(origin.topics.intents) or describe_source(origin.kafka, origin.topics.intents).topic_id)
@@ -130,9 +130,9 @@ def _load(
     if not lanes and not db.is_loading(connection):
         return 0
     db.begin_load(connection, lanes)
-    loaded = db.loaded_lanes(connection)
+    loaded = db.read_loaded_lanes(connection)
     before = sum(lane.next_seq for lane in loaded.values())
-    groups = _groups(sorted(loaded), origin.processes or min(os.cpu_count() or 1, PROCESSES_MAX))
+    groups = _deal_lanes(sorted(loaded), origin.processes or min(os.cpu_count() or 1, PROCESSES_MAX))
     jobs = [
         LoadJob(
             origin.kafka,
@@ -148,7 +148,7 @@ def _load(
     return load(connection, jobs, {lane: end.next_seq for lane, end in published.items()}, topic_id, progress) - before
 
 
-def _groups(lanes: Iterable[int], processes: int) -> list[tuple[int, ...]]:
+def _deal_lanes(lanes: Iterable[int], processes: int) -> list[tuple[int, ...]]:
     """Deal the lanes out to the processes in turn."""
     dealt = list(lanes)
     return [tuple(dealt[first::processes]) for first in range(min(processes, len(dealt)))]

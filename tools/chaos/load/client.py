@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 import httpx
 import orjson
 
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from tools.chaos.load.content import Content, Item, Request
 from tools.chaos.load.record import Record
 
@@ -199,7 +199,7 @@ class Client:
         if status in (200, 202):
             if item.kind in _REFUSED_KINDS:
                 self._record.note_wrong(f"{place}, though it is no intent.")
-            if document["intent_id"] != str(intent_id_of(self._tenant, item.idempotency_key)):
+            if document["intent_id"] != str(compute_intent_id(self._tenant, item.idempotency_key)):
                 self._record.note_wrong(f"{place}, but the intent's id {document['intent_id']} is not the key's.")
             receipt = document["receipt"]
             self._record.acknowledge(item, receipt["partition"], receipt["offset"], document["status"])

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 
 WALLETS: Final = 40
 """Accounts with a floor that all clients draw from. They are few, so that they run dry and lanes contend for locks."""
@@ -216,7 +216,7 @@ class Content:
         return Item(kind, f"{self._prefix}{self._number}", orjson.dumps(body), self._turn)
 
     def _id_of(self, item: Item) -> str:
-        return str(intent_id_of(self._tenant, item.idempotency_key))
+        return str(compute_intent_id(self._tenant, item.idempotency_key))
 
     def _wallet(self) -> str:
         return f"users:{self._random.randrange(WALLETS)}:wallet"

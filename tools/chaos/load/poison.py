@@ -23,7 +23,7 @@ class Poison:
 
     def __init__(self, kafka: Kafka, topics: Topics, registry: SchemaRegistry, tenant: str, seed: int) -> None:
         self._settings: dict[str, Any] = {
-            **kafka.client_options(),
+            **kafka.make_client_options(),
             "acks": "all",
             "enable.idempotence": True,
             "log_level": 0,  # outages are expected here

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from typing import Final, NamedTuple
 
-from domain.intents import intent_id_of
+from domain.intents import compute_intent_id
 from tools.chaos.load.content import Item
 from tools.chaos.oracle import Acknowledged
 
@@ -86,7 +86,7 @@ class Record:
             Acknowledged(
                 self._tenant,
                 each.idempotency_key,
-                str(intent_id_of(self._tenant, each.idempotency_key)),
+                str(compute_intent_id(self._tenant, each.idempotency_key)),
                 each.partition,
                 each.offset,
                 each.digest.hex(),

@@ -46,9 +46,9 @@ class TopicReader:
         try:
             found = self._raw.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
         except KafkaException as error:
-            raise OracleError(f"Kafka does not tell of {topic}: {error}.") from error
+            raise OracleError(f"Kafka does not describe {topic}: {error}.") from error
         if found.error is not None:
-            raise OracleError(f"Kafka does not tell of {topic}: {found.error}.")
+            raise OracleError(f"Kafka does not describe {topic}: {found.error}.")
         return sorted(found.partitions)
 
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
@@ -56,7 +56,7 @@ class TopicReader:
         try:
             low, high = self._raw.get_watermark_offsets(TopicPartition(topic, partition), timeout=KAFKA_SECONDS_MAX)
         except KafkaException as error:
-            raise OracleError(f"Kafka does not tell where {topic} [{partition}] ends: {error}.") from error
+            raise OracleError(f"Kafka does not report the end of {topic} [{partition}]: {error}.") from error
         return int(low), int(high)
 
     def read(self, topic: str, partition: int, *, committed: bool) -> Iterator[Raw]:

@@ -18,7 +18,7 @@ def kill_agent(name: str, trial: Trial) -> None:
 SCENARIOS: Final = tuple(
     Scenario(
         f"{name}-killed",
-        f"The {name} agent may die at any moment: it goes on where its store stands and raises no false break.",
+        f"The {name} agent may die at any moment: it continues from its own offsets and raises no false break.",
         partial(kill_agent, name),
     )
     for name in ("reconciliation", "audit")

@@ -43,7 +43,7 @@ def jump(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "clock-jumps",
-        "The clock may jump: no row is booked before the one that precedes it in its lane, and nothing else minds.",
+        "The clock may jump: in a lane no row is booked before the row that precedes it, and nothing else changes.",
         jump,
         own_ledger=True,
     ),

@@ -25,7 +25,7 @@ def freeze_worker(point: str, trial: Trial) -> None:
     frozen = trial.strike([trial.pick("posting")], point, "stop")  # only one: the other must take over
     pid = frozen.pid
     if pid is None:
-        raise ChaosError(f"{frozen.label} is gone in place of frozen.")
+        raise ChaosError(f"{frozen.label} ended instead of being frozen.")
     before = trial.ledger.next_offsets()
     try:
         # The frozen worker had at least one lane, so all lanes move only after another worker has taken it over.
@@ -50,24 +50,24 @@ SCENARIOS: Final = (
     *(
         Scenario(
             f"worker-killed-{point.replace('_', '-')}",
-            f"A posting worker may die at any moment, also when {meaning}.",
+            f"A posting worker may die when {meaning}.",
             partial(kill_worker, point),
         )
         for point, meaning in FAULT_POINTS["posting"].items()
     ),
     Scenario(
         "worker-frozen",
-        "A worker that slept past its session posts nothing of the lanes that another has taken over.",
+        "A worker that was frozen past its session posts nothing in lanes that another worker has taken over.",
         partial(freeze_worker, "decoded"),
     ),
     Scenario(
         "worker-frozen-in-transaction",
-        "A worker that sleeps in the midst of its transaction holds its lanes for seconds, and posts nothing later.",
+        "A worker that is frozen within its transaction holds its lanes for seconds, and posts nothing later.",
         partial(freeze_worker, "before_commit"),
     ),
     Scenario(
         "api-killed-before-answer",
-        "A client that got no answer retries with its key, through any API process, and the intent is posted once.",
+        "If a client got no answer and retries with its key, through any API process, the intent is posted once.",
         kill_api,
     ),
 )

@@ -149,9 +149,9 @@ def run_dry(trial: Trial) -> None:
 
 
 SCENARIOS: Final = (
-    Scenario("disk-full", "A full disk is waited for.", fill_disk),
-    Scenario("read-only", "A database that is read only is waited for.", read_only),
-    Scenario("lanes-locked", "Locks that others hold are waited for, lock timeouts are tried again.", hold_lanes),
-    Scenario("deadlocks", "A deadlock with hand-written SQL costs a try and nothing else.", provoke_deadlocks),
-    Scenario("connections-dry", "A server without a connection left is waited for.", run_dry),
+    Scenario("disk-full", "If the disk is full, the workers wait.", fill_disk),
+    Scenario("read-only", "If the database is read only, the workers wait.", read_only),
+    Scenario("lanes-locked", "If others hold locks, the workers wait, and try again after a lock timeout.", hold_lanes),
+    Scenario("deadlocks", "A deadlock with hand-written SQL costs one more try and nothing else.", provoke_deadlocks),
+    Scenario("connections-dry", "If the server has no free connection, the workers wait.", run_dry),
 )

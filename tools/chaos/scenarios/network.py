@@ -58,7 +58,7 @@ _WAYS: Final = (
     ("api-kafka", "the API and Kafka", [("api", "kafka")]),
     (
         "elsewhere",
-        "all others (API and Postgres; relay, reconciliation, audit and both)",
+        "the API and Postgres, and between relay, reconciliation, audit and both,",
         [("api", "postgres"), ("proving", "kafka"), ("proving", "postgres")],
     ),
 )

@@ -7,7 +7,7 @@ from typing import Final
 from confluent_kafka import ConsumerGroupState, KafkaException
 from confluent_kafka.admin import AdminClient
 
-from runtime.kafka_positions import admin_client, tell_group, topic_state
+from runtime.kafka_positions import make_admin_client, read_topic_state, tell_group
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Trial
 
@@ -23,13 +23,13 @@ def delete(_: Trial, admin: AdminClient, group: str) -> None:
 def to_beginning(trial: Trial, admin: AdminClient, group: str) -> None:
     """Reset the offsets as `kafka-consumer-groups --reset-offsets --to-earliest` does."""
     topic = trial.ledger.topics.intents
-    tell_group(admin, group, topic, topic_state(admin, topic).low)
+    tell_group(admin, group, topic, read_topic_state(admin, topic).low)
 
 
 def to_end(trial: Trial, admin: AdminClient, group: str) -> None:
     """Reset the offsets as `kafka-consumer-groups --reset-offsets --to-latest` does, while unposted intents wait."""
     topic = trial.ledger.topics.intents
-    tell_group(admin, group, topic, topic_state(admin, topic).high)
+    tell_group(admin, group, topic, read_topic_state(admin, topic).high)
 
 
 def believe_kafka(lie: Lie, trial: Trial) -> None:
@@ -38,7 +38,7 @@ def believe_kafka(lie: Lie, trial: Trial) -> None:
     trial.fleet.stop_all(trial.workers())
     aim = trial.load.counts["acknowledged"] + 200
     trial.wait_until(lambda: trial.load.counts["acknowledged"] >= aim, "intents pile up")
-    admin = admin_client(trial.ledger.endpoints.kafka)
+    admin = make_admin_client(trial.ledger.endpoints.kafka)
     group = trial.ledger.topics.group("posting")
 
     def is_empty() -> bool:
@@ -58,7 +58,7 @@ def believe_kafka(lie: Lie, trial: Trial) -> None:
 SCENARIOS: Final = tuple(
     Scenario(
         f"offsets-{name}",
-        f"Kafka's offsets of the workers may be {what}: nothing is posted again, nothing is left out.",
+        f"Kafka's offsets of the workers may be {what}: no intent is posted again, and none is left out.",
         partial(believe_kafka, lie),
     )
     for name, what, lie in (

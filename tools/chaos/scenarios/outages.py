@@ -67,24 +67,26 @@ def lose_commit(before: bool, trial: Trial) -> None:
 
 
 SCENARIOS: Final = (
-    Scenario("kafka-killed", "Kafka may crash: what it acknowledged is posted when it is back.", kill_kafka),
-    Scenario("postgres-killed", "Postgres may crash: the workers wait and go on from its offsets.", kill_postgres),
+    Scenario(
+        "kafka-killed", "Kafka may crash: the intents that it acknowledged are posted when it is back.", kill_kafka
+    ),
+    Scenario("postgres-killed", "Postgres may crash: the workers wait, and continue from its offsets.", kill_postgres),
     Scenario(
         "postgres-killed-in-commit",
-        "Postgres may crash in the midst of a COMMIT: what is unknown is settled by reading where the lane stands.",
+        "Postgres may crash during a COMMIT: the worker reads the lane's offset to learn whether it committed.",
         kill_postgres_in_commit,
     ),
     Scenario(
-        "commit-lost", "A COMMIT that never reached Postgres is posted by the next try.", partial(lose_commit, True)
+        "commit-lost", "If a COMMIT never reached Postgres, the next try posts its batch.", partial(lose_commit, True)
     ),
     Scenario(
         "commit-answer-lost",
-        "A COMMIT whose answer was lost is not posted a second time.",
+        "If the answer to a COMMIT was lost, its batch is not posted a second time.",
         partial(lose_commit, False),
     ),
     Scenario(
         "registry-killed",
-        "The registry may be away: what is known is decoded, nothing is quarantined for want of it.",
+        "The registry may be away: messages of known schemas are decoded, and none is quarantined because of it.",
         kill_registry,
     ),
 )

@@ -34,5 +34,5 @@ def come_and_go(trial: Trial) -> None:
 
 
 SCENARIOS: Final = (
-    Scenario("rebalances", "Workers may come and go, in order or not, as often as they like.", come_and_go),
+    Scenario("rebalances", "Workers may stop and start as often as they like, in order or by a crash.", come_and_go),
 )

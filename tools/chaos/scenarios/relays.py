@@ -37,12 +37,14 @@ SCENARIOS: Final = (
     *(
         Scenario(
             f"relay-killed-{point}",
-            f"The relay may die at any moment, also when {meaning}: readers get each record once.",
+            f"The relay may die when {meaning}: readers get each record once.",
             partial(kill_relay, point),
         )
         for point, meaning in FAULT_POINTS["relay"].items()
     ),
     Scenario(
-        "two-relays", "Of two relays with the same id one is locked out; readers get each record once.", two_relays
+        "two-relays",
+        "If two relays have the same id, Kafka locks one of them out; readers get each record once.",
+        two_relays,
     ),
 )

@@ -78,4 +78,4 @@ def rage(trial: Trial) -> None:
         proxy.pass_through()
 
 
-SCENARIOS: Final = (Scenario("storm", "All of this may happen at once.", rage),)
+SCENARIOS: Final = (Scenario("storm", "All of these faults may happen at once.", rage),)

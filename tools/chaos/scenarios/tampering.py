@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple
 import psycopg
 from confluent_kafka import Producer
 
-from producers.encoding import encoder
-from runtime.schemas import registered_id, registry_client
+from producers.encoding import make_encoder
+from runtime.schemas import find_registered_id, make_registry_client
 from tools.chaos.oracle import Planted
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Trial
@@ -109,9 +109,9 @@ def leave_out_record(trial: Trial) -> None:
         WHERE j.outcome = 'posted' ORDER BY j.lane LIMIT 1"""
     trial.wait_until(lambda: trial.ledger.rows(next_to_come), "a posted record is the next of some lane")
     ((lane, seq, head),) = trial.ledger.rows(next_to_come)
-    with registry_client(trial.ledger.endpoints.registry) as client:
-        encode = encoder("ledger.relay-value", registered_id(client, "ledger.relay-value"))
-    producer = Producer({**trial.ledger.endpoints.kafka.client_options(), "enable.idempotence": True})
+    with make_registry_client(trial.ledger.endpoints.registry) as client:
+        encode = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
+    producer = Producer({**trial.ledger.endpoints.kafka.make_client_options(), "enable.idempotence": True})
     position = encode({"lane": lane, "next_seq": seq + 1, "head": head})
     producer.produce(trial.ledger.topics.relay, position, str(lane).encode(), partition=0)
     producer.flush(30)
@@ -145,14 +145,14 @@ def wait_found(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "tampering",
-        "Whoever alters, deletes or inserts rows or edits a balance behind the ledger's back is found out.",
+        "If somebody alters, deletes or inserts rows, or edits a balance, without the ledger, the provers find it.",
         lambda trial: trial.let_flow(500),
         tamper,
         own_ledger=True,
     ),
     Scenario(
         "record-left-out",
-        "A record that is missing from ledger.journal is found missing.",
+        "The provers find a record that is missing from ledger.journal.",
         leave_out_record,
         wait_found,
         own_ledger=True,

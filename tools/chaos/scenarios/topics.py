@@ -5,7 +5,7 @@ from typing import Final
 from confluent_kafka.admin import AdminClient
 
 from producers.deploy import Replication, make_topics
-from runtime.kafka_positions import admin_client, topic_state
+from runtime.kafka_positions import make_admin_client, read_topic_state
 from tools.chaos.instance import ChaosError
 from tools.chaos.ledger import LANES
 from tools.chaos.scenarios.scenario import Scenario
@@ -23,7 +23,7 @@ def make_anew(trial: Trial) -> None:
     trial.let_flow()
     trial.load.pause()
     trial.wait_quiet()  # any posting from now on would be of the new topic
-    admin: AdminClient = admin_client(trial.ledger.endpoints.kafka)
+    admin: AdminClient = make_admin_client(trial.ledger.endpoints.kafka)
     topic = trial.ledger.topics.intents
     before = {worker.label: worker.restarts for worker in trial.workers()}
     trial.say(f"{topic} is deleted and made again")
@@ -41,7 +41,7 @@ def make_anew(trial: Trial) -> None:
         "each worker refuses, and refuses again when it is started again",
     )
     trial.wait_until(
-        lambda: min(topic_state(admin, topic).high.values()) > max(posted.values()),
+        lambda: min(read_topic_state(admin, topic).high.values()) > max(posted.values()),
         "the new topic has outgrown the lanes",
     )
     now = trial.ledger.next_offsets()
@@ -52,7 +52,7 @@ def make_anew(trial: Trial) -> None:
 SCENARIOS: Final = (
     Scenario(
         "topic-made-anew",
-        "Where payments.intents was deleted and made again, the workers refuse in one sentence and post nothing.",
+        "If payments.intents was deleted and made again, the workers refuse it in one sentence and post nothing.",
         make_anew,
         own_ledger=True,
         recovers=False,
