@@ -304,8 +304,8 @@ def test_names_are_whole_words() -> None:
 VERBS: Final = {
     "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause", "chain",
     "change", "check", "choose", "climb", "close", "collect", "compare", "complain", "compute", "configure",
-    "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode", "describe", "drain", "drop",
-    "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit", "explain", "export", "fetch", "fill",
+    "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode", "describe", "drain",
+    "drop", "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit", "explain", "export", "fetch", "fill",
     "find", "fit", "follow", "format", "fund", "get", "guard", "hash", "hold", "import", "infer", "join", "judge",
     "keep", "list", "listen", "load", "lock", "look", "make", "map", "mark", "mask", "merge", "migrate", "mirror",
     "move", "name", "normalize", "note", "observe", "open", "parse", "pass", "plan", "point", "post", "prepare",
