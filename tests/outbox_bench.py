@@ -19,7 +19,7 @@ from producers.relay_core import RelayOptions
 from producers.relay_outbox import OutboxRelay
 from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
-from runtime.schemas import find_registered_id, make_registry_client, parsed_schema, read_body
+from runtime.schemas import find_registered_id, make_registry_client, parse_own_schema, read_body
 from runtime.settings import Settings
 from tests.posting_bench import eventually, read_partition
 
@@ -108,7 +108,7 @@ class OutboxBench:
 
 def read_texts(messages: Iterable[Message]) -> list[str]:
     """Return the texts of events."""
-    schema = parsed_schema(SUBJECT)
+    schema = parse_own_schema(SUBJECT)
     return [read_body(message.value(), schema)["text"] for message in messages]
 
 

@@ -128,5 +128,5 @@ def test_partitions_and_copies_are_left_to_those_who_do_it_in_order(
     }
     assert all("`ledgerline lanes add 3`" in row["meaning"] for row in lanes)
     copies = [row for row in left if row["property"] == "replication factor"]
-    assert len(copies) == 7
+    assert len(copies) == 9
     assert all("kafka-reassign-partitions" in row["meaning"] for row in copies)
