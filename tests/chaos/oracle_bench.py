@@ -1,5 +1,7 @@
 """A ledger with every kind of row, the answers that its clients got, and ways to damage it for the oracle."""
 
+from copy import copy
+from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
@@ -85,6 +87,13 @@ class OracleBench(ProvingBench):
         self.ask({**transfer("back-2", "users:4:wallet", bank, 1), **original, "legs": []})
         self.ask({**transfer("back-3", "users:4:wallet", bank, 1), **original, "legs": []}, 1)
         self.post()
+
+    def with_database(self, dsn: str) -> "OracleBench":
+        """Return the same ledger with another database, a copy of its own, to be damaged and judged, not posted to."""
+        made = copy(self)
+        made.dsn, made.place = dsn, replace(self.place, postgres_dsn=dsn)
+        made.acknowledged = list(self.acknowledged)
+        return made
 
     def judge(self, *planted: Planted) -> Verdict:
         """Return the oracle's verdict, with all answers that clients got."""

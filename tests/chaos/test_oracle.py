@@ -1,37 +1,20 @@
 """The oracle on the real parts: an honest ledger passes, and each damage is named and nothing else."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from confluent_kafka import Producer
 
-from domain.topics import Topics
-from runtime.settings import Settings
 from tests.chaos.oracle_bench import ENTRY, ROW, SHARD, OracleBench, Where, at, shard, spoilt
 from tools.chaos.oracle import OracleError, judge
 from tools.chaos.oracle import topics as oracle_topics
 from tools.chaos.oracle.__main__ import main
 
 
-@pytest.fixture
-def ledger(settings: Settings, topics: Topics) -> Iterator[OracleBench]:
-    made = OracleBench(settings, topics)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def honest(ledger: OracleBench) -> OracleBench:
-    """A ledger that is filled, posted and relayed."""
-    ledger.fill()
-    ledger.relay_all()
-    return ledger
-
-
-def test_an_honest_ledger_holds(honest: OracleBench) -> None:
-    verdict = honest.judge()
+def test_an_honest_ledger_holds(filled: OracleBench) -> None:
+    verdict = filled.judge()
     assert verdict.faults == ()
     assert verdict.holds
     assert {name: verdict.counts[name] for name in ("offsets", "rows", "records", "acknowledged", "quarantined")} == {
@@ -232,27 +215,27 @@ def test_quarantined_bytes_that_are_not_published_are_named(ledger: OracleBench)
     assert ledger.found() == {("quarantine", "lane 0 seq 0")}
 
 
-def test_what_is_not_at_rest_is_named(honest: OracleBench) -> None:
-    asked = honest.ask(honest.transfer("late", "external:bank", "users:1:wallet", 10))
-    assert honest.found() == {("one_fate", "lane 0"), ("acknowledged", "intent default late")}
-    assert honest.judge().counts["in_flight"] == 1
-    honest.post()
-    assert honest.found() == {at("topic_equals_table", 0, asked.offset or 0)}
-    honest.relay_all()
-    assert honest.found() == set()
+def test_what_is_not_at_rest_is_named(filled: OracleBench) -> None:
+    asked = filled.ask(filled.transfer("late", "external:bank", "users:1:wallet", 10))
+    assert filled.found() == {("one_fate", "lane 0"), ("acknowledged", "intent default late")}
+    assert filled.judge().counts["in_flight"] == 1
+    filled.post()
+    assert filled.found() == {at("topic_equals_table", 0, asked.offset or 0)}
+    filled.relay_all()
+    assert filled.found() == set()
 
 
-def test_where_a_transaction_is_open_there_is_no_verdict(honest: OracleBench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_transaction_is_open_there_is_no_verdict(filled: OracleBench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(oracle_topics, "KAFKA_SECONDS_MAX", 5.0)
-    producer = Producer({**honest.kafka.make_client_options(), "transactional.id": honest.topics.prefix})
+    producer = Producer({**filled.kafka.make_client_options(), "transactional.id": filled.topics.prefix})
     producer.init_transactions(30)
     producer.begin_transaction()
-    producer.produce(honest.topics.journal, b"unfinished", partition=0)
+    producer.produce(filled.topics.journal, b"unfinished", partition=0)
     assert producer.flush(30) == 0
     with pytest.raises(OracleError, match="end the transaction that is open there first"):
-        honest.judge()
+        filled.judge()
     producer.abort_transaction(30)
-    assert honest.found() == set()
+    assert filled.found() == set()
 
 
 def test_what_a_transaction_aborted_has_its_fate_and_must_not_be_posted(ledger: OracleBench) -> None:

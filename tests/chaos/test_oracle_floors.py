@@ -14,44 +14,38 @@ from db.connections import connect
 from db.migrate import migrate
 from domain.topics import Topics
 from ops.embedded.stack import EmbeddedStack, Endpoints
-from runtime.settings import REPOSITORY_ROOT, Settings
+from runtime.settings import REPOSITORY_ROOT
 from tests.chaos.oracle_bench import DELETED, ROW, OracleBench
-from tests.chaos.test_oracle import ledger
-
-__all__ = ["ledger"]
+from tests.conftest import fresh_database, settings_for
 
 
 def test_draw_downs_from_two_lanes_at_once_are_no_false_alarm(ledger: OracleBench) -> None:
     race(ledger)
 
 
-@pytest.fixture
-def tracking(stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
-    """A ledger in its own Postgres, which keeps the time of each commit, as in a chaos run."""
+@pytest.fixture(scope="module")
+def tracking_stack(stack: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoints]:
+    """The session's servers, but for a Postgres that keeps the time of each commit, as in a chaos run."""
     cache = Path(os.environ.get("LEDGERLINE_HOME", REPOSITORY_ROOT / ".ledgerline")) / "cache"
     parts = EmbeddedStack(
-        tmp_path / "stack",
+        tmp_path_factory.mktemp("tracking"),
         cache=cache,
         kafka=stack.kafka_bootstrap,
         registry=stack.registry_url,
         postgres_settings={"track_commit_timestamp": "on"},
     )
-    with parts:
-        dsn = parts.start().postgres_dsn
+    with parts as endpoints:
+        yield endpoints
+
+
+@pytest.fixture
+def tracking(tracking_stack: Endpoints, topics: Topics, tmp_path: Path) -> Iterator[OracleBench]:
+    """A ledger whose Postgres keeps the time of each commit."""
+    with fresh_database(tracking_stack, "template1") as dsn:
         migrate(dsn)
         with connect(dsn, "ledgerline_operator") as connection:
             add_tenant(connection, "default")
-        made = OracleBench(
-            Settings(
-                home=tmp_path,
-                kafka_bootstrap=stack.kafka_bootstrap,
-                postgres_dsn=dsn,
-                registry_url=stack.registry_url,
-                topic_prefix=topics.prefix,
-                lanes=2,
-            ),
-            topics,
-        )
+        made = OracleBench(settings_for(tracking_stack, dsn, topics, tmp_path), topics)
         yield made
         made.close()
 

@@ -6,10 +6,7 @@ It names every other finding, and every planted fault that was missed.
 import pytest
 
 from tests.chaos.oracle_bench import DELETED, ENTRY, ROW, SHARD, OracleBench, at, shard, spoilt
-from tests.chaos.test_oracle import honest, ledger
 from tools.chaos.oracle import Planted
-
-__all__ = ["honest", "ledger"]
 
 
 def test_breaks_that_nobody_planted_are_named_whatever_their_state(honest: OracleBench) -> None:

@@ -39,10 +39,11 @@ class Observed:
         return self.observatory.prometheus
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def observed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Observed]:
-    """A ledger of this session's own, servers included, with shortened times in the rules; every target is up.
+    """A ledger of this folder's own, servers included, with shortened times in the rules; every target is up.
 
+    It ends with the folder's last test, because its services sweep all the time and would slow all later tests.
     Running servers that the environment names are not used: their brokers need not export metrics.
     """
     home = tmp_path_factory.mktemp("observed")
