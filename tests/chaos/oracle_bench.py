@@ -88,7 +88,7 @@ class OracleBench(ProvingBench):
         self.ask({**transfer("back-3", "users:4:wallet", bank, 1), **original, "legs": []}, 1)
         self.post()
 
-    def with_database(self, dsn: str) -> "OracleBench":
+    def make_copy(self, dsn: str) -> "OracleBench":
         """Return the same ledger with another database, a copy of its own, to be damaged and judged, not posted to."""
         made = copy(self)
         made.dsn, made.place = dsn, replace(self.place, postgres_dsn=dsn)

@@ -11,6 +11,7 @@ from uuid import UUID
 import fastavro
 import httpx
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import TopicMetadata
 
 from tools.chaos.oracle.model import Asked, Leg, OracleError, Raw, Record, Unreadable
 
@@ -43,10 +44,7 @@ class TopicReader:
 
     def partitions(self, topic: str) -> list[int]:
         """Return the partitions of a topic. Raise OracleError if there is no such topic."""
-        try:
-            found = self._raw.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
-        except KafkaException as error:
-            raise OracleError(f"Kafka does not describe {topic}: {error}.") from error
+        found = _describe(self._raw, topic)
         if found.error is not None:
             raise OracleError(f"Kafka does not describe {topic}: {found.error}.")
         return sorted(found.partitions)
@@ -69,6 +67,8 @@ class TopicReader:
         low, end = self.bounds(topic, partition)
         if low == end:
             return
+        # By itself a consumer asks only once a second for topics that it does not know yet.
+        _describe(consumer, topic)
         consumer.assign([TopicPartition(topic, partition, low)])
         deadline = time.monotonic() + KAFKA_SECONDS_MAX
         try:
@@ -90,6 +90,13 @@ class TopicReader:
         raise OracleError(
             f"The end {end} of {topic} [{partition}] cannot be read: end the transaction that is open there first."
         )
+
+
+def _describe(consumer: Consumer, topic: str) -> TopicMetadata:
+    try:
+        return consumer.list_topics(topic, timeout=KAFKA_SECONDS_MAX).topics[topic]
+    except KafkaException as error:
+        raise OracleError(f"Kafka does not describe {topic}: {error}.") from error
 
 
 class Registry:
