@@ -5,14 +5,19 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, TextIO
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TextIO
 
 import cli
 from cli.output import console, errors
 from db.access import Scope
 from runtime.settings import REPOSITORY_ROOT, Settings
+from tests.forked import COLUMNS, Forked, can_fork
+
+SECONDS_MAX: Final = 60
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -26,13 +31,32 @@ def environment(settings: Settings) -> dict[str, str]:
         "LEDGERLINE_REGISTRY_URL": str(settings.registry_url),
         "LEDGERLINE_TOPIC_PREFIX": settings.topic_prefix,
         "LEDGERLINE_LANES": str(settings.lanes),
-        "COLUMNS": "160",
+        "COLUMNS": COLUMNS,
     }
 
 
 def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = "") -> subprocess.CompletedProcess[str]:
     """Run a command and check its exit code. No traceback may be shown."""
-    done = subprocess.run(
+    done = _fork(variables, arguments, given) if can_fork(variables) else _start(variables, arguments, given)
+    assert "Traceback" not in done.stderr, done.stderr
+    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done
+
+
+def _fork(variables: dict[str, str], arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        asked, out, told = (Path(folder) / name for name in ("given", "out", "told"))
+        asked.write_text(given)
+        process = Forked(("cli", *arguments), variables, out, told, asked)
+        try:
+            code = process.wait(SECONDS_MAX)
+        finally:
+            process.kill()
+        return subprocess.CompletedProcess(process.args, code, out.read_text(), told.read_text())
+
+
+def _start(variables: dict[str, str], arguments: Sequence[str], given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-m", "cli", *arguments],
         cwd=REPOSITORY_ROOT,
         env=variables,
@@ -40,11 +64,8 @@ def run(variables: dict[str, str], *arguments: str, code: int = 0, given: str = 
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=SECONDS_MAX,
     )
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.returncode == code, f"exit code {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done
 
 
 def all_scopes() -> list[str]:

@@ -15,6 +15,7 @@ from urllib.error import URLError
 
 from ops.embedded.ports import pick_free
 from runtime.settings import REPOSITORY_ROOT, Settings
+from tests.forked import Forked, can_fork
 from tests.posting_bench import eventually
 
 START_SECONDS_MAX = 40.0
@@ -45,11 +46,15 @@ class ServiceProcess:
         self._context = ssl.create_default_context()
         self._context.check_hostname = False
         self._context.verify_mode = ssl.CERT_NONE
-        with self.log_file.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", *(module or ("cli", "service", name))],
-                cwd=REPOSITORY_ROOT, env=variables, stdout=log, stderr=log,
-            )  # fmt: skip
+        command = module or ("cli", "service", name)
+        self.process: Forked | subprocess.Popen[bytes]
+        if can_fork(variables):
+            self.process = Forked(command, variables, self.log_file, self.log_file)
+        else:
+            with self.log_file.open("wb") as log:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", *command], cwd=REPOSITORY_ROOT, env=variables, stdout=log, stderr=log
+                )
 
     def __enter__(self) -> "ServiceProcess":
         return self
