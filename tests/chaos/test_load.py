@@ -24,6 +24,7 @@ from domain.topics import Topics
 from ops.embedded.ports import pick_free
 from runtime.settings import Settings
 from streams.posting.source import describe_source
+from tests.api_bench import NO_AUTHORITIES
 from tests.posting_bench import PostingBench, eventually
 from tests.service_process import ServiceProcess
 from tools.chaos.load import Load, LoadError
@@ -146,7 +147,7 @@ class Api:
     def wait_until_ready(self) -> None:
         def ready() -> bool:
             try:
-                return httpx.get(f"{self.url}/readyz", timeout=5).status_code == 200
+                return httpx.get(f"{self.url}/readyz", timeout=5, verify=NO_AUTHORITIES).status_code == 200
             except httpx.TransportError:
                 return False
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 
 from runtime.settings import REPOSITORY_ROOT, Settings
-from tests.api_bench import ApiBench, await_ready, leg, post, top_up
+from tests.api_bench import NO_AUTHORITIES, ApiBench, await_ready, leg, post, top_up
 from tests.posting_bench import PostingBench
 
 ATTEMPTS = 30
@@ -62,7 +62,7 @@ def await_listening(bench: ApiBench) -> None:
     pause = threading.Event()
     for _ in range(200):
         try:
-            httpx.get(f"{bench.url}/livez")
+            httpx.get(f"{bench.url}/livez", verify=NO_AUTHORITIES)
         except httpx.ConnectError:
             pause.wait(0.1)
         else:
