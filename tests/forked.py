@@ -61,6 +61,8 @@ class Forked:
         files = tuple(str(path) for path in (given or Path(os.devnull), out, errors))
         self._process = _CONTEXT.Process(target=_run, args=(tuple(module), dict(variables), files))
         _start_server()
+        for path in (out, errors):
+            path.touch()
         self._process.start()
         assert self._process.pid is not None
         self.pid: int = self._process.pid
