@@ -18,6 +18,7 @@ import pytest
 
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import NO_AUTHORITIES, ApiBench, await_ready, leg, post, top_up
+from tests.command_line import run as run_command
 from tests.posting_bench import PostingBench
 
 ATTEMPTS = 30
@@ -120,14 +121,8 @@ def ledgerline(settings: Settings) -> Iterator[Any]:
     with api_process(settings) as (api, _):
         given = environment(settings, LEDGERLINE_API_URL=api.url, LEDGERLINE_API_KEY=api.new_key())
 
-        def run(*arguments: str, fails: int = 0, text: str | None = None) -> Any:
-            command = [sys.executable, "-m", "cli", *arguments]
-            done = subprocess.run(
-                command if fails else [*command, "--json"],
-                cwd=REPOSITORY_ROOT, env=given, input=text, capture_output=True, text=True, timeout=60, check=False,
-            )  # fmt: skip
-            assert done.returncode == fails, done.stderr
-            assert "Traceback" not in done.stderr
+        def run(*arguments: str, fails: int = 0, text: str = "") -> Any:
+            done = run_command(given, *arguments, *(() if fails else ("--json",)), code=fails, given=text)
             return " ".join(done.stderr.split()) if fails else orjson.loads(done.stdout)
 
         yield run

@@ -1,9 +1,6 @@
 """Imports by the command line, through the real API, Kafka and posting worker."""
 
 import json
-import subprocess
-import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,50 +12,22 @@ from cli.demo.example import make_example
 from db.access import list_keys
 from db.books import list_units
 from db.connections import connect
-from ops.embedded.ports import pick_free
 from runtime.settings import REPOSITORY_ROOT, Settings
-from tests.api_bench import NO_AUTHORITIES, ApiBench
+from tests.api_bench import ApiBench
 from tests.command_line import environment, run, run_json
+from tests.service_process import ServiceProcess
 
 EXAMPLES = REPOSITORY_ROOT / "examples"
-READY_REQUESTS_MAX = 300
 
 
 @pytest.fixture
 def ledger(settings: Settings, api: ApiBench, tmp_path: Path) -> Iterator[dict[str, str]]:
     """Yield the environment variables of a ledger with an API and a posting worker."""
-    port = pick_free()
-    variables = environment(settings) | {
-        "LEDGERLINE_API_URL": api.url,
-        "LEDGERLINE_METRICS_PORT": str(port),
-    }
-    with (tmp_path / "posting.log").open("wb") as log:
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "cli", "service", "posting"],
-            cwd=REPOSITORY_ROOT,
-            env=variables,
-            stdout=log,
-            stderr=log,
-        )
-    try:
-        _await_ready(worker, f"http://127.0.0.1:{port}/readyz")
+    variables = environment(settings) | {"LEDGERLINE_API_URL": api.url}
+    with ServiceProcess("posting", settings, tmp_path) as worker:
+        worker.wait_until_ready()
         yield variables
-    finally:
-        worker.terminate()
-        worker.wait(30)
-
-
-def _await_ready(worker: "subprocess.Popen[bytes]", url: str) -> None:
-    pause = threading.Event()
-    for _ in range(READY_REQUESTS_MAX):
-        assert worker.poll() is None, "the posting worker ended"
-        try:
-            if httpx.get(url, verify=NO_AUTHORITIES).status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        pause.wait(0.1)
-    raise AssertionError("the posting worker is not ready")
+        worker.stop(30)
 
 
 def _counts(report: dict[str, Any]) -> tuple[int, int, int, int]:
