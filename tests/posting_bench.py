@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import psycopg
@@ -64,6 +64,13 @@ def record_of(asked: Intent) -> dict[str, Any]:
     return intents.make_record(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
 
 
+@cache
+def find_schema_id(registry: SchemaRegistry, subject: str) -> int:
+    """Return the registry's id of the project's schema. It stays the same, so the registry is asked once a session."""
+    with make_registry_client(registry) as client:
+        return find_registered_id(client, subject)
+
+
 class PostingBench:
     """Drives a Poster as the Faust worker does: it hands over fetched batches with the expected offset of each lane.
 
@@ -76,8 +83,7 @@ class PostingBench:
         self.kafka = settings.make_kafka(str(settings.kafka_bootstrap))
         self.registry = settings.make_registry(str(settings.registry_url))
         self.dsn = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        with make_registry_client(self.registry) as registry:
-            self.schema_id = find_registered_id(registry, "payments.intents-value")
+        self.schema_id = find_schema_id(self.registry, "payments.intents-value")
         self.encode = make_encoder("payments.intents-value", self.schema_id)
         self.producer = Producer({**self.kafka.make_client_options(), "enable.idempotence": True, "linger.ms": 0})
         self._stores: list[PostingStore] = []

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import psycopg
@@ -12,10 +13,19 @@ from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import make_encoder
 from producers.relay import Relay, RelayEncoders, RelayOptions
-from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
-from tests.posting_bench import PostingBench, eventually
+from tests.posting_bench import PostingBench, eventually, find_schema_id
+
+# The registry is asked once a session: its ids stay the same.
+find_encoders = cache(RelayEncoders.find_registered)
+
+
+def make_connected_producer(options: dict[str, Any]) -> Producer:
+    """Make a producer that is connected: another one may wait for half a second before it finds its coordinator."""
+    producer = Producer(options)
+    producer.list_topics(timeout=30)
+    return producer
 
 
 class ProvingBench(PostingBench):
@@ -23,12 +33,11 @@ class ProvingBench(PostingBench):
 
     def __init__(self, settings: Settings, topics: Topics) -> None:
         super().__init__(settings, topics)
-        with make_registry_client(self.registry) as registry:
-            self.encode_journal = make_encoder(
-                "ledger.journal-value", find_registered_id(registry, "ledger.journal-value")
-            )
+        schema_id = find_schema_id(self.registry, "ledger.journal-value")
+        self.encode_journal = make_encoder("ledger.journal-value", schema_id)
         options = RelayOptions(self.kafka, topics)
-        self.relay = Relay(RelayStore(self.dsn), RelayEncoders.find_registered(self.registry), options)
+        encoders = find_encoders(self.registry)
+        self.relay = Relay(RelayStore(self.dsn), encoders, options, make_producer=make_connected_producer)
         self._relay_runs = False
         self._admin = AdminClient(self.kafka.make_client_options())
         relayed = (topics.journal, topics.frame, topics.quarantine)

@@ -6,11 +6,12 @@ from confluent_kafka import Consumer, TopicPartition
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay import Relay, RelayOptions
 from producers.relay_positions import RelayPosition, read_relay_positions
 from runtime.schemas import parse_own_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
+from tests.proving_bench import find_encoders
 
 RECORD_MEMBERS = (
     "lane", "seq", "previous_hash", "hash", "outcome", "reason", "detail", "tenant", "idempotency_key", "fingerprint",
@@ -24,7 +25,7 @@ class RelayBench:
     def __init__(self, bench: PostingBench, topics: Topics) -> None:
         self.bench = bench
         self.topics = topics
-        self._encoders = RelayEncoders.find_registered(bench.registry)
+        self._encoders = find_encoders(bench.registry)
         self._made: list[Relay] = []
         self._watcher = Consumer({**bench.kafka.make_client_options(), "group.id": "watcher"})
 
