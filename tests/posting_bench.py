@@ -3,7 +3,7 @@
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -21,7 +21,6 @@ from producers import intents
 from producers.encoding import make_encoder
 from runtime.kafka import Kafka
 from runtime.schema_registry import SchemaRegistry
-from runtime.schemas import find_registered_id, make_registry_client
 from runtime.settings import Settings
 from streams.decode import IntentDecoder
 from streams.fenced import Message, PartitionBatch
@@ -29,6 +28,7 @@ from streams.posting.poster import Poster
 from streams.posting.published import read_last_published
 from streams.posting.reading import IntentReader
 from streams.posting.source import TopicLook, describe_source, find_offsets_with_record
+from tests.registered import find_schema_id
 
 ACCEPTED_TIME = 1_790_000_000_000_000
 TRIES_MAX = 200
@@ -62,13 +62,6 @@ def intent(key: str, legs: list[dict[str, Any]], **changes: Any) -> dict[str, An
 def record_of(asked: Intent) -> dict[str, Any]:
     """Return a domain intent as Avro has it, with the id that follows from its tenant and key."""
     return intents.make_record(asked) | {"intent_id": str(compute_intent_id(asked.tenant, asked.idempotency_key))}
-
-
-@cache
-def find_schema_id(registry: SchemaRegistry, subject: str) -> int:
-    """Return the registry's id of the project's schema. It stays the same, so the registry is asked once a session."""
-    with make_registry_client(registry) as client:
-        return find_registered_id(client, subject)
 
 
 class PostingBench:

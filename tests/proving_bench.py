@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterable
-from functools import cache
 from typing import Any
 
 import psycopg
@@ -12,13 +11,11 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import make_encoder
-from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay import Relay, RelayOptions
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
-from tests.posting_bench import PostingBench, eventually, find_schema_id
-
-# The registry is asked once a session: its ids stay the same.
-find_encoders = cache(RelayEncoders.find_registered)
+from tests.posting_bench import PostingBench, eventually
+from tests.registered import find_encoders, find_schema_id
 
 
 def make_connected_producer(options: dict[str, Any]) -> Producer:

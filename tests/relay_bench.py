@@ -11,7 +11,7 @@ from producers.relay_positions import RelayPosition, read_relay_positions
 from runtime.schemas import parse_own_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition
 from tests.posting_model import pair, transfer
-from tests.proving_bench import find_encoders
+from tests.registered import find_encoders
 
 RECORD_MEMBERS = (
     "lane", "seq", "previous_hash", "hash", "outcome", "reason", "detail", "tenant", "idempotency_key", "fingerprint",

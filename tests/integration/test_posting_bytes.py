@@ -20,7 +20,7 @@ from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import SchemaError, make_registry_client, parse_own_schema, read_body, read_schema_text
 from runtime.settings import Settings
 from streams.fenced import Message
-from tests.posting_bench import PostingBench, read_partition, record_of
+from tests.posting_bench import PostingBench, eventually, read_partition, record_of
 from tests.posting_model import script
 
 FRAME = struct.Struct(">bI")
@@ -42,7 +42,14 @@ def relayed_quarantine(bench: PostingBench, relay: Relay, lane: int = 0) -> list
     while relay.round():
         pass
     schema = parse_own_schema("payments.quarantine-value")
-    found = read_partition(bench.kafka, bench.topics.quarantine, lane)
+    (wanted,) = bench.rows("SELECT count(*) AS rows FROM ledger.quarantine WHERE lane = %s", lane)
+
+    def read() -> tuple[list[Any]] | None:
+        """Read what is committed. The partition learns of a commit a moment after the relay."""
+        messages = read_partition(bench.kafka, bench.topics.quarantine, lane)
+        return (messages,) if len(messages) >= wanted["rows"] else None
+
+    (found,) = eventually(read, "what was committed can be read")
     assert [message.key() for message in found] == [read_body(message.value(), schema)["key"] for message in found]
     return [read_body(message.value(), schema) for message in found]
 
