@@ -20,6 +20,7 @@ from db.access import Scope, add_key
 from db.books import add_tenant
 from db.connections import connect
 from domain.topics import Topics
+from ops.embedded.process import wait_until
 from runtime.settings import Settings
 
 JSON = {"Content-Type": "application/json"}
@@ -97,6 +98,10 @@ def running_api(settings: Settings, *, wait_ready: bool = True, port: int = 0, *
         assert server.listening.wait(START_SECONDS_MAX), "the API did not start"
         bench = ApiBench(f"http://127.0.0.1:{listener.getsockname()[1]}", dsn, app.parts)
         if wait_ready:
+            assert app.parts is not None
+            intake, books = app.parts.intake, app.parts.books
+            # /readyz keeps its answer for a second, so ask when the answer will be good.
+            wait_until(lambda: intake.has_schema and books.is_loaded, timeout_seconds=START_SECONDS_MAX)
             await_ready(bench)
         yield bench
     finally:
