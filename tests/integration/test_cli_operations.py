@@ -98,7 +98,7 @@ def test_status_works_with_whatever_is_up(ledger: PostingBench) -> None:
     without_kafka = run_json(variables | {"LEDGERLINE_KAFKA_BOOTSTRAP": NOWHERE}, "status")
     assert [lane["journalled"] for lane in without_kafka["lanes"]] == [4, 0]
     assert without_kafka["lanes"][0]["received"] is None
-    assert ["Kafka does not tell" in told for told in without_kafka["attention"]] == [True]
+    assert ["Kafka does not describe" in told for told in without_kafka["attention"]] == [True]
 
     away = {"LEDGERLINE_POSTGRES_DSN": f"postgresql://nobody@{NOWHERE}/nothing"}
     without_postgres = run_json(variables | away, "status")
