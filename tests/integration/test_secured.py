@@ -21,6 +21,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, Topi
 from confluent_kafka.admin import AclBindingFilter, AclOperation, AclPermissionType, ResourcePatternType, ResourceType
 
 from cli.configuration.answers import find_kafka_trouble, find_postgres_trouble
+from domain.events import FAMILIES
 from domain.topics import Topics
 from ops.embedded.cache import Cache
 from ops.embedded.ports import LOOPBACK
@@ -283,7 +284,8 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     own = {
         "api": {known.intents},
         "upstream": {known.intents},
-        "relay": {known.journal, known.frame, known.quarantine, known.relay},
+        "relay": {known.journal, known.frame, known.quarantine, known.relay, known.outbox}
+        | {known.events(family) for family in FAMILIES},
         "reconciliation": {known.breaks},
         "audit": {known.breaks, known.checkpoints},
     }.get(name, set())
