@@ -205,10 +205,11 @@ def _waiting() -> list[Placed]:
             [
                 Query(f'max by (agent) (ledgerline_agent_lag_seconds{{{OURS}, partition=~"$lane"}})', "{{agent}}"),
                 Query(f'max(ledgerline_relay_lag_seconds{{{OURS}, lane=~"$lane"}})', "relay"),
+                Query(f"max(ledgerline_outbox_lag_seconds{{{OURS}}})", "outbox"),
             ],
             Says(
-                "The longest wait of any lane before each agent, and in the journal before the relay.",
-                alerts=("LedgerlineRelayStuck", "LedgerlineProverBehind"),
+                "The longest wait of any lane before each agent, and in journal and outbox before the relay.",
+                alerts=("LedgerlineRelayStuck", "LedgerlineOutboxStuck", "LedgerlineProverBehind"),
             ),
             unit="s",
             width=6,

@@ -65,6 +65,7 @@ NOT_PROVOKED: Final = {
     "LedgerlineDiskNearlyFull": "It takes a disk of its own, which only root can mount: promtool tests it.",
     "LedgerlineKafkaBelowMinIsr": "One broker cannot lack another's copy: promtool tests it.",
     "LedgerlineKafkaPartitionsOffline": "One broker has a leader for each partition, or is down: promtool tests it.",
+    "LedgerlineOutboxStuck": "No capability appends events yet: promtool tests it.",
     "LedgerlineKafkaUnderReplicated": "One broker cannot lack another's copy: promtool tests it.",
 }
 
