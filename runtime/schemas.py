@@ -88,8 +88,8 @@ def make_registry_client(registry: SchemaRegistry) -> SchemaRegistryClient:
         options["basic.auth.user.info"] = f"{registry.username}:{registry.password or ''}"
     if registry.ca_file is not None:
         options["ssl.ca.location"] = str(registry.ca_file)
-    elif "https:" not in registry.url:
-        # Without TLS no certificate is verified, and to load the system's authorities takes 40 ms for each client.
+    elif registry.url.lower().startswith("http://") and "https:" not in registry.url.lower():
+        # Without TLS there is no certificate to verify, and to load the system's authorities takes 40 ms a client.
         options["ssl.ca.location"] = False
     return SchemaRegistryClient(options)
 
