@@ -52,7 +52,7 @@ import sys
 from pathlib import Path
 from cli.supervision import supervisor
 supervisor.DAEMON = (sys.executable, sys.argv[1])
-supervisor.up(Path(sys.argv[2]), lambda _message: None, tied=True, cache=Path(sys.argv[3]))
+supervisor.start_run(Path(sys.argv[2]), lambda _message: None, tied=True, cache=Path(sys.argv[3]))
 """
 
 
