@@ -66,7 +66,7 @@ demo: install  ## Start everything, move some money, prove the books, stop
 	@$(BIN)/ledgerline demo
 
 test: install parts  ## Run the tests
-	@$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder \
+	@$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder \
 	    -m 'not long'
 
 long: install parts  ## Run the tests that take minutes each: each alert fires, load, an upgrade under load, restores, standstills

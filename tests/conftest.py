@@ -19,7 +19,8 @@ import hypothesis
 import psycopg
 import pytest
 import structlog
-from confluent_kafka.admin import AdminClient
+from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, OffsetSpec
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 from xdist.scheduler.loadfile import LoadFileScheduling
@@ -28,11 +29,17 @@ from db.books import add_tenant
 from db.connections import connect
 from db.migrate import migrate
 from domain.topics import Topics
+from ops.embedded.process import wait_until
 from ops.embedded.stack import EmbeddedStack, Endpoints
-from producers.deploy import Replication, make_topics, register_schemas
+from producers.deploy import Replication, compute_partition_counts, make_topics, register_schemas
 from runtime.settings import REPOSITORY_ROOT, Settings
 
 LANES = 2
+NOT_YET_LED = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+)
 
 # The time of one example says more about the machine's other work than about our code.
 hypothesis.settings.register_profile("ledgerline", deadline=None)
@@ -130,10 +137,27 @@ def fresh_topics(stack: Endpoints) -> Iterator[Topics]:
     """Yield fresh topics under their own prefix; delete them at the end."""
     fresh = Topics(f"t{uuid.uuid4().hex[:10]}.")
     made = make_topics(stack.kafka, fresh, LANES, Replication())
-    yield fresh
     admin = AdminClient({"bootstrap.servers": stack.kafka_bootstrap})
+    partitions = [
+        TopicPartition(name, n) for name, count in compute_partition_counts(fresh, LANES).items() for n in range(count)
+    ]
+    assert wait_until(lambda: have_leaders(admin, partitions), timeout_seconds=30)
+    yield fresh
     for deletion in admin.delete_topics(made).values():
         deletion.result(30)
+
+
+def have_leaders(admin: AdminClient, partitions: list[TopicPartition]) -> bool:
+    """Return whether a leader answers for each partition: the broker lists a new topic shortly before it leads it."""
+    answers = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions}, request_timeout=10)
+    for answer in answers.values():
+        try:
+            answer.result(10)
+        except KafkaException as error:
+            if error.args[0].code() not in NOT_YET_LED:
+                raise
+            return False
+    return True
 
 
 @pytest.fixture
