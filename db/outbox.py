@@ -6,13 +6,13 @@ commit only, and transactions cannot deadlock over them.
 """
 
 from collections.abc import Sequence
-from typing import Any, Final, LiteralString, NamedTuple
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from psycopg import Connection
 from psycopg.rows import class_row
 
-from db.kept_connection import KeptConnection
+from db.listening import ListeningConnection
 from db.queries import load
 from db.relay import LaneEnd
 from domain.events import Event, choose_lane, make_event_id
@@ -50,33 +50,31 @@ class StoredEvent(NamedTuple):
     """Both times in microseconds since 1970."""
 
 
-def make_append_statement(encoded: Sequence[EncodedEvent]) -> tuple[LiteralString, dict[str, list[Any]]]:
-    """Return the statement that appends these events, with its parameters; for asynchronous connections.
+def append(connection: Connection[Any], encoded: Sequence[EncodedEvent]) -> None:
+    """Append events in the connection's transaction.
 
     Postgres raises UniqueViolation if a version of an aggregate has an event already, and then nothing is appended.
     """
     events = [item.event for item in encoded]
-    return SQL["append"], {
-        "lanes": [choose_lane(event) for event in events],
-        "event_ids": [make_event_id(event) for event in events],
-        "families": [event.family for event in events],
-        "types": [event.type for event in events],
-        "tenants": [event.tenant for event in events],
-        "aggregates": [event.aggregate for event in events],
-        "versions": [event.version for event in events],
-        "contents": [item.value for item in encoded],
-        "correlation_ids": [item.correlation_id for item in encoded],
-        "traceparents": [item.traceparent for item in encoded],
-        "occurred_times": [event.occurred_time for event in events],
-    }
+    connection.execute(
+        SQL["append"],
+        {
+            "lanes": [choose_lane(event) for event in events],
+            "event_ids": [make_event_id(event) for event in events],
+            "families": [event.family for event in events],
+            "types": [event.type for event in events],
+            "tenants": [event.tenant for event in events],
+            "aggregates": [event.aggregate for event in events],
+            "versions": [event.version for event in events],
+            "contents": [item.value for item in encoded],
+            "correlation_ids": [item.correlation_id for item in encoded],
+            "traceparents": [item.traceparent for item in encoded],
+            "occurred_times": [event.occurred_time for event in events],
+        },
+    )
 
 
-def append(connection: Connection[Any], encoded: Sequence[EncodedEvent]) -> None:
-    """Append events in the connection's transaction; see `make_append_statement`."""
-    connection.execute(*make_append_statement(encoded))
-
-
-class OutboxStore(KeptConnection):
+class OutboxStore(ListeningConnection):
     """The relay's queries of the outbox, over one kept connection as ledgerline_relay that listens. Not thread-safe."""
 
     def __init__(self, dsn: str) -> None:
@@ -85,13 +83,13 @@ class OutboxStore(KeptConnection):
     def _prepare(self, connection: Connection[Any]) -> None:
         connection.execute(SQL["listen"])
 
-    def lanes(self, instance: int, instances: int) -> list[LaneEnd]:
+    def read_lanes(self, instance: int, instances: int) -> list[LaneEnd]:
         """Return the ends of the lanes of an instance, in order."""
         with self.statements() as connection:
             cursor = connection.cursor(row_factory=class_row(LaneEnd))
             return cursor.execute(SQL["lanes"], {"instance": instance, "instances": instances}).fetchall()
 
-    def events(self, lane: int, first_seq: int, events_max: int) -> list[StoredEvent]:
+    def read_events(self, lane: int, first_seq: int, events_max: int) -> list[StoredEvent]:
         """Return a lane's events from `first_seq` on, in order."""
         asked = {"lane": lane, "first_seq": first_seq, "events_max": events_max}
         with self.statements() as connection:
@@ -112,8 +110,4 @@ class OutboxStore(KeptConnection):
     def wait(self, seconds: float) -> bool:
         """Wait at most `seconds` for the next append to commit; return whether one did."""
         with self.statements() as connection:
-            came = bool(list(connection.notifies(timeout=seconds, stop_after=1)))
-            # Read all notifications that have arrived: the caller's one look at the lanes answers all of them.
-            while came and list(connection.notifies(timeout=0)):
-                pass
-        return came
+            return self._hear_all(connection, seconds)

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from psycopg import Connection
+from psycopg import Connection, Notify
 from psycopg.rows import class_row, dict_row
 
-from db.kept_connection import KeptConnection
+from db.listening import ListeningConnection
 from db.queries import load
 from domain.intents import DIRECTION_NAMES
 
@@ -18,7 +18,7 @@ TRACED_CHANNEL: Final = "ledgerline_traced"
 
 
 class LaneEnd(NamedTuple):
-    """The end of a lane's journal, or of a chain of facts."""
+    """The end of a lane's journal, of a chain of facts, or of a lane of the outbox."""
 
     lane: int
     """A number below 0 is that of a chain of facts (domain.facts)."""
@@ -46,7 +46,7 @@ def read_facts(connection: Connection[Any], chain: int, first_seq: int, facts_ma
     return rows
 
 
-class RelayStore(KeptConnection):
+class RelayStore(ListeningConnection):
     """The relay's queries, over one kept connection as ledgerline_relay that listens. Not thread-safe."""
 
     def __init__(self, dsn: str, *, hears_traced: bool = False) -> None:
@@ -107,10 +107,7 @@ class RelayStore(KeptConnection):
     def wait(self, seconds: float) -> bool:
         """Wait at most `seconds` for the next posting transaction; return whether one came."""
         with self.statements() as connection:
-            came = self._was_called or self._hear(connection, seconds, stop_after=1)
-            # Read all notifications that have arrived: the caller's one look at the lanes answers all of them.
-            while came and self._hear(connection, 0):
-                pass
+            came = self._hear_all(connection, 0 if self._was_called else seconds) or self._was_called
         self._was_called = False
         return came
 
@@ -122,15 +119,12 @@ class RelayStore(KeptConnection):
         told, self._traced = self._traced, []
         return told
 
-    def _hear(self, connection: Connection[Any], seconds: float, stop_after: int | None = None) -> bool:
-        """Read notifications for `seconds` and keep the traced batches; return whether any notification came."""
-        heard = list(connection.notifies(timeout=seconds, stop_after=stop_after))
-        for notification in heard:
-            if notification.channel == TRACED_CHANNEL:
-                traceparent, _, stands = notification.payload.partition(" ")
-                pairs = (stand.split(":") for stand in stands.split(","))
-                self._traced.append(TracedBatch(traceparent, {int(lane): int(seq) for lane, seq in pairs}))
-        return bool(heard)
+    def _take(self, notification: Notify) -> None:
+        """Keep a traced batch."""
+        if notification.channel == TRACED_CHANNEL:
+            traceparent, _, stands = notification.payload.partition(" ")
+            pairs = (stand.split(":") for stand in stands.split(","))
+            self._traced.append(TracedBatch(traceparent, {int(lane): int(seq) for lane, seq in pairs}))
 
 
 def add_signatures(rows: list[dict[str, Any]], heads: Sequence[tuple[int, int, bytes]]) -> list[dict[str, Any]]:

@@ -45,7 +45,7 @@ class Topics:
         """The positions of the outbox's relay."""
         return f"{self.prefix}outbox.relay"
 
-    def events(self, family: str) -> str:
+    def name_events(self, family: str) -> str:
         """Return the topic of a family's events."""
         return f"{self.prefix}{family}.events"
 

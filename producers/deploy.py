@@ -77,14 +77,14 @@ def make_topic_configs(
         topics.breaks: for_days(retention.breaks_days),
         topics.checkpoints: for_ever,
         topics.outbox: common | {"cleanup.policy": "compact"},
-        **{topics.events(name): for_days(family.kept_days) for name, family in FAMILIES.items()},
+        **{topics.name_events(name): for_days(family.kept_days) for name, family in FAMILIES.items()},
     }
 
 
 def compute_partition_counts(topics: Topics, lanes: int) -> dict[str, int]:
     """Return the partitions of each topic: as many as lanes in the lane topics, as its family says, else one."""
     counts = dict.fromkeys(list_lane_topics(topics), lanes)
-    counts |= {topics.events(name): family.partitions for name, family in FAMILIES.items()}
+    counts |= {topics.name_events(name): family.partitions for name, family in FAMILIES.items()}
     return {name: counts.get(name, 1) for name in make_topic_configs(topics)}
 
 

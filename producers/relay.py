@@ -14,7 +14,7 @@ from prometheus_client import Counter, Gauge
 from db.relay import RelayStore
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, make_encoder
-from producers.relay_core import BATCH_BYTES_SPARE, Outgoing, RelayFenced, RelayOptions, TransactionalRelay
+from producers.relay_core import BATCH_BYTES_SPARE, Outgoing, RelayOptions, TransactionalRelay
 from producers.relay_facts import Facts, list_fact_pages, show_facts_relayed
 from producers.relay_positions import RelayAhead, RelayPosition
 from producers.relay_traces import RelayTraces
@@ -22,8 +22,6 @@ from runtime import tracing
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import find_registered_id, make_registry_client
 from runtime.tracing import Span
-
-__all__ = ["Relay", "RelayEncoders", "RelayFenced", "RelayOptions"]
 
 RELAYED: Final = Counter("ledgerline_relay_records", "Journal records handed to Kafka.", ["outcome"])
 LAG_RECORDS: Final = Gauge("ledgerline_relay_lag_records", "Journal records not yet relayed.", ["lane"])
@@ -55,12 +53,12 @@ class Relay(TransactionalRelay[dict[str, Any]]):
     name = "relay"
     lag_records = LAG_RECORDS
     lag_seconds = LAG_SECONDS
+    _store: RelayStore
 
     def __init__(self, store: RelayStore, encoders: RelayEncoders, options: RelayOptions, **core: Any) -> None:
         """`core`: keyword arguments of TransactionalRelay."""
         super().__init__(store, encoders.position, options, **core)
         self.positions_topic = options.topics.relay
-        self._store = store
         self._encoders = encoders
         self._traces = RelayTraces(store, options.topics.journal, options.instance, options.instances)
 

@@ -107,7 +107,7 @@ class TransactionalRelay(ABC, Generic[Row]):
         read_positions: Callable[[Kafka, str], dict[int, RelayPosition]] = read_relay_positions,
         fault: Fault = cause_no_fault,
     ) -> None:
-        self._waiter = store
+        self._store = store
         self._encode_position = encode_position
         self._options = options
         self._make_producer = make_producer
@@ -173,7 +173,7 @@ class TransactionalRelay(ABC, Generic[Row]):
     def close(self) -> None:
         """Drop the producer and close the store. The next relay aborts a transaction that is still open."""
         self._producer = None
-        self._waiter.close()
+        self._store.close()
 
     def missing(self) -> str | None:
         """Return None if the relay has started, else a sentence that says what it waits for."""
@@ -274,7 +274,7 @@ class TransactionalRelay(ABC, Generic[Row]):
         deadline = time.monotonic() + WAIT_SECONDS_MAX
         while not stop.is_set() and time.monotonic() < deadline:
             self._note_progress()
-            if self._waiter.wait(STOP_SECONDS_MAX):
+            if self._store.wait(STOP_SECONDS_MAX):
                 return
 
     def _read_pending(self, lanes: Sequence[LaneEnd]) -> dict[int, list[Row]]:

@@ -6,12 +6,15 @@ safe against a repeat (a topic that was copied, or that is read again) dedupes o
 """
 
 import time
-from collections.abc import Iterator
+from collections import Counter as Tally
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from prometheus_client import Counter, Gauge
 
 from db.outbox import OutboxStore, StoredEvent
+from db.relay import LaneEnd
 from domain.times import format_rfc3339
 from producers.encoding import Encoder
 from producers.relay_core import Outgoing, RelayOptions, TransactionalRelay
@@ -21,6 +24,8 @@ from runtime import tracing
 PRUNE_SECONDS: Final = 10.0
 """The time between two looks for events to delete."""
 NO_HASH: Final = b""
+EVENTS_MAX: Final = 1000
+"""The most events in one transaction. They are held in memory, and each may have 64 KiB."""
 
 PUBLISHED: Final = Counter("ledgerline_outbox_events", "Events handed to Kafka, in committed transactions.", ["family"])
 LAG_EVENTS: Final = Gauge("ledgerline_outbox_lag_events", "Events of the outbox not yet published.", ["lane"])
@@ -36,44 +41,46 @@ class OutboxRelay(TransactionalRelay[StoredEvent]):
     name = "outbox"
     lag_records = LAG_EVENTS
     lag_seconds = LAG_SECONDS
+    _store: OutboxStore
 
     def __init__(
         self, store: OutboxStore, encode_position: Encoder, options: RelayOptions, kept_seconds: float, **core: Any
     ) -> None:
         """`core`: keyword arguments of TransactionalRelay."""
+        options = replace(options, records_max=min(options.records_max, EVENTS_MAX))
         super().__init__(store, encode_position, options, **core)
         self.positions_topic = options.topics.outbox
-        self._store = store
         self._kept_seconds = kept_seconds
         self._prune_due = 0.0
 
     def round(self) -> int:
         """Publish at most one transaction of events; prune if nothing waits. Return the number of events."""
         self._get_producer().poll(0)  # calls the statistics callback
-        pending = self._read_pending(self._store.lanes(self._options.instance, self._options.instances))
+        lanes = self._store.read_lanes(self._options.instance, self._options.instances)
+        pending = self._read_pending(lanes)
         if not any(pending.values()):
-            self._prune()
+            self._prune(lanes)
             return 0
         self._fault("read")
         positions = {lane: RelayPosition(rows[-1].seq + 1, NO_HASH) for lane, rows in pending.items() if rows}
         self._transact(self._make_outgoing(pending), positions)
-        for rows in pending.values():
-            for row in rows:
-                PUBLISHED.labels(row.family).inc()
+        for family, number in Tally(row.family for rows in pending.values() for row in rows).items():
+            PUBLISHED.labels(family).inc(number)
         return sum(map(len, pending.values()))
 
     def _make_outgoing(self, pending: dict[int, list[StoredEvent]]) -> Iterator[Outgoing]:
         for rows in pending.values():
             for row in rows:
-                topic = self._options.topics.events(row.family)
+                topic = self._options.topics.name_events(row.family)
                 yield Outgoing(topic, None, f"{row.tenant}/{row.aggregate}".encode(), row.value, make_headers(row))
 
     def _read(self, lane: int, from_here: RelayPosition, rows_max: int) -> list[StoredEvent]:
-        rows = self._store.events(lane, from_here.next_seq, rows_max)
-        if rows and rows[0].seq != from_here.next_seq:
+        rows = self._store.read_events(lane, from_here.next_seq, rows_max)
+        if not rows or rows[0].seq != from_here.next_seq:
+            left = f"its first event left is {rows[0].seq}" if rows else "no later event is left"
             raise RelayAhead(
-                f"The outbox's lane {lane} was published up to {from_here.next_seq}, but its first event left is"
-                f" {rows[0].seq}: {self.positions_topic} lost positions; restore it before you start the relay."
+                f"The outbox's lane {lane} was published up to {from_here.next_seq}, but {left}: {self.positions_topic}"
+                " lost positions; restore it before you start the relay."
             )
         return rows
 
@@ -86,14 +93,15 @@ class OutboxRelay(TransactionalRelay[StoredEvent]):
             " the database was restored from a backup that lacks published events; see docs/decisions/0029-outbox.md."
         )
 
-    def _prune(self) -> None:
+    def _prune(self, lanes: Sequence[LaneEnd]) -> None:
         """Delete published events that are older than the outbox keeps, one page of each lane, if it is time."""
         if time.monotonic() < self._prune_due:
             return
         self._prune_due = time.monotonic() + PRUNE_SECONDS
         before_time = int((time.time() - self._kept_seconds) * 1_000_000)
-        for lane, position in self._relayed.items():
-            PRUNED.inc(self._store.prune(lane, position.next_seq, before_time))
+        for lane in lanes:
+            published_seq = self._relayed.get(lane.lane, RelayPosition()).next_seq
+            PRUNED.inc(self._store.prune(lane.lane, published_seq, before_time))
 
 
 def make_headers(row: StoredEvent) -> dict[str, bytes]:

@@ -19,7 +19,7 @@ import hypothesis
 import psycopg
 import pytest
 import structlog
-from confluent_kafka import KafkaError, KafkaException, TopicPartition
+from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
@@ -35,12 +35,6 @@ from producers.deploy import Replication, compute_partition_counts, make_topics,
 from runtime.settings import REPOSITORY_ROOT, Settings
 
 LANES = 2
-NOT_YET_LED = (
-    KafkaError.NOT_LEADER_FOR_PARTITION,
-    KafkaError.LEADER_NOT_AVAILABLE,
-    KafkaError.UNKNOWN_TOPIC_OR_PART,
-)
-
 # The time of one example says more about the machine's other work than about our code.
 hypothesis.settings.register_profile("ledgerline", deadline=None)
 hypothesis.settings.load_profile("ledgerline")
@@ -141,23 +135,19 @@ def fresh_topics(stack: Endpoints) -> Iterator[Topics]:
     partitions = [
         TopicPartition(name, n) for name, count in compute_partition_counts(fresh, LANES).items() for n in range(count)
     ]
-    assert wait_until(lambda: have_leaders(admin, partitions), timeout_seconds=30)
+    assert wait_until(lambda: not find_leaderless(admin, partitions), timeout_seconds=30), find_leaderless(
+        admin, partitions
+    )
     yield fresh
     for deletion in admin.delete_topics(made).values():
         deletion.result(30)
 
 
-def have_leaders(admin: AdminClient, partitions: list[TopicPartition]) -> bool:
-    """Return whether a leader answers for each partition: the broker lists a new topic shortly before it leads it."""
+def find_leaderless(admin: AdminClient, partitions: list[TopicPartition]) -> list[str]:
+    """Return why partitions have no leader yet; the broker lists a new topic shortly before it leads its partitions."""
     answers = admin.list_offsets({partition: OffsetSpec.latest() for partition in partitions}, request_timeout=10)
-    for answer in answers.values():
-        try:
-            answer.result(10)
-        except KafkaException as error:
-            if error.args[0].code() not in NOT_YET_LED:
-                raise
-            return False
-    return True
+    errors = [(partition, answer.exception(10)) for partition, answer in answers.items()]
+    return [f"{partition.topic} {partition.partition}: {error}" for partition, error in errors if error is not None]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,15 @@ from db.outbox import EncodedEvent, OutboxStore, append
 from domain.events import FAMILIES, Event, name_subject
 from domain.topics import SUBJECTS, Topics
 from producers.deploy import register_schemas
-from producers.encoding import make_encoder
 from producers.event_encoding import EventEncoders
 from producers.relay_core import RelayOptions
 from producers.relay_outbox import OutboxRelay
 from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
-from runtime.schemas import find_registered_id, make_registry_client, parse_own_schema, read_body
+from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
 from tests.posting_bench import eventually, read_partition
+from tests.registered import find_encoders
 
 FAMILY = "transaction"
 SUBJECT = name_subject(FAMILY, "NoteChanged")
@@ -31,6 +32,9 @@ SCHEMA = {
     "namespace": f"ledgerline.{FAMILY}",
     "fields": [{"name": "text", "type": "string", "default": ""}],
 }
+# The registry keeps what a session's first test registered, and its ids.
+register_once = cache(register_schemas)
+find_event_encoders = cache(EventEncoders.find_registered)
 DAY_SECONDS = 24 * 60 * 60.0
 
 
@@ -48,11 +52,10 @@ class OutboxBench:
         self.topics = topics
         self.kafka: Kafka = settings.make_kafka(str(settings.kafka_bootstrap))
         registry = settings.make_registry(str(settings.registry_url))
-        register_schemas(registry)
+        register_once(registry)
         self.dsn: str = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        self.encoders = EventEncoders.find_registered(registry)
-        with make_registry_client(registry) as client:
-            self._encode_position = make_encoder("ledger.relay-value", find_registered_id(client, "ledger.relay-value"))
+        self.encoders = find_event_encoders(registry)
+        self._encode_position = find_encoders(registry).position
         self._made: list[OutboxRelay] = []
 
     def close(self) -> None:
@@ -97,7 +100,7 @@ class OutboxBench:
             found[:] = [
                 (partition, message)
                 for partition in range(FAMILIES[FAMILY].partitions)
-                for message in read_partition(self.kafka, self.topics.events(FAMILY), partition)
+                for message in read_partition(self.kafka, self.topics.name_events(FAMILY), partition)
             ]
             return len(found) >= count
 

@@ -11,7 +11,8 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 from db.relay import RelayStore
 from domain.topics import Topics
 from producers.encoding import make_encoder
-from producers.relay import Relay, RelayOptions
+from producers.relay import Relay
+from producers.relay_core import RelayOptions
 from runtime.settings import Settings
 from streams.fenced import BatchHandler, Message, PartitionBatch
 from tests.posting_bench import PostingBench, eventually

@@ -6,7 +6,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from db.relay import RelayStore
 from domain.topics import Topics
-from producers.relay import Relay, RelayOptions
+from producers.relay import Relay
+from producers.relay_core import RelayOptions
 from producers.relay_positions import RelayPosition, read_relay_positions
 from runtime.schemas import parse_own_schema, read_body
 from tests.posting_bench import PostingBench, eventually, hash_of, read_partition

@@ -135,12 +135,12 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
-    """Run one instance of the relay, of the journal and of the outbox."""
+    """Run one instance of the relay: the journal's, and beside it the outbox's."""
     from db.outbox import OutboxStore
     from db.relay import RelayStore
     from producers.deploy import DAY_MS
-    from producers.relay import Relay, RelayEncoders, RelayOptions
-    from producers.relay_core import run_together
+    from producers.relay import Relay, RelayEncoders
+    from producers.relay_core import RelayOptions, run_together
     from producers.relay_outbox import OutboxRelay
     from runtime.watchdog import Watchdog
     from streams.metrics import serve_metrics

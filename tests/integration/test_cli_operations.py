@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka import Producer
 
 from db.relay import RelayStore
-from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay import Relay, RelayEncoders
+from producers.relay_core import RelayOptions
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.command_line import environment, run, run_json
 from tests.posting_bench import PostingBench

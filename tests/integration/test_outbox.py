@@ -16,7 +16,7 @@ from db.outbox import append
 from domain.events import LANES, choose_lane, make_event_id
 from domain.topics import SUBJECTS, Topics
 from producers.relay_core import run_together
-from producers.relay_outbox import PRUNE_SECONDS, OutboxRelay
+from producers.relay_outbox import EVENTS_MAX, PRUNE_SECONDS, OutboxRelay
 from producers.relay_positions import RelayAhead
 from runtime.settings import Settings
 from tests.outbox_bench import OutboxBench, add_schema, read_texts, relay_all
@@ -227,6 +227,27 @@ def test_only_published_events_are_pruned_and_only_after_their_time(outbox: Outb
     assert [version for _, seq, _, version in outbox.rows()] == [3]
 
 
+def test_an_instance_prunes_its_own_lanes_alone(outbox: OutboxBench) -> None:
+    encoded = [outbox.encode(f"notes:{number}", 1) for number in range(40)]
+    outbox.append(*encoded)
+    whole = outbox.relay()
+    whole.start()
+    relay_all(whole)
+    whole.close()
+    odd = outbox.relay(instance=1, instances=2, kept_seconds=0.0)
+    odd.start()
+    assert odd.round() == 0
+    left = {lane for lane, *_ in outbox.rows()}
+    assert left == {choose_lane(item.event) for item in encoded if choose_lane(item.event) % 2 == 0}
+
+
+def test_a_round_holds_a_bounded_number_of_events(outbox: OutboxBench) -> None:
+    outbox.append(*[outbox.encode(f"notes:{number}", 1) for number in range(EVENTS_MAX + 5)])
+    relay = outbox.relay()
+    relay.start()
+    assert [relay.round(), relay.round(), relay.round()] == [EVENTS_MAX, 5, 0]
+
+
 def test_a_relay_refuses_an_outbox_that_is_behind_or_that_lacks_events(outbox: OutboxBench) -> None:
     outbox.append(*[outbox.encode("notes:1", version) for version in range(1, 6)])
     relay = outbox.relay()
@@ -240,6 +261,10 @@ def test_a_relay_refuses_an_outbox_that_is_behind_or_that_lacks_events(outbox: O
         admin.execute("UPDATE outbox.lane SET next_seq = 9 WHERE next_seq = 3")
         admin.execute("UPDATE outbox.event SET seq = 8 WHERE seq = 4")
     with pytest.raises(RelayAhead, match="was published up to 5, but its first event left is 8"):
+        relay.round()
+    with psycopg.connect(outbox.dsn) as admin:
+        admin.execute("DELETE FROM outbox.event WHERE seq = 8")
+    with pytest.raises(RelayAhead, match="was published up to 5, but no later event is left"):
         relay.round()
 
 

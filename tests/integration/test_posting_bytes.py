@@ -15,7 +15,8 @@ from confluent_kafka.schema_registry import Schema
 from db.relay import RelayStore
 from domain.topics import Topics
 from ops.embedded.ports import pick_free
-from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay import Relay, RelayEncoders
+from producers.relay_core import RelayOptions
 from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import SchemaError, make_registry_client, parse_own_schema, read_body, read_schema_text
 from runtime.settings import Settings

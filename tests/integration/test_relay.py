@@ -12,7 +12,7 @@ from db.relay import RelayStore
 from domain.intents import LEGS_MAX
 from domain.topics import Topics
 from producers import relay_core
-from producers.relay import RelayFenced
+from producers.relay_core import RelayFenced
 from producers.relay_positions import RelayAhead, RelayPosition
 from runtime.kafka import Kafka
 from runtime.settings import Settings

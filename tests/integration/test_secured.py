@@ -285,7 +285,7 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
         "api": {known.intents},
         "upstream": {known.intents},
         "relay": {known.journal, known.frame, known.quarantine, known.relay, known.outbox}
-        | {known.events(family) for family in FAMILIES},
+        | {known.name_events(family) for family in FAMILIES},
         "reconciliation": {known.breaks},
         "audit": {known.breaks, known.checkpoints},
     }.get(name, set())

@@ -16,7 +16,8 @@ from domain.errors import Outage
 from domain.intents import Intent
 from domain.outcomes import QuarantineReason
 from domain.topics import Topics
-from producers.relay import Relay, RelayEncoders, RelayFenced, RelayOptions
+from producers.relay import Relay, RelayEncoders
+from producers.relay_core import RelayFenced, RelayOptions
 from runtime.kafka import Kafka
 from streams.decode import IntentDecoder, Undecodable
 from streams.engine import Fetch, FetchedPart

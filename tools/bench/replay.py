@@ -10,7 +10,8 @@ from db.agent_connection import open_snapshot
 from db.frame import export_frame
 from db.relay import RelayStore
 from ops.embedded.stack import Endpoints
-from producers.relay import Relay, RelayEncoders, RelayOptions
+from producers.relay import Relay, RelayEncoders
+from producers.relay_core import RelayOptions
 from streams.proof.replay.comparison import compare
 from streams.proof.replay.rebuild import Origin, replay
 from tools.bench.figures import Figure, median_ratio
