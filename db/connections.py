@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 import psycopg
 from psycopg import AsyncConnection, Connection
@@ -22,8 +22,12 @@ ROLES: Final = (
     "ledgerline_api",
     "ledgerline_reconciliation",
     "ledgerline_audit",
+    "ledgerline_worker",
     "ledgerline_operator",
 )
+
+Transaction: TypeAlias = Connection[Any]
+"""A connection inside a transaction, as `KeptConnection.transaction` yields it, for packages that know no psycopg."""
 
 _SILENCE_MORE_SECONDS: Final = 1.0
 

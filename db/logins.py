@@ -23,6 +23,7 @@ ROLE_OF_LOGIN: Final = {
     "api": "ledgerline_api",
     "reconciliation": "ledgerline_reconciliation",
     "audit": "ledgerline_audit",
+    "worker": "ledgerline_worker",
     "operator": "ledgerline_operator",
     "monitor": "pg_monitor",
 }

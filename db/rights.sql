@@ -4,7 +4,7 @@
 DO $$
 DECLARE
     services CONSTANT text := 'ledgerline_posting, ledgerline_relay, ledgerline_api, ledgerline_reconciliation, '
-        'ledgerline_audit, ledgerline_operator';
+        'ledgerline_audit, ledgerline_worker, ledgerline_operator';
     this_database CONSTANT text := current_database();
     found record;
 BEGIN
@@ -31,7 +31,7 @@ BEGIN
     -- Functions of ours: triggers need no right to be called, and the others are for the services.
     FOR found IN
         SELECT oid::regprocedure AS name, prorettype = 'trigger'::regtype AS is_trigger FROM pg_catalog.pg_proc
-        WHERE pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox')
+        WHERE pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker')
             AND pg_has_role(proowner, 'USAGE') AND has_function_privilege('public', oid, 'EXECUTE')
     LOOP
         IF NOT found.is_trigger THEN

@@ -8,7 +8,7 @@ BEGIN
     PERFORM pg_advisory_xact_lock(hashtext('ledgerline.roles'));
     FOREACH wanted IN ARRAY ARRAY[
         'ledgerline_owner', 'ledgerline_posting', 'ledgerline_relay', 'ledgerline_api',
-        'ledgerline_reconciliation', 'ledgerline_audit', 'ledgerline_operator'
+        'ledgerline_reconciliation', 'ledgerline_audit', 'ledgerline_worker', 'ledgerline_operator'
     ] LOOP
         IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = wanted) THEN
             EXECUTE format('CREATE ROLE %I NOLOGIN', wanted);

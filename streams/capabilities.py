@@ -1,0 +1,49 @@
+"""The one table of the capabilities: which handler answers which event, outcome, due item and outside answer.
+
+A handler is a plain function. It gets a transaction and what happened, changes its capability's own state, and returns
+effects. It raises if it cannot go on: the agent then parks what it got (streams.reactor), and goes on with the rest.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+from db.connections import Transaction
+from domain.effects import Effects, Happened, Settled
+
+Reaction = Callable[[Transaction, Happened], Effects]
+OutcomeHandler = Callable[[Transaction, Settled], Effects]
+
+
+class Due(Protocol):
+    """Something of a capability that falls due, such as a schedule. The clock calls the methods (streams.clock).
+
+    Times are microseconds since 1970.
+    """
+
+    name: str
+    """Unique among all capabilities."""
+
+    def claim(self, transaction: Transaction, now: int, items_max: int) -> Sequence[Any]:
+        """Return items that are due, the oldest first, locked until the commit; skip what another clock has locked."""
+
+    def act(self, transaction: Transaction, item: Any, now: int) -> Effects:
+        """Do what is due, so that the item is not due any more at `now`."""
+
+    def defer(self, transaction: Transaction, item: Any, until: int, reason: str) -> None:
+        """Keep an item that `act` failed on from being due before `until`, with the reason for people."""
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What a capability registers. A part that it does not need stays empty."""
+
+    name: str
+    """The capability's stem, such as `schedules`. It stands in the keys of the capability's intents."""
+    reactions: Mapping[tuple[str, str], Reaction] = field(default_factory=dict)
+    """By family and type of the event."""
+    outcome: OutcomeHandler | None = None
+    due: Sequence[Due] = ()
+
+
+CAPABILITIES: Final[tuple[Capability, ...]] = ()
