@@ -65,7 +65,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
     made: _ConsumerThread = object.__new__(_ConsumerThread)
-    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None), options=SimpleNamespace(name="test"))
+    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None), options=SimpleNamespace(name="test", wants=None))
     made._assignment, made._next = None, {}
     return made
 

@@ -18,7 +18,7 @@ from streams.metrics import AgentMetrics
 
 TOPIC = "payments.intents"
 LANE_0, LANE_1 = TP(TOPIC, 0), TP(TOPIC, 1)
-OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), TOPIC, "group")
+OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), (TOPIC,), "group")
 
 
 def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
