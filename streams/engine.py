@@ -5,7 +5,7 @@ This module overrides internals of faust-streaming 0.15.3, mode-streaming 0.7.0 
 
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -116,11 +116,6 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         await super().on_start()
         if self.app.options.wants is not None:
             drop_unwanted(self._ensure_consumer()._fetcher, self.app.options.wants)
-
-    def find_missing(self) -> Sequence[str]:
-        """Return the agent's topics that Kafka did not list when it was asked last."""
-        cluster = self._ensure_consumer()._client.cluster
-        return [topic for topic in self.app.options.topics if not cluster.partitions_for_topic(topic)]
 
     def _find_next(self, consumer: Any) -> dict[TP, int]:
         """Return where the next fetch of each partition begins; a new assignment clears the earlier offsets."""
@@ -278,7 +273,6 @@ class FencedApp(faust.App):  # type: ignore[misc]
     def __init__(self, options: AgentOptions, runner: Positions) -> None:
         self.options = options
         self.runner = runner
-        self._missing: Sequence[str] = ()
         super().__init__(
             options.group,
             broker=f"kafka://{options.kafka}",
@@ -312,16 +306,13 @@ class FencedApp(faust.App):  # type: ignore[misc]
         coordinator = getattr(consumer, "_coordinator", None)
         return getattr(coordinator, "member_id", None) or None
 
-    def tell_missing(self) -> None:
-        """Log which topics do not exist, whenever that changes; the agent reads the others meanwhile."""
+    def find_missing(self) -> list[str]:
+        """Return the topics that do not exist, as far as is known; the agent reads the others meanwhile."""
         thread: Any = getattr(self.consumer, "_thread", None)
-        if getattr(thread, "_consumer", None) is None:
-            return
-        before, self._missing = self._missing, thread.find_missing()
-        if self._missing and self._missing != before:
-            logger.warning("topics are missing", agent=self.options.name, topics=self._missing)
-        elif before and not self._missing:
-            logger.info("all topics exist", agent=self.options.name)
+        client = getattr(getattr(thread, "_consumer", None), "_client", None)
+        if client is None:
+            return []
+        return [topic for topic in self.options.topics if not client.cluster.partitions_for_topic(topic)]
 
     def end_of(self, tp: TP) -> int:
         """Return the partition's next offset, as far as it is known; 0 if a rebalance has just taken the partition."""

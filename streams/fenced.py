@@ -78,6 +78,7 @@ class _Runner:
         self._expected: dict[TP, int] = {}
         self._in_hand: dict[Place, tuple[int, int]] = {}
         self._calls = 0
+        self._missing: list[str] = []
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
         self.work: tuple[float, str | None] = (time.monotonic(), None)
@@ -100,6 +101,14 @@ class _Runner:
     def get_first_in_hand(self) -> dict[Place, tuple[int, int]]:
         """Return offset and timestamp in milliseconds of the first record of each partition in the batch under way."""
         return self._in_hand
+
+    def note_missing(self, topics: list[str]) -> None:
+        """Log which topics do not exist, whenever that changes; the agent goes on with the others."""
+        before, self._missing = self._missing, topics
+        if topics and topics != before:
+            logger.warning("topics are missing", agent=self._options.name, topics=topics)
+        elif before and not topics:
+            logger.info("all topics exist", agent=self._options.name)
 
     @property
     def busy(self) -> bool:
@@ -272,7 +281,7 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
         runner.work = (time.monotonic(), work)
         if work is None:
             runner.progressed_at = time.monotonic()
-        app.tell_missing()
+        runner.note_missing(app.find_missing())
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def chores() -> None:
