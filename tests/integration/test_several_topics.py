@@ -27,7 +27,8 @@ class Bench:
         options = settings.make_kafka(str(settings.kafka_bootstrap)).make_client_options()
         self.admin = AdminClient(options)
         self._made: list[str] = []
-        self._producer = Producer(options)
+        # Without idempotence a retry on a topic that was just made would change the order of the records.
+        self._producer = Producer({**options, "enable.idempotence": True})
         self._connection = psycopg.connect(settings.postgres_dsn.get_secret_value(), autocommit=True)  # type: ignore[union-attr]
         self._connection.execute(TABLES)
         self.places = [(self.first, 0), (self.first, 1), (self.first, 2), (self.second, 0), (self.second, 1)]
