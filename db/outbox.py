@@ -78,7 +78,7 @@ class OutboxStore(ListeningConnection):
     """The relay's queries of the outbox, over one kept connection as ledgerline_relay that listens. Not thread-safe."""
 
     def __init__(self, dsn: str) -> None:
-        super().__init__(dsn, "ledgerline_relay")
+        super().__init__(dsn, "ledgerline_worker")
 
     def _prepare(self, connection: Connection[Any]) -> None:
         connection.execute(SQL["listen"])

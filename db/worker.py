@@ -9,10 +9,12 @@ from psycopg.rows import class_row
 from psycopg.types.json import set_json_dumps, set_json_loads
 
 from db.binary import register
+from db.books import Books, load_books, read_books_version
 from db.connections import Transaction
 from db.kept_connection import KeptConnection
 from db.listening import ListeningConnection
 from db.queries import load
+from domain.chart import Chart
 from domain.intents import Intent
 
 SQL: Final = load("worker")
@@ -134,10 +136,18 @@ class IntentStore(ListeningConnection):
 
     def __init__(self, dsn: str) -> None:
         super().__init__(dsn, ROLE)
+        self._books: Books | None = None
 
     def _prepare(self, connection: Connection[Any]) -> None:
         _prepare_worker(connection)
         connection.execute(SQL["listen_intents"])
+
+    def read_charts(self) -> dict[str, Chart]:
+        """Return the chart of accounts of each tenant; they are loaded again if the books have changed."""
+        with self.statements() as connection:
+            if self._books is None or self._books.version != read_books_version(connection):
+                self._books = load_books(connection)
+            return self._books.charts
 
     def take_turn(self) -> bool:
         """Return whether this connection is the one that sends."""
@@ -182,17 +192,13 @@ def read_positions(
     return transaction.cursor(row_factory=class_row(Position)).execute(SQL["positions"], asked).fetchall()
 
 
-def lock_positions(
-    transaction: Transaction, parts: Sequence[str], places: Sequence[tuple[str, int]]
-) -> list[Position]:
+def lock_positions(transaction: Transaction, parts: Sequence[str], places: Sequence[tuple[str, int]]) -> list[Position]:
     """Lock the positions of parts in (topic, partition) pairs until the commit, and return them."""
     asked = {"parts": list(parts), "topics": [topic for topic, _ in places], "partitions": [at for _, at in places]}
     return transaction.cursor(row_factory=class_row(Position)).execute(SQL["lock_positions"], asked).fetchall()
 
 
-def move_positions(
-    transaction: Transaction, parts: Sequence[str], ends: Mapping[tuple[str, int], int]
-) -> None:
+def move_positions(transaction: Transaction, parts: Sequence[str], ends: Mapping[tuple[str, int], int]) -> None:
     """Move the positions of all parts to the ends of (topic, partition) pairs. A part that is further stays."""
     transaction.execute(
         SQL["move_positions"],

@@ -6,7 +6,6 @@ relay. Only then does it read the positions: in the other order the earlier rela
 A relay recovers from a Kafka error by the same start.
 """
 
-import math
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -114,7 +113,6 @@ class TransactionalRelay(ABC, Generic[Row]):
         self._read_positions = read_positions
         self._fault = fault
         self._producer: Producer | None = None
-        self._failure: str | None = None
         self._relayed: dict[int, RelayPosition] = {}
         self._waiting_since: dict[int, float] = {}
         self._turn = 0
@@ -177,8 +175,6 @@ class TransactionalRelay(ABC, Generic[Row]):
 
     def missing(self) -> str | None:
         """Return None if the relay has started, else a sentence that says what it waits for."""
-        if self._failure is not None:
-            return self._failure
         return None if self._producer is not None else "The relay has not yet read its position."
 
     def _get_producer(self) -> Producer:
@@ -246,16 +242,6 @@ class TransactionalRelay(ABC, Generic[Row]):
             pause_seconds = min(pause_seconds * 2, BACKOFF_SECONDS_MAX)
         self.close()
 
-    def run_apart(self, stop: threading.Event) -> None:
-        """Do the same as `run`. If the relay fails, log the failure and keep it for `missing`."""
-        try:
-            self.run(stop)
-        except LedgerlineError as error:
-            self._failure = str(error)
-            logger.error("relay ended", relay=self.name, error=str(error))  # noqa: TRY400 - the sentence says what to do
-            self.close()
-            self._note_progress(math.inf)  # a restart by the watchdog would not help
-
     def _is_locked_out(self, code: int) -> bool:
         """Return whether the error code means that the relay is fenced.
 
@@ -310,22 +296,3 @@ class TransactionalRelay(ABC, Generic[Row]):
         else:
             self._waiting_since.setdefault(lane.lane, lane.booked_time / 1e6)
         show_age(self.lag_seconds.labels(str(lane.lane)), self._waiting_since.get(lane.lane))
-
-
-def run_together(
-    main: TransactionalRelay[Any], others: Sequence[TransactionalRelay[Any]], stop: threading.Event
-) -> None:
-    """Run `main` until `stop` is set or it fails, and the others meanwhile, each in a thread of its own.
-
-    If one of the others fails, `main` goes on: an outbox that cannot be published must not hold up the journal. The
-    failure is logged, and `missing` tells of it until the process is started again.
-    """
-    threads = [threading.Thread(target=other.run_apart, args=(stop,), name=other.name) for other in others]
-    for thread in threads:
-        thread.start()
-    try:
-        main.run(stop)
-    finally:
-        stop.set()
-        for thread in threads:
-            thread.join()

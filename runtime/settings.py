@@ -179,6 +179,11 @@ class Settings(BaseSettings):
     )
     relay_instances: int = Field(1, ge=1, description="Number of relays.")
 
+    worker_parts: str = Field(
+        "",
+        description="The parts that this worker runs: names with commas between them; unset: all.",
+    )
+
     reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
     audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
     audit_checkpoint_seconds: float = Field(10.0, gt=0, description="Pause between signed checkpoints.")

@@ -5,6 +5,7 @@ or the API, whichever begins a trace, decides whether it is sampled. Later servi
 traceparent, so an intent is traced the whole way or not at all. docs/LOGS_AND_TRACES.md documents spans and attributes.
 """
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -190,6 +191,12 @@ def is_sampled(traceparent: str) -> bool:
     """Return whether the text is a valid traceparent whose sampled flag is set."""
     match = _TRACEPARENT.fullmatch(traceparent)
     return match is not None and bool(int(match[1], 16) & 1)
+
+
+def make_traceparent() -> str:
+    """Return a traceparent of a new trace that is not sampled, with random ids."""
+    drawn = os.urandom(24)
+    return f"00-{drawn[:16].hex()}-{drawn[16:].hex()}-00"
 
 
 def is_traceparent(text: str) -> bool:

@@ -94,9 +94,7 @@ class Clock:
         CLOCK_DEFERRED.labels(due.name).inc(deferred)
         return len(items)
 
-    def _act_together(
-        self, transaction: Transaction, capability: str, due: Due, items: Sequence[Any], now: int
-    ) -> int:
+    def _act_together(self, transaction: Transaction, capability: str, due: Due, items: Sequence[Any], now: int) -> int:
         """Do all items. Any failure fails the round. Return 0, the number of deferred items."""
         effects = due.act_all(transaction, items, now)
         self._effects.store(transaction, [Caused(capability, effects)])

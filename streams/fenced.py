@@ -24,6 +24,7 @@ from db.connections import TRANSIENT, is_told_by_server
 from domain.errors import LedgerlineError, Outage, Unready
 from runtime.watchdog import Watchdog
 from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch, Place
+from streams.beside import Beside
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.idleness import Standing, find_work
 from streams.lag import LagWatch
@@ -310,11 +311,13 @@ def run_agent(
     options: AgentOptions,
     find_away: Callable[[], str | None],
     ahead: ReadAhead | None = None,
+    beside: Beside | None = None,
 ) -> None:
     """Run the agent, and serve its metrics, until SIGTERM or SIGINT; the batch under way is finished first.
 
     Blocks; call it from the main thread. `find_away` names a part that does not answer a new connection (streams.away).
-    `ahead` is for a handler that can read the next fetches while it waits for its store.
+    `ahead` is for a handler that can read the next fetches while it waits for its store. `beside` runs in threads of
+    the same process, and stops with the agent.
     """
     # A batch makes hundreds of thousands of objects and no cycles: with the default thresholds the collector takes a
     # fifth of a worker's time. The objects that exist now live as long as the process.
@@ -327,13 +330,15 @@ def run_agent(
     app = make_app(runner, options, metrics, looks)
     watchdog = Watchdog(
         options.name,
-        lambda: runner.progressed_at,
+        lambda: runner.progressed_at if beside is None else min(runner.progressed_at, beside.progressed_at),
         stall_seconds_max=options.stall_seconds_max,
         explain=lambda: {**runner.explain(), "look": looks.last},
     )
 
     def told_to_stop() -> None:
         runner.stopping.set()
+        if beside is not None:
+            beside.stop.set()
         watchdog.note_stop_order()
 
     worker = _Worker(
@@ -351,14 +356,16 @@ def run_agent(
             runner.progressed_at = time.monotonic()
             watchdog.watch_for_stalls()  # not before: until Kafka has assigned partitions there is nothing to do
 
-    serve_metrics(
-        options.metrics_host,
-        options.metrics_port,
-        lambda: None if assigned.is_set() else "Kafka has not yet assigned partitions.",
-        options.metrics_tls,
-    )
+    def find_missing() -> str | None:
+        if not assigned.is_set():
+            return "Kafka has not yet assigned partitions."
+        return None if beside is None else beside.missing()
+
+    serve_metrics(options.metrics_host, options.metrics_port, find_missing, options.metrics_tls)
     looks.start()
     watchdog.start()
+    if beside is not None:
+        beside.start()
     try:
         worker.execute_from_commandline()
     except SystemExit:
@@ -366,3 +373,6 @@ def run_agent(
         if isinstance(worker.crash_reason, LedgerlineError):
             raise worker.crash_reason from None
         raise
+    finally:
+        if beside is not None:
+            beside.join()

@@ -31,7 +31,7 @@ class Outcomes:
     name = "outcomes"
 
     def __init__(self, capabilities: Sequence[Capability], topics: Topics, registry: SchemaRegistry) -> None:
-        self.topics = (topics.journal,)
+        self.topics: tuple[str, ...] = (topics.journal,)
         self._handlers = {item.name: item.outcome for item in capabilities if item.outcome is not None}
         self._origins = {name.encode() for name in self._handlers}
         self._reader = RecordReader(registry, "ledger.journal-value")
@@ -75,5 +75,5 @@ def _tell(handler: OutcomeHandler, settled: Settled, transaction: Transaction) -
     return handler(transaction, settled)
 
 
-def _raise(error: Unreadable, transaction: Transaction) -> Effects:
+def _raise(error: Unreadable, transaction: Transaction) -> Effects:  # noqa: ARG001 - as a handler
     raise error

@@ -75,10 +75,14 @@ class Reactions:
         alone = f"{message.topic}/{message.partition}/{message.offset}"
         return [
             Task(
-                capability, type.rpartition(".")[2], get_header(message, "ce_tenant") or "-",
-                get_header(message, "ce_subject") or alone, partial(self._react, handler, message),
-                get_header(message, tracing.CORRELATION_ID), get_header(message, tracing.TRACEPARENT),
-            )  # fmt: skip
+                capability,
+                type.rpartition(".")[2],
+                get_header(message, "ce_tenant") or "-",
+                get_header(message, "ce_subject") or alone,
+                partial(self._react, handler, message),
+                get_header(message, tracing.CORRELATION_ID),
+                get_header(message, tracing.TRACEPARENT),
+            )
             for capability, handler in self._handlers.get(type, ())
         ]
 

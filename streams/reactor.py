@@ -4,8 +4,8 @@ A handler's state, its effects and the positions of the parts commit in one tran
 parked with its reason, and later work of the same subject waits for it; nobody else waits. Parked work is tried again
 after growing pauses, or when an operator says so (`ledgerline parked retry`).
 
-A part is a kind of work with positions of its own: `reactions` reads the topics of events, `outcomes` reads the journal.
-A part that moves to another process goes on from its positions. See docs/decisions/0030-shared-parts.md.
+A part is a kind of work with positions of its own: `reactions` reads the topics of events, `outcomes` the journal. A
+part that moves to another process goes on from its positions. See docs/decisions/0030-shared-parts.md.
 """
 
 import time
@@ -262,7 +262,8 @@ class Reactor:
 
 def compute_pause_seconds(attempts: int) -> int:
     """Return the pause after this many failed attempts: 5 s, 20 s, 80 s, and so on up to an hour."""
-    return min(PAUSE_SECONDS * PAUSE_FACTOR ** min(attempts - 1, 10), PAUSE_SECONDS_MAX)
+    factor: int = PAUSE_FACTOR ** min(attempts - 1, 10)
+    return min(PAUSE_SECONDS * factor, PAUSE_SECONDS_MAX)
 
 
 def make_reason(error: Exception) -> str:

@@ -135,13 +135,10 @@ def _stop_at_signal(watchdog: "Watchdog") -> threading.Event:
 
 
 def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
-    """Run one instance of the relay: the journal's, and beside it the outbox's."""
-    from db.outbox import OutboxStore
+    """Run one instance of the journal's relay."""
     from db.relay import RelayStore
-    from producers.deploy import DAY_MS
     from producers.relay import Relay, RelayEncoders
-    from producers.relay_core import RelayOptions, run_together
-    from producers.relay_outbox import OutboxRelay
+    from producers.relay_core import RelayOptions
     from runtime.watchdog import Watchdog
     from streams.metrics import serve_metrics
 
@@ -149,22 +146,28 @@ def run_relay(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> 
     options = RelayOptions(
         ledger.kafka, topics, settings.relay_instance, settings.relay_instances, settings.relay_batch_records_max
     )
-    encoders = RelayEncoders.find_registered(ledger.registry)
     store = RelayStore(ledger.postgres_dsn, hears_traced=tracing.get_tracer() is not None)
-    relay = Relay(store, encoders, options, fault=fault)
-    kept_seconds = settings.outbox_retention_days * DAY_MS / 1000
-    outbox = OutboxRelay(OutboxStore(ledger.postgres_dsn), encoders.position, options, kept_seconds)
-    stall_seconds_max = settings.posting_stall_seconds_max
-    watchdog = Watchdog(
-        "relay", lambda: min(relay.progressed_at, outbox.progressed_at), stall_seconds_max=stall_seconds_max
-    )
+    relay = Relay(store, RelayEncoders.find_registered(ledger.registry), options, fault=fault)
+    watchdog = Watchdog("relay", lambda: relay.progressed_at, stall_seconds_max=settings.posting_stall_seconds_max)
     stop = _stop_at_signal(watchdog)
     watchdog.start()
-    serve_metrics(
-        settings.metrics_host, settings.metrics_port, lambda: relay.missing() or outbox.missing(), settings.server_tls
-    )
+    serve_metrics(settings.metrics_host, settings.metrics_port, relay.missing, settings.server_tls)
     watchdog.watch_for_stalls()
-    run_together(relay, [outbox], stop)
+    relay.run(stop)
+
+
+def run_worker(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> None:
+    """Run the parts of the worker that the settings name."""
+    from streams.worker import Surroundings, list_parts, name_agent, serve, serve_without_topics
+
+    settings = ledger.settings
+    around = Surroundings(ledger.kafka, ledger.postgres_dsn, ledger.registry, topics, settings, fault=fault)
+    parts = list_parts(settings.worker_parts)
+    name = name_agent(parts)
+    if name is None:
+        serve_without_topics(around, parts, _stop_at_signal)
+    else:
+        serve(make_agent_options(name, ledger, topics.journal, read_committed=True), around, parts)
 
 
 def run_reconciliation(ledger: Ledger, topics: Topics) -> None:
@@ -200,6 +203,7 @@ def run_api(ledger: Ledger, topics: Topics, fault: Fault = cause_no_fault) -> No
 RUNNERS: Final = {
     "posting": run_posting,
     "relay": run_relay,
+    "worker": run_worker,
     "reconciliation": run_reconciliation,
     "audit": run_audit,
     "api": run_api,
@@ -207,7 +211,7 @@ RUNNERS: Final = {
 
 
 def service(name: str) -> None:
-    """Run one service until it is told to stop: posting, relay, reconciliation, audit or api."""
+    """Run one service until it is told to stop: posting, relay, worker, reconciliation, audit or api."""
     if name not in RUNNERS:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
     ledger = find_running_ledger()

@@ -66,7 +66,7 @@ GRANT INSERT, UPDATE ON worker.position TO ledgerline_operator;
 
 -- The worker reads the books' frame, by which it finds the lane of an intent.
 GRANT USAGE ON SCHEMA ledger TO ledgerline_worker;
-GRANT SELECT ON ledger.tenant, ledger.unit, ledger.chart_pattern, ledger.intake TO ledgerline_worker;
+GRANT SELECT ON ledger.tenant, ledger.unit, ledger.chart_pattern, ledger.intake, ledger.books_version TO ledgerline_worker;
 
 -- The worker appends the events of handlers, and relays the outbox in place of the relay's process.
 GRANT USAGE ON SCHEMA outbox TO ledgerline_worker;
