@@ -1,8 +1,8 @@
 """The sender: intents that capabilities handed over go to payments.intents, at least once and in order.
 
 An intent is deleted once Kafka has it. A crash between the two sends it again under the same key, so it moves nothing
-a second time. One worker sends at a time, by a lock of its connection; if that lock is lost with the connection, another
-worker may send the same intents once more, which is as harmless.
+a second time. One worker sends at a time, by a lock of its connection. If that lock is lost with the connection,
+another worker may send the same intents once more, which is as harmless.
 """
 
 import asyncio

@@ -91,7 +91,15 @@ class ProvingBench(PostingBench):
                     consumer.close()
                     return messages, max(end, start)
                 messages.append(
-                    Message(topic, lane, found.offset(), found.timestamp()[1], found.key(), found.value(), [])
+                    Message(
+                        topic,
+                        lane,
+                        found.offset(),
+                        found.timestamp()[1],
+                        found.key(),
+                        found.value(),
+                        found.headers() or [],
+                    )
                 )
         raise AssertionError("the broker did not hand over what it holds")
 

@@ -13,12 +13,14 @@ import pytest
 from confluent_kafka import KafkaException
 
 from db.outbox import append
+from db.worker import WorkerConnection
 from domain.events import LANES, choose_lane, make_event_id
 from domain.topics import SUBJECTS, Topics
-from producers.relay_core import run_together
-from producers.relay_outbox import EVENTS_MAX, PRUNE_SECONDS, OutboxRelay
+from producers.relay_outbox import EVENTS_MAX, PRUNE_SECONDS
 from producers.relay_positions import RelayAhead
+from producers.standby import STANDBY, StandbyRelay
 from runtime.settings import Settings
+from streams.beside import Beside
 from tests.outbox_bench import OutboxBench, add_schema, read_texts, relay_all
 from tests.posting_bench import eventually
 
@@ -284,32 +286,55 @@ def test_a_reader_gets_an_event_soon_after_its_commit(outbox: OutboxBench) -> No
         thread.join(20)
 
 
-def test_an_outbox_that_cannot_be_published_does_not_stop_the_main_relay(outbox: OutboxBench) -> None:
+def test_an_outbox_that_cannot_be_published_does_not_stop_other_parts(outbox: OutboxBench) -> None:
     outbox.append(outbox.encode("notes:1", 1))
-    failing, main = outbox.relay(), Patient()
+    failing, other = StandbyRelay(WorkerConnection(outbox.dsn), outbox.relay()), Patient()
     with psycopg.connect(outbox.dsn) as admin:
         admin.execute("UPDATE outbox.lane SET next_seq = 5 WHERE next_seq = 1")
         admin.execute("UPDATE outbox.event SET seq = 4")
-    stop = threading.Event()
-    thread = threading.Thread(target=run_together, args=(main, [failing], stop))
-    thread.start()
+    beside = Beside([failing, other])
+    beside.start()
     try:
-        eventually(lambda: "its first event left is 4" in (failing.missing() or ""), "the failure is told")
-        assert thread.is_alive()
-        assert failing.progressed_at > time.monotonic()
+        eventually(lambda: "its first event left is 4" in (beside.missing() or ""), "the failure is told")
+        assert beside.progressed_at == other.progressed_at, "the watchdog does not wait for a part that has ended"
+        assert not other.ended
     finally:
-        stop.set()
-        thread.join(20)
-    assert main.ended
+        beside.join()
+    assert other.ended
 
 
-class Patient(OutboxRelay):
-    """A relay that only waits."""
+def test_a_second_worker_stands_by_and_takes_over(outbox: OutboxBench) -> None:
+    first, second = (StandbyRelay(WorkerConnection(outbox.dsn), outbox.relay()) for _ in range(2))
+    ahead, behind = Beside([first]), Beside([second])
+    ahead.start()
+    try:
+        outbox.append(outbox.encode("notes:1", 1))
+        outbox.published(1)
+        behind.start()
+        eventually(lambda: STANDBY.labels("outbox")._value.get() == 1, "the second one stands by")
+        assert behind.missing() is None
+        ahead.join()
+        outbox.append(outbox.encode("notes:1", 2))
+        outbox.published(2)
+    finally:
+        ahead.join()
+        behind.join()
+
+
+class Patient:
+    """A part that only waits."""
+
+    name = "patient"
 
     def __init__(self) -> None:
         self.ended = False
+        self.progressed_at = time.monotonic()
 
     def run(self, stop: threading.Event) -> None:
         """Wait for the stop."""
-        stop.wait(30)
+        assert stop.wait(60)
         self.ended = True
+
+    def missing(self) -> str | None:
+        """Miss nothing."""
+        return None
