@@ -45,25 +45,31 @@ class StandbyRelay:
 
     def run(self, stop: threading.Event) -> None:
         """Relay or stand by until `stop` is set. Raise RelayAhead if the outbox is behind what was published."""
-        while not stop.is_set():
-            self._progressed_at = time.monotonic()
-            is_turn = self._take_turn()
-            STANDBY.labels(self.name).set(0 if is_turn else 1)
-            if not is_turn:
-                stop.wait(LOOK_SECONDS)
-                continue
-            self._relay.progressed_at = time.monotonic()
-            self._is_running = True
-            try:
-                self._relay.run(stop)
-            except RelayFenced as error:
-                logger.info("stands by", part=self.name, cause=str(error))
-                self._relay.close()
-                self._turn.close()  # gives the lock back
-                stop.wait(LOOK_SECONDS)
-            finally:
-                self._is_running = False
-        self._turn.close()
+        try:
+            while not stop.is_set():
+                self._progressed_at = time.monotonic()
+                is_turn = self._take_turn()
+                STANDBY.labels(self.name).set(0 if is_turn else 1)
+                if is_turn:
+                    self._relay_until(stop)
+                else:
+                    stop.wait(LOOK_SECONDS)
+        finally:
+            self._relay.close()
+            self._turn.close()
+
+    def _relay_until(self, stop: threading.Event) -> None:
+        self._relay.progressed_at = time.monotonic()
+        self._is_running = True
+        try:
+            self._relay.run(stop)
+        except RelayFenced as error:
+            logger.info("stands by", part=self.name, cause=str(error))
+            self._relay.close()
+            self._turn.close()  # gives the lock back
+            stop.wait(LOOK_SECONDS)
+        finally:
+            self._is_running = False
 
     def _take_turn(self) -> bool:
         try:
