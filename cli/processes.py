@@ -56,6 +56,7 @@ SERVICES: tuple[Service, ...] = (
         METRICS_PORT,
         number_variables=("LEDGERLINE_RELAY_INSTANCE", "LEDGERLINE_RELAY_INSTANCES"),
     ),
+    Service("worker", _make_entry_point("worker"), METRICS_PORT),
     Service("reconciliation", _make_entry_point("reconciliation"), METRICS_PORT),
     Service("audit", _make_entry_point("audit"), METRICS_PORT),
     Service("api", _make_entry_point("api"), API_PORT),
