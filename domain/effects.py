@@ -16,6 +16,10 @@ OWN_KEY_START: Final = "ledgerline:"
 """The idempotency keys of capabilities begin with this. The API refuses such keys from clients."""
 
 
+ORIGIN_HEADER: Final = "ledgerline-origin"
+"""The header of a journal record that names the capability whose intent it is about."""
+
+
 class Call(NamedTuple):
     """A call to the world outside that a handler asks for (docs/decisions/0032-outside-calls.md)."""
 
@@ -101,3 +105,8 @@ def split_own_key(key: str) -> tuple[str, tuple[str, ...]] | None:
         return None
     capability, *parts = key.removeprefix(OWN_KEY_START).split(":")
     return capability, tuple(parts)
+
+
+def find_origin(key: str) -> bytes:
+    """Return the capability of an own key as a header's value; it is empty if the key names none."""
+    return key.removeprefix(OWN_KEY_START).partition(":")[0].encode()

@@ -12,6 +12,7 @@ from typing import Any, Final
 from prometheus_client import Counter, Gauge
 
 from db.relay import RelayStore
+from domain.effects import ORIGIN_HEADER, OWN_KEY_START, find_origin
 from producers.deploy import QUARANTINED_BYTES_MAX
 from producers.encoding import Encoder, make_encoder
 from producers.relay_core import BATCH_BYTES_SPARE, Outgoing, RelayOptions, TransactionalRelay
@@ -101,6 +102,9 @@ class Relay(TransactionalRelay[dict[str, Any]]):
             for record in records:
                 key = record["intent_id"].encode() if record["intent_id"] else None
                 value = self._encoders.journal(record)
+                idempotency_key = record["idempotency_key"]
+                if idempotency_key is not None and idempotency_key.startswith(OWN_KEY_START):
+                    headers = {**(headers or {}), ORIGIN_HEADER: find_origin(idempotency_key)}
                 yield Outgoing(self._options.topics.journal, record["lane"], key, value, headers)
                 headers = None
                 if record["outcome"] == "quarantined":

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from enum import StrEnum
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol, TypeVar
+
+Partition = TypeVar("Partition", int, str)
 
 LINKS_MAX: Final = 32
 """Most links of a batch's span; a batch may have thousands of intents."""
@@ -94,9 +96,9 @@ class Trace(NamedTuple):
     """Whether the traceparent names a span of this process rather than a span of its caller."""
 
 
-def format_ranges(numbers: Iterable[tuple[int, int]]) -> list[str]:
+def format_ranges(numbers: Iterable[tuple[Partition, int]]) -> list[str]:
     """Return the first and the last number of each partition or lane, as `3:100-250`; at most RANGES_MAX of them."""
-    bounds: dict[int, tuple[int, int]] = {}
+    bounds: dict[Partition, tuple[int, int]] = {}
     for partition, number in numbers:
         low, high = bounds.get(partition, (number, number))
         bounds[partition] = min(low, number), max(high, number)

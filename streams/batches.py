@@ -1,11 +1,23 @@
 """The types that the fenced consumer and an agent share: messages, batches, the handler, and the reading options."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from runtime.kafka import Kafka
 from runtime.server_tls import ServerTls
+
+Headers = Sequence[tuple[str, bytes | None]]
+
+
+class Place(NamedTuple):
+    """A partition of a topic. It equals Faust's TP and aiokafka's TopicPartition with the same contents."""
+
+    topic: str
+    partition: int
+
+    def __str__(self) -> str:
+        return f"{self.topic}/{self.partition}"
 
 
 class Message(NamedTuple):
@@ -17,7 +29,7 @@ class Message(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
-    headers: Sequence[tuple[str, bytes | None]]
+    headers: Headers
 
 
 class PartitionBatch(NamedTuple):
@@ -41,10 +53,15 @@ class BatchHandler(Protocol):
     """The interface of an agent. Its methods are called from one thread, one at a time."""
 
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
-        """Return the next offset to read of each partition, from the agent's own store."""
+        """Return the next offset to read of each partition of one topic, from the agent's own store.
+
+        The engine calls it once for each topic of which it has partitions.
+        """
 
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Process the batch and commit it in one transaction that also moves the positions.
+
+        A batch may have partitions of several topics. A part without messages still moves its position.
 
         Raise FenceLost if the positions moved meanwhile. Raise one of `TRANSIENT` or an Outage if a part is away: the
         batch is then retried.
@@ -63,7 +80,8 @@ class AgentOptions:
 
     name: str
     kafka: Kafka
-    topic: str
+    topics: tuple[str, ...]
+    """Read together. A topic that does not exist yet is read from when it exists; the others do not wait for it."""
     group: str
     records_max: int = 2000
     fetch_wait_ms: int = 50
@@ -79,3 +97,15 @@ class AgentOptions:
     log_level: str = "INFO"
     instance_id: str | None = None
     """A member of the group that comes back under this name gets its partitions again, without a rebalance."""
+    wants: Callable[[Headers], bool] | None = None
+    """Says by its headers whether the agent wants a record; None if it wants all. It runs in the consumer's thread and
+    must be quick, pure and without errors. Unwanted records do not reach the handler, and the positions move past
+    them."""
+
+    def __post_init__(self) -> None:
+        if not self.topics or len(set(self.topics)) < len(self.topics):
+            raise ValueError(f"The agent {self.name} needs topics, each once, and was given {self.topics}.")
+
+    def name_place(self, place: Place) -> str:
+        """Name a partition for metrics and logs: by its number alone if the agent has one topic."""
+        return str(place) if len(self.topics) > 1 else str(place.partition)

@@ -20,7 +20,8 @@ from mode.utils.objects import cached_property
 
 from domain.errors import LedgerlineError
 from runtime.kafka import Kafka
-from streams.batches import AgentOptions, Message
+from streams.batches import AgentOptions, Message, Place
+from streams.unwanted import drop_unwanted
 
 logger: Final = structlog.get_logger(__name__)
 
@@ -34,6 +35,13 @@ NAMED_SESSION_SECONDS: Final = 30.0
 
 class TopicBegunAnew(LedgerlineError):
     """A partition gave an offset below those already read: its offsets no longer mean what the store means by them."""
+
+
+def _make_begun_anew(place: Place, start: int, offset: int) -> TopicBegunAnew:
+    return TopicBegunAnew(
+        f"The topic {place.topic} was read up to {start} in partition {place.partition} and now gives offset {offset}:"
+        " it was deleted and made again; restore the old one."
+    )
 
 
 class FetchedPart(NamedTuple):
@@ -102,6 +110,12 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
         super().__post_init__()
         self._assignment: Any = None
         self._next: dict[TP, int] = {}
+
+    async def on_start(self) -> None:
+        """Start the consumer, which fetches nothing before its first assignment."""
+        await super().on_start()
+        if self.app.options.wants is not None:
+            drop_unwanted(self._ensure_consumer()._fetcher, self.app.options.wants)
 
     def _find_next(self, consumer: Any) -> dict[TP, int]:
         """Return where the next fetch of each partition begins; a new assignment clears the earlier offsets."""
@@ -179,10 +193,7 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
                 continue  # revoked meanwhile
             start = next_of.get(TP(*tp), records[0].offset)
             if records[0].offset < start:
-                raise TopicBegunAnew(
-                    f"The topic {tp.topic} was read up to {start} in partition {tp.partition} and now gives offset"
-                    f" {records[0].offset}: it was deleted and made again; restore the old one."
-                )
+                raise _make_begun_anew(Place(*tp), start, records[0].offset)
             next_of[TP(*tp)] = state.position
             messages = [
                 Message(r.topic, r.partition, r.offset, r.timestamp, r.key, r.value, r.headers) for r in records
@@ -193,6 +204,9 @@ class _ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
             # get the new position, it would seem to lag by the markers for ever, and its watchdog would end it.
             state, start = assignment.state_value(tp), next_of.get(TP(*tp))
             if start is not None and TP(*tp) not in partitions and state is not None and state.has_valid_position:
+                if self.app.options.wants is not None and state.position < start:
+                    # The new topic's records may all be unwanted, so the position is what tells.
+                    raise _make_begun_anew(Place(*tp), start, state.position)
                 next_of[TP(*tp)] = state.position
                 if state.position > start:
                     partitions[TP(*tp)] = FetchedPart(start, state.position, [])
@@ -292,6 +306,14 @@ class FencedApp(faust.App):  # type: ignore[misc]
         coordinator = getattr(consumer, "_coordinator", None)
         return getattr(coordinator, "member_id", None) or None
 
+    def find_missing(self) -> list[str]:
+        """Return the topics that do not exist, as far as is known; the agent reads the others meanwhile."""
+        thread: Any = getattr(self.consumer, "_thread", None)
+        client = getattr(getattr(thread, "_consumer", None), "_client", None)
+        if client is None:
+            return []
+        return [topic for topic in self.options.topics if not client.cluster.partitions_for_topic(topic)]
+
     def end_of(self, tp: TP) -> int:
         """Return the partition's next offset, as far as it is known; 0 if a rebalance has just taken the partition."""
         try:
@@ -306,6 +328,6 @@ class FencedApp(faust.App):  # type: ignore[misc]
     def fetches(self) -> Any:
         """The channel of whole fetches; nothing on it is ever acknowledged."""
         return self.topic(
-            self.options.topic,
+            *self.options.topics,
             key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", acks=False,
         )  # fmt: skip

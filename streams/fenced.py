@@ -23,7 +23,7 @@ from faust.types import TP
 from db.connections import TRANSIENT, is_told_by_server
 from domain.errors import LedgerlineError, Outage, Unready
 from runtime.watchdog import Watchdog
-from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch
+from streams.batches import AgentOptions, BatchHandler, FenceLost, Message, PartitionBatch, Place
 from streams.engine import FencedApp, Fetch, ReadAhead, TopicBegunAnew
 from streams.idleness import Standing, find_work
 from streams.lag import LagWatch
@@ -50,6 +50,7 @@ __all__ = [
     "FenceLost",
     "Message",
     "PartitionBatch",
+    "Place",
     "ReadAhead",
     "TopicBegunAnew",
     "run_agent",
@@ -75,8 +76,9 @@ class _Runner:
         self._metrics = metrics
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=options.name)
         self._expected: dict[TP, int] = {}
-        self._in_hand: dict[int, tuple[int, int]] = {}
+        self._in_hand: dict[Place, tuple[int, int]] = {}
         self._calls = 0
+        self._missing: list[str] = []
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
         self.work: tuple[float, str | None] = (time.monotonic(), None)
@@ -92,13 +94,21 @@ class _Runner:
         """The next offset to process of each partition that this worker has."""
         return dict(self._expected)
 
-    def stands(self) -> dict[int, int]:
-        """Return the next offset to process of each partition that this worker has, by the partition's number."""
-        return {tp.partition: offset for tp, offset in self.expected.items()}
+    def stands(self) -> dict[Place, int]:
+        """Return the next offset to process of each partition that this worker has."""
+        return {Place(*tp): offset for tp, offset in self.expected.items()}
 
-    def get_first_in_hand(self) -> dict[int, tuple[int, int]]:
+    def get_first_in_hand(self) -> dict[Place, tuple[int, int]]:
         """Return offset and timestamp in milliseconds of the first record of each partition in the batch under way."""
         return self._in_hand
+
+    def note_missing(self, topics: list[str]) -> None:
+        """Log which topics do not exist, whenever that changes; the agent goes on with the others."""
+        before, self._missing = self._missing, topics
+        if topics and topics != before:
+            logger.warning("topics are missing", agent=self._options.name, topics=topics)
+        elif before and not topics:
+            logger.info("all topics exist", agent=self._options.name)
 
     @property
     def busy(self) -> bool:
@@ -169,9 +179,12 @@ class _Runner:
         return away is not None
 
     def _take_over(self, assigned: list[TP]) -> dict[TP, int]:
-        partitions = [tp.partition for tp in assigned if tp.topic == self._options.topic]
-        found = self._call_patiently(self._handler.positions, self._options.topic, partitions) if partitions else {}
-        self._expected = {TP(self._options.topic, partition): offset for partition, offset in found.items()}
+        expected = {}
+        for topic in self._options.topics:
+            partitions = [tp.partition for tp in assigned if tp.topic == topic]
+            found = self._call_patiently(self._handler.positions, topic, partitions) if partitions else {}
+            expected.update({TP(topic, partition): offset for partition, offset in found.items()})
+        self._expected = expected
         self.progressed_at = time.monotonic()
         return self.expected
 
@@ -196,8 +209,8 @@ class _Runner:
         batch = self._batch(fetch)
         if not batch:
             return
-        first = [(part.partition, part.messages[0]) for part in batch if part.messages]
-        self._in_hand = {partition: (message.offset, message.timestamp_ms) for partition, message in first}
+        first = [(Place(part.topic, part.partition), part.messages[0]) for part in batch if part.messages]
+        self._in_hand = {place: (message.offset, message.timestamp_ms) for place, message in first}
         try:
             with self._metrics.batch_seconds.time(), follow_batch(self._options, batch):
                 self._handler.handle(batch)
@@ -259,15 +272,16 @@ def make_app(runner: _Runner, options: AgentOptions, metrics: AgentMetrics, look
         Stuck consumers are a known fault of the engine (faust#523, #532, #629). This function waits for nothing. If the
         loop itself is stuck, nobody calls it, and the watchdog's time runs out as well.
         """
-        assigned = frozenset(tp.partition for tp in app.consumer.assignment())
+        assigned = frozenset(Place(*tp) for tp in app.consumer.assignment())
         looks.member_id = None if assigned else app.member_id or ""
         expected = runner.stands()
         metrics.partitions.set(len(assigned & expected.keys()))
-        fetched_ends = {tp.partition: app.end_of(tp) for tp in runner.expected}
+        fetched_ends = {Place(*tp): app.end_of(tp) for tp in runner.expected}
         work = find_work(Standing(assigned, expected, fetched_ends, runner.busy), looks.last, time.monotonic())
         runner.work = (time.monotonic(), work)
         if work is None:
             runner.progressed_at = time.monotonic()
+        runner.note_missing(app.find_missing())
 
     @app.timer(1.0, on_leader=False)  # type: ignore[untyped-decorator]
     async def chores() -> None:
@@ -307,7 +321,7 @@ def run_agent(
     gc.freeze()
     gc.set_threshold(1_000_000, 20, 100)
     sys.setswitchinterval(SWITCH_SECONDS)
-    metrics = AgentMetrics(options.name)
+    metrics = AgentMetrics(options.name, options.name_place)
     runner = _Runner(handler, options, metrics, ahead, find_away)
     looks = LagWatch(options, runner.stands, runner.get_first_in_hand, metrics.show_lags)
     app = make_app(runner, options, metrics, looks)
@@ -329,7 +343,9 @@ def run_agent(
 
     @app.on_partitions_assigned.connect  # type: ignore[untyped-decorator]
     async def on_partitions_assigned(_: Any, partitions: Iterable[TP], **__: Any) -> None:
-        logger.info("partitions assigned", agent=options.name, partitions=sorted(tp.partition for tp in partitions))
+        places = sorted(Place(*tp) for tp in partitions)
+        named = places if len(options.topics) > 1 else [place.partition for place in places]
+        logger.info("partitions assigned", agent=options.name, partitions=named)
         if not assigned.is_set():
             assigned.set()
             runner.progressed_at = time.monotonic()

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import NamedTuple
 
+from streams.batches import Place
+
 LOOK_AGE_SECONDS_MAX = 15.0
 """An older look says nothing: the thread that looks may be stuck itself. A look waits up to ten seconds for Kafka."""
 
@@ -28,7 +30,7 @@ class Look(NamedTuple):
     """What Kafka said last. Times are of time.monotonic()."""
 
     looked_at: float
-    ends: Mapping[int, int]
+    ends: Mapping[Place, int]
     """The next offset of each partition; those that Kafka did not tell are missing."""
     is_away: bool
     """Whether a client made for this one look had no answer."""
@@ -39,11 +41,11 @@ class Look(NamedTuple):
 class Standing(NamedTuple):
     """The partitions and offsets of the agent, as its engine and its store say."""
 
-    assigned: frozenset[int]
+    assigned: frozenset[Place]
     """The partitions that the engine says it has."""
-    expected: Mapping[int, int]
+    expected: Mapping[Place, int]
     """The store's next offset of each partition that was taken over."""
-    fetched_ends: Mapping[int, int]
+    fetched_ends: Mapping[Place, int]
     """The ends that the engine saw with its last fetches."""
     is_busy: bool
 
@@ -61,13 +63,13 @@ def find_work(standing: Standing, look: Look | None, now: float) -> str | None:
         return "nobody has looked at the ends of the partitions lately"
     if look.is_away:
         return None
-    for partition in sorted(standing.assigned):
-        end = max(look.ends.get(partition, 0), standing.fetched_ends.get(partition, 0))
-        if partition not in standing.expected:
-            return f"partition {partition} is assigned and not taken over"
-        if end > standing.expected[partition]:
-            return f"partition {partition} has records that were not fetched"
-    unknown = sorted(standing.assigned - look.ends.keys())
+    for place in sorted(standing.assigned):
+        end = max(look.ends.get(place, 0), standing.fetched_ends.get(place, 0))
+        if place not in standing.expected:
+            return f"partition {place} is assigned and not taken over"
+        if end > standing.expected[place]:
+            return f"partition {place} has records that were not fetched"
+    unknown = ", ".join(str(place) for place in sorted(standing.assigned - look.ends.keys()))
     if unknown:
         return f"Kafka did not tell the ends of the partitions {unknown}"
     if not standing.assigned and look.membership is not Membership.SPARE:
@@ -79,7 +81,7 @@ class Member(NamedTuple):
     """One member of a consumer group, as the broker describes it."""
 
     member_id: str
-    partitions: frozenset[int]
+    partitions: frozenset[Place]
 
 
 def judge_membership(member_id: str, group_is_stable: bool, members: list[Member]) -> Membership:

@@ -19,7 +19,7 @@ import structlog
 from confluent_kafka import ConsumerGroupState, IsolationLevel, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from streams.batches import AgentOptions
+from streams.batches import AgentOptions, Place
 from streams.idleness import Look, Member, Membership, judge_membership
 
 logger: Final = structlog.get_logger(__name__)
@@ -104,9 +104,9 @@ class LagWatch:
     def __init__(
         self,
         options: AgentOptions,
-        expected: Callable[[], Mapping[int, int]],
-        in_hand: Callable[[], Mapping[int, tuple[int, int]]],
-        show: Callable[[Mapping[int, Lag]], None],
+        expected: Callable[[], Mapping[Place, int]],
+        in_hand: Callable[[], Mapping[Place, tuple[int, int]]],
+        show: Callable[[Mapping[Place, Lag]], None],
     ) -> None:
         """`expected` returns the next offset to process of each partition that the agent has. `in_hand` returns offset
         and timestamp in milliseconds of the first record of each partition in the batch under way."""
@@ -118,7 +118,7 @@ class LagWatch:
         """The member id of an agent without partitions, empty if it has no id yet; None if the agent has partitions."""
         self._client: AdminClient | None = None
         self._isolation = IsolationLevel.READ_COMMITTED if options.read_committed else IsolationLevel.READ_UNCOMMITTED
-        self._ends: dict[int, PartitionEnd] = {}
+        self._ends: dict[Place, PartitionEnd] = {}
         self.last: Look | None = None
         """What Kafka said at the last look; None before the first one."""
         self._never = threading.Event()
@@ -134,34 +134,34 @@ class LagWatch:
     def look(self) -> None:
         """Ask Kafka where the partitions end, and show the lags; an end that Kafka does not tell stays as it was."""
         expected = self._expected()
-        self._ends = {partition: self._ends.get(partition) or PartitionEnd() for partition in expected}
+        self._ends = {place: self._ends.get(place) or PartitionEnd() for place in expected}
         is_new_client = self._client is None
         ends, membership, is_answered = self._ask(list(expected), self.member_id)
-        for partition, end in ends.items():
-            self._ends[partition].look(end, time.time())
+        for place, end in ends.items():
+            self._ends[place].look(end, time.time())
         in_hand = self._in_hand()
         lags = {}
-        for partition, offset in self._expected().items():
-            if partition in self._ends:
-                at, came_ms = in_hand.get(partition, (-1, 0))
+        for place, offset in self._expected().items():
+            if place in self._ends:
+                at, came_ms = in_hand.get(place, (-1, 0))
                 came_seconds = came_ms / 1000 if at == offset and came_ms > 0 else None
-                lags[partition] = self._ends[partition].lag(offset, came_seconds)
+                lags[place] = self._ends[place].lag(offset, came_seconds)
         self.last = Look(time.monotonic(), ends, is_new_client and not is_answered, membership)
         self._show(lags)
 
-    def _ask(self, partitions: list[int], member_id: str | None) -> tuple[dict[int, int], Membership | None, bool]:
+    def _ask(self, places: list[Place], member_id: str | None) -> tuple[dict[Place, int], Membership | None, bool]:
         """Return the ends, the membership in the group, and whether Kafka answered everything.
 
         A client without an answer is dropped, and the next look makes a new one: a stuck client must not count as a
         broker that is away.
         """
-        ends: dict[int, int] = {}
+        ends: dict[Place, int] = {}
         membership = None
         if self._client is None:
             self._client = AdminClient({**self._options.kafka.make_client_options(), "log_level": 0})
         try:
-            if partitions:
-                self._ask_ends(self._client, partitions, ends)
+            if places:
+                self._ask_ends(self._client, places, ends)
             if member_id is not None:
                 membership = self._ask_membership(self._client, member_id)
         except (KafkaException, NoAnswer) as error:
@@ -170,25 +170,41 @@ class LagWatch:
             return ends, membership, False
         return ends, membership, True
 
-    def _ask_ends(self, client: AdminClient, partitions: list[int], ends: dict[int, int]) -> None:
-        """Put the end of each partition into `ends`, as far as Kafka tells it; raise NoAnswer if it does not."""
+    def _ask_ends(self, client: AdminClient, places: list[Place], ends: dict[Place, int]) -> None:
+        """Put the end of each partition into `ends`, as far as Kafka tells it.
+
+        Raise NoAnswer or KafkaException if Kafka does not tell all: after the others, because one topic may be missing.
+        """
         answers = client.list_offsets(
-            {TopicPartition(self._options.topic, partition): OffsetSpec.latest() for partition in partitions},
+            {TopicPartition(*place): OffsetSpec.latest() for place in places},
             isolation_level=self._isolation,
             request_timeout=ANSWER_SECONDS_MAX,
         )
+        fault: KafkaException | NoAnswer | None = None
+        wait_until = time.monotonic() + 2 * ANSWER_SECONDS_MAX
         for asked, answer in answers.items():
-            end = int(answer.result(2 * ANSWER_SECONDS_MAX).offset)
-            if end < 0:
+            place = Place(asked.topic, asked.partition)
+            try:
+                end = int(answer.result(max(0.0, wait_until - time.monotonic())).offset)
+            except (KafkaException, NoAnswer) as error:
+                fault = error
+                continue
+            if end >= 0:
+                ends[place] = end
+            else:
                 # librdkafka gave OFFSET_INVALID without an error while the broker was frozen.
-                raise NoAnswer(f"Kafka reported no end of partition {asked.partition}")
-            ends[asked.partition] = end
+                fault = NoAnswer(f"Kafka reported no end of partition {place}")
+        if fault is not None:
+            raise fault
 
     def _ask_membership(self, client: AdminClient, member_id: str) -> Membership:
         asked = client.describe_consumer_groups([self._options.group], request_timeout=ANSWER_SECONDS_MAX)
         group: Any = asked[self._options.group].result(2 * ANSWER_SECONDS_MAX)
         members = [
-            Member(member.member_id, frozenset(tp.partition for tp in member.assignment.topic_partitions))
+            Member(
+                member.member_id,
+                frozenset(Place(tp.topic, tp.partition) for tp in member.assignment.topic_partitions),
+            )
             for member in group.members
         ]
         return judge_membership(member_id, group.state == ConsumerGroupState.STABLE, members)

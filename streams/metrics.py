@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, Counter, Gauge, His
 
 from runtime.metrics import show_age
 from runtime.server_tls import ServerTls
+from streams.batches import Place
 from streams.lag import Lag
 
 SECONDS_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -38,9 +39,11 @@ _PARTITIONS: Final = Gauge("ledgerline_agent_partitions", "Partitions that this 
 class AgentMetrics:
     """The metrics of one agent, its name already in the label."""
 
-    def __init__(self, agent: str) -> None:
+    def __init__(self, agent: str, name_place: Callable[[Place], str] = str) -> None:
+        """`name_place` returns the label of a partition, such as AgentOptions.name_place."""
         self._agent = agent
-        self._shown: set[int] = set()
+        self._name_place = name_place
+        self._shown: set[str] = set()
         self.records = _RECORDS.labels(agent)
         self.retries = _RETRIES.labels(agent)
         self.fences_lost = _FENCES_LOST.labels(agent)
@@ -48,15 +51,16 @@ class AgentMetrics:
         self.batch_records = _BATCH_RECORDS.labels(agent)
         self.partitions = _PARTITIONS.labels(agent)
 
-    def show_lags(self, lags: Mapping[int, Lag]) -> None:
+    def show_lags(self, lags: Mapping[Place, Lag]) -> None:
         """Show the lag of each partition that the agent has, and remove other partitions: another worker shows them."""
-        for partition in self._shown - lags.keys():
+        named = {self._name_place(place): lag for place, lag in lags.items()}
+        for partition in self._shown - named.keys():
             for gauge in (_LAG_RECORDS, _LAG_SECONDS):
-                gauge.remove(self._agent, str(partition))
-        for partition, lag in lags.items():
-            _LAG_RECORDS.labels(self._agent, str(partition)).set(lag.records)
-            show_age(_LAG_SECONDS.labels(self._agent, str(partition)), lag.since_seconds)
-        self._shown = set(lags)
+                gauge.remove(self._agent, partition)
+        for partition, lag in named.items():
+            _LAG_RECORDS.labels(self._agent, partition).set(lag.records)
+            show_age(_LAG_SECONDS.labels(self._agent, partition), lag.since_seconds)
+        self._shown = set(named)
 
 
 def serve_metrics(host: str, port: int, ready: Callable[[], str | None], tls: ServerTls | None = None) -> int:

@@ -21,20 +21,25 @@ def follow_batch(options: AgentOptions, batch: list[PartitionBatch]) -> Iterator
     if tracer is None or not links:
         yield
         return
+    destination = ",".join(dict.fromkeys(part.topic for part in batch))
     attributes: dict[Attribute, tracing.Value] = {
         Attribute.MESSAGING_SYSTEM: "kafka",
         Attribute.MESSAGING_OPERATION: "process",
         Attribute.MESSAGING_OPERATION_TYPE: "process",
-        Attribute.DESTINATION: options.topic,
+        Attribute.DESTINATION: destination,
         Attribute.CONSUMER_GROUP: options.group,
         Attribute.BATCH_MESSAGES: sum(len(part.messages) for part in batch),
-        Attribute.OFFSETS: tracing.format_ranges(
-            (part.partition, offset) for part in batch for offset in (part.expected_offset, part.end_offset - 1)
-        ),
+        Attribute.OFFSETS: _format_offsets(options, batch),
     }
-    name = f"{SpanName.PROCESS} {options.topic}"
-    with tracing.enter_span(tracer.span(name, Kind.CONSUMER, attributes, links=links)):
+    with tracing.enter_span(tracer.span(f"{SpanName.PROCESS} {destination}", Kind.CONSUMER, attributes, links=links)):
         yield
+
+
+def _format_offsets(options: AgentOptions, batch: list[PartitionBatch]) -> list[str]:
+    bounds = [(part, offset) for part in batch for offset in (part.expected_offset, part.end_offset - 1)]
+    if len(options.topics) > 1:
+        return tracing.format_ranges((f"{part.topic}/{part.partition}", offset) for part, offset in bounds)
+    return tracing.format_ranges((part.partition, offset) for part, offset in bounds)
 
 
 @contextmanager

@@ -71,15 +71,15 @@ def read_posting_key(settings: Settings) -> "SigningKey | None":
     return read_key(key_file)
 
 
-def make_agent_options(name: str, ledger: Ledger, topic: str, **more: Any) -> "AgentOptions":
-    """Return the options with which an agent of this ledger reads its topic; `more` are other AgentOptions."""
+def make_agent_options(name: str, ledger: Ledger, *topics: str, **more: Any) -> "AgentOptions":
+    """Return the options with which an agent of this ledger reads its topics; `more` are other AgentOptions."""
     from streams.fenced import AgentOptions
 
     settings = ledger.settings
     return AgentOptions(
         name=name,
         kafka=ledger.kafka,
-        topic=topic,
+        topics=topics,
         group=Topics(settings.topic_prefix).group(name),
         records_max=settings.posting_batch_intents_max,
         stall_seconds_max=settings.posting_stall_seconds_max,

@@ -24,10 +24,11 @@ def serve(
     sign: Sign = sign_nothing,
     fault: Fault = cause_no_fault,
 ) -> None:
-    """Post the lanes of `options.topic` until told to stop; block, and wait until outages end.
+    """Post the lanes of the one topic in `options` until told to stop; block, and wait until outages end.
 
     `journal_topic` is only read, and only when the worker takes lanes over.
     """
+    (topic,) = options.topics
     store = PostingStore(dsn)
     decoder = IntentDecoder(registry)
     reader = IntentReader(decoder)
@@ -35,10 +36,10 @@ def serve(
     poster = Poster(
         store,
         reader,
-        partial(describe_source, options.kafka, options.topic),
-        partial(find_offsets_with_record, options.kafka, options.topic),
+        partial(describe_source, options.kafka, topic),
+        partial(find_offsets_with_record, options.kafka, topic),
         published=partial(read_last_published, options.kafka, journal_topic),
-        ask_topic_id=TopicLook(options.kafka, options.topic).ask,
+        ask_topic_id=TopicLook(options.kafka, topic).ask,
         read_ahead=ahead.read,
         sign=sign,
         fault=fault,

@@ -33,7 +33,7 @@ from tests.simulation.judge import KEY, Judge
 from tests.simulation.scheduler import Choice, Crashed, Drawn, Replayed, Scheduler, Task, Violation
 from tests.simulation.stores import SimulatedPostingStore, SimulatedRelayStore, done
 
-OPTIONS: Final = AgentOptions("simulated", Kafka("nowhere"), TOPIC, "group")
+OPTIONS: Final = AgentOptions("simulated", Kafka("nowhere"), (TOPIC,), "group")
 METRICS: Final = AgentMetrics("simulated")
 BUFFERED_MAX: Final = 2
 

@@ -65,7 +65,7 @@ def thread(monkeypatch: pytest.MonkeyPatch) -> _ConsumerThread:
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
     monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_seek_wait", seek)
     made: _ConsumerThread = object.__new__(_ConsumerThread)
-    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None), options=SimpleNamespace(name="test"))
+    made.app = SimpleNamespace(runner=SimpleNamespace(ahead=None), options=SimpleNamespace(name="test", wants=None))
     made._assignment, made._next = None, {}
     return made
 
@@ -241,3 +241,12 @@ async def test_what_was_taken_away_meanwhile_is_left_out(thread: _ConsumerThread
     else:
         broker._subscription.subscription = None
     assert await fetched(thread, broker) is None
+
+
+async def test_a_topic_that_goes_back_is_noticed_even_if_nothing_in_it_is_wanted(thread: _ConsumerThread) -> None:
+    thread.app.options.wants = lambda _: False
+    broker = Broker()
+    await thread._seek_wait(broker, {LANE: 50})
+    broker.state.position = 3  # aiokafka was reset to the start, and the filter left out the records 0 to 2
+    with pytest.raises(TopicBegunAnew, match="was read up to 50 in partition 0 and now gives offset 3"):
+        await fetched(thread, broker)

@@ -13,12 +13,12 @@ from faust.types import TP
 from domain.errors import Outage, Unready
 from runtime.kafka import Kafka
 from streams.engine import Fetch, FetchedPart
-from streams.fenced import AgentOptions, FenceLost, PartitionBatch, _Runner
+from streams.fenced import AgentOptions, FenceLost, PartitionBatch, Place, _Runner
 from streams.metrics import AgentMetrics
 
 TOPIC = "payments.intents"
 LANE_0, LANE_1 = TP(TOPIC, 0), TP(TOPIC, 1)
-OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), TOPIC, "group")
+OPTIONS = AgentOptions("test", Kafka("127.0.0.1:9"), (TOPIC,), "group")
 
 
 def fetched(start: int, end: int, *offsets: int, tp: TP = LANE_0) -> Fetch:
@@ -258,3 +258,48 @@ def test_the_parts_are_not_asked_at_once(handler: Handler) -> None:
     assert process(runner, fetched(0, 1))
     assert asked == []
     asyncio.run(runner.close())
+
+
+def test_the_same_partition_of_two_topics_is_two_places() -> None:
+    """Each topic is asked for by itself. One batch has parts of both, and each part moves its own position."""
+    stands = {Place("a", 0): 5, Place("b", 0): 0, Place("b", 1): 7}
+    asked: list[tuple[str, list[int]]] = []
+    batches: list[list[tuple[str, int, int, int]]] = []
+
+    class Keeper(Handler):
+        def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+            asked.append((topic, sorted(partitions)))
+            return {number: stands[Place(topic, number)] for number in asked[-1][1]}
+
+        def handle(self, batch: list[PartitionBatch]) -> None:
+            if self.troubles:
+                self.troubles.pop(0)(self)
+            batches.append([(part.topic, part.partition, len(part.messages), part.end_offset) for part in batch])
+
+    handler = Keeper()
+    options = replace(OPTIONS, topics=("a", "b", "missing"))
+    runner = _Runner(handler, options, AgentMetrics("test"))
+    a_0, b_0, b_1 = TP("a", 0), TP("b", 0), TP("b", 1)
+    assert take_over(runner, b_1, a_0, b_0, TP("another agent's", 0)) == {a_0: 5, b_0: 0, b_1: 7}
+    assert asked == [("a", [0]), ("b", [0, 1])], "a topic without partitions is not asked for"
+    both = fetched(5, 8, tp=a_0).partitions | fetched(0, 2, tp=b_0).partitions
+    assert process(runner, Fetch(both | {b_1: FetchedPart(7, 9, [])}))
+    assert batches == [[("a", 0, 3, 8), ("b", 0, 2, 2), ("b", 1, 0, 9)]]
+    assert runner.stands() == {Place("a", 0): 8, Place("b", 0): 2, Place("b", 1): 9}
+    assert runner.get_first_in_hand() == {Place("a", 0): (5, 0), Place("b", 0): (0, 0)}
+    # A fence that is lost in one topic drops the whole batch: its parts commit together or not at all.
+    handler.troubles = [failing(FenceLost("partition 0 of b stands elsewhere"))]
+    assert not process(runner, Fetch(fetched(8, 9, tp=a_0).partitions | fetched(2, 3, tp=b_0).partitions))
+    assert runner.stands() == {Place("a", 0): 8, Place("b", 0): 2, Place("b", 1): 9}
+    asyncio.run(runner.close())
+
+
+@pytest.mark.parametrize("topics", [(), ("a", "a")])
+def test_topics_are_given_each_once(topics: tuple[str, ...]) -> None:
+    with pytest.raises(ValueError, match="needs topics, each once"):
+        replace(OPTIONS, topics=topics)
+
+
+def test_a_partition_is_named_by_its_number_unless_topics_are_several() -> None:
+    assert OPTIONS.name_place(Place(TOPIC, 3)) == "3"
+    assert replace(OPTIONS, topics=("a", "b")).name_place(Place("b", 3)) == "b/3"

@@ -1,0 +1,279 @@
+"""The reactor: the one fenced agent that brings events and outcomes to the capabilities' handlers.
+
+A handler's state, its effects and the positions of the parts commit in one transaction. Work whose handler fails is
+parked with its reason, and later work of the same subject waits for it; nobody else waits. Parked work is tried again
+after growing pauses, or when an operator says so (`ledgerline parked retry`).
+
+A part is a kind of work with positions of its own: `reactions` reads the topics of events, `outcomes` reads the journal.
+A part that moves to another process goes on from its positions. See docs/decisions/0030-shared-parts.md.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, Protocol
+
+import structlog
+
+from db import worker as db
+from db.connections import TRANSIENT, Transaction
+from domain.effects import Effects
+from domain.errors import Outage
+from streams.batches import FenceLost, Message, PartitionBatch
+from streams.effects import Caused, EffectStore
+from streams.worker_metrics import DONE, PARKED, PARKED_NOW
+
+logger: Final = structlog.get_logger(__name__)
+
+PAUSE_SECONDS: Final = 5
+PAUSE_FACTOR: Final = 4
+PAUSE_SECONDS_MAX: Final = 3600
+RETRIED_MAX: Final = 100
+REASON_CHARACTERS_MAX: Final = 500
+COUNT_SECONDS: Final = 5.0
+MICROSECONDS: Final = 1_000_000
+
+
+class Task(NamedTuple):
+    """One handler's work for one message."""
+
+    capability: str
+    name: str
+    """What people call the work: the event's type, or `outcome`."""
+    tenant: str
+    subject: str
+    run: Callable[[Transaction], Effects]
+    correlation_id: str | None = None
+    traceparent: str | None = None
+
+
+class Part(Protocol):
+    """A kind of work: which topics it reads, and which tasks it makes of a message."""
+
+    name: str
+    topics: tuple[str, ...]
+
+    def wants(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
+        """Return whether `make_tasks` may make a task of a message with these headers."""
+
+    def make_tasks(self, message: Message) -> list[Task]:
+        """Return the tasks of a message, in the order of the table. It never fails: `run` fails instead."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A task with what is needed to park it."""
+
+    part: str
+    task: Task
+    message: Message
+
+    @property
+    def of(self) -> db.Subject:
+        return db.Subject(self.part, self.task.capability, self.task.tenant, self.task.subject)
+
+
+class Reactor:
+    """A BatchHandler for all topics of the parts of one process."""
+
+    def __init__(
+        self,
+        store: db.WorkerConnection,
+        parts: Sequence[Part],
+        effects: EffectStore,
+        now: Callable[[], int] = lambda: time.time_ns() // 1000,
+    ) -> None:
+        """`now` returns microseconds since 1970."""
+        self._store = store
+        self._parts = {part.name: part for part in parts}
+        self._effects = effects
+        self._now = now
+        self._count_due = 0.0
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        """The topics that the parts read, each once."""
+        return tuple(dict.fromkeys(topic for part in self._parts.values() for topic in part.topics))
+
+    def wants(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
+        """Return whether any part may want a message with these headers."""
+        return any(part.wants(headers) for part in self._parts.values())
+
+    def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
+        """Return where the part that is furthest behind stands in each partition."""
+        parts, wanted = self._readers(topic), list(partitions)
+        with self._store.transaction() as transaction:
+            db.begin_positions(transaction, parts, topic, wanted)
+            found = db.read_positions(transaction, parts, topic, wanted)
+        return {at: min(row.next_offset for row in found if row.partition == at) for at in wanted}
+
+    def handle(self, batch: list[PartitionBatch]) -> None:
+        """Do the work of a batch. If a handler fails, do the batch again and park what fails."""
+        try:
+            done = self._handle(batch, self._run_together)
+        except (*TRANSIENT, Outage, FenceLost):
+            raise
+        except Exception:  # noqa: BLE001 - whatever a handler raises: the next attempt finds out which one it was
+            done = self._handle(batch, self._run_apart)
+        for work in done:
+            DONE.labels(work.part, work.task.capability).inc()
+
+    def idle(self) -> None:
+        """Try parked work again that is due, and show how much is parked."""
+        for _ in range(RETRIED_MAX):
+            if not self.retry_parked():
+                break
+        if time.monotonic() >= self._count_due:
+            self._count_due = time.monotonic() + COUNT_SECONDS
+            self._show_parked()
+
+    def retry_parked(self) -> bool:
+        """Try one piece of parked work that is due; return False if none is."""
+        now = self._now()
+        try:
+            with self._store.transaction() as transaction:
+                due = db.claim_due_parked(transaction, list(self._parts), now)
+                if due is None:
+                    return False
+                self._run_parked(transaction, due)
+                db.forget_parked(transaction, due.place)
+        except (*TRANSIENT, Outage):
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever a handler raises is the reason for its next pause
+            assert due is not None  # noqa: S101 - only the handler of a claimed piece gets here
+            logger.warning("parked work failed again", part=due.part, capability=due.capability, place=due.place)
+            with self._store.transaction() as transaction:
+                due_time = now + compute_pause_seconds(due.attempts + 1) * MICROSECONDS
+                db.postpone_parked(transaction, due.place, due_time, make_reason(error))
+        else:
+            DONE.labels(due.part, due.capability).inc()
+        return True
+
+    def _readers(self, topic: str) -> list[str]:
+        return [part.name for part in self._parts.values() if topic in part.topics]
+
+    def _handle(
+        self, batch: list[PartitionBatch], run: Callable[[Transaction, list[_Work]], list[_Work]]
+    ) -> list[_Work]:
+        """Run the batch's work in one transaction, which moves the positions; return the work that is done."""
+        with self._store.transaction() as transaction:
+            stands = self._lock(transaction, batch)
+            done = run(transaction, self._list_work(batch, stands))
+            ends = {(part.topic, part.partition): part.end_offset for part in batch}
+            db.move_positions(transaction, list(self._parts), ends)
+            # `run` has stored its effects: positions are locked already, so moving them waits for nobody.
+        return done
+
+    def _lock(self, transaction: Transaction, batch: list[PartitionBatch]) -> dict[tuple[str, str, int], int]:
+        """Lock and return the position of each part, topic and partition. Raise FenceLost if another worker moved."""
+        rows = db.lock_positions(transaction, list(self._parts), [(part.topic, part.partition) for part in batch])
+        stands = {(row.part, row.topic, row.partition): row.next_offset for row in rows}
+        for part in batch:
+            found = [stands.get((name, part.topic, part.partition), 0) for name in self._readers(part.topic)]
+            if min(found) != part.expected_offset:
+                raise FenceLost(
+                    f"partition {part.partition} of {part.topic} stands at {min(found)}, not at {part.expected_offset}"
+                )
+        return stands
+
+    def _list_work(self, batch: list[PartitionBatch], stands: dict[tuple[str, str, int], int]) -> list[_Work]:
+        return [
+            _Work(name, task, message)
+            for each in batch
+            for message in each.messages
+            for name in self._readers(each.topic)
+            if message.offset >= stands[name, each.topic, each.partition]
+            for task in self._parts[name].make_tasks(message)
+        ]
+
+    def _run_together(self, transaction: Transaction, several: list[_Work]) -> list[_Work]:
+        """Run all work, and store the effects of all at once. Any failure fails the batch."""
+        waiting = db.find_parked_subjects(transaction, (work.of for work in several)) if several else set()
+        caused, done = [], []
+        for work in several:
+            if work.of in waiting:
+                self._park(transaction, work, "")
+                continue
+            caused.append(self._run(transaction, work))
+            done.append(work)
+        self._effects.store(transaction, caused)
+        return done
+
+    def _run_apart(self, transaction: Transaction, several: list[_Work]) -> list[_Work]:
+        """Run each piece of work in a savepoint of its own, and park what fails."""
+        waiting = db.find_parked_subjects(transaction, (work.of for work in several))
+        done = []
+        for work in several:
+            if work.of in waiting:
+                self._park(transaction, work, "")
+                continue
+            try:
+                with transaction.transaction():
+                    self._effects.store(transaction, [self._run(transaction, work)])
+            except (*TRANSIENT, Outage):
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever a handler raises is the reason for parking
+                # The text may name people or amounts, so the log has only the class.
+                logger.error(  # noqa: TRY400 - as above
+                    "work parked", part=work.part, capability=work.task.capability, task=work.task.name,
+                    topic=work.message.topic, partition=work.message.partition, offset=work.message.offset,
+                    error=type(error).__name__,
+                )  # fmt: skip
+                self._park(transaction, work, make_reason(error))
+                waiting.add(work.of)
+            else:
+                done.append(work)
+        return done
+
+    def _run(self, transaction: Transaction, work: _Work) -> Caused:
+        task = work.task
+        return Caused(task.capability, task.run(transaction), task.correlation_id, task.traceparent)
+
+    def _run_parked(self, transaction: Transaction, due: db.DueParked) -> None:
+        message = Message(
+            due.topic, due.partition, due.message_offset, 0, None, due.message_value,
+            [(name, bytes.fromhex(value)) for name, value in due.message_headers],
+        )  # fmt: skip
+        tasks = [task for task in self._parts[due.part].make_tasks(message) if task.capability == due.capability]
+        # A release that has no such handler any more has nothing to do.
+        works = [_Work(due.part, task, message) for task in tasks]
+        self._effects.store(transaction, [self._run(transaction, work) for work in works])
+
+    def _park(self, transaction: Transaction, work: _Work, reason: str) -> None:
+        """Park work. Work that only waits is due at once: it is tried as soon as the work before it is done."""
+        now, message = self._now(), work.message
+        db.park(
+            transaction,
+            db.Parked(
+                work.of, work.task.name, message.topic, message.partition, message.offset, message.value or b"",
+                [[name, (value or b"").hex()] for name, value in message.headers], reason,
+                attempts=1 if reason else 0, parked_time=now,
+                due_time=now + compute_pause_seconds(1) * MICROSECONDS if reason else now,
+            ),
+        )  # fmt: skip
+        PARKED.labels(work.part, work.task.capability).inc()
+
+    def _show_parked(self) -> None:
+        with self._store.transaction() as transaction:
+            counts = db.count_parked(transaction)
+        for part in self._parts:
+            PARKED_NOW.labels(part).set(sum(row.number for row in counts if row.part == part))
+
+
+def compute_pause_seconds(attempts: int) -> int:
+    """Return the pause after this many failed attempts: 5 s, 20 s, 80 s, and so on up to an hour."""
+    return min(PAUSE_SECONDS * PAUSE_FACTOR ** min(attempts - 1, 10), PAUSE_SECONDS_MAX)
+
+
+def make_reason(error: Exception) -> str:
+    """Return why work failed, for people."""
+    return f"{type(error).__name__}: {error}"[:REASON_CHARACTERS_MAX]
+
+
+def get_header(message: Message, name: str) -> str | None:
+    """Return a header's text; None if the message lacks it, or its bytes are no UTF-8."""
+    value: Any = next((value for given, value in message.headers if given == name), None)
+    try:
+        return value.decode() if value is not None else None
+    except UnicodeDecodeError:
+        return None
