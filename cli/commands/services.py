@@ -207,7 +207,7 @@ RUNNERS: Final = {
 
 
 def service(name: str) -> None:
-    """Run one service until it is told to stop: posting, relay, reconciliation, audit or api."""
+    """Run one service until it is told to stop: posting, relay, worker, reconciliation, audit or api."""
     if name not in RUNNERS:
         raise typer.BadParameter(f"choose one of {', '.join(RUNNERS)}")
     ledger = find_running_ledger()
