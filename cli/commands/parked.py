@@ -70,7 +70,7 @@ def retry(
 
 @app.command()
 def drop(place: Place, yes: Yes = False, as_json: Json = False) -> None:
-    """Delete parked work for ever: its effects never happen, and later work of its subject goes on. This is recorded."""
+    """Delete parked work for ever: its effects never happen, later work of its subject goes on. This is recorded."""
     if not yes:
         typer.confirm(f"Drop the parked work at place {place}?", abort=True, err=True)
     with open_operator(find_running_ledger().postgres_dsn) as connection:

@@ -285,8 +285,7 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
         "api": {known.intents},
         "upstream": {known.intents},
         "relay": {known.journal, known.frame, known.quarantine, known.relay},
-        "worker": {known.intents, known.outbox}
-        | {known.name_events(family) for family in FAMILIES},
+        "worker": {known.intents, known.outbox} | {known.name_events(family) for family in FAMILIES},
         "reconciliation": {known.breaks},
         "audit": {known.breaks, known.checkpoints},
     }.get(name, set())

@@ -199,7 +199,9 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         SELECT array_agg(oid::regprocedure::text ORDER BY oid::regprocedure::text) FROM pg_proc
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
-            OR pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker')
+            OR pronamespace::regnamespace::text IN (
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker'
+            )
         )
     )
 """

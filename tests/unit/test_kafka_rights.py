@@ -75,8 +75,6 @@ def test_who_writes_intents_in_no_transaction_and_who_has_transactions() -> None
         for row in rights("", "")
         if (row.restype, row.name, row.operation) == (ResourceType.TOPIC, "payments.intents", AclOperation.WRITE)
     }
-    transactional = {
-        row.principal: row.name for row in rights("", "") if row.restype is ResourceType.TRANSACTIONAL_ID
-    }
+    transactional = {row.principal: row.name for row in rights("", "") if row.restype is ResourceType.TRANSACTIONAL_ID}
     assert transactional == {"User:relay": "ledgerline-relay", "User:worker": "ledgerline-outbox"}
     assert writers == {"User:upstream", "User:api", "User:worker"}
