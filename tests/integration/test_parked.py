@@ -34,7 +34,8 @@ def due(dsn: str) -> dict[str, int]:
 
 def operations(dsn: str) -> list[tuple[str, Any]]:
     with open_operator(dsn) as connection:
-        return [(row.operation, row.detail) for row in list_operations(connection, 10)]
+        rows = list_operations(connection, 10)
+    return [(row.operation, row.detail) for row in rows if row.operation.startswith("parked_")]
 
 
 def test_parked_work_is_listed_in_order_and_by_pages(parked: str) -> None:
