@@ -63,6 +63,7 @@ COMMANDS: Final = (
     Entry("topics", "topics", "app", _OPERATIONS, "Topics as code: compare and apply their configuration."),
     Entry("schemas", "schemas", "app", _OPERATIONS, "Avro schemas in the registry."),
     Entry("dlq", "dlq", "app", _OPERATIONS, "Quarantined bytes: show them, send them again."),
+    Entry("parked", "parked", "app", _OPERATIONS, "Parked work of the capabilities: show it, try it again, drop it."),
     Entry("offsets", "offsets", "app", _OPERATIONS, "The offsets of each lane, in Postgres and in Kafka."),
     Entry("replay", "replay", "replay", _OPERATIONS, "Rebuild a database from ledger.journal, or bring it up to date."),
     Entry("lanes", "lanes", "app", _OPERATIONS, "Lanes: the partitions of payments.intents."),

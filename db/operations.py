@@ -101,6 +101,8 @@ class OperationKind(StrEnum):
     KEY_REMOVED = "key_removed"
     TENANT_ADDED = "tenant_added"
     UNIT_ADDED = "unit_added"
+    PARKED_RETRIED = "parked_retried"
+    PARKED_DROPPED = "parked_dropped"
     CHART_ADDED = "chart_added"
     CHART_CHANGED = "chart_changed"
     CHART_REMOVED = "chart_removed"

@@ -84,7 +84,8 @@ CREATE TABLE ledger.operation (
     operation text NOT NULL CHECK (operation IN (
         'intake_closed', 'intake_opened', 'lanes_adding', 'lanes_added', 'offsets_told', 'reconciliation_rewound',
         'key_added', 'key_changed', 'key_revoked', 'key_removed',
-        'tenant_added', 'unit_added', 'chart_added', 'chart_changed', 'chart_removed'
+        'tenant_added', 'unit_added', 'chart_added', 'chart_changed', 'chart_removed',
+        'parked_retried', 'parked_dropped'
     )),
     detail jsonb NOT NULL
 );

@@ -15,7 +15,7 @@ OVERLAYS: Final = ("dev", "production")
 CUSTOM: Final = {"PodMonitor", "PrometheusRule", "ExternalSecret", "SecretStore", "ScaledObject"}
 NAMES: Final = {service.name for service in SERVICES}
 OURS: Final = NAMES | {"prepare"}
-AGENTS: Final = {"posting", "reconciliation", "audit"}
+AGENTS: Final = {"posting", "worker", "reconciliation", "audit"}
 
 
 @cache

@@ -29,6 +29,7 @@ PASSWORDS: Final = {
     "operator": "an operators word",
     "posting": "posting-1",
     "relay": "relay-1",
+    "worker": "worker-1",
     "reconciliation": "reconciliation-1",
     "audit": "audit-1",
     "api": "api-1",

@@ -73,3 +73,15 @@ GRANT USAGE ON SCHEMA outbox TO ledgerline_worker;
 GRANT EXECUTE ON FUNCTION outbox.append TO ledgerline_worker;
 GRANT SELECT ON outbox.lane, outbox.event TO ledgerline_worker;
 GRANT DELETE ON outbox.event TO ledgerline_worker;
+
+-- What an operator does with parked work is an operation. The CHECK is replaced by a wider one, as in 0005.
+-- squawk-ignore ban-drop-constraint
+ALTER TABLE ledger.operation DROP CONSTRAINT operation_operation_check;
+ALTER TABLE ledger.operation ADD CONSTRAINT operation_operation_check CHECK (operation IN (
+    'intake_closed', 'intake_opened', 'lanes_adding', 'lanes_added', 'offsets_told', 'reconciliation_rewound',
+    'key_added', 'key_changed', 'key_revoked', 'key_removed',
+    'tenant_added', 'unit_added', 'chart_added', 'chart_changed', 'chart_removed',
+    'parked_retried', 'parked_dropped'
+)) NOT VALID;
+-- squawk-ignore constraint-missing-not-valid
+ALTER TABLE ledger.operation VALIDATE CONSTRAINT operation_operation_check;

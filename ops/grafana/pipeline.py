@@ -47,6 +47,7 @@ def page() -> Page:
             "Flow": _flow(),
             "Waiting": _waiting(),
             "Batches": _batches(),
+            "Worker": _worker(),
             "Processes": _processes(),
         },
         variables=(LANE, SERVICE),
@@ -208,7 +209,7 @@ def _waiting() -> list[Placed]:
                 Query(f"max(ledgerline_outbox_lag_seconds{{{OURS}}})", "outbox"),
             ],
             Says(
-                "The longest wait of any lane before each agent, and in journal and outbox before the relay.",
+                "The longest wait of any lane before each agent, and in journal and outbox before their relays.",
                 alerts=("LedgerlineRelayStuck", "LedgerlineOutboxStuck", "LedgerlineProverBehind"),
             ),
             unit="s",
@@ -276,6 +277,50 @@ def _batches() -> list[Placed]:
             Says("Seconds a second that posting spends in each stage, over all workers: 1 is one worker's whole time."),
             unit="none",
             stacked=True,
+        ),
+    ]
+
+
+def _worker() -> list[Placed]:
+    return [
+        stat(
+            "Parked work",
+            Query(f"sum(max by (part) (ledgerline_worker_parked{{{OURS}}}))"),
+            Says(
+                "Work whose handler failed, and work that waits behind it: ledgerline parked list.",
+                alerts=("LedgerlineWorkParked",),
+            ),
+            unit="none",
+            steps=ZERO_IS_SAFE,
+            width=6,
+            height=8,
+        ),
+        graph(
+            "Intents that wait for Kafka",
+            Query(f"max(ledgerline_worker_intents_oldest_seconds{{{OURS}}})", "the oldest"),
+            Says(
+                "How long the oldest intent that a capability handed over has waited.",
+                alerts=("LedgerlineHandedOverStuck",),
+            ),
+            unit="s",
+            flat_at_zero=True,
+            width=6,
+        ),
+        graph(
+            "The clock is late",
+            Query(f"max by (due) (ledgerline_clock_late_seconds{{{OURS}}})", "{{due}}"),
+            Says("How late the last due item was taken.", alerts=("LedgerlineClockLate",)),
+            unit="s",
+            flat_at_zero=True,
+            width=6,
+        ),
+        graph(
+            "Reactions and outcomes are behind",
+            Query(f'max by (agent) (ledgerline_agent_lag_seconds{{{OURS}, agent=~"worker.*"}})', "{{agent}}"),
+            Says("The longest wait of a record before the worker.", alerts=("LedgerlineWorkerBehind",)),
+            unit="s",
+            flat_at_zero=True,
+            width=6,
         ),
     ]
 

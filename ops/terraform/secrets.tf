@@ -2,7 +2,7 @@
 # and are in no state or plan (ephemeral resources, write-only arguments). The logins of Postgres are made by `prepare`
 # from these very DSNs. Where an apply stops in between, raise secrets_version and apply again.
 locals {
-  services = toset(["api", "posting", "relay", "reconciliation", "audit"])
+  services = toset(["api", "posting", "relay", "worker", "reconciliation", "audit"])
   # Who prepares owns the database.
   clients = setunion(local.services, ["prepare"])
   address = "${aws_db_instance.this.endpoint}/ledgerline?sslmode=verify-full&sslrootcert=/etc/ledgerline/certificates/postgres-ca.pem"

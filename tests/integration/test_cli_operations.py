@@ -212,7 +212,7 @@ def test_up_makes_a_key_that_posts_at_once_and_down_leaves_nothing(settings: Set
         assert run_json(variables, "intents", "post", *posted)["status"] == "posted"
         report = run_json(variables, "status")
         assert {found["name"]: found["condition"] for found in report["processes"]} == dict.fromkeys(
-            ("posting", "relay", "reconciliation", "audit", "api"), "ready"
+            ("posting", "relay", "worker", "reconciliation", "audit", "api"), "ready"
         )
         kept = key.read_text()
         again = run_json(variables, "up")

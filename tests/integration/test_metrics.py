@@ -34,7 +34,7 @@ QUICK = {
     "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "0.5",
     "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "0.5",
 }
-SERVICES = ("posting", "relay", "reconciliation", "audit", "api")
+SERVICES = ("posting", "relay", "worker", "reconciliation", "audit", "api")
 HTTP = 12
 TERM_SECONDS = BreakKind.STORED.term_seconds
 LATENCIES = ("ledgerline_posting_latency_seconds", "ledgerline_reconciliation_latency_seconds")

@@ -170,7 +170,7 @@ def test_an_intent_goes_through_all_of_it(parts: Secured, variables: dict[str, s
                     **named(variables, LEDGERLINE_AUDIT_CHECKPOINT_SECONDS="1", **logged_in(parts, name)),
                 )
             )
-            for name in ("posting", "relay", "reconciliation", "audit", "api")
+            for name in ("posting", "relay", "worker", "reconciliation", "audit", "api")
         }
         for service in services.values():
             service.wait_until_ready(PATIENCE_SECONDS)
@@ -284,8 +284,8 @@ def test_a_service_writes_no_topic_but_its_own(name: str, parts: Secured, variab
     own = {
         "api": {known.intents},
         "upstream": {known.intents},
-        "relay": {known.journal, known.frame, known.quarantine, known.relay, known.outbox}
-        | {known.name_events(family) for family in FAMILIES},
+        "relay": {known.journal, known.frame, known.quarantine, known.relay},
+        "worker": {known.intents, known.outbox} | {known.name_events(family) for family in FAMILIES},
         "reconciliation": {known.breaks},
         "audit": {known.breaks, known.checkpoints},
     }.get(name, set())

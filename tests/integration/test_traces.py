@@ -16,7 +16,7 @@ from tests.otlp_receiver import OtlpReceiver, ReceivedSpan, otlp_receiver
 from tests.posting_bench import eventually
 from tests.service_process import ServiceProcess
 
-SERVICES = ("posting", "relay", "reconciliation", "audit", "api")
+SERVICES = ("posting", "relay", "worker", "reconciliation", "audit", "api")
 CALLER_TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 CALLER_SPAN = "00f067aa0ba902b7"
 CALLER = f"00-{CALLER_TRACE}-{CALLER_SPAN}-01"

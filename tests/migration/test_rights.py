@@ -13,48 +13,51 @@ from ops.embedded.stack import Endpoints
 # s: SELECT, i: INSERT, u: UPDATE, d: DELETE, c: UPDATE of some columns only (Postgres requires it to lock rows).
 # No role may TRUNCATE, refer to, or put a trigger on any table. ledgerline_owner is a name for the owner of the tables.
 RIGHTS: Final = """
-                               posting  relay  api  reconciliation  audit  operator
-access.api_key                 -        -      s    -               -      siu
-access.cursor_key              -        -      s    -               -      -
-audit.break                    -        -      s    -               siu    s
-audit.checkpoint               -        -      s    -               si     s
-audit.checkpoint_lane          -        -      s    -               si     s
-audit.lane                     -        -      s    -               siu    s
-audit.publication              -        -      s    -               su     s
-audit.segment                  -        -      s    -               si     s
-audit.signing_key              -        -      s    -               si     s
-ledger.account                 sic      s      s    s               s      s
-ledger.balance                 siu      -      s    s               s      s
-ledger.books_version           s        -      s    s               s      s
-ledger.chart_pattern           s        -      s    s               s      siud
-ledger.entry                   si       s      s    s               s      s
-ledger.fact                    s        s      s    s               s      s
-ledger.fact_chain              s        s      s    s               s      s
-ledger.frame                   s        -      s    s               s      s
-ledger.intake                  s        -      s    s               s      sc
-ledger.journal                 si       s      s    s               s      s
-ledger.lane                    siu      s      s    s               s      s
-ledger.operation               s        -      s    s               s      si
-ledger.quarantine              si       s      s    s               s      s
-ledger.quarantine_retry        s        -      s    s               s      si
-ledger.quarantine_retry_sent   s        -      s    s               s      si
-ledger.quarantined             s        -      s    s               s      s
-ledger.signed_head             si       s      s    s               s      s
-ledger.tenant                  s        -      s    s               s      siud
-ledger.unit                    s        -      s    s               s      siud
-outbox.event                   -        sd     -    -               -      s
-outbox.lane                    -        s      -    -               -      s
-public.ledgerline_migration    -        -      -    -               -      -
-reconciliation.balance         -        -      s    siu             -      s
-reconciliation.break           -        -      s    siu             -      s
-reconciliation.fact_chain      -        -      s    siu             -      s
-reconciliation.frame           -        -      s    siud            -      s
-reconciliation.frame_reader    -        -      s    su              -      s
-reconciliation.gap             -        -      s    sid             -      s
-reconciliation.lane            -        -      s    siu             -      s
-reconciliation.total           -        -      s    siu             -      s
-replay.dropped                 -        -      -    -               -      -
-replay.lane                    -        -      -    -               -      -
+                               posting  relay  api  reconciliation  audit  worker  operator
+access.api_key                 -        -      s    -               -      -       siu
+access.cursor_key              -        -      s    -               -      -       -
+audit.break                    -        -      s    -               siu    -       s
+audit.checkpoint               -        -      s    -               si     -       s
+audit.checkpoint_lane          -        -      s    -               si     -       s
+audit.lane                     -        -      s    -               siu    -       s
+audit.publication              -        -      s    -               su     -       s
+audit.segment                  -        -      s    -               si     -       s
+audit.signing_key              -        -      s    -               si     -       s
+ledger.account                 sic      s      s    s               s      -       s
+ledger.balance                 siu      -      s    s               s      -       s
+ledger.books_version           s        -      s    s               s      -       s
+ledger.chart_pattern           s        -      s    s               s      s       siud
+ledger.entry                   si       s      s    s               s      -       s
+ledger.fact                    s        s      s    s               s      -       s
+ledger.fact_chain              s        s      s    s               s      -       s
+ledger.frame                   s        -      s    s               s      -       s
+ledger.intake                  s        -      s    s               s      s       sc
+ledger.journal                 si       s      s    s               s      -       s
+ledger.lane                    siu      s      s    s               s      -       s
+ledger.operation               s        -      s    s               s      -       si
+ledger.quarantine              si       s      s    s               s      -       s
+ledger.quarantine_retry        s        -      s    s               s      -       si
+ledger.quarantine_retry_sent   s        -      s    s               s      -       si
+ledger.quarantined             s        -      s    s               s      -       s
+ledger.signed_head             si       s      s    s               s      -       s
+ledger.tenant                  s        -      s    s               s      s       siud
+ledger.unit                    s        -      s    s               s      s       siud
+outbox.event                   -        sd     -    -               -      sd      s
+outbox.lane                    -        s      -    -               -      s       s
+public.ledgerline_migration    -        -      -    -               -      -       -
+reconciliation.balance         -        -      s    siu             -      -       s
+reconciliation.break           -        -      s    siu             -      -       s
+reconciliation.fact_chain      -        -      s    siu             -      -       s
+reconciliation.frame           -        -      s    siud            -      -       s
+reconciliation.frame_reader    -        -      s    su              -      -       s
+reconciliation.gap             -        -      s    sid             -      -       s
+reconciliation.lane            -        -      s    siu             -      -       s
+reconciliation.total           -        -      s    siu             -      -       s
+replay.dropped                 -        -      -    -               -      -       -
+replay.lane                    -        -      -    -               -      -       -
+worker.intent                  -        -      -    -               -      siud    s
+worker.parked                  -        -      -    -               -      siud    scd
+worker.position                -        -      -    -               -      siud    siu
 """
 
 LETTERS: Final = {"SELECT": "s", "INSERT": "i", "UPDATE": "u", "DELETE": "d"}
@@ -116,7 +119,7 @@ def test_no_role_may_make_tables_or_log_in_or_be_another(owner: Connection[Any])
             (role,),
         ).fetchall()
         assert rows == [(False, False, False, False, False)], role
-        for schema in ("ledger", "access", "reconciliation", "audit", "replay", "public"):
+        for schema in ("ledger", "access", "reconciliation", "audit", "replay", "outbox", "worker", "public"):
             asked = owner.execute("SELECT has_schema_privilege(%s, %s, 'CREATE')", (role, schema)).fetchall()
             assert asked == [(False,)], (role, schema)
         memberships = owner.execute(
@@ -169,6 +172,13 @@ ATTEMPTS: Final = [
     ("reconciliation", "SELECT reconciliation.rewind('{0}', 'x')"),
     ("posting", "SELECT reconciliation.rewind('{0}', 'x')"),
     ("operator", "DELETE FROM access.api_key"),
+    ("operator", "UPDATE worker.parked SET message_value = ''"),
+    ("operator", "INSERT INTO worker.intent (tenant) VALUES ('mallory')"),
+    ("operator", "DELETE FROM worker.position"),
+    ("worker", "SELECT * FROM ledger.balance"),
+    ("worker", "UPDATE outbox.lane SET next_seq = 0"),
+    ("worker", "INSERT INTO ledger.journal DEFAULT VALUES"),
+    ("api", "SELECT * FROM worker.intent"),
     ("operator", "CREATE TABLE ledger.mine (a integer)"),
 ]
 
@@ -189,7 +199,9 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         SELECT array_agg(oid::regprocedure::text ORDER BY oid::regprocedure::text) FROM pg_proc
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
-            OR pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox')
+            OR pronamespace::regnamespace::text IN (
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker'
+            )
         )
     )
 """

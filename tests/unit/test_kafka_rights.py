@@ -6,6 +6,8 @@ import re
 import pytest
 from confluent_kafka.admin import AclOperation, ResourcePatternType, ResourceType
 
+from domain.events import FAMILIES
+from domain.topics import Topics
 from ops.kafka_rights import rights
 from runtime.settings import REPOSITORY_ROOT
 
@@ -53,3 +55,26 @@ def test_every_right_is_one_right() -> None:
         AclOperation.DESCRIBE,
         AclOperation.WRITE,
     }
+
+
+def test_the_worker_alone_publishes_every_family_and_reads_it() -> None:
+    """A new family needs its topic in the worker's rows, or its events wait in the outbox for ever."""
+    wanted = {Topics("").name_events(family) for family in FAMILIES}
+    for operation in (AclOperation.READ, AclOperation.WRITE):
+        allowed = {
+            (row.principal, row.name)
+            for row in rights("", "")
+            if row.restype is ResourceType.TOPIC and row.name.endswith(".events") and row.operation is operation
+        }
+        assert allowed == {("User:worker", topic) for topic in wanted}, operation
+
+
+def test_who_writes_intents_in_no_transaction_and_who_has_transactions() -> None:
+    writers = {
+        row.principal
+        for row in rights("", "")
+        if (row.restype, row.name, row.operation) == (ResourceType.TOPIC, "payments.intents", AclOperation.WRITE)
+    }
+    transactional = {row.principal: row.name for row in rights("", "") if row.restype is ResourceType.TRANSACTIONAL_ID}
+    assert transactional == {"User:relay": "ledgerline-relay", "User:worker": "ledgerline-outbox"}
+    assert writers == {"User:upstream", "User:api", "User:worker"}

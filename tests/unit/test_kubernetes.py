@@ -155,6 +155,17 @@ def test_the_autoscalers_never_ask_for_more_workers_than_there_are_lanes() -> No
     assert workloads("production")["posting"]["apiVersion"] == scaler["scaleTargetRef"]["apiVersion"]
 
 
+def test_the_autoscalers_of_the_worker_keep_one_that_stands_by() -> None:
+    """One worker at a time publishes the outbox and sends intents, so a second must be there to take over."""
+    scaler = of_kind("production", "HorizontalPodAutoscaler")["worker"]["spec"]
+    (keda,) = (each["spec"] for each in custom_resources() if each["kind"] == "ScaledObject" and named(each, "worker"))
+    assert 2 <= scaler["minReplicas"] < scaler["maxReplicas"] <= lanes("production")
+    assert (keda["minReplicaCount"], keda["maxReplicaCount"]) == (scaler["minReplicas"], scaler["maxReplicas"])
+    assert keda["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == scaler["behavior"]
+    assert scaler["scaleTargetRef"] == keda["scaleTargetRef"]
+    assert "replicas" not in workloads("production")["worker"]["spec"], "an apply must not undo the autoscaler"
+
+
 def named(resource: Resource, name: str) -> bool:
     return bool(resource["metadata"]["name"] == name)
 

@@ -266,7 +266,7 @@ def test_a_file_of_another_version_is_an_error(tmp_path: Path, text: str) -> Non
 
 
 def test_the_table_of_services_is_whole() -> None:
-    assert [service.name for service in SERVICES] == ["posting", "relay", "reconciliation", "audit", "api"]
+    assert [service.name for service in SERVICES] == ["posting", "relay", "worker", "reconciliation", "audit", "api"]
     for entry in SERVICES:
         assert entry.argv[1:] == ("-m", "cli", "service", entry.name)
 
@@ -274,7 +274,7 @@ def test_the_table_of_services_is_whole() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"poster": 1}, "There is no service 'poster': choose from posting, relay, reconciliation, audit, api."),
+        ({"poster": 1}, "There is no service 'poster': choose from posting, relay, worker, reconciliation, audit, api."),
         ({"posting": 17}, "17 instances of posting cannot run here: choose 0 to 16, one api."),
         ({"api": 2}, "2 instances of api cannot run here: choose 0 to 16, one api."),
     ],
