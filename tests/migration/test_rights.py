@@ -53,6 +53,7 @@ reconciliation.frame_reader    -        -      s    su              -      s
 reconciliation.gap             -        -      s    sid             -      s
 reconciliation.lane            -        -      s    siu             -      s
 reconciliation.total           -        -      s    siu             -      s
+reconciliation.unmatched       -        -      s    siud            -      s
 replay.dropped                 -        -      -    -               -      -
 replay.lane                    -        -      -    -               -      -
 """
