@@ -96,9 +96,7 @@ class ReconciliationChores(Chores):
         self._frame_source = frame_source
         self._clearing = ClearingSweep(store, rules)
         # Apart from the other sweep, which may take hours: a term may be shorter.
-        self._clearing_sweep = PagedSweep(
-            self._clearing.list_pages, pause_seconds, metrics.CLEARING_SWEEP_SECONDS
-        )
+        self._clearing_sweep = PagedSweep(self._clearing.list_pages, pause_seconds, metrics.CLEARING_SWEEP_SECONDS)
 
     def check_progress(self) -> None:
         """Check lanes, totals and the chains of facts, and set the gauges."""
