@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from psycopg import Connection
 
+from db.binary import Texts, make_numerics
 from db.queries import load
 
 SQL: Final = load("symmetry")
@@ -37,13 +38,13 @@ class Away(NamedTuple):
     since_time: int | None
 
 
-def _make_columns(accounts: Mapping[AccountKey, int]) -> dict[str, list[Any]]:
+def _make_columns(accounts: Mapping[AccountKey, int]) -> dict[str, Any]:
     ordered = sorted(accounts)
     return {
-        "tenants": [account[0] for account in ordered],
-        "addresses": [account[1] for account in ordered],
-        "currencies": [account[2] for account in ordered],
-        "wanted_minor": [accounts[account] for account in ordered],
+        "tenants": Texts([account[0] for account in ordered]),
+        "addresses": Texts([account[1] for account in ordered]),
+        "currencies": Texts([account[2] for account in ordered]),
+        "wanted_minor": make_numerics([accounts[account] for account in ordered]),
     }
 
 

@@ -191,7 +191,7 @@ class Settings(BaseSettings):
     reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
     symmetry_rules: Rules = Field(
         (),
-        description="Accounts that must come back to a balance within a term; NAME=PATTERN:BALANCE:TERM, separated by semicolons.",
+        description="Accounts that must come back to a balance within a term; NAME=PATTERN:BALANCE:TERM; ...",
     )
     audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
     audit_checkpoint_seconds: float = Field(10.0, gt=0, description="Pause between signed checkpoints.")

@@ -11,6 +11,8 @@ FROM unnest(
     %(break_ids)s::uuid [], %(kinds)s::text [], %(subjects)s::text [], %(states)s::text [], %(lanes)s::integer [],
     %(seqs)s::bigint [], %(details)s::text [], %(evidence)s::jsonb []
 ) WITH ORDINALITY AS f (break_id, kind, subject, state, lane, seq, detail, evidence, place)
+LEFT JOIN {schema}.break AS b ON b.break_id = f.break_id
+WHERE b.break_id IS NULL OR (b.state, b.detail) IS DISTINCT FROM (f.state, f.detail)
 ORDER BY f.place
 ON CONFLICT (break_id) DO UPDATE SET
     state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time,
