@@ -38,18 +38,19 @@ class BreakStore:
         """Open or explain a break for each finding. An unchanged break is left alone; a resolved one opens again."""
         now = _get_now_microseconds()
         ordered = sorted(merge_findings(list(findings)), key=lambda finding: (finding.kind, finding.subject))
-        for finding in ordered:  # in sorted order, so that two workers do not deadlock
+        # One statement, in sorted order, so that two workers do not deadlock. A sweep may find thousands of breaks.
+        if ordered:
             connection.execute(
-                self._queries["record_break"],
+                self._queries["record_breaks"],
                 {
-                    "break_id": compute_break_id(self.found_by, finding.kind, finding.subject),
-                    "kind": finding.kind.value,
-                    "subject": finding.subject,
-                    "state": finding.state.value,
-                    "lane": finding.lane,
-                    "seq": finding.seq,
-                    "detail": finding.detail,
-                    "evidence": Jsonb(dict(finding.evidence)),
+                    "break_ids": [compute_break_id(self.found_by, f.kind, f.subject) for f in ordered],
+                    "kinds": [finding.kind.value for finding in ordered],
+                    "subjects": [finding.subject for finding in ordered],
+                    "states": [finding.state.value for finding in ordered],
+                    "lanes": [finding.lane for finding in ordered],
+                    "seqs": [finding.seq for finding in ordered],
+                    "details": [finding.detail for finding in ordered],
+                    "evidence": [Jsonb(dict(finding.evidence)) for finding in ordered],
                     "now": now,
                 },
             )

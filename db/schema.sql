@@ -858,6 +858,23 @@ CREATE TABLE reconciliation.break (
 CREATE INDEX break_unpublished ON reconciliation.break (changed_time) WHERE published_state IS DISTINCT FROM state;
 CREATE INDEX break_unresolved ON reconciliation.break (break_id) WHERE state <> 'resolved';
 
+-- What moved on the accounts of symmetry rules and may not have come back yet: one row for each record, account, currency
+-- and side. The newest rows that make up what an account is away by are unmatched; the older ones are deleted.
+CREATE TABLE reconciliation.unmatched (
+    tenant text COLLATE "C" NOT NULL,
+    address text COLLATE "C" NOT NULL,
+    currency text COLLATE "C" NOT NULL,
+    -- 1: debit, -1: credit.
+    direction smallint NOT NULL CHECK (direction IN (1, -1)),
+    -- -1: what was away already when its rule began.
+    lane integer NOT NULL,
+    seq bigint NOT NULL,
+    amount_minor numeric(38, 0) NOT NULL,
+    -- Microseconds since 1970.
+    booked_time bigint NOT NULL,
+    PRIMARY KEY (tenant, address, currency, direction, lane, seq)
+);
+
 -- Lets reconciliation read lanes again from their beginning: what it recomputed of them goes, its breaks keep their life.
 -- An operator may ask for just this, and so cannot make reconciliation's books say anything else.
 CREATE FUNCTION reconciliation.rewind(rewound_lanes integer [], rewound_by text) RETURNS integer []
@@ -876,6 +893,7 @@ BEGIN
     DELETE FROM reconciliation.balance WHERE lane = ANY(found_lanes);
     DELETE FROM reconciliation.total WHERE lane = ANY(found_lanes);
     DELETE FROM reconciliation.gap WHERE lane = ANY(found_lanes);
+    DELETE FROM reconciliation.unmatched WHERE lane = ANY(found_lanes);
     UPDATE reconciliation.lane
     SET
         next_offset = 0, next_seq = 0, source_first_offset = NULL, posted = 0, duplicate = 0,
@@ -997,6 +1015,7 @@ GRANT SELECT, INSERT, DELETE ON reconciliation.gap TO ledgerline_reconciliation;
 GRANT SELECT, UPDATE ON reconciliation.frame_reader TO ledgerline_reconciliation;
 GRANT SELECT, INSERT, UPDATE ON reconciliation.fact_chain TO ledgerline_reconciliation;
 GRANT SELECT, INSERT, UPDATE, DELETE ON reconciliation.frame TO ledgerline_reconciliation;
+GRANT SELECT, INSERT, UPDATE, DELETE ON reconciliation.unmatched TO ledgerline_reconciliation;
 GRANT SELECT, INSERT ON audit.segment, audit.signing_key, audit.checkpoint, audit.checkpoint_lane TO ledgerline_audit;
 GRANT SELECT, INSERT, UPDATE ON audit.lane, audit.break TO ledgerline_audit;
 GRANT SELECT, UPDATE ON audit.publication TO ledgerline_audit;

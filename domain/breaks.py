@@ -30,6 +30,7 @@ class BreakKind(StrEnum):
     STORED = "stored"
     CHECKPOINT = "checkpoint"
     FRAME = "frame"
+    CLEARING = "clearing"
 
     @property
     def term_seconds(self) -> int:

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, PlainSerializer, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from domain.symmetry import SymmetryRule, format_rules, parse_rules
 from runtime.kafka import Kafka, SaslMechanism, SecurityProtocol
 from runtime.schema_registry import SchemaRegistry
 from runtime.secret_files import PREFIX, get_variable, read_secret
@@ -26,6 +27,14 @@ Share = Annotated[
     PlainSerializer(str),
 ]
 """A setting such as `100/25/10`."""
+
+Rules = Annotated[
+    tuple[SymmetryRule, ...],
+    NoDecode,
+    BeforeValidator(lambda value: parse_rules(value) if isinstance(value, str) else value),
+    PlainSerializer(format_rules),
+]
+"""A setting such as `external-in=clearing:**:0:24h`."""
 
 FORMER_NAMES: Final = {"relay_instance": "relay_shard", "relay_instances": "relay_shards"}
 """The settings that had another name in an earlier release: name -> former name, which goes on working."""
@@ -185,6 +194,10 @@ class Settings(BaseSettings):
     )
 
     reconciliation_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over all balances.")
+    symmetry_rules: Rules = Field(
+        (),
+        description="Accounts that must come back to a balance within a term; NAME=PATTERN:BALANCE:TERM; ...",
+    )
     audit_sweep_seconds: float = Field(10.0, gt=0, description="Pause between sweeps over the stored journal.")
     audit_checkpoint_seconds: float = Field(10.0, gt=0, description="Pause between signed checkpoints.")
     audit_key_file: Path | None = Field(

@@ -1,13 +1,19 @@
 -- The breaks that a prover found, in its own schema.
 
--- name: record_break
--- Opens a break, or updates a known one to the new finding; nothing is written if state and detail are unchanged.
+-- name: record_breaks
+-- Opens breaks, or updates known ones to the new findings; nothing is written if state and detail are unchanged.
 INSERT INTO {schema}.break AS known (
     break_id, kind, subject, state, lane, seq, detail, evidence, opened_time, changed_time
 )
-VALUES (
-    %(break_id)s, %(kind)s, %(subject)s, %(state)s, %(lane)s, %(seq)s, %(detail)s, %(evidence)s, %(now)s, %(now)s
-)
+SELECT
+    f.break_id, f.kind, f.subject, f.state, f.lane, f.seq, f.detail, f.evidence, %(now)s::bigint, %(now)s::bigint
+FROM unnest(
+    %(break_ids)s::uuid [], %(kinds)s::text [], %(subjects)s::text [], %(states)s::text [], %(lanes)s::integer [],
+    %(seqs)s::bigint [], %(details)s::text [], %(evidence)s::jsonb []
+) WITH ORDINALITY AS f (break_id, kind, subject, state, lane, seq, detail, evidence, place)
+LEFT JOIN {schema}.break AS b ON b.break_id = f.break_id
+WHERE b.break_id IS NULL OR (b.state, b.detail) IS DISTINCT FROM (f.state, f.detail)
+ORDER BY f.place
 ON CONFLICT (break_id) DO UPDATE SET
     state = excluded.state, detail = excluded.detail, evidence = excluded.evidence, changed_time = excluded.changed_time,
     opened_time = CASE known.state WHEN 'resolved' THEN excluded.opened_time ELSE known.opened_time END

@@ -20,6 +20,7 @@ def page() -> Page:
         rows={
             TITLE: money(),
             "Debits equal credits": _currencies(),
+            "Money comes back in time": _clearing(),
             "Every intent has one fate": _conservation(),
         },
         variables=(LANE,),
@@ -64,6 +65,34 @@ def _currencies() -> list[Placed]:
             Says("Minor units debited a second. The currencies have nothing in common but the shape."),
             unit="short",
             width=6,
+        ),
+    ]
+
+
+def _clearing() -> list[Placed]:
+    def by_rule(metric: str) -> str:
+        return f"max by (rule) (ledgerline_clearing_{metric}{{{OURS}}})"
+
+    return [
+        table(
+            "Accounts by symmetry rule",
+            ("rule",),
+            {"away": by_rule("away"), "overdue": by_rule("overdue")},
+            Says(
+                "Accounts, by currency, that are away from the balance that the rule wants, and those for longer than "
+                "its term. Rules come from `LEDGERLINE_SYMMETRY_RULES` and from capabilities.",
+                alerts=("LedgerlineClearingOverdue",),
+            ),
+            unit="none",
+            width=12,
+            overrides=coloured_cells("overdue", _NOT_ZERO),
+        ),
+        graph(
+            "Oldest money away, by rule",
+            Query(by_rule("oldest_age_seconds"), "{{rule}}"),
+            Says("How long the oldest money of a rule has been away. It stays below the rule's term."),
+            unit="s",
+            width=12,
         ),
     ]
 

@@ -25,7 +25,7 @@ audit.segment                  -        -      s    -               si     -    
 audit.signing_key              -        -      s    -               si     -       s
 ledger.account                 sic      s      s    s               s      -       s
 ledger.balance                 siu      -      s    s               s      -       s
-ledger.books_version           s        -      s    s               s      -       s
+ledger.books_version           s        -      s    s               s      s       s
 ledger.chart_pattern           s        -      s    s               s      s       siud
 ledger.entry                   si       s      s    s               s      -       s
 ledger.fact                    s        s      s    s               s      -       s
@@ -53,6 +53,7 @@ reconciliation.frame_reader    -        -      s    su              -      -    
 reconciliation.gap             -        -      s    sid             -      -       s
 reconciliation.lane            -        -      s    siu             -      -       s
 reconciliation.total           -        -      s    siu             -      -       s
+reconciliation.unmatched       -        -      s    siud            -      -       s
 replay.dropped                 -        -      -    -               -      -       -
 replay.lane                    -        -      -    -               -      -       -
 worker.intent                  -        -      -    -               -      siud    s

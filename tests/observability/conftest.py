@@ -22,6 +22,8 @@ HASTE: Final = Haste(factor=30, window_seconds_min=12, wait_seconds_min=6, secon
 FASTER: Final = {
     "LEDGERLINE_RECONCILIATION_SWEEP_SECONDS": "1",
     "LEDGERLINE_AUDIT_SWEEP_SECONDS": "1",
+    # A panel shows symmetry rules.
+    "LEDGERLINE_SYMMETRY_RULES": "traffic=clearing:**:0:1h",
     "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "1",
 }
 

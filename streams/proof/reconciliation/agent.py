@@ -13,13 +13,16 @@ from typing import Any
 
 from db import reconciliation as db
 from db import rejections as ledger
+from db import symmetry
 from db.agent_connection import AgentConnection
 from db.books import Books
 from domain.breaks import BreakKind, BreakState, Finding, make_record_subject
+from domain.symmetry import SymmetryRules
 from producers.events import EventProducer
 from streams.batches import FenceLost, PartitionBatch
 from streams.proof.journal_agent import JournalAgent, Proved
 from streams.proof.reconciliation import checks, metrics, state
+from streams.proof.reconciliation.clearing import list_movements
 from streams.proof.reconciliation.faithful import Compared, Comparison
 from streams.proof.reconciliation.shards import OwnShards
 from streams.proof.records.decoding import JournalRecord, RecordReader
@@ -89,10 +92,12 @@ class Reconciler(JournalAgent[db.LaneRow]):
         source_topic: str,
         *,
         chores: Callable[[float], None] = lambda _: None,
+        rules: SymmetryRules | None = None,
     ) -> None:
         super().__init__(store, reader, events, chores)
         self._comparison = comparison
         self._source_topic = source_topic
+        self._rules = rules
         self._shards = OwnShards()
         self._recent_books = ledger.RecentBooks()
         self._stands: dict[int, int] = {}
@@ -137,6 +142,8 @@ class Reconciler(JournalAgent[db.LaneRow]):
         self.lanes.move(connection, [row._replace(expired=row.expired + expired.get(row.lane, 0)) for row in moved])
         next_seqs = {counter.lane: counter.next_seq for counter in counters}
         findings += compare_shards(connection, self._shards.add(connection, taken.moved, next_seqs))
+        if self._rules and (movements := list_movements(taken.records, self._rules)):
+            symmetry.add_movements(connection, movements)
         self.breaks.record(connection, taken.missing + findings)
         if taken.gaps_closed:
             # A record that came late and is wrong keeps its break.

@@ -1,12 +1,12 @@
 """Metrics of reconciliation; docs/METRICS.md documents each. Labels are closed lists and lanes, never accounts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client import Counter, Gauge
 
 from domain.money import get_iso_exponent
-from runtime.metrics import LatencyHistogram
+from runtime.metrics import LatencyHistogram, show_age
 
 LATENCY: Final = LatencyHistogram(
     "ledgerline_reconciliation_latency_seconds", "Time from a message's timestamp until its outcome was reconciled."
@@ -41,6 +41,16 @@ LAG_SECONDS: Final = Gauge(
 FACTS_OWED: Final = Gauge(
     "ledgerline_reconciliation_lag_facts", "Facts of the books' frame that reconciliation has not seen."
 )
+CLEARING_AWAY: Final = Gauge(
+    "ledgerline_clearing_away", "Accounts and currencies away from the balance that a rule wants.", ["rule"]
+)
+CLEARING_OVERDUE: Final = Gauge("ledgerline_clearing_overdue", "Those away for longer than the rule's term.", ["rule"])
+CLEARING_OLDEST: Final = Gauge(
+    "ledgerline_clearing_oldest_age_seconds", "How long the oldest money of a rule has been away.", ["rule"]
+)
+CLEARING_SWEEP_SECONDS: Final = Gauge(
+    "ledgerline_clearing_sweep_seconds", "Duration of the last sweep over the accounts of symmetry rules."
+)
 SWEPT: Final = Counter("ledgerline_reconciliation_swept", "Stored shards and rows that sweeps have checked.", ["what"])
 SWEEP_SECONDS: Final = Gauge("ledgerline_reconciliation_sweep_seconds", "Duration of the last complete sweep.")
 
@@ -64,3 +74,11 @@ def show_symmetry(totals: Mapping[tuple[str, str, str], tuple[int, int]]) -> Non
         SYMMETRY_DEBITS.labels(currency).set(debits)
         SYMMETRY_CREDITS.labels(currency).set(credits)
         SYMMETRY_DIFFERENCE.labels(currency).set(max(differences[currency].values(), key=abs))
+
+
+def show_clearing(since_times: Mapping[str, Sequence[int]], overdue: Mapping[str, int]) -> None:
+    """Set the gauges of every rule. `since_times`: rule -> since when each account is away, in microseconds."""
+    for rule, times in since_times.items():
+        CLEARING_AWAY.labels(rule).set(len(times))
+        CLEARING_OVERDUE.labels(rule).set(overdue[rule])
+        show_age(CLEARING_OLDEST.labels(rule), min(times) / 1_000_000 if times else None)

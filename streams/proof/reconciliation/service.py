@@ -1,10 +1,12 @@
 """The reconciliation worker: the reconciler as a fenced agent on ledger.journal."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from db.agent_connection import AgentConnection
 from db.reconciliation import ROLE
+from domain.symmetry import SymmetryRule, merge_rules
 from domain.topics import Topics
 from producers.events import BREAKS_SUBJECT, EventProducer
 from runtime.kafka import Kafka
@@ -38,13 +40,22 @@ class Reconciliation:
 
 
 def wire_reconciliation(
-    kafka: Kafka, dsn: str, registry: SchemaRegistry, topics: Topics, sweep_seconds: float
+    kafka: Kafka,
+    dsn: str,
+    registry: SchemaRegistry,
+    topics: Topics,
+    sweep_seconds: float,
+    own_rules: Iterable[SymmetryRule] = (),
 ) -> Reconciliation:
-    """Make and connect all parts of a reconciling worker; `sweep_seconds` is the pause between sweeps."""
+    """Make and connect all parts of a reconciling worker; `sweep_seconds` is the pause between sweeps.
+
+    `own_rules`: the installation's symmetry rules, beside those of the capabilities.
+    """
+    rules = merge_rules(own_rules)
     store = AgentConnection(dsn, ROLE)
     source = IntentSource(kafka, topics.intents)
     frame_source = FrameSource(kafka, registry, topics.frame)
-    chores = ReconciliationChores(store, source, frame_source, sweep_seconds)
+    chores = ReconciliationChores(store, source, frame_source, sweep_seconds, rules)
     reconciler = Reconciler(
         store,
         RecordReader(registry, "ledger.journal-value"),
@@ -52,13 +63,16 @@ def wire_reconciliation(
         EventProducer(kafka, registry, topics.breaks, BREAKS_SUBJECT),
         topics.intents,
         chores=chores.run,
+        rules=rules,
     )
     return Reconciliation(reconciler, chores, store, source, frame_source)
 
 
 def serve(options: AgentOptions, *, dsn: str, registry: SchemaRegistry, topics: Topics, settings: Settings) -> None:
     """Reconcile until the worker is told to stop. The call blocks, and waits until an outage is over."""
-    parts = wire_reconciliation(options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds)
+    parts = wire_reconciliation(
+        options.kafka, dsn, registry, topics, settings.reconciliation_sweep_seconds, settings.symmetry_rules
+    )
     try:
         run_agent(parts.reconciler, options, partial(find_away, options.kafka, dsn, ROLE, registry))
     finally:

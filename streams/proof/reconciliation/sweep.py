@@ -13,10 +13,12 @@ from db.agent_connection import AgentConnection
 from db.proving import find_stray_rows
 from db.rejections import RecentBooks
 from domain.breaks import Break, BreakKind, Finding, make_record_subject
+from domain.symmetry import SymmetryRules
 from runtime.metrics import show_age
-from streams.proof.chores import RECHECKED_MAX, STRAYS_MAX, Chores, is_still_stray
+from streams.proof.chores import RECHECKED_MAX, STRAYS_MAX, Chores, PagedSweep, is_still_stray
 from streams.proof.reconciliation import checks, frame, metrics, state
 from streams.proof.reconciliation.agent import LedgerLookups, compare_shards
+from streams.proof.reconciliation.clearing import ClearingSweep
 from streams.proof.reconciliation.faithful import repeat_still_wrong
 from streams.proof.reconciliation.frame import FrameSource
 from streams.proof.reconciliation.source import IntentSource
@@ -78,12 +80,23 @@ class ReconciliationChores(Chores):
     budget_seconds = 0.4
     resolved_detail = "Checked again, and both sides agree."
 
+    # A sweep of its own judges the breaks about symmetry rules again.
+    rechecked_kinds = tuple(kind for kind in BreakKind if kind != BreakKind.CLEARING)
+
     def __init__(
-        self, store: AgentConnection, source: IntentSource, frame_source: FrameSource, pause_seconds: float
+        self,
+        store: AgentConnection,
+        source: IntentSource,
+        frame_source: FrameSource,
+        pause_seconds: float,
+        rules: SymmetryRules,
     ) -> None:
         super().__init__(store, pause_seconds, metrics.SWEEP_SECONDS)
         self._source = source
         self._frame_source = frame_source
+        self._clearing = ClearingSweep(store, rules)
+        # Apart from the other sweep, which may take hours: a term may be shorter.
+        self._clearing_sweep = PagedSweep(self._clearing.list_pages, pause_seconds, metrics.CLEARING_SWEEP_SECONDS)
 
     def check_progress(self) -> None:
         """Check lanes, totals and the chains of facts, and set the gauges."""
@@ -95,6 +108,13 @@ class ReconciliationChores(Chores):
         while self.take_facts(SETTLING_SECONDS_MAX):
             pass
         super().sweep_all()
+        for _ in self._clearing.list_pages():
+            pass
+
+    def run(self, spare_share: float = 1.0) -> None:
+        """Do the chores of a call, then sweep accounts of symmetry rules."""
+        super().run(spare_share)
+        self._clearing_sweep.turn_pages(self.budget_seconds * spare_share)
 
     def _pages(self) -> Iterator[None]:
         ledger_end: tuple[int, str, int] | None = (-1, "", -1)
@@ -110,6 +130,7 @@ class ReconciliationChores(Chores):
                 pairs, own_end = db.sweep_own_shards(connection, own_end, PAGE_SHARDS)
                 lacking = [pair for pair in pairs if pair.held is None]
                 self.breaks.record(connection, compare_shards(connection, lacking))
+                self._clearing.add_unknown(connection, [pair.key for pair in pairs])
             yield
         with self._store.transaction() as connection:
             lanes = db.LANES.read(connection)
