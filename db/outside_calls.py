@@ -85,11 +85,15 @@ def add(connection: Connection[Any], calls: Sequence[Call]) -> None:
     connection.execute(SQL["tell"])
 
 
-def claim(connection: Connection[Any], asked: Claim) -> list[ClaimedRow]:
-    """Claim due calls until `lease_end`; skip what another worker has locked."""
-    cursor = connection.cursor(row_factory=class_row(ClaimedRow))
+def claim(connection: Connection[Any], asked: Claim) -> tuple[list[ClaimedRow], str]:
+    """Claim due calls until `lease_end`; skip what another worker has locked.
+
+    Return them, and the destination after which others were not looked at; empty if there are no others.
+    """
     arguments = asked._asdict() | {"limited": list(asked.rooms), "rooms": list(asked.rooms.values())}
-    return cursor.execute(SQL["claim"], arguments).fetchall()
+    found = connection.execute(SQL["claim"], arguments).fetchall()
+    # A claim of nothing is one row, with the last destination only.
+    return [ClaimedRow(*row[1:]) for row in found if row[1] is not None], found[0][0] or ""
 
 
 def store(connection: Connection[Any], results: Sequence[Result], unsure: set[int]) -> set[int]:

@@ -8,8 +8,8 @@ CREATE TABLE calls.call (
     kind text NOT NULL,
     -- The idempotency key that the other side gets.
     key text NOT NULL,
-    -- What shares a rate limit and a circuit breaker.
-    destination text NOT NULL,
+    -- What shares a rate limit and a circuit breaker. Ordered as Python orders text.
+    destination text COLLATE "C" NOT NULL,
     data jsonb NOT NULL,
     state text NOT NULL DEFAULT 'waiting'
     CHECK (state IN ('waiting', 'under_way', 'unknown', 'answered', 'given_up')),

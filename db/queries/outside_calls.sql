@@ -59,17 +59,27 @@ chosen AS (
         FOR UPDATE SKIP LOCKED
     ) AS picked
     LIMIT %(calls_max)s
+),
+
+claimed AS (
+    UPDATE calls.call AS c
+    SET
+        state = CASE WHEN chosen.state IN ('answered', 'given_up') THEN chosen.state ELSE 'under_way' END,
+        attempts = c.attempts + 1, due_time = %(lease_end)s
+    FROM chosen
+    WHERE c.call_id = chosen.call_id
+    RETURNING
+        c.call_id, c.tenant, c.kind, c.key, c.destination, c.data, c.attempts, c.asked_time,
+        chosen.state AS state_before, c.fate, c.answer_status, c.answer_body, c.last_failure
 )
 
-UPDATE calls.call AS c
-SET
-    state = CASE WHEN chosen.state IN ('answered', 'given_up') THEN chosen.state ELSE 'under_way' END,
-    attempts = c.attempts + 1, due_time = %(lease_end)s
-FROM chosen
-WHERE c.call_id = chosen.call_id
-RETURNING
-    c.call_id, c.tenant, c.kind, c.key, c.destination, c.data, c.attempts, c.asked_time, chosen.state AS state_before,
-    c.fate, c.answer_status, c.answer_body, c.last_failure;
+SELECT
+    (SELECT d.destination FROM destinations AS d WHERE d.place = %(destinations_max)s) AS last_destination,
+    claimed.call_id, claimed.tenant, claimed.kind, claimed.key, claimed.destination, claimed.data, claimed.attempts,
+    claimed.asked_time, claimed.state_before, claimed.fate, claimed.answer_status, claimed.answer_body,
+    claimed.last_failure
+FROM (SELECT 1) AS one
+LEFT JOIN claimed ON true;
 
 -- name: store
 -- Stores the results of attempts, but not of a claim whose lease another worker has taken; returns what it stored.
