@@ -27,7 +27,9 @@ T = TypeVar("T")
 logger: Final = structlog.get_logger(__name__)
 
 HANDLER_PAUSE_MICROSECONDS: Final = 60_000_000
-CALLS: Final = Counter("ledgerline_outside_calls", "Attempts of outside calls, by what became of them.", ["kind", "result"])
+CALLS: Final = Counter(
+    "ledgerline_outside_calls", "Attempts of outside calls, by what became of them.", ["kind", "result"]
+)
 
 
 class Attempt(NamedTuple):
@@ -221,9 +223,7 @@ class _Turn:
                 return
             logger.exception("a handler failed to make a request", kind=calls[0].kind, call_id=calls[0].call_id)
             # Nothing was sent, so the plan's pause does; an unknown outcome stays unknown.
-            settled.append(
-                self._make_later(handler, calls[0], None, f"the handler failed: {error!r}", is_unsure=asks)
-            )
+            settled.append(self._make_later(handler, calls[0], None, f"the handler failed: {error!r}", is_unsure=asks))
             return
         for call, request in made:
             if request is None:

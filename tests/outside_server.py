@@ -12,7 +12,7 @@ from aiohttp import web
 
 
 class OutsideServer:
-    """Answers by the path's first part: `script` (the next of `answers`), `slow`, `drop`, `redirect`, `large`, else 200.
+    """Answers by the path's first part: `script` (next of `answers`), `slow`, `drop`, `redirect`, `large`, else 200.
 
     `seen` has (monotonic time, path, idempotency key) of each request.
     """

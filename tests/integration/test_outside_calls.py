@@ -44,23 +44,27 @@ class Handler(Defaults):
         self.told: list[Result] = []
         self.fails = 0
 
-    def prepare(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request | None]:
+    def prepare(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request | None]:  # noqa: ARG002 - the protocol's
         return [
             Request(
-                "POST", call.data["url"], {"Idempotency-Key": call.key}, b"{}", timeout_seconds=call.data.get("timeout", 5)
+                "POST",
+                call.data["url"],
+                {"Idempotency-Key": call.key},
+                b"{}",
+                timeout_seconds=call.data.get("timeout", 5),
             )
             for call in calls
         ]
 
-    def ask(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request]:
+    def ask(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request]:  # noqa: ARG002 - the protocol's
         return [Request("GET", self._asks, {"Idempotency-Key": f"asked {call.key}"}, b"") for call in calls]
 
-    def judge_asked(self, call: ClaimedCall, found: Answer | Failure) -> Meaning:
+    def judge_asked(self, call: ClaimedCall, found: Answer | Failure) -> Meaning:  # noqa: ARG002 - the protocol's
         if isinstance(found, Failure):
             return Meaning.UNKNOWN
         return {200: Meaning.DONE, 404: Meaning.NOT_DONE}.get(found.status, Meaning.UNKNOWN)
 
-    def settle(self, transaction: Transaction, results: Sequence[Result]) -> Effects:
+    def settle(self, transaction: Transaction, results: Sequence[Result]) -> Effects:  # noqa: ARG002 - the protocol's
         if self.fails:
             self.fails -= 1
             raise ValueError("the handler fails")
@@ -235,7 +239,7 @@ def test_unknown_outcome_is_asked_then_sent_again(database: str, server: Outside
     handler = Handler(repeat_is_safe=False, asks=f"https://localhost:{server.port}/script")
     with running(database, handler, ca_file):
         ask_for(database, ("a", f"https://localhost:{server.port}/drop"))
-        assert wait_until(lambda: len(server.seen) >= 3, timeout_seconds=20)  # noqa: PLR2004 - as in the docstring
+        assert wait_until(lambda: len(server.seen) >= 3, timeout_seconds=20)
     assert [key for _, _, key in server.seen][:3] == ["a", "asked a", "a"]
 
 
@@ -264,8 +268,8 @@ def test_two_workers_send_each_call_once(database: str, server: OutsideServer, c
                 )
         assert wait_until(lambda: is_over(database), timeout_seconds=30)
     assert server.keys == {f"{n}": 1 for n in range(300)}
-    assert len(first.told) + len(second.told) == 300  # noqa: PLR2004 - each result is told once
-    assert len(server.connections) < 150, "connections are kept"  # noqa: PLR2004
+    assert len(first.told) + len(second.told) == 300
+    assert len(server.connections) < 150, "connections are kept"
 
 
 def test_rate_limit(database: str, server: OutsideServer, ca_file: Path) -> None:
@@ -275,9 +279,10 @@ def test_rate_limit(database: str, server: OutsideServer, ca_file: Path) -> None
         url = f"https://localhost:{server.port}/ok"
         ask_for(database, *((f"{n}", url) for n in range(12)), destination="one")
         assert wait_until(lambda: is_over(database), timeout_seconds=20)
+    assert len(server.connections) <= 3, "connections are kept"  # noqa: PLR2004 - the burst, and one more
     times = sorted(moment for moment, _, _ in server.seen)
-    assert len(times) == 12  # noqa: PLR2004 - all, once
-    assert times[-1] - times[0] >= 0.4  # noqa: PLR2004 - 10 calls after the burst
+    assert len(times) == 12
+    assert times[-1] - times[0] >= 0.4
 
 
 def test_breaker_spares_a_dead_destination(database: str, ca_file: Path) -> None:
@@ -285,9 +290,9 @@ def test_breaker_spares_a_dead_destination(database: str, ca_file: Path) -> None
     handler = Handler(RetryPlan((0.1,) * 100, 0.0))
     with running(database, handler, ca_file):
         ask_for(database, *((f"{n}", f"https://localhost:{free_port()}/") for n in range(40)), destination="dead")
-        assert wait_until(lambda: len(handler.told) >= 5, timeout_seconds=20)  # noqa: PLR2004 - the breaker's bound
+        assert wait_until(lambda: len(handler.told) >= 5, timeout_seconds=20)
         time.sleep(1.0)  # the time in which an unguarded worker would try hundreds of times
-        assert len(handler.told) <= 8 + 5  # noqa: PLR2004 - those under way when it opened
+        assert len(handler.told) <= 8 + 5
 
 
 def measure(dsn: str, server: OutsideServer, ca_file: Path, rate: int, seconds: float, *, bad: bool) -> float:
@@ -317,7 +322,7 @@ def measure(dsn: str, server: OutsideServer, ca_file: Path, rate: int, seconds: 
 
 
 def test_a_dead_and_a_slow_destination_delay_no_other(database: str, server: OutsideServer, ca_file: Path) -> None:
-    """At 100 calls a second, the p95 of the others with and without the two bad ones; the bound spares busy machines."""
+    """At 100 calls a second, the p95 of the others with the two bad ones is about that without."""
     without = measure(database, server, ca_file, 100, 3, bad=False)
     with_bad = measure(database, server, ca_file, 100, 3, bad=True)
     assert with_bad < 2 * without + 0.3, f"p95 {without:.3f} s without, {with_bad:.3f} s with"
