@@ -187,7 +187,7 @@ class _Turn:
         results = [
             Result(
                 row.call,
-                Fate(row.fate),
+                Fate(row.fate or Fate.UNKNOWN),
                 Answer(row.answer_status, row.answer_body or b"") if row.answer_status is not None else None,
                 row.last_failure,
                 None,

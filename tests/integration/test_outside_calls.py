@@ -259,16 +259,18 @@ def test_a_failing_handler_is_told_again(
 def test_two_workers_send_each_call_once(database: str, server: OutsideServer, ca_file: Path) -> None:
     first, second = Handler(), Handler()
     with running(database, first, ca_file), running(database, second, ca_file):
-        url = f"https://localhost:{server.port}/ok"
+        # A time limit that a busy machine does not reach: the call would rightly be repeated.
+        wanted = {"url": f"https://localhost:{server.port}/ok", "timeout": 60}
         for start in range(0, 300, 50):
             with connect(database, "ledgerline_worker") as connection:
                 add(
                     connection,
-                    [Call("default", "test", f"{n}", f"d{n % 20}", {"url": url}) for n in range(start, start + 50)],
+                    [Call("default", "test", f"{n}", f"d{n % 20}", wanted) for n in range(start, start + 50)],
                 )
         assert wait_until(lambda: is_over(database), timeout_seconds=30)
-    assert server.keys == {f"{n}": 1 for n in range(300)}
-    assert len(first.told) + len(second.told) == 300
+    later = [result for result in first.told + second.told if result.fate is Fate.LATER]
+    assert server.keys == {f"{n}": 1 for n in range(300)}, later
+    assert len(first.told) + len(second.told) - len(later) == 300
     assert len(server.connections) < 150, "connections are kept"
 
 
@@ -279,7 +281,7 @@ def test_rate_limit(database: str, server: OutsideServer, ca_file: Path) -> None
         url = f"https://localhost:{server.port}/ok"
         ask_for(database, *((f"{n}", url) for n in range(12)), destination="one")
         assert wait_until(lambda: is_over(database), timeout_seconds=20)
-    assert len(server.connections) <= 3, "connections are kept"  # noqa: PLR2004 - the burst, and one more
+    assert len(server.connections) <= 3, "connections are kept"
     times = sorted(moment for moment, _, _ in server.seen)
     assert len(times) == 12
     assert times[-1] - times[0] >= 0.4

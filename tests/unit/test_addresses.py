@@ -12,7 +12,7 @@ REFUSED_ADDRESSES = """
 100::1 2001::1 2001:0:7f00:1::1 2001:2::1 2001:10::1 2001:db8::1 2002:7f00:1::1 2002:808:808::1 3fff::1 5f00::1
 fc00::1 fd00:ec2::254 fe80::1 fe80::1%eth0 2606:4700::1111%eth0 fec0::1 ff02::1
 localhost 127.1 0x7f.0.0.1 0177.0.0.1 2130706433 8.8.8.8.
-""".split()
+""".split()  # noqa: SIM905 - a table
 
 REFUSED_URLS = [
     "http://example.com/",

@@ -108,7 +108,7 @@ def test_bucket() -> None:
     assert [bucket.take(10.0) for _ in range(4)] == [0, 0, 0.5, 1.0]
     assert bucket.fill(9.0) == -2
     assert bucket.fill(11.0) == 0
-    assert bucket.fill(100.0) == 2  # noqa: PLR2004 - the burst
+    assert bucket.fill(100.0) == 2
 
 
 def test_rooms() -> None:
