@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from db import worker as db
+from db import outside_calls
 from db.connections import Transaction
 from db.outbox import append
 from domain.effects import Effects
@@ -36,6 +37,9 @@ class EffectStore:
         ]
         if intents:
             db.hand_over(transaction, intents)
+        calls = [call for item in several for call in item.effects.calls]
+        if calls:
+            outside_calls.add(transaction, calls)
         events = [
             self._encoders.encode(event)._replace(correlation_id=item.correlation_id, traceparent=item.traceparent)
             for item in several

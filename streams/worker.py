@@ -10,8 +10,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
+from db.connections import Transaction
 from db.outbox import OutboxStore
 from db.worker import ROLE, IntentStore, WorkerConnection
+from domain.effects import Effects
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from producers.deploy import DAY_MS
@@ -31,16 +33,17 @@ from streams.batches import AgentOptions
 from streams.beside import Beside, RunningPart
 from streams.capabilities import CAPABILITIES, Capability
 from streams.clock import Clock
-from streams.effects import EffectStore
+from streams.effects import Caused, EffectStore
 from streams.fenced import run_agent
 from streams.metrics import serve_metrics
 from streams.outcomes import Outcomes
+from streams.outside_calls import CallOptions, OutsideCalls
 from streams.reactions import EventReader, Reactions
 from streams.reactor import Part, Reactor
 
 READING: Final = ("reactions", "outcomes")
 """The parts that read Kafka."""
-PARTS: Final = ("outbox", "intents", "clock", *READING)
+PARTS: Final = ("outbox", "intents", "clock", "calls", *READING)
 BATCH_RECORDS_MAX: Final = 500
 
 
@@ -102,7 +105,27 @@ def make_running_parts(around: Surroundings, parts: Sequence[str]) -> list[Runni
             EffectStore(EventEncoders.find_registered(around.registry)),
         ),
     }
+    made["calls"] = lambda: _make_calls(around)
     return [made[name]() for name in made if name in parts]
+
+
+def _make_calls(around: Surroundings) -> OutsideCalls:
+    settings = around.settings
+    effects = EffectStore(EventEncoders.find_registered(around.registry))
+    capability_of = {kind: capability.name for capability in around.capabilities for kind in capability.calls}
+
+    def apply_effects(transaction: Transaction, kind: str, found: Effects) -> None:
+        effects.store(transaction, [Caused(capability_of[kind], found)])
+
+    options = CallOptions(
+        at_once=settings.calls_at_once,
+        at_once_each=settings.calls_at_once_each,
+        timeout_seconds=settings.calls_timeout_seconds,
+        private_addresses=settings.calls_private_addresses,
+        ca_file=settings.calls_ca_file,
+    )
+    handlers = {kind: handler for capability in around.capabilities for kind, handler in capability.calls.items()}
+    return OutsideCalls(around.dsn, handlers, apply_effects, options)
 
 
 def _make_outbox(around: Surroundings) -> StandbyRelay:

@@ -23,6 +23,7 @@ audit.lane                     -        -      s    -               siu    -    
 audit.publication              -        -      s    -               su     -       s
 audit.segment                  -        -      s    -               si     -       s
 audit.signing_key              -        -      s    -               si     -       s
+calls.call                     -        -      -    -               -      siud    s
 ledger.account                 sic      s      s    s               s      -       s
 ledger.balance                 siu      -      s    s               s      -       s
 ledger.books_version           s        -      s    s               s      s       s
@@ -201,7 +202,7 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
             OR pronamespace::regnamespace::text IN (
-                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker'
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls'
             )
         )
     )
