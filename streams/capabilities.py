@@ -27,8 +27,14 @@ class Due(Protocol):
     def claim(self, transaction: Transaction, now: int, items_max: int) -> Sequence[Any]:
         """Return items that are due, the oldest first, locked until the commit; skip what another clock has locked."""
 
-    def act(self, transaction: Transaction, item: Any, now: int) -> Effects:
-        """Do what is due, so that the item is not due any more at `now`."""
+    def get_due_time(self, item: Any) -> int:
+        """Return when a claimed item fell due."""
+
+    def act_all(self, transaction: Transaction, items: Sequence[Any], now: int) -> Effects:
+        """Do what is due for all items, so that none of them is due any more at `now`. Any failure fails all.
+
+        The clock then calls it again for each item alone.
+        """
 
     def defer(self, transaction: Transaction, item: Any, until: int, reason: str) -> None:
         """Keep an item that `act` failed on from being due before `until`, with the reason for people."""
