@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from db.connections import Transaction
 from domain.effects import Effects, Happened, Settled
+from streams import schedules
 
 Reaction = Callable[[Transaction, Happened], Effects]
 OutcomeHandler = Callable[[Transaction, Settled], Effects]
@@ -52,4 +53,6 @@ class Capability:
     due: Sequence[Due] = ()
 
 
-CAPABILITIES: Final[tuple[Capability, ...]] = ()
+CAPABILITIES: Final[tuple[Capability, ...]] = (
+    Capability("schedules", outcome=schedules.note_outcome, due=(schedules.DUE,)),
+)

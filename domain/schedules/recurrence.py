@@ -337,9 +337,7 @@ def find_next(rule: Rule | None, start: datetime, zone: tzinfo, after: Moment | 
     return None
 
 
-def find_next_after_time(
-    rule: Rule | None, start: datetime, zone: tzinfo, moment_time: int
-) -> Moment | None:
+def find_next_after_time(rule: Rule | None, start: datetime, zone: tzinfo, moment_time: int) -> Moment | None:
     """Return the first occurrence after a moment, in microseconds since 1970."""
     found = find_next(rule, start, zone, None)
     if found is None or found.time > moment_time:
