@@ -63,7 +63,7 @@ class Rule(NamedTuple):
     days: Days
     interval: int
     times: tuple[time, ...]
-    count: int | None
+    occurrences_max: int | None
     until: datetime | None
     """The last time that may be: in UTC if it has a zone, else local."""
 
@@ -208,7 +208,7 @@ def _expand(days: Days, year: int, month: int) -> tuple[date, ...]:
     """Return the days of one period: a year if `month` is 0, else a month."""
     found = dateutil_rrule.rrule(
         dateutil_rrule.MONTHLY if month else dateutil_rrule.YEARLY,
-        dtstart=datetime(year, month or 1, 1),  # noqa: DTZ001 - local by the rule
+        dtstart=datetime(year, month or 1, 1),
         # Past the last year that datetime knows, so dateutil ends after this period even if it is empty.
         interval=120_000 if month else 10_000,
         wkst=days.week_start,

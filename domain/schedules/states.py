@@ -125,7 +125,7 @@ def get_rule(rrule: str | None, start: datetime) -> Rule | None:
 
 
 def _has(schedule: Schedule, rule: Rule | None, number: int) -> bool:
-    return rule is None or rule.count is None or number - schedule.base <= rule.count
+    return rule is None or rule.occurrences_max is None or number - schedule.base <= rule.occurrences_max
 
 
 def _tell(schedule: Schedule, type: str, now: int, **data: Any) -> tuple[Schedule, Event]:
