@@ -159,7 +159,7 @@ async def list_schedules(
 
     async def ask(pool: Pool) -> list[Schedule]:
         async with open_tenant(pool, reader.tenant) as store:
-            return await store.list_page(state, until, after, page.rows_max)  # type: ignore[arg-type]
+            return await store.list_page(state, until, after, page.rows_max)
 
     return page.make_response(await reader.read(ask), make_view, lambda row: (row.created_time, str(row.schedule_id)))
 

@@ -159,6 +159,24 @@ def _read_week_days(parts: dict[str, str], frequency: str) -> tuple[tuple[int, i
     return tuple(sorted(found))
 
 
+def _check_days(
+    frequency: str,
+    month_days: tuple[int, ...],
+    week_days: tuple[tuple[int, int], ...],
+    has_yearly: bool,
+    has_weeks: bool,
+    has_positions: bool,
+) -> None:
+    if frequency != "YEARLY" and has_yearly:
+        raise RuleFault("BYYEARDAY and BYWEEKNO are for yearly rules.")
+    if frequency in ("WEEKLY", "DAILY") and has_positions:
+        raise RuleFault("BYSETPOS is for monthly and yearly rules.")
+    if has_weeks and any(number for _, number in week_days):
+        raise RuleFault("BYDAY has no numbers beside BYWEEKNO.")
+    if frequency == "WEEKLY" and month_days:
+        raise RuleFault("BYMONTHDAY is not for weekly rules.")
+
+
 def _compile_days(frequency: str, parts: dict[str, str], start: datetime, interval: int) -> Days:
     """Return the days, with those that the start implies, and with the clamp for days after the 28th."""
     months, month_days = _read_list(parts, "BYMONTH"), _read_list(parts, "BYMONTHDAY")
@@ -167,14 +185,7 @@ def _compile_days(frequency: str, parts: dict[str, str], start: datetime, interv
     week_start = parts.get("WKST", "MO")
     if week_start not in _WEEKDAYS:
         raise RuleFault("WKST must be a day such as MO.")
-    if frequency != "YEARLY" and (year_days or weeks):
-        raise RuleFault("BYYEARDAY and BYWEEKNO are for yearly rules.")
-    if frequency in ("WEEKLY", "DAILY") and positions:
-        raise RuleFault("BYSETPOS is for monthly and yearly rules.")
-    if weeks and any(number for _, number in week_days):
-        raise RuleFault("BYDAY has no numbers beside BYWEEKNO.")
-    if frequency == "WEEKLY" and month_days:
-        raise RuleFault("BYMONTHDAY is not for weekly rules.")
+    _check_days(frequency, month_days, week_days, bool(year_days or weeks), bool(weeks), bool(positions))
     if not (month_days or week_days or year_days or weeks):
         if frequency == "YEARLY":
             months = months or (start.month,)

@@ -55,6 +55,8 @@ reconciliation.lane            -        -      s    siu             -      s
 reconciliation.total           -        -      s    siu             -      s
 replay.dropped                 -        -      -    -               -      -
 replay.lane                    -        -      -    -               -      -
+schedules.occurrence           -        -      s    -               -      s
+schedules.schedule             -        -      siu  -               -      s
 """
 
 LETTERS: Final = {"SELECT": "s", "INSERT": "i", "UPDATE": "u", "DELETE": "d"}
