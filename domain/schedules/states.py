@@ -257,7 +257,7 @@ def act(schedule: Schedule, zone: tzinfo, now: int) -> Step:
         occurrence_time=schedule.occurrence_time, intent_id=str(intent.intent_id),
     )  # fmt: skip
     sent = _make_occurrence(schedule, "sent", intent.intent_id, now)
-    return Step(schedule, (*events, event), (sent,), (intent,))
+    return Step(schedule, (*events, event), (*skipped, sent), (intent,))
 
 
 def _find_skip_reason(schedule: Schedule, following: Moment | None, now: int) -> str | None:
