@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from typing import Any
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from producers.event_encoding import EventEncoders
 from runtime.settings import Settings
 from streams.schedules import DUE, note_outcome
 from tests.api_bench import ApiBench, post, problem, top_up
+from tests.schedules_bench import add_due_schedules, count_sent, measure_acts
 
 DAY = 86_400_000_000
 CLAIMED_MAX = 1000
@@ -214,7 +216,7 @@ def test_after_a_week_of_downtime_each_occurrence_is_sent_once_in_order(api: Api
             f"ledgerline:schedules:{made['schedule_id']}:{number}" for number in range(1, 8)
         ]
         times = [intent.value_time or 0 for intent in worker.intents]
-        assert [after - before for before, after in zip(times, times[1:], strict=False)] == [DAY] * 6
+        assert [after - before for before, after in pairwise(times)] == [DAY] * 6
         assert list_states(client, made) == [(number, "posted") for number in range(1, 8)]
         assert (read(client, made)["state"], read(client, made)["end_reason"]) == ("ended", "completed")
     assert [version for version, _ in read_events(api)] == list(range(1, 17))
@@ -271,3 +273,12 @@ def test_a_schedule_that_fails_is_deferred_with_its_reason(api: ApiBench, worker
         assert read(client, made)["trouble"] == "a bug"
         assert worker.tick(moment + DAY) == 1
         assert read(client, made)["trouble"] is None
+
+
+@pytest.mark.parametrize("number", [2_000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_many_schedules_that_are_due_in_one_minute_are_each_handed_over_once(api: ApiBench, number: int) -> None:
+    begin = now()
+    add_due_schedules(api.dsn, number, begin)
+    count, seconds = measure_acts(api.dsn, begin + 60_000_000)
+    assert (count, count_sent(api.dsn)) == (number, number)
+    assert seconds < 60
