@@ -62,5 +62,3 @@ def count_sent(dsn: str) -> int:
     with psycopg.connect(dsn) as owner:
         rows = owner.execute("SELECT count(*) FROM schedules.occurrence WHERE state = 'sent'").fetchall()
     return int(rows[0][0])
-
-

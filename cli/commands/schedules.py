@@ -54,7 +54,9 @@ def _show(view: dict[str, Any], *, as_json: bool) -> None:
     rows += [{"": f"current {name.replace('_', ' ')}", "value": value} for name, value in current.items() if value]
     rows += [{"": f"retry {name.replace('_', ' ')}", "value": value} for name, value in view["retry"].items()]
     show_rows("Schedule", rows, as_json=False)
-    show_rows("Legs", view["intent"]["legs"], as_json=False)
+    show_rows(
+        "Legs", view["intent"]["legs"], as_json=False, columns=("account", "direction", "amount_minor", "currency")
+    )
 
 
 def _make_fields(
@@ -137,19 +139,19 @@ def occurrences(schedule_id: Id, limit: Limit = 100, as_json: Json = False) -> N
 @app.command()
 def pause(schedule_id: Id, version: Version = None, as_json: Json = False) -> None:
     """Pause a schedule. What falls into the pause is skipped."""
-    _act(schedule_id, "pause", version, as_json=as_json)
+    _send_action(schedule_id, "pause", version, as_json=as_json)
 
 
 @app.command()
 def resume(schedule_id: Id, version: Version = None, as_json: Json = False) -> None:
     """Resume a paused schedule."""
-    _act(schedule_id, "resume", version, as_json=as_json)
+    _send_action(schedule_id, "resume", version, as_json=as_json)
 
 
 @app.command()
 def end(schedule_id: Id, version: Version = None, as_json: Json = False) -> None:
     """End a schedule for good."""
-    _act(schedule_id, "end", version, as_json=as_json)
+    _send_action(schedule_id, "end", version, as_json=as_json)
 
 
 @app.command()
@@ -189,7 +191,7 @@ def _make_match(version: int | None) -> dict[str, str]:
     return {"If-Match": "*" if version is None else f'"{version}"'}
 
 
-def _act(schedule_id: uuid.UUID, action: str, version: int | None, *, as_json: bool) -> None:
+def _send_action(schedule_id: uuid.UUID, action: str, version: int | None, *, as_json: bool) -> None:
     with open_api_client() as client:
         answer: httpx.Response = client.post(f"/v1/schedules/{schedule_id}/{action}", headers=_make_match(version))
         _show(get_answer(answer), as_json=as_json)

@@ -91,8 +91,8 @@ def parse_rule(text: str, start: datetime) -> Rule:
         if others:
             raise RuleFault(f"A rule by {frequency} takes no {others[0]}: only INTERVAL, COUNT and UNTIL.")
         return Rule(Days(frequency, (), (), (), (), (), (), 0), interval, (), count, until)
-    days = _compile_days(frequency, parts, start, interval)
-    times = _compile_times(parts, start)
+    days = _make_days(frequency, parts, start, interval)
+    times = _make_times(parts, start)
     if days.positions and len(times) > 1:
         raise RuleFault("BYSETPOS goes with one time a day.")
     return Rule(days, interval, times, count, until)
@@ -177,7 +177,7 @@ def _check_days(
         raise RuleFault("BYMONTHDAY is not for weekly rules.")
 
 
-def _compile_days(frequency: str, parts: dict[str, str], start: datetime, interval: int) -> Days:
+def _make_days(frequency: str, parts: dict[str, str], start: datetime, interval: int) -> Days:
     """Return the days, with those that the start implies, and with the clamp for days after the 28th."""
     months, month_days = _read_list(parts, "BYMONTH"), _read_list(parts, "BYMONTHDAY")
     year_days, weeks, positions = (_read_list(parts, name) for name in ("BYYEARDAY", "BYWEEKNO", "BYSETPOS"))
@@ -205,7 +205,7 @@ def _compile_days(frequency: str, parts: dict[str, str], start: datetime, interv
     return Days(frequency, months, month_days, week_days, year_days, weeks, positions, _WEEKDAYS.index(week_start))
 
 
-def _compile_times(parts: dict[str, str], start: datetime) -> tuple[time, ...]:
+def _make_times(parts: dict[str, str], start: datetime) -> tuple[time, ...]:
     hours = _read_list(parts, "BYHOUR") or (start.hour,)
     minutes = _read_list(parts, "BYMINUTE") or (start.minute,)
     seconds = _read_list(parts, "BYSECOND") or (start.second,)

@@ -314,7 +314,7 @@ def settle(
     if outcome is Outcome.POSTED:
         occurrence = _make_occurrence(schedule, "posted", intent_id, now)
         schedule, event = _tell(schedule, "OccurrencePosted", now, **told)
-        return _go_on(schedule, event, occurrence, zone, now)
+        return _move_on(schedule, event, occurrence, zone, now)
     will_retry = attempt <= schedule.retries and reason in RETRIED and schedule.state != "ended"
     next_time = now + schedule.retry_pause_seconds * 1_000_000 if will_retry else None
     occurrence = _make_occurrence(
@@ -323,11 +323,11 @@ def settle(
     )  # fmt: skip
     schedule, event = _tell(schedule, "OccurrenceRefused", now, reason=reason, next_attempt_time=next_time, **told)
     if next_time is None:
-        return _go_on(schedule, event, occurrence, zone, now)
+        return _move_on(schedule, event, occurrence, zone, now)
     return Step(schedule._replace(is_in_flight=False, not_before=next_time), (event,), (occurrence,))
 
 
-def _go_on(schedule: Schedule, event: Event, occurrence: Occurrence, zone: tzinfo, now: int) -> Step:
+def _move_on(schedule: Schedule, event: Event, occurrence: Occurrence, zone: tzinfo, now: int) -> Step:
     """Return the step to the next occurrence, or to the end after the last one."""
     events: tuple[Event, ...] = (event,)
     schedule = _advance(schedule, _find_following(schedule, zone))
