@@ -168,7 +168,7 @@ def change(schedule: Schedule, changes: Mapping[str, Any], zone: tzinfo, now: in
         found = find_next_after_time(rule, changed.start, zone, max(now, under_way))
         if found is None:
             raise StateFault("The changed rule has no occurrence in the time to come: end the schedule instead.")
-        if schedule.attempt:  # the current occurrence is under way, and stays; `_advance` goes on by the new rule
+        if schedule.attempt:  # the current occurrence is under way, and stays; `_move_to` goes on by the new rule
             changed = changed._replace(base=schedule.number)
         else:
             changed = changed._replace(base=schedule.number - 1, local=found.local, occurrence_time=found.time)
@@ -216,7 +216,7 @@ def _find_following(schedule: Schedule, zone: tzinfo) -> Moment | None:
     return find_next(rule, schedule.start, zone, Moment(schedule.local, schedule.occurrence_time))
 
 
-def _advance(schedule: Schedule, following: Moment | None) -> Schedule:
+def _move_to(schedule: Schedule, following: Moment | None) -> Schedule:
     local, moment_time = (None, None) if following is None else following
     return schedule._replace(
         number=schedule.number + (following is not None), local=local, occurrence_time=moment_time, attempt=0,
@@ -238,7 +238,7 @@ def act(schedule: Schedule, zone: tzinfo, now: int) -> Step:
             break
         why = reason
         skipped.append(_make_occurrence(schedule, "skipped", None, now, reason=reason))
-        schedule = _advance(schedule, following)
+        schedule = _move_to(schedule, following)
     if skipped:
         schedule, event = _tell(
             schedule, "OccurrenceSkipped", now, first_number=skipped[0].number, last_number=skipped[-1].number,
@@ -330,7 +330,7 @@ def settle(
 def _move_on(schedule: Schedule, event: Event, occurrence: Occurrence, zone: tzinfo, now: int) -> Step:
     """Return the step to the next occurrence, or to the end after the last one."""
     events: tuple[Event, ...] = (event,)
-    schedule = _advance(schedule, _find_following(schedule, zone))
+    schedule = _move_to(schedule, _find_following(schedule, zone))
     if schedule.occurrence_time is None and schedule.state != "ended":
         schedule, ended = _end(schedule, "completed", now)
         events += ended

@@ -311,8 +311,8 @@ VERBS: Final = {
     "migrate", "mirror", "move", "name", "normalize", "note", "observe", "open", "parse", "pass", "pause", "plan", "point",
     "post", "prepare", "process", "prove", "publish", "put", "quarantine", "query", "rank", "read", "recompute",
     "reconcile", "record", "refuse", "register", "remove", "render", "repeat", "replace", "replay", "require", "resolve",
-    "restore", "resume", "retry", "reverse", "revoke", "rewind", "run", "say", "seek", "send", "serve", "set", "settle", "show",
-    "sign", "skip", "sort", "spawn", "split", "start", "stop", "store", "stream", "strip", "sum", "sweep", "take",
+    "restore", "resume", "retry", "reverse", "revoke", "rewind", "run", "say", "seek", "send", "serve", "set", "settle",
+    "show", "sign", "skip", "sort", "spawn", "split", "start", "stop", "store", "stream", "strip", "sum", "sweep", "take",
     "tell", "translate", "try", "turn", "vary", "verify", "wait", "watch", "wire", "write",
 }  # fmt: skip
 # What a predicate or a conversion begins with.
