@@ -38,7 +38,7 @@ function list() {
 
 function one(id) {
   const status = h("p", { role: "status" }, "");
-  const about = h("section", { class: "card" });
+  const about = h("article", { class: "story" });
   const body = h("tbody", { id: "occurrences" });
   const beside = h("p", { role: "status" }, "");
   const more = pager();
@@ -68,6 +68,7 @@ function one(id) {
     }
   };
   start();
-  return { elements: [h("div", { class: "head" }, title, status), about,
-    h("section", { class: "card" }, h("div", { class: "head" }, h("h2", {}, "Occurrences"), beside), frame, more.element)] };
+  return { elements: [h("div", { class: "head" }, title, status), h("section", { class: "card" }, about),
+    h("div", { class: "head" }, h("h2", {}, "Occurrences"), beside),
+    h("section", { class: "card" }, frame, more.element)] };
 }
