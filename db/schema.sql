@@ -1215,6 +1215,7 @@ CREATE TABLE schedules.schedule (
     -- The body of the intent, as POST /v1/intents takes it.
     intent jsonb NOT NULL,
     -- Local times in the zone.
+    -- squawk-ignore prefer-timestamp-tz
     start timestamp NOT NULL,
     zone text NOT NULL,
     rrule text,
@@ -1227,6 +1228,7 @@ CREATE TABLE schedules.schedule (
     base bigint NOT NULL,
     -- The current occurrence: due later, in flight, or refused and waiting for its next attempt.
     number bigint NOT NULL,
+    -- squawk-ignore prefer-timestamp-tz
     local timestamp,
     occurrence_time bigint,
     -- squawk-ignore prefer-bigint-over-int
@@ -1254,6 +1256,7 @@ CREATE TABLE schedules.occurrence (
     number bigint NOT NULL,
     -- The schedule's version that the row was last changed with.
     version bigint NOT NULL,
+    -- squawk-ignore prefer-timestamp-tz
     local timestamp NOT NULL,
     occurrence_time bigint NOT NULL,
     state text NOT NULL CHECK (state IN ('sent', 'posted', 'retrying', 'refused', 'skipped')),
