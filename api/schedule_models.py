@@ -60,8 +60,9 @@ class ScheduleChanges(BaseModel):
     intent: Annotated[
         dict[str, Any],
         Field(
-            description="A transfer as POST /v1/intents takes it, without value_time: that is the occurrence's time.",
-            json_schema_extra={"$ref": "#/components/schemas/IntentBody"},
+            description="IntentBody: a transfer as POST /v1/intents takes it, without value_time: that is the occurrence's time.",
+            # The schema names the form; the ledger's own rules check the intent.
+            json_schema_extra={"required": ["type"]},
         ),
     ] = {}
     start: Annotated[
