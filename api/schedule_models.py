@@ -60,7 +60,7 @@ class ScheduleChanges(BaseModel):
     intent: Annotated[
         dict[str, Any],
         Field(
-            description="IntentBody: a transfer as POST /v1/intents takes it, without value_time: that is the occurrence's time.",
+            description="IntentBody, a transfer without value_time: that is the occurrence's time.",
             # The schema names the form; the ledger's own rules check the intent.
             json_schema_extra={"required": ["type"]},
         ),
