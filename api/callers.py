@@ -106,10 +106,11 @@ class Reader(NamedTuple):
             return await self.database.ask_in_thread(look_up, *arguments)
 
 
-def _make_reader(key: ApiKey, parts: Parts) -> Reader:
+def make_reader(key: ApiKey, parts: Parts) -> Reader:
+    """Return the caller of a route that reads."""
     return Reader(key, parts.shares, parts.database, parts.books)
 
 
-AccountsReader = Annotated[Reader, Depends(Needs(Scope.ACCOUNTS_READ, _make_reader))]
-IntentsReader = Annotated[Reader, Depends(Needs(Scope.INTENTS_READ, _make_reader))]
-JournalReader = Annotated[Reader, Depends(Needs(Scope.JOURNAL_READ, _make_reader))]
+AccountsReader = Annotated[Reader, Depends(Needs(Scope.ACCOUNTS_READ, make_reader))]
+IntentsReader = Annotated[Reader, Depends(Needs(Scope.INTENTS_READ, make_reader))]
+JournalReader = Annotated[Reader, Depends(Needs(Scope.JOURNAL_READ, make_reader))]

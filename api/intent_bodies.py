@@ -18,6 +18,7 @@ from api.plain_bodies import Asked, read_plain_transfer
 from api.problems import Kind, Problem, get_problem_kind
 from api.times import from_rfc3339
 from api.unique_members import require_unique_members
+from domain.effects import OWN_KEY_START
 from domain.intents import Intent, compute_intent_id
 from domain.screening import find_key_fault, refuse_shape
 
@@ -89,11 +90,28 @@ def parse_intent(raw: bytes, tenant: str, idempotency_key: str) -> Intent:
     """Return the intent in a body. Raise Problem if the body is too large, or is not an intent in form or shape."""
     require_few_parts(raw, INTENT_PARTS_MAX)
     asked = _read(parse_json(raw), INTENT_FORM, _FAULTS_SHOWN_MAX)
+    refuse_own_key(idempotency_key)
     return _judge(asked, tenant, idempotency_key, get_now_microseconds())
+
+
+def read_intent(value: Any, tenant: str, idempotency_key: str) -> Intent:
+    """Return the intent in a parsed value, for a capability that posts it later. Raise Problem."""
+    asked = _read(value, INTENT_FORM, _FAULTS_SHOWN_MAX)
+    return _judge(asked, tenant, idempotency_key, get_now_microseconds())
+
+
+def refuse_own_key(idempotency_key: str) -> None:
+    """Raise Problem if a key begins as those of Ledgerline's own intents do."""
+    if idempotency_key.startswith(OWN_KEY_START):
+        raise Problem(
+            Kind.IDEMPOTENCY_KEY_INVALID,
+            f"Keys that begin with {OWN_KEY_START} are Ledgerline's own: choose another beginning.",
+        )
 
 
 def _parse_item(value: Any, tenant: str, accepted_time: int, faults_max: int) -> Intent:
     asked = _read(value, ITEM_FORM, faults_max)
+    refuse_own_key(value["idempotency_key"])
     return _judge(asked, tenant, value["idempotency_key"], accepted_time)
 
 

@@ -10,6 +10,7 @@ from api.configuration import Configuration
 from api.console.feed import Feed
 from api.console.latency import AcceptTimes
 from api.database import Database
+from api.event_schemas import EventSchemas
 from api.intake import Intake
 from api.known_books import KnownBooks
 from api.metrics import Metrics
@@ -45,6 +46,7 @@ class Parts:
         self.waiter = LaneWaiter(self.database.pool, configuration.postgres_dsn, accept_times.announce)
         self.outcomes = Outcomes(self.database, self.books, self.waiter, metrics)
         self.intake = Intake(configuration)
+        self.event_schemas = EventSchemas(configuration)
         self.submission = Submission(self.database, self.books, self.outcomes, self.intake, accept_times, metrics)
         make_reader = partial(PositionReader, configuration.kafka, topics.intents, topics.journal)
         self.feed = Feed(self.database, accept_times, make_reader)
@@ -56,6 +58,7 @@ class Parts:
         stopping = self.background.stopping
         self.background.start("books", self.books.load(stopping))
         self.background.start("schema", self.intake.load_schema(stopping))
+        self.background.start("schemas of events", self.event_schemas.load(stopping))
         self.background.start("postings", self.waiter.run(stopping))
 
     def release_waiting(self) -> None:

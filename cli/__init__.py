@@ -46,6 +46,7 @@ COMMANDS: Final = (
     Entry("observe", "observe", "observe", _STACK, "Watch the ledger with a real Prometheus: targets, rules, alerts."),
     Entry("demo", "demo", "demo", _STACK, "Move real transactions through everything and prove the books."),
     Entry("intents", "intents", "app", _MONEY, "Post intents through the API and see what became of them."),
+    Entry("schedules", "schedules", "app", _MONEY, "Intents for later, or repeated."),
     Entry("import", "importing", "app", _MONEY, "Turn real ledgers into intents and post them."),
     Entry("balance", "accounts", "balance", _MONEY, "Show the balances of an account, or of all below a prefix."),
     Entry("accounts", "accounts", "accounts", _MONEY, "Open accounts."),

@@ -33,6 +33,8 @@ class Scope(StrEnum):
     INTENTS_READ = "intents:read"
     ACCOUNTS_READ = "accounts:read"
     JOURNAL_READ = "journal:read"
+    SCHEDULES_WRITE = "schedules:write"
+    SCHEDULES_READ = "schedules:read"
     OPERATIONS_READ = "operations:read"
 
 

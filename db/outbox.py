@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
-from psycopg import Connection
+from psycopg import AsyncConnection, Connection
 from psycopg.rows import class_row
 
 from db.listening import ListeningConnection
@@ -55,23 +55,29 @@ def append(connection: Connection[Any], encoded: Sequence[EncodedEvent]) -> None
 
     Postgres raises UniqueViolation if a version of an aggregate has an event already, and then nothing is appended.
     """
+    connection.execute(SQL["append"], _make_values(encoded))
+
+
+async def append_async(connection: AsyncConnection[Any], encoded: Sequence[EncodedEvent]) -> None:
+    """Do the same as `append` for the API's connections."""
+    await connection.execute(SQL["append"], _make_values(encoded))
+
+
+def _make_values(encoded: Sequence[EncodedEvent]) -> dict[str, Any]:
     events = [item.event for item in encoded]
-    connection.execute(
-        SQL["append"],
-        {
-            "lanes": [choose_lane(event) for event in events],
-            "event_ids": [make_event_id(event) for event in events],
-            "families": [event.family for event in events],
-            "types": [event.type for event in events],
-            "tenants": [event.tenant for event in events],
-            "aggregates": [event.aggregate for event in events],
-            "versions": [event.version for event in events],
-            "contents": [item.value for item in encoded],
-            "correlation_ids": [item.correlation_id for item in encoded],
-            "traceparents": [item.traceparent for item in encoded],
-            "occurred_times": [event.occurred_time for event in events],
-        },
-    )
+    return {
+        "lanes": [choose_lane(event) for event in events],
+        "event_ids": [make_event_id(event) for event in events],
+        "families": [event.family for event in events],
+        "types": [event.type for event in events],
+        "tenants": [event.tenant for event in events],
+        "aggregates": [event.aggregate for event in events],
+        "versions": [event.version for event in events],
+        "contents": [item.value for item in encoded],
+        "correlation_ids": [item.correlation_id for item in encoded],
+        "traceparents": [item.traceparent for item in encoded],
+        "occurred_times": [event.occurred_time for event in events],
+    }
 
 
 class OutboxStore(ListeningConnection):

@@ -63,4 +63,13 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "ledger.relay-value": ("ledger/relay_checkpoint.avsc", "FULL_TRANSITIVE"),
     "ledger.breaks-value": ("reconciliation/break.avsc", "FULL_TRANSITIVE"),
     "audit.checkpoints-value": ("audit/audit_checkpoint.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.ScheduleCreated": ("schedule/schedule_created.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.ScheduleChanged": ("schedule/schedule_changed.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.SchedulePaused": ("schedule/schedule_paused.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.ScheduleResumed": ("schedule/schedule_resumed.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.ScheduleEnded": ("schedule/schedule_ended.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.OccurrenceSent": ("schedule/occurrence_sent.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.OccurrencePosted": ("schedule/occurrence_posted.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.OccurrenceRefused": ("schedule/occurrence_refused.avsc", "FULL_TRANSITIVE"),
+    "schedule.events-ledgerline.schedule.OccurrenceSkipped": ("schedule/occurrence_skipped.avsc", "FULL_TRANSITIVE"),
 }

@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from db.connections import Transaction
 from domain.effects import Effects, Happened, Settled
 from streams.call_handlers import CallHandler
+from streams import schedules
 
 Reaction = Callable[[Transaction, Happened], Effects]
 OutcomeHandler = Callable[[Transaction, Settled], Effects]
@@ -55,4 +56,6 @@ class Capability:
     """By kind of outside call (streams.outside_calls). A kind belongs to one capability."""
 
 
-CAPABILITIES: Final[tuple[Capability, ...]] = ()
+CAPABILITIES: Final[tuple[Capability, ...]] = (
+    Capability("schedules", outcome=schedules.note_outcome, due=(schedules.DUE,)),
+)

@@ -40,11 +40,33 @@ def _parse_minor(amount: str | None, amount_minor: int | None, currency: str) ->
     return parse_minor(str(amount), currency)
 
 
-def _read_body(file: Path) -> Any:
+def read_body(file: Path) -> Any:
+    """Return the JSON value in a file, or in standard input for `-`; raise IntentError."""
     try:
         return orjson.loads(_read_bytes(file))
     except orjson.JSONDecodeError as error:
         raise IntentError(f"{file} is not JSON: {error}.") from error
+
+
+def make_transfer(
+    debit: str | None,
+    credit: str | None,
+    amount: str | None,
+    amount_minor: int | None,
+    currency: str,
+    reference: str | None,
+) -> dict[str, Any]:
+    """Return the body of a transfer of two legs; raise IntentError if the options do not give a whole one."""
+    if debit is None or credit is None:
+        raise IntentError("Say which account to --debit and which to --credit, or give a --file.")
+    for account, hint in ((debit, "--debit"), (credit, "--credit")):
+        check_address(account, hint)
+    minor = _parse_minor(amount, amount_minor, currency)
+    legs = [
+        {"account": account, "direction": direction, "amount_minor": minor, "currency": currency}
+        for account, direction in ((debit, "debit"), (credit, "credit"))
+    ]
+    return {"type": "transfer", "legs": legs, "reference": reference}
 
 
 def _show(view: dict[str, Any], *, as_json: bool) -> None:
@@ -87,18 +109,9 @@ def post(
 ) -> None:
     """Post one transfer, of two legs by options or of any number by a file. Exit code 1 if it is rejected."""
     if file is not None:
-        body = _read_body(file)
-    elif debit is None or credit is None:
-        raise IntentError("Say which account to --debit and which to --credit, or give a --file.")
+        body = read_body(file)
     else:
-        for account, hint in ((debit, "--debit"), (credit, "--credit")):
-            check_address(account, hint)
-        minor = _parse_minor(amount, amount_minor, currency)
-        legs = [
-            {"account": account, "direction": direction, "amount_minor": minor, "currency": currency}
-            for account, direction in ((debit, "debit"), (credit, "credit"))
-        ]
-        body = {"type": "transfer", "legs": legs, "reference": reference}
+        body = make_transfer(debit, credit, amount, amount_minor, currency, reference)
     _send(body, None if key is None else check_key(key), wait, as_json=as_json)
 
 

@@ -27,6 +27,8 @@ MEANINGS: Final = {
     Scope.INTENTS_READ: "ask what became of intents",
     Scope.ACCOUNTS_READ: "read accounts, balances, entries, statements and reports",
     Scope.JOURNAL_READ: "read the journal, proofs and the console's events",
+    Scope.SCHEDULES_WRITE: "make, change and end schedules",
+    Scope.SCHEDULES_READ: "read schedules and their occurrences",
     Scope.OPERATIONS_READ: "see all tenants' sums and breaks; for operators",
 }
 

@@ -57,6 +57,8 @@ reconciliation.total           -        -      s    siu             -      -    
 reconciliation.unmatched       -        -      s    siud            -      -       s
 replay.dropped                 -        -      -    -               -      -       -
 replay.lane                    -        -      -    -               -      -       -
+schedules.occurrence           -        -      s    -               -      siu     s
+schedules.schedule             -        -      siu  -               -      su      s
 worker.intent                  -        -      -    -               -      siud    s
 worker.parked                  -        -      -    -               -      siud    scd
 worker.position                -        -      -    -               -      siud    siu
@@ -202,7 +204,7 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
             OR pronamespace::regnamespace::text IN (
-                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls'
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules'
             )
         )
     )

@@ -302,18 +302,19 @@ def test_names_are_whole_words() -> None:
 
 # The verbs that names of functions begin with. Prefer one of these to a new one.
 VERBS: Final = {
-    "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause", "chain",
-    "change", "check", "choose", "climb", "close", "collect", "compare", "complain", "compute", "configure",
-    "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode", "describe",
-    "drain", "drop", "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit", "explain", "export",
-    "fetch", "fill", "find", "fit", "follow", "format", "fund", "get", "guard", "hash", "hold", "import", "infer",
-    "join", "judge", "keep", "list", "listen", "load", "lock", "look", "make", "map", "mark", "mask", "merge",
-    "migrate", "mirror", "move", "name", "normalize", "note", "observe", "open", "parse", "pass", "plan", "point",
-    "post", "prepare", "process", "prove", "publish", "put", "quarantine", "query", "rank", "read", "recompute",
-    "reconcile", "record", "refuse", "register", "remove", "render", "repeat", "replace", "replay", "require",
-    "restore", "retry", "reverse", "revoke", "rewind", "run", "say", "seek", "send", "serve", "set", "settle", "show",
-    "sign", "skip", "sort", "spawn", "split", "start", "stop", "store", "stream", "strip", "sum", "sweep", "take",
-    "tell", "translate", "try", "turn", "vary", "verify", "wait", "watch", "wire", "write",
+    "act", "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause",
+    "chain", "change", "check", "choose", "claim", "climb", "close", "collect", "compare", "complain", "compute",
+    "configure", "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode",
+    "defer", "describe", "drain", "drop", "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit",
+    "expand", "explain", "export", "fetch", "fill", "find", "fit", "follow", "format", "fund", "get", "guard", "hash",
+    "hold", "import", "infer", "iterate", "join", "judge", "keep", "list", "listen", "load", "lock", "look", "make",
+    "map", "mark", "mask", "merge", "migrate", "mirror", "move", "name", "normalize", "note", "observe", "open",
+    "parse", "pass", "pause", "plan", "point", "post", "prepare", "process", "prove", "publish", "put", "quarantine",
+    "query", "rank", "read", "recompute", "reconcile", "record", "refuse", "register", "remove", "render", "repeat",
+    "replace", "replay", "require", "resolve", "restore", "resume", "retry", "reverse", "revoke", "rewind", "run",
+    "say", "seek", "send", "serve", "set", "settle", "show", "sign", "skip", "sort", "spawn", "split", "start", "stop",
+    "store", "stream", "strip", "sum", "sweep", "take", "tell", "translate", "try", "turn", "vary", "verify", "wait",
+    "watch", "wire", "write",
 }  # fmt: skip
 # What a predicate or a conversion begins with.
 NO_VERBS: Final = {"is", "has", "needs", "from", "to"}

@@ -274,7 +274,10 @@ def test_the_table_of_services_is_whole() -> None:
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ({"poster": 1}, "There is no service 'poster': choose from posting, relay, worker, reconciliation, audit, api."),
+        (
+            {"poster": 1},
+            "There is no service 'poster': choose from posting, relay, worker, reconciliation, audit, api.",
+        ),
         ({"posting": 17}, "17 instances of posting cannot run here: choose 0 to 16, one api."),
         ({"api": 2}, "2 instances of api cannot run here: choose 0 to 16, one api."),
     ],

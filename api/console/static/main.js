@@ -8,6 +8,7 @@ import { accounts } from "./view_accounts.js";
 import { breaks } from "./view_breaks.js";
 import { follow } from "./view_follow.js";
 import { overview } from "./view_overview.js";
+import { schedules } from "./view_schedules.js";
 import { trialBalance } from "./view_trial_balance.js";
 
 const VIEWS = {
@@ -15,6 +16,7 @@ const VIEWS = {
   follow: ["Follow an intent", follow],
   accounts: ["Accounts", accounts],
   "trial-balance": ["Trial balance", trialBalance],
+  schedules: ["Schedules", schedules],
   breaks: ["Breaks", breaks],
 };
 const ADDRESS = /^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)+$/;

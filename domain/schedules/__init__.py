@@ -1,0 +1,1 @@
+"""Schedules: intents for later, or repeated. `recurrence` computes the times, `states` decides what happens."""
