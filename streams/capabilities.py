@@ -10,8 +10,8 @@ from typing import Any, Final, Protocol
 
 from db.connections import Transaction
 from domain.effects import Effects, Happened, Settled
-from streams.call_handlers import CallHandler
 from streams import schedules
+from streams.call_handlers import CallHandler
 
 Reaction = Callable[[Transaction, Happened], Effects]
 OutcomeHandler = Callable[[Transaction, Settled], Effects]

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from db import worker as db
 from db import outside_calls
+from db import worker as db
 from db.connections import Transaction
 from db.outbox import append
 from domain.effects import Effects

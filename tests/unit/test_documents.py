@@ -123,7 +123,8 @@ def test_labels_are_closed_lists() -> None:
     used = {label for _, _, labels in metrics() for label in labels}
     assert used <= {
         "agent", "bound", "cause", "client", "compiled", "currency", "family", "found_by", "kind", "lane", "method",
-        "outcome", "partition", "reason", "result", "route", "rule", "share", "stage", "state", "status", "version", "what",
+        "outcome", "partition", "reason", "result", "route", "rule", "share", "stage", "state", "status", "version",
+        "what",
     }  # fmt: skip
 
 
