@@ -20,9 +20,9 @@ _REFUSED_4: Final = tuple(
     map(
         ipaddress.ip_network,
         (
-            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
-            "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24",
-            "224.0.0.0/4", "240.0.0.0/4",
+            "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12",
+            "192.0.0.0/24", "192.0.2.0/24", "192.88.99.0/24", "192.168.0.0/16", "198.18.0.0/15", "198.51.100.0/24",
+            "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4",
         ),
     )
 )  # fmt: skip
@@ -67,10 +67,10 @@ def _find_host_fault(host: str) -> str | None:
     labels = host.removesuffix(".").split(".")
     if _NUMBER.fullmatch(labels[-1]):
         # The system's resolver takes 127.1, 0x7f.1 and 2130706433 for addresses too; only the plain form may pass.
-        if len(labels) == 4 and not host.endswith(".") and is_public(host):  # noqa: PLR2004 - octets
+        if len(labels) == 4 and not host.endswith(".") and is_public(host):
             return None
         return "The URL's address is not one of the public internet, or is not written as four plain numbers."
-    if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):  # noqa: PLR2004 - a name in a domain
+    if len(labels) < 2 or not all(_LABEL.fullmatch(label) for label in labels):
         return "The URL's host is a full name, such as hooks.example.com; write other letters in IDNA's form (xn--)."
     if labels[-1] in ("localhost", "local", "internal", "home", "lan", "arpa", "onion"):
         return "The URL's host is a name of a private network."

@@ -19,7 +19,7 @@ from domain.events import Event
 from domain.times import format_rfc3339
 
 SECOND: Final = 1_000_000
-SECRET_START: Final = "whsec_"
+SECRET_START: Final = "whsec_"  # noqa: S105 - how each begins
 SECRET_BYTES: Final = range(24, 65)
 ROTATION_SECONDS: Final = 24 * 3600
 """How long the secret before the newest one signs too."""
@@ -158,7 +158,7 @@ def compute_next_time(attempts: int, now: int, jitter: float, retry_after_second
 
 def is_success(status: int | None) -> bool:
     """Return whether a status of HTTP means that the delivery arrived: 2xx only, as redirects are not followed."""
-    return status is not None and 200 <= status < 300  # noqa: PLR2004 - 2xx
+    return status is not None and 200 <= status < 300
 
 
 def find_disabling_reason(status: int | None, failing_since: int | None, now: int) -> str | None:
@@ -235,7 +235,7 @@ def _encode(event: Mapping[str, Any], data: Mapping[str, Any]) -> bytes:
 
 
 def _is_short(value: Any) -> bool:
-    return isinstance(value, str | bytes) and len(value) <= 1000  # noqa: PLR2004 - 50 such members fit
+    return isinstance(value, str | bytes) and len(value) <= 1000
 
 
 def _make_json(value: Any) -> Any:
@@ -261,9 +261,9 @@ def find_wish_fault(filters: Iterable[str], accounts: Iterable[str]) -> str | No
     if not 1 <= len(wanted) <= FILTERS_MAX or len(at) > ACCOUNTS_MAX:
         return f"An endpoint has 1 to {FILTERS_MAX} filters and at most {ACCOUNTS_MAX} accounts."
     for pattern in wanted:
-        if len(pattern) > 128 or not FILTER_PATTERN.fullmatch(pattern):  # noqa: PLR2004 - longer than any type
+        if len(pattern) > 128 or not FILTER_PATTERN.fullmatch(pattern):
             return "A filter is a type such as ledger.posted, a beginning such as schedule.*, or * for all."
     for pattern in at:
-        if len(pattern) > 256 or not ACCOUNT_PATTERN.fullmatch(pattern):  # noqa: PLR2004 - as an address
+        if len(pattern) > 256 or not ACCOUNT_PATTERN.fullmatch(pattern):
             return "An account is an address such as users:42:wallet, or a beginning such as users:42:*."
     return None

@@ -25,6 +25,8 @@ CREATE TABLE webhooks.endpoint (
     rotated_key text,
     -- The first failed attempt since the last success.
     failing_since bigint,
+    -- How often the worker disabled it: the version of the last notice's event.
+    notices bigint NOT NULL DEFAULT 0,
     version bigint NOT NULL DEFAULT 1,
     created_time bigint NOT NULL,
     changed_time bigint NOT NULL,
@@ -91,7 +93,7 @@ CREATE TABLE webhooks.delivery (
 );
 CREATE INDEX delivery_listed ON webhooks.delivery (tenant, endpoint_id, place);
 CREATE INDEX delivery_message ON webhooks.delivery (tenant, message_id);
-CREATE INDEX delivery_due ON webhooks.delivery (next_time) WHERE state = 'waiting';
+CREATE INDEX delivery_due ON webhooks.delivery (tenant, endpoint_id, next_time) WHERE state = 'waiting';
 CREATE INDEX delivery_ordering ON webhooks.delivery (tenant, endpoint_id, ordering, place)
 WHERE state IN ('held', 'waiting');
 
