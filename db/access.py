@@ -34,6 +34,8 @@ class Scope(StrEnum):
     ACCOUNTS_READ = "accounts:read"
     JOURNAL_READ = "journal:read"
     OPERATIONS_READ = "operations:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 @dataclass(frozen=True, slots=True)

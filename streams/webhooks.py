@@ -228,5 +228,5 @@ def show_metrics(transaction: Transaction, now: int) -> None:
 
 
 def prune(transaction: Transaction, now: int, kept_days: int) -> int:
-    """Delete messages, deliveries and attempts that are settled and older than `kept_days`; return how many messages."""
+    """Delete messages that are settled and older than `kept_days`, with their deliveries; return how many messages."""
     return db.prune(transaction, now - kept_days * 86_400 * SECOND)

@@ -28,6 +28,8 @@ MEANINGS: Final = {
     Scope.ACCOUNTS_READ: "read accounts, balances, entries, statements and reports",
     Scope.JOURNAL_READ: "read the journal, proofs and the console's events",
     Scope.OPERATIONS_READ: "see all tenants' sums and breaks; for operators",
+    Scope.WEBHOOKS_READ: "see webhooks and their deliveries",
+    Scope.WEBHOOKS_WRITE: "add, change, test and replay webhooks",
 }
 
 
