@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from typing import Annotated, Any, Final
-from uuid import UUID, uuid5
+from uuid import UUID, uuid4, uuid5
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
@@ -131,7 +131,7 @@ async def add_webhook(request: Request, writer: WebhooksWriter) -> Response:
     body, digest = await read_body(request, WebhookBody)
     check_endpoint(body.url, body.filters, body.accounts)
     values = body.model_dump() | {
-        "endpoint_id": uuid5(_NAMESPACE, f"{writer.tenant}\x00{key}\x00{secrets.token_hex(8)}"),
+        "endpoint_id": uuid4(),
         "secret": secrets.token_bytes(_SECRET_BYTES), "created_key": key, "created_digest": digest, "now": _get_now(),
     }  # fmt: skip
     row, is_new = await writer.read(lambda pool: db.add_endpoint(pool, writer.tenant, values))
