@@ -63,4 +63,8 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "ledger.relay-value": ("ledger/relay_checkpoint.avsc", "FULL_TRANSITIVE"),
     "ledger.breaks-value": ("reconciliation/break.avsc", "FULL_TRANSITIVE"),
     "audit.checkpoints-value": ("audit/audit_checkpoint.avsc", "FULL_TRANSITIVE"),
+    "notification.events-ledgerline.notification.WebhookDisabled": (
+        "notification/webhook_disabled.avsc",
+        "FULL_TRANSITIVE",
+    ),
 }

@@ -219,12 +219,13 @@ def make_notice(tenant: str, endpoint_id: UUID, number: int, reason: str, now: i
     return Event(FAMILY, NOTICE, tenant, f"webhooks:{endpoint_id}:notices", number, data, now)
 
 
-def show_metrics(transaction: Transaction, now: int) -> None:
-    """Set the gauges."""
+def measure_into(transaction: Transaction, now: int) -> db.Measured:
+    """Set the gauges, and return what they show."""
     found = db.measure(transaction, now)
     WAITING.set(found.waiting)
     OLDEST.set(0 if found.oldest_time is None else max(0, now - found.oldest_time) / SECOND)
     DISABLED.set(found.disabled)
+    return found
 
 
 def prune(transaction: Transaction, now: int, kept_days: int) -> int:
