@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Lock
+from typing import ClassVar
 
 TOLERANCE_SECONDS = 300
 BODY_BYTES_MAX = 65_536
@@ -44,8 +45,8 @@ def verify(secrets, headers, body, now_seconds):
 class Receiver(BaseHTTPRequestHandler):
     """Answers 204 to events, also to repeated ones, and 400 to all else."""
 
-    secrets = []
-    seen = OrderedDict()
+    secrets = ()
+    seen: ClassVar[OrderedDict] = OrderedDict()
     lock = Lock()
 
     def do_POST(self):
@@ -64,7 +65,8 @@ class Receiver(BaseHTTPRequestHandler):
                 if len(self.seen) > SEEN_MAX:
                     self.seen.popitem(last=False)
                 event = json.loads(body)
-                print(json.dumps({"id": event["id"], "type": event["type"]}), flush=True)
+                sys.stdout.write(json.dumps({"id": event["id"], "type": event["type"]}) + "\n")
+                sys.stdout.flush()
         return self.answer(204)
 
     def answer(self, status):
@@ -81,5 +83,6 @@ if __name__ == "__main__":
     # Two secrets, separated by a space, while a secret is rotated.
     Receiver.secrets = os.environ["WEBHOOK_SECRET"].split()
     server = ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Receiver)
-    print(json.dumps({"port": server.server_port}), flush=True)
+    sys.stdout.write(json.dumps({"port": server.server_port}) + "\n")
+    sys.stdout.flush()
     server.serve_forever()

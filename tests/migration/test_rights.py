@@ -55,6 +55,11 @@ reconciliation.lane            -        -      s    siu             -      s
 reconciliation.total           -        -      s    siu             -      s
 replay.dropped                 -        -      -    -               -      -
 replay.lane                    -        -      -    -               -      -
+webhooks.attempt               -        -      s    -               -      -
+webhooks.delivery              -        -      si   -               -      -
+webhooks.endpoint              -        -      siud -               -      -
+webhooks.endpoints_version     -        -      -    -               -      -
+webhooks.message               -        -      si   -               -      -
 """
 
 LETTERS: Final = {"SELECT": "s", "INSERT": "i", "UPDATE": "u", "DELETE": "d"}
