@@ -146,8 +146,8 @@ def delivery(webhook_id: WebhookId, delivery_id: DeliveryId, as_json: Json = Fal
     show_rows("Attempts", view["made"], as_json=False)
 
 
-@app.command()
-def test(webhook_id: WebhookId, as_json: Json = False) -> None:
+@app.command("test")
+def send_test(webhook_id: WebhookId, as_json: Json = False) -> None:
     """Send a test event."""
     with open_api_client() as client:
         view = get_answer(client.post(f"/v1/webhooks/{webhook_id}/test", headers=_make_key()))
