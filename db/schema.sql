@@ -8,6 +8,7 @@ CREATE SCHEMA audit;
 CREATE SCHEMA replay;
 CREATE SCHEMA outbox;
 CREATE SCHEMA worker;
+CREATE SCHEMA calls;
 CREATE SCHEMA webhooks;
 
 -- ---------------------------------------------------------------------------------------------------- books
@@ -1152,6 +1153,38 @@ CREATE TABLE worker.parked (
 CREATE INDEX parked_subject ON worker.parked (part, capability, tenant, subject, place);
 CREATE INDEX parked_due ON worker.parked (due_time);
 
+-- ---------------------------------------------------------------------------------------------------- calls
+
+-- Outside calls: the one outbox to the world (docs/decisions/0032-outside-calls.md).
+
+CREATE TABLE calls.call (
+    call_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant text NOT NULL,
+    -- Names the handler (streams.capabilities).
+    kind text NOT NULL,
+    -- The idempotency key that the other side gets.
+    key text NOT NULL,
+    -- What shares a rate limit and a circuit breaker. Ordered as Python orders text.
+    destination text COLLATE "C" NOT NULL,
+    data jsonb NOT NULL,
+    state text NOT NULL DEFAULT 'waiting'
+    CHECK (state IN ('waiting', 'under_way', 'unknown', 'answered', 'given_up')),
+    -- The claims of the call. The number fences a worker whose lease has ended.
+    attempts integer NOT NULL DEFAULT 0,
+    -- When a worker must look at the call, in microseconds since 1970; the end of the lease while it is under way; NULL
+    -- if nothing is left to do.
+    due_time bigint,
+    asked_time bigint NOT NULL,
+    -- domain.outside_calls.Fate, once it is decided.
+    fate text CHECK (fate IN ('done', 'refused', 'given_up', 'unknown')),
+    answer_status integer,
+    answer_body bytea CHECK (octet_length(answer_body) <= 65536),
+    last_failure text NOT NULL DEFAULT '',
+    UNIQUE (kind, key)
+);
+-- Claims go from destination to destination, so that the backlog of one delays no other.
+CREATE INDEX call_due ON calls.call (destination, due_time) WHERE due_time IS NOT NULL;
+
 -- ---------------------------------------------------------------------------------------------------- webhooks
 
 -- Endpoints of tenants, and what is delivered to them (docs/WEBHOOKS.md). Times are microseconds since 1970.
@@ -1331,6 +1364,10 @@ GRANT USAGE ON SCHEMA outbox TO ledgerline_worker;
 GRANT EXECUTE ON FUNCTION outbox.append TO ledgerline_worker;
 GRANT SELECT ON outbox.lane, outbox.event TO ledgerline_worker;
 GRANT DELETE ON outbox.event TO ledgerline_worker;
+
+GRANT USAGE ON SCHEMA calls TO ledgerline_worker, ledgerline_operator;
+GRANT SELECT, INSERT, UPDATE, DELETE ON calls.call TO ledgerline_worker;
+GRANT SELECT ON calls.call TO ledgerline_operator;
 
 GRANT USAGE ON SCHEMA webhooks TO ledgerline_api, ledgerline_worker;
 GRANT SELECT, INSERT, UPDATE, DELETE ON webhooks.endpoint TO ledgerline_api;

@@ -192,6 +192,18 @@ class Settings(BaseSettings):
         None, description="Folder of a Git repository that audit commits each signed checkpoint to; unset means none."
     )
 
+    calls_private_addresses: bool = Field(
+        False, description="Whether outside calls may go to private addresses and by http; only for tests."
+    )
+    calls_at_once: int = Field(256, ge=1, le=10_000, description="Outside calls under way at once.")
+    calls_at_once_each: int = Field(8, ge=1, description="Outside calls under way at once to one destination.")
+    calls_timeout_seconds: float = Field(
+        15.0, gt=0, le=120, description="How long an outside call may take, if its kind does not say."
+    )
+    calls_ca_file: Path | None = Field(
+        None, description="PEM file of authorities that outside calls trust besides the system's."
+    )
+
     log_level: str = Field("INFO", description="Lowest level that is logged.")
     log_format: Literal["auto", "json", "console"] = Field("auto", description="How services log.")
     otlp_endpoint: str | None = Field(

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 
 from db.connections import Transaction
 from domain.effects import Effects, Happened, Settled
+from streams.call_handlers import CallHandler
 
 Reaction = Callable[[Transaction, Happened], Effects]
 OutcomeHandler = Callable[[Transaction, Settled], Effects]
@@ -44,6 +45,8 @@ class Capability:
     """By family and type of the event."""
     outcome: OutcomeHandler | None = None
     due: Sequence[Due] = ()
+    calls: Mapping[str, CallHandler] = field(default_factory=dict)
+    """By kind of outside call (streams.outside_calls). A kind belongs to one capability."""
 
 
 CAPABILITIES: Final[tuple[Capability, ...]] = ()

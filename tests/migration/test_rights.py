@@ -23,6 +23,7 @@ audit.lane                     -        -      s    -               siu    s
 audit.publication              -        -      s    -               su     s
 audit.segment                  -        -      s    -               si     s
 audit.signing_key              -        -      s    -               si     s
+calls.call                     -        -      -    -               -      s
 ledger.account                 sic      s      s    s               s      s
 ledger.balance                 siu      -      s    s               s      s
 ledger.books_version           s        -      s    s               s      s
