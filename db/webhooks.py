@@ -41,6 +41,16 @@ class Stored(NamedTuple):
     endpoint_id: UUID
 
 
+class Claimed(NamedTuple):
+    """A delivery that is due, and claimed."""
+
+    tenant: str
+    delivery_id: UUID
+    endpoint_id: UUID
+    attempts: int
+    """Attempts that were made."""
+
+
 class Prepared(NamedTuple):
     """What the next attempt of a delivery needs."""
 
@@ -135,8 +145,10 @@ def add_messages(transaction: Transaction, messages: Sequence[Message], now: int
     transaction.execute(SQL["add_messages"], values)
 
 
-def add_deliveries(transaction: Transaction, deliveries: Sequence[NewDelivery], now: int) -> list[Stored]:
-    """Store deliveries in order; return those that need not wait for an earlier one."""
+def add_deliveries(
+    transaction: Transaction, deliveries: Sequence[NewDelivery], now: int, next_time: int
+) -> list[Stored]:
+    """Store deliveries in order, due at `next_time`; return those that need not wait for an earlier one."""
     values = {
         "tenants": [delivery.message.tenant for delivery in deliveries],
         "delivery_ids": [delivery.delivery_id for delivery in deliveries],
@@ -146,18 +158,27 @@ def add_deliveries(transaction: Transaction, deliveries: Sequence[NewDelivery], 
         "orderings": [delivery.message.ordering for delivery in deliveries],
         "ordered": [delivery.ordered for delivery in deliveries],
         "now": now,
+        "next_time": next_time,
     }
     rows = transaction.execute(SQL["add_deliveries"], values).fetchall()
     return [Stored(tenant, delivery_id, endpoint_id) for tenant, delivery_id, endpoint_id, state in rows
             if state == "waiting"]  # fmt: skip
 
 
-def claim(transaction: Transaction, now: int, leased_until: int, deliveries_max: int, endpoint_max: int) -> list[UUID]:
-    """Return the ids of deliveries that are due, at most `endpoint_max` of an endpoint; nobody else gets them then."""
+def claim(
+    transaction: Transaction, now: int, leased_until: int, deliveries_max: int, endpoint_max: int
+) -> list[Claimed]:
+    """Return deliveries that are due, at most `endpoint_max` of an endpoint; nobody else gets them then."""
     values = {
         "now": now, "leased_until": leased_until, "deliveries_max": deliveries_max, "endpoint_max": endpoint_max,
     }  # fmt: skip
-    return [row[1] for row in transaction.execute(SQL["claim"], values).fetchall()]
+    return transaction.cursor(row_factory=class_row(Claimed)).execute(SQL["claim"], values).fetchall()
+
+
+def defer(transaction: Transaction, claimed: Claimed, until: int, reason: str) -> None:
+    """Keep a delivery from being due before a time, with the reason for people."""
+    values = {"tenant": claimed.tenant, "delivery_id": claimed.delivery_id, "until": until, "reason": reason}
+    transaction.execute(SQL["defer"], values)
 
 
 def prepare(transaction: Transaction, delivery_ids: Sequence[UUID]) -> list[Prepared]:
@@ -198,13 +219,13 @@ def settle(transaction: Transaction, tried: Sequence[Tried], now: int) -> list[S
     return changed
 
 
-def release(transaction: Transaction, settled: Sequence[Settled], now: int) -> list[Stored]:
-    """Let the next deliveries of the same orderings go, and return them."""
+def release(transaction: Transaction, settled: Sequence[Settled], next_time: int) -> list[Stored]:
+    """Let the next deliveries of the same orderings go, and return them. Nobody claims them before `next_time`."""
     values = {
         "tenants": [one.tenant for one in settled],
         "endpoint_ids": [one.endpoint_id for one in settled],
         "orderings": [one.ordering for one in settled],
-        "now": now,
+        "next_time": next_time,
     }
     return transaction.cursor(row_factory=class_row(Stored)).execute(SQL["release"], values).fetchall()
 

@@ -114,7 +114,7 @@ async def send_test(pool: Pool, endpoint_id: UUID, delivery_id: UUID, message: M
             {
                 "tenants": [message.tenant], "delivery_ids": [delivery_id], "endpoint_ids": [endpoint_id],
                 "message_ids": [message.message_id], "series": [""], "orderings": [message.ordering],
-                "ordered": [False], "now": now,
+                "ordered": [False], "now": now, "next_time": now,
             },
         )  # fmt: skip
 

@@ -30,8 +30,8 @@ from domain.webhooks import (
 KIND: Final = "webhook"
 FAMILY: Final = "notification"
 NOTICE: Final = "WebhookDisabled"
-LEASE_SECONDS: Final = 60
-"""How long a claimed delivery is left alone: longer than an attempt may take, so two workers do not both make it."""
+LEASE_SECONDS: Final = 600
+"""How long a delivery with a call is left alone: longer than a call may wait, so that it rarely gets a second one."""
 CLAIMED_MAX: Final = 200
 ENDPOINT_CLAIMED_MAX: Final = 10
 ERROR_CHARACTERS_MAX: Final = 200
@@ -81,7 +81,9 @@ class Answer(NamedTuple):
 class Capture:
     """Captures messages for the endpoints that want them. It keeps the table of endpoints in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease_seconds: int = LEASE_SECONDS) -> None:
+        """`lease_seconds`: how long the calls that `__call__` asks for have; 0 if nobody makes these calls."""
+        self._lease = lease_seconds * SECOND
         self._version: int | None = None
         self._by_tenant: dict[str, list[db.Subscriber]] = {}
 
@@ -108,7 +110,7 @@ class Capture:
             db.NewDelivery(make_delivery_id(one.endpoint_id, message, ""), one.endpoint_id, message, "", one.ordered)
             for message, one in wanted
         ]
-        ready = db.add_deliveries(transaction, deliveries, now)
+        ready = db.add_deliveries(transaction, deliveries, now, now + self._lease)
         CAPTURED.inc(len(deliveries))
         return Effects(calls=make_calls(ready))
 
@@ -131,14 +133,20 @@ def make_delivery_id(endpoint_id: UUID, message: Message, series: str) -> UUID:
 def make_calls(ready: Iterable[db.Stored]) -> tuple[Call, ...]:
     """Return the outside calls of deliveries that wait for no other."""
     return tuple(
-        Call(one.tenant, KIND, str(one.delivery_id), str(one.endpoint_id), {"delivery_id": str(one.delivery_id)})
+        Call(
+            one.tenant,
+            KIND,
+            str(one.delivery_id),
+            str(one.endpoint_id),
+            {"delivery_id": str(one.delivery_id), "attempts": 0},
+        )
         for one in ready
     )
 
 
-def claim(transaction: Transaction, now: int) -> list[UUID]:
+def claim(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -> list[db.Claimed]:
     """Return deliveries that are due, a few of each endpoint, so that a dead endpoint takes nobody else's turn."""
-    return db.claim(transaction, now, now + LEASE_SECONDS * SECOND, CLAIMED_MAX, ENDPOINT_CLAIMED_MAX)
+    return db.claim(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
 
 
 def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) -> list[Request]:
@@ -153,7 +161,11 @@ def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) ->
 
 
 def settle(
-    transaction: Transaction, answers: Sequence[Answer], now: int, jitter: Callable[[], float] = random.random
+    transaction: Transaction,
+    answers: Sequence[Answer],
+    now: int,
+    jitter: Callable[[], float] = random.random,
+    lease_seconds: int = LEASE_SECONDS,
 ) -> Effects:
     """Store what came of attempts: delivered, a next time by the plan, or failed. Disable endpoints that are dead.
 
@@ -170,7 +182,7 @@ def settle(
         if one.delivery_id in known:
             DELIVERIES.labels("retried" if one.state == "waiting" else one.state).inc()
     ended = [one for one in changed if one.state != "waiting"]
-    ready = db.release(transaction, ended, now) if ended else []
+    ready = db.release(transaction, ended, now + lease_seconds * SECOND) if ended else []
     fresh = [answer for answer in answers if answer.request.delivery_id in known]
     return Effects(events=_judge_endpoints(transaction, endpoints, fresh, now), calls=make_calls(ready))
 

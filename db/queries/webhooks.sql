@@ -162,7 +162,7 @@ SELECT
             THEN 'held'
         ELSE 'waiting'
     END,
-    %(now)s::bigint, %(now)s::bigint
+    %(next_time)s::bigint, %(now)s::bigint
 FROM
     unnest(
         %(tenants)s::text[], %(delivery_ids)s::uuid[], %(endpoint_ids)s::uuid[], %(message_ids)s::text[],
@@ -184,10 +184,10 @@ SELECT tenant, endpoint_id, filters, accounts, ordered FROM webhooks.endpoint WH
 -- name: claim
 -- Takes deliveries that are due, a few of each endpoint, so that no other worker takes them for the time of a lease.
 WITH due AS (
-    SELECT d.tenant, d.delivery_id
+    SELECT d.tenant, d.delivery_id, d.attempts
     FROM webhooks.endpoint AS e
     CROSS JOIN LATERAL (
-        SELECT w.tenant, w.delivery_id
+        SELECT w.tenant, w.delivery_id, w.attempts
         FROM webhooks.delivery AS w
         WHERE
             w.tenant = e.tenant AND w.endpoint_id = e.endpoint_id AND w.state = 'waiting' AND w.next_time <= %(now)s
@@ -202,7 +202,12 @@ WITH due AS (
 UPDATE webhooks.delivery AS d SET next_time = %(leased_until)s
 FROM due
 WHERE d.tenant = due.tenant AND d.delivery_id = due.delivery_id
-RETURNING d.tenant, d.delivery_id
+RETURNING d.tenant, d.delivery_id, d.endpoint_id, d.attempts
+
+-- name: defer
+-- Keeps a delivery from being due before a time, with the reason.
+UPDATE webhooks.delivery SET next_time = %(until)s, last_error = %(reason)s
+WHERE tenant = %(tenant)s AND delivery_id = %(delivery_id)s AND state = 'waiting'
 
 -- name: prepare
 -- What is needed to make the next attempt of waiting deliveries to enabled endpoints.
@@ -247,7 +252,7 @@ ON CONFLICT DO NOTHING
 
 -- name: release
 -- Lets held deliveries go that are now the first of their ordering.
-UPDATE webhooks.delivery AS d SET state = 'waiting', next_time = %(now)s
+UPDATE webhooks.delivery AS d SET state = 'waiting', next_time = %(next_time)s
 FROM
     unnest(%(tenants)s::text[], %(endpoint_ids)s::uuid[], %(orderings)s::text[])
     AS g (tenant, endpoint_id, ordering)

@@ -16,9 +16,11 @@ import pytest
 
 from db.access import Scope
 from db.connections import connect
-from domain.effects import Effects
+from domain.effects import Call, Effects
+from domain.outside_calls import Answer, ClaimedCall, Fate, Meaning, Result
 from domain.webhooks import RETRY_SECONDS, SECOND, Message, Secrets, make_headers, make_journal_message, parse_secret
 from runtime.settings import REPOSITORY_ROOT
+from streams.webhook_calls import DueDeliveries, WebhookCalls
 from streams.webhooks import Capture, claim, measure_into, prepare, prune, settle
 from tests.api_bench import ApiBench, problem
 from tests.unit.test_webhooks import REFUSED_URLS, make_record
@@ -67,7 +69,7 @@ def make_messages(*seqs: int, lane: int = 0, **changes: Any) -> list[Message]:
 
 def capture(dsn: str, messages: list[Message], now: int | None = None, by: Capture | None = None) -> Effects:
     with connect(dsn, "ledgerline_worker") as connection:
-        return (by or Capture())(connection, messages, now or get_now())
+        return (by or Capture(0))(connection, messages, now or get_now())
 
 
 def list_deliveries(client: httpx.Client, made: dict[str, Any], **filters: Any) -> list[dict[str, Any]]:
@@ -163,7 +165,7 @@ def test_the_database_itself_keeps_tenants_apart(database: str, client: httpx.Cl
 def test_what_is_wanted_is_delivered_once_and_signed(database: str, client: httpx.Client, inbox: Inbox) -> None:
     made = add(client, inbox, database, filters=["ledger.posted"], accounts=["users:42:*"])
     messages = make_messages(1) + make_messages(2, outcome="rejected") + make_messages(3, tenant="other")
-    by, now = Capture(), get_now()
+    by, now = Capture(0), get_now()
     effects = capture(database, messages, now, by)
     (call,) = effects.calls
     assert (call.tenant, call.kind, call.destination) == ("default", "webhook", made["webhook_id"])
@@ -182,7 +184,7 @@ def test_what_is_wanted_is_delivered_once_and_signed(database: str, client: http
 
 
 def test_the_capture_notices_each_change_of_endpoints(database: str, client: httpx.Client) -> None:
-    by = Capture()
+    by = Capture(0)
     assert capture(database, make_messages(1), by=by) == Effects()
     made = add(client)
     assert len(capture(database, make_messages(2), by=by).calls) == 1
@@ -308,7 +310,7 @@ def test_a_claim_is_for_one_worker_and_an_answer_counts_once(database: str, clie
         assert (len(claimed), claim(two, now)) == (1, [])
         one.commit()
         assert claim(two, now) == []
-        answer = send(prepare(one, claimed, now)[0], now)
+        answer = send(prepare(one, [claimed[0].delivery_id], now)[0], now)
         settle(one, [answer], now)
         one.commit()
         assert settle(two, [answer], now) == Effects()
@@ -436,3 +438,47 @@ def make_bad_requests(secret: str, message: Message, now: int) -> list[tuple[int
 
 def test_an_endpoint_id_is_a_uuid(client: httpx.Client) -> None:
     assert UUID(add(client)["webhook_id"]).version == 4
+
+
+def test_attempts_are_outside_calls(database: str, client: httpx.Client, inbox: Inbox) -> None:
+    """The capture asks for the first call, the clock for the next; a call of a disabled endpoint waits for the clock."""
+    made = add(client, inbox, database)
+    calls, due, now = WebhookCalls(), DueDeliveries(), get_now()
+    (asked,) = capture(database, make_messages(1), now, Capture()).calls
+    with connect(database, "ledgerline_worker") as connection:
+        assert due.claim(connection, now, 10) == []
+        inbox.status = 503
+        assert make_call(calls, connection, asked) == (Fate.GIVEN_UP, Effects())
+        assert due.claim(connection, get_now(), 10) == []
+        later = seconds_later(get_now(), 6)
+        claimed = due.claim(connection, later, 10)
+        (asked,) = due.act_all(connection, claimed, later).calls
+        assert asked.data["attempts"] == 1
+        assert due.claim(connection, later, 10) == []
+        connection.commit()
+        path = f"/v1/webhooks/{made['webhook_id']}"
+        assert client.patch(path, json={"enabled": False}, headers={"If-Match": '"1"'}).status_code == 200
+        assert make_call(calls, connection, asked) == (Fate.GIVEN_UP, Effects())
+        connection.commit()
+        assert client.patch(path, json={"enabled": True}, headers={"If-Match": '"2"'}).status_code == 200
+        later = seconds_later(later, 601)
+        (again,) = due.act_all(connection, due.claim(connection, later, 10), later).calls
+        assert again.key != asked.key
+        inbox.status = 204
+        assert make_call(calls, connection, again) == (Fate.DONE, Effects())
+        connection.commit()
+    (delivery,) = list_deliveries(client, made)
+    assert (delivery["state"], delivery["attempts"], len(inbox.received)) == ("delivered", 2, 2)
+
+
+def make_call(handler: WebhookCalls, connection: Any, asked: Call) -> tuple[Fate, Effects]:
+    """Do what the outside calls do for one call: prepare, send, judge and settle."""
+    call = ClaimedCall(1, asked.tenant, asked.kind, asked.key, asked.destination, asked.data, 1, get_now())
+    (request,) = handler.prepare(connection, [call])
+    if request is None:
+        fate, answer = Fate.GIVEN_UP, None
+    else:
+        found = httpx.post(request.url, content=request.body, headers=dict(request.headers))
+        answer = Answer(found.status_code, found.content)
+        fate = Fate.DONE if handler.judge(call, answer) is Meaning.DONE else Fate.GIVEN_UP
+    return fate, handler.settle(connection, [Result(call, fate, answer, "", None)])
