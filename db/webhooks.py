@@ -165,7 +165,7 @@ def add_deliveries(
             if state == "waiting"]  # fmt: skip
 
 
-def claim(
+def claim_due(
     transaction: Transaction, now: int, leased_until: int, deliveries_max: int, endpoint_max: int
 ) -> list[Claimed]:
     """Return deliveries that are due, at most `endpoint_max` of an endpoint; nobody else gets them then."""
@@ -175,7 +175,7 @@ def claim(
     return transaction.cursor(row_factory=class_row(Claimed)).execute(SQL["claim"], values).fetchall()
 
 
-def defer(transaction: Transaction, claimed: Claimed, until: int, reason: str) -> None:
+def postpone(transaction: Transaction, claimed: Claimed, until: int, reason: str) -> None:
     """Keep a delivery from being due before a time, with the reason for people."""
     values = {"tenant": claimed.tenant, "delivery_id": claimed.delivery_id, "until": until, "reason": reason}
     transaction.execute(SQL["defer"], values)

@@ -144,9 +144,9 @@ def make_calls(ready: Iterable[db.Stored]) -> tuple[Call, ...]:
     )
 
 
-def claim(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -> list[db.Claimed]:
+def claim_due(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -> list[db.Claimed]:
     """Return deliveries that are due, a few of each endpoint, so that a dead endpoint takes nobody else's turn."""
-    return db.claim(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
+    return db.claim_due(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
 
 
 def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) -> list[Request]:

@@ -50,7 +50,7 @@ def add(
         list[str] | None, typer.Option(help="Only ledger records at such an account, such as users:42:*.")
     ] = None,
     description: Annotated[str, typer.Option(help="A text for people.")] = "",
-    ordered: Annotated[bool, typer.Option(help="Deliver each lane and aggregate in order.")] = False,
+    ordered: Annotated[bool, typer.Option("--ordered", help="Deliver each lane and aggregate in order.")] = False,
     as_json: Json = False,
 ) -> None:
     """Add an endpoint. Its secret is shown only now."""

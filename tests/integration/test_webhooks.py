@@ -21,7 +21,7 @@ from domain.outside_calls import Answer, ClaimedCall, Fate, Meaning, Result
 from domain.webhooks import RETRY_SECONDS, SECOND, Message, Secrets, make_headers, make_journal_message, parse_secret
 from runtime.settings import REPOSITORY_ROOT
 from streams.webhook_calls import DueDeliveries, WebhookCalls
-from streams.webhooks import Capture, claim, measure_into, prepare, prune, settle
+from streams.webhooks import Capture, claim_due, measure_into, prepare, prune, settle
 from tests.api_bench import ApiBench, problem
 from tests.unit.test_webhooks import REFUSED_URLS, make_record
 from tests.webhook_bench import Inbox, deliver_due, receiving, seconds_later, send
@@ -306,10 +306,10 @@ def test_a_claim_is_for_one_worker_and_an_answer_counts_once(database: str, clie
     now = get_now()
     capture(database, make_messages(1), now)
     with connect(database, "ledgerline_worker") as one, connect(database, "ledgerline_worker") as two:
-        claimed = claim(one, now)
-        assert (len(claimed), claim(two, now)) == (1, [])
+        claimed = claim_due(one, now)
+        assert (len(claimed), claim_due(two, now)) == (1, [])
         one.commit()
-        assert claim(two, now) == []
+        assert claim_due(two, now) == []
         answer = send(prepare(one, [claimed[0].delivery_id], now)[0], now)
         settle(one, [answer], now)
         one.commit()
@@ -441,7 +441,7 @@ def test_an_endpoint_id_is_a_uuid(client: httpx.Client) -> None:
 
 
 def test_attempts_are_outside_calls(database: str, client: httpx.Client, inbox: Inbox) -> None:
-    """The capture asks for the first call, the clock for the next; a call of a disabled endpoint waits for the clock."""
+    """The capture asks for the first call, the clock for the next, also after the endpoint was disabled."""
     made = add(client, inbox, database)
     calls, due, now = WebhookCalls(), DueDeliveries(), get_now()
     (asked,) = capture(database, make_messages(1), now, Capture()).calls
