@@ -165,7 +165,7 @@ def add_deliveries(
             if state == "waiting"]  # fmt: skip
 
 
-def claim_due(
+def take_due(
     transaction: Transaction, now: int, leased_until: int, deliveries_max: int, endpoint_max: int
 ) -> list[Claimed]:
     """Return deliveries that are due, at most `endpoint_max` of an endpoint; nobody else gets them then."""
@@ -175,7 +175,7 @@ def claim_due(
     return transaction.cursor(row_factory=class_row(Claimed)).execute(SQL["claim"], values).fetchall()
 
 
-def postpone(transaction: Transaction, claimed: Claimed, until: int, reason: str) -> None:
+def put_off(transaction: Transaction, claimed: Claimed, until: int, reason: str) -> None:
     """Keep a delivery from being due before a time, with the reason for people."""
     values = {"tenant": claimed.tenant, "delivery_id": claimed.delivery_id, "until": until, "reason": reason}
     transaction.execute(SQL["defer"], values)
@@ -219,7 +219,7 @@ def settle(transaction: Transaction, tried: Sequence[Tried], now: int) -> list[S
     return changed
 
 
-def release(transaction: Transaction, settled: Sequence[Settled], next_time: int) -> list[Stored]:
+def start_held(transaction: Transaction, settled: Sequence[Settled], next_time: int) -> list[Stored]:
     """Let the next deliveries of the same orderings go, and return them. Nobody claims them before `next_time`."""
     values = {
         "tenants": [one.tenant for one in settled],
@@ -236,19 +236,19 @@ def note_failing(transaction: Transaction, tenant: str, endpoint_id: UUID, faili
     transaction.execute(SQL["note_failing"], values)
 
 
-def disable(transaction: Transaction, tenant: str, endpoint_id: UUID, reason: str, now: int) -> int | None:
+def note_disabled(transaction: Transaction, tenant: str, endpoint_id: UUID, reason: str, now: int) -> int | None:
     """Disable an endpoint; return the number of its notices, None if it was disabled before."""
     values = {"tenant": tenant, "endpoint_id": endpoint_id, "reason": reason, "now": now}
     row = transaction.execute(SQL["disable"], values).fetchone()
     return None if row is None else int(row[0])
 
 
-def prune(transaction: Transaction, before_time: int) -> int:
+def remove_old(transaction: Transaction, before_time: int) -> int:
     """Delete messages of before a time whose deliveries are settled, at most PRUNED_MAX; return their number."""
     return transaction.execute(SQL["prune"], {"before_time": before_time, "rows_max": PRUNED_MAX}).rowcount
 
 
-def measure(transaction: Transaction, now: int) -> Measured:
+def read_measures(transaction: Transaction, now: int) -> Measured:
     """Return what the metrics show."""
     found = transaction.cursor(row_factory=class_row(Measured)).execute(SQL["measure"], {"now": now}).fetchone()
     assert found is not None  # noqa: S101 - a SELECT without FROM has one row

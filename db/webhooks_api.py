@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     state: str | None = None
 
 
-async def in_tenant(pool: Pool, tenant: str, work: Callable[[AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
+async def run_in_tenant(pool: Pool, tenant: str, work: Callable[[AsyncConnection[Any]], Awaitable[Answer]]) -> Answer:
     """Return what `work` does in a transaction that sees the tenant. Raise DatabaseError if Postgres is unreachable."""
     with explain_errors("Postgres cannot be reached or does not answer in time."):
         async with pool.connection() as connection, connection.transaction():
@@ -53,17 +53,17 @@ async def add_endpoint(pool: Pool, tenant: str, values: Row) -> tuple[Row | None
         made = await _find(connection, "add_endpoint", asked)
         return (made, True) if made is not None else (await _find(connection, "endpoint_of_key", asked), False)
 
-    return await in_tenant(pool, tenant, add)
+    return await run_in_tenant(pool, tenant, add)
 
 
 async def find_one(pool: Pool, tenant: str, name: str, **values: Any) -> Row | None:
     """Return the only row of a named query; None if there is none."""
-    return await in_tenant(pool, tenant, lambda connection: _find(connection, name, {**values, "tenant": tenant}))
+    return await run_in_tenant(pool, tenant, lambda connection: _find(connection, name, {**values, "tenant": tenant}))
 
 
 async def find_all(pool: Pool, tenant: str, name: str, **values: Any) -> list[Row]:
     """Return the rows of a named query."""
-    return await in_tenant(pool, tenant, lambda connection: _fetch(connection, name, {**values, "tenant": tenant}))
+    return await run_in_tenant(pool, tenant, lambda connection: _fetch(connection, name, {**values, "tenant": tenant}))
 
 
 async def find_delivery(pool: Pool, tenant: str, endpoint_id: UUID, delivery_id: UUID) -> Row | None:
@@ -74,7 +74,7 @@ async def find_delivery(pool: Pool, tenant: str, endpoint_id: UUID, delivery_id:
         found = await _find(connection, "delivery", asked)
         return None if found is None else {**found, "made": await _fetch(connection, "attempts", asked)}
 
-    return await in_tenant(pool, tenant, find)
+    return await run_in_tenant(pool, tenant, find)
 
 
 async def replay(pool: Pool, tenant: str, endpoint_id: UUID, asked: Asked, series: str, now: int, rows_max: int) -> Row:
@@ -94,7 +94,7 @@ async def replay(pool: Pool, tenant: str, endpoint_id: UUID, asked: Asked, serie
         assert found is not None  # noqa: S101 - an aggregate without GROUP BY has one row
         return found
 
-    return await in_tenant(pool, tenant, begin)
+    return await run_in_tenant(pool, tenant, begin)
 
 
 async def send_test(pool: Pool, endpoint_id: UUID, delivery_id: UUID, message: Message, now: int) -> None:
@@ -118,4 +118,4 @@ async def send_test(pool: Pool, endpoint_id: UUID, delivery_id: UUID, message: M
             },
         )  # fmt: skip
 
-    await in_tenant(pool, message.tenant, send)
+    await run_in_tenant(pool, message.tenant, send)

@@ -95,14 +95,14 @@ class Wish(NamedTuple):
     def wants(self, message: Message) -> bool:
         """Return whether a message is to be delivered."""
         name = message.type.removeprefix(TYPE_START)
-        if not any(matches(pattern, name, ".") for pattern in self.filters):
+        if not any(has_match(pattern, name, ".") for pattern in self.filters):
             return False
         if not self.accounts or not name.startswith("ledger."):
             return True
-        return any(matches(pattern, account, ":") for pattern in self.accounts for account in message.accounts)
+        return any(has_match(pattern, account, ":") for pattern in self.accounts for account in message.accounts)
 
 
-def matches(pattern: str, name: str, separator: str) -> bool:
+def has_match(pattern: str, name: str, separator: str) -> bool:
     """Return whether a pattern, which may end in `*` after a separator, has a name."""
     if pattern == "*":
         return True

@@ -62,7 +62,7 @@ class DueDeliveries:
 
     def claim(self, transaction: Transaction, now: int, items_max: int) -> Sequence[db.Claimed]:
         """Return deliveries that are due, a few of each endpoint, locked, and leased until their calls are made."""
-        return webhooks.claim_due(transaction, now, items_max)
+        return webhooks.take_due(transaction, now, items_max)
 
     def get_due_time(self, item: Any) -> int:  # noqa: ARG002 - the protocol's
         """Return the time now: a claim has moved the delivery's own time."""
@@ -82,7 +82,7 @@ class DueDeliveries:
 
     def defer(self, transaction: Transaction, item: db.Claimed, until: int, reason: str) -> None:
         """Leave a delivery alone until a time."""
-        db.postpone(transaction, item, until, reason)
+        db.put_off(transaction, item, until, reason)
 
 
 def _make_answer(result: Result, request: webhooks.Request, now: int) -> webhooks.Answer:

@@ -144,9 +144,9 @@ def make_calls(ready: Iterable[db.Stored]) -> tuple[Call, ...]:
     )
 
 
-def claim_due(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -> list[db.Claimed]:
+def take_due(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -> list[db.Claimed]:
     """Return deliveries that are due, a few of each endpoint, so that a dead endpoint takes nobody else's turn."""
-    return db.claim_due(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
+    return db.take_due(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
 
 
 def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) -> list[Request]:
@@ -182,7 +182,7 @@ def settle(
         if one.delivery_id in known:
             DELIVERIES.labels("retried" if one.state == "waiting" else one.state).inc()
     ended = [one for one in changed if one.state != "waiting"]
-    ready = db.release(transaction, ended, now + lease_seconds * SECOND) if ended else []
+    ready = db.start_held(transaction, ended, now + lease_seconds * SECOND) if ended else []
     fresh = [answer for answer in answers if answer.request.delivery_id in known]
     return Effects(events=_judge_endpoints(transaction, endpoints, fresh, now), calls=make_calls(ready))
 
@@ -219,7 +219,7 @@ def _judge_endpoints(
         reasons = (find_disabling_reason(answer.status, since, now) for answer in own if not is_success(answer.status))
         reason = next(filter(None, reasons), None)
         if reason is not None:
-            number = db.disable(transaction, endpoint.tenant, endpoint.endpoint_id, reason, now)
+            number = db.note_disabled(transaction, endpoint.tenant, endpoint.endpoint_id, reason, now)
             if number is not None:
                 events.append(make_notice(endpoint.tenant, endpoint.endpoint_id, number, reason, now))
     return tuple(events)
@@ -231,15 +231,15 @@ def make_notice(tenant: str, endpoint_id: UUID, number: int, reason: str, now: i
     return Event(FAMILY, NOTICE, tenant, f"webhooks:{endpoint_id}:notices", number, data, now)
 
 
-def measure_into(transaction: Transaction, now: int) -> db.Measured:
+def show_metrics(transaction: Transaction, now: int) -> db.Measured:
     """Set the gauges, and return what they show."""
-    found = db.measure(transaction, now)
+    found = db.read_measures(transaction, now)
     WAITING.set(found.waiting)
     OLDEST.set(0 if found.oldest_time is None else max(0, now - found.oldest_time) / SECOND)
     DISABLED.set(found.disabled)
     return found
 
 
-def prune(transaction: Transaction, now: int, kept_days: int) -> int:
+def remove_old(transaction: Transaction, now: int, kept_days: int) -> int:
     """Delete messages that are settled and older than `kept_days`, with their deliveries; return how many messages."""
-    return db.prune(transaction, now - kept_days * 86_400 * SECOND)
+    return db.remove_old(transaction, now - kept_days * 86_400 * SECOND)

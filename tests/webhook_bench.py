@@ -78,7 +78,7 @@ def send(request: webhooks.Request, now: int) -> webhooks.Answer:
 def deliver_due(dsn: str, now: int) -> tuple[int, Effects]:
     """Claim, send and settle one round of due deliveries; return how many attempts there were, and the effects."""
     with connect(dsn, "ledgerline_worker") as connection:
-        claimed = webhooks.claim_due(connection, now)
+        claimed = webhooks.take_due(connection, now)
         connection.commit()
         requests = webhooks.prepare(connection, [one.delivery_id for one in claimed], now)
         connection.commit()
