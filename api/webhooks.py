@@ -63,7 +63,7 @@ _CHANGE_KINDS: Final = (Kind.WEBHOOK_NOT_FOUND, Kind.PRECONDITION_REQUIRED, Kind
 _BODY_KINDS: Final = (Kind.INVALID_JSON, Kind.UNSUPPORTED_MEDIA_TYPE)
 
 
-def _document(*parameters: dict[str, Any], body: str | None = None) -> dict[str, Any]:
+def _describe(*parameters: dict[str, Any], body: str | None = None) -> dict[str, Any]:
     extra: dict[str, Any] = {"parameters": list(parameters)} if parameters else {}
     if body is not None:
         schema = {"$ref": f"#/components/schemas/{body}"}
@@ -122,7 +122,7 @@ async def _explain_unchanged(caller: Reader, webhook_id: UUID) -> Problem:
     "/v1/webhooks",
     status_code=201,
     response_model=WebhookView,
-    openapi_extra=_document(IDEMPOTENCY_KEY, body="WebhookBody"),
+    openapi_extra=_describe(IDEMPOTENCY_KEY, body="WebhookBody"),
     responses=make_problem_responses(*_WRITE_KINDS, *_BODY_KINDS, Kind.IDEMPOTENCY_CONFLICT, Kind.LIMIT_REACHED),
 )
 async def add_webhook(request: Request, writer: WebhooksWriter) -> Response:
@@ -167,7 +167,7 @@ async def get_webhook(reader: WebhooksReader, webhook_id: WebhookId) -> Response
 @router.patch(
     "/v1/webhooks/{webhook_id}",
     response_model=WebhookView,
-    openapi_extra=_document(_IF_MATCH, body="WebhookChange"),
+    openapi_extra=_describe(_IF_MATCH, body="WebhookChange"),
     responses=make_problem_responses(*_CHANGE_KINDS, *_BODY_KINDS),
 )
 async def change_webhook(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
@@ -186,10 +186,10 @@ async def change_webhook(request: Request, writer: WebhooksWriter, webhook_id: W
     "/v1/webhooks/{webhook_id}",
     status_code=204,
     response_class=Response,
-    openapi_extra=_document(_IF_MATCH),
+    openapi_extra=_describe(_IF_MATCH),
     responses=make_problem_responses(*_CHANGE_KINDS),
 )
-async def delete_webhook(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
+async def remove_webhook(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
     """Delete an endpoint with its deliveries."""
     values = {"endpoint_id": webhook_id, "version": _get_version(request)}
     row = await writer.read(lambda pool: db.find_one(pool, writer.tenant, "delete_endpoint", **values))
@@ -201,7 +201,7 @@ async def delete_webhook(request: Request, writer: WebhooksWriter, webhook_id: W
 @router.post(
     "/v1/webhooks/{webhook_id}/secret",
     response_model=WebhookView,
-    openapi_extra=_document(IDEMPOTENCY_KEY, _IF_MATCH),
+    openapi_extra=_describe(IDEMPOTENCY_KEY, _IF_MATCH),
     responses=make_problem_responses(*_CHANGE_KINDS, *_WRITE_KINDS),
 )
 async def rotate_secret(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
@@ -224,7 +224,7 @@ async def rotate_secret(request: Request, writer: WebhooksWriter, webhook_id: We
     "/v1/webhooks/{webhook_id}/test",
     status_code=202,
     response_model=DeliveryView,
-    openapi_extra=_document(IDEMPOTENCY_KEY),
+    openapi_extra=_describe(IDEMPOTENCY_KEY),
     responses=make_problem_responses(Kind.WEBHOOK_NOT_FOUND, *_WRITE_KINDS),
 )
 async def send_test(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
@@ -284,7 +284,7 @@ async def get_delivery(reader: WebhooksReader, webhook_id: WebhookId, delivery_i
     "/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/replay",
     status_code=202,
     response_model=DeliveryView,
-    openapi_extra=_document(IDEMPOTENCY_KEY),
+    openapi_extra=_describe(IDEMPOTENCY_KEY),
     responses=make_problem_responses(Kind.DELIVERY_NOT_FOUND, *_WRITE_KINDS),
 )
 async def replay_delivery(
@@ -301,7 +301,7 @@ async def replay_delivery(
     "/v1/webhooks/{webhook_id}/replay",
     status_code=202,
     response_model=ReplayView,
-    openapi_extra=_document(IDEMPOTENCY_KEY, body="ReplayBody"),
+    openapi_extra=_describe(IDEMPOTENCY_KEY, body="ReplayBody"),
     responses=make_problem_responses(Kind.WEBHOOK_NOT_FOUND, *_WRITE_KINDS, *_BODY_KINDS, Kind.LIMIT_REACHED),
 )
 async def replay_period(request: Request, writer: WebhooksWriter, webhook_id: WebhookId) -> Response:
