@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from api import accounts, health, intents, journal, proving, reports, schedules
+from api import accounts, health, intents, journal, proving, reports, schedules, webhook_models, webhooks
 from api.configuration import Configuration
 from api.console.routes import add_console
 from api.direct_routes import find_direct_routes
@@ -86,7 +86,7 @@ def create_app(configuration: Configuration) -> Application:
         },
     )
     app.metrics = metrics
-    routers = [module.router for module in (intents, schedules, accounts, journal, reports, proving, health)]
+    routers = [module.router for module in (intents, schedules, accounts, journal, reports, proving, webhooks, health)]
     for router in routers:
         app.include_router(router)
     layer = RequestLayer(
@@ -111,7 +111,7 @@ def _make_openapi(app: FastAPI) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
         schemas = document["components"]["schemas"]
-        for model in (*intents.BODY_MODELS, *schedules.BODY_MODELS):
+        for model in (*intents.BODY_MODELS, *schedules.BODY_MODELS, *webhook_models.BODY_MODELS):
             schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas.update(schema.pop("$defs", {}))
             schemas[model.__name__] = schema

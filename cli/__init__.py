@@ -57,6 +57,7 @@ COMMANDS: Final = (
     ),
     Entry("units", "accounts", "units", _BOOKS, "Registered units beside the ISO 4217 currencies."),
     Entry("keys", "keys", "app", _BOOKS, "API keys."),
+    Entry("webhooks", "webhooks", "app", _BOOKS, "Endpoints that get events by HTTP, and their deliveries."),
     Entry("books", "books", "app", _BOOKS, "The frame of the books as a file, which you keep beside the backups."),
     Entry("reconcile", "reconcile", "reconcile", _PROOF, "Recompute the books from the topics and compare."),
     Entry("audit", "audit", "app", _PROOF, "Verify the hash chains; prove that an intent is in the ledger."),

@@ -36,6 +36,8 @@ class Scope(StrEnum):
     SCHEDULES_WRITE = "schedules:write"
     SCHEDULES_READ = "schedules:read"
     OPERATIONS_READ = "operations:read"
+    WEBHOOKS_READ = "webhooks:read"
+    WEBHOOKS_WRITE = "webhooks:write"
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,7 @@ BEGIN
     -- Functions of ours: triggers need no right to be called, and the others are for the services.
     FOR found IN
         SELECT oid::regprocedure AS name, prorettype = 'trigger'::regtype AS is_trigger FROM pg_catalog.pg_proc
-        WHERE pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules')
+        WHERE pronamespace::regnamespace::text IN ('ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules', 'webhooks')
             AND pg_has_role(proowner, 'USAGE') AND has_function_privilege('public', oid, 'EXECUTE')
     LOOP
         IF NOT found.is_trigger THEN

@@ -20,7 +20,9 @@ class Family(NamedTuple):
     kept_days: int = 90
 
 
-FAMILIES: Final[Mapping[str, Family]] = {"transaction": Family(), "schedule": Family()}
+FAMILIES: Final[Mapping[str, Family]] = {
+    "notification": Family(), "schedule": Family(), "transaction": Family(),
+}  # fmt: skip
 """The families of events, by name. A capability that begins one adds it here; the deploy step makes its topic."""
 
 # Namespace of event ids: uuid5(DNS namespace, "ledgerline.events"), fixed for ever.

@@ -72,4 +72,8 @@ SUBJECTS: dict[str, tuple[str, str]] = {
     "schedule.events-ledgerline.schedule.OccurrencePosted": ("schedule/occurrence_posted.avsc", "FULL_TRANSITIVE"),
     "schedule.events-ledgerline.schedule.OccurrenceRefused": ("schedule/occurrence_refused.avsc", "FULL_TRANSITIVE"),
     "schedule.events-ledgerline.schedule.OccurrenceSkipped": ("schedule/occurrence_skipped.avsc", "FULL_TRANSITIVE"),
+    "notification.events-ledgerline.notification.WebhookDisabled": (
+        "notification/webhook_disabled.avsc",
+        "FULL_TRANSITIVE",
+    ),
 }

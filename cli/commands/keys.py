@@ -30,6 +30,8 @@ MEANINGS: Final = {
     Scope.SCHEDULES_WRITE: "make, change and end schedules",
     Scope.SCHEDULES_READ: "read schedules and their occurrences",
     Scope.OPERATIONS_READ: "see all tenants' sums and breaks; for operators",
+    Scope.WEBHOOKS_READ: "see webhooks and their deliveries",
+    Scope.WEBHOOKS_WRITE: "add, change, test and replay webhooks",
 }
 
 

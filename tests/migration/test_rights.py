@@ -59,6 +59,11 @@ replay.dropped                 -        -      -    -               -      -    
 replay.lane                    -        -      -    -               -      -       -
 schedules.occurrence           -        -      s    -               -      siu     s
 schedules.schedule             -        -      siu  -               -      su      s
+webhooks.attempt               -        -      s    -               -      siud    -
+webhooks.delivery              -        -      si   -               -      siud    -
+webhooks.endpoint              -        -      siud -               -      su      -
+webhooks.endpoints_version     -        -      -    -               -      s       -
+webhooks.message               -        -      si   -               -      siud    -
 worker.intent                  -        -      -    -               -      siud    s
 worker.parked                  -        -      -    -               -      siud    scd
 worker.position                -        -      -    -               -      siud    siu
@@ -204,7 +209,7 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
             OR pronamespace::regnamespace::text IN (
-                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules'
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules', 'webhooks'
             )
         )
     )
