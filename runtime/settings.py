@@ -210,6 +210,11 @@ class Settings(BaseSettings):
         None, description="Folder of a Git repository that audit commits each signed checkpoint to; unset means none."
     )
 
+    webhooks_retention_days: int = Field(
+        30,
+        ge=1,
+        description="How long messages of webhooks are kept for replays after they were delivered or given up.",
+    )
     calls_private_addresses: bool = Field(
         False, description="Whether outside calls may go to private addresses and by http; only for tests."
     )

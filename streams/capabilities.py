@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from db.connections import Transaction
 from domain.effects import Effects, Happened, Settled
-from streams import schedules
+from streams import schedules, webhook_calls, webhooks
 from streams.call_handlers import CallHandler
 
 Reaction = Callable[[Transaction, Happened], Effects]
@@ -58,4 +58,5 @@ class Capability:
 
 CAPABILITIES: Final[tuple[Capability, ...]] = (
     Capability("schedules", outcome=schedules.note_outcome, due=(schedules.DUE,)),
+    Capability("webhooks", due=(webhook_calls.DueDeliveries(),), calls={webhooks.KIND: webhook_calls.WebhookCalls()}),
 )

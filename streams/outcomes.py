@@ -29,6 +29,7 @@ class Outcomes:
     """Makes the task of a journal record that settles an intent of a capability."""
 
     name = "outcomes"
+    is_joint = False
 
     def __init__(self, capabilities: Sequence[Capability], topics: Topics, registry: SchemaRegistry) -> None:
         self.topics: tuple[str, ...] = (topics.journal,)
@@ -58,6 +59,13 @@ class Outcomes:
         settled = _make_settled(record, record["tenant"], UUID(record["intent_id"]), own[1])
         subject = own[1][0] if own[1] else ""
         return [Task(capability, TASK, settled.tenant, subject, partial(_tell, handler, settled))]
+
+    def join_tasks(self, messages: Sequence[Message]) -> Task:
+        """Raise: work of this part is done message by message."""
+        raise NotImplementedError(f"{len(messages)} messages have no common task")
+
+    def chore(self, transaction: Transaction, now: int) -> None:
+        """Do nothing."""
 
 
 def _make_settled(record: JournalRecord, tenant: str, intent_id: UUID, key_parts: tuple[str, ...]) -> Settled:

@@ -54,6 +54,7 @@ class Reactions:
     """Makes a task for each handler of an event, in the order of the table."""
 
     name = "reactions"
+    is_joint = False
 
     def __init__(self, capabilities: Sequence[Capability], topics: Topics, reader: EventReader) -> None:
         self.topics = tuple(topics.name_events(family) for family in FAMILIES)
@@ -85,6 +86,13 @@ class Reactions:
             )
             for capability, handler in self._handlers.get(type, ())
         ]
+
+    def join_tasks(self, messages: Sequence[Message]) -> Task:
+        """Raise: work of this part is done message by message."""
+        raise NotImplementedError(f"{len(messages)} messages have no common task")
+
+    def chore(self, transaction: Transaction, now: int) -> None:
+        """Do nothing."""
 
     def _react(self, handler: Reaction, message: Message, transaction: Transaction) -> Effects:
         return handler(transaction, self._reader.read(message))

@@ -52,12 +52,20 @@ class Part(Protocol):
 
     name: str
     topics: tuple[str, ...]
+    is_joint: bool
+    """Whether `join_tasks` makes one task of many messages. If that fails, each message gets its own task."""
 
     def wants(self, headers: Sequence[tuple[str, bytes | None]]) -> bool:
         """Return whether `make_tasks` may make a task of a message with these headers."""
 
     def make_tasks(self, message: Message) -> list[Task]:
         """Return the tasks of a message, in the order of the table. It never fails: `run` fails instead."""
+
+    def join_tasks(self, messages: Sequence[Message]) -> Task:
+        """Return the task of many messages. Only called if the part is joint; no later work waits for its subject."""
+
+    def chore(self, transaction: Transaction, now: int) -> None:
+        """Do a chore, about once a second."""
 
 
 @dataclass(frozen=True)
@@ -110,11 +118,11 @@ class Reactor:
     def handle(self, batch: list[PartitionBatch]) -> None:
         """Do the work of a batch. If a handler fails, do the batch again and park what fails."""
         try:
-            done = self._handle(batch, self._run_together)
+            done = self._handle(batch, self._run_together, is_joint=True)
         except (*TRANSIENT, Outage, FenceLost):
             raise
         except Exception:  # noqa: BLE001 - whatever a handler raises: the next attempt finds out which one it was
-            done = self._handle(batch, self._run_apart)
+            done = self._handle(batch, self._run_apart, is_joint=False)
         for work in done:
             DONE.labels(work.part, work.task.capability).inc()
 
@@ -123,6 +131,9 @@ class Reactor:
         for _ in range(RETRIED_MAX):
             if not self.retry_parked():
                 break
+        with self._store.transaction() as transaction:
+            for part in self._parts.values():
+                part.chore(transaction, self._now())
         if time.monotonic() >= self._count_due:
             self._count_due = time.monotonic() + COUNT_SECONDS
             self._show_parked()
@@ -153,12 +164,16 @@ class Reactor:
         return [part.name for part in self._parts.values() if topic in part.topics]
 
     def _handle(
-        self, batch: list[PartitionBatch], run: Callable[[Transaction, list[_Work]], list[_Work]]
+        self,
+        batch: list[PartitionBatch],
+        run: Callable[[Transaction, list[_Work]], list[_Work]],
+        *,
+        is_joint: bool,
     ) -> list[_Work]:
         """Run the batch's work in one transaction, which moves the positions; return the work that is done."""
         with self._store.transaction() as transaction:
             stands = self._lock(transaction, batch)
-            done = run(transaction, self._list_work(batch, stands))
+            done = run(transaction, self._list_work(batch, stands, is_joint=is_joint))
             ends = {(part.topic, part.partition): part.end_offset for part in batch}
             db.move_positions(transaction, list(self._parts), ends)
             # `run` has stored its effects: positions are locked already, so moving them waits for nobody.
@@ -176,15 +191,24 @@ class Reactor:
                 )
         return stands
 
-    def _list_work(self, batch: list[PartitionBatch], stands: dict[tuple[str, str, int], int]) -> list[_Work]:
-        return [
-            _Work(name, task, message)
-            for each in batch
-            for message in each.messages
-            for name in self._readers(each.topic)
-            if message.offset >= stands[name, each.topic, each.partition]
-            for task in self._parts[name].make_tasks(message)
-        ]
+    def _list_work(
+        self, batch: list[PartitionBatch], stands: dict[tuple[str, str, int], int], *, is_joint: bool
+    ) -> list[_Work]:
+        """Return the work of a batch, part by part."""
+        work = []
+        for part in self._parts.values():
+            messages = [
+                message
+                for each in batch
+                if each.topic in part.topics
+                for message in each.messages
+                if message.offset >= stands[part.name, each.topic, each.partition] and part.wants(message.headers)
+            ]
+            if is_joint and part.is_joint and messages:
+                work.append(_Work(part.name, part.join_tasks(messages), messages[0]))
+            else:
+                work += [_Work(part.name, task, message) for message in messages for task in part.make_tasks(message)]
+        return work
 
     def _run_together(self, transaction: Transaction, several: list[_Work]) -> list[_Work]:
         """Run all work, and store the effects of all at once. Any failure fails the batch."""

@@ -89,8 +89,7 @@ class Capture:
 
     def __call__(self, transaction: Transaction, messages: Iterable[Message], now: int) -> Effects:
         """Store the deliveries of messages, and ask for their calls. Without endpoints this is one read of a number."""
-        self._refresh(transaction)
-        if not self._by_tenant:
+        if not self.refresh(transaction):
             return Effects()
         wanted = [
             (message, one)
@@ -114,15 +113,17 @@ class Capture:
         CAPTURED.inc(len(deliveries))
         return Effects(calls=make_calls(ready))
 
-    def _refresh(self, transaction: Transaction) -> None:
+    def refresh(self, transaction: Transaction) -> bool:
+        """Read the table of endpoints again if it has changed; return whether there are endpoints."""
         version = db.read_version(transaction)
         if version == self._version:
-            return
+            return bool(self._by_tenant)
         # The rows are read after the number, so they are as new as it, or newer: then the next batch reads them again.
         self._by_tenant = {}
         for one in db.read_subscribers(transaction):
             self._by_tenant.setdefault(one.tenant, []).append(one)
         self._version = version
+        return bool(self._by_tenant)
 
 
 def make_delivery_id(endpoint_id: UUID, message: Message, series: str) -> UUID:

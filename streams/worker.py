@@ -32,6 +32,7 @@ from streams.away import find_away
 from streams.batches import AgentOptions
 from streams.beside import Beside, RunningPart
 from streams.capabilities import CAPABILITIES, Capability
+from streams.captures import Captures
 from streams.clock import Clock
 from streams.effects import Caused, EffectStore
 from streams.fenced import run_agent
@@ -41,7 +42,7 @@ from streams.outside_calls import CallOptions, OutsideCalls
 from streams.reactions import EventReader, Reactions
 from streams.reactor import Part, Reactor
 
-READING: Final = ("reactions", "outcomes")
+READING: Final = ("reactions", "outcomes", "webhooks")
 """The parts that read Kafka."""
 PARTS: Final = ("outbox", "intents", "clock", "calls", *READING)
 BATCH_RECORDS_MAX: Final = 500
@@ -87,6 +88,7 @@ def make_reactor(around: Surroundings, parts: Sequence[str]) -> Reactor:
     made: dict[str, Callable[[], Part]] = {
         "reactions": lambda: Reactions(around.capabilities, around.topics, EventReader(around.registry)),
         "outcomes": lambda: Outcomes(around.capabilities, around.topics, around.registry),
+        "webhooks": lambda: Captures(around.topics, around.registry, around.settings.webhooks_retention_days),
     }
     effects = EffectStore(EventEncoders.find_registered(around.registry))
     return Reactor(WorkerConnection(around.dsn), [made[name]() for name in READING if name in parts], effects)
