@@ -209,7 +209,8 @@ SELECT count(*) FILTER (WHERE has_database_privilege('public', current_database(
         WHERE has_function_privilege('public', oid, 'EXECUTE') AND (
             proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'lo_import', 'lo_export')
             OR pronamespace::regnamespace::text IN (
-                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules', 'webhooks'
+                'ledger', 'access', 'reconciliation', 'audit', 'replay', 'outbox', 'worker', 'calls', 'schedules',
+                'webhooks'
             )
         )
     )
