@@ -30,6 +30,26 @@ PUBLISHED: Final = frozenset(
         "3350690dc53f2b3a5d47b7c7802e790d73036b65c74fe7ad992ff5b86e5a90ed",
         # audit.checkpoints-value
         "adbd62d7b9d88d530f18438c488a522eb9e53bac390a9044fee0e25bcd58978e",
+        # schedule.events-ledgerline.schedule.ScheduleCreated
+        "4cf1e126f1abab8810be672f2ee718346af4387ce025158e7a6767a61c51d7cc",
+        # schedule.events-ledgerline.schedule.ScheduleChanged
+        "9060e05d304f3c9065fd9bd991d8634d676d24a2d75658d059f4b5f7145e700c",
+        # schedule.events-ledgerline.schedule.SchedulePaused
+        "13497551d748d6e5f1263ffea0083441b4ebd5a4de21b5bd702e2bc7d337b1d0",
+        # schedule.events-ledgerline.schedule.ScheduleResumed
+        "85fbe7c12ec805709dde43565af5e9f5d60419bc16a2074464125f52f2f58b9f",
+        # schedule.events-ledgerline.schedule.ScheduleEnded
+        "eecc932305569821e60bb2b7e02e9ec913883a7b8848bd87b3e0fe339b9fa400",
+        # schedule.events-ledgerline.schedule.OccurrenceSent
+        "f558f42aec4c54f00622d6696f1cc84a17b41fb8d389db9fc7c26a7b73b4e953",
+        # schedule.events-ledgerline.schedule.OccurrencePosted
+        "c5856405ced3bbe67921d941f94139a21e6affac0f1f2307d6bc1e728809514d",
+        # schedule.events-ledgerline.schedule.OccurrenceRefused
+        "f0f91f759f7ec4ac142b3d458de18ffae0b23e6fb1d4d1cb2dae3a2cd07d9bad",
+        # schedule.events-ledgerline.schedule.OccurrenceSkipped
+        "756ccf7c3f6d0903fe574b48e1d63b3dbe7f46dbdf4102501d1289ed541e7a57",
+        # notification.events-ledgerline.notification.WebhookDisabled
+        "c41d54175ee5ca9f6e1e31931480e39ef7f24bdaf661e38a0d3c3706f8d2171d",
     }
 )
 

@@ -162,7 +162,10 @@ def test_a_name_that_is_not_known_is_refused_with_the_nearest(
 
 def test_every_route_behind_a_key_refuses_a_name_that_it_does_not_know() -> None:
     app = application()
-    values = {"intent_id": SOME_ID, "address": "users:1", "lane": "0", "seq": "0"}
+    values = {
+        "intent_id": SOME_ID, "address": "users:1", "lane": "0", "seq": "0", "schedule_id": SOME_ID,
+        "webhook_id": SOME_ID, "delivery_id": SOME_ID,
+    }  # fmt: skip
     asked = 0
     for path, methods in app.openapi()["paths"].items():
         for method, operation in methods.items():

@@ -22,6 +22,7 @@ DOCKERFILE: Final = (REPOSITORY_ROOT / "ops" / "docker" / "Dockerfile").read_tex
 MODULES: Final = {
     "posting": "streams.posting.service",
     "relay": "producers.relay",
+    "worker": "streams.worker",
     "reconciliation": "streams.proof.reconciliation.service",
     "audit": "streams.proof.audit.service",
     "api": "api.server",
