@@ -25,6 +25,7 @@ RUN: Final = (
     "tests/integration/test_notes.py",
     "tests/unit/test_capabilities.py",
     "tests/unit/test_kafka_rights.py",
+    "tests/contract/test_schemas.py",
     "tests/migration/test_migrations.py::test_migrations_add_up_to_the_schema",
     "tests/migration/test_rights.py::test_each_role_may_do_what_the_table_says_and_no_more",
 )
