@@ -120,7 +120,7 @@ def test_the_page_leads_to_passing_tests(stack: Endpoints, tmp_path: Path) -> No
         },
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=160,
         check=False,
     )
     assert ran.returncode == 0, ran.stdout[-6000:] + ran.stderr[-2000:]
