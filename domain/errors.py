@@ -32,6 +32,7 @@ LedgerlineError                               one sentence that says what is wro
   cli.amounts.WrittenAmountError              an amount or a currency is not written as the ledger takes it
   cli.api_client.ApiError                     the API refused, or does not answer
   cli.commands.dlq.DeadLetterError            there is no such quarantined row, or no such place in their list
+  cli.commands.parked.ParkedError             there is no parked work at that place
   cli.commands.offsets.OffsetsError           an agent cannot be made to stand where an operator wants it
   cli.commands.intents.IntentError            the command line does not say a whole intent
   cli.streams.ClosedOutputError      standard output is closed, so that the answer would be lost
@@ -58,6 +59,7 @@ LedgerlineError                               one sentence that says what is wro
   producers.retry.RetryError                  quarantined bytes could not be sent again
   streams.proof.audit.kept.KeptError          a file holds neither a checkpoint nor a proof
   streams.proof.audit.witness.WitnessError    the settings name a witness that cannot be one
+  streams.worker.PartsError                   a setting names a part of the worker that does not exist
   streams.engine.TopicBegunAnew               a partition goes back behind what was read of it
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now

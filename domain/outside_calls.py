@@ -148,7 +148,7 @@ def is_outage(found: Answer | Failure) -> bool:
     return isinstance(found, Failure) or found.status in _SERVER_ERRORS or found.status == _REQUEST_TIMEOUT
 
 
-def asks_to_wait(found: Answer | Failure) -> bool:
+def needs_pause(found: Answer | Failure) -> bool:
     """Return whether the destination as a whole asks for a pause: 429 or 503 with Retry-After."""
     return isinstance(found, Answer) and found.status in (429, _UNAVAILABLE) and found.retry_after is not None
 

@@ -22,7 +22,7 @@ from db.connections import TRANSIENT, Transaction
 from db.outside_calls import OutsideCallsStore
 from domain.effects import Effects
 from domain.errors import Outage
-from domain.outside_calls import Answer, Failure, asks_to_wait, is_outage, parse_retry_after
+from domain.outside_calls import Answer, Failure, is_outage, needs_pause, parse_retry_after
 from runtime.guarded_http import GuardedHttp
 from runtime.metrics import show_age
 from streams.call_handlers import CallHandlers
@@ -207,7 +207,7 @@ class OutsideCalls:
             destination.under_way -= 1
             if counts:
                 destination.breaker.note(is_outage(found), now)
-            if asks_to_wait(found) and isinstance(found, Answer):
+            if needs_pause(found) and isinstance(found, Answer):
                 seconds = parse_retry_after(found.retry_after, time.time_ns() // 1000) or 0.0
                 destination.paused_until = max(destination.paused_until, now + seconds)
             self._tried.append(Tried(attempt, found))
@@ -229,7 +229,7 @@ class OutsideCalls:
         try:
             await self._turn(database, 0)
         except (*TRANSIENT, Outage) as error:
-            logger.warning("results of outside calls were not stored; their leases end", cause=str(error).strip())
+            logger.warning("results of outside calls were not stored", cause=str(error).strip())
 
     def _listen(self, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the loop when new calls commit. While Postgres is away, the loop looks by itself."""

@@ -11,12 +11,12 @@ from domain.intents import CREDIT, DEBIT, Intent, Leg, compute_intent_id
 from streams.capabilities import Capability
 
 TABLES = """
-CREATE SCHEMA notes;
-CREATE TABLE notes.note (id text PRIMARY KEY, version bigint NOT NULL, told text[] NOT NULL DEFAULT '{}');
-CREATE TABLE notes.seen (place bigint GENERATED ALWAYS AS IDENTITY, aggregate text NOT NULL, version bigint NOT NULL);
-CREATE TABLE notes.due (id text PRIMARY KEY, due_time bigint, done integer NOT NULL DEFAULT 0, reason text);
-GRANT USAGE ON SCHEMA notes TO ledgerline_worker;
-GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA notes TO ledgerline_worker;
+CREATE SCHEMA tried;
+CREATE TABLE tried.note (id text PRIMARY KEY, version bigint NOT NULL, told text[] NOT NULL DEFAULT '{}');
+CREATE TABLE tried.seen (place bigint GENERATED ALWAYS AS IDENTITY, aggregate text NOT NULL, version bigint NOT NULL);
+CREATE TABLE tried.due (id text PRIMARY KEY, due_time bigint, done integer NOT NULL DEFAULT 0, reason text);
+GRANT USAGE ON SCHEMA tried TO ledgerline_worker;
+GRANT SELECT, INSERT, UPDATE ON ALL TABLES IN SCHEMA tried TO ledgerline_worker;
 """
 POISON = "poison"
 
@@ -41,7 +41,7 @@ def see(transaction: Transaction, happened: Happened) -> Effects:
     allowed = transaction.execute("SELECT current_setting('notes.allowed', true)").fetchone()
     if event.data["text"] == POISON and allowed != ("yes",):
         raise ValueError("this note cannot be read")
-    transaction.execute("INSERT INTO notes.seen (aggregate, version) VALUES (%s, %s)", [event.aggregate, event.version])
+    transaction.execute("INSERT INTO tried.seen (aggregate, version) VALUES (%s, %s)", [event.aggregate, event.version])
     if event.data["text"].startswith("pay"):
         source = "users:nobody:wallet" if event.data["text"] == "pay from nobody" else "external:bank"
         note = event.aggregate.removeprefix("notes:")
@@ -54,7 +54,7 @@ def hear(transaction: Transaction, settled: Settled) -> Effects:
     note, version = settled.key_parts
     told = f"{version}:{settled.outcome}:{settled.reason}"
     row = transaction.execute(
-        "INSERT INTO notes.note (id, version, told) VALUES (%s, 1, ARRAY[%s])"
+        "INSERT INTO tried.note (id, version, told) VALUES (%s, 1, ARRAY[%s])"
         " ON CONFLICT (id) DO UPDATE SET version = note.version + 1, told = note.told || EXCLUDED.told"
         " RETURNING version",
         [note, told],
@@ -73,7 +73,7 @@ class Reminder:
     def claim(self, transaction: Transaction, now: int, items_max: int) -> list[Any]:
         """Return reminders that are due."""
         return transaction.execute(
-            "SELECT id, due_time FROM notes.due WHERE due_time <= %s ORDER BY due_time, id LIMIT %s"
+            "SELECT id, due_time FROM tried.due WHERE due_time <= %s ORDER BY due_time, id LIMIT %s"
             " FOR UPDATE SKIP LOCKED",
             [now, items_max],
         ).fetchall()
@@ -87,13 +87,14 @@ class Reminder:
         if any(name == POISON for name, _ in items):
             raise ValueError("this reminder cannot be read")
         transaction.execute(
-            "UPDATE notes.due SET done = done + 1, due_time = NULL WHERE id = ANY(%s)", [[name for name, _ in items]]
+            "UPDATE tried.due SET done = done + 1, due_time = NULL WHERE id = ANY(%s)",
+            [[name for name, _ in items]],
         )
         return Effects(intents=tuple(make_payment(name, 1) for name, _ in items))
 
     def defer(self, transaction: Transaction, item: Any, until: int, reason: str) -> None:
         """Put a reminder off."""
-        transaction.execute("UPDATE notes.due SET due_time = %s, reason = %s WHERE id = %s", [until, reason, item[0]])
+        transaction.execute("UPDATE tried.due SET due_time = %s, reason = %s WHERE id = %s", [until, reason, item[0]])
 
 
 CAPABILITY = Capability("notes", reactions={("transaction", "NoteChanged"): see}, outcome=hear, due=(Reminder(),))

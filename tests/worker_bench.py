@@ -1,7 +1,8 @@
-"""A worker whose parts a test drives, with the notes as its capability."""
+"""A worker whose parts a test drives, with the notes of tests.notes as its capability, or with others."""
 
 import asyncio
 import threading
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ from producers.handed_over import IntentSender
 from producers.intents import IntentProducer
 from runtime.settings import Settings
 from streams.batches import PartitionBatch
+from streams.capabilities import Capability
 from streams.clock import Clock
 from streams.effects import EffectStore
 from streams.reactor import Reactor
@@ -27,14 +29,14 @@ HOUR = 3600 * 1_000_000
 class WorkerBench:
     """Appends notes, publishes them, lets the reactor read them, and sends, posts and relays its intents."""
 
-    def __init__(self, settings: Settings, topics: Topics) -> None:
+    def __init__(self, settings: Settings, topics: Topics, capabilities: Sequence[Capability] = (CAPABILITY,)) -> None:
         self.outbox = OutboxBench(settings, topics)
         self.books = ProvingBench(settings, topics)
         self.topics = topics
         self.dsn = self.books.dsn
         make_tables(self.dsn)
         self.around = Surroundings(
-            self.books.kafka, self.dsn, self.books.registry, topics, settings, capabilities=(CAPABILITY,)
+            self.books.kafka, self.dsn, self.books.registry, topics, settings, capabilities=capabilities
         )
         self.now = 1_790_000_000_000_000
         self._relay = self.outbox.relay()
@@ -63,7 +65,7 @@ class WorkerBench:
     def make_clock(self) -> Clock:
         """Return another worker's clock."""
         effects = EffectStore(EventEncoders.find_registered(self.books.registry))
-        return Clock(self.connect(), (CAPABILITY,), effects, lambda: self.now)
+        return Clock(self.connect(), self.around.capabilities, effects, lambda: self.now)
 
     def publish(self, *notes: tuple[str, int, str]) -> None:
         """Append notes (aggregate, version, text), and publish all that waits."""

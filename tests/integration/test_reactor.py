@@ -26,7 +26,7 @@ def worker(
 
 
 def list_seen(worker: WorkerBench) -> list[tuple[str, int]]:
-    return worker.ask("SELECT aggregate, version FROM notes.seen ORDER BY place")  # type: ignore[return-value]
+    return worker.ask("SELECT aggregate, version FROM tried.seen ORDER BY place")  # type: ignore[return-value]
 
 
 def test_an_event_becomes_an_intent_and_its_outcome_becomes_an_event(worker: WorkerBench) -> None:
@@ -38,12 +38,12 @@ def test_an_event_becomes_an_intent_and_its_outcome_becomes_an_event(worker: Wor
     assert worker.send() == 0
     assert sorted(worker.books.post_and_relay()) == ["insufficient_funds", "posted"]
     assert worker.react(reactor) == 2
-    assert worker.ask("SELECT id, told FROM notes.note ORDER BY id") == [
+    assert worker.ask("SELECT id, told FROM tried.note ORDER BY id") == [
         ("1", ["1:posted:"]),
         ("2", ["1:rejected:insufficient_funds"]),
     ]
     worker.publish()
-    texts = [text for _, text in worker.ask("SELECT seq, aggregate FROM outbox.event WHERE aggregate LIKE 'receipts%'")]
+    texts = [text for _, text in worker.ask("SELECT seq, aggregate FROM outbox.event WHERE aggregate LIKE 'receipts%%'")]
     assert sorted(texts) == ["receipts:1", "receipts:2"]
 
 
@@ -59,7 +59,7 @@ def test_an_intent_that_is_sent_twice_is_told_once(worker: WorkerBench) -> None:
     assert worker.books.post_and_relay() == ["posted", "duplicate"]
     assert len(rows) == 1
     worker.react(reactor)
-    assert worker.ask("SELECT told FROM notes.note") == [(["1:posted:"],)]
+    assert worker.ask("SELECT told FROM tried.note") == [(["1:posted:"],)]
 
 
 def test_only_records_of_own_intents_carry_the_header(worker: WorkerBench) -> None:
@@ -132,7 +132,7 @@ def test_effects_that_cannot_be_stored_park_their_own_work(worker: WorkerBench) 
     worker.send()
     worker.books.post_and_relay()
     worker.react(reactor)
-    assert worker.ask("SELECT id FROM notes.note") == [("2",)]
+    assert worker.ask("SELECT id FROM tried.note") == [("2",)]
     ((subject, reason),) = worker.ask("SELECT subject, reason FROM worker.parked")
     assert subject == "1"
     assert reason.startswith("UniqueViolation:")
@@ -143,10 +143,10 @@ def test_two_clocks_a_failure_and_a_week_of_downtime_do_each_thing_once(worker: 
     for name in ("a", "b", POISON, "later"):
         due = worker.now + (HOUR if name == "later" else -7 * 24 * HOUR)
         with worker.connect().transaction() as transaction:
-            transaction.execute("INSERT INTO notes.due (id, due_time) VALUES (%s, %s)", [name, due])
+            transaction.execute("INSERT INTO tried.due (id, due_time) VALUES (%s, %s)", [name, due])
     assert first.round() == 3
     assert second.round() == 0
-    assert worker.ask("SELECT id, done, reason FROM notes.due ORDER BY id") == [
+    assert worker.ask("SELECT id, done, reason FROM tried.due ORDER BY id") == [
         ("a", 1, None),
         ("b", 1, None),
         ("later", 0, None),

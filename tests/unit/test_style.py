@@ -26,6 +26,9 @@ SLEEPERS: Final = {
     "tools/load/hostile.py": "posts at a fixed rate, and attacks that hold a socket open",
     "producers/intents.py": "between two looks for delivery reports at the end, bounded by a deadline",
     "producers/importing/sender.py": "the pause that the server asks for by Retry-After, and back-off",
+    "streams/outside_calls.py": "the least time of a turn, and back-off",
+    "tests/integration/test_outside_calls.py": "a time in which nothing may happen, and the pace of a load",
+    "tests/outside_server.py": "a server that is slow on purpose",
 }
 
 # SQL outside db/: measurements, and faults that a test plants, must not use the code that they check.
@@ -302,19 +305,19 @@ def test_names_are_whole_words() -> None:
 
 # The verbs that names of functions begin with. Prefer one of these to a new one.
 VERBS: Final = {
-    "act", "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause",
-    "chain", "change", "check", "choose", "claim", "climb", "close", "collect", "compare", "complain", "compute",
-    "configure", "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode",
-    "defer", "describe", "drain", "drop", "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit",
-    "expand", "explain", "export", "fetch", "fill", "find", "fit", "follow", "format", "fund", "get", "guard", "hash",
-    "hold", "import", "infer", "iterate", "join", "judge", "keep", "list", "listen", "load", "lock", "look", "make",
-    "map", "mark", "mask", "merge", "migrate", "mirror", "move", "name", "normalize", "note", "observe", "open",
-    "parse", "pass", "pause", "plan", "point", "post", "prepare", "process", "prove", "publish", "put", "quarantine",
-    "query", "rank", "read", "recompute", "reconcile", "record", "refuse", "register", "remove", "render", "repeat",
-    "replace", "replay", "require", "resolve", "restore", "resume", "retry", "reverse", "revoke", "rewind", "run",
-    "say", "seek", "send", "serve", "set", "settle", "show", "sign", "skip", "sort", "spawn", "split", "start", "stop",
-    "store", "stream", "strip", "sum", "sweep", "take", "tell", "translate", "try", "turn", "vary", "verify", "wait",
-    "watch", "wire", "write",
+    "act", "add", "allow", "alter", "analyze", "answer", "append", "apply", "begin", "build", "catch", "cause", "chain",
+    "change", "check", "choose", "claim", "clean", "climb", "close", "collect", "compare", "complain", "compute",
+    "configure", "confirm", "connect", "convert", "copy", "count", "create", "cut", "deal", "decide", "decode", "defer",
+    "delay", "describe", "drain", "drop", "dump", "encode", "end", "ensure", "enter", "escape", "exchange", "exit",
+    "expand", "explain", "export", "fetch", "fill", "find", "fit", "follow", "forget", "format", "fund", "get", "group",
+    "guard", "hand", "hash", "hold", "import", "infer", "iterate", "join", "judge", "keep", "list", "listen", "load",
+    "lock", "look", "make", "map", "mark", "mask", "merge", "migrate", "mirror", "move", "name", "normalize", "note",
+    "observe", "open", "park", "parse", "pass", "pause", "plan", "point", "post", "postpone", "prepare", "process",
+    "prove", "prune", "publish", "put", "quarantine", "query", "raise", "rank", "read", "recompute", "reconcile",
+    "record", "refuse", "register", "remove", "render", "repeat", "replace", "replay", "require", "resolve", "restore",
+    "resume", "retry", "reverse", "revoke", "rewind", "run", "say", "seek", "send", "serve", "set", "settle", "show",
+    "sign", "skip", "sort", "spawn", "split", "start", "stop", "store", "stream", "strip", "sum", "sweep", "take",
+    "tell", "translate", "try", "turn", "vary", "verify", "wait", "watch", "wire", "write",
 }  # fmt: skip
 # What a predicate or a conversion begins with.
 NO_VERBS: Final = {"is", "has", "needs", "from", "to"}
