@@ -122,8 +122,8 @@ def test_alerts_ask_for_metrics_that_there_are() -> None:
 def test_labels_are_closed_lists() -> None:
     used = {label for _, _, labels in metrics() for label in labels}
     assert used <= {
-        "agent", "bound", "cause", "client", "compiled", "currency", "family", "found_by", "kind", "lane", "method",
-        "outcome", "partition", "reason", "result", "route", "rule", "share", "stage", "state", "status", "version",
+        "agent", "bound", "capability", "cause", "client", "compiled", "currency", "due", "family", "found_by", "kind",
+        "lane", "method", "outcome", "part", "partition", "reason", "result", "route", "rule", "share", "stage", "state", "status", "version",
         "what",
     }  # fmt: skip
 
