@@ -123,8 +123,8 @@ def test_labels_are_closed_lists() -> None:
     used = {label for _, _, labels in metrics() for label in labels}
     assert used <= {
         "agent", "bound", "capability", "cause", "client", "compiled", "currency", "due", "family", "found_by", "kind",
-        "lane", "method", "outcome", "part", "partition", "reason", "result", "route", "rule", "share", "stage", "state", "status", "version",
-        "what",
+        "lane", "method", "outcome", "part", "partition", "reason", "result", "route", "rule", "share", "stage",
+        "state", "status", "version", "what",
     }  # fmt: skip
 
 
