@@ -34,6 +34,7 @@ LedgerlineError                               one sentence that says what is wro
   cli.commands.dlq.DeadLetterError            there is no such quarantined row, or no such place in their list
   cli.commands.parked.ParkedError             there is no parked work at that place
   cli.commands.offsets.OffsetsError           an agent cannot be made to stand where an operator wants it
+  cli.commands.parked.ParkedError             there is no parked work at that place
   cli.commands.intents.IntentError            the command line does not say a whole intent
   cli.streams.ClosedOutputError      standard output is closed, so that the answer would be lost
   cli.demo.demo.DemoError                     the demo cannot go on
@@ -64,6 +65,7 @@ LedgerlineError                               one sentence that says what is wro
   streams.posting.published.JournalAhead      the topic has records of a lane that the ledger lacks, or other ones
   streams.posting.source.TopicMismatch        the lanes were posted from another topic than is there now
   streams.proof.replay.lane_replay.ReplayRefused  the topic contradicts the ledger or itself
+  streams.worker.PartsError                   LEDGERLINE_WORKER_PARTS names a part that does not exist
 """
 
 

@@ -19,12 +19,16 @@ from db.operations import (
     open_operator,
     rewind_reconciliation,
 )
+from db.worker import Position, read_all_positions
 from domain.errors import LedgerlineError
 from domain.topics import Topics
 from runtime.kafka_positions import TopicState, make_admin_client, read_committed_offsets, read_topic_state, tell_group
 
 app = typer.Typer(help="The offsets of each lane, in Postgres and in Kafka.", no_args_is_help=True)
 
+WORKER: Final = "worker"
+
+_WORKER_COLUMNS = ("part", "topic", "partition", "low", "next", "high", "lag")
 _COLUMNS = ("agent", "lane", "low", "first", "next", "high", "lag", "committed", "behind", "seq")
 
 
@@ -128,14 +132,44 @@ def _make_posting_members(agent: Agent, topics: Topics, row: LaneProgress | None
     }
 
 
+def list_worker_rows(ledger: Ledger) -> list[dict[str, Any]]:
+    """Return one row for each part of the worker and each partition that the part has met.
+
+    low, high: the partition's first and next offset. next: the part's next offset to read, in Postgres. lag = high -
+    next; what Kafka has deleted does not count. low, high and lag are None if the topic has no such partition.
+    """
+    with open_glance(ledger.postgres_dsn) as connection:
+        positions = read_all_positions(connection)
+    admin = make_admin_client(ledger.kafka)
+    states = {topic: read_topic_state(admin, topic) for topic in sorted({stands.topic for stands in positions})}
+    return [_make_worker_row(stands, states[stands.topic]) for stands in positions]
+
+
+def _make_worker_row(stands: Position, state: TopicState) -> dict[str, Any]:
+    low, high = state.low.get(stands.partition), state.high.get(stands.partition)
+    return {
+        "agent": WORKER,
+        "part": stands.part,
+        "topic": stands.topic,
+        "partition": stands.partition,
+        "low": low,
+        "next": stands.next_offset,
+        "high": high,
+        "lag": None if low is None or high is None else high - max(stands.next_offset, low),
+    }
+
+
 @app.command()
 def show(as_json: Json = False) -> None:
     """Show each agent's offset in Postgres for each lane, beside the topic's ends and the group's offsets."""
-    rows = list_lane_rows(find_running_ledger())
+    ledger = find_running_ledger()
+    rows, of_worker = list_lane_rows(ledger), list_worker_rows(ledger)
     if as_json:
-        show_json(rows)
+        show_json([*rows, *of_worker])
         return
     show_rows("Offsets", rows, as_json=False, columns=_COLUMNS)
+    if of_worker:
+        show_rows("The worker's parts", of_worker, as_json=False, columns=_WORKER_COLUMNS)
     posting = [row for row in rows if row["agent"] == Agent.POSTING]
     for row in posting:
         say(f"lane {row['lane']} head {row['head'] or 'none yet'}")

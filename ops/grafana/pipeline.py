@@ -322,6 +322,25 @@ def _worker() -> list[Placed]:
             flat_at_zero=True,
             width=6,
         ),
+        graph(
+            "Webhooks that wait",
+            Query(f"max(ledgerline_webhooks_oldest_seconds{{{OURS}}})", "the oldest"),
+            Says(
+                "How long the oldest delivery has waited for its first attempt.", alerts=("LedgerlineWebhooksWaiting",)
+            ),
+            unit="s",
+            flat_at_zero=True,
+            width=12,
+        ),
+        stat(
+            "Webhooks disabled",
+            Query(f"max(ledgerline_webhooks_disabled_endpoints{{{OURS}}})"),
+            Says("Webhooks of tenants that the worker disabled.", alerts=("LedgerlineWebhooksDisabled",)),
+            unit="none",
+            steps=ZERO_IS_SAFE,
+            width=12,
+            height=8,
+        ),
     ]
 
 

@@ -29,7 +29,7 @@ from tests.integration.test_cli_operations import relay_all
 from tests.posting_bench import PostingBench, eventually
 from tests.service_process import ServiceProcess
 
-SERVICES: Final = ("posting", "relay", "reconciliation", "audit")
+SERVICES: Final = ("posting", "relay", "worker", "reconciliation", "audit")
 PAYERS: Final = 12
 PAUSE_SECONDS: Final = 0.05
 RETRY_SECONDS: Final = 0.2

@@ -188,7 +188,7 @@ def check_relay(relay: ServiceProcess, total: int) -> None:
     found = until(relay, "ledgerline_relay_lag_records", lambda lags: lags == nothing)
     assert of("ledgerline_relay_lag_seconds", found) == nothing
     found = until(relay, "ledgerline_kafka_producer_queue_messages", bool)
-    assert of("ledgerline_kafka_producer_queue_messages", found) == {'{client="relay"}': 0, '{client="outbox"}': 0}
+    assert of("ledgerline_kafka_producer_queue_messages", found) == {'{client="relay"}': 0}
 
 
 def check_reconciliation(reconciliation: ServiceProcess, wanted: Series, total: int) -> None:

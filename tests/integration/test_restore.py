@@ -30,7 +30,7 @@ from tests.relay_bench import RelayBench
 from tests.service_process import ServiceProcess
 
 RUNBOOKS = {name: REPOSITORY_ROOT / "ops" / "runbooks" / f"{name}.md" for name in ("replay", "restore")}
-SERVICES = ("posting", "relay", "reconciliation", "audit")
+SERVICES = ("posting", "relay", "worker", "reconciliation", "audit")
 QUICK = {
     "LEDGERLINE_AUDIT_SWEEP_SECONDS": "0.5",
     "LEDGERLINE_AUDIT_CHECKPOINT_SECONDS": "0.5",

@@ -71,7 +71,7 @@ WRONG_USE = [
     (("nonsense",), "No such command 'nonsense'"),
     (("statsu",), "Did you mean 'status'"),
     (("status", "--frobnicate"), "No such option: --frobnicate"),
-    (("service", "espresso"), "choose one of posting, relay, reconciliation, audit, api"),
+    (("service", "espresso"), "choose one of posting, relay, worker, reconciliation, audit, api"),
     (("dlq", "show", "zero", "0"), "Invalid value for LANE: 'zero' is no whole number"),
     (("up", "--instances", "posting"), "write it as posting=2"),
     (("up", "--instances", "posting=many"), "write it as posting=2"),

@@ -292,6 +292,7 @@ def test_instances_default_to_the_table() -> None:
     assert count_instances({"posting": 3}) == {
         "posting": 3,
         "relay": 1,
+        "worker": 1,
         "reconciliation": 1,
         "audit": 1,
         "api": 1,

@@ -97,6 +97,12 @@ class Upgrade:
         self.fleet.instances[place].start()
         self.fleet.wait_ready()
 
+    def add(self, name: str, number: int, sources: Path) -> None:
+        """Start a process that the release before does not have; return when all are ready."""
+        self.fleet.instances.append(self.instance(name, number, sources))
+        self.fleet.instances[-1].start()
+        self.fleet.wait_ready()
+
     def posted(self) -> int:
         """Return how many offsets have a journal row; -1 if that is not known."""
         progress = self.ledger.progress()
@@ -149,9 +155,12 @@ def test_an_upgrade_under_load_posts_all_and_can_be_undone(
 
     # Replace one process after the other. The provers come first, so that agents know everything that new workers
     # write.
-    for name in ("reconciliation", "audit", "relay", "posting", "api"):
-        for number in range(COUNTS[name]):
+    for name in ("reconciliation", "audit", "relay", "worker", "posting", "api"):
+        for number in range(COUNTS.get(name, 0)):
             upgrade.replace(name, number, this)
+            upgrade.let_flow(50)
+        if name == "worker":
+            upgrade.add(name, 0, this)
             upgrade.let_flow(50)
     current = upgrade.releases_connected("ledgerline_posting")
     assert len(current) == 1

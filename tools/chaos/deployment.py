@@ -22,9 +22,9 @@ from tools.chaos.ledger import LANES, ChaosLedger
 from tools.chaos.proxy import Proxy
 
 GROUPS: Final = ("posting", "api", "proving")
-"""The services of one group share a Kafka proxy and a Postgres proxy; relay, reconciliation and audit are `proving`."""
+"""The services of one group share a Kafka proxy and a Postgres proxy; all others are `proving`."""
 
-COUNTS: Final = {"posting": 2, "relay": 1, "reconciliation": 1, "audit": 1, "api": 2}
+COUNTS: Final = {"posting": 2, "relay": 1, "worker": 1, "reconciliation": 1, "audit": 1, "api": 2}
 _POSTGRES_SETTINGS: Final = {
     # The oracle orders the lanes' transactions by the commit timestamp.
     "track_commit_timestamp": "on",

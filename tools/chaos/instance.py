@@ -30,7 +30,7 @@ class ChaosError(Exception):
 
 
 class Instance:
-    """One process of a service: posting, relay, reconciliation, audit or api. It is restarted when it dies.
+    """One process of a service: posting, relay, worker, reconciliation, audit or api. It is restarted when it dies.
 
     The keeper's thread and the scenario's thread may use it at the same time.
     """

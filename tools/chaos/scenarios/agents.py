@@ -1,4 +1,4 @@
-"""kill -9 of the proving agents. They must skip no record, count none twice and raise no false break."""
+"""kill -9 of the agents behind the journal. They skip no record, count none twice and raise no false break."""
 
 from functools import partial
 from typing import Final
@@ -15,11 +15,18 @@ def kill_agent(name: str, trial: Trial) -> None:
         trial.pick(name).kill()
 
 
-SCENARIOS: Final = tuple(
+SCENARIOS: Final = (
+    *(
+        Scenario(
+            f"{name}-killed",
+            f"The {name} agent may die at any moment: it continues from its own offsets and raises no false break.",
+            partial(kill_agent, name),
+        )
+        for name in ("reconciliation", "audit")
+    ),
     Scenario(
-        f"{name}-killed",
-        f"The {name} agent may die at any moment: it continues from its own offsets and raises no false break.",
-        partial(kill_agent, name),
-    )
-    for name in ("reconciliation", "audit")
+        "capability-worker-killed",
+        "The worker of the capabilities may die at any moment: posting and proof do not wait for it.",
+        partial(kill_agent, "worker"),
+    ),
 )

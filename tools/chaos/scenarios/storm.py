@@ -52,6 +52,7 @@ _CHOICES: Final[tuple[tuple[int, Callable[[Trial], None]], ...]] = (
     (2, partial(_kill, service="posting")),
     (1, partial(_kill, service="api")),
     (1, partial(_kill, service="relay")),
+    (1, partial(_kill, service="worker")),
     (1, partial(_kill, service="reconciliation")),
     (1, partial(_kill, service="audit")),
     (2, partial(_cut, way="Kafka")),
