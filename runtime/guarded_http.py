@@ -1,7 +1,7 @@
 """An HTTP client for addresses that users give. It connects only to addresses that it has judged.
 
-The client resolves a name once for a connection, and connects only to those of its addresses that are public. It refuses
-a name that has none. The socket's factory judges the address again: it sees what is really connected to. TLS checks the
+The client resolves a name once for a connection, and connects only to those of its addresses that are public. A name
+without one is refused. The socket factory judges the address again: it sees what is really connected to. TLS checks the
 name. The client follows no redirect, keeps no cookie, unpacks nothing, and uses no proxy of the environment.
 """
 
