@@ -12,8 +12,6 @@ from streams.proof.records.decoding import RecordReader, Unreadable
 from streams.proof.records.pages import read_all
 from streams.proof.replay.lane_replay import ReplayRefused, find_offset, read_to_ends
 
-CHECKPOINTS_PER_PAGE: Final = 500
-
 Checkpoint = tuple[CheckpointRow, list[LaneHead]]
 
 
