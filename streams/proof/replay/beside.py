@@ -1,6 +1,6 @@
 """Restores what the lanes do not have: the raw bytes of quarantined messages, and audit's published checkpoints."""
 
-from typing import Any, Final
+from typing import Any
 
 from db import audit
 from db import replay as db
