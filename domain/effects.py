@@ -4,7 +4,7 @@ A handler changes its capability's state and returns effects. State, effects and
 one transaction. So each cause has its effects once, whatever ends the process between two steps.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -73,16 +73,6 @@ class Settled(NamedTuple):
     metadata: Mapping[str, str]
     booked_time: int
     """Microseconds since 1970."""
-
-
-def join_effects(several: Iterable[Effects]) -> Effects:
-    """Return all effects as one, in order."""
-    found = list(several)
-    return Effects(
-        tuple(event for effects in found for event in effects.events),
-        tuple(intent for effects in found for intent in effects.intents),
-        tuple(call for effects in found for call in effects.calls),
-    )
 
 
 def make_own_key(capability: str, *parts: str) -> str:

@@ -1,7 +1,7 @@
 """An HTTP client for addresses that users give. It connects only to addresses that it has judged.
 
-The client resolves a name once for a connection, refuses the name if any of its addresses is not public, and connects
-to a judged address. The socket's factory judges the address again: it sees what is really connected to. TLS checks the
+The client resolves a name once for a connection, and connects only to those of its addresses that are public. A name
+without one is refused. The socket factory judges the address again: it sees what is really connected to. TLS checks the
 name. The client follows no redirect, keeps no cookie, unpacks nothing, and uses no proxy of the environment.
 """
 
@@ -29,11 +29,11 @@ CLOSE_SECONDS_MAX: Final = 2.0
 
 
 class AddressRefused(OSError):
-    """A name leads to an address that is not public."""
+    """A name leads to no public address, or a connection to an address that is not public was asked for."""
 
 
 class _JudgingResolver(AbstractResolver):
-    """Resolves a name, and refuses it if any of its addresses is not public."""
+    """Resolves a name to its public addresses, and refuses a name that has none."""
 
     def __init__(self, private_allowed: bool) -> None:
         self._private_allowed = private_allowed
@@ -41,26 +41,23 @@ class _JudgingResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return all addresses of a host."""
+        """Return the addresses of a host that may be connected to. Raise AddressRefused if there are none."""
         found = await asyncio.get_running_loop().getaddrinfo(
             host, port, family=family, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
         )
-        for *_, address in found:
-            _judge(str(address[0]), self._private_allowed)
-        return [
+        allowed = [
             ResolveResult(
                 hostname=host, host=str(address[0]), port=port, family=kind, proto=protocol, flags=socket.AI_NUMERICHOST
             )
             for kind, _, protocol, _, address in found
+            if self._private_allowed or is_public(str(address[0]))
         ]
+        if not allowed:
+            raise AddressRefused("the host has no address of the public internet")
+        return allowed
 
     async def close(self) -> None:
         """Hold nothing, close nothing."""
-
-
-def _judge(address: str, private_allowed: bool) -> None:
-    if not private_allowed and not is_public(address):
-        raise AddressRefused("the host has an address that is not one of the public internet")
 
 
 class GuardedHttp:
@@ -110,7 +107,8 @@ class GuardedHttp:
     def _make_socket(self, info: tuple[Any, ...]) -> socket.socket:
         """Make the socket for an address. Each connection passes here, also one to a literal address."""
         family, kind, protocol, _, address = info
-        _judge(str(address[0]), self._private_allowed)
+        if not self._private_allowed and not is_public(str(address[0])):
+            raise AddressRefused("the address is not one of the public internet")
         return socket.socket(family=family, type=kind, proto=protocol)
 
     async def send(self, request: Request) -> Answer | Failure:

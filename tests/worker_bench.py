@@ -115,7 +115,7 @@ class WorkerBench:
     def ask(self, query: str, *parameters: Any) -> list[tuple[Any, ...]]:
         """Return the rows of a query, asked as the owner."""
         with psycopg.connect(self.dsn) as admin:
-            return admin.execute(query, parameters).fetchall()  # type: ignore[arg-type]
+            return admin.execute(query, parameters or None).fetchall()  # type: ignore[arg-type]
 
     def allow(self, reactor: Reactor) -> None:
         """Let the poison be read from now on, by this reactor."""

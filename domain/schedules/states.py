@@ -19,8 +19,6 @@ from domain.schedules.recurrence import Moment, Rule, find_next, find_next_after
 
 CAPABILITY: Final = "schedules"
 FAMILY: Final = "schedule"
-STATES: Final = ("active", "paused", "ended")
-MISSED: Final = ("post", "skip", "last")
 LATE_MICROSECONDS_MAX: Final = 3_600_000_000
 """An occurrence that is later than this is missed. It is missed too if the next one is due as well."""
 SKIPS_MAX: Final = 500

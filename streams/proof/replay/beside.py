@@ -1,6 +1,6 @@
 """Restores what the lanes do not have: the raw bytes of quarantined messages, and audit's published checkpoints."""
 
-from typing import Any, Final
+from typing import Any
 
 from db import audit
 from db import replay as db
@@ -11,8 +11,6 @@ from streams.proof.audit.signing import GENESIS, find_checkpoint_faults
 from streams.proof.records.decoding import RecordReader, Unreadable
 from streams.proof.records.pages import read_all
 from streams.proof.replay.lane_replay import ReplayRefused, find_offset, read_to_ends
-
-CHECKPOINTS_PER_PAGE: Final = 500
 
 Checkpoint = tuple[CheckpointRow, list[LaneHead]]
 
