@@ -211,6 +211,11 @@ def move_positions(transaction: Transaction, parts: Sequence[str], ends: Mapping
     )
 
 
+def read_all_positions(connection: Connection[Any]) -> list[Position]:
+    """Return all positions, for people."""
+    return connection.cursor(row_factory=class_row(Position)).execute(SQL["all_positions"]).fetchall()
+
+
 def hand_over(transaction: Transaction, handed: Sequence[HandedOver]) -> None:
     """Store intents. The sender sends them after the commit, at least once, in order."""
     transaction.execute(

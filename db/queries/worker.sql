@@ -36,6 +36,10 @@ WHERE
     p.part = ANY(%(parts)s::text []) AND p.topic = g.topic AND p.partition = g.partition
     AND p.next_offset < g.next_offset
 
+-- name: all_positions
+-- All positions, for people.
+SELECT part, topic, partition, next_offset FROM worker.position ORDER BY part, topic, partition
+
 -- name: hand_over
 -- Stores intents, in order; an intent that waits already is not stored twice.
 INSERT INTO worker.intent (intent_id, tenant, capability, record, correlation_id, traceparent, handed_over_time)
