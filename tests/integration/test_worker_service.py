@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 from uuid import uuid4
 
@@ -196,6 +197,34 @@ def ledger(settings: Settings, tmp_path: Path) -> Iterator[Ledger]:
         yield made
 
 
+EXPECTED = Counter(
+    {
+        "ledgerline.ledger.posted": 1,
+        "ledgerline.schedule.OccurrencePosted": 1,
+        "ledgerline.schedule.OccurrenceSent": 1,
+        "ledgerline.schedule.ScheduleCreated": 1,
+        "ledgerline.schedule.ScheduleEnded": 1,
+    }
+)
+"""What one schedule with one occurrence sends."""
+
+
+def await_delivered(ledger: Ledger, webhook_id: str, expected: Counter[str]) -> None:
+    """Wait until so many messages of each type count as delivered, and no others."""
+
+    def list_delivered() -> Counter[str]:
+        page: str | None = f"/v1/webhooks/{webhook_id}/deliveries?state=delivered"
+        found: Counter[str] = Counter()
+        while page is not None:
+            answer = ledger.client.get(page)
+            assert answer.status_code == 200, answer.text
+            found += Counter(item["type"] for item in answer.json()["items"])
+            page = answer.json()["next"]
+        return found
+
+    eventually(lambda: list_delivered() == expected, "all webhooks are delivered", 60)
+
+
 def test_a_schedule_is_posted_once_and_its_webhooks_come_though_the_worker_is_killed(
     ledger: Ledger, receiver: Receiver
 ) -> None:
@@ -215,7 +244,7 @@ def test_a_schedule_is_posted_once_and_its_webhooks_come_though_the_worker_is_ki
     with ledger.start_worker() as worker:
         worker.wait_until_ready()
         ledger.await_posted(schedule_id)
-        eventually(lambda: list_delivered(ledger, webhook_id) == EXPECTED, "all webhooks are delivered", 60)
+        await_delivered(ledger, webhook_id, EXPECTED)
         assert worker.stop(STOP_SECONDS_MAX) == 0
     assert receiver.list_types() == EXPECTED
     assert receiver.refused == 0
@@ -224,17 +253,91 @@ def test_a_schedule_is_posted_once_and_its_webhooks_come_though_the_worker_is_ki
     assert (ledger.count_postings(), ledger.read_balance(1)) == (1, 500)
 
 
-EXPECTED = Counter(
-    {
-        "ledgerline.schedule.ScheduleCreated": 1,
-        "ledgerline.ledger.posted": 1,
-        "ledgerline.schedule.ScheduleEnded": 1,
-    }
-)
+def test_an_ordered_stop_stores_what_came_and_tells_nobody_twice(ledger: Ledger, receiver: Receiver) -> None:
+    """The receiver holds an answer back during the stop: the attempt counts as failed, and is made again."""
+    webhook_id = ledger.add_webhook(receiver)
+    receiver.is_open.clear()
+    with ledger.start_worker() as worker:
+        worker.wait_until_ready()
+        schedule_id = ledger.add_schedule(2)
+        ledger.await_posted(schedule_id)
+        eventually(lambda: receiver.list_types() == EXPECTED, "the receiver holds all of them")
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+        assert not worker.events("ended with work under way"), worker.log()
+    receiver.is_open.set()
+    with ledger.start_worker() as worker:
+        await_delivered(ledger, webhook_id, EXPECTED)
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    assert set(Counter(one.message_id for one in receiver.came).values()) == {2}
+    assert (ledger.count_postings(), ledger.read_balance(2)) == (1, 500)
 
 
-def list_delivered(ledger: Ledger, webhook_id: str) -> Counter[str]:
-    """Return how many messages of each type count as delivered."""
-    answer = ledger.client.get(f"/v1/webhooks/{webhook_id}/deliveries", params={"state": "delivered"})
-    assert answer.status_code == 200, answer.text
-    return Counter(item["type"] for item in answer.json()["items"])
+def test_two_workers_with_other_parts_do_the_same_work(ledger: Ledger, receiver: Receiver) -> None:
+    webhook_id = ledger.add_webhook(receiver)
+    with (
+        ledger.start_worker(LEDGERLINE_WORKER_PARTS="clock, intents") as first,
+        ledger.start_worker(LEDGERLINE_WORKER_PARTS="outbox,calls,reactions,outcomes,webhooks") as second,
+    ):
+        first.wait_until_ready()
+        second.wait_until_ready()
+        schedule_id = ledger.add_schedule(3)
+        ledger.await_posted(schedule_id)
+        await_delivered(ledger, webhook_id, EXPECTED)
+        done = ("ledgerline_clock_done_total", "ledgerline_worker_intents_sent_total", "ledgerline_outside_calls_total")
+        assert [first.metric(name) for name in done] == [1, 1, 0]
+        assert [second.metric(name) for name in done] == [0, 0, EXPECTED.total()]
+        assert (first.stop(STOP_SECONDS_MAX), second.stop(STOP_SECONDS_MAX)) == (0, 0)
+    assert (ledger.count_postings(), ledger.read_balance(3)) == (1, 500)
+
+
+def test_two_whole_workers_share_the_work(ledger: Ledger, receiver: Receiver) -> None:
+    """Parts that one worker runs at a time move to the second one as soon as the first is killed."""
+    webhook_id = ledger.add_webhook(receiver)
+    with ledger.start_worker() as first, ledger.start_worker() as second:
+        first.wait_until_ready()
+        second.wait_until_ready()
+        assert first.metric("ledgerline_worker_standby") + second.metric("ledgerline_worker_standby") == 1
+        schedules = [ledger.add_schedule(4) for _ in range(3)]
+        ledger.await_posted(*schedules)
+        first.kill()
+        schedules += [ledger.add_schedule(4) for _ in range(3)]
+        ledger.await_posted(*schedules)
+        ledger.end_leases()
+        await_delivered(ledger, webhook_id, Counter({name: 6 * number for name, number in EXPECTED.items()}))
+        assert second.stop(STOP_SECONDS_MAX) == 0
+    assert (ledger.count_postings(), ledger.read_balance(4)) == (6, 3000)
+
+
+@pytest.mark.parametrize("kills", [4, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
+def test_killed_at_random_under_a_flow_of_schedules_each_is_posted_once(
+    ledger: Ledger, receiver: Receiver, kills: int
+) -> None:
+    """Each schedule has its own wallet, so that a second posting would show in its balance too."""
+    random = Random(kills)
+    webhook_id = ledger.add_webhook(receiver)
+    total = 10 * kills
+    schedules = [ledger.add_schedule(100 + n, seconds=random.uniform(0, 4 * kills)) for n in range(total)]
+    for _ in range(kills):
+        with ledger.start_worker() as worker:
+            # Not a condition: the moment of the kill is what the test draws.
+            threading.Event().wait(random.uniform(1, 7))
+            worker.kill()
+    with ledger.start_worker() as worker:
+        worker.wait_until_ready()
+        ledger.end_leases()
+        ledger.await_posted(*schedules)
+        await_delivered(ledger, webhook_id, Counter({name: total * number for name, number in EXPECTED.items()}))
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    assert ledger.count_postings() == total
+    assert {ledger.read_balance(100 + n) for n in range(total)} == {500}
+    posted = {one.body["data"]["intent_id"] for one in receiver.came if one.type == "ledgerline.ledger.posted"}
+    assert len(posted) == total
+    assert receiver.refused == 0
+
+
+def test_an_unknown_part_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
+    with ServiceProcess("worker", settings, tmp_path, LEDGERLINE_WORKER_PARTS="clock,clocks") as worker:
+        assert worker.ended() == 1
+    last = worker.log().strip().splitlines()[-1]
+    assert "LEDGERLINE_WORKER_PARTS names clocks: choose from outbox, intents, clock, calls" in last
+    assert "Traceback" not in worker.log()
