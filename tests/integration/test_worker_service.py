@@ -2,12 +2,14 @@
 
 import importlib.util
 import json
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from random import Random
@@ -18,6 +20,7 @@ import httpx
 import psycopg
 import pytest
 
+from runtime.faults import FAULT_POINTS
 from runtime.settings import REPOSITORY_ROOT, Settings
 from tests.api_bench import NO_AUTHORITIES, ApiBench, top_up
 from tests.posting_bench import eventually
@@ -120,6 +123,14 @@ class Ledger:
         """Start a worker that may call the receiver."""
         return ServiceProcess("worker", self.settings, self.folder, **PRIVATE, **changes)
 
+    def start_worker_to_die(self, point: str) -> ServiceProcess:
+        """Start a worker that kills itself as soon as it comes to a fault point."""
+        orders = self.folder / f"orders-{point}"
+        orders.mkdir()
+        (orders / point).write_text("kill")
+        module = ("tools.chaos.service", "worker", "--orders", str(orders))
+        return ServiceProcess("worker", self.settings, self.folder, module=module, **PRIVATE)
+
     def add_webhook(self, receiver: Receiver) -> str:
         """Add a webhook at the receiver; return its id. The API refuses a private URL, so it is set afterwards."""
         body = {"url": "https://hooks.example.com/in", "filters": ["ledger.posted", "schedule.*"]}
@@ -171,10 +182,11 @@ class Ledger:
 
     def await_posted(self, *schedules: str, seconds: float = 60.0) -> None:
         """Wait until each schedule shows its one occurrence as posted."""
-        for schedule_id in schedules:
-            eventually(
-                lambda each=schedule_id: self.list_states(each) == ["posted"], "the occurrence is posted", seconds
-            )
+        for each in schedules:
+            eventually(partial(self._is_posted, each), "the occurrence is posted", seconds)
+
+    def _is_posted(self, schedule_id: str) -> bool:
+        return self.list_states(schedule_id) == ["posted"]
 
 
 @pytest.fixture
@@ -333,6 +345,25 @@ def test_killed_at_random_under_a_flow_of_schedules_each_is_posted_once(
     posted = {one.body["data"]["intent_id"] for one in receiver.came if one.type == "ledgerline.ledger.posted"}
     assert len(posted) == total
     assert receiver.refused == 0
+
+
+@pytest.mark.timeout(400)
+def test_killed_at_each_fault_point_each_occurrence_is_posted_once(ledger: Ledger, receiver: Receiver) -> None:
+    webhook_id = ledger.add_webhook(receiver)
+    schedules = []
+    for user, point in enumerate(FAULT_POINTS["worker"], 10):
+        schedules.append(ledger.add_schedule(user))
+        with ledger.start_worker_to_die(point) as worker:
+            assert worker.ended() == -signal.SIGKILL, (point, worker.log())
+    with ledger.start_worker() as worker:
+        worker.wait_until_ready()
+        ledger.end_leases()
+        ledger.await_posted(*schedules)
+        total = len(schedules)
+        await_delivered(ledger, webhook_id, Counter({name: total * number for name, number in EXPECTED.items()}))
+        assert worker.stop(STOP_SECONDS_MAX) == 0
+    assert ledger.count_postings() == total
+    assert {ledger.read_balance(10 + n) for n in range(total)} == {500}
 
 
 def test_an_unknown_part_is_refused_in_one_sentence(settings: Settings, tmp_path: Path) -> None:
