@@ -22,6 +22,14 @@ FAULT_POINTS: Final = {
         "produced": "the producer has records and positions, and the transaction is open",
         "committed": "Kafka has committed, and the relay does not know it yet",
     },
+    "worker": {
+        "handled": "the reactor has done a batch's work and moved its positions, and COMMIT comes next",
+        "moved": "Postgres has committed a batch of the reactor, and the reactor does not know it yet",
+        "acknowledged": "all replicas have intents that capabilities handed over, and they still wait in Postgres",
+        "read": "the outbox's relay has read events, and not yet begun the Kafka transaction",
+        "produced": "the outbox's relay has produced events and positions, and the transaction is open",
+        "committed": "Kafka has committed events, and the outbox's relay does not know it yet",
+    },
     "api": {
         "acknowledged": "all replicas have the intents, and the client has no answer yet",
     },

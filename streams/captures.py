@@ -42,7 +42,7 @@ class Captures:
         self._events = EventReader(registry)
         self._capture = webhooks.Capture()
         self._kept_days = kept_days
-        self._is_wanted = False
+        self._is_wanted = True  # until the first look: a worker that starts must not pass over what waits
         self._show_due = 0.0
         self._prune_due = 0.0
 

@@ -19,6 +19,7 @@ from db import worker as db
 from db.connections import TRANSIENT, Transaction
 from domain.effects import Effects
 from domain.errors import Outage
+from runtime.faults import Fault, cause_no_fault
 from streams.batches import FenceLost, Message, PartitionBatch
 from streams.effects import Caused, EffectStore
 from streams.worker_metrics import DONE, PARKED, PARKED_NOW
@@ -90,8 +91,10 @@ class Reactor:
         parts: Sequence[Part],
         effects: EffectStore,
         now: Callable[[], int] = lambda: time.time_ns() // 1000,
+        fault: Fault = cause_no_fault,
     ) -> None:
         """`now` returns microseconds since 1970."""
+        self._fault = fault
         self._store = store
         self._parts = {part.name: part for part in parts}
         self._effects = effects
@@ -177,6 +180,8 @@ class Reactor:
             ends = {(part.topic, part.partition): part.end_offset for part in batch}
             db.move_positions(transaction, list(self._parts), ends)
             # `run` has stored its effects: positions are locked already, so moving them waits for nobody.
+            self._fault("handled")
+        self._fault("moved")
         return done
 
     def _lock(self, transaction: Transaction, batch: list[PartitionBatch]) -> dict[tuple[str, str, int], int]:

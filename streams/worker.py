@@ -91,7 +91,8 @@ def make_reactor(around: Surroundings, parts: Sequence[str]) -> Reactor:
         "webhooks": lambda: Captures(around.topics, around.registry, around.settings.webhooks_retention_days),
     }
     effects = EffectStore(EventEncoders.find_registered(around.registry))
-    return Reactor(WorkerConnection(around.dsn), [made[name]() for name in READING if name in parts], effects)
+    reading = [made[name]() for name in READING if name in parts]
+    return Reactor(WorkerConnection(around.dsn), reading, effects, fault=around.fault)
 
 
 def make_running_parts(around: Surroundings, parts: Sequence[str]) -> list[RunningPart]:

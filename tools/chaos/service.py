@@ -17,7 +17,7 @@ from typing import Final
 
 import time_machine
 
-from cli.commands.services import RUNNERS, run_api, run_posting, run_relay
+from cli.commands.services import RUNNERS, run_api, run_posting, run_relay, run_worker
 from cli.context import Ledger, find_running_ledger
 from cli.observed import observe
 from domain.topics import Topics
@@ -78,6 +78,7 @@ def main() -> None:
     with_fault_points: dict[str, Callable[[Ledger, Topics, Fault], None]] = {
         "posting": run_posting,
         "relay": run_relay,
+        "worker": run_worker,
         "api": run_api,
     }
     with observe(options.name, ledger):
