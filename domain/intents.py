@@ -3,7 +3,7 @@
 import re
 from hashlib import sha1
 from typing import Any, Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, SafeUUID
 
 DEBIT: Final = 1
 CREDIT: Final = -1
@@ -35,6 +35,7 @@ INTENT_NAMESPACE: Final = UUID("caad481a-69a2-59e0-9004-8e048d6013ba")
 _NAMESPACE_BYTES: Final = INTENT_NAMESPACE.bytes
 # RFC 9562: four bits of version, two of variant; the rest is the name's hash.
 _UUID_MASK: Final = ~(0xF << 76 | 0b11 << 62) & (1 << 128) - 1
+_UUID_DIGITS: Final = 32
 _UUID_VERSION_5: Final = 5 << 76 | 0b10 << 62
 
 
@@ -101,6 +102,26 @@ def compute_intent_id(tenant: str, idempotency_key: str) -> UUID:
     return UUID(int=compute_intent_number(tenant, idempotency_key))
 
 
+_set: Final = object.__setattr__
+_SAFETY: Final = SafeUUID.unknown
+
+
+def parse_intent_id(text: str) -> UUID:
+    """Return `UUID(text)`, in fewer steps for digits and hyphens; raise ValueError if the text is not a UUID."""
+    digits = text.replace("-", "")
+    if len(digits) != _UUID_DIGITS:
+        return UUID(text)
+    try:
+        number = int(digits, 16)
+    except ValueError:
+        return UUID(text)  # it says what is wrong
+    # The constructor looks first which of six forms it was given, and then sets the same two attributes.
+    made = object.__new__(UUID)
+    _set(made, "int", number)
+    _set(made, "is_safe", _SAFETY)
+    return made
+
+
 # A NamedTuple's constructor is a Python function around this one, and takes twice as long.
 _make: Final = tuple.__new__
 
@@ -114,12 +135,12 @@ def make_intent(record: dict[str, Any]) -> Intent:
     ]
     reverses = record["reverses"]
     members = (
-        UUID(record["intent_id"]),
+        parse_intent_id(record["intent_id"]),
         record["tenant"],
         record["idempotency_key"],
         record["type"],
         tuple(legs),
-        None if reverses is None else UUID(reverses),
+        None if reverses is None else parse_intent_id(reverses),
         record["value_time"],
         record["reference"],
         record["metadata"],

@@ -6,6 +6,7 @@ It refuses all others, and fastavro then judges them. So a codec either agrees w
 check that, with hostile bytes too.
 """
 
+import sys
 from typing import Any, Final
 
 REFUSALS: Final = (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError)
@@ -44,6 +45,8 @@ def _read_long(data: bytes, at: int) -> tuple[int, int]:
     """Return the 64-bit integer at an offset, and the offset after it. Raise ValueError if it has more bits."""
     byte = data[at]
     at += 1
+    if byte < 128:  # almost every length, count and branch
+        return ~(byte >> 1) if byte & 1 else byte >> 1, at
     number = byte & 127
     shift = 7
     while byte > 127:
@@ -58,9 +61,16 @@ def _read_long(data: bytes, at: int) -> tuple[int, int]:
 
 def _read_size(data: bytes, at: int) -> tuple[int, int]:
     """Read a length. Return where its bytes begin and end, and raise ValueError if `data` ends before them."""
-    length, at = _read_long(data, at)
+    length = data[at]
+    if length & 129:  # more than one byte, or negative
+        length, at = _read_long(data, at)
+        if length < 0:
+            raise ValueError
+    else:
+        length >>= 1
+        at += 1
     end = at + length
-    if length < 0 or end > len(data):
+    if end > len(data):
         raise ValueError
     return at, end
 
@@ -119,7 +129,7 @@ class _Integer(_Type):
 
 class _Enumeration(_Type):
     def __init__(self, symbols: list[str]) -> None:
-        self._symbols = symbols
+        self._symbols = [sys.intern(symbol) for symbol in symbols]
         self._numbers = {symbol: _VARINTS[2 * number] for number, symbol in enumerate(symbols)}
 
     def read(self, data: bytes, at: int) -> tuple[Any, int]:
@@ -214,7 +224,8 @@ class _Map(_Type):
 
 class _Field:
     def __init__(self, name: str, type_: _Type) -> None:
-        self.name = name
+        # A dict finds an interned key by its address, without a comparison of texts.
+        self.name = sys.intern(name)
         self.type = type_
 
 

@@ -2,15 +2,17 @@
 
 import io
 import struct
+from collections.abc import Callable
+from copy import copy
 from typing import Any
 from uuid import UUID
 
 import fastavro
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from domain.intents import Intent, Leg, compute_intent_id, make_intent
+from domain.intents import Intent, Leg, compute_intent_id, make_intent, parse_intent_id
 from domain.outcomes import QuarantineReason
 from producers.encoding import make_encoder
 from producers.intents import make_record
@@ -257,3 +259,30 @@ def test_what_no_encoder_writes_has_the_same_meaning_as_by_fastavro(old: bytes, 
 def test_bytes_that_are_cut_off_are_not_read(cut: int) -> None:
     assert plainly(ENCODE(RECORD)[:-cut]) is None
     assert plainly(ENCODE(RECORD) + b"\x00" * cut) is None
+
+
+def parse_or_refuse(parse: Callable[[str], UUID], text: str) -> tuple[Any, ...]:
+    """Return all that a UUID has, or the sentence of the refusal."""
+    try:
+        made = parse(text)
+    except ValueError as error:
+        return (str(error),)
+    return made.int, made.is_safe, made.version, hash(made), str(made), copy(made)
+
+
+@given(
+    st.uuids().map(str)
+    | st.uuids().map(lambda made: made.hex)
+    | st.text("0123456789abcdefABCDEF-_+ {}urn:xg\N{ARABIC-INDIC DIGIT ONE}", min_size=30, max_size=45)
+    | st.uuids().map(lambda made: f"urn:uuid:{made}")
+    | st.uuids().map(lambda made: f"{{{made}}}")
+    | st.text(max_size=40)
+)
+@example("0x" + "1" * 30)
+@example("urn:" + "1" * 28)
+@example("{" + "1" * 30 + "}")
+@example("+" + "1" * 31)
+@example("1_" * 15 + "11")
+@example("-" * 9 + "f" * 32)
+def test_an_id_is_read_as_by_uuid(text: str) -> None:
+    assert parse_or_refuse(parse_intent_id, text) == parse_or_refuse(UUID, text)
