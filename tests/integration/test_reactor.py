@@ -43,7 +43,9 @@ def test_an_event_becomes_an_intent_and_its_outcome_becomes_an_event(worker: Wor
         ("2", ["1:rejected:insufficient_funds"]),
     ]
     worker.publish()
-    texts = [text for _, text in worker.ask("SELECT seq, aggregate FROM outbox.event WHERE aggregate LIKE 'receipts%%'")]
+    texts = [
+        text for _, text in worker.ask("SELECT seq, aggregate FROM outbox.event WHERE aggregate LIKE 'receipts%%'")
+    ]
     assert sorted(texts) == ["receipts:1", "receipts:2"]
 
 
