@@ -49,7 +49,7 @@ PUBLISHED: Final = frozenset(
         # schedule.events-ledgerline.schedule.OccurrenceSkipped
         "756ccf7c3f6d0903fe574b48e1d63b3dbe7f46dbdf4102501d1289ed541e7a57",
         # notification.events-ledgerline.notification.WebhookDisabled
-        "c41d54175ee5ca9f6e1e31931480e39ef7f24bdaf661e38a0d3c3706f8d2171d",
+        "ea02eb466bfbfd04beaa336af60cd4ff3d1cf816320eab7597edea5bcf2a4794",
     }
 )
 

@@ -42,6 +42,25 @@ ROUTES: list[tuple[str, str, Scope]] = [
     ("GET", "/v1/breaks", Scope.JOURNAL_READ),
     ("GET", "/v1/checkpoints", Scope.JOURNAL_READ),
     ("GET", "/v1/signing-keys", Scope.JOURNAL_READ),
+    ("POST", "/v1/webhooks", Scope.WEBHOOKS_WRITE),
+    ("GET", "/v1/webhooks", Scope.WEBHOOKS_READ),
+    ("GET", "/v1/webhooks/00000000-0000-0000-0000-000000000001", Scope.WEBHOOKS_READ),
+    ("PATCH", "/v1/webhooks/00000000-0000-0000-0000-000000000001", Scope.WEBHOOKS_WRITE),
+    ("DELETE", "/v1/webhooks/00000000-0000-0000-0000-000000000001", Scope.WEBHOOKS_WRITE),
+    ("POST", "/v1/webhooks/00000000-0000-0000-0000-000000000001/secret", Scope.WEBHOOKS_WRITE),
+    ("POST", "/v1/webhooks/00000000-0000-0000-0000-000000000001/test", Scope.WEBHOOKS_WRITE),
+    ("GET", "/v1/webhooks/00000000-0000-0000-0000-000000000001/deliveries", Scope.WEBHOOKS_READ),
+    (
+        "GET",
+        "/v1/webhooks/00000000-0000-0000-0000-000000000001/deliveries/00000000-0000-0000-0000-000000000001",
+        Scope.WEBHOOKS_READ,
+    ),
+    (
+        "POST",
+        "/v1/webhooks/00000000-0000-0000-0000-000000000001/deliveries/00000000-0000-0000-0000-000000000001/replay",
+        Scope.WEBHOOKS_WRITE,
+    ),
+    ("POST", "/v1/webhooks/00000000-0000-0000-0000-000000000001/replay", Scope.WEBHOOKS_WRITE),
 ]
 
 
