@@ -229,7 +229,7 @@ class OutsideCalls:
         try:
             await self._turn(database, 0)
         except (*TRANSIENT, Outage) as error:
-            logger.warning("results of outside calls were not stored; their leases end", cause=str(error).strip())
+            logger.warning("results of outside calls were not stored", cause=str(error).strip())
 
     def _listen(self, stop: threading.Event, loop: asyncio.AbstractEventLoop) -> None:
         """Wake the loop when new calls commit. While Postgres is away, the loop looks by itself."""
