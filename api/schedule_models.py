@@ -51,23 +51,27 @@ class RetryBody(BaseModel):
     ] = 86_400
 
 
+_Intent = Annotated[
+    dict[str, Any],
+    Field(
+        description="IntentBody, a transfer without value_time: that is the occurrence's time.",
+        # The schema names the form; the ledger's own rules check the intent.
+        json_schema_extra={"required": ["type"]},
+    ),
+]
+_LocalTime = Annotated[
+    str, Field(pattern=_START, description="Local time in the zone; the first occurrence is not before it.")
+]
+
+
 class ScheduleChanges(BaseModel):
     """Fields of a schedule to change; the others stay as they are."""
 
     model_config = ConfigDict(strict=True, extra="forbid", title="Schedule changes")
 
     name: Annotated[str, Field(max_length=NAME_CHARACTERS_MAX, description="A text for people.")] = ""
-    intent: Annotated[
-        dict[str, Any],
-        Field(
-            description="IntentBody, a transfer without value_time: that is the occurrence's time.",
-            # The schema names the form; the ledger's own rules check the intent.
-            json_schema_extra={"required": ["type"]},
-        ),
-    ] = {}
-    start: Annotated[
-        str, Field(pattern=_START, description="Local time in the zone; the first occurrence is not before it.")
-    ] = ""
+    intent: _Intent = {}
+    start: _LocalTime = ""
     zone: Annotated[str, Field(max_length=ZONE_CHARACTERS_MAX, description="A name of the IANA database.")] = "UTC"
     rrule: Annotated[
         str | None, Field(max_length=RULE_CHARACTERS_MAX + 6, description="A rule by RFC 5545; null: once.")
@@ -85,8 +89,9 @@ class ScheduleBody(ScheduleChanges):
         strict=True, extra="forbid", title="Schedule request", json_schema_extra={"examples": [_EXAMPLE]}
     )
 
-    intent: Annotated[dict[str, Any], ScheduleChanges.model_fields["intent"]]
-    start: Annotated[str, ScheduleChanges.model_fields["start"]]
+    # A form without them is refused: the defaults above are those of a change.
+    intent: _Intent
+    start: _LocalTime
 
 
 class CurrentView(BaseModel):

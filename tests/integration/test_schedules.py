@@ -146,6 +146,8 @@ def test_what_cannot_be_scheduled_is_refused_with_its_place(
         answer = make(client, **changes)
         assert problem(answer) == "invalid-request"
         assert answer.json()["errors"][0]["pointer"] == pointer
+        empty = client.post("/v1/schedules", json={}, headers={"Idempotency-Key": "empty"})
+        assert {fault["pointer"] for fault in empty.json()["errors"]} == {"/intent", "/start"}
         assert problem(make(client, intent={**top_up(1, 5), "legs": top_up(1, 5)["legs"][:1]})) == "no-legs"
 
 
