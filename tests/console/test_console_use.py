@@ -94,7 +94,7 @@ def test_the_keyboard_alone_is_enough(console: ConsoleBench, filled: str) -> Non
         assert page.evaluate(focused) == "skip"
         page.keyboard.press("Enter")
         assert page.evaluate(focused) == "content"
-        for number, title in enumerate(("Overview", "Follow", "Accounts", "Trial balance", "Breaks"), 1):
+        for number, title in enumerate(("Overview", "Follow", "Accounts", "Trial balance", "Breaks", "Schedules"), 1):
             page.keyboard.press(str(number))
             expect(page).to_have_title(re.compile(title))
             expect(page.locator("nav [aria-current=page]")).to_contain_text(title)

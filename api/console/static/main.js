@@ -16,8 +16,8 @@ const VIEWS = {
   follow: ["Follow an intent", follow],
   accounts: ["Accounts", accounts],
   "trial-balance": ["Trial balance", trialBalance],
-  schedules: ["Schedules", schedules],
   breaks: ["Breaks", breaks],
+  schedules: ["Schedules", schedules],
 };
 const ADDRESS = /^[A-Za-z0-9_-]+(:[A-Za-z0-9_-]+)+$/;
 const INTENT = /^(?:.*\/v1\/intents\/)?([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:\?(.*))?$/i;
