@@ -97,7 +97,7 @@ def test_a_rename_by_alias_keeps_the_value_and_one_without_loses_it() -> None:
     assert moved(record, old, told)["next_sequence"] == 17
 
 
-NEW = ("ledger.frame-value",)
+NEW = ("ledger.frame-value", *(subject for subject in SUBJECTS if ".events-" in subject))
 """Subjects that the previous release does not have."""
 
 
