@@ -2,9 +2,9 @@
 
 from typing import Final
 
-from starlette.responses import Response
+from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
-from starlette.types import Message
+from starlette.types import Message, Receive, Send
 from starlette.types import Scope as ConnectionScope
 
 ANSWER_HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
@@ -34,12 +34,32 @@ def make_page_headers(*, styles: str = "'self'", images: str = "'self'", trusted
     }
 
 
+def drop_range(scope: ConnectionScope) -> ConnectionScope:
+    """Return the scope without a Range header, which a server may ignore (RFC 9110, 14.2).
+
+    Starlette answers a malformed one with plain text, and all our errors are problem+json.
+    """
+    return {**scope, "headers": [header for header in scope.get("headers", ()) if header[0] != b"range"]}
+
+
+class WholeFile(FileResponse):
+    """A file that is sent whole, whatever Range header asks for a part of it."""
+
+    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+        """Send the file."""
+        await super().__call__(drop_range(scope), receive, send)
+
+
 class PageAssets(StaticFiles):
-    """The files of a page; each answer has the page's headers."""
+    """The files of a page, sent whole; each answer has the page's headers."""
 
     def __init__(self, directory: str, headers: dict[str, str]) -> None:
         super().__init__(directory=directory)
         self._headers = headers
+
+    async def __call__(self, scope: ConnectionScope, receive: Receive, send: Send) -> None:
+        """Send a file, or 404."""
+        await super().__call__(drop_range(scope), receive, send)
 
     async def get_response(self, path: str, scope: ConnectionScope) -> Response:
         """Return the file, or 404."""

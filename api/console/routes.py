@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple
 import orjson
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.sse import EventSourceResponse, format_sse_event
-from starlette.responses import FileResponse, RedirectResponse
+from starlette.responses import RedirectResponse
 
 from api.authentication import Authentication
 from api.callers import Needs
@@ -16,7 +16,7 @@ from api.console.feed import Feed, Pulse
 from api.known_books import KnownBooks
 from api.parts import Parts
 from api.problems import Kind, Problem, make_unavailable_problem
-from api.security_headers import PageAssets, make_page_headers
+from api.security_headers import PageAssets, WholeFile, make_page_headers
 from api.shares import Share, get_holder
 from api.views import format_decimal
 from db.access import ApiKey, Scope
@@ -49,7 +49,7 @@ async def home() -> Response:
 @router.get(PATH)
 async def console() -> Response:
     """The page. It asks for a key, and does nothing without one."""
-    return FileResponse(f"{_FOLDER}/index.html", headers=HEADERS, media_type="text/html")
+    return WholeFile(f"{_FOLDER}/index.html", headers=HEADERS, media_type="text/html")
 
 
 class Watcher(NamedTuple):

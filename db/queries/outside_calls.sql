@@ -6,15 +6,15 @@ FROM unnest(
     %(tenants)s::text [], %(kinds)s::text [], %(keys)s::text [], %(destinations)s::text [], %(data)s::text []
 ) AS g (tenant, kind, key, destination, data)
 ORDER BY g.kind, g.key
-ON CONFLICT (kind, key) DO NOTHING;
+ON CONFLICT (kind, key) DO NOTHING
 
 -- name: tell
 -- Wakes the workers' outside calls at the commit.
-SELECT pg_notify('ledgerline_calls', '');
+SELECT pg_notify('ledgerline_calls', '')
 
 -- name: listen
 -- Subscribes to new calls.
-LISTEN ledgerline_calls;
+LISTEN ledgerline_calls
 
 -- name: claim
 -- Claims due calls, from each destination after %(after)s at most its room, under a lease.
@@ -79,7 +79,7 @@ SELECT
     claimed.asked_time, claimed.state_before, claimed.fate, claimed.answer_status, claimed.answer_body,
     claimed.last_failure
 FROM (SELECT 1) AS one
-LEFT JOIN claimed ON true;
+LEFT JOIN claimed ON true
 
 -- name: store
 -- Stores the results of attempts, but not of a claim whose lease another worker has taken; returns what it stored.
@@ -92,16 +92,16 @@ FROM unnest(
     %(answer_statuses)s::int [], %(answer_bodies)s::bytea [], %(last_failures)s::text []
 ) AS g (call_id, attempts, state, due_time, fate, answer_status, answer_body, last_failure)
 WHERE c.call_id = g.call_id AND c.attempts = g.attempts AND c.due_time IS NOT NULL
-RETURNING c.call_id;
+RETURNING c.call_id
 
 -- name: delay
 -- Sets when a worker looks at a call again, because its handler failed.
 UPDATE calls.call SET due_time = %(due_time)s, last_failure = %(reason)s
-WHERE call_id = %(call_id)s AND attempts = %(attempts)s;
+WHERE call_id = %(call_id)s AND attempts = %(attempts)s
 
 -- name: backlog
 -- Counts the calls that have something left to do, by kind, and finds the time of the oldest.
 SELECT c.kind, count(*) AS number, min(c.asked_time) AS oldest_time
 FROM calls.call AS c
 WHERE c.due_time IS NOT NULL
-GROUP BY c.kind;
+GROUP BY c.kind
