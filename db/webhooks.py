@@ -248,8 +248,8 @@ def remove_old(transaction: Transaction, before_time: int) -> int:
     return transaction.execute(SQL["prune"], {"before_time": before_time, "rows_max": PRUNED_MAX}).rowcount
 
 
-def read_measures(transaction: Transaction, now: int) -> Measured:
+def read_measures(transaction: Transaction) -> Measured:
     """Return what the metrics show."""
-    found = transaction.cursor(row_factory=class_row(Measured)).execute(SQL["measure"], {"now": now}).fetchone()
+    found = transaction.cursor(row_factory=class_row(Measured)).execute(SQL["measure"]).fetchone()
     assert found is not None  # noqa: S101 - a SELECT without FROM has one row
     return found

@@ -102,6 +102,10 @@ class Result(NamedTuple):
     """One sentence; empty if the call is done."""
     due_time: int | None
     """When the next attempt is due; None if there is none."""
+    latency_microseconds: int = 0
+    """From the request to the answer or the failure; 0 if this worker did not make the attempt."""
+    is_wanted: bool = True
+    """False if the handler made no request for the call."""
 
 
 class RetryPlan(NamedTuple):

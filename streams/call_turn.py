@@ -46,6 +46,7 @@ class Tried(NamedTuple):
 
     attempt: Attempt
     found: Answer | Failure
+    latency_microseconds: int = 0
 
 
 def take_turn(
@@ -67,7 +68,7 @@ def take_turn(
     Return the requests to send after the commit, and the destination to go on after. Times: microseconds since 1970.
     """
     turn = _Turn(transaction, handlers, apply_effects, now, chance)
-    turn.settle([turn.judge(item) for item in tried])
+    turn.settle([turn.judge(item)._replace(latency_microseconds=item.latency_microseconds) for item in tried])
     if room <= 0:
         return [], after
     lease_end = now + int(lease_seconds * 1e6)
@@ -95,7 +96,7 @@ class _Turn:
 
     def judge(self, item: Tried) -> Result:
         """Return the result of an attempt, by its handler and the retry plan."""
-        (call, _, asks), found = item
+        (call, _, asks), found, _ = item
         handler = self._handlers[call.kind]
         try:
             meaning = handler.judge_asked(call, found) if asks else handler.judge(call, found)
@@ -227,7 +228,8 @@ class _Turn:
             return
         for call, request in made:
             if request is None:
-                settled.append(Result(call, Fate.GIVEN_UP, None, "the call is not wanted any more", None))
+                reason = "the call is not wanted any more"
+                settled.append(Result(call, Fate.GIVEN_UP, None, reason, None, is_wanted=False))
             else:
                 attempts.append(Attempt(call, request, asks))
 

@@ -64,7 +64,7 @@ class Captures:
         self._is_wanted = self._capture.refresh(transaction)
         if time.monotonic() >= self._show_due:
             self._show_due = time.monotonic() + SHOW_SECONDS
-            webhooks.show_metrics(transaction, now)
+            webhooks.show_metrics(transaction)
         if time.monotonic() >= self._prune_due:
             self._prune_due = time.monotonic() + PRUNE_SECONDS
             webhooks.remove_old(transaction, now, self._kept_days)

@@ -14,6 +14,7 @@ import structlog
 from db.connections import TRANSIENT, Transaction
 from db.worker import WorkerConnection
 from domain.errors import Outage
+from runtime.metrics import show_age
 from streams.capabilities import Capability, Due
 from streams.effects import Caused, EffectStore
 from streams.reactor import MICROSECONDS, make_reason
@@ -88,8 +89,9 @@ class Clock:
         with self._store.transaction() as transaction:
             items = due.claim(transaction, now, ITEMS_MAX)
             deferred = act(transaction, capability, due, items, now) if items else 0
-        late = (now - due.get_due_time(items[0])) / MICROSECONDS if items else 0.0
-        CLOCK_LATE_SECONDS.labels(due.name).set(max(late, 0.0))
+        late_seconds = max((now - due.get_due_time(items[0])) / MICROSECONDS, 0.0) if items else 0.0
+        # It grows until the next round that succeeds, as nothing is done meanwhile.
+        show_age(CLOCK_LATE_SECONDS.labels(due.name), time.time() - late_seconds)
         CLOCK_DONE.labels(due.name).inc(len(items) - deferred)
         CLOCK_DEFERRED.labels(due.name).inc(deferred)
         return len(items)

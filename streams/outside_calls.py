@@ -193,12 +193,14 @@ class OutsideCalls:
         """Send one request, and keep what came of it for the next turn."""
         found: Answer | Failure = Failure("the worker stopped before the call was sent", is_sent=False)
         counts = False
+        began = None
         try:
             if pause_seconds > RATE_WAIT_SECONDS_MAX:
                 found = Failure("the destination's rate limit leaves no room", is_sent=False)
                 return
             await asyncio.sleep(pause_seconds)
             found = Failure("the worker stopped before the answer came", is_sent=True)
+            began = time.monotonic()
             found = await http.send(attempt.request)
             counts = True
         finally:
@@ -210,7 +212,8 @@ class OutsideCalls:
             if needs_pause(found) and isinstance(found, Answer):
                 seconds = parse_retry_after(found.retry_after, time.time_ns() // 1000) or 0.0
                 destination.paused_until = max(destination.paused_until, now + seconds)
-            self._tried.append(Tried(attempt, found))
+            latency_seconds = now - began if began is not None else 0.0
+            self._tried.append(Tried(attempt, found, int(latency_seconds * 1e6)))
             self._wake.set()
 
     def _end(self, task: asyncio.Task[None]) -> None:

@@ -30,7 +30,7 @@ class WebhookCalls(Defaults):
         """Return the signed request of each call; None if its delivery is settled or its endpoint is disabled."""
         now = _get_now()
         wanted = [UUID(call.data["delivery_id"]) for call in calls]
-        made = {one.delivery_id: one for one in webhooks.prepare(transaction, wanted, now)}
+        made = {one.attempt.delivery_id: one for one in webhooks.prepare(transaction, wanted, now)}
         found = [made.get(delivery_id) for delivery_id in wanted]
         return [
             None if one is None else Request("POST", one.url, one.headers, one.body, one.timeout_seconds)
@@ -43,16 +43,9 @@ class WebhookCalls(Defaults):
         return Meaning.DONE if is_done else Meaning.NOT_DONE
 
     def settle(self, transaction: Transaction, results: Sequence[Result]) -> Effects:
-        """Store what came of the attempts. A call that was not made leaves its delivery to the clock."""
+        """Store what came of the attempts. A call that was not wanted leaves its delivery to the clock."""
         now = _get_now()
-        wanted = [UUID(result.call.data["delivery_id"]) for result in results]
-        requests = {one.delivery_id: one for one in webhooks.prepare(transaction, wanted, now)}
-        answers = [
-            _make_answer(result, request._replace(attempt=int(result.call.data["attempts"]) + 1), now)
-            for result, delivery_id in zip(results, wanted, strict=True)
-            if (request := requests.get(delivery_id)) is not None
-        ]
-        return webhooks.settle(transaction, answers, now)
+        return webhooks.settle(transaction, [_make_answer(one, now) for one in results if one.is_wanted], now)
 
 
 class DueDeliveries:
@@ -85,14 +78,17 @@ class DueDeliveries:
         db.put_off(transaction, item, until, reason)
 
 
-def _make_answer(result: Result, request: webhooks.Request, now: int) -> webhooks.Answer:
-    answer = result.answer
+def _make_answer(result: Result, now: int) -> webhooks.Answer:
+    call, answer = result.call, result.answer
+    attempt = webhooks.Attempt(
+        call.tenant, UUID(call.data["delivery_id"]), UUID(call.destination), int(call.data["attempts"]) + 1
+    )
+    latency = result.latency_microseconds
     if answer is None:
-        return webhooks.Answer(request, now, 0, None, result.failure)
+        return webhooks.Answer(attempt, now - latency, latency, None, result.failure)
     asked = parse_retry_after(answer.retry_after, now)
-    return webhooks.Answer(
-        request, now, 0, answer.status, "", None if asked is None else int(asked), answer.body
-    )  # fmt: skip
+    pause = None if asked is None else int(asked)
+    return webhooks.Answer(attempt, now - latency, latency, answer.status, "", pause, answer.body)
 
 
 def _get_now() -> int:

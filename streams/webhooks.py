@@ -26,6 +26,7 @@ from domain.webhooks import (
     is_success,
     make_headers,
 )
+from runtime.metrics import show_age
 
 KIND: Final = "webhook"
 FAMILY: Final = "notification"
@@ -47,15 +48,20 @@ OLDEST: Final = Gauge(
 DISABLED: Final = Gauge("ledgerline_webhooks_disabled_endpoints", "Endpoints that the worker disabled.")
 
 
-class Request(NamedTuple):
-    """One attempt, as it goes out: POST, no redirects, 2xx only."""
+class Attempt(NamedTuple):
+    """Which attempt at which delivery."""
 
     tenant: str
     delivery_id: UUID
-    destination: str
-    """The endpoint's id: what shares a rate limit and a circuit breaker."""
-    attempt: int
+    endpoint_id: UUID
+    number: int
     """From 1."""
+
+
+class Request(NamedTuple):
+    """One attempt, as it goes out: POST, no redirects, 2xx only."""
+
+    attempt: Attempt
     url: str
     headers: Mapping[str, str]
     body: bytes
@@ -65,7 +71,7 @@ class Request(NamedTuple):
 class Answer(NamedTuple):
     """What came of an attempt."""
 
-    request: Request
+    attempt: Attempt
     attempted_time: int
     """Microseconds since 1970."""
     latency_microseconds: int
@@ -154,7 +160,7 @@ def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) ->
     """Return the requests of the next attempts, signed at `now`."""
     return [
         Request(
-            one.tenant, one.delivery_id, str(one.endpoint_id), one.attempts + 1, one.url,
+            Attempt(one.tenant, one.delivery_id, one.endpoint_id, one.attempts + 1), one.url,
             make_headers(one.secrets, one.message_id, one.body, now), one.body, TIMEOUT_SECONDS,
         )
         for one in db.prepare(transaction, delivery_ids)
@@ -175,7 +181,7 @@ def settle(
     if not answers:
         return Effects()
     # First, and in order: a capture of the same ordered endpoint comes whole before this, or whole after it.
-    endpoints = db.lock_endpoints(transaction, sorted({UUID(answer.request.destination) for answer in answers}))
+    endpoints = db.lock_endpoints(transaction, sorted({answer.attempt.endpoint_id for answer in answers}))
     tried = [_make_tried(answer, now, jitter()) for answer in answers]
     changed = db.settle(transaction, tried, now)
     known = {one.delivery_id for one in changed}
@@ -184,21 +190,21 @@ def settle(
             DELIVERIES.labels("retried" if one.state == "waiting" else one.state).inc()
     ended = [one for one in changed if one.state != "waiting"]
     ready = db.start_held(transaction, ended, now + lease_seconds * SECOND) if ended else []
-    fresh = [answer for answer in answers if answer.request.delivery_id in known]
+    fresh = [answer for answer in answers if answer.attempt.delivery_id in known]
     return Effects(events=_judge_endpoints(transaction, endpoints, fresh, now), calls=make_calls(ready))
 
 
 def _make_tried(answer: Answer, now: int, jitter: float) -> db.Tried:
-    request = answer.request
+    attempt = answer.attempt
     next_time = None
     state = "delivered"
     if not is_success(answer.status):
-        next_time = compute_next_time(request.attempt, now, jitter, answer.retry_after_seconds)
+        next_time = compute_next_time(attempt.number, now, jitter, answer.retry_after_seconds)
         state = "failed" if next_time is None else "waiting"
     excerpt = answer.content[:EXCERPT_BYTES_MAX].decode("utf-8", "replace").replace("\x00", "\N{REPLACEMENT CHARACTER}")
     error = answer.error or ("" if state == "delivered" else f"The endpoint answered {answer.status}.")
     return db.Tried(
-        request.tenant, request.delivery_id, request.attempt, answer.attempted_time, answer.status,
+        attempt.tenant, attempt.delivery_id, attempt.number, answer.attempted_time, answer.status,
         error[:ERROR_CHARACTERS_MAX], answer.latency_microseconds, excerpt, state, next_time,
     )  # fmt: skip
 
@@ -209,7 +215,7 @@ def _judge_endpoints(
     """Note since when endpoints fail, and disable those that are dead; return the notices."""
     events = []
     for endpoint in endpoints:
-        own = [answer for answer in answers if answer.request.destination == str(endpoint.endpoint_id)]
+        own = [answer for answer in answers if answer.attempt.endpoint_id == endpoint.endpoint_id]
         if not own:
             continue
         succeeded = any(is_success(answer.status) for answer in own)
@@ -232,11 +238,11 @@ def make_notice(tenant: str, endpoint_id: UUID, number: int, reason: str, now: i
     return Event(FAMILY, NOTICE, tenant, f"webhooks:{endpoint_id}:notices", number, data, now)
 
 
-def show_metrics(transaction: Transaction, now: int) -> db.Measured:
+def show_metrics(transaction: Transaction) -> db.Measured:
     """Set the gauges, and return what they show."""
-    found = db.read_measures(transaction, now)
+    found = db.read_measures(transaction)
     WAITING.set(found.waiting)
-    OLDEST.set(0 if found.oldest_time is None else max(0, now - found.oldest_time) / SECOND)
+    show_age(OLDEST, None if found.oldest_time is None else found.oldest_time / SECOND)
     DISABLED.set(found.disabled)
     return found
 

@@ -15,5 +15,7 @@ PARKED_NOW: Final = Gauge("ledgerline_worker_parked", "Work that is parked now."
 CLOCK_DONE: Final = Counter("ledgerline_clock_done", "Due items that are done, by what fell due.", ["due"])
 CLOCK_DEFERRED: Final = Counter("ledgerline_clock_deferred", "Due items whose handler failed.", ["due"])
 CLOCK_LATE_SECONDS: Final = Gauge(
-    "ledgerline_clock_late_seconds", "How late the last item came that the clock took, by what fell due.", ["due"]
+    "ledgerline_clock_late_seconds",
+    "How long the oldest due item has waited for the clock, by what falls due.",
+    ["due"],
 )

@@ -68,10 +68,15 @@ def send(request: webhooks.Request, now: int) -> webhooks.Answer:
     try:
         found = httpx.post(request.url, content=request.body, headers=dict(request.headers), timeout=5)
     except httpx.TransportError as error:
-        return webhooks.Answer(request, now, 1, None, type(error).__name__)
+        return webhooks.Answer(request.attempt, now, 1, None, type(error).__name__)
     asked = found.headers.get("retry-after")
     return webhooks.Answer(
-        request, now, 1, found.status_code, retry_after_seconds=int(asked) if asked else None, content=found.content
+        request.attempt,
+        now,
+        1,
+        found.status_code,
+        retry_after_seconds=int(asked) if asked else None,
+        content=found.content,
     )
 
 

@@ -294,7 +294,8 @@ WHERE (m.tenant, m.message_id) IN (
 )
 
 -- name: measure
--- How many deliveries wait, when the oldest of those that are due was captured, and how many endpoints the worker disabled.
+-- How many deliveries wait, and how many endpoints the worker disabled. The oldest is the one that has waited longest
+-- for its first attempt, without the deliveries to endpoints that fail: those wait for their endpoint, not for us.
 SELECT
     (
         SELECT count(*) FROM webhooks.delivery WHERE state IN ('held', 'waiting')
@@ -303,7 +304,7 @@ SELECT
         SELECT min(d.created_time)
         FROM webhooks.delivery AS d
         INNER JOIN webhooks.endpoint AS e ON e.tenant = d.tenant AND e.endpoint_id = d.endpoint_id
-        WHERE d.state = 'waiting' AND d.attempts = 0 AND d.next_time <= %(now)s AND e.enabled
+        WHERE d.state = 'waiting' AND d.attempts = 0 AND e.enabled AND e.failing_since IS NULL
     ) AS oldest_time,
     (
         SELECT count(*) FROM webhooks.endpoint WHERE NOT enabled AND disabled_because <> ''

@@ -252,7 +252,7 @@ def test_a_dead_endpoint_is_disabled_with_a_notice(database: str, client: httpx.
     assert (shown.json()["enabled"], shown.json()["disabled_because"]) == (False, event.data["reason"])
     assert deliver_due(database, seconds_later(now, DAY_SECONDS))[0] == 0
     with connect(database, "ledgerline_worker") as connection:
-        assert show_metrics(connection, now).disabled == 1
+        assert show_metrics(connection).disabled == 1
     inbox.status = 204
     headers = {"If-Match": shown.headers["etag"]}
     client.patch(f"/v1/webhooks/{made['webhook_id']}", json={"enabled": True}, headers=headers)

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import cycle
-from typing import Final
+from typing import Any, Final
 
 import httpx
 import psycopg
@@ -59,19 +60,41 @@ HELD_UP: Final = (
 )
 PROVERS: Final = ("LedgerlineCheckpointLate", "LedgerlineProverBehind")
 RESTARTING: Final = ("LedgerlineServiceRestarting",)
+CAPABILITIES: Final = (
+    "LedgerlineClearingOverdue",
+    "LedgerlineWebhooksDisabled",
+    "LedgerlineWebhooksWaiting",
+    "LedgerlineWorkParked",
+)
+WORKER: Final = (
+    "LedgerlineClockLate",
+    "LedgerlineHandedOverStuck",
+    "LedgerlineOutboxStuck",
+    "LedgerlineWorkerBehind",
+)
 PARTS: Final = ("LedgerlineApiErrors", "LedgerlineKafkaDown", "LedgerlinePostgresDown")
 NOT_PROVOKED: Final = {
     "LedgerlineDiskFillsSoon": "It takes a disk of its own, which only root can mount, and hours: promtool tests it.",
     "LedgerlineDiskNearlyFull": "It takes a disk of its own, which only root can mount: promtool tests it.",
     "LedgerlineKafkaBelowMinIsr": "One broker cannot lack another's copy: promtool tests it.",
     "LedgerlineKafkaPartitionsOffline": "One broker has a leader for each partition, or is down: promtool tests it.",
-    "LedgerlineOutboxStuck": "No capability appends events yet: promtool tests it.",
     "LedgerlineKafkaUnderReplicated": "One broker cannot lack another's copy: promtool tests it.",
 }
 
 
 def test_each_alert_is_provoked_or_it_is_said_why_not() -> None:
-    provoked = {*BOOKS, *OVERDUE, *FROZEN_WORKER, *BLIND, *HELD_UP, *PROVERS, *RESTARTING, *PARTS}
+    provoked = {
+        *BOOKS,
+        *OVERDUE,
+        *FROZEN_WORKER,
+        *BLIND,
+        *HELD_UP,
+        *PROVERS,
+        *RESTARTING,
+        *PARTS,
+        *CAPABILITIES,
+        *WORKER,
+    }
     assert provoked | NOT_PROVOKED.keys() == ALERTS.keys()
     assert not provoked & NOT_PROVOKED.keys()
 
@@ -184,18 +207,19 @@ def test_a_worker_that_is_frozen_and_a_prometheus_that_is_blind(watched: Watched
 REFUSED_BYTES: Final = "150"
 CONNECTIONS: Final = 150
 READERS: Final = 60
+SLOW_SECONDS: Final = 10.0
 READING_TENANTS: Final = ("readers-1", "readers-2", "readers-3")
 KEYS_OF_A_READING_TENANT: Final = 2
 
 
 @contextmanager
-def refused_relay(watched: Watched) -> Iterator[None]:
-    """Make ledger.journal refuse every message of the relay."""
+def refusing(watched: Watched, topic: str) -> Iterator[None]:
+    """Make a topic refuse every message."""
     admin = AdminClient({"bootstrap.servers": watched.bootstrap})
 
     def alter(operation: AlterConfigOpType) -> None:
         entry = ConfigEntry("max.message.bytes", REFUSED_BYTES, incremental_operation=operation)
-        resource = ConfigResource(ResourceType.TOPIC, "ledger.journal", incremental_configs=[entry])
+        resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
         for done in admin.incremental_alter_configs([resource]).values():
             done.result(30)
 
@@ -250,7 +274,7 @@ def flooded_reads(watched: Watched) -> Iterator[None]:
 def test_a_relay_that_is_refused_and_reads_that_wait(watched: Watched) -> None:
     watched.until_green()
     with ExitStack() as stack:
-        stack.enter_context(refused_relay(watched))
+        stack.enter_context(refusing(watched, "ledger.journal"))
         stack.enter_context(flooded_reads(watched))
         for _ in range(CONNECTIONS):
             stack.enter_context(psycopg.connect(watched.dsn, autocommit=True))
@@ -258,7 +282,7 @@ def test_a_relay_that_is_refused_and_reads_that_wait(watched: Watched) -> None:
     watched.until_green()
 
 
-# ------------------------------------------------------------------------------------- provers, restarts, outages
+# ------------------------------------------------------------------------------------- -------- provers, restarts
 
 
 @pytest.mark.long
@@ -276,6 +300,93 @@ def test_provers_that_are_held_up_and_a_service_that_ends_twice(watched: Watched
         assert wait_until(lambda: ended_again().issuperset(RESTARTING), timeout_seconds=PATIENCE_SECONDS)
         watched.until_firing(*PROVERS)
     watched.until_green()
+
+
+# ------------------------------------------------------------------------------------------------- the capabilities
+
+# It breaks the handler that notes the outcome of a schedule's intent.
+UNPOSTED: Final = "ALTER TABLE schedules.occurrence ADD CONSTRAINT unposted CHECK (state <> 'posted') NOT VALID"
+POSTED: Final = "ALTER TABLE schedules.occurrence DROP CONSTRAINT unposted"
+HANDED_OVER: Final = "ledgerline_worker_intents_waiting > 0"
+
+
+@contextmanager
+def endpoints(watched: Watched) -> Iterator[None]:
+    """Have two webhooks: one that is gone, and one that answers so slowly that deliveries pile up."""
+    is_over = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            if self.path == "/slow":
+                is_over.wait(SLOW_SECONDS)
+            self.send_response(410 if self.path == "/gone" else 204)
+            self.end_headers()
+
+        def log_message(self, *_arguments: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        with watched.client() as client:
+            made = [
+                client.post("/v1/webhooks", json={"url": f"https://{name}.example.com/", "filters": ["*"]}).json()
+                for name in ("gone", "slow")
+            ]
+            # The API takes no address of this machine.
+            places = [
+                (f"http://127.0.0.1:{server.server_port}/{name}", webhook["webhook_id"])
+                for name, webhook in zip(("gone", "slow"), made, strict=True)
+            ]
+            with psycopg.connect(watched.dsn) as connection:
+                connection.cursor().executemany(
+                    "UPDATE webhooks.endpoint SET url = %s WHERE endpoint_id = %s::uuid", places
+                )
+            yield
+            for webhook in made:
+                path = f"/v1/webhooks/{webhook['webhook_id']}"
+                if_match = {"If-Match": client.get(path).headers["ETag"]}
+                assert client.delete(path, headers=if_match).status_code == 204
+    finally:
+        is_over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+@pytest.mark.long
+def test_work_of_capabilities_that_fails(watched: Watched) -> None:
+    watched.until_green()
+    watched.execute(UNPOSTED)
+    try:
+        with endpoints(watched):
+            watched.schedule()
+            watched.move("external:bank", "clearing:courier")
+            watched.until_firing(*CAPABILITIES)
+    finally:
+        watched.execute(POSTED)
+    watched.move("clearing:courier", "external:bank")
+    watched.until_green()
+
+
+@pytest.mark.long
+def test_a_worker_that_is_held_up(watched: Watched) -> None:
+    watched.until_green()
+    with refusing(watched, "payments.intents"), refusing(watched, "schedule.events"):
+        watched.schedule()
+        assert wait_until(lambda: bool(watched.prometheus.query(HANDED_OVER)), timeout_seconds=PATIENCE_SECONDS)
+        with (
+            watched.locked("LOCK TABLE worker.position IN SHARE MODE"),
+            watched.locked("LOCK TABLE schedules.schedule IN EXCLUSIVE MODE"),
+        ):
+            watched.until_firing(*WORKER)
+    watched.until_posting()
+    watched.until_green()
+
+
+# -------------------------------------------------------------------------------------------------------- outages
 
 
 @pytest.mark.long

@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Final
+from uuid import uuid4
 
 import httpx
 import psutil
@@ -57,15 +59,20 @@ class Load:
 
     def _intent(self) -> dict[str, object]:
         self._number += 1
-        money = {"amount_minor": 100, "currency": "EUR"}
         return {
             "idempotency_key": f"watched-{self._number}",
             "type": "transfer",
-            "legs": [
-                {"account": "external:bank", "direction": "debit", **money},
-                {"account": f"users:{self._number % 50}:wallet", "direction": "credit", **money},
-            ],
+            "legs": make_legs("external:bank", f"users:{self._number % 50}:wallet"),
         }
+
+
+def make_legs(debit: str, credit: str) -> list[dict[str, object]]:
+    """Return the two legs that move 1.00 EUR."""
+    money = {"amount_minor": 100, "currency": "EUR"}
+    return [
+        {"account": debit, "direction": "debit", **money},
+        {"account": credit, "direction": "credit", **money},
+    ]
 
 
 @dataclass
@@ -153,6 +160,38 @@ class Watched:
                 connection.execute("SET LOCAL session_replication_role = replica")
             for statement in statements:
                 connection.execute(statement)
+
+    @contextmanager
+    def client(self) -> Iterator[httpx.Client]:
+        """Yield a client of the API that names a new idempotency key in each request."""
+
+        def add_key(request: httpx.Request) -> None:
+            request.headers["Idempotency-Key"] = str(uuid4())
+
+        headers = {"Authorization": f"Bearer {self.load.key}"}
+        hooks = {"request": [add_key]}
+        with httpx.Client(base_url=self.load.url, headers=headers, timeout=15.0, event_hooks=hooks) as client:
+            yield client
+
+    def move(self, debit: str, credit: str) -> None:
+        """Move 1.00 EUR from one account to another."""
+        body = {"type": "transfer", "legs": make_legs(debit, credit)}
+        with self.client() as client:
+            answer = client.post("/v1/intents", json=body)
+        assert answer.is_success, answer.text
+
+    def schedule(self) -> None:
+        """Make a schedule that is due at once, for a second time a day later, and so on."""
+        body = {
+            "name": "watched",
+            "start": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S"),
+            "zone": "UTC",
+            "rrule": "FREQ=DAILY",
+            "intent": {"type": "transfer", "legs": make_legs("external:bank", "users:1:wallet")},
+        }
+        with self.client() as client:
+            answer = client.post("/v1/schedules", json=body)
+        assert answer.is_success, answer.text
 
     @contextmanager
     def locked(self, statement: str) -> Iterator[None]:

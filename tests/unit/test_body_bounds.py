@@ -1,5 +1,6 @@
 """Bodies that are cheap to send: each is refused before the models read it, and mostly before the parser does."""
 
+import gc
 import json
 import time
 import tracemalloc
@@ -57,9 +58,14 @@ INTENTS: list[tuple[str, str, Kind, dict[str, Any]]] = [
 
 def bounded(read: Any) -> Any:
     """Return what `read` answers. Fail if it takes too much time or, in a second run, too much memory."""
-    began = time.process_time()
-    found = answer_of(read)
-    assert time.process_time() - began < SECONDS_MAX
+    # The objects of earlier tests are hidden from the collector, whose passes would count as the time of `read`.
+    gc.freeze()
+    try:
+        began = time.process_time()
+        found = answer_of(read)
+        assert time.process_time() - began < SECONDS_MAX
+    finally:
+        gc.unfreeze()
     tracemalloc.start()
     try:
         answer_of(read)

@@ -16,11 +16,13 @@ from cli.output import errors
 from domain.errors import LedgerlineError
 from ops.embedded.stack import EmbeddedStack, Endpoints
 from runtime.settings import REPOSITORY_ROOT, Settings
+from tools.bench.beside import measure_beside
 from tools.bench.cluster import cluster_text, measured_costs
 from tools.bench.endurance import measure_endurance
 from tools.bench.figures import Figure
 from tools.bench.http import measure_http
 from tools.bench.loop import measure_loop
+from tools.bench.outbox import measure_outbox
 from tools.bench.plot import PANELS, plot
 from tools.bench.posting import measure_posting, measure_two_workers
 from tools.bench.replay import measure_replay
@@ -35,6 +37,7 @@ from tools.bench.table import (
     text_table,
     written_into,
 )
+from tools.bench.webhooks import measure_webhooks
 
 ROUNDS: Final = 5
 LOOP_MINUTES: Final = 1.0
@@ -53,6 +56,9 @@ PARTS: Final[dict[str, Part]] = {
     "posting": lambda endpoints, options, report: measure_posting(endpoints, options.rounds, report),
     "workers": lambda endpoints, options, report: measure_two_workers(endpoints, options.rounds, report),
     "loop": lambda endpoints, options, report: measure_loop(endpoints, options.minutes, report),
+    "beside": lambda endpoints, _options, report: measure_beside(endpoints, report),
+    "outbox": lambda endpoints, _options, report: measure_outbox(endpoints, report),
+    "webhooks": lambda endpoints, _options, report: measure_webhooks(endpoints, report),
     "http": lambda endpoints, _options, report: measure_http(endpoints, report),
     "replay": lambda endpoints, options, report: measure_replay(
         endpoints, options.replay or REPLAY_INTENTS, REPLAY_ROUNDS_LONG if options.replay else REPLAY_ROUNDS, report

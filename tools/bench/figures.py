@@ -15,7 +15,7 @@ class Figure:
     name: str
     ours: float
     unit: str
-    """The unit of `ours` and `limit`: `/s`, `ms`, `MB`, `bytes` or `%`."""
+    """The unit of `ours` and `limit`: `/s`, `ms`, `us`, `MB`, `bytes` or `%`."""
     reach: float
     is_ceiling: bool = False
     """Whether the judged value must stay below `reach`; else it must be at least `reach`."""

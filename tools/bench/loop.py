@@ -118,7 +118,7 @@ class LoopWatch:
 
 
 def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[Figure]:
-    """Run worker, relay, reconciliation and audit under a stream that saturates them.
+    """Run posting, relay, reconciliation, audit and the capabilities' worker under a stream that saturates them.
 
     The bare limit is measured before the agents start and after they have ended, as idle agents use processor time too.
     """
@@ -131,7 +131,7 @@ def measure_loop(endpoints: Endpoints, minutes: float, report: Report) -> list[F
             limits = [bare.measure({}, span).per_second]
             # Audit creates its key in its home. This home is temporary, so the key is deleted after the run.
             home = running.enter_context(tempfile.TemporaryDirectory())
-            for name in ("relay", "reconciliation", "audit"):
+            for name in ("relay", "reconciliation", "audit", "worker"):
                 running.enter_context(ledger.service(name, LEDGERLINE_HOME=home))
             watch = running.enter_context(LoopWatch(ledger))
             full = ledger.sent + IN_FLIGHT_INTENTS

@@ -37,7 +37,7 @@ def cells(figure: Figure) -> tuple[str, ...]:
 
 
 def _amount(value: float, unit: str) -> str:
-    digits = 1 if unit in ("ms", "%") and abs(value) < 100 else 0
+    digits = 1 if unit in ("ms", "us", "%") and abs(value) < 100 else 0
     number = f"{value:,.{digits}f}".removesuffix(".0")
     return f"{number}{unit}" if unit in ("/s", "%") else f"{number} {unit}"
 
