@@ -31,7 +31,7 @@ logger: Final = structlog.get_logger(__name__)
 
 SOURCE: Final = "/ledgerline/worker"
 INTENTS_MAX: Final = 1000
-WAIT_SECONDS: Final = 0.5
+WAIT_SECONDS: Final = 1.0
 BACKOFF_SECONDS_MAX: Final = 5.0
 COUNT_SECONDS: Final = 2.0
 NO_CHART: Final = Chart([])

@@ -79,6 +79,8 @@ class _Runner:
         self._expected: dict[TP, int] = {}
         self._in_hand: dict[Place, tuple[int, int]] = {}
         self._calls = 0
+        self._leaves_out = False
+        """Whether records are missing before those of the fetch under way."""
         self._missing: list[str] = []
         self.stopping = threading.Event()
         self.progressed_at = time.monotonic()
@@ -192,10 +194,8 @@ class _Runner:
     def _process(self, fetch: Fetch) -> bool:
         if self.ahead is not None:
             self.ahead.take(fetch)
-        # Faust drops a fetch of an earlier generation, and a seek may overtake a fetch. The consumer does not fetch the
-        # missing records again without a new seek, and the records after them must not be posted.
-        leaves_out = any(part.start > self._expected.get(tp, part.start) for tp, part in fetch.partitions.items())
-        return self._keep_fence(self._try_once, fetch) and not leaves_out
+        self._leaves_out = False
+        return self._keep_fence(self._try_once, fetch) and not self._leaves_out
 
     def _keep_fence(self, function: Any, *arguments: Any) -> bool:
         try:
@@ -207,6 +207,12 @@ class _Runner:
         return True
 
     def _try_once(self, fetch: Fetch) -> None:
+        # Faust drops a fetch of an earlier generation, a seek may overtake a fetch, and after an outage the store may
+        # stand before it. The consumer does not fetch the missing records again without a new seek, and the records
+        # after them must not be processed.
+        self._leaves_out |= any(
+            part.start > self._expected.get(tp, part.start) for tp, part in fetch.partitions.items()
+        )
         batch = self._batch(fetch)
         if not batch:
             return

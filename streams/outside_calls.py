@@ -33,7 +33,8 @@ logger: Final = structlog.get_logger(__name__)
 
 TURN_SECONDS_MIN: Final = 0.02
 """Results and new calls of this time share a transaction."""
-WAIT_SECONDS_MAX: Final = 0.25
+WAIT_SECONDS_MAX: Final = 1.0
+"""A repeat may come so late. New calls and answers wake the part."""
 BACKLOG_SECONDS: Final = 10.0
 STOP_SECONDS_MAX: Final = 5.0
 BACKOFF_SECONDS_MAX: Final = 5.0

@@ -9,7 +9,7 @@ part that moves to another process goes on from its positions. See docs/decision
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -33,6 +33,10 @@ RETRIED_MAX: Final = 100
 REASON_CHARACTERS_MAX: Final = 500
 COUNT_SECONDS: Final = 5.0
 MICROSECONDS: Final = 1_000_000
+
+
+_Place = tuple[str, int]
+"""A topic and a partition."""
 
 
 class Task(NamedTuple):
@@ -101,6 +105,8 @@ class Reactor:
         self._effects = effects
         self._now = now
         self._count_due = 0.0
+        self._skipped: dict[_Place, tuple[int, int]] = {}
+        """The stored position, and the end of the unwanted records behind it."""
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -117,13 +123,20 @@ class Reactor:
     def positions(self, topic: str, partitions: Iterable[int]) -> dict[int, int]:
         """Return where the part that is furthest behind stands in each partition."""
         parts, wanted = self._readers(topic), list(partitions)
+        self._skipped.clear()
         with self._store.transaction() as transaction:
             db.begin_positions(transaction, parts, topic, wanted)
             found = db.read_positions(transaction, parts, topic, wanted)
         return {at: min(row.next_offset for row in found if row.partition == at) for at in wanted}
 
     def handle(self, batch: list[PartitionBatch]) -> None:
-        """Do the work of a batch. If a handler fails, do the batch again and park what fails."""
+        """Do the work of a batch. If a handler fails, do the batch again and park what fails.
+
+        A batch of unwanted records only moves no position: `idle` does it, as a transaction costs more than the batch.
+        """
+        if not any(part.messages for part in batch):
+            self._skip(batch)
+            return
         try:
             done = self._handle(batch, self._run_together, is_joint=True)
         except (*TRANSIENT, Outage, FenceLost):
@@ -134,7 +147,9 @@ class Reactor:
             DONE.labels(work.part, work.task.capability).inc()
 
     def idle(self) -> None:
-        """Try parked work again that is due, and show how much is parked."""
+        """Move positions past unwanted records, try parked work again that is due, and show how much is parked."""
+        if self._skipped:
+            self._move_skipped()
         for _ in range(RETRIED_MAX):
             if not self.retry_parked():
                 break
@@ -167,6 +182,17 @@ class Reactor:
             DONE.labels(due.part, due.capability).inc()
         return True
 
+    def _skip(self, batch: list[PartitionBatch]) -> None:
+        for part in batch:
+            stored, _ = self._skipped.get((part.topic, part.partition), (part.expected_offset, 0))
+            self._skipped[part.topic, part.partition] = (stored, part.end_offset)
+
+    def _move_skipped(self) -> None:
+        skipped, self._skipped = self._skipped, {}
+        with self._store.transaction() as transaction:
+            self._lock(transaction, {place: stored for place, (stored, _) in skipped.items()})
+            db.move_positions(transaction, list(self._parts), {place: end for place, (_, end) in skipped.items()})
+
     def _readers(self, topic: str) -> list[str]:
         return [part.name for part in self._parts.values() if topic in part.topics]
 
@@ -178,26 +204,31 @@ class Reactor:
         is_joint: bool,
     ) -> list[_Work]:
         """Run the batch's work in one transaction, which moves the positions; return the work that is done."""
+        expected = {(part.topic, part.partition): part.expected_offset for part in batch}
+        stored = {place: self._skipped.get(place, (offset, 0))[0] for place, offset in expected.items()}
         with self._store.transaction() as transaction:
-            stands = self._lock(transaction, batch)
+            stands = self._lock(transaction, stored)
             done = run(transaction, self._list_work(batch, stands, is_joint=is_joint))
             ends = {(part.topic, part.partition): part.end_offset for part in batch}
             db.move_positions(transaction, list(self._parts), ends)
             # `run` has stored its effects: positions are locked already, so moving them waits for nobody.
             self._fault("handled")
+        for place in stored:
+            self._skipped.pop(place, None)
         self._fault("moved")
         return done
 
-    def _lock(self, transaction: Transaction, batch: list[PartitionBatch]) -> dict[tuple[str, str, int], int]:
-        """Lock and return the position of each part, topic and partition. Raise FenceLost if another worker moved."""
-        rows = db.lock_positions(transaction, list(self._parts), [(part.topic, part.partition) for part in batch])
+    def _lock(self, transaction: Transaction, stored: Mapping[_Place, int]) -> dict[tuple[str, str, int], int]:
+        """Lock and return the position of each part, topic and partition.
+
+        Raise FenceLost if the part that is furthest behind does not stand at the `stored` position.
+        """
+        rows = db.lock_positions(transaction, list(self._parts), list(stored))
         stands = {(row.part, row.topic, row.partition): row.next_offset for row in rows}
-        for part in batch:
-            found = [stands.get((name, part.topic, part.partition), 0) for name in self._readers(part.topic)]
-            if min(found) != part.expected_offset:
-                raise FenceLost(
-                    f"partition {part.partition} of {part.topic} stands at {min(found)}, not at {part.expected_offset}"
-                )
+        for (topic, partition), expected in stored.items():
+            found = min(stands.get((name, topic, partition), 0) for name in self._readers(topic))
+            if found != expected:
+                raise FenceLost(f"partition {partition} of {topic} stands at {found}, not at {expected}")
         return stands
 
     def _list_work(

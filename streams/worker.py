@@ -46,6 +46,8 @@ READING: Final = ("reactions", "outcomes", "webhooks")
 """The parts that read Kafka."""
 PARTS: Final = ("outbox", "intents", "clock", "calls", *READING)
 BATCH_RECORDS_MAX: Final = 500
+FETCH_WAIT_MS: Final = 200
+"""Longer than posting's: each empty fetch costs processor time, and a record ends the wait."""
 
 
 class PartsError(LedgerlineError):
@@ -144,6 +146,7 @@ def serve(options: AgentOptions, around: Surroundings, parts: Sequence[str]) -> 
     """Run parts of which at least one reads Kafka, until SIGTERM or SIGINT. The call blocks."""
     reactor = make_reactor(around, parts)
     options = replace(options, name="worker", topics=reactor.topics, wants=reactor.wants, records_max=BATCH_RECORDS_MAX)
+    options = replace(options, fetch_wait_ms=FETCH_WAIT_MS)
     beside = Beside(make_running_parts(around, parts))
     away = partial(find_away, around.kafka, around.dsn, ROLE, around.registry)
     run_agent(reactor, options, away, beside=beside)

@@ -8,7 +8,7 @@ import pytest
 from domain.effects import ORIGIN_HEADER
 from domain.topics import SUBJECTS, Topics
 from runtime.settings import Settings
-from streams.batches import FenceLost
+from streams.batches import FenceLost, PartitionBatch
 from tests.notes import POISON, make_payment
 from tests.outbox_bench import add_schema
 from tests.worker_bench import HOUR, WorkerBench
@@ -123,6 +123,41 @@ def test_a_batch_that_another_worker_had_is_dropped(worker: WorkerBench) -> None
         first.handle(batch)
     assert list_seen(worker) == [("notes:1", 1)]
     assert worker.send() == 1
+
+
+def test_unwanted_records_move_positions_when_there_is_time(worker: WorkerBench) -> None:
+    reactor, journal = worker.make_reactor(), worker.topics.journal
+
+    def list_positions() -> list[tuple[int, int]]:
+        query = "SELECT DISTINCT partition, next_offset FROM worker.position WHERE topic = %s AND next_offset > 0"
+        return worker.ask(query, journal)  # type: ignore[return-value]
+
+    worker.publish()
+    worker.list_batch(reactor)  # begins the positions
+    reactor.handle([PartitionBatch(journal, 0, 0, [], 7)])
+    reactor.handle([PartitionBatch(journal, 0, 7, [], 9), PartitionBatch(journal, 1, 0, [], 2)])
+    assert list_positions() == []
+    reactor.idle()
+    assert sorted(list_positions()) == [(0, 9), (1, 2)]
+    # A batch with work moves past the unwanted records before it, too.
+    worker.publish(("notes:1", 1, "free"))
+    reactor.handle([PartitionBatch(journal, 0, 9, [], 12)])
+    (event,) = [part for part in worker.list_batch(worker.make_reactor()) if part.messages]
+    reactor.handle([event, PartitionBatch(journal, 0, 12, [], 13)])
+    assert list_seen(worker) == [("notes:1", 1)]
+    assert sorted(list_positions()) == [(0, 13), (1, 2)]
+
+
+def test_unwanted_records_that_another_worker_has_passed_over_ask_for_a_seek(worker: WorkerBench) -> None:
+    first, second, journal = worker.make_reactor(), worker.make_reactor(), worker.topics.journal
+    worker.list_batch(first)
+    first.handle([PartitionBatch(journal, 0, 0, [], 7)])
+    second.handle([PartitionBatch(journal, 0, 0, [], 9)])
+    second.idle()
+    with pytest.raises(FenceLost, match=r"stands at 9, not at 0"):
+        first.idle()
+    first.idle()
+    assert first.positions(journal, [0]) == {0: 9}
 
 
 def test_effects_that_cannot_be_stored_park_their_own_work(worker: WorkerBench) -> None:

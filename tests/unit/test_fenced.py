@@ -122,6 +122,18 @@ def test_what_was_fetched_past_the_store_asks_for_a_seek(handler: Handler, runne
     assert process(runner, fetched(0, 6))
 
 
+def test_a_store_that_stands_before_the_fetch_after_an_outage_asks_for_a_seek(
+    handler: Handler, runner: _Runner
+) -> None:
+    """A handler may move its positions later than the engine does."""
+    handler.stands[0] = 3
+    take_over(runner, LANE_0)
+    handler.troubles.append(failing(psycopg.OperationalError("away"), committed=1))
+    assert not process(runner, fetched(3, 6))
+    assert handler.handled == []
+    assert runner.expected == {LANE_0: 1}
+
+
 def test_only_assigned_partitions_are_handed_on(handler: Handler, runner: _Runner) -> None:
     take_over(runner, LANE_0)
     both = Fetch(fetched(0, 2, tp=LANE_1).partitions | fetched(0, 3).partitions)
