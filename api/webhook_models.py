@@ -14,7 +14,8 @@ from api.problems import Kind, Problem
 from api.request_headers import get_media_type
 from api.times import to_optional_rfc3339
 from domain.addresses import URL_CHARACTERS_MAX, find_url_fault
-from domain.webhooks import DESCRIPTION_CHARACTERS_MAX, find_wish_fault
+from domain.webhook_wishes import find_wish_fault
+from domain.webhooks import DESCRIPTION_CHARACTERS_MAX
 
 Url = Annotated[str, Field(max_length=URL_CHARACTERS_MAX, examples=["https://hooks.example.com/ledgerline"])]
 Description = Annotated[str, Field(max_length=DESCRIPTION_CHARACTERS_MAX)]

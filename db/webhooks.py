@@ -8,7 +8,8 @@ from psycopg.rows import class_row, dict_row
 
 from db.connections import Transaction
 from db.queries import load
-from domain.webhooks import Message, Secrets, Wish
+from domain.webhook_wishes import Wish
+from domain.webhooks import Message, Secrets
 
 SQL: Final = load("webhooks")
 PRUNED_MAX: Final = 10_000

@@ -6,8 +6,7 @@ Times are microseconds since 1970, if a name does not say seconds.
 import base64
 import binascii
 import hmac
-import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -34,16 +33,12 @@ GONE: Final = 410
 TIMEOUT_SECONDS: Final = 15.0
 BODY_BYTES_MAX: Final = 65_536
 EXCERPT_BYTES_MAX: Final = 256
-FILTERS_MAX: Final = 20
-ACCOUNTS_MAX: Final = 20
 ENDPOINTS_MAX: Final = 50
 REPLAYED_MAX: Final = 10_000
 DESCRIPTION_CHARACTERS_MAX: Final = 200
 TYPE_START: Final = "ledgerline."
 TEST_TYPE: Final = "ledgerline.webhook.test"
 CONTENT_TYPE: Final = "application/cloudevents+json"
-FILTER_PATTERN: Final = re.compile(r"\*|[A-Za-z0-9_]+(?:\.[A-Za-z0-9_]+)*(?:\.\*)?", re.ASCII)
-ACCOUNT_PATTERN: Final = re.compile(r"[A-Za-z0-9_-]+(?::[A-Za-z0-9_-]+)*(?::\*)?", re.ASCII)
 LEDGER_OUTCOMES: Final = frozenset({"posted", "rejected"})
 
 
@@ -83,30 +78,6 @@ class Message(NamedTuple):
     accounts: frozenset[str]
     body: bytes
     occurred_time: int
-
-
-class Wish(NamedTuple):
-    """What an endpoint wants to get."""
-
-    filters: tuple[str, ...]
-    accounts: tuple[str, ...] = ()
-    """Only ledger records with a leg at one of these accounts. Empty: all. Capability events have no legs."""
-
-    def wants(self, message: Message) -> bool:
-        """Return whether a message is to be delivered."""
-        name = message.type.removeprefix(TYPE_START)
-        if not any(has_match(pattern, name, ".") for pattern in self.filters):
-            return False
-        if not self.accounts or not name.startswith("ledger."):
-            return True
-        return any(has_match(pattern, account, ":") for pattern in self.accounts for account in message.accounts)
-
-
-def has_match(pattern: str, name: str, separator: str) -> bool:
-    """Return whether a pattern, which may end in `*` after a separator, has a name."""
-    if pattern == "*":
-        return True
-    return name.startswith(pattern[:-1]) if pattern.endswith(f"{separator}*") else pattern == name
 
 
 def format_secret(secret: bytes) -> str:
@@ -253,17 +224,3 @@ def _get_microseconds(value: Any) -> int:
         return int(value.timestamp()) * SECOND + value.microsecond
     assert not isinstance(value, date)  # noqa: S101 - the schema has no dates
     return int(value)
-
-
-def find_wish_fault(filters: Iterable[str], accounts: Iterable[str]) -> str | None:
-    """Return one sentence that says what is wrong with filters or accounts; None if nothing is."""
-    wanted, at = list(filters), list(accounts)
-    if not 1 <= len(wanted) <= FILTERS_MAX or len(at) > ACCOUNTS_MAX:
-        return f"An endpoint has 1 to {FILTERS_MAX} filters and at most {ACCOUNTS_MAX} accounts."
-    for pattern in wanted:
-        if len(pattern) > 128 or not FILTER_PATTERN.fullmatch(pattern):
-            return "A filter is a type such as ledger.posted, a beginning such as schedule.*, or * for all."
-    for pattern in at:
-        if len(pattern) > 256 or not ACCOUNT_PATTERN.fullmatch(pattern):
-            return "An account is an address such as users:42:wallet, or a beginning such as users:42:*."
-    return None

@@ -16,6 +16,7 @@ from db import webhooks as db
 from db.connections import Transaction
 from domain.effects import Call, Effects
 from domain.events import EVENT_NAMESPACE, Event
+from domain.webhook_wishes import WishIndex
 from domain.webhooks import (
     EXCERPT_BYTES_MAX,
     SECOND,
@@ -91,7 +92,7 @@ class Capture:
         """`lease_seconds`: how long the calls that `__call__` asks for have; 0 if nobody makes these calls."""
         self._lease = lease_seconds * SECOND
         self._version: int | None = None
-        self._by_tenant: dict[str, list[db.Subscriber]] = {}
+        self._by_tenant: dict[str, WishIndex[db.Subscriber]] = {}
 
     def __call__(self, transaction: Transaction, messages: Iterable[Message], now: int) -> Effects:
         """Store the deliveries of messages, and ask for their calls. Without endpoints this is one read of a number."""
@@ -100,8 +101,8 @@ class Capture:
         wanted = [
             (message, one)
             for message in messages
-            for one in self._by_tenant.get(message.tenant, ())
-            if one.wish.wants(message)
+            if message.tenant in self._by_tenant
+            for one in self._by_tenant[message.tenant].find(message)
         ]
         if not wanted:
             return Effects()
@@ -125,9 +126,12 @@ class Capture:
         if version == self._version:
             return bool(self._by_tenant)
         # The rows are read after the number, so they are as new as it, or newer: then the next batch reads them again.
-        self._by_tenant = {}
+        found: dict[str, list[db.Subscriber]] = {}
         for one in db.read_subscribers(transaction):
-            self._by_tenant.setdefault(one.tenant, []).append(one)
+            found.setdefault(one.tenant, []).append(one)
+        self._by_tenant = {
+            tenant: WishIndex((one.wish, one) for one in subscribers) for tenant, subscribers in found.items()
+        }
         self._version = version
         return bool(self._by_tenant)
 

@@ -9,6 +9,7 @@ import pytest
 
 from domain.addresses import find_url_fault, is_public
 from domain.events import Event
+from domain.webhook_wishes import Wish, WishIndex, find_wish_fault
 from domain.webhooks import (
     ATTEMPTS_MAX,
     BODY_BYTES_MAX,
@@ -18,10 +19,8 @@ from domain.webhooks import (
     Message,
     SecretError,
     Secrets,
-    Wish,
     compute_next_time,
     find_disabling_reason,
-    find_wish_fault,
     format_secret,
     is_success,
     make_event_message,
@@ -212,7 +211,28 @@ def test_other_texts_are_no_secrets(text: str) -> None:
 )
 def test_filters(filters: list[str], accounts: list[str], type: str, at: list[str], expected: bool) -> None:
     message = Message("default", "m", f"ledgerline.{type}", "lane:0", frozenset(at), b"{}", NOW)
-    assert Wish(tuple(filters), tuple(accounts)).wants(message) is expected
+    index = WishIndex([(Wish(tuple(filters), tuple(accounts)), "it")])
+    assert index.find(message) == (["it"] if expected else [])
+
+
+def test_of_many_endpoints_those_that_want_a_message_are_found_each_once() -> None:
+    wishes = {
+        "all": Wish(("*",)),
+        "schedules": Wish(("schedule.*",)),
+        "users 1 twice": Wish(("ledger.posted",), ("users:1:*", "users:1:wallet")),
+        "users 2": Wish(("*",), ("users:2:*",)),
+        "rejected": Wish(("ledger.rejected",), ("users:1:*",)),
+        "all users": Wish(("ledger.*",), ("users:*",)),
+    }
+    index = WishIndex((wish, name) for name, wish in wishes.items())
+
+    def find(type: str, *accounts: str) -> list[str]:
+        return index.find(Message("default", "m", f"ledgerline.{type}", "lane:0", frozenset(accounts), b"{}", NOW))
+
+    assert find("ledger.posted", "users:1:wallet", "external:bank") == ["all", "users 1 twice", "all users"]
+    assert find("ledger.rejected", "users:1:wallet", "users:2:a:b") == ["all", "users 2", "rejected", "all users"]
+    assert find("schedule.ScheduleMade") == ["all", "schedules", "users 2"]
+    assert find("ledger.posted", "external:bank") == ["all"]
 
 
 @pytest.mark.parametrize(
