@@ -182,9 +182,13 @@ def put_off(transaction: Transaction, claimed: Claimed, until: int, reason: str)
     transaction.execute(SQL["defer"], values)
 
 
-def prepare(transaction: Transaction, delivery_ids: Sequence[UUID]) -> list[Prepared]:
-    """Return what the next attempts need, without deliveries that are settled, held, or of a disabled endpoint."""
-    rows = transaction.cursor(row_factory=dict_row).execute(SQL["prepare"], {"delivery_ids": list(delivery_ids)})
+def prepare(transaction: Transaction, deliveries: Sequence[tuple[str, UUID]]) -> list[Prepared]:
+    """Return what the next attempts need, without deliveries that are settled, held, or of a disabled endpoint.
+
+    `deliveries`: tenant and id of each.
+    """
+    asked = {"tenants": [tenant for tenant, _ in deliveries], "delivery_ids": [one for _, one in deliveries]}
+    rows = transaction.cursor(row_factory=dict_row).execute(SQL["prepare"], asked)
     return [
         Prepared(
             row["tenant"], row["delivery_id"], row["endpoint_id"], row["message_id"], row["attempts"],

@@ -29,9 +29,9 @@ class WebhookCalls(Defaults):
     def prepare(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request | None]:
         """Return the signed request of each call; None if its delivery is settled or its endpoint is disabled."""
         now = _get_now()
-        wanted = [UUID(call.data["delivery_id"]) for call in calls]
+        wanted = [(call.tenant, UUID(call.data["delivery_id"])) for call in calls]
         made = {one.attempt.delivery_id: one for one in webhooks.prepare(transaction, wanted, now)}
-        found = [made.get(delivery_id) for delivery_id in wanted]
+        found = [made.get(delivery_id) for _, delivery_id in wanted]
         return [
             None if one is None else Request("POST", one.url, one.headers, one.body, one.timeout_seconds)
             for one in found

@@ -160,14 +160,14 @@ def take_due(transaction: Transaction, now: int, items_max: int = CLAIMED_MAX) -
     return db.take_due(transaction, now, now + LEASE_SECONDS * SECOND, items_max, ENDPOINT_CLAIMED_MAX)
 
 
-def prepare(transaction: Transaction, delivery_ids: Sequence[UUID], now: int) -> list[Request]:
-    """Return the requests of the next attempts, signed at `now`."""
+def prepare(transaction: Transaction, deliveries: Sequence[tuple[str, UUID]], now: int) -> list[Request]:
+    """Return the requests of the next attempts at deliveries (tenant and id of each), signed at `now`."""
     return [
         Request(
             Attempt(one.tenant, one.delivery_id, one.endpoint_id, one.attempts + 1), one.url,
             make_headers(one.secrets, one.message_id, one.body, now), one.body, TIMEOUT_SECONDS,
         )
-        for one in db.prepare(transaction, delivery_ids)
+        for one in db.prepare(transaction, deliveries)
     ]  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def deliver_due(dsn: str, now: int) -> tuple[int, Effects]:
     with connect(dsn, "ledgerline_worker") as connection:
         claimed = webhooks.take_due(connection, now)
         connection.commit()
-        requests = webhooks.prepare(connection, [one.delivery_id for one in claimed], now)
+        requests = webhooks.prepare(connection, [(one.tenant, one.delivery_id) for one in claimed], now)
         connection.commit()
         answers = [send(request, now) for request in requests]
         effects = webhooks.settle(connection, answers, now, jitter=lambda: 0.0, lease_seconds=0)

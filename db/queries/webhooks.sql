@@ -214,10 +214,11 @@ WHERE tenant = %(tenant)s AND delivery_id = %(delivery_id)s AND state = 'waiting
 SELECT
     d.tenant, d.delivery_id, d.endpoint_id, d.message_id, d.attempts, m.body, e.url, e.secret, e.previous_secret,
     e.previous_until
-FROM webhooks.delivery AS d
+FROM unnest(%(tenants)s::text[], %(delivery_ids)s::uuid[]) AS g (tenant, delivery_id)
+INNER JOIN webhooks.delivery AS d ON d.tenant = g.tenant AND d.delivery_id = g.delivery_id
 INNER JOIN webhooks.endpoint AS e ON e.tenant = d.tenant AND e.endpoint_id = d.endpoint_id
 INNER JOIN webhooks.message AS m ON m.tenant = d.tenant AND m.message_id = d.message_id
-WHERE d.delivery_id = any(%(delivery_ids)s::uuid[]) AND d.state = 'waiting' AND e.enabled
+WHERE d.state = 'waiting' AND e.enabled
 ORDER BY d.place
 
 -- name: settle
@@ -229,11 +230,10 @@ SET
     settled_time = CASE WHEN g.state = 'waiting' THEN NULL ELSE %(now)s::bigint END
 FROM
     unnest(
-        %(delivery_ids)s::uuid[], %(attempts)s::integer[], %(states)s::text[], %(next_times)s::bigint[],
-        %(statuses)s::integer[], %(errors)s::text[], %(latencies)s::bigint[]
-    ) AS g (delivery_id, attempt, state, next_time, status, error, latency)
-WHERE d.delivery_id = g.delivery_id AND d.tenant = any(%(tenants)s::text[]) AND d.state = 'waiting'
-    AND d.attempts = g.attempt - 1
+        %(tenants)s::text[], %(delivery_ids)s::uuid[], %(attempts)s::integer[], %(states)s::text[],
+        %(next_times)s::bigint[], %(statuses)s::integer[], %(errors)s::text[], %(latencies)s::bigint[]
+    ) AS g (tenant, delivery_id, attempt, state, next_time, status, error, latency)
+WHERE d.tenant = g.tenant AND d.delivery_id = g.delivery_id AND d.state = 'waiting' AND d.attempts = g.attempt - 1
 RETURNING d.tenant, d.delivery_id, d.endpoint_id, d.ordering, d.state
 
 -- name: add_attempts

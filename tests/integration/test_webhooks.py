@@ -303,7 +303,7 @@ def test_a_claim_is_for_one_worker_and_an_answer_counts_once(database: str, clie
         assert (len(claimed), take_due(two, now)) == (1, [])
         one.commit()
         assert take_due(two, now) == []
-        answer = send(prepare(one, [claimed[0].delivery_id], now)[0], now)
+        answer = send(prepare(one, [(claimed[0].tenant, claimed[0].delivery_id)], now)[0], now)
         settle(one, [answer], now)
         one.commit()
         assert settle(two, [answer], now) == Effects()
