@@ -210,15 +210,22 @@ UPDATE webhooks.delivery SET next_time = %(until)s, last_error = %(reason)s
 WHERE tenant = %(tenant)s AND delivery_id = %(delivery_id)s AND state = 'waiting'
 
 -- name: prepare
--- What is needed to make the next attempt of waiting deliveries to enabled endpoints.
+-- What is needed to make the next attempt of waiting deliveries to enabled endpoints. The deliveries are looked up first:
+-- without statistics the planner would read all deliveries of each endpoint.
+WITH d AS MATERIALIZED (
+    SELECT w.place, w.tenant, w.delivery_id, w.endpoint_id, w.message_id, w.attempts
+    FROM unnest(%(tenants)s::text[], %(delivery_ids)s::uuid[]) AS g (tenant, delivery_id)
+    INNER JOIN webhooks.delivery AS w ON w.tenant = g.tenant AND w.delivery_id = g.delivery_id
+    WHERE w.state = 'waiting'
+)
+
 SELECT
     d.tenant, d.delivery_id, d.endpoint_id, d.message_id, d.attempts, m.body, e.url, e.secret, e.previous_secret,
     e.previous_until
-FROM unnest(%(tenants)s::text[], %(delivery_ids)s::uuid[]) AS g (tenant, delivery_id)
-INNER JOIN webhooks.delivery AS d ON d.tenant = g.tenant AND d.delivery_id = g.delivery_id
+FROM d
 INNER JOIN webhooks.endpoint AS e ON e.tenant = d.tenant AND e.endpoint_id = d.endpoint_id
 INNER JOIN webhooks.message AS m ON m.tenant = d.tenant AND m.message_id = d.message_id
-WHERE d.state = 'waiting' AND e.enabled
+WHERE e.enabled
 ORDER BY d.place
 
 -- name: settle
