@@ -80,8 +80,8 @@ def measure_webhooks(endpoints: Endpoints, report: Report) -> list[Figure]:
     detail = {"alone": alone._replace(latencies_ms=[])._asdict(), "beside": beside._replace(latencies_ms=[])._asdict()}
     return [
         Figure(
-            "webhooks", f"webhooks, each record to {EACH} of {ENDPOINTS} endpoints", alone.per_second, "/s", 0.95 * PER_SECOND,
-            detail=detail | {"processor_us_per_intent": alone.processor_us},
+            "webhooks", f"webhooks, each record to {EACH} of {ENDPOINTS} endpoints", alone.per_second, "/s",
+            0.95 * PER_SECOND, detail=detail | {"processor_us_per_intent": alone.processor_us},
         ),
         Figure(
             "webhooks_beside_bad", "their p95 beside a dead and a slow endpoint", beside.p95_ms, "ms", RATIO_P95_MAX,
