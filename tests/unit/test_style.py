@@ -22,6 +22,9 @@ SLEEPERS: Final = {
     "api/gathering.py": "the pause between the beginnings of two look-ups",
     "db/migrate.py": "between two tries to get a lock, so that those who queued behind the last one are served",
     "tools/bench/ledger.py": "between two looks at a condition, bounded by a deadline",
+    "tools/bench/beside.py": "posts at a fixed rate, and measures an idle worker for a time",
+    "tools/bench/receiver.py": "a slow endpoint",
+    "tools/bench/webhooks.py": "posts at a fixed rate",
     "ops/embedded/process.py": "the one loop behind wait_until, bounded by its deadline",
     "tools/load/hostile.py": "posts at a fixed rate, and attacks that hold a socket open",
     "producers/intents.py": "between two looks for delivery reports at the end, bounded by a deadline",
@@ -34,6 +37,8 @@ SLEEPERS: Final = {
 # SQL outside db/: measurements, and faults that a test plants, must not use the code that they check.
 SQL_ALLOWED: Final = {
     "tools/bench/bare.py": "the bare limit: the same rows without Ledgerline, in tables of its own",
+    "tools/bench/beside.py": "looks at the worker's positions from outside",
+    "tools/bench/webhooks.py": "adds endpoints that the API refuses, as they are on this machine",
     "tools/bench/disk.py": "asks the catalogue how large tables and indexes are",
     "tools/bench/ledger.py": "makes and drops the bench's own database, and looks at its lanes from outside",
     "tools/bench/loop.py": "looks at the lanes of every agent from outside",
