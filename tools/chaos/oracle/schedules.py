@@ -54,15 +54,15 @@ def check_schedules(
     }
     settled = tables.settled_for_schedules()
     findings.counts.update(schedules=len(schedules), occurrences=sum(map(len, occurrences.values())))
-    _check_settled(occurrences, settled, findings)
+    check_settled(occurrences, settled, findings)
     for name in sorted(expected.keys() | occurrences.keys()):
-        _check_numbers(name, occurrences.get(name, ()), findings)
+        check_numbers(name, occurrences.get(name, ()), findings)
     legs = tables.originals([row.intent_id for row in settled if row.outcome == "posted"])
     for name, each in expected.items():
-        _check_expected(each, schedules.get(name), occurrences.get(name, ()), legs, findings)
+        check_expected(each, schedules.get(name), occurrences.get(name, ()), legs, findings)
     if topics.has(f"{prefix}{TOPIC}"):
         told = _read_events(topics, registry, prefix, tables.appended_events(), findings)
-        _check_events(schedules, told, expected, findings)
+        check_events(schedules, told, expected, findings)
     elif schedules:
         findings.add("events", TOPIC, "There are schedules, and there is no such topic.")
     _check_left(tables, findings)
@@ -72,7 +72,7 @@ def _place(name: Name, number: int | None = None) -> str:
     return f"schedule {' '.join(name)}" + ("" if number is None else f" occurrence {number}")
 
 
-def _check_settled(
+def check_settled(
     occurrences: Mapping[Name, Sequence[Occurrence]], settled: Sequence[SettledForSchedule], findings: Findings
 ) -> None:
     """Check that the journal settled what the occurrences say, each attempt once, in order, and nothing else."""
@@ -114,13 +114,13 @@ def _check_attempt(
     findings.add("schedules", where, f"It is {each.state}; of attempt {attempt} the journal has {found}.")
 
 
-def _check_numbers(name: Name, several: Sequence[Occurrence], findings: Findings) -> None:
+def check_numbers(name: Name, several: Sequence[Occurrence], findings: Findings) -> None:
     numbers = [each.number for each in several]
     if numbers != list(range(1, len(numbers) + 1)):
         findings.add("schedules", _place(name), f"Its occurrences are {numbers}, not 1, 2 and so on.")
 
 
-def _check_expected(
+def check_expected(
     expected: Scheduled,
     schedule: Schedule | None,
     several: Sequence[Occurrence],
@@ -177,7 +177,7 @@ def _read_events(
     return told
 
 
-def _check_events(
+def check_events(
     schedules: Mapping[Name, Schedule],
     told: Mapping[Name, Sequence[Told]],
     expected: Mapping[Name, Scheduled],
