@@ -24,12 +24,11 @@ TAKEN_OVER_SECONDS_MAX: Final = 90.0
 
 
 def kill_worker(point: str, trial: Trial) -> None:
-    """Kill the worker at the fault point, twice."""
+    """Kill the worker at the fault point, between two occurrences of each schedule."""
     trial.let_flow(100)
     trial.add_schedules(SCHEDULES, OCCURRENCES)
-    for _ in range(2):
-        trial.let_occur(SCHEDULES)
-        trial.strike(trial.fleet["worker"], point)
+    trial.let_occur(SCHEDULES)
+    trial.strike(trial.fleet["worker"], point)
 
 
 def freeze_alone(trial: Trial) -> None:
