@@ -18,8 +18,8 @@ from tools.chaos.trial import Trial
 SCHEDULES: Final = 8
 OCCURRENCES: Final = 20
 """Enough to outlast each fault: the occurrences of a schedule are posted one after the other, some two a second."""
-FROZEN_SECONDS: Final = 20.0
-"""Longer than a consumer's session (10 s) and than Postgres lets a transaction be idle (15 s)."""
+FROZEN_SECONDS: Final = 25.0
+"""Longer than a consumer's session (10 s), and than Postgres bears with a transaction (15 s) or a turn (20 s)."""
 TAKEN_OVER_SECONDS_MAX: Final = 90.0
 
 
