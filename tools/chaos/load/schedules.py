@@ -5,6 +5,7 @@ worker: the clock, the sender, the reader of outcomes, and the outbox's relay.
 """
 
 import random
+import threading
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -78,4 +79,4 @@ def _post(client: httpx.Client, api_urls: Callable[[], Sequence[str]], key: str,
             trouble = type(error).__name__
         if time.monotonic() >= deadline:
             raise LoadError(f"No schedule could be made within {SECONDS_MAX:g} s: {trouble}")
-        time.sleep(_PAUSE_SECONDS)
+        threading.Event().wait(_PAUSE_SECONDS)

@@ -115,6 +115,7 @@ def _check_attempt(
 
 
 def check_numbers(name: Name, several: Sequence[Occurrence], findings: Findings) -> None:
+    """Check that the occurrences of a schedule have the numbers 1, 2 and so on, each once."""
     numbers = [each.number for each in several]
     if numbers != list(range(1, len(numbers) + 1)):
         findings.add("schedules", _place(name), f"Its occurrences are {numbers}, not 1, 2 and so on.")
