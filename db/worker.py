@@ -19,6 +19,9 @@ from domain.intents import Intent
 
 SQL: Final = load("worker")
 ROLE: Final = "ledgerline_worker"
+TURN_IDLE_SECONDS_MAX: Final = 20.0
+"""Postgres ends a session that asked for a turn and then says nothing for so long: its worker is frozen. The worker's
+host would keep the connection open for ever, and no other worker would get the turn."""
 
 
 class Position(NamedTuple):
@@ -107,6 +110,12 @@ class Waiting(NamedTuple):
     since: int | None
 
 
+def _take_turn(connection: Connection[Any], part: str) -> bool:
+    asked = {"part": part, "idle": f"{TURN_IDLE_SECONDS_MAX * 1000:.0f}ms"}
+    row = connection.execute(SQL["take_turn"], asked).fetchone()
+    return row is not None and row[0] is True
+
+
 def _prepare_worker(connection: Connection[Any]) -> None:
     set_json_dumps(orjson.dumps, connection)
     set_json_loads(orjson.loads, connection)
@@ -125,10 +134,11 @@ class WorkerConnection(KeptConnection):
     def take_turn(self, part: str) -> bool:
         """Return whether this connection has the lock of a part that one worker runs at a time, or got it now.
 
-        Postgres counts repeated locks of a session, and ends all of them with the session.
+        Postgres counts repeated locks of a session, and ends all of them with the session. Ask again within
+        TURN_IDLE_SECONDS_MAX to keep the lock.
         """
         with self.statements() as connection:
-            return bool(connection.execute(SQL["take_turn"], {"part": part}).fetchone() == (True,))
+            return _take_turn(connection, part)
 
 
 class IntentStore(ListeningConnection):
@@ -150,9 +160,9 @@ class IntentStore(ListeningConnection):
             return self._books.charts
 
     def take_turn(self) -> bool:
-        """Return whether this connection is the one that sends."""
+        """Return whether this connection is the one that sends; a pause of TURN_IDLE_SECONDS_MAX gives the turn up."""
         with self.statements() as connection:
-            return bool(connection.execute(SQL["take_turn"], {"part": "intents"}).fetchone() == (True,))
+            return _take_turn(connection, "intents")
 
     def read_waiting(self, intents_max: int) -> list[WaitingIntent]:
         """Return the first intents that wait, in the order of their hand-over."""

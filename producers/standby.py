@@ -2,6 +2,8 @@
 
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -18,6 +20,8 @@ STANDBY: Final = Gauge(
     "ledgerline_worker_standby", "1 if another worker runs this part, and this one stands by.", ["part"]
 )
 LOOK_SECONDS: Final = 1.0
+KEEP_SECONDS: Final = 5.0
+"""How often a running relay says that it still has its turn. Postgres gives the turn of a silent session away."""
 
 
 class StandbyRelay:
@@ -62,7 +66,8 @@ class StandbyRelay:
         self._relay.progressed_at = time.monotonic()
         self._is_running = True
         try:
-            self._relay.run(stop)
+            with self._keep_turn():
+                self._relay.run(stop)
         except RelayFenced as error:
             logger.info("stands by", part=self.name, cause=str(error))
             self._relay.close()
@@ -70,6 +75,26 @@ class StandbyRelay:
             stop.wait(LOOK_SECONDS)
         finally:
             self._is_running = False
+
+    @contextmanager
+    def _keep_turn(self) -> Iterator[None]:
+        """Keep the turn within the block. The relay cannot do so itself: it may wait for Kafka for a minute.
+
+        After Postgres was away, take the turn again. If another worker was faster, its relay fences this one.
+        """
+        done = threading.Event()
+
+        def keep() -> None:
+            while not done.wait(KEEP_SECONDS):
+                self._take_turn()
+
+        keeper = threading.Thread(target=keep, name=f"{self.name} turn")
+        keeper.start()
+        try:
+            yield
+        finally:
+            done.set()
+            keeper.join()
 
     def _take_turn(self) -> bool:
         try:

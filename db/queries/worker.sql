@@ -77,8 +77,10 @@ DELETE FROM worker.intent WHERE place = ANY(%(places)s::bigint [])
 SELECT count(*) AS number, min(handed_over_time) AS since FROM worker.intent
 
 -- name: take_turn
--- Takes the lock of a part that only one worker runs at a time; the lock goes with the connection.
-SELECT pg_try_advisory_lock(hashtext('ledgerline.worker'), hashtext(%(part)s)) AS taken
+-- Takes the lock of a part that only one worker runs at a time; it goes with the session, and a silent session ends.
+SELECT
+    pg_try_advisory_lock(hashtext('ledgerline.worker'), hashtext(%(part)s)) AS taken,
+    set_config('idle_session_timeout', %(idle)s, false) AS idle
 
 -- name: parked_subjects
 -- Which of these subjects have parked work.

@@ -22,9 +22,11 @@ def test_each_promise_is_a_sentence_of_its_own() -> None:
 
 
 def test_every_fault_point_has_its_scenario() -> None:
-    names = " ".join(scenario.name for scenario in SCENARIOS)
-    for service in ("posting", "relay"):
+    names = {scenario.name for scenario in SCENARIOS}
+    of = {"posting": "worker-killed", "relay": "relay-killed", "worker": "capability-worker-killed"}
+    for service, name in of.items():
         for point in FAULT_POINTS[service]:
-            assert f"killed-{point.replace('_', '-')}" in names
+            assert f"{name}-{point.replace('_', '-')}" in names
+    assert FAULT_POINTS.keys() == {*of, "api"}
     assert FAULT_POINTS["api"].keys() == {"acknowledged"}
     assert "api-killed-before-answer" in names

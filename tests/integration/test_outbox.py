@@ -12,10 +12,13 @@ import psycopg
 import pytest
 from confluent_kafka import KafkaException
 
+from db import worker
+from db.connections import TRANSIENT
 from db.outbox import append
 from db.worker import WorkerConnection
 from domain.events import LANES, choose_lane, make_event_id
 from domain.topics import SUBJECTS, Topics
+from producers import standby
 from producers.relay_outbox import EVENTS_MAX, PRUNE_SECONDS
 from producers.relay_positions import RelayAhead
 from producers.standby import STANDBY, StandbyRelay
@@ -319,6 +322,40 @@ def test_a_second_worker_stands_by_and_takes_over(outbox: OutboxBench) -> None:
     finally:
         ahead.join()
         behind.join()
+
+
+def test_a_frozen_worker_loses_its_turn(outbox: OutboxBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A frozen process says nothing, but its host keeps the connection open."""
+    monkeypatch.setattr(worker, "TURN_IDLE_SECONDS_MAX", 0.5)
+    frozen, other = WorkerConnection(outbox.dsn), WorkerConnection(outbox.dsn)
+    try:
+        assert frozen.take_turn("outbox")
+        assert not other.take_turn("outbox")
+        eventually(lambda: other.take_turn("outbox"), "Postgres has ended the silent session")
+        with pytest.raises(TRANSIENT):
+            frozen.take_turn("outbox")
+        assert not frozen.take_turn("outbox")
+    finally:
+        frozen.close()
+        other.close()
+
+
+def test_a_running_relay_keeps_its_turn_while_it_waits(outbox: OutboxBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is appended: the relay only waits, six times as long as a silent session would live."""
+    monkeypatch.setattr(worker, "TURN_IDLE_SECONDS_MAX", 0.5)
+    monkeypatch.setattr(standby, "KEEP_SECONDS", 0.1)
+    relay, other = StandbyRelay(WorkerConnection(outbox.dsn), outbox.relay()), WorkerConnection(outbox.dsn)
+    beside = Beside([relay])
+    beside.start()
+    try:
+        eventually(lambda: relay._is_running, "the relay has its turn")
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            assert not other.take_turn("outbox")
+            threading.Event().wait(0.05)  # the other's own session must not be silent either
+    finally:
+        beside.join()
+        other.close()
 
 
 class Patient:

@@ -320,6 +320,24 @@ def test_two_whole_workers_share_the_work(ledger: Ledger, receiver: Receiver) ->
     assert (ledger.count_postings(), ledger.read_balance(4)) == (6, 3000)
 
 
+def test_a_worker_takes_over_from_a_frozen_one(ledger: Ledger) -> None:
+    """The frozen worker sends, relays events and has its partitions. Its host keeps its connections open."""
+    with ledger.start_worker() as first:
+        first.wait_until_ready()
+        ledger.await_posted(ledger.add_schedule(5))
+        with ledger.start_worker() as second:
+            second.wait_until_ready()
+            first.process.send_signal(signal.SIGSTOP)
+            schedules = [ledger.add_schedule(5) for _ in range(3)]
+            ledger.await_posted(*schedules)
+            first.process.send_signal(signal.SIGCONT)
+            schedules += [ledger.add_schedule(5) for _ in range(3)]
+            ledger.await_posted(*schedules)
+            assert second.stop(STOP_SECONDS_MAX) == 0
+            assert first.stop(STOP_SECONDS_MAX) == 0
+    assert (ledger.count_postings(), ledger.read_balance(5)) == (7, 3500)
+
+
 @pytest.mark.parametrize("kills", [4, pytest.param(20, marks=[pytest.mark.long, pytest.mark.timeout(900)])])
 def test_killed_at_random_under_a_flow_of_schedules_each_is_posted_once(
     ledger: Ledger, receiver: Receiver, kills: int

@@ -1,6 +1,6 @@
 """The base of a chaos run: the embedded parts, proxies before them, and the processes of one ledger after another.
 
-    posting, api, provers --> a Kafka proxy and a Postgres proxy for each of these groups --> Kafka, Postgres
+    posting, api, worker, provers --> a Kafka proxy and a Postgres proxy for each of these groups --> Kafka, Postgres
 
 The load and the oracle connect to the parts directly, so that they see the true state when a proxy cuts connections.
 """
@@ -21,7 +21,7 @@ from tools.chaos.instance import Fleet, Instance
 from tools.chaos.ledger import LANES, ChaosLedger
 from tools.chaos.proxy import Proxy
 
-GROUPS: Final = ("posting", "api", "proving")
+GROUPS: Final = ("posting", "api", "worker", "proving")
 """The services of one group share a Kafka proxy and a Postgres proxy; all others are `proving`."""
 
 COUNTS: Final = {"posting": 2, "relay": 1, "worker": 1, "reconciliation": 1, "audit": 1, "api": 2}

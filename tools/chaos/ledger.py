@@ -17,6 +17,7 @@ from domain.errors import Outage
 from domain.topics import Topics
 from ops.embedded.stack import Endpoints
 from producers.deploy import Replication, make_topics, register_schemas
+from producers.relay_positions import read_relay_positions
 from runtime.kafka_positions import make_admin_client, read_topic_state
 
 TENANT: Final = "default"
@@ -114,3 +115,26 @@ class ChaosLedger:
     def next_offsets(self) -> dict[int, int]:
         """Return the next offset of each lane."""
         return dict(self.rows("SELECT lane, next_offset FROM ledger.lane"))
+
+    def occurred(self) -> int:
+        """Return how many occurrences of schedules count as posted; -1 while Postgres cannot be reached."""
+        try:
+            ((number,),) = self.rows("SELECT count(*) FROM schedules.occurrence WHERE state = 'posted'")
+        except psycopg.OperationalError:
+            return -1
+        return int(number)
+
+    def is_worker_done(self) -> bool:
+        """Return whether no schedule is active, no intent waits, and each event of the outbox is published."""
+        try:
+            ((left,),) = self.rows(
+                """SELECT (SELECT count(*) FROM schedules.schedule WHERE state = 'active')
+                + (SELECT count(*) FROM worker.intent)"""
+            )
+            if left:
+                return False
+            published = read_relay_positions(self.endpoints.kafka, self.topics.outbox)
+            ends = dict(self.rows("SELECT lane, next_seq FROM outbox.lane WHERE next_seq > 0"))
+        except (KafkaException, Outage, psycopg.OperationalError):
+            return False
+        return all(lane in published and published[lane].next_seq >= end for lane, end in ends.items())

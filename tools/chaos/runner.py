@@ -11,7 +11,7 @@ from tools.chaos.deployment import Deployment
 from tools.chaos.instance import ChaosError, Fleet
 from tools.chaos.ledger import TENANT, ChaosLedger
 from tools.chaos.load import Load, LoadError
-from tools.chaos.oracle import Acknowledged, Place, Verdict, judge
+from tools.chaos.oracle import Acknowledged, Place, Scheduled, Verdict, judge
 from tools.chaos.scenarios.catalog import KINDS, REGRESSIONS
 from tools.chaos.scenarios.scenario import Scenario
 from tools.chaos.trial import Recovery, Trial
@@ -89,12 +89,13 @@ class Runner:
         self._ledger: ChaosLedger | None = None
         self._fleet: Fleet | None = None
         self._acknowledged: list[Acknowledged] = []
+        self._scheduled: list[Scheduled] = []
 
     def close(self) -> None:
         """Stop the processes of the current ledger, and forget the ledger."""
         if self._fleet is not None:
             self._fleet.stop()
-        self._ledger, self._fleet, self._acknowledged = None, None, []
+        self._ledger, self._fleet, self._acknowledged, self._scheduled = None, None, [], []
 
     def run(self, scenario: Scenario, seed: str) -> Result:
         """Run one scenario. Errors of the harness, the load and the parts go into the result."""
@@ -137,6 +138,7 @@ class Runner:
         if not scenario.recovers:
             return
         self._acknowledged += trial.load.acknowledged
+        self._scheduled += trial.scheduled
         trial.wait_quiet()
         scenario.afterwards(trial)
         verdict = self._judge(trial)
@@ -146,7 +148,7 @@ class Runner:
     def _judge(self, trial: Trial) -> Verdict:
         endpoints = trial.ledger.endpoints
         place = Place(endpoints.kafka_bootstrap, trial.ledger.dsn, endpoints.registry_url, trial.ledger.topics.prefix)
-        return judge(place, self._acknowledged, trial.planted)
+        return judge(place, self._acknowledged, trial.planted, self._scheduled)
 
     def _ready_ledger(self) -> tuple[ChaosLedger, Fleet]:
         if self._ledger is None or self._fleet is None:

@@ -9,9 +9,10 @@ from typing import Any, Final, NamedTuple
 from ops.embedded.process import wait_until
 from tools.chaos.deployment import Deployment
 from tools.chaos.instance import ChaosError, Fleet, Instance
-from tools.chaos.ledger import ChaosLedger, Lanes
+from tools.chaos.ledger import TENANT, ChaosLedger, Lanes
 from tools.chaos.load import Load
-from tools.chaos.oracle import Planted
+from tools.chaos.load.schedules import add_schedules
+from tools.chaos.oracle import Planted, Scheduled
 
 FLOW_SECONDS_MAX: Final = 90.0
 QUIET_SECONDS_MAX: Final = 180.0
@@ -40,6 +41,8 @@ class Trial:
     report: Callable[[str], None]
     planted: list[Planted] = field(default_factory=list)
     """Breaks that the scenario planted and that the agents must find."""
+    scheduled: list[Scheduled] = field(default_factory=list)
+    """Schedules that the scenario made, and whose occurrences must all be posted in the end."""
 
     def workers(self) -> list[Instance]:
         """Return the posting workers."""
@@ -67,6 +70,21 @@ class Trial:
         """Wait until so many more intents are posted."""
         aim = max(self.posted(), 0) + intents
         self.wait_until(lambda: self.posted() >= aim, f"{intents} more intents are posted")
+
+    def add_schedules(self, schedules: int, occurrences: int) -> None:
+        """Make schedules whose occurrences are all due already; the worker posts those of one schedule one by one."""
+        urls = [instance.url for instance in self.fleet["api"]]
+        made = add_schedules(
+            lambda: urls, self.ledger.api_key, TENANT, self.random, schedules=schedules, occurrences=occurrences
+        )
+        self.scheduled += made
+        self.say(f"{schedules} schedules of {occurrences} occurrences are due")
+
+    def let_occur(self, occurrences: int, seconds: float = FLOW_SECONDS_MAX) -> None:
+        """Wait until so many more occurrences of schedules count as posted."""
+        aim = max(self.ledger.occurred(), 0) + occurrences
+        what = f"{occurrences} more occurrences of schedules are posted"
+        self.wait_until(lambda: self.ledger.occurred() >= aim, what, seconds)
 
     def strike(self, instances: Iterable[Instance], point: str, action: str = "kill") -> Instance:
         """Order these instances to act at a fault point, and wait for the first that comes there."""
@@ -104,7 +122,9 @@ class Trial:
         return Recovery(acknowledged, posted_seconds, time.monotonic() - began)
 
     def wait_quiet(self) -> None:
-        """Wait until every step has reached the end of the intents."""
+        """Wait until every occurrence is posted and told, and every step has reached the end of the intents."""
+        if self.scheduled:
+            self.wait_until(self.ledger.is_worker_done, "every occurrence is posted and told", QUIET_SECONDS_MAX)
 
         def quiet() -> bool:
             progress = self.ledger.progress()

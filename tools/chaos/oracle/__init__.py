@@ -5,6 +5,6 @@ import-linter and a test enforce this. Schemas come from the registry, by the id
 """
 
 from tools.chaos.oracle.judge import judge
-from tools.chaos.oracle.model import Acknowledged, Fault, OracleError, Place, Planted, Verdict
+from tools.chaos.oracle.model import Acknowledged, Fault, Leg, OracleError, Place, Planted, Scheduled, Verdict
 
-__all__ = ["Acknowledged", "Fault", "OracleError", "Place", "Planted", "Verdict", "judge"]
+__all__ = ["Acknowledged", "Fault", "Leg", "OracleError", "Place", "Planted", "Scheduled", "Verdict", "judge"]

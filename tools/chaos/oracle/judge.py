@@ -28,17 +28,26 @@ from tools.chaos.oracle.model import (
     Plants,
     Record,
     Row,
+    Scheduled,
     Verdict,
     place_of,
 )
+from tools.chaos.oracle.schedules import check_schedules
 from tools.chaos.oracle.tables import Tables
 from tools.chaos.oracle.topics import Registry, TopicReader, asked_of, record_of
 
 INTENT_NAME = "ledgerline.payments.PaymentIntent"
 
 
-def judge(place: Place, acknowledged: Iterable[Acknowledged], planted: Iterable[Planted] = ()) -> Verdict:
+def judge(
+    place: Place,
+    acknowledged: Iterable[Acknowledged],
+    planted: Iterable[Planted] = (),
+    scheduled: Iterable[Scheduled] = (),
+) -> Verdict:
     """Judge a ledger at rest: every accepted intent must be posted, relayed and proved by now.
+
+    `scheduled` are the schedules that clients made: each occurrence must be posted by now, and each event published.
 
     `planted` names the breaks that were made on purpose. The agents must have found each of them, and each excuses the
     faults at its own lane and seq. If the tables were altered (kinds stored and entries), the published record replaces
@@ -56,6 +65,7 @@ def judge(place: Place, acknowledged: Iterable[Acknowledged], planted: Iterable[
         with Tables(place.postgres_dsn) as tables:
             judgement = _Judgement(place, topics, registry, tables, plants, acknowledged)
             judgement.run(ends)
+            check_schedules(tables, topics, registry, place.topic_prefix, scheduled, judgement.findings)
     counts = {
         **dict.fromkeys(("offsets", "rows", "records", "acknowledged", *OUTCOMES), 0),
         **judgement.findings.counts,

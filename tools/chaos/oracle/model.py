@@ -41,6 +41,24 @@ class Acknowledged(NamedTuple):
     """Digest of the client's request: equal bodies under one key must give equal intents. "" if unknown."""
 
 
+class Leg(NamedTuple):
+    """A debit or credit; `direction` is debit or credit, the amount in minor units."""
+
+    account: str
+    direction: str
+    amount_minor: int
+    currency: str
+
+
+class Scheduled(NamedTuple):
+    """An answer 201 to a client that made a schedule of `occurrences`, each of which moves these legs once."""
+
+    tenant: str
+    schedule_id: str
+    occurrences: int
+    legs: tuple[Leg, ...]
+
+
 class Planted(NamedTuple):
     """A break that a scenario planted on purpose. It must be found, and the altered row or record is no fault.
 
@@ -128,15 +146,6 @@ class Plants:
     def shards(self, lane: int) -> bool:
         """Return whether a shard of the lane was altered on purpose."""
         return lane in self._shards or None in self._shards
-
-
-class Leg(NamedTuple):
-    """A debit or credit; `direction` is debit or credit, the amount in minor units."""
-
-    account: str
-    direction: str
-    amount_minor: int
-    currency: str
 
 
 class Record(NamedTuple):

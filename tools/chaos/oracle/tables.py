@@ -63,6 +63,26 @@ _BREAKS: Final = """
     SELECT 'reconciliation', kind, subject, state, lane, seq, detail FROM reconciliation.break
     UNION ALL SELECT 'audit', kind, subject, state, lane, seq, detail FROM audit.break
 """
+# A ledger of a release without capabilities lacks their tables.
+_HAS_SCHEDULES: Final = "SELECT to_regclass('schedules.schedule') IS NOT NULL"
+_SCHEDULES: Final = "SELECT tenant, schedule_id::text, version, state FROM schedules.schedule"
+_OCCURRENCES: Final = """
+    SELECT tenant, schedule_id::text, number, state, attempts, intent_id::text
+    FROM schedules.occurrence ORDER BY tenant, schedule_id, number
+"""
+_ASKED_BY_SCHEDULES: Final = """
+    SELECT tenant, idempotency_key, intent_id::text, outcome, lane, seq, {moment}
+    FROM ledger.journal WHERE idempotency_key LIKE 'ledgerline:schedules:%%' AND outcome IN ('posted', 'rejected')
+"""
+_MOMENT: Final = "booked_time"
+_MOMENT_OF_COMMIT: Final = (
+    "coalesce((extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1000000)::bigint, booked_time)"
+)
+_APPENDED: Final = "SELECT event_id::text FROM outbox.event WHERE family = 'schedule'"
+_LEFT: Final = """
+    SELECT (SELECT count(*) FROM worker.intent), (SELECT count(*) FROM worker.parked),
+           (SELECT coalesce(min(reason), '') FROM worker.parked WHERE reason <> '')
+"""
 
 
 class Break(NamedTuple):
@@ -87,6 +107,39 @@ class Shard(NamedTuple):
     debits_minor: int
     credits_minor: int
     seq: int
+
+
+class Schedule(NamedTuple):
+    """A row of schedules.schedule."""
+
+    tenant: str
+    schedule_id: str
+    version: int
+    state: str
+
+
+class Occurrence(NamedTuple):
+    """A row of schedules.occurrence; `intent_id` is of the last attempt."""
+
+    tenant: str
+    schedule_id: str
+    number: int
+    state: str
+    attempts: int
+    intent_id: str | None
+
+
+class SettledForSchedule(NamedTuple):
+    """A journal row that posted or rejected an intent whose key only the schedules may use."""
+
+    tenant: str
+    idempotency_key: str
+    intent_id: str
+    outcome: str
+    lane: int
+    seq: int
+    moment: int
+    """As in Row."""
 
 
 class Tables:
@@ -170,3 +223,29 @@ class Tables:
     def breaks(self) -> list[Break]:
         """Return every break that reconciliation or audit ever found."""
         return [Break(*row) for row in self._all(_BREAKS)]
+
+    def has_schedules(self) -> bool:
+        """Return whether the ledger's release knows schedules."""
+        return bool(self._all(_HAS_SCHEDULES)[0][0])
+
+    def schedules(self) -> list[Schedule]:
+        """Return all schedules."""
+        return [Schedule(*row) for row in self._all(_SCHEDULES)]
+
+    def occurrences(self) -> list[Occurrence]:
+        """Return all occurrences that were sent or skipped, by schedule and number."""
+        return [Occurrence(*row) for row in self._all(_OCCURRENCES)]
+
+    def settled_for_schedules(self) -> list[SettledForSchedule]:
+        """Return the rows that settled an intent of a schedule."""
+        moment = _MOMENT_OF_COMMIT if self.tracks_commits else _MOMENT
+        return [SettledForSchedule(*row) for row in self._all(_ASKED_BY_SCHEDULES.replace("{moment}", moment))]
+
+    def appended_events(self) -> set[str]:
+        """Return the ids of the schedules' events that the outbox still has."""
+        return {row[0] for row in self._all(_APPENDED)}
+
+    def left_by_worker(self) -> tuple[int, int, str]:
+        """Return how many intents wait to be sent, how much work is parked, and why one piece of it is."""
+        ((waiting, parked, reason),) = self._all(_LEFT)
+        return waiting, parked, reason

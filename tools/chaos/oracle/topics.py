@@ -49,6 +49,10 @@ class TopicReader:
             raise OracleError(f"Kafka does not describe {topic}: {found.error}.")
         return sorted(found.partitions)
 
+    def has(self, topic: str) -> bool:
+        """Return whether there is such a topic."""
+        return _describe(self._raw, topic).error is None
+
     def bounds(self, topic: str, partition: int) -> tuple[int, int]:
         """Return the lowest offset that is kept and the next offset to be written, committed or not."""
         try:

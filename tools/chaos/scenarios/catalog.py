@@ -4,6 +4,7 @@ from typing import Final, NamedTuple
 
 from tools.chaos.scenarios import (
     agents,
+    capabilities,
     clock,
     crashes,
     database,
@@ -31,6 +32,7 @@ KINDS: Final[dict[str, tuple[Scenario, ...]]] = {
     "storm": storm.SCENARIOS,
     "tampering": tampering.SCENARIOS,
     "topics": topics.SCENARIOS,
+    "capabilities": capabilities.SCENARIOS,
 }
 SCENARIOS: Final[tuple[Scenario, ...]] = tuple(scenario for kind in KINDS.values() for scenario in kind)
 

@@ -11,6 +11,8 @@ from tools.chaos.trial import Trial
 
 FAULTS: Final = 16
 PAUSE_SECONDS_MAX: Final = 2.0
+SCHEDULES: Final = 8
+OCCURRENCES: Final = 10
 
 
 def _arm(trial: Trial, service: str) -> None:
@@ -49,6 +51,7 @@ _CHOICES: Final[tuple[tuple[int, Callable[[Trial], None]], ...]] = (
     (4, partial(_arm, service="posting")),
     (2, partial(_arm, service="relay")),
     (1, partial(_arm, service="api")),
+    (1, partial(_arm, service="worker")),
     (2, partial(_kill, service="posting")),
     (1, partial(_kill, service="api")),
     (1, partial(_kill, service="relay")),
@@ -67,6 +70,7 @@ _CHOICES: Final[tuple[tuple[int, Callable[[Trial], None]], ...]] = (
 def rage(trial: Trial) -> None:
     """Cause one fault after the other, with pauses too short for recovery."""
     trial.let_flow()
+    trial.add_schedules(SCHEDULES, OCCURRENCES)
     weights = [weight for weight, _ in _CHOICES]
     for _ in range(FAULTS):
         (_, fault) = trial.random.choices(_CHOICES, weights)[0]
