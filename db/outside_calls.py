@@ -17,6 +17,7 @@ SQL: Final = load("outside_calls")
 ROLE: Final = "ledgerline_worker"
 FAILURE_CHARACTERS_MAX: Final = 500
 BODY_BYTES_MAX: Final = 65_536
+PRUNED_MAX: Final = 20_000
 _STATES: Final = {
     Fate.DONE: "answered", Fate.REFUSED: "answered", Fate.GIVEN_UP: "given_up", Fate.UNKNOWN: "unknown",
 }  # fmt: skip
@@ -148,6 +149,12 @@ class OutsideCallsStore(ListeningConnection):
         """Wait at most `seconds` for new calls; return whether some came."""
         with self.statements() as connection:
             return self._hear_all(connection, seconds)
+
+    def prune(self, kind: str, before_time: int) -> None:
+        """Delete settled calls of a kind that were asked for before a time, at most PRUNED_MAX."""
+        with self.statements() as connection:
+            asked = {"kind": kind, "before_time": before_time, "calls_max": PRUNED_MAX}
+            connection.execute(SQL["prune"], asked)
 
     def read_backlog(self) -> list[Backlog]:
         """Return what has something left to do, by kind."""

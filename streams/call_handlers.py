@@ -28,6 +28,9 @@ class CallHandler(Protocol):
     plan: RetryPlan
     rate_limit: RateLimit | None
     """Of each destination; None: no limit."""
+    kept_seconds: float | None
+    """How long a settled call is kept, from when it was asked for; None: for ever. A key that is forgotten may be used
+    again, so a kind keeps its calls for longer than anything can ask for the same call a second time."""
 
     def prepare(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request | None]:
         """Return the request of each call, in order; None if the call is not wanted any more: it is then given up.
@@ -52,12 +55,13 @@ class CallHandler(Protocol):
 
 
 class Defaults:
-    """A base for handlers: repeats are safe, nobody asks, HTTP's own rules, no rate limit."""
+    """A base for handlers: repeats are safe, nobody asks, HTTP's own rules, no rate limit, calls kept for ever."""
 
     repeat_is_safe: bool = True
     can_ask: bool = False
     plan: RetryPlan = RetryPlan()
     rate_limit: RateLimit | None = None
+    kept_seconds: float | None = None
 
     def ask(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request]:
         """Raise: this kind does not ask."""

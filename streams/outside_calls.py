@@ -173,7 +173,13 @@ class OutsideCalls:
         if time.monotonic() - self._backlog_at > BACKLOG_SECONDS:
             self._backlog_at = time.monotonic()
             self._show_backlog()
+            self._prune()
         return made
+
+    def _prune(self) -> None:
+        for kind, handler in self._handlers.items():
+            if handler.kept_seconds is not None:
+                self._store.prune(kind, time.time_ns() // 1000 - int(handler.kept_seconds * 1e6))
 
     def _show_backlog(self) -> None:
         found = {row.kind: row for row in self._store.read_backlog()}

@@ -30,6 +30,8 @@ CREATE TABLE calls.call (
 );
 -- Claims go from destination to destination, so that the backlog of one delays no other.
 CREATE INDEX call_due ON calls.call (destination, due_time) WHERE due_time IS NOT NULL;
+-- Settled calls are deleted by age, kind by kind.
+CREATE INDEX call_settled ON calls.call (kind, asked_time) WHERE due_time IS NULL;
 
 GRANT USAGE ON SCHEMA calls TO ledgerline_worker, ledgerline_operator;
 GRANT SELECT, INSERT, UPDATE, DELETE ON calls.call TO ledgerline_worker;

@@ -99,6 +99,17 @@ RETURNING c.call_id
 UPDATE calls.call SET due_time = %(due_time)s, last_failure = %(reason)s
 WHERE call_id = %(call_id)s AND attempts = %(attempts)s
 
+-- name: prune
+-- Deletes calls of a kind that are settled and were asked for before a time, the oldest first. Calls with an unknown
+-- outcome stay, as people must look at them.
+DELETE FROM calls.call WHERE call_id IN (
+    SELECT c.call_id
+    FROM calls.call AS c
+    WHERE c.kind = %(kind)s AND c.due_time IS NULL AND c.asked_time < %(before_time)s AND c.state <> 'unknown'
+    ORDER BY c.asked_time
+    LIMIT %(calls_max)s
+)
+
 -- name: backlog
 -- Counts the calls that have something left to do, by kind, and finds the time of the oldest.
 SELECT c.kind, count(*) AS number, min(c.asked_time) AS oldest_time

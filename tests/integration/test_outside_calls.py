@@ -303,6 +303,19 @@ def test_breaker_spares_a_dead_destination(database: str, server: OutsideServer,
     assert 5 <= len([result for result in handler.told if result.call.destination == "dead"]) <= 8 + 5
 
 
+def test_settled_calls_are_forgotten_after_their_time(database: str, server: OutsideServer, ca_file: Path) -> None:
+    handler = Handler()
+    handler.kept_seconds = 3600.0
+    base = f"https://localhost:{server.port}"
+    ask_for(database, ("old", f"{base}/ok"), ("new", f"{base}/ok"))
+    with running(database, handler, ca_file):
+        assert wait_until(lambda: is_over(database), timeout_seconds=20)
+    with psycopg.connect(database) as owner:
+        owner.execute("UPDATE calls.call SET asked_time = asked_time - 3700000000 WHERE key = 'old'")
+    with running(database, handler, ca_file):
+        assert wait_until(lambda: list(read(database)) == ["new"], timeout_seconds=20)
+
+
 def measure(dsn: str, server: OutsideServer, ca_file: Path, rate: int, seconds: float, *, bad: bool) -> float:
     """Return the p95 of the seconds from asking to arrival, of calls at this rate to 200 good destinations.
 
