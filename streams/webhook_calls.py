@@ -25,7 +25,7 @@ class WebhookCalls(Defaults):
     """Makes and settles the attempts. A repeat is safe: receivers drop a `webhook-id` that they have."""
 
     plan = RetryPlan(())
-    kept_seconds = 24 * 3600.0
+    kept_seconds: float | None = 24 * 3600.0
     """Deliveries have what came of their attempts. Only a delivery that does not exist yet asks for a first call."""
 
     def prepare(self, transaction: Transaction, calls: Sequence[ClaimedCall]) -> Sequence[Request | None]:
