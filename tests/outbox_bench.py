@@ -19,6 +19,7 @@ from producers.relay_core import RelayOptions
 from producers.relay_outbox import OutboxRelay
 from runtime.faults import Fault, cause_no_fault
 from runtime.kafka import Kafka
+from runtime.schema_registry import SchemaRegistry
 from runtime.schemas import parse_own_schema, read_body
 from runtime.settings import Settings
 from tests.posting_bench import eventually, read_partition
@@ -32,9 +33,15 @@ SCHEMA = {
     "namespace": f"ledgerline.{FAMILY}",
     "fields": [{"name": "text", "type": "string", "default": ""}],
 }
-# The registry keeps what a session's first test registered, and its ids.
-register_once = cache(register_schemas)
-find_event_encoders = cache(EventEncoders.find_registered)
+
+
+@cache
+def find_event_encoders(registry: SchemaRegistry, subjects: frozenset[str]) -> EventEncoders:
+    """Register all schemas, once for each set of subjects: the registry keeps them for the session."""
+    register_schemas(registry)
+    return EventEncoders.find_registered(registry)
+
+
 DAY_SECONDS = 24 * 60 * 60.0
 
 
@@ -52,9 +59,8 @@ class OutboxBench:
         self.topics = topics
         self.kafka: Kafka = settings.make_kafka(str(settings.kafka_bootstrap))
         registry = settings.make_registry(str(settings.registry_url))
-        register_once(registry)
         self.dsn: str = settings.postgres_dsn.get_secret_value()  # type: ignore[union-attr]
-        self.encoders = find_event_encoders(registry)
+        self.encoders = find_event_encoders(registry, frozenset(SUBJECTS))
         self._encode_position = find_encoders(registry).position
         self._made: list[OutboxRelay] = []
 

@@ -127,9 +127,10 @@ def make_call(handler: WebhookCalls, connection: Any, asked: Call) -> tuple[Fate
     call = ClaimedCall(1, asked.tenant, asked.kind, asked.key, asked.destination, asked.data, 1, get_now())
     (request,) = handler.prepare(connection, [call])
     if request is None:
-        fate, answer = Fate.GIVEN_UP, None
+        result = Result(call, Fate.GIVEN_UP, None, "", None, is_wanted=False)
     else:
         found = httpx.post(request.url, content=request.body, headers=dict(request.headers))
         answer = Answer(found.status_code, found.content)
         fate = Fate.DONE if handler.judge(call, answer) is Meaning.DONE else Fate.GIVEN_UP
-    return fate, handler.settle(connection, [Result(call, fate, answer, "", None)])
+        result = Result(call, fate, answer, "", None)
+    return result.fate, handler.settle(connection, [result])
