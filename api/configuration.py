@@ -31,4 +31,6 @@ class Configuration:
     trusted_proxies: TrustedProxies = NO_PROXIES
     documents: bool = True
     """Whether /docs and /openapi.json are served."""
+    private_addresses: bool = False
+    """Whether a webhook may have a private address or begin with http://."""
     fault: Fault = cause_no_fault

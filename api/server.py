@@ -101,6 +101,7 @@ def make_configuration(
         heavy_read_seconds_max=settings.api_heavy_read_seconds_max,
         trusted_proxies=_parse_trusted_proxies(settings),
         documents=settings.api_documents,
+        private_addresses=settings.calls_private_addresses,
         fault=fault,
     )
 

@@ -156,12 +156,12 @@ def make_fault(pointer: str, detail: str) -> Problem:
     return Problem(Kind.INVALID_REQUEST, f"{pointer}: {detail}", errors=[{"pointer": pointer, "detail": detail}])
 
 
-def check_endpoint(url: str | None, filters: list[str] | None, accounts: list[str] | None) -> None:
-    """Raise Problem if a URL may not be called, or if filters or accounts have not the form. None is not checked."""
-    fault = None if url is None else find_url_fault(url)
+def check_endpoint(body: WebhookBody | WebhookChange, private_allowed: bool) -> None:
+    """Raise Problem if the URL may not be called, or if filters or accounts have not the form. None is not checked."""
+    fault = None if body.url is None else find_url_fault(body.url, private_allowed)
     if fault is not None:
         raise make_fault("/url", fault)
-    fault = find_wish_fault(["*"] if filters is None else filters, accounts or ())
+    fault = find_wish_fault(["*"] if body.filters is None else body.filters, body.accounts or ())
     if fault is not None:
         raise make_fault("/filters", fault)
 

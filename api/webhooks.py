@@ -9,7 +9,7 @@ from uuid import UUID, uuid4, uuid5
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
-from api.callers import Needs, Reader
+from api.callers import Needs, Reader, get_parts
 from api.lists import Cursor, Limit
 from api.parts import Parts
 from api.problems import Kind, Problem
@@ -129,7 +129,7 @@ async def add_webhook(request: Request, writer: WebhooksWriter) -> Response:
     """Add an endpoint. The answer has its secret, which is not shown again."""
     key = _get_key(request)
     body, digest = await read_body(request, WebhookBody)
-    check_endpoint(body.url, body.filters, body.accounts)
+    check_endpoint(body, get_parts(request).configuration.private_addresses)
     values = body.model_dump() | {
         "endpoint_id": uuid4(),
         "secret": secrets.token_bytes(_SECRET_BYTES), "created_key": key, "created_digest": digest, "now": _get_now(),
@@ -174,7 +174,7 @@ async def change_webhook(request: Request, writer: WebhooksWriter, webhook_id: W
     """Change an endpoint, or enable or disable it."""
     version = _get_version(request)
     body, _ = await read_body(request, WebhookChange)
-    check_endpoint(body.url, body.filters, body.accounts)
+    check_endpoint(body, get_parts(request).configuration.private_addresses)
     values = body.model_dump() | {"endpoint_id": webhook_id, "version": version, "now": _get_now()}
     row = await writer.read(lambda pool: db.find_one(pool, writer.tenant, "change_endpoint", **values))
     if row is None:

@@ -216,7 +216,8 @@ class Settings(BaseSettings):
         description="How long messages of webhooks are kept for replays after they were delivered or given up.",
     )
     calls_private_addresses: bool = Field(
-        False, description="Whether outside calls may go to private addresses and by http; only for tests."
+        False,
+        description="Whether outside calls, and so webhooks, may go to private addresses and by http; only for tests.",
     )
     calls_at_once: int = Field(256, ge=1, le=10_000, description="Outside calls under way at once.")
     calls_at_once_each: int = Field(8, ge=1, description="Outside calls under way at once to one destination.")

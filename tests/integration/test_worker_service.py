@@ -132,13 +132,12 @@ class Ledger:
         return ServiceProcess("worker", self.settings, self.folder, module=module, **PRIVATE)
 
     def add_webhook(self, receiver: Receiver) -> str:
-        """Add a webhook at the receiver; return its id. The API refuses a private URL, so it is set afterwards."""
-        body = {"url": "https://hooks.example.com/in", "filters": ["ledger.posted", "schedule.*"]}
+        """Add a webhook at the receiver; return its id."""
+        body = {"url": receiver.url, "filters": ["ledger.posted", "schedule.*"]}
         answer = self.client.post("/v1/webhooks", json=body, headers={"Idempotency-Key": str(uuid4())})
         assert answer.status_code == 201, answer.text
         webhook_id: str = answer.json()["webhook_id"]
         receiver.secret = answer.json()["secret"]
-        self.execute("UPDATE webhooks.endpoint SET url = %s WHERE endpoint_id = %s", receiver.url, webhook_id)
         return webhook_id
 
     def add_schedule(self, user: int, seconds: float = 0.0, amount_minor: int = 500) -> str:
@@ -200,7 +199,8 @@ def ledger(settings: Settings, tmp_path: Path) -> Iterator[Ledger]:
     """Yield a ledger whose worker does not run yet."""
     with ExitStack() as running:
         services = [
-            running.enter_context(ServiceProcess(name, settings, tmp_path)) for name in ("posting", "relay", "api")
+            running.enter_context(ServiceProcess(name, settings, tmp_path, **PRIVATE))
+            for name in ("posting", "relay", "api")
         ]
         for service in services:
             service.wait_until_ready()
